@@ -1,0 +1,192 @@
+"""A contact sheet of a data set: what a model is shown of each clip and what it should say.
+
+One row a clip: its frames as a filmstrip, the log-mel spectrogram of its sound, the gold label and
+the annotated turn. All rows share the sound's colour scale, so a quiet clip looks quiet. The
+spectrogram is for the eye: models get their own features from ``data.collate``.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from omni_rlvr.types import Sample
+
+DPI = 150
+INK = "0.25"
+COLUMNS_IN = (7.2, 3.4, 5.0)
+"""Widths of picture, sound and text, in inches."""
+LINE_IN = 0.155
+"""Height of a line of text, in inches."""
+LINE_CHARS = 76
+"""Characters of running text that fit on a line of the text column."""
+HEAD_LINES = 3
+"""Lines above the annotated turn: the clip, its gold label, an empty one."""
+
+MAX_FRAMES = 8
+FRAME_PIXELS = 240
+"""Frames are thinned to about this height: a sheet is looked at, not measured."""
+GAP_PIXELS = 4
+
+NUM_MELS = 64
+FFT_SIZE = 1024
+WINDOW_S, HOP_S = 0.025, 0.010
+LOUDNESS_DB = (-90.0, -10.0)
+
+
+def preview_sheet(
+    samples: Sequence[Sample], path: Path, *, sample_rate: int, max_reasoning_chars: int
+) -> Figure:
+    """Draw one row a sample and save the sheet.
+
+    Args:
+        samples: What to show, top to bottom; a dozen makes a page.
+        path: The picture to write; its suffix names the format.
+        sample_rate: Of the waveforms, in Hz.
+        max_reasoning_chars: Where a longer annotated turn is cut.
+
+    Returns:
+        The figure, already saved: three axes a row (picture, sound, text).
+
+    Raises:
+        ValueError: There is no sample to show.
+    """
+    if not samples:
+        raise ValueError("a preview needs at least one sample, got none")
+    texts = [_wrap(sample.example.target, max_chars=max_reasoning_chars) for sample in samples]
+    heights = [max(1.5, LINE_IN * (text.count("\n") + HEAD_LINES) + 0.5) for text in texts]
+    figure = Figure(figsize=(sum(COLUMNS_IN), sum(heights)), layout="constrained")
+    grid = figure.subplots(
+        len(samples), 3, squeeze=False, width_ratios=COLUMNS_IN, height_ratios=heights
+    )
+    for (picture, sound, words), sample, text in zip(grid, samples, texts, strict=True):
+        _draw_frames(picture, sample)
+        _draw_sound(sound, sample.clip.waveform, sample_rate=sample_rate)
+        _draw_words(words, sample, text)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # A script the font lacks is drawn as boxes: no reason to stop a preview.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path, dpi=DPI, bbox_inches="tight")
+    return figure
+
+
+def log_mel(waveform: np.ndarray, *, sample_rate: int) -> np.ndarray:
+    """Compute a log-mel spectrogram: Hann window of 25 ms, hop of 10 ms, triangular filters.
+
+    ``10 log10(mel @ |STFT / sum(window)|^2)``
+
+    Args:
+        waveform: [S] float32 mono in [-1, 1], S > 0.
+        sample_rate: In Hz.
+
+    Returns:
+        [NUM_MELS, L] float32 in dB, 0 dB near full scale, about -100 dB at the least.
+    """
+    size = round(WINDOW_S * sample_rate)
+    fft_size = max(FFT_SIZE, size)
+    window = torch.hann_window(size)
+    spectrum = torch.stft(
+        torch.as_tensor(waveform, dtype=torch.float32),
+        n_fft=fft_size,
+        hop_length=round(HOP_S * sample_rate),
+        win_length=size,
+        window=window,
+        pad_mode="constant",
+        return_complex=True,
+    )
+    power = (spectrum.abs() / window.sum()).square().numpy()
+    mel = _mel_filters(fft_size, sample_rate) @ power
+    return 10.0 * np.log10(np.maximum(mel, 1e-10))
+
+
+def _mel_filters(fft_size: int, sample_rate: int) -> np.ndarray:
+    """Triangles [NUM_MELS, fft_size // 2 + 1], each from an edge over the next to the one after."""
+    edges_hz = _mel_edges_hz(sample_rate)
+    bins_hz = np.linspace(0.0, sample_rate / 2, fft_size // 2 + 1)
+    rise = (bins_hz - edges_hz[:-2, None]) / np.diff(edges_hz)[:-1, None]
+    fall = (edges_hz[2:, None] - bins_hz) / np.diff(edges_hz)[1:, None]
+    return np.maximum(0.0, np.minimum(rise, fall)).astype(np.float32)
+
+
+def _mel_edges_hz(sample_rate: int) -> np.ndarray:
+    """[NUM_MELS + 2] edges from 0 to the Nyquist rate, evenly spaced in mel (HTK's formula)."""
+    top = 2595.0 * np.log10(1.0 + sample_rate / 2 / 700.0)
+    return 700.0 * (10.0 ** (np.linspace(0.0, top, NUM_MELS + 2) / 2595.0) - 1.0)
+
+
+def _draw_frames(axes: Axes, sample: Sample) -> None:
+    frames, times = sample.clip.frames, sample.clip.frame_times_s
+    axes.set(xticks=[], yticks=[])
+    axes.set_frame_on(False)
+    if frames is None or len(frames) == 0:
+        _say(axes, "no picture")
+        return
+    picks = np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int)
+    stride = max(1, frames.shape[1] // FRAME_PIXELS)
+    gap = ((0, 0), (0, GAP_PIXELS), (0, 0))
+    strip = [np.pad(frames[i, ::stride, ::stride], gap, constant_values=255) for i in picks]
+    axes.set_anchor("NW")
+    axes.imshow(np.concatenate(strip, axis=1)[:, :-GAP_PIXELS])
+    if times is not None:
+        step = strip[0].shape[1]
+        middles = [(i + 0.5) * step - GAP_PIXELS / 2 for i in range(len(picks))]
+        axes.set_xticks(middles, [f"{times[i]:.1f} s" for i in picks], fontsize=7)
+        axes.tick_params(length=0)
+
+
+def _draw_sound(axes: Axes, waveform: np.ndarray | None, *, sample_rate: int) -> None:
+    if waveform is None or len(waveform) == 0:
+        axes.set(xticks=[], yticks=[])
+        axes.set_frame_on(False)
+        _say(axes, "no sound track")
+        return
+    lo, hi = LOUDNESS_DB
+    extent = (0.0, len(waveform) / sample_rate, -0.5, NUM_MELS - 0.5)
+    axes.imshow(
+        log_mel(waveform, sample_rate=sample_rate),
+        origin="lower",
+        aspect="auto",
+        extent=extent,
+        cmap="magma",
+        vmin=lo,
+        vmax=hi,
+    )
+    centres_hz = _mel_edges_hz(sample_rate)[1:-1]
+    marks_hz = [hz for hz in (250, 500, 1000, 2000, 4000, 8000) if hz < centres_hz[-1]]
+    rows = np.interp(marks_hz, centres_hz, np.arange(NUM_MELS))
+    axes.set_yticks(rows, [f"{hz / 1000:g} kHz" for hz in marks_hz])
+    axes.tick_params(labelsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.set_xlabel("s", fontsize=7, labelpad=0)
+
+
+def _draw_words(axes: Axes, sample: Sample, text: str) -> None:
+    """Which clip, its gold label in bold, then the annotated turn."""
+    axes.axis("off")
+    style = {"va": "top", "fontsize": 8, "parse_math": False, "transform": axes.transAxes}
+    clip = f"{sample.example.id}  ({sample.clip.duration_s:.1f} s)"
+    axes.text(0, 1, clip, color=INK, **style)
+    axes.text(0, 1, f"\ngold: {sample.example.answer}", weight="bold", **style)
+    axes.text(0, 1, "\n" * HEAD_LINES + text, **style)
+
+
+def _wrap(target: str, *, max_chars: int) -> str:
+    """The annotated turn, cut at ``max_chars`` and wrapped to the text column."""
+    target = target.strip()
+    if len(target) > max_chars:
+        target = target[:max_chars].rstrip() + " ..."
+    lines = [line for part in target.splitlines() for line in textwrap.wrap(part, LINE_CHARS)]
+    return "\n".join(lines)
+
+
+def _say(axes: Axes, words: str) -> None:
+    axes.text(0.5, 0.5, words, ha="center", va="center", color=INK, transform=axes.transAxes)

@@ -1,0 +1,80 @@
+"""Gathers a pipeline's scores into summary.json, one table and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from omni_rlvr.analysis import plots
+from omni_rlvr.analysis.tables import summary_markdown
+from omni_rlvr.data.synthetic.cues import LABELS, oracle_label
+from omni_rlvr.record import read_jsonl, write_json
+from omni_rlvr.types import Example
+
+Scores = Mapping[str, Mapping]
+
+
+def oracle_scores(examples: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, float]]:
+    """Measures the oracle that is given the true cue values, on every split that knows them.
+
+    Args:
+        examples: split name -> examples.
+
+    Returns:
+        Split name -> {"war": percent}; empty where cues are not known.
+    """
+    out = {}
+    for split, rows in examples.items():
+        if rows and all(row.cues and row.answer in LABELS for row in rows):
+            hits = sum(oracle_label(row.cues) == row.answer for row in rows)
+            out[split] = {"war": round(100 * hits / len(rows), 2)}
+    return out
+
+
+def summarise(
+    models: Mapping[str, Scores],
+    modality: Scores,
+    oracle: Mapping[str, Mapping[str, float]],
+    seconds: Mapping[str, float],
+) -> dict:
+    """Keeps of all scores what a reader compares, in percent."""
+    return {
+        "models": {
+            name: {split: {k: s[k] for k in ("war", "uar", "format", "war_ci")} for split, s in splits.items()}
+            for name, splits in models.items()
+        },
+        "modality": {name: {"war": scores["war"]} for name, scores in modality.items()},
+        "oracle": dict(oracle),
+        "seconds": dict(seconds),
+    }
+
+
+def write_summary(
+    folder: Path,
+    summary: Mapping,
+    models: Mapping[str, Scores],
+    stages: Mapping[str, Path],
+    labels: Sequence[str],
+) -> list[Path]:
+    """Writes summary.json, summary.md and the pictures; returns what was written.
+
+    Args:
+        folder: the pipeline's run folder.
+        summary: from ``summarise``.
+        models: model name -> split -> scores.
+        stages: stage name -> its run folder, for the learning curves.
+        labels: the label list.
+    """
+    files = [folder / name for name in ("summary.json", "summary.md", "summary.png", "learning_curves.png")]
+    write_json(files[0], summary)
+    files[1].write_text(summary_markdown(summary) + "\n", encoding="utf-8")
+    plots.summary_bars(summary, files[2], chance=100 / len(labels))
+    plots.learning_curves({name: read_jsonl(run / "metrics.jsonl") for name, run in stages.items()}, files[3])
+    for split in next(iter(models.values())):
+        recalls = {
+            name: [float("nan") if r is None else r / 100 for r in splits[split]["recall"].values()]
+            for name, splits in models.items()
+        }
+        files.append(folder / f"recall_{split}.png")
+        plots.recall_bars(recalls, labels, files[-1])
+    return files

@@ -1,0 +1,59 @@
+"""Binds every ``_target_`` of a config to the signature of what it names, before anything is built.
+
+An argument that the target does not take, or one that is missing, is found here and named by its key.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+
+from omni_rlvr.types import UserError
+
+_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+
+def check_targets(config: object, key: str) -> None:
+    """Checks a resolved config (plain dicts and lists) and all below it.
+
+    Args:
+        config: what to check.
+        key: its place in the whole config, for messages.
+
+    Raises:
+        UserError: a target that cannot be imported, or whose arguments do not fit.
+    """
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            check_targets(value, f"{key}.{name}")
+        if "_target_" in config:
+            _check_one(config, key)
+    elif isinstance(config, list):
+        for i, value in enumerate(config):
+            check_targets(value, f"{key}[{i}]")
+
+
+def locate(path: str, key: str) -> object:
+    """Imports ``package.module.name``."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key}._target_={path} cannot be imported: {error}") from error
+
+
+def _check_one(config: Mapping, key: str) -> None:
+    target = locate(config["_target_"], key)
+    if not callable(target):
+        raise UserError(f"{key}._target_={config['_target_']} is not callable")
+    arguments = {name: value for name, value in config.items() if name not in _HYDRA_KEYS}
+    try:
+        signature = inspect.signature(target)
+        if config.get("_partial_"):
+            signature.bind_partial(**arguments)
+        else:
+            signature.bind(**arguments)
+    except TypeError as error:
+        wanted = ", ".join(inspect.signature(target).parameters)
+        raise UserError(f"{key}: {config['_target_']} cannot be called so: {error}; it takes {wanted}") from error

@@ -1,0 +1,57 @@
+"""Registers the schemas with Hydra and the resolvers that configs use."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from omni_rlvr.config import schema
+from omni_rlvr.types import UserError
+
+
+def register() -> None:
+    """Makes schemas and resolvers known; call once, before Hydra composes."""
+    store = ConfigStore.instance()
+    store.store(name="root", node=schema.RootConfig)
+    for name, node in (
+        ("train", schema.TrainTask),
+        ("evaluate", schema.EvaluateTask),
+        ("preview", schema.PreviewTask),
+        ("pipeline", schema.PipelineTask),
+    ):
+        store.store(group="task", name=name, node=node)
+    store.store(group="stage", name="sft", node=schema.SftConfig)
+    store.store(group="stage", name="grpo", node=schema.GrpoConfig)
+    store.store(group="dataset", name="schema", node=schema.DatasetConfig)
+    store.store(group="modality", name="schema", node=schema.ModalityConfig)
+    store.store(group="paths", name="schema", node=schema.PathsConfig)
+    OmegaConf.register_new_resolver("latest", _latest, replace=True)
+    OmegaConf.register_new_resolver("tiny_base", _tiny_base, replace=True)
+    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
+
+
+def _tiny_base() -> str:
+    return str(Path(__file__).parents[1] / "models" / "tiny_base")
+
+
+def _latest(experiment: str, *, _root_) -> str:
+    """The checkpoint of the latest run of an experiment."""
+    folder = Path(_root_.paths.output_root) / experiment / "latest"
+    if not (folder / "checkpoint").exists():
+        raise UserError(
+            f"model.path: there is no run of '{experiment}' under {folder.parent} to start from; "
+            f"run 'omni-rlvr +experiment={experiment}' first, or set model.path=DIR"
+        )
+    return str((folder / "checkpoint").resolve())
+
+
+def _run_dir(output_root: str, name: str, resume: str | None) -> str:
+    """The folder of this run: a new one named by the time, or the one that is resumed (``build`` checks it)."""
+    if resume is not None:
+        folder = Path(output_root) / name / "latest" if resume == "latest" else Path(resume)
+        if (folder / "checkpoint").exists():
+            return str(folder.resolve())
+    return str(Path(output_root) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))

@@ -1,0 +1,102 @@
+"""Feeds batches to training and evaluation, in an order that is a function of the seed and the step alone.
+
+Because batch k can be named without having drawn the batches before it, a resumed run simply starts at batch k.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from omni_rlvr.data.collate import Collate
+from omni_rlvr.data.dataset import ClipDataset
+from omni_rlvr.types import Batch
+
+
+class StepSampler(Sampler[list[int]]):
+    """Batches of indices for steps ``start``..``num_steps``; each epoch is another permutation."""
+
+    def __init__(self, num_examples: int, *, batch_size: int, num_steps: int, start: int, seed: int):
+        """Holds the plan; ``num_examples`` must be at least 1."""
+        self.num_examples = num_examples
+        self.batch_size = batch_size
+        self.num_steps = num_steps
+        self.start = start
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.num_steps - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, order = -1, []
+        for step in range(self.start, self.num_steps):
+            batch = []
+            for place in range(step * self.batch_size, (step + 1) * self.batch_size):
+                if place // self.num_examples != epoch:
+                    epoch = place // self.num_examples
+                    order = self.permutation(epoch)
+                batch.append(order[place % self.num_examples])
+            yield batch
+
+    def permutation(self, epoch: int) -> list[int]:
+        """The order of an epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(self.num_examples, generator=generator).tolist()
+
+
+def num_steps(num_examples: int, *, batch_size: int, num_train_epochs: float, max_steps: int) -> int:
+    """Counts a run's steps: ``max_steps``, or as many as the epochs take."""
+    return max_steps if max_steps > 0 else max(1, math.ceil(num_examples * num_train_epochs / batch_size))
+
+
+class TrainData(LightningDataModule):
+    """The training split, batch by batch."""
+
+    def __init__(self, dataset: ClipDataset, collate: Collate, sampler: StepSampler, *, num_workers: int):
+        """Holds what the loader is made of."""
+        super().__init__()
+        self.dataset = dataset
+        self.collate = collate
+        self.sampler = sampler
+        self.num_workers = num_workers
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Makes the loader; one pass over it is the (rest of the) run."""
+        return make_loader(self.dataset, self.collate, self.sampler, num_workers=self.num_workers)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Moves a batch's tensors."""
+        return move(batch, device)
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """Returns the batch with its tensors on a device."""
+    fields = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(batch).items()}
+    return Batch(**fields)
+
+
+def evaluation_loader(
+    dataset: ClipDataset, collate: Collate, *, batch_size: int, num_workers: int
+) -> DataLoader[Batch]:
+    """Makes a loader over all examples in order."""
+    order = torch.arange(len(dataset)).split(batch_size)
+    return make_loader(dataset, collate, [rows.tolist() for rows in order], num_workers=num_workers)
+
+
+def make_loader(
+    dataset: ClipDataset, collate: Collate, batches: Sequence[list[int]] | StepSampler, *, num_workers: int
+) -> DataLoader[Batch]:
+    """Makes a DataLoader whose workers read, process and collate."""
+    return DataLoader(
+        dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers, worker_init_fn=_one_thread
+    )
+
+
+def _one_thread(worker: int) -> None:
+    """Keeps workers from competing with training for the cores."""
+    torch.set_num_threads(1)

@@ -1,0 +1,84 @@
+"""A map from an index to a sample: an annotation's clip, read in a worker process.
+
+What to do with a clip that cannot be read is decided here and nowhere else: raise, or hand on a ``SkippedClip`` that
+says why. Another clip is never put in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.utils.data import Dataset
+
+from omni_rlvr.media.isolated import ClipReader
+from omni_rlvr.types import Clip, Example, MediaError, Sample, SkippedClip
+
+
+class ClipDataset(Dataset):
+    """Examples with their clips."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        reader: ClipReader,
+        *,
+        num_frames: int,
+        sample_rate: int,
+        video: bool,
+        audio: bool,
+        on_bad_media: str,
+    ):
+        """Holds examples; nothing is read yet.
+
+        Args:
+            examples: what to read.
+            reader: reads clips in a child process, with a time limit.
+            num_frames: frames sampled from a clip.
+            sample_rate: of the sound, in Hz.
+            video: whether the picture is read.
+            audio: whether the sound is read.
+            on_bad_media: "raise" or "skip".
+        """
+        self.examples = examples
+        self.reader = reader
+        self.num_frames = num_frames
+        self.sample_rate = sample_rate
+        self.video = video
+        self.audio = audio
+        self.on_bad_media = on_bad_media
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Sample | SkippedClip:
+        """Reads one clip.
+
+        Raises:
+            MediaError: the clip cannot be read and ``on_bad_media`` is "raise".
+        """
+        example = self.examples[index]
+        try:
+            return Sample(example, self._read(example))
+        except MediaError as error:
+            if self.on_bad_media == "raise":
+                raise MediaError(
+                    f"{error} (annotation {example.source}; dataset.on_bad_media=skip leaves such clips out)"
+                ) from error
+            return SkippedClip(example, str(error))
+
+    def _read(self, example: Example) -> Clip:
+        clip = self.reader.read(
+            example.video,
+            example.audio,
+            num_frames=self.num_frames,
+            sample_rate=self.sample_rate,
+            want_video=self.video,
+            want_audio=self.audio,
+        )
+        if clip.frames is None and clip.waveform is None:
+            wanted = "sound" if self.audio else "picture"
+            raise MediaError(
+                f"{example.video or example.audio} has no {wanted}, the only modality in use; "
+                "use modality=video_audio or leave the clip out"
+            )
+        return clip

@@ -1,0 +1,151 @@
+"""Makes one split of the synthetic data set on disk: real .mp4 clips beside an R1-Omni annotation file.
+
+A split lives in ``<root>/<content hash>/<split>/``; the hash covers the settings and this package's source, so a
+finished folder is never out of date and never made twice. Clip i depends on (seed, split, i) alone, which lets any
+number of processes make them. A split is written to a temporary folder and renamed when whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from omni_rlvr.data.synthetic import container, cues, face, voice, wording
+from omni_rlvr.types import UserError
+
+NUM_FRAMES, FPS = 20, 10
+"""Of a clip: two seconds."""
+
+ANNOTATIONS = "annotations.json"
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """What a split is made of."""
+
+    target: str
+    """What the annotation's answer is: "caption", "reasoning" or "label"."""
+    style: str
+    """Drawing style: "cartoon" or "sketch"."""
+    voice: str
+    """"usual" or "other"."""
+
+
+SPLITS = {
+    "caption": SplitSpec("caption", "cartoon", "usual"),
+    "cold_start": SplitSpec("reasoning", "cartoon", "usual"),
+    "rlvr": SplitSpec("label", "cartoon", "usual"),
+    "test": SplitSpec("label", "cartoon", "usual"),
+    "ood": SplitSpec("label", "sketch", "other"),
+}
+
+
+def content_hash(seed: int) -> str:
+    """Hashes the seed and the source of this package: 12 hex digits that name a version of the data set."""
+    digest = hashlib.sha256(f"{seed} {NUM_FRAMES} {FPS}".encode())
+    for module in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(module.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_workers: int) -> Path:
+    """Returns the folder of a split, making it first if it is not there.
+
+    Args:
+        root: folder that holds all versions.
+        split: a key of ``SPLITS``.
+        num_clips: how many clips; labels are balanced to within one.
+        seed: of the data set.
+        num_workers: processes that make clips.
+
+    Returns:
+        A folder with ``annotations.json`` and ``clips/``.
+
+    Raises:
+        UserError: unknown split, or the folder cannot be written.
+    """
+    if split not in SPLITS:
+        raise UserError(f"dataset.split={split!r} is not a synthetic split; choose one of {', '.join(SPLITS)}")
+    folder = root / content_hash(seed) / f"{split}_{num_clips}"
+    if (folder / ANNOTATIONS).exists():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial_folder = Path(tempfile.mkdtemp(prefix=f".{split}-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(f"cannot write the synthetic clips to {folder.parent}: {error.strerror}; set paths.data_root") from error
+    try:
+        _make_clips(partial_folder, split, num_clips, seed, num_workers)
+        os.replace(partial_folder, folder)
+    except OSError:
+        if not (folder / ANNOTATIONS).exists():  # else another process was first, with the same clips
+            raise
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+    return folder
+
+
+def _make_clips(folder: Path, split: str, num_clips: int, seed: int, num_workers: int) -> None:
+    (folder / "clips").mkdir()
+    labels = balanced_labels(split, num_clips, seed)
+    make = partial(make_clip, folder / "clips", split, seed)
+    rows = []
+    columns = (TextColumn("making {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    spawn = multiprocessing.get_context("spawn")
+    with Progress(*columns) as progress, ProcessPoolExecutor(num_workers, mp_context=spawn) as pool:
+        bar = progress.add_task(f"{split} clips", total=num_clips)
+        for row in pool.map(make, range(num_clips), labels, chunksize=16):
+            rows.append(row)
+            progress.advance(bar)
+    spec = {"split": split, "seed": seed, **asdict(SPLITS[split])}
+    (folder / "spec.json").write_text(json.dumps(spec, indent=1))
+    (folder / ANNOTATIONS).write_text(json.dumps(rows, indent=1))
+
+
+def balanced_labels(split: str, num_clips: int, seed: int) -> list[str]:
+    """Returns ``num_clips`` labels in random order, each label equally often to within one."""
+    labels = [cues.LABELS[i % len(cues.LABELS)] for i in range(num_clips)]
+    return [str(x) for x in np.random.default_rng([seed, _split_number(split)]).permutation(labels)]
+
+
+def make_clip(folder: Path, split: str, seed: int, index: int, label: str) -> dict[str, object]:
+    """Draws, synthesises and writes clip ``index``; returns its annotation row."""
+    spec = SPLITS[split]
+    rng = np.random.default_rng([seed, _split_number(split), index])
+    values = cues.draw_cues(label, rng)
+    if split == "caption":  # every cue value equally often, so that the base model learns cues and no emotion
+        values = {cue: str(rng.choice(options)) for cue, options in cues.CUES.items()}
+    look, speaker = face.draw_look(spec.style, rng), voice.draw_speaker(spec.voice, rng)
+    frames = face.render(look, face.draw_apex(values, rng), NUM_FRAMES, rng)
+    sound = voice.synthesise(speaker, values, NUM_FRAMES / FPS, rng)
+    name = f"{index:06d}.mp4"
+    container.write_mp4(folder / name, frames, FPS, sound, voice.SAMPLE_RATE)
+    return {"video": f"clips/{name}", "conversations": _turns(spec.target, values, label), "cues": values}
+
+
+def _turns(target: str, values: dict[str, str], label: str) -> list[dict[str, str]]:
+    question = wording.CAPTION_QUESTION if target == "caption" else wording.EMOTION_QUESTION
+    answer = {
+        "caption": wording.caption(values, seen=True, heard=True),
+        "reasoning": wording.reasoning(values, label),
+        "label": label,
+    }[target]
+    return [
+        {"from": "human", "value": f"<video>\n<audio>\n{question}"},
+        {"from": "gpt", "value": answer},
+    ]
+
+
+def _split_number(split: str) -> int:
+    return list(SPLITS).index(split)

@@ -1,0 +1,31 @@
+"""Masks over completion tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def completion_mask(completion_ids: Tensor, *, eos_token_id: int) -> Tensor:
+    """Marks the tokens of each completion up to and including its first end token.
+
+    Args:
+        completion_ids: [N, T] int64.
+        eos_token_id: the end token.
+
+    Returns:
+        [N, T] int64; a row without an end token is all ones.
+    """
+    is_eos = completion_ids == eos_token_id
+    ended_before = is_eos.cumsum(dim=1) - is_eos.long()
+    return (ended_before == 0).long()
+
+
+def position_ids(mask: Tensor) -> Tensor:
+    """Numbers the tokens of padded rows from 0: [N, L] mask -> [N, L] positions (0 on left padding)."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def lengths(mask: Tensor) -> Tensor:
+    """Counts the tokens of each row: [N, T] -> [N] float32."""
+    return mask.sum(dim=1).to(torch.float32)

@@ -1,0 +1,79 @@
+"""The child of ``isolated.ClipReader``: takes requests from a pipe, calls one function, answers.
+
+Started as ``python -m omni_rlvr.media.child package.module:function``. A message is its length (8
+bytes) and a pickle. C libraries may print what they like: their stdout is our stderr. The child
+ends when the pipe closes, and the kernel ends it (SIGALRM) should a request run long after its
+limit, even if nobody is left to kill it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import signal
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from typing import BinaryIO
+
+from omni_rlvr.types import MediaError
+
+HEADER = struct.Struct("<Q")
+READY = "ready"
+
+
+def main(function_name: str) -> None:
+    """Serve requests until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    requests, answers = _take_pipes()
+    module, _, name = function_name.partition(":")
+    function = vars(importlib.import_module(module))[name]
+    _send(answers, (READY, None))
+    while (request := _receive(requests)) is not None:
+        limit_s, args, kwargs = request
+        signal.setitimer(signal.ITIMER_REAL, 2 * limit_s + 1)
+        answer = _call(function, args, kwargs)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(answers, answer)
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keep the two pipes to ourselves: stdin becomes empty, stdout becomes stderr."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    return requests, answers
+
+
+def _call(function: Callable, args: tuple, kwargs: dict) -> tuple[str, object]:
+    try:
+        return "clip", function(*args, **kwargs)
+    except MediaError as error:
+        return "media_error", str(error)
+    except Exception:  # a fault of ours: the parent raises it with this traceback
+        return "fault", traceback.format_exc()
+
+
+def _receive(pipe: BinaryIO) -> tuple | None:
+    header = pipe.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    (size,) = HEADER.unpack(header)
+    return pickle.loads(pipe.read(size))
+
+
+def _send(pipe: BinaryIO, message: tuple[str, object]) -> None:
+    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    pipe.write(HEADER.pack(len(body)))
+    pipe.write(body)
+    pipe.flush()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        main(sys.argv[1])
+    os._exit(0)  # no teardown: nothing is left to lose, and C libraries hang here too

@@ -1,0 +1,225 @@
+"""``read_clip`` in a child process with a time limit, because C decoders hang and crash.
+
+A plain subprocess with pipes: a DataLoader worker is daemonic and may not have multiprocessing
+children. Every wait here has an end. The child starts at first use, belongs to the process that
+started it, and is replaced after a timeout, a crash, or a number of clips (decoders leak memory).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from omni_rlvr.media.child import HEADER, READY
+from omni_rlvr.types import Clip, MediaError
+
+_START_LIMIT_S = 120.0  # Python and the decoders' libraries, from a slow disk
+_STOP_LIMIT_S = 5.0
+_DYING_S = 1.0  # from a closed pipe to a process that can be asked for its signal
+_PIPE_SIZE = 1 << 20  # bytes; a clip of eight small frames passes in one go
+
+
+class ClipReader:
+    """Reads clips in a child process. Picklable; every process that uses one has its own child.
+
+    Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        timeout_s: float,
+        max_clips_per_process: int,
+        function: str = "omni_rlvr.media.clip:read_clip",
+    ) -> None:
+        """Remember the limits; nothing is started yet.
+
+        Args:
+            timeout_s: Longest time for one clip, seconds, above 0.
+            max_clips_per_process: Clips after which the child is replaced, at least 1.
+            function: ``package.module:name`` of what the child calls.
+        """
+        if timeout_s <= 0 or max_clips_per_process < 1:
+            raise ValueError(
+                f"timeout_s must be above 0 and max_clips_per_process at least 1, got {timeout_s} "
+                f"and {max_clips_per_process}"
+            )
+        self.timeout_s = timeout_s
+        self.max_clips_per_process = max_clips_per_process
+        self.function = function
+        self._process: subprocess.Popen | None = None
+        self._owner = 0
+        self._num_clips = 0
+
+    def read(
+        self,
+        video: Path | None,
+        audio: Path | None,
+        *,
+        num_frames: int,
+        sample_rate: int,
+        want_video: bool,
+        want_audio: bool,
+        backend: str = "decord",
+    ) -> Clip:
+        """Read one clip; arguments and result as in ``clip.read_clip``.
+
+        Raises:
+            MediaError: As ``read_clip``, and if reading takes too long or the child dies.
+            RuntimeError: If the child cannot start or hits a fault of ours; carries its traceback.
+        """
+        options = {
+            "num_frames": num_frames,
+            "sample_rate": sample_rate,
+            "want_video": want_video,
+            "want_audio": want_audio,
+            "backend": backend,
+        }
+        names = " + ".join(str(path) for path in (video, audio) if path is not None)
+        self._ensure_started()
+        self._num_clips += 1
+        kind, value = self._ask((self.timeout_s, (video, audio), options), names)
+        if self._num_clips >= self.max_clips_per_process:
+            self.close()
+        if kind == "media_error":
+            raise MediaError(value)
+        if kind == "fault":
+            raise RuntimeError(f"reading {names} failed by a fault in omni_rlvr:\n{value}")
+        return value
+
+    def close(self) -> None:
+        """Stop the child, if this process has one. The reader may be used again."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.stdin.close()
+        process.stdout.close()
+        if self._owner != os.getpid():
+            process.returncode = (
+                0  # a fork's copy: not our child to wait for, and Popen must not warn
+            )
+            return
+        try:
+            process.wait(_STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+
+    def __enter__(self) -> ClipReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if "_process" in vars(self):
+            self.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "_process": None}
+
+    def _ensure_started(self) -> None:
+        if self._process is not None and self._owner == os.getpid():
+            return
+        self.close()
+        # The child finds what the parent finds, installed or not (as multiprocessing's spawn does).
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "omni_rlvr.media.child", self.function],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        self._owner, self._num_clips = os.getpid(), 0
+        os.set_blocking(self._process.stdout.fileno(), False)
+        if sys.platform == "linux":
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        try:
+            ready = self._receive(time.monotonic() + _START_LIMIT_S)
+        except TimeoutError:
+            ready = None
+        if ready != (READY, None):
+            how = self._stop(grace_s=_DYING_S)
+            raise RuntimeError(
+                f"the process that reads clips did not start ({how}); its own error is on stderr. "
+                f"Command: {sys.executable} -m omni_rlvr.media.child {self.function}"
+            )
+
+    def _ask(self, request: tuple, names: str) -> tuple[str, object]:
+        body = pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)
+        try:
+            self._process.stdin.write(HEADER.pack(len(body)) + body)
+            answer = self._receive(time.monotonic() + self.timeout_s)
+        except BrokenPipeError:
+            answer = None
+        except TimeoutError:
+            self._stop(grace_s=0.0)
+            raise MediaError(
+                f"{names}: reading took longer than dataset.decode_timeout_s={self.timeout_s:g} s "
+                "and was stopped; the file makes the decoder hang, or the limit is too low for it"
+            ) from None
+        except BaseException:  # Ctrl-C: an answer left in the pipe must not meet the next question
+            self._stop(grace_s=0.0)
+            raise
+        if answer is None:
+            how = self._stop(grace_s=_DYING_S)
+            raise MediaError(
+                f"{names}: the decoder crashed on it ({how}); convert or download it again"
+            )
+        return answer
+
+    def _receive(self, deadline: float) -> tuple[str, object] | None:
+        """Read one message; None when the child closed its end.
+
+        Raises:
+            TimeoutError: If the message is not complete at ``deadline``.
+        """
+        header = self._read_exactly(HEADER.size, deadline)
+        body = header and self._read_exactly(HEADER.unpack(header)[0], deadline)
+        return pickle.loads(body) if body else None
+
+    def _read_exactly(self, size: int, deadline: float) -> bytearray | None:
+        fd = self._process.stdout.fileno()
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        data = bytearray(size)
+        filled = 0
+        while filled < size:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not poll.poll(left_s * 1000):
+                raise TimeoutError
+            try:
+                count = os.readv(fd, [memoryview(data)[filled:]])
+            except BlockingIOError:
+                continue
+            if count == 0:
+                return None
+            filled += count
+        return data
+
+    def _stop(self, *, grace_s: float) -> str:
+        """Make sure the child is gone; say how it ended. ``grace_s`` lets it die by itself."""
+        process, self._process = self._process, None
+        process.stdin.close()
+        process.stdout.close()
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+        code = process.returncode
+        if code is None:
+            return "cannot be killed"
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _kill(process: subprocess.Popen) -> None:
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: leave it behind
+        process.wait(_STOP_LIMIT_S)

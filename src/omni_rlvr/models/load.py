@@ -1,0 +1,93 @@
+"""Loads a policy from a checkpoint folder, with an error that says what is wrong with a folder that is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast, SiglipImageProcessor, WhisperFeatureExtractor
+from transformers.utils import logging as transformers_logging
+
+from omni_rlvr.models.omni import OmniConfig, OmniModel
+from omni_rlvr.models.processing import (
+    SETTINGS,
+    Processor,
+    ProcessorSettings,
+)
+from omni_rlvr.types import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_policy(path: str, dtype: str, instruction: str | None) -> OmniModel:
+    """Loads a checkpoint written by ``OmniModel.save``; towers are frozen.
+
+    Args:
+        path: a checkpoint folder.
+        dtype: "float32", "bfloat16" or "float16".
+        instruction: text after the question; None keeps what the checkpoint was trained with.
+
+    Returns:
+        The policy in eval mode, on the CPU.
+
+    Raises:
+        UserError: the folder is no checkpoint, or its weights do not fit its config.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"model.dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    folder = Path(path)
+    _check_folder(folder)
+    transformers_logging.disable_progress_bar()
+    try:
+        model, info = OmniModel.from_pretrained(folder, dtype=DTYPES[dtype], output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
+        raise UserError(f"model.path={folder}: the checkpoint cannot be read: {_first_line(error)}") from error
+    wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
+    if wrong:
+        listed = "; ".join(f"{kind}: {', '.join(keys[:3])} ({len(keys)})" for kind, keys in wrong.items())
+        raise UserError(f"model.path={folder}: weights do not fit config.json: {listed}")
+    processor = load_processor(folder)
+    model.processor = processor if instruction is None else processor.with_instruction(instruction)
+    model.vision_tower.requires_grad_(False)
+    model.audio_tower.requires_grad_(False)
+    return model.eval()
+
+
+def load_processor(folder: Path) -> Processor:
+    """Loads tokenizer, image processor, feature extractor and settings of a checkpoint folder."""
+    try:
+        settings = ProcessorSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+        return Processor(
+            tokenizer=PreTrainedTokenizerFast.from_pretrained(folder),
+            image_processor=SiglipImageProcessor.from_pretrained(folder / "image_processor"),
+            feature_extractor=WhisperFeatureExtractor.from_pretrained(folder / "feature_extractor"),
+            settings=settings,
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"model.path={folder}: the processor cannot be read: {_first_line(error)}") from error
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"model.path={folder} is not a folder; give a checkpoint folder, e.g. outputs/NAME/latest/checkpoint")
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    for file in (config, weights, folder / SETTINGS):
+        if not file.exists():
+            hint = "; did you mean its checkpoint/ folder?" if (folder / "checkpoint").exists() else ""
+            raise UserError(f"model.path={folder} is no checkpoint: {file.name} is missing{hint}")
+    try:
+        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except ValueError as error:
+        raise UserError(f"model.path={folder}: config.json is not JSON: {error}") from error
+    if model_type != OmniConfig.model_type:
+        raise UserError(
+            f"model.path={folder}: config.json says model_type={model_type!r}, this model reads {OmniConfig.model_type!r}"
+        )
+    with weights.open("rb") as file:
+        if file.read(20).startswith(b"version https://git"):
+            raise UserError(f"model.path={folder}: {weights.name} is a Git-LFS pointer; run 'git lfs pull' there")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

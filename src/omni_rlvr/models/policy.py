@@ -1,0 +1,41 @@
+"""What every model family offers to the rollout, the stages and evaluation.
+
+A policy turns a batch into tower features (once a prompt), features into prompt embeddings (with gradient: projectors
+train) and embeddings into completion logits. Its ``language_model`` is a transformers causal LM, so that decoding can
+drive the cache itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from omni_rlvr.models.processing import Processor
+from omni_rlvr.types import Batch, Features
+
+
+class Policy(Protocol):
+    """A video + audio language model and its processor."""
+
+    processor: Processor
+    language_model: PreTrainedModel
+
+    def encode(self, batch: Batch) -> Features:
+        """Runs the towers once on every clip of the batch."""
+
+    def embed(self, batch: Batch, features: Features) -> Tensor:
+        """Projects features into the prompt's embeddings: [B, P, hidden]."""
+
+    def completion_logits(
+        self, prompt_embeds: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor
+    ) -> Tensor:
+        """Computes the logits that predict each completion token: [N, T, V]."""
+
+    def frozen_copy(self) -> nn.Module:
+        """Copies what trains, shares what does not, and freezes the copy: the reference policy."""
+
+    def save(self, folder: Path) -> None:
+        """Writes a folder that ``load_policy`` reads back."""

@@ -1,0 +1,145 @@
+"""What a run leaves behind: run.json, metrics.jsonl, completions.jsonl, and safe ways to write them.
+
+run.json says how the run can be repeated and how it ended; a file that is replaced is written beside itself and renamed,
+so that a kill leaves the old one or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+from omni_rlvr.types import UserError
+
+PACKAGES = ("omni-rlvr", "torch", "transformers", "pytorch-lightning", "hydra-core", "omegaconf", "decord", "av", "numpy")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replaces a JSON file in one step."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> dict:
+    """Reads a JSON object."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Adds a line per row; NaN becomes null."""
+    with path.open("a", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps({k: _plain(v) for k, v in row.items()}, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """Reads a file of JSON lines; no file is no lines."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def keep_steps(path: Path, last_step: int) -> None:
+    """Drops lines of later steps: what a resumed run is about to do again. A torn last line goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # a kill in mid-line; nothing after it
+            break
+        if row["step"] <= last_step:
+            kept.append(line + "\n")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def point_to(link: Path, target: Path) -> None:
+    """Makes ``link`` a relative symbolic link to ``target``, in one step."""
+    partial = link.with_name(f".{link.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(os.path.relpath(target, link.parent))
+    os.replace(partial, link)
+
+
+class RunRecord:
+    """The folder of one run."""
+
+    def __init__(self, folder: Path, config: Mapping[str, object], *, device: str):
+        """Opens the folder and writes run.json with status "running".
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        self.folder = folder
+        self.fields: dict[str, object] = {
+            "status": "running",
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "started": datetime.now().isoformat(timespec="seconds"),
+            "seed": config["seed"],
+            "commit": _commit(),
+            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "device": device,
+            "skipped_clips": [],
+            "config": config,
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.update()
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the output folder {folder}: {error.strerror}; set paths.output_root"
+            ) from error
+
+    def update(self, **fields: object) -> None:
+        """Sets fields of run.json and writes it."""
+        self.fields.update(fields)
+        write_json(self.folder / "run.json", self.fields)
+
+    def add_skipped(self, clips: Iterable[tuple[str, str]]) -> None:
+        """Adds clips that could not be read, once each: (id, reason)."""
+        known = self.fields["skipped_clips"]
+        assert isinstance(known, list)
+        new = [{"id": i, "reason": why} for i, why in clips if all(row["id"] != i for row in known)]
+        if new:
+            self.update(skipped_clips=[*known, *new])
+
+    def log(self, file: str, rows: Iterable[Mapping[str, object]]) -> None:
+        """Appends rows to a .jsonl file of the run."""
+        append_jsonl(self.folder / file, rows)
+
+    def finish(self, status: str) -> None:
+        """Says how the run ended: "finished", "interrupted" or "failed"."""
+        self.update(status=status, ended=datetime.now().isoformat(timespec="seconds"))
+
+
+def _commit() -> str | None:
+    """The commit this code was run from, with "+" when changed; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, or an installed package
+        return None
+    return out.stdout.strip()
+
+
+def _plain(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

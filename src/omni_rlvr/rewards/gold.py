@@ -1,0 +1,84 @@
+"""A check before training: does the reward pay in full for the gold answers?
+
+A label spelled in a way no answer can match, or targets that break the format, would otherwise show
+only as a reward that never rises. Nothing is sampled and no model is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.rewards.mixture import Mixture
+from omni_rlvr.text.parse import parse
+from omni_rlvr.types import Example, RewardOutput, UserError
+
+_TOLERANCE = 1e-6  # relative; both sides add the same float32 numbers
+
+
+def check_gold(mixture: Mixture, examples: Sequence[Example]) -> None:
+    """Score the gold answers and refuse data that cannot earn the full reward.
+
+    Each distinct answer is scored once, written as ``<think>gold</think>`` and
+    ``<answer>LABEL</answer>``; an annotated target that holds tags is scored as it stands, one by
+    one. Terms that return None for a row are left out of what it should earn, but a row that no
+    weighted term can judge is refused.
+
+    Args:
+        mixture: The reward that training will use.
+        examples: The training examples.
+
+    Raises:
+        UserError: A gold answer earns less; names the example, what was scored and each term's
+            score.
+    """
+    rows = _gold_rows(examples)
+    if not rows:
+        return
+    output = mixture([completion for completion, _ in rows], [example for _, example in rows])
+    attainable = _attainable(mixture, output)
+    full = torch.isclose(output.rewards, attainable, rtol=_TOLERANCE, atol=0.0)
+    if not full.all():
+        row = int(full.long().argmin())
+        completion, example = rows[row]
+        raise UserError(_message(mixture, output, row, completion, example))
+
+
+def _gold_rows(examples: Sequence[Example]) -> list[tuple[str, Example]]:
+    rows: list[tuple[str, Example]] = []
+    seen: set[str] = set()
+    for example in examples:
+        if example.answer not in seen:
+            seen.add(example.answer)
+            rows.append((f"<think>gold</think>\n<answer>{example.answer}</answer>", example))
+        if parse(example.target).bare is None:
+            rows.append((example.target, example))
+    return rows
+
+
+def _attainable(mixture: Mixture, output: RewardOutput) -> Tensor:
+    """The most each row can earn from the terms that judged it, [N]."""
+    attainable = torch.zeros_like(output.rewards)
+    for name, term in mixture.terms.items():
+        most = max(mixture.weights[name], 0.0) * term.max_score
+        attainable += most * ~output.terms[name].isnan()
+    return attainable
+
+
+def _message(
+    mixture: Mixture, output: RewardOutput, row: int, completion: str, example: Example
+) -> str:
+    scores = ", ".join(
+        f"{name} {float(output.terms[name][row]):g} (weight {mixture.weights[name]:g})"
+        for name in mixture.terms
+    )
+    return (
+        f"{example.source}: the gold answer does not earn the full reward\n"
+        f"  example: {example.id}, answer {example.answer!r}\n"
+        f"  target: {example.target!r}\n"
+        f"  scored: {completion!r}\n"
+        f"  reward: {float(output.rewards[row]):g} of {mixture.max_reward:g}: {scores}\n"
+        "  Mend the annotation, or the terms and weights of reward."
+    )

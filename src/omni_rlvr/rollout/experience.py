@@ -1,0 +1,93 @@
+"""Scores completions under a policy, and cuts an experience into rows without reading any clip again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.types import Batch, Experience, Features
+
+
+def completion_logits(policy: Policy, experience: Experience) -> Tensor:
+    """Computes the logits of an experience's completions: prompts are embedded once, then expanded to their rows.
+
+    Returns:
+        [N, T, V].
+    """
+    embeds = policy.embed(experience.batch, experience.features)
+    return policy.completion_logits(
+        embeds[experience.prompt_index],
+        experience.batch.prompt_mask[experience.prompt_index],
+        experience.completion_ids,
+        experience.completion_mask,
+    )
+
+
+def select(experience: Experience, rows: Tensor) -> Experience:
+    """Takes some completions and the prompts they need; trailing padding that no row needs is cut.
+
+    Args:
+        experience: N rows.
+        rows: [n] int64.
+
+    Returns:
+        n rows over the prompts they use.
+    """
+    prompts, prompt_index = experience.prompt_index[rows].unique(return_inverse=True)
+    batch, features = _select_prompts(experience.batch, experience.features, prompts)
+    mask = experience.completion_mask[rows]
+    width = int(mask.sum(dim=1).max())
+    return replace(
+        experience,
+        batch=batch,
+        features=features,
+        prompt_index=prompt_index,
+        completion_ids=experience.completion_ids[rows, :width],
+        completion_mask=mask[:, :width],
+        advantages=_rows(experience.advantages, rows),
+        old_per_token_logps=_columns(experience.old_per_token_logps, rows, width),
+        ref_per_token_logps=_columns(experience.ref_per_token_logps, rows, width),
+    )
+
+
+def _select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[Batch, Features]:
+    video_picks, video_rows = _media_rows(batch.video_rows, prompts)
+    audio_picks, audio_rows = _media_rows(batch.audio_rows, prompts)
+    mask = batch.prompt_mask[prompts]
+    start = int(mask.shape[1] - mask.sum(dim=1).max())  # left padding no chosen prompt needs
+    chosen = replace(
+        batch,
+        examples=[batch.examples[i] for i in prompts.tolist()],
+        prompt_ids=batch.prompt_ids[prompts, start:],
+        prompt_mask=mask[:, start:],
+        pixel_values=None,  # features stand for the media from here on
+        video_rows=video_rows,
+        input_features=None,
+        audio_rows=audio_rows,
+        completion_ids=None,
+        completion_mask=None,
+    )
+    return chosen, Features(video=_rows(features.video, video_picks), audio=_rows(features.audio, audio_picks))
+
+
+def _media_rows(media_rows: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    """Which media rows the chosen prompts own, and which of the chosen prompts each belongs to."""
+    owns = media_rows.unsqueeze(0) == prompts.unsqueeze(1)
+    new_rows, picks = owns.nonzero(as_tuple=True)
+    return picks, new_rows
+
+
+def _rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if values is None or len(rows) == 0 else values[rows]
+
+
+def _columns(values: Tensor | None, rows: Tensor, width: int) -> Tensor | None:
+    return None if values is None else values[rows, :width]
+
+
+def all_rows(num_rows: int, micro_batch_size: int) -> list[Tensor]:
+    """Splits row numbers 0..N-1 into consecutive micro-batches of at most ``micro_batch_size``."""
+    return list(torch.arange(num_rows).split(micro_batch_size))

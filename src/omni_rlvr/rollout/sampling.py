@@ -1,0 +1,44 @@
+"""Draws the next token of every row from its logits.
+
+Sampling inverts the cumulative distribution at one given uniform number a row, so a row's token depends on its own
+number alone: which other rows are still being decoded changes nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def next_tokens(logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float, top_k: int) -> Tensor:
+    """Draws one token a row.
+
+    Args:
+        logits: [N, V].
+        uniform: [N] float in [0, 1), one random number a row; not read when greedy.
+        temperature: divides the logits; 0 takes the most probable token.
+        top_p: keeps the smallest set of tokens whose probability reaches it; 1 keeps all.
+        top_k: keeps the k most probable tokens; 0 keeps all.
+
+    Returns:
+        [N] int64.
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits.float() / temperature
+    if 0 < top_k < logits.shape[-1]:
+        floor = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < floor, float("-inf"))
+    probs = logits.softmax(dim=-1)
+    if top_p < 1:
+        probs = _nucleus(probs, top_p)
+    cdf = probs.cumsum(dim=-1)
+    drawn = torch.searchsorted(cdf, uniform.to(cdf.dtype).unsqueeze(1) * cdf[:, -1:], right=True)
+    return drawn.squeeze(1).clamp(max=logits.shape[-1] - 1)
+
+
+def _nucleus(probs: Tensor, top_p: float) -> Tensor:
+    """Zeroes what lies outside the smallest set with at least ``top_p`` of the mass: [N, V] -> [N, V]."""
+    ordered, places = probs.sort(dim=-1, descending=True)
+    outside = ordered.cumsum(dim=-1) - ordered >= top_p
+    return torch.zeros_like(probs).scatter(-1, places, ordered.masked_fill(outside, 0.0))

@@ -1,0 +1,45 @@
+"""What the training loop asks of a stage: make experience from a batch, cut it into minibatches, give the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.types import Batch, Experience, LossOutput
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What ``prepare`` hands to the loop."""
+
+    experience: Experience
+    metrics: Mapping[str, float]
+    """To log, under TRL's names."""
+    completions: list[dict[str, object]]
+    """Rows for completions.jsonl; empty for SFT."""
+
+
+class Stage(Protocol):
+    """SFT or GRPO."""
+
+    with_target: bool
+    """Whether batches carry the annotated target."""
+
+    def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
+        """Makes experience from a batch, without gradient; runs the towers, once a prompt."""
+
+    def minibatches(self, experience: Experience) -> Iterator[Experience]:
+        """Yields what each optimiser step learns from, in order."""
+
+    def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
+        """Computes the share that a micro-batch ``rows`` has in the loss of its minibatch ``whole``."""
+
+
+def share(values: Tensor, mask: Tensor, whole_mask: Tensor) -> Tensor:
+    """Computes a micro-batch's share of a token mean: sum over its tokens / tokens of the whole minibatch."""
+    return (values * mask).sum().detach() / whole_mask.sum()

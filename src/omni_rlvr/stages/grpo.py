@@ -1,0 +1,144 @@
+"""Group-relative policy optimisation, first as R1-Omni does it: sample G completions, score them by rules, push the
+policy towards those better than their group's mean, with a k3 KL to the cold-start model.
+
+    L = - 1/N sum_i 1/|o_i| sum_t [ min(rho_t A_i, clip(rho_t, 1-eps, 1+eps_high) A_i) - beta k3_t ]
+
+With one minibatch and one iteration rho is 1 and this is the plain policy gradient of the reference.
+
+Reference: DeepSeekMath, arXiv 2402.03300; R1-Omni, arXiv 2503.05379.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.config.schema import GrpoConfig
+from omni_rlvr.functional import kl, losses
+from omni_rlvr.functional.advantages import group_advantages
+from omni_rlvr.functional.logprobs import per_token_entropy, per_token_logps
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.rewards.mixture import Mixture
+from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.experience import all_rows, completion_logits, select
+from omni_rlvr.stages.base import Prepared, share
+from omni_rlvr.stages.rollout_metrics import completion_rows, rollout_metrics
+from omni_rlvr.types import Batch, Experience, Features, LossOutput, Rollout
+
+
+class GrpoStage:
+    """GRPO over groups of ``num_generations`` completions."""
+
+    with_target = False
+
+    def __init__(self, config: GrpoConfig, reward: Mixture, reference: Policy | None):
+        """Holds the recipe.
+
+        Args:
+            config: the hyper-parameters.
+            reward: scores completions.
+            reference: the frozen cold-start policy; None when beta is 0.
+        """
+        self.config = config
+        self.reward = reward
+        self.reference = reference
+
+    @torch.no_grad()
+    def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
+        """Samples, scores and compares: everything an update needs, each clip encoded once."""
+        features = policy.encode(batch)
+        rollout = self._rollout(policy, batch, features, generator)
+        examples = [e for e in batch.examples for _ in range(self.config.num_generations)]
+        scored = self.reward(rollout.texts, examples)
+        advantages = group_advantages(
+            scored.rewards,
+            num_generations=self.config.num_generations,
+            scale_rewards=self.config.scale_rewards,
+        ).to(rollout.completion_ids.device)
+        experience = Experience(
+            batch=batch,
+            features=features,
+            prompt_index=torch.arange(len(batch), device=advantages.device).repeat_interleave(
+                self.config.num_generations
+            ),
+            completion_ids=rollout.completion_ids,
+            completion_mask=rollout.completion_mask,
+            advantages=advantages,
+        )
+        metrics = rollout_metrics(rollout, scored, num_generations=self.config.num_generations)
+        completions = completion_rows(rollout, scored, advantages, examples)
+        return Prepared(self._with_logps(policy, experience), metrics, completions)
+
+    def minibatches(self, experience: Experience) -> Iterator[Experience]:
+        """Yields ``num_iterations`` passes over ``num_minibatches`` parts; a group is never split."""
+        num_prompts = len(experience.batch)
+        for _ in range(self.config.num_iterations):
+            for prompts in torch.arange(num_prompts).tensor_split(self.config.num_minibatches):
+                if len(prompts) == num_prompts:
+                    yield experience
+                elif len(prompts):
+                    rows = torch.isin(experience.prompt_index.cpu(), prompts).nonzero().squeeze(1)
+                    yield select(experience, rows.to(experience.prompt_index.device))
+
+    def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
+        """Computes a micro-batch's share of the GRPO loss above."""
+        assert rows.advantages is not None
+        config, mask = self.config, rows.completion_mask
+        logits = completion_logits(policy, rows)
+        logps = per_token_logps(logits, rows.completion_ids, temperature=config.sampling.temperature)
+        old = logps.detach() if rows.old_per_token_logps is None else rows.old_per_token_logps
+        high = config.epsilon if config.epsilon_high is None else config.epsilon_high
+        objective, clipped = losses.clipped_surrogate(
+            logps, old, rows.advantages, epsilon=config.epsilon, epsilon_high=high
+        )
+        loss = losses.sequence_mean(-objective, mask, num_sequences=len(whole))
+        with torch.no_grad():
+            entropy = per_token_entropy(logits, temperature=config.sampling.temperature)
+            metrics = {
+                "policy_loss": loss.detach(),
+                "entropy": share(entropy, mask, whole.completion_mask),
+                "clip_ratio/region_mean": share(clipped.float(), mask, whole.completion_mask),
+            }
+        if rows.ref_per_token_logps is not None:
+            divergence = kl.k3(logps, rows.ref_per_token_logps)
+            loss = loss + config.beta * losses.sequence_mean(divergence, mask, num_sequences=len(whole))
+            metrics["kl"] = share(divergence, mask, whole.completion_mask)
+        return LossOutput(loss, {"loss": loss.detach(), **metrics})
+
+    def _rollout(
+        self, policy: Policy, batch: Batch, features: Features, generator: torch.Generator
+    ) -> Rollout:
+        sampling = self.config.sampling
+        return decode(
+            policy,
+            policy.embed(batch, features),
+            batch.prompt_mask,
+            num_generations=self.config.num_generations,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_completion_length=sampling.max_completion_length,
+            generator=generator,
+        )
+
+    def _with_logps(self, policy: Policy, experience: Experience) -> Experience:
+        """Adds old log-probs if the policy will have moved by the last update, the reference's if beta is not 0."""
+        if self.config.num_iterations * self.config.num_minibatches > 1:
+            experience = replace(experience, old_per_token_logps=self._logps(policy, experience))
+        if self.reference is not None:
+            experience = replace(experience, ref_per_token_logps=self._logps(self.reference, experience))
+        return experience
+
+    def _logps(self, policy: Policy, experience: Experience) -> Tensor:
+        """Scores all completions under a policy, micro-batch by micro-batch: [N, T]."""
+        out = torch.zeros(experience.completion_ids.shape, device=experience.completion_ids.device)
+        for rows in all_rows(len(experience), self.config.micro_batch_size):
+            part = select(experience, rows.to(out.device))
+            logps = per_token_logps(
+                completion_logits(policy, part), part.completion_ids, temperature=self.config.sampling.temperature
+            )
+            out[rows, : logps.shape[1]] = logps
+        return out

@@ -1,0 +1,72 @@
+"""What to log of a rollout, under TRL's metric names, and its rows for completions.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.functional.advantages import zero_spread
+from omni_rlvr.functional.masks import lengths
+from omni_rlvr.types import Example, RewardOutput, Rollout
+
+
+def rollout_metrics(rollout: Rollout, scored: RewardOutput, *, num_generations: int) -> dict[str, float]:
+    """Measures completions and rewards.
+
+    ``reward_std`` is over the whole batch (TRL), ``reward_std_within_group`` the mean of the groups' (ms-swift).
+
+    Args:
+        rollout: N = B*G completions.
+        scored: their rewards; NaN rows are left out.
+        num_generations: G.
+
+    Returns:
+        Metric name -> value.
+    """
+    size = lengths(rollout.completion_mask.cpu())
+    ended = size[~rollout.truncated.cpu()]
+    groups = scored.rewards.view(-1, num_generations)
+    metrics = {
+        "reward": _mean(scored.rewards),
+        "reward_std": _std(scored.rewards),
+        "reward_std_within_group": _mean(torch.tensor([_std(group) for group in groups])),
+        "frac_reward_zero_std": zero_spread(groups).float().mean().item(),
+        "completions/mean_length": size.mean().item(),
+        "completions/min_length": size.min().item(),
+        "completions/max_length": size.max().item(),
+        "completions/clipped_ratio": rollout.truncated.float().mean().item(),
+        "completions/mean_terminated_length": ended.mean().item() if len(ended) else 0.0,
+    }
+    for name, scores in scored.terms.items():
+        metrics[f"rewards/{name}/mean"] = _mean(scores)
+        metrics[f"rewards/{name}/std"] = _std(scores)
+    return metrics
+
+
+def completion_rows(
+    rollout: Rollout, scored: RewardOutput, advantages: Tensor, examples: Sequence[Example]
+) -> list[dict[str, object]]:
+    """Lists every completion with its clip, label, rewards and advantage."""
+    return [
+        {
+            "id": example.id,
+            "label": example.answer,
+            "completion": text,
+            "reward": scored.rewards[i].item(),
+            "advantage": advantages[i].item(),
+            **{f"rewards/{name}": scores[i].item() for name, scores in scored.terms.items()},
+        }
+        for i, (text, example) in enumerate(zip(rollout.texts, examples, strict=True))
+    ]
+
+
+def _mean(values: Tensor) -> float:
+    return values.nanmean().item()
+
+
+def _std(values: Tensor) -> float:
+    """Sample std (ddof 1) of the values that are not NaN; 0 for fewer than two."""
+    judged = values[~values.isnan()]
+    return judged.std().item() if len(judged) > 1 else 0.0

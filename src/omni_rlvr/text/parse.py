@@ -1,0 +1,103 @@
+"""What a completion says: its thinking, its answer, and whether it keeps the format.
+
+The one place that decides what counts; rewards, evaluation and data readers all ask here. The tags
+are found in one left-to-right scan with a pattern that cannot backtrack, so hostile text costs
+linear time. Scores live in ``rewards``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_TAG = re.compile(r"</?(?:think|answer)>")
+_THINK_TAGS = ["<think>", "</think>"]
+_ANSWER_TAGS = ["<answer>", "</answer>"]
+_BLANK, _TEXT = False, True
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What ``parse`` found in one completion or annotated target."""
+
+    think: str | None
+    """The stripped content of the only think block, or None."""
+    answer: str | None
+    """The stripped content of the only answer block (may be ``""``), or None."""
+    bare: str | None
+    """The stripped whole text when it holds none of the four tags, else None."""
+    well_formed: bool
+    """One think block, then one answer block, neither empty, nothing else but white space."""
+
+
+def parse(text: str) -> Parsed:
+    """Parse a completion by the strict rules of ``<think>...</think> <answer>...</answer>``.
+
+    Tags are exact and lower-case. Well-formed is: one think block, then one answer block, both with
+    something other than white space in them, and white space only before, between and after. An
+    answer is read from text that is not well-formed too, if there is exactly one answer block that
+    could be meant:
+
+    * a ``<think>`` opens thinking and the next ``</think>`` ends it; answer tags in between do not
+      count, nor does anything after a ``<think>`` that is never closed;
+    * the answer tags that remain must be one ``<answer>`` and one ``</answer>``, in that order;
+    * no think tag may follow the ``<answer>``: the answer comes last.
+
+    Args:
+        text: A decoded completion, or the assistant turn of an annotation.
+
+    Returns:
+        The parts found; each is None where the rules find none.
+    """
+    tags = list(_TAG.finditer(text))
+    if not tags:
+        return Parsed(think=None, answer=None, bare=text.strip(), well_formed=False)
+    return Parsed(
+        think=_think(text, tags),
+        answer=_answer(text, tags),
+        bare=None,
+        well_formed=_well_formed(text, tags),
+    )
+
+
+def normalise_label(text: str) -> str:
+    """Forgive what two spellings of one label may differ in: case and surrounding white space.
+
+    Punctuation, inner white space and look-alike characters are not forgiven: ``happy.`` is not
+    ``happy``.
+    """
+    return text.strip().casefold()
+
+
+def _well_formed(text: str, tags: Sequence[re.Match[str]]) -> bool:
+    if [tag.group() for tag in tags] != _THINK_TAGS + _ANSWER_TAGS:
+        return False
+    starts = [0, *(tag.end() for tag in tags)]
+    ends = [*(tag.start() for tag in tags), len(text)]
+    pieces = [bool(text[start:end].strip()) for start, end in zip(starts, ends, strict=True)]
+    return pieces == [_BLANK, _TEXT, _BLANK, _TEXT, _BLANK]
+
+
+def _think(text: str, tags: Sequence[re.Match[str]]) -> str | None:
+    return _content(text, [tag for tag in tags if tag.group() in _THINK_TAGS], _THINK_TAGS)
+
+
+def _answer(text: str, tags: Sequence[re.Match[str]]) -> str | None:
+    thinking = False
+    outside: list[re.Match[str]] = []
+    for tag in tags:
+        if tag.group() in _THINK_TAGS:
+            if outside:
+                return None
+            thinking = tag.group() == "<think>"
+        elif not thinking:
+            outside.append(tag)
+    return _content(text, outside, _ANSWER_TAGS)
+
+
+def _content(text: str, tags: Sequence[re.Match[str]], pair: Sequence[str]) -> str | None:
+    """What stands between the tags, if they are just this pair."""
+    if [tag.group() for tag in tags] != pair:
+        return None
+    return text[tags[0].end() : tags[1].start()].strip()

@@ -1,0 +1,94 @@
+"""What happens around training steps: checkpoints, a clean stop on Ctrl-C, the state a resumed run starts from."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, Trainer
+
+from omni_rlvr.record import point_to
+from omni_rlvr.training.checkpoint import load_state, save_checkpoint
+from omni_rlvr.training.module import RLVRModule
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints(Callback):
+    """Saves every ``save_steps`` and at the end, and points ``latest`` at the run once it holds a checkpoint."""
+
+    def __init__(self, run: Path, save_steps: int, latest: Path | None):
+        """Args: the run's folder, steps between checkpoints, and the link to move (None in a sweep)."""
+        self.run = run
+        self.save_steps = save_steps
+        self.latest = latest
+        self.saved_step = -1
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int) -> None:
+        """Saves when due."""
+        if pl_module.step % self.save_steps == 0:
+            self.save(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: RLVRModule) -> None:
+        """Saves the last step, also after Ctrl-C."""
+        if pl_module.step != self.saved_step:
+            self.save(pl_module)
+
+    def save(self, module: RLVRModule) -> None:
+        """Writes the checkpoint."""
+        state = {
+            "optimizer": module.optimizers().state_dict(),
+            "schedule": module.lr_schedulers().state_dict(),
+            "num_tokens": module.num_tokens,
+        }
+        save_checkpoint(self.run, module.policy, state, step=module.step)
+        self.saved_step = module.step
+        if self.latest is not None:
+            point_to(self.latest, self.run)
+
+
+class Resume(Callback):
+    """Puts back the optimizer, schedule and counters of an earlier part of the run."""
+
+    def __init__(self, run: Path):
+        """Args: the run's folder."""
+        self.state = load_state(run)
+        self.step: int = self.state["step"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
+        """Restores, once Lightning has built the optimizer."""
+        pl_module.optimizers().load_state_dict(self.state["optimizer"])
+        pl_module.lr_schedulers().load_state_dict(self.state["schedule"])
+        pl_module.step, pl_module.num_tokens = self.step, self.state["num_tokens"]
+        log.info("going on from step %d", self.step)
+
+    def on_train_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
+        """Sets the random state last, after everything that drew from it while starting up."""
+        torch.set_rng_state(self.state["rng"]["torch"])
+
+
+class CleanStop(Callback):
+    """Turns the first Ctrl-C (or SIGTERM) into a stop after the step at hand; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, object] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
+        """Takes over the signals."""
+
+        def stop(number: int, frame: object) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = trainer.should_stop = True
+            print("\nstopping after this step; press Ctrl-C again to stop at once", flush=True)
+
+        self._before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def teardown(self, trainer: Trainer, pl_module: RLVRModule, stage: str) -> None:
+        """Gives the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,126 @@
+"""Evaluation by greedy generation: decode, parse, compare; WAR, UAR, format rate and everything behind them.
+
+An answer is what stands in the answer tag; a text without any tag is an answer as a whole (a label-only model says just
+"happy"). Answers outside the label list are wrong, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from omni_rlvr.functional import metrics
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.rollout.decode import decode
+from omni_rlvr.text.parse import normalise_label, parse
+from omni_rlvr.types import Batch, SkippedClip, UserError
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy answered on a split, and its scores."""
+
+    predictions: list[dict[str, object]]
+    """One row a clip: id, label, predicted, completion, well_formed, correct."""
+    scores: dict[str, object]
+    """Percent: war, uar, format, outside, war_ci, uar_ci, recall; confusion in counts."""
+    skipped: list[SkippedClip]
+
+
+@torch.no_grad()
+def evaluate(
+    policy: Policy,
+    batches: Iterable[Batch],
+    labels: Sequence[str],
+    *,
+    max_completion_length: int,
+    num_resamples: int,
+    on_batch: Callable[[int], None],
+) -> Evaluation:
+    """Evaluates a policy greedily.
+
+    Args:
+        policy: in eval mode.
+        batches: the split, on the policy's device.
+        labels: the fixed label list.
+        max_completion_length: most tokens an answer may have.
+        num_resamples: of the 95 % bootstrap interval.
+        on_batch: told how many clips are done after each batch (for a progress bar).
+
+    Raises:
+        UserError: no clip could be read.
+    """
+    predictions: list[dict[str, object]] = []
+    skipped: list[SkippedClip] = []
+    for batch in batches:
+        skipped += batch.skipped
+        if len(batch) > 0:
+            rollout = decode(
+                policy,
+                policy.embed(batch, policy.encode(batch)),
+                batch.prompt_mask,
+                num_generations=1,
+                temperature=0,
+                top_p=1,
+                top_k=0,
+                max_completion_length=max_completion_length,
+                generator=torch.Generator(),
+            )
+            rows = zip(batch.examples, rollout.texts, strict=True)
+            predictions += [judge(e.id, e.answer, text, labels) for e, text in rows]
+        on_batch(len(batch) + len(batch.skipped))
+    if not predictions:
+        raise UserError(f"nothing to evaluate: none of the {len(skipped)} clips could be read")
+    return Evaluation(predictions, score(predictions, labels, num_resamples=num_resamples), skipped)
+
+
+def judge(clip_id: str, label: str, completion: str, labels: Sequence[str]) -> dict[str, object]:
+    """Reads the answer out of one completion and compares it with the gold label."""
+    parsed = parse(completion)
+    answer = parsed.answer if parsed.bare is None else parsed.bare
+    known = {normalise_label(name): name for name in labels}
+    predicted = known.get(normalise_label(answer)) if answer is not None else None
+    return {
+        "id": clip_id,
+        "label": label,
+        "predicted": predicted,
+        "correct": predicted == label,
+        "well_formed": parsed.well_formed,
+        "completion": completion,
+    }
+
+
+def score(
+    predictions: Sequence[dict[str, object]], labels: Sequence[str], *, num_resamples: int
+) -> dict[str, object]:
+    """Computes all scores, in percent, from judged predictions."""
+    place = {name: i for i, name in enumerate(labels)}
+    truth = torch.tensor([place[str(p["label"])] for p in predictions])
+    guess = torch.tensor([place.get(str(p["predicted"]), metrics.OUTSIDE) for p in predictions])
+    matrix = metrics.confusion_matrix(truth, guess, num_classes=len(labels))
+    out: dict[str, object] = {"num_clips": len(predictions)}
+    for name, statistic in (("war", metrics.war), ("uar", metrics.uar)):
+        low, high = metrics.bootstrap_interval(
+            truth,
+            guess,
+            statistic=statistic,
+            num_classes=len(labels),
+            num_resamples=num_resamples,
+            confidence=0.95,
+            seed=0,
+        )
+        out[name] = _percent(statistic(matrix).item())
+        out[f"{name}_ci"] = [_percent(low), _percent(high)]
+    out["format"] = _percent(sum(bool(p["well_formed"]) for p in predictions) / len(predictions))
+    out["outside"] = _percent((guess == metrics.OUTSIDE).float().mean().item())
+    recall = metrics.per_class_recall(matrix).tolist()
+    out["recall"] = {n: None if r != r else _percent(r) for n, r in zip(labels, recall, strict=True)}
+    out["labels"] = list(labels)
+    out["confusion"] = matrix.tolist()
+    return out
+
+
+def _percent(fraction: float) -> float:
+    return round(100 * fraction, 2)

@@ -1,0 +1,141 @@
+"""The Lightning module: prepare experience, then update on its minibatches; logging is all the arithmetic it has.
+
+Optimisation is manual, so that ``num_iterations`` is a visible loop and a micro-batch's share of the loss is exact.
+Random numbers of a step are seeded by (seed, step): a resumed run samples what the unbroken one would have.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import nn
+from torch.optim import Optimizer
+
+from omni_rlvr.config.schema import LoopConfig
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.record import RunRecord
+from omni_rlvr.rollout.experience import all_rows, select
+from omni_rlvr.stages.base import Stage
+from omni_rlvr.training.schedule import make_schedule
+from omni_rlvr.types import Batch, Experience
+
+log = logging.getLogger(__name__)
+
+ON_BAR = ("loss", "reward", "tokens/s")
+
+
+class RLVRModule(LightningModule):
+    """Trains a policy on a stage."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        stage: Stage,
+        make_optimizer: Callable[..., Optimizer],
+        loop: LoopConfig,
+        record: RunRecord,
+        *,
+        num_updates: int,
+        seed: int,
+    ):
+        """Holds the parts.
+
+        Args:
+            policy: what is trained, an nn.Module.
+            stage: SFT or GRPO.
+            make_optimizer: called with the trainable weights.
+            loop: micro-batch size, clipping, schedule.
+            record: where metrics and completions go.
+            num_updates: optimiser steps of the whole run, for the schedule.
+            seed: of sampling.
+        """
+        super().__init__()
+        assert isinstance(policy, nn.Module)
+        self.automatic_optimization = False
+        self.policy = policy
+        self.stage = stage
+        self.make_optimizer = make_optimizer
+        self.loop = loop
+        self.record = record
+        self.num_updates = num_updates
+        self.seed = seed
+        self.step = 0
+        self.num_tokens = 0
+        self.bar: dict[str, float] = {}
+
+    def configure_optimizers(self):
+        """Builds the optimizer over what trains, and its schedule."""
+        optimizer = self.make_optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        schedule = make_schedule(
+            optimizer,
+            num_steps=self.num_updates,
+            warmup_ratio=self.loop.warmup_ratio,
+            kind=self.loop.lr_scheduler_type,
+        )
+        return [optimizer], [schedule]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Runs one step: rollout and rewards (or nothing, for SFT), then the updates."""
+        started = time.perf_counter()
+        self.record.add_skipped((clip.example.id, clip.reason) for clip in batch.skipped)
+        for clip in batch.skipped:
+            log.warning("skipped clip %s: %s", clip.example.id, clip.reason)
+        metrics: dict[str, float] = {"media/failed": float(len(batch.skipped))}
+        if len(batch) > 0:
+            prepared = self.stage.prepare(self.policy, batch, self._generator())
+            updates = [self.update(minibatch) for minibatch in self.stage.minibatches(prepared.experience)]
+            metrics |= {**prepared.metrics, **_mean_of(updates)}
+            num_tokens = _num_tokens(prepared.experience)
+            seconds = time.perf_counter() - started
+            self.num_tokens += num_tokens
+            metrics |= {"num_tokens": float(self.num_tokens), "tokens/s": num_tokens / seconds, "step_time": seconds}
+            self._write_completions(prepared.completions)
+        self.step += 1
+        self._write(metrics)
+
+    def update(self, minibatch: Experience) -> dict[str, float]:
+        """Takes one optimiser step: backward per micro-batch, clip, step, schedule."""
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        sums: dict[str, float] = defaultdict(float)
+        optimizer.zero_grad()
+        for rows in all_rows(len(minibatch), self.loop.micro_batch_size):
+            out = self.stage.loss(self.policy, select(minibatch, rows.to(self.device)), minibatch)
+            self.manual_backward(out.loss)
+            for name, value in out.metrics.items():
+                sums[name] += value.item()
+        weights = [p for p in self.policy.parameters() if p.grad is not None]
+        limit = self.loop.max_grad_norm or float("inf")
+        sums["grad_norm"] = nn.utils.clip_grad_norm_(weights, limit).item()
+        sums["learning_rate"] = schedule.get_last_lr()[0]
+        optimizer.step()
+        schedule.step()
+        return sums
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+
+    def _write(self, metrics: Mapping[str, float]) -> None:
+        values = {name: float(value) for name, value in metrics.items()}
+        self.bar = {name: values[name] for name in ON_BAR if name in values}
+        if self.step % self.loop.logging_steps == 0:
+            self.record.log("metrics.jsonl", [{"step": self.step, **values}])
+            for logger in self.loggers:
+                logger.log_metrics(values, step=self.step)
+
+    def _write_completions(self, rows: list[dict[str, object]]) -> None:
+        if rows:
+            self.record.log("completions.jsonl", ({"step": self.step + 1, **row} for row in rows))
+
+
+def _num_tokens(experience: Experience) -> int:
+    prompts = experience.batch.prompt_mask[experience.prompt_index].sum()
+    return int(prompts + experience.completion_mask.sum())
+
+
+def _mean_of(updates: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]} if updates else {}

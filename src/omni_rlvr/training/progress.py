@@ -1,0 +1,43 @@
+"""The progress bar of a training run: step, loss, reward, tokens a second, time gone and time left."""
+
+from __future__ import annotations
+
+from pytorch_lightning import Callback, Trainer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from omni_rlvr.training.module import RLVRModule
+
+
+class ProgressBar(Callback):
+    """One line, redrawn; on a terminal that cannot redraw, only its last state is printed."""
+
+    def __init__(self, title: str):
+        """Args: what stands before the bar."""
+        self.title = title
+        self.progress: Progress | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
+        """Shows the bar."""
+        total = pl_module.step + int(trainer.num_training_batches)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self.progress.start()
+        self.progress.add_task(self.title, total=total, completed=pl_module.step, numbers="")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int) -> None:
+        """Moves the bar."""
+        assert self.progress is not None
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in pl_module.bar.items())
+        self.progress.update(self.progress.task_ids[0], completed=pl_module.step, numbers=numbers)
+
+    def teardown(self, trainer: Trainer, pl_module: RLVRModule, stage: str) -> None:
+        """Leaves the terminal as it was, also after an error."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None

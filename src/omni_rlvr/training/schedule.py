@@ -1,0 +1,36 @@
+"""The learning rate over a run: linear warm-up, then cosine, linear or constant."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def lr_scale(step: int, *, num_steps: int, warmup_ratio: float, kind: str) -> float:
+    """Computes the factor on the peak learning rate.
+
+    Args:
+        step: optimiser steps done, from 0.
+        num_steps: of the run.
+        warmup_ratio: share of the run that rises linearly; its first step is above zero already.
+        kind: "cosine", "linear" or "constant".
+
+    Returns:
+        A factor in [0, 1].
+    """
+    warmup = math.ceil(warmup_ratio * num_steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = min(1.0, (step - warmup) / max(1, num_steps - warmup))
+    if kind == "constant":
+        return 1.0
+    return 1.0 - done if kind == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_schedule(optimizer: Optimizer, *, num_steps: int, warmup_ratio: float, kind: str) -> LambdaLR:
+    """Builds the torch scheduler of ``lr_scale``."""
+    return LambdaLR(
+        optimizer, lambda step: lr_scale(step, num_steps=num_steps, warmup_ratio=warmup_ratio, kind=kind)
+    )

@@ -1,0 +1,174 @@
+"""The values that travel from a line of an annotation file to a loss.
+
+One dataclass a stop on the way: Example -> Clip -> Sample -> Batch -> Rollout -> Experience -> LossOutput.
+They hold data and nothing else; what makes them and what reads them lives elsewhere.
+
+Axes: B prompts, G completions a prompt, N = B*G rows (row ``b*G + g``), P / T prompt / completion tokens,
+F, H, W, C frames, height, width, channels, S audio samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+class UserError(Exception):
+    """Something a user can mend: the message names the key or file, the value seen and what to do."""
+
+
+class MediaError(UserError):
+    """A clip that cannot be read; the message names the file and why."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One line of an annotation file, validated; nothing is read from the clip yet."""
+
+    id: str
+    """Unique within its data set, e.g. ``clips/000012.mp4``."""
+    question: str
+    """The human turn without the ``<video>`` and ``<audio>`` placeholders."""
+    answer: str
+    """The gold label: the text of the answer tag, or the whole assistant turn when it has none."""
+    target: str
+    """The assistant turn as annotated: what SFT learns."""
+    video: Path | None
+    """The video container (its sound track too), or None."""
+    audio: Path | None = None
+    """A sidecar sound file that replaces the container's sound track, or None."""
+    cues: Mapping[str, str] = field(default_factory=dict)
+    """Known cue values, where a data set has them (the synthetic one does)."""
+    source: str = ""
+    """``file:line`` (or ``file[index]``) of the annotation, for error messages."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What was read of one clip."""
+
+    frames: np.ndarray | None
+    """[F, H, W, 3] uint8 RGB, upright; None when the picture was not asked for or the file has none."""
+    waveform: np.ndarray | None
+    """[S] float32 mono in [-1, 1] at the asked rate; None when not asked for or there is no sound track."""
+    duration_s: float
+    """Length of the picture in seconds (of the sound, for a file without picture)."""
+    frame_times_s: np.ndarray | None = None
+    """[F] float64: when each sampled frame is shown, seconds from the start."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An example with its clip, as a worker process hands it to ``collate``."""
+
+    example: Example
+    clip: Clip
+
+
+@dataclass(frozen=True)
+class SkippedClip:
+    """Stands for a sample whose clip could not be read under ``dataset.on_bad_media=skip``."""
+
+    example: Example
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B prompts, padded and stacked. Media tensors hold only the rows that have that modality."""
+
+    examples: Sequence[Example]
+    prompt_ids: Tensor
+    """[B, P] int64, left-padded; a placeholder id stands wherever a media token goes."""
+    prompt_mask: Tensor
+    """[B, P] int64, 1 on prompt tokens."""
+    pixel_values: Tensor | None
+    """[Bv, F, 3, H, W] float32, or None when no row has a picture."""
+    video_rows: Tensor
+    """[Bv] int64: which rows ``pixel_values`` belongs to."""
+    input_features: Tensor | None
+    """[Ba, M, L] float32 log-mel, or None when no row has sound."""
+    audio_rows: Tensor
+    """[Ba] int64: which rows ``input_features`` belongs to."""
+    completion_ids: Tensor | None = None
+    """[B, T] int64: the tokenised target with its end token (SFT), right-padded."""
+    completion_mask: Tensor | None = None
+    """[B, T] int64, 1 on target tokens."""
+    skipped: Sequence[SkippedClip] = ()
+    """Clips that were to be in this batch and could not be read."""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Tower outputs of one batch, before the (trainable) projectors. Computed once per prompt."""
+
+    video: Tensor | None
+    """[Bv, F, patches, D_video], or None."""
+    audio: Tensor | None
+    """[Ba, frames, D_audio], or None."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """G sampled completions for each of B prompts."""
+
+    completion_ids: Tensor
+    """[N, T] int64, padded after the end token."""
+    completion_mask: Tensor
+    """[N, T] int64, 1 up to and including the first end token."""
+    texts: Sequence[str]
+    """N decoded completions without special tokens."""
+    truncated: Tensor
+    """[N] bool: no end token within ``max_completion_length``."""
+
+
+@dataclass(frozen=True)
+class RewardOutput:
+    """What the reward mixture gave N completions."""
+
+    rewards: Tensor
+    """[N] float32, the weighted sum of the terms; NaN where no term could judge."""
+    terms: Mapping[str, Tensor]
+    """Each term's [N] float32 score, unweighted; NaN where it returned None."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """All that a policy update reads: prompts, their features, completions and what they earned."""
+
+    batch: Batch
+    features: Features
+    prompt_index: Tensor
+    """[N] int64: which of the batch's B prompts each completion belongs to."""
+    completion_ids: Tensor
+    """[N, T] int64."""
+    completion_mask: Tensor
+    """[N, T] int64."""
+    advantages: Tensor | None = None
+    """[N] float32; None for SFT."""
+    old_per_token_logps: Tensor | None = None
+    """[N, T] nats at rollout; None when the policy has not moved since (ratio 1)."""
+    ref_per_token_logps: Tensor | None = None
+    """[N, T] nats of the reference; None when beta is 0."""
+
+    def __len__(self) -> int:
+        return len(self.completion_ids)
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """A micro-batch's share of the loss and what to log of it."""
+
+    loss: Tensor
+    """[] the share: micro-batch shares of one minibatch add up to its loss."""
+    metrics: Mapping[str, Tensor]
+    """Shares too: add them up over micro-batches."""

@@ -1,0 +1,278 @@
+"""Every container, codec, rate and orientation: the right frame, upright, and the right sound."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+from make_clips import AMPLITUDES, NUM_FRAMES, Recipe, level, sine, write
+
+from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.sampling import uniform_indices
+from omni_rlvr.types import MediaError
+
+HZ = 16000
+MP4 = Recipe()
+SIDECAR = Recipe(picture=None, hz=1000.0)
+CASES = {
+    "h264_aac.mp4": MP4,
+    "h264_aac.mov": MP4,
+    "mpeg4_mp3.avi": Recipe(picture="mpeg4", sound="libmp3lame", rate=44100),
+    "vp9_opus.webm": Recipe(picture="libvpx-vp9", sound="libopus"),
+    "vp9_opus.mkv": Recipe(picture="libvpx-vp9", sound="libopus", layout="mono"),
+    "hevc_aac.mp4": Recipe(picture="libx265"),
+    "odd_97x53.mp4": Recipe(width=97, height=53),
+    "odd_97x53_pcm.mov": Recipe(width=97, height=53, sound="pcm_s16le", rate=44100),
+    "mono_8k.mp4": Recipe(layout="mono", rate=8000),
+    "mono_22k.mp4": Recipe(layout="mono", rate=22050),
+    "stereo_44k.mp4": Recipe(rate=44100),
+    "surround_48k.mp4": Recipe(layout="5.1"),
+    "sound_longer.mp4": Recipe(sound_s=1.7),
+    "sound_shorter.mp4": Recipe(sound_s=0.4),
+    "silent.mp4": Recipe(sound=None),
+    "variable.mp4": Recipe(times_ms=tuple(40 * i + 3 * i * i for i in range(NUM_FRAMES))),
+    "variable.webm": Recipe(
+        picture="libvpx-vp9",
+        sound=None,
+        times_ms=tuple(40 * i + 3 * i * i for i in range(NUM_FRAMES)),
+    ),
+}
+
+
+def read(video, audio=None, **changes):
+    options = {
+        "num_frames": 8,
+        "sample_rate": HZ,
+        "want_video": True,
+        "want_audio": True,
+        "backend": "decord",
+    }
+    return read_clip(video, audio, **{**options, **changes})
+
+
+def red_corner(frame: np.ndarray) -> str:
+    """Which quarter is red: tl, tr, bl or br."""
+    height, width = frame.shape[:2]
+    rows, columns = {"t": height // 4, "b": 3 * height // 4}, {"l": width // 4, "r": 3 * width // 4}
+    redness = {
+        r + c: int(frame[rows[r], columns[c], 0]) - int(frame[rows[r], columns[c], 1])
+        for r in rows
+        for c in columns
+    }
+    return max(redness, key=redness.get)
+
+
+def check_sound(waveform: np.ndarray, recipe: Recipe) -> None:
+    """Length, pitch and loudness."""
+    assert waveform.dtype == np.float32
+    # a codec may add packets: AAC up to 1024 samples at the file's rate, MP3 in AVI two of 1152
+    extra_s = len(waveform) / HZ - recipe.sound_s
+    assert -0.001 < extra_s < 2304 / recipe.rate
+    middle = waveform[len(waveform) // 4 : 3 * len(waveform) // 4]
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
+    bin_hz = HZ / len(middle)
+    assert abs(spectrum.argmax() * bin_hz - recipe.hz) <= bin_hz
+    loudness = np.sqrt(2) * middle.std()
+    assert loudness == pytest.approx(np.mean(AMPLITUDES[recipe.layout]), rel=0.05)
+
+
+@pytest.mark.parametrize("backend", ["decord", "av"])
+@pytest.mark.parametrize("name", CASES)
+def test_case(tmp_path, name, backend):
+    recipe = CASES[name]
+    clip = read(write(tmp_path / name, recipe), backend=backend)
+    indices = uniform_indices(NUM_FRAMES, 8)
+    assert clip.frames.shape == (8, recipe.height, recipe.width, 3)
+    assert clip.frames.dtype == np.uint8
+    grey = clip.frames[:, -recipe.height // 3, -recipe.width // 3].mean(axis=-1)
+    np.testing.assert_allclose(grey, [level(i) for i in indices], atol=3.9)
+    assert red_corner(clip.frames[0]) == "tl"
+    times_s = np.array(recipe.times_ms)[indices] / 1000
+    # times are the file's: the AVI writer puts an empty frame after the first one
+    np.testing.assert_allclose(
+        clip.frame_times_s, times_s, atol=0.041 if name.endswith("avi") else 0.0015
+    )
+    assert clip.duration_s == pytest.approx(recipe.times_ms[-1] / 1000 + 0.04, abs=0.15)
+    if recipe.sound is None:
+        assert clip.waveform is None
+    else:
+        check_sound(clip.waveform, recipe)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_back_ends_agree(tmp_path, name):
+    path = write(tmp_path / name, CASES[name])
+    ours, theirs = read(path, backend="decord"), read(path, backend="av")
+    difference = np.abs(ours.frames.astype(int) - theirs.frames.astype(int))
+    assert difference.mean() < 2
+    np.testing.assert_array_equal(ours.frame_times_s, theirs.frame_times_s)
+    assert ours.duration_s == theirs.duration_s
+    if ours.waveform is not None:
+        np.testing.assert_allclose(ours.waveform, theirs.waveform, atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["decord", "av"])
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize(("degrees", "corner"), [(90, "bl"), (180, "br"), (270, "tr")])
+def test_phone_video_is_upright(tmp_path, degrees, corner, ending, backend):
+    path = write(tmp_path / f"phone.{ending}", replace(MP4, rotation=degrees, sound=None))
+    clip = read(path, backend=backend)
+    assert clip.frames.shape[1:3] == ((64, 96) if degrees == 180 else (96, 64))
+    assert red_corner(clip.frames[3]) == corner
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3"])
+def test_sidecar_replaces_the_track(tmp_path, ending):
+    video = write(tmp_path / "clip.mp4", MP4)
+    audio = tmp_path / f"sound.{ending}"
+    soundfile.write(audio, sine(SIDECAR).T, SIDECAR.rate)
+    clip = read(video, audio)
+    check_sound(clip.waveform, SIDECAR)
+    assert clip.frames.shape[0] == 8
+    alone = read(None, audio, want_video=False)
+    np.testing.assert_array_equal(alone.waveform, clip.waveform)
+    assert alone.duration_s == pytest.approx(1.0, abs=0.03)
+
+
+def test_sidecar_that_only_ffmpeg_knows(tmp_path):
+    check_sound(read(None, write(tmp_path / "s.m4a", SIDECAR)).waveform, SIDECAR)
+
+
+def test_not_a_number_never_gets_out(tmp_path):
+    samples = sine(replace(SIDECAR, rate=HZ)).T
+    samples[100:200], samples[300] = np.nan, np.inf
+    soundfile.write(tmp_path / "s.wav", samples, HZ, subtype="FLOAT")
+    waveform = read(None, tmp_path / "s.wav").waveform
+    assert np.isfinite(waveform).all() and np.abs(waveform).max() <= 1
+
+
+def test_sound_of_no_length_is_none(tmp_path):
+    soundfile.write(tmp_path / "s.wav", np.zeros((0, 1)), HZ)
+    assert read(None, tmp_path / "s.wav").waveform is None
+
+
+def test_only_what_is_wanted(tmp_path, monkeypatch):
+    video = write(tmp_path / "clip.mp4", MP4)
+    assert read(video, want_audio=False).waveform is None
+    monkeypatch.setattr("omni_rlvr.media.clip.read_frames", None)  # calling it would raise
+    clip = read(video, want_video=False)
+    assert clip.frames is None and clip.frame_times_s is None
+    assert clip.duration_s == pytest.approx(1.0, abs=0.01)
+    check_sound(clip.waveform, MP4)
+
+
+@pytest.mark.parametrize("backend", ["decord", "av"])
+def test_each_file_is_opened_once(tmp_path, backend):
+    (tmp_path / "in").mkdir()
+    video = write(tmp_path / "in" / "clip.mp4", MP4)
+    audio = tmp_path / "in" / "sound.wav"
+    soundfile.write(audio, sine(SIDECAR).T, SIDECAR.rate)
+    with Opens(tmp_path / "in") as opens:
+        read(video, backend=backend)
+    assert opens.names == ["clip.mp4"]
+    with Opens(tmp_path / "in") as opens:
+        read(video, audio, backend=backend)
+    assert sorted(opens.names) == ["clip.mp4", "sound.wav"]
+
+
+class Opens:
+    """Counts files opened in a folder, by Python or by C libraries (inotify, event IN_OPEN)."""
+
+    def __init__(self, folder) -> None:
+        self.folder = folder
+        self.names: list[str] = []
+
+    def __enter__(self) -> Opens:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.fd = libc.inotify_init1(os.O_NONBLOCK)
+        assert libc.inotify_add_watch(self.fd, str(self.folder).encode(), 0x20) >= 0
+        return self
+
+    def __exit__(self, *_) -> None:
+        events, header = os.read(self.fd, 65536), struct.Struct("iIII")
+        os.close(self.fd)
+        while events:
+            _, mask, _, length = header.unpack_from(events)
+            name = events[header.size : header.size + length].rstrip(b"\0").decode()
+            self.names += [name] if mask & 0x20 and name else []
+            events = events[header.size + length :]
+
+
+def broken_files(folder):
+    """Path, and what the message must say."""
+    good = write(folder / "good.mp4", MP4).read_bytes()
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "cut.mp4").write_bytes(good[: len(good) // 2])
+    (folder / "text.mp4").write_text("this is no video\n" * 200)
+    (folder / "playlist.mp4").write_text(
+        f"#EXTM3U\n#EXTINF:1,\n{folder}/good.mp4\n#EXT-X-ENDLIST\n"
+    )
+    os.mkfifo(folder / "pipe.mp4")
+    write(folder / "only_sound.m4a", SIDECAR)
+    return {
+        "missing.mp4": "no such file",
+        ".": "is a directory",
+        "pipe.mp4": "not a regular file",
+        "empty.mp4": r"empty \(0 bytes\)",
+        "cut.mp4": "truncated",
+        "text.mp4": "not a video or sound file",
+        "playlist.mp4": "not a video or sound file|no picture|zero frames",
+        "only_sound.m4a": "no picture stream .only sound",
+    }
+
+
+@pytest.mark.parametrize("backend", ["decord", "av"])
+def test_errors_name_the_file(tmp_path, backend):
+    for name, message in broken_files(tmp_path).items():
+        with pytest.raises(MediaError, match=message) as caught:
+            read(tmp_path / name, backend=backend)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+def test_zero_frames(tmp_path):
+    path = write(tmp_path / "none.mkv", replace(MP4, times_ms=()))
+    with pytest.raises(MediaError, match=r"none\.mkv.*(zero frames|no picture)"):
+        read(path)
+
+
+def test_cut_after_the_index(tmp_path):
+    """An mp4 with its index first: FFmpeg opens what is left of it, we do not."""
+    good = write(tmp_path / "good.mp4", MP4).read_bytes()
+    start = good.index(b"moov") - 4
+    first = good[: good.index(b"ftyp") - 4 + int.from_bytes(good[:4], "big")]
+    moved = first + good[start:] + good[len(first) : start]
+    (tmp_path / "cut.mp4").write_bytes(moved[:-3000])
+    with pytest.raises(MediaError, match=r"cut\.mp4: is truncated, 3000 bytes are missing"):
+        read(tmp_path / "cut.mp4")
+
+
+def test_a_broken_sidecar_is_named(tmp_path):
+    video = write(tmp_path / "clip.mp4", MP4)
+    (tmp_path / "s.wav").write_text("no sound\n" * 99)
+    with pytest.raises(MediaError, match=r"s\.wav: is not a video or sound file"):
+        read(video, tmp_path / "s.wav")
+    with pytest.raises(MediaError, match=r"mute\.mp4: was named as a sound file"):
+        read(None, write(tmp_path / "mute.mp4", replace(MP4, sound=None)), want_video=False)
+
+
+class BrokenDecord:
+    """decord where it opens nothing."""
+
+    DECORDError = OSError
+
+    @staticmethod
+    def VideoReader(*_, **__):  # noqa: N802
+        raise OSError("no")
+
+
+@pytest.mark.parametrize("stand_in", [None, BrokenDecord])
+def test_pyav_steps_in(tmp_path, monkeypatch, stand_in):
+    path = write(tmp_path / "clip.mp4", MP4)
+    expected = read(path, backend="av")
+    monkeypatch.setattr("omni_rlvr.media.video.decord", stand_in)
+    np.testing.assert_array_equal(read(path, backend="decord").frames, expected.frames)
