@@ -1,12 +1,14 @@
-"""Makes the base weights that ship in the package: a tiny omni model that describes cues and knows no emotion.
+"""Makes the package's base weights: a tiny omni model that describes cues and knows no emotion.
 
-1. towers: each alone, on the cue values of its modality (trained only through the LM, a small vision tower is ignored:
-   the LM rides on the sound);
+1. towers: each alone, on the cue values of its modality (trained only through the LM, a small
+   vision tower is ignored: the LM rides on the sound);
 2. alignment: projectors and LM on captions, one modality dropped in half of them, towers frozen;
-3. save in float16, measure caption accuracy per cue and modality on held-out clips, write results.json.
+3. save in float16, measure caption accuracy per cue and modality on held-out clips, write
+   results.json.
 
-Run: bash experiments/tiny_base/run.sh (about half an hour on two cores). Caption clips draw every cue value equally often and
-no label, so the base has never seen an emotion word as an answer, nor an answer tag.
+Run: bash experiments/tiny_base/run.sh (about half an hour on two cores). Caption clips draw every
+cue value equally often and no label, so the base has never seen an emotion word as an answer, nor
+an answer tag.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ from omni_rlvr.models.processing import Processor
 from omni_rlvr.models.tiny import build_processor, build_tiny, train_tokenizer
 from omni_rlvr.types import Batch, Features
 
-INSTRUCTION = "Output the thinking process in <think> </think> and final emotion in <answer> </answer> tags."
+INSTRUCTION = (
+    "Output the thinking process in <think> </think> and final emotion in <answer> </answer> tags."
+)
 
 
 def main() -> None:
@@ -52,13 +56,17 @@ def main() -> None:
     train = load_split(processor, args.data, "caption", args.clips)
     held_out = load_split(processor, args.data, "test", 500)
     other = load_split(processor, args.data, "ood", 500)
-    results = {"towers": train_towers(model, train, {"test": held_out, "ood": other}, args.tower_steps)}
+    results = {
+        "towers": train_towers(model, train, {"test": held_out, "ood": other}, args.tower_steps)
+    }
     model.requires_grad_(False)
     align(model, train, args.lm_epochs)
     model.half().save(args.out)
     model.float()
     results["captions"] = {
-        name: {kept: caption_accuracy(model, split, kept) for kept in ("video", "audio", "video_audio")}
+        name: {
+            kept: caption_accuracy(model, split, kept) for kept in ("video", "audio", "video_audio")
+        }
         for name, split in (("test", held_out), ("ood", other))
     }
     results["weights"] = sum(p.numel() for p in model.parameters())
@@ -68,21 +76,36 @@ def main() -> None:
 
 
 def tokenizer_texts() -> Iterator[str]:
-    """Every sentence form once per value: the tokenizer sees the words, the base model's weights do not."""
-    yield from (wording.EMOTION_QUESTION, wording.CAPTION_QUESTION, INSTRUCTION, "user", "assistant")
+    """Every sentence form once per value: the tokenizer sees the words, the weights do not."""
+    yield from (
+        wording.EMOTION_QUESTION,
+        wording.CAPTION_QUESTION,
+        INSTRUCTION,
+        "user",
+        "assistant",
+    )
     for i in range(100):
         values = {cue: options[i % len(options)] for cue, options in cues.CUES.items()}
         yield wording.reasoning(values, cues.LABELS[i % len(cues.LABELS)])
 
 
 def load_split(processor: Processor, data: Path, split: str, num_clips: int) -> dict[str, Tensor]:
-    """Decodes a split once: pixels [N, F, 3, H, W] uint8-scaled float16, mels [N, M, L] float16, cue indices [N, K]."""
+    """Decodes a split once.
+
+    Returns:
+        pixels [N, F, 3, H, W] uint8-scaled float16, mels [N, M, L] float16, cues [N, K] indices.
+    """
     folder = generate.ensure_split(data, split, num_clips=num_clips, seed=0, num_workers=2)
     rows = json.loads((folder / generate.ANNOTATIONS).read_text())
 
     def read(row: dict) -> tuple[Tensor, Tensor, Tensor]:
         clip = read_clip(
-            folder / row["video"], None, num_frames=4, sample_rate=16_000, want_video=True, want_audio=True
+            folder / row["video"],
+            None,
+            num_frames=4,
+            sample_rate=16_000,
+            want_video=True,
+            want_audio=True,
         )
         values = torch.tensor([cues.CUES[cue].index(row["cues"][cue]) for cue in cues.CUES])
         return (
@@ -99,42 +122,75 @@ def load_split(processor: Processor, data: Path, split: str, num_clips: int) -> 
 def train_towers(model: OmniModel, train: dict, evals: dict[str, dict], steps: int) -> dict:
     """Trains each tower with a linear head per cue; returns accuracy per cue on each eval split."""
     results: dict = {name: {} for name in evals}
-    plans = (
-        # a face is read place by place (brows sit above eyes), a voice by its average over time
-        ("pixels", model.vision_tower, list(cues.VISUAL), lambda x: x.float().flatten(0, 1), lambda h: h.flatten(1)),
-        ("mels", model.audio_tower, list(cues.VOCAL), lambda x: x.float(), lambda h: h.mean(dim=1)),
-    )
-    for key, tower, names, prepare, pool in plans:
-        columns = [list(cues.CUES).index(name) for name in names]
-        with torch.no_grad():
-            width = pool(tower(prepare(train[key][:1])).last_hidden_state).shape[-1]
-        heads = nn.ModuleList(nn.Linear(width, len(cues.CUES[name])) for name in names)
-
-        def logits(x: Tensor, tower=tower, heads=heads, prepare=prepare, pool=pool) -> list[Tensor]:
-            hidden = pool(tower(prepare(x)).last_hidden_state).view(len(x), -1, heads[0].in_features)
-            return [head(hidden).mean(dim=1) for head in heads]
-
-        optimizer = torch.optim.AdamW([*tower.parameters(), *heads.parameters()], lr=1e-3, weight_decay=0.05)
-        tower.train()
-        for step in range(steps):
-            rows = torch.randint(len(train["cues"]), (64,))
-            set_lr(optimizer, 1e-3, step, steps)
-            outs = logits(augment(key, train[key][rows]))
-            loss = sum(F.cross_entropy(o, train["cues"][rows, c]) for o, c in zip(outs, columns, strict=True))
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-            optimizer.step()
-            if step % 100 == 0:
-                print(f"tower {key} step {step} loss {loss.item() / len(names):.3f}", flush=True)
-        tower.eval()
-        with torch.no_grad():
-            for split, data in evals.items():
-                outs = [torch.cat(o) for o in zip(*(logits(x) for x in data[key].split(50)), strict=True)]
-                for name, o, c in zip(names, outs, columns, strict=True):
-                    results[split][name] = round((o.argmax(1) == data["cues"][:, c]).float().mean().item(), 3)
+    for key, tower, names in (
+        ("pixels", model.vision_tower, list(cues.VISUAL)),
+        ("mels", model.audio_tower, list(cues.VOCAL)),
+    ):
+        heads = train_tower(key, tower, names, train, steps)
+        for split, data in evals.items():
+            results[split] |= tower_accuracy(key, tower, heads, names, data)
         print({split: {n: results[split][n] for n in names} for split in evals}, flush=True)
     return results
+
+
+def train_tower(
+    key: str, tower: nn.Module, names: list[str], train: dict, steps: int
+) -> nn.ModuleList:
+    """Trains one tower on the named cues; returns its heads."""
+    columns = [list(cues.CUES).index(name) for name in names]
+    with torch.no_grad():
+        width = tower_states(key, tower, train[key][:1]).shape[-1]
+    heads = nn.ModuleList(nn.Linear(width, len(cues.CUES[name])) for name in names)
+    optimizer = torch.optim.AdamW(
+        [*tower.parameters(), *heads.parameters()], lr=1e-3, weight_decay=0.05
+    )
+    tower.train()
+    for step in range(steps):
+        rows = torch.randint(len(train["cues"]), (64,))
+        set_lr(optimizer, 1e-3, step, steps)
+        outs = tower_logits(key, tower, heads, augment(key, train[key][rows]))
+        loss = sum(
+            F.cross_entropy(o, train["cues"][rows, c]) for o, c in zip(outs, columns, strict=True)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+        optimizer.step()
+        if step % 100 == 0:
+            print(f"tower {key} step {step} loss {loss.item() / len(names):.3f}", flush=True)
+    tower.eval()
+    return heads
+
+
+def tower_states(key: str, tower: nn.Module, x: Tensor) -> Tensor:
+    """Reads a face place by place (brows sit above eyes), a voice by its average over time.
+
+    Returns:
+        [N, frames, D] for faces, [N, 1, D] for voices.
+    """
+    if key == "pixels":
+        hidden = tower(x.float().flatten(0, 1)).last_hidden_state
+        return hidden.flatten(1).unflatten(0, (len(x), -1))
+    return tower(x.float()).last_hidden_state.mean(dim=1, keepdim=True)
+
+
+def tower_logits(key: str, tower: nn.Module, heads: nn.ModuleList, x: Tensor) -> list[Tensor]:
+    """Computes each cue's logits ([N, values]), averaged over frames."""
+    hidden = tower_states(key, tower, x)
+    return [head(hidden).mean(dim=1) for head in heads]
+
+
+@torch.no_grad()
+def tower_accuracy(
+    key: str, tower: nn.Module, heads: nn.ModuleList, names: list[str], data: dict
+) -> dict[str, float]:
+    """Measures the share of right values of each cue on a split."""
+    parts = [tower_logits(key, tower, heads, x) for x in data[key].split(50)]
+    accuracy = {}
+    for name, outs in zip(names, zip(*parts, strict=True), strict=True):
+        gold = data["cues"][:, list(cues.CUES).index(name)]
+        accuracy[name] = round((torch.cat(outs).argmax(1) == gold).float().mean().item(), 3)
+    return accuracy
 
 
 def augment(key: str, x: Tensor) -> Tensor:
@@ -142,8 +198,8 @@ def augment(key: str, x: Tensor) -> Tensor:
     x = x.float()
     if key == "pixels":
         x = torch.where(torch.rand(len(x), 1, 1, 1, 1) < 0.5, x.flip(-1), x)
-        x = x * (1 + 0.2 * torch.randn(len(x), 1, 1, 1, 1)) + 0.15 * torch.randn(len(x), 1, 1, 1, 1)
-        return x
+        contrast = 1 + 0.2 * torch.randn(len(x), 1, 1, 1, 1)
+        return x * contrast + 0.15 * torch.randn(len(x), 1, 1, 1, 1)
     shift = int(torch.randint(-40, 41, ()))
     return x.roll(shift, dims=-1) + 0.05 * torch.randn(len(x), 1, 1)
 
@@ -151,7 +207,11 @@ def augment(key: str, x: Tensor) -> Tensor:
 def set_lr(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:
     """Warm-up over 5 %, then cosine to zero."""
     warm = max(1, steps // 20)
-    scale = (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+    scale = (
+        (step + 1) / warm
+        if step < warm
+        else 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+    )
     for group in optimizer.param_groups:
         group["lr"] = peak * scale
 
@@ -159,31 +219,52 @@ def set_lr(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int)
 @torch.no_grad()
 def tower_features(model: OmniModel, data: dict) -> Features:
     """Runs the frozen towers once over a split; float16."""
-    video = [model.vision_tower(x.float().flatten(0, 1)).last_hidden_state.half() for x in data["pixels"].split(50)]
+    video = [
+        model.vision_tower(x.float().flatten(0, 1)).last_hidden_state.half()
+        for x in data["pixels"].split(50)
+    ]
     audio = [model.audio_tower(x.float()).last_hidden_state.half() for x in data["mels"].split(50)]
     return Features(video=torch.cat(video).unflatten(0, (-1, 4)), audio=torch.cat(audio))
 
 
-def caption_batch(model: OmniModel, data: dict, features: Features, rows: Tensor, kept: str) -> tuple[Batch, Features]:
+def caption_batch(
+    model: OmniModel, data: dict, features: Features, rows: Tensor, kept: str
+) -> tuple[Batch, Features]:
     """Builds prompts and caption targets of some rows with the kept modality (or both)."""
     seen, heard = kept != "audio", kept != "video"
     processor, names = model.processor, list(cues.CUES)
-    values = [{n: cues.CUES[n][i] for n, i in zip(names, row, strict=True)} for row in data["cues"][rows].tolist()]
+    values = [
+        {n: cues.CUES[n][i] for n, i in zip(names, row, strict=True)}
+        for row in data["cues"][rows].tolist()
+    ]
     targets = [processor.target_ids(wording.caption(v, seen=seen, heard=heard)) for v in values]
     prompt = processor.prompt_ids(wording.CAPTION_QUESTION, has_video=seen, has_audio=heard)
     prompt_ids, prompt_mask = pad_rows([prompt] * len(rows), pad=0, left=True)
     completion_ids, completion_mask = pad_rows(targets, pad=0, left=False)
     everything = torch.arange(len(rows))
-    batch = Batch((), prompt_ids, prompt_mask, None, everything, None, everything, completion_ids, completion_mask)
+    batch = Batch(
+        (),
+        prompt_ids,
+        prompt_mask,
+        None,
+        everything,
+        None,
+        everything,
+        completion_ids,
+        completion_mask,
+    )
     some = Features(
-        video=features.video[rows].float() if seen else None, audio=features.audio[rows].float() if heard else None
+        video=features.video[rows].float() if seen else None,
+        audio=features.audio[rows].float() if heard else None,
     )
     return batch, some
 
 
 def caption_logits(model: OmniModel, batch: Batch, features: Features) -> Tensor:
     embeds = model.embed(batch, features)
-    return model.completion_logits(embeds, batch.prompt_mask, batch.completion_ids, batch.completion_mask)
+    return model.completion_logits(
+        embeds, batch.prompt_mask, batch.completion_ids, batch.completion_mask
+    )
 
 
 def align(model: OmniModel, data: dict, epochs: float) -> None:
@@ -198,7 +279,9 @@ def align(model: OmniModel, data: dict, epochs: float) -> None:
         kept = ("video_audio", "video", "video_audio", "audio")[step % 4]
         rows = torch.randint(len(data["cues"]), (size,))
         batch, some = caption_batch(model, data, features, rows, kept)
-        logps = per_token_logps(caption_logits(model, batch, some), batch.completion_ids, temperature=1.0)
+        logps = per_token_logps(
+            caption_logits(model, batch, some), batch.completion_ids, temperature=1.0
+        )
         loss = sft_loss(logps, batch.completion_mask, num_tokens=batch.completion_mask.sum())
         set_lr(optimizer, 1.5e-3, step, steps)
         optimizer.zero_grad()
@@ -211,7 +294,11 @@ def align(model: OmniModel, data: dict, epochs: float) -> None:
 
 @torch.no_grad()
 def caption_accuracy(model: OmniModel, data: dict, kept: str) -> dict[str, float]:
-    """Reads each cue value off the teacher-forced caption: the share of values given the highest logit."""
+    """Reads each cue value off the teacher-forced caption.
+
+    Returns:
+        For each cue, the share of values that got the highest logit.
+    """
     features = tower_features(model, data)
     right: dict[str, list[float]] = {}
     for rows in torch.arange(len(data["cues"])).split(50):
@@ -219,12 +306,14 @@ def caption_accuracy(model: OmniModel, data: dict, kept: str) -> dict[str, float
         guess = caption_logits(model, batch, some).argmax(-1)
         for i, row in enumerate(rows.tolist()):
             for name, place in value_places(model.processor, data["cues"][row], kept).items():
-                right.setdefault(name, []).append(float(guess[i, place] == batch.completion_ids[i, place]))
+                right.setdefault(name, []).append(
+                    float(guess[i, place] == batch.completion_ids[i, place])
+                )
     return {name: round(sum(hits) / len(hits), 3) for name, hits in right.items()}
 
 
 def value_places(processor: Processor, values: Tensor, kept: str) -> dict[str, int]:
-    """Finds where in a caption's tokens each cue value starts: token counts of the text before it."""
+    """Finds where in a caption's tokens each cue value starts: the tokens of the text before it."""
     named = {n: cues.CUES[n][i] for n, i in zip(cues.CUES, values.tolist(), strict=True)}
     text = wording.caption(named, seen=kept != "audio", heard=kept != "video")
     encoded = processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)

@@ -1,7 +1,9 @@
-"""From a composed config to typed parts: check everything that can be checked, then read, then load.
+"""From a composed config to typed parts: check everything that can be checked, then read, then
+load.
 
-The only caller of ``instantiate``. What a person tunes becomes its dataclass (and has its ranges checked) before any
-file is opened; annotations are read before a model is loaded; gold answers are scored before training.
+The only caller of ``instantiate``. What a person tunes becomes its dataclass (and has its ranges
+checked) before any file is opened; annotations are read before a model is loaded; gold answers are
+scored before training.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.loggers import Logger
 from torch.optim import Optimizer
 
 from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_targets
-from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.omni import OmniModel
 from omni_rlvr.record import read_json
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.stages.base import Stage
@@ -30,26 +33,73 @@ from omni_rlvr.types import Example, UserError
 
 
 @dataclass(frozen=True)
-class Parts:
-    """All that a task needs; what it does not need is None or empty."""
+class Place:
+    """Where a run writes, and what it is."""
 
-    task: Any
     run_dir: Path
     latest: Path | None
-    """The link that a finished run moves to itself; None in a sweep or a pipeline."""
+    """The link that a run moves to itself once it has something to offer; None inside a sweep or
+    pipeline.
+    """
     config: dict[str, Any]
     """The resolved config, as it goes into run.json."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Annotations that were read, and how their clips are to be read."""
+
     dataset: schema.DatasetConfig
     modality: schema.ModalityConfig
     examples: dict[str, list[Example]]
+    """Split name -> examples."""
+
+
+@dataclass(frozen=True)
+class TrainParts:
+    """All that training a stage needs."""
+
+    place: Place
+    clips: Clips
+    policy: OmniModel
+    stage: Stage
+    loop: schema.LoopConfig
+    make_optimizer: Callable[..., Optimizer]
+    make_trainer: Callable[..., pl.Trainer]
+    loggers: Sequence[Logger]
+    callbacks: Sequence[pl.Callback]
     resume: bool
-    policy: Policy | None = None
-    stage: Stage | None = None
-    loop: schema.LoopConfig | None = None
-    make_optimizer: Callable[..., Optimizer] | None = None
-    make_trainer: Callable[..., pl.Trainer] | None = None
-    loggers: Sequence[Any] = ()
-    callbacks: Sequence[pl.Callback] = ()
+
+
+@dataclass(frozen=True)
+class EvaluateParts:
+    """All that an evaluation needs."""
+
+    place: Place
+    clips: Clips
+    task: schema.EvaluateTask
+    policy: OmniModel
+
+
+@dataclass(frozen=True)
+class PreviewParts:
+    """All that a sheet of clips needs."""
+
+    place: Place
+    clips: Clips
+    task: schema.PreviewTask
+
+
+@dataclass(frozen=True)
+class PipelineParts:
+    """All that a pipeline needs; its steps are composed and built one by one."""
+
+    place: Place
+    labels: Sequence[str]
+    task: schema.PipelineTask
+
+
+Parts = TrainParts | EvaluateParts | PreviewParts | PipelineParts
 
 
 def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
@@ -66,23 +116,18 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     config, typed = check(cfg)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset = typed["task"], typed["dataset"]
-    parts: dict[str, Any] = {
-        "task": task,
-        "run_dir": run_dir,
-        "latest": latest,
-        "config": config,
-        "dataset": dataset,
-        "modality": typed["modality"],
-        "resume": cfg.resume is not None,
-        "examples": {name: _read(dataset, name) for name in _splits(task, dataset)},
-    }
-    if isinstance(task, schema.TrainTask):
-        if cfg.resume is not None:
-            _check_resume(run_dir, cfg.resume, config)
-        parts |= _training_parts(cfg, typed["stage"], run_dir, parts["examples"][dataset.train_split])
-    elif isinstance(task, schema.EvaluateTask):
-        parts["policy"] = instantiate(cfg.model)
-    return Parts(**parts)
+    place = Place(run_dir, latest, config)
+    if isinstance(task, schema.PipelineTask):
+        return PipelineParts(place, dataset.labels, task)
+    if isinstance(task, schema.TrainTask) and cfg.resume is not None:
+        _check_resume(run_dir, cfg.resume, config)
+    examples = {name: _read(dataset, name) for name in _splits(task, dataset)}
+    clips = Clips(dataset, typed["modality"], examples)
+    if isinstance(task, schema.PreviewTask):
+        return PreviewParts(place, clips, task)
+    if isinstance(task, schema.EvaluateTask):
+        return EvaluateParts(place, clips, task, instantiate(cfg.model))
+    return _train_parts(cfg, place, clips, typed["stage"])
 
 
 def compose_step(overrides: list[str]) -> DictConfig:
@@ -97,11 +142,12 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         The resolved config as plain values, and the typed groups (task, dataset, modality, stage).
     """
     try:
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        typed = {key: OmegaConf.to_object(cfg[key]) for key in ("task", "dataset", "modality", "stage")}
+        config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        typed: dict[str, Any] = {
+            key: OmegaConf.to_object(cfg[key]) for key in ("task", "dataset", "modality", "stage")
+        }
     except OmegaConfBaseException as error:
         raise _as_user_error(error) from error
-    assert isinstance(config, dict)
     for key in ("dataset", "model", "reward", "optimizer", "trainer", "logger", "callbacks"):
         check_targets(config[key], key)
     return config, typed
@@ -119,44 +165,49 @@ def _as_user_error(error: Exception) -> UserError:
 def _splits(task: Any, dataset: schema.DatasetConfig) -> list[str]:
     if isinstance(task, schema.TrainTask):
         return [dataset.train_split]
-    if isinstance(task, schema.EvaluateTask):
-        return task.splits
-    return [task.split] if isinstance(task, schema.PreviewTask) else []
+    return [task.split] if isinstance(task, schema.PreviewTask) else list(task.splits)
 
 
 def _read(dataset: schema.DatasetConfig, split: str) -> list[Example]:
     if split not in dataset.splits:
-        raise UserError(f"dataset={dataset.name} has no split {split!r}; it has {', '.join(dataset.splits)}")
+        raise UserError(
+            f"dataset={dataset.name} has no split {split!r}; it has {', '.join(dataset.splits)}"
+        )
     return instantiate(dataset.splits[split]).read()
 
 
-def _training_parts(
-    cfg: DictConfig, loop: schema.LoopConfig, run_dir: Path, examples: list[Example]
-) -> dict[str, Any]:
+def _train_parts(
+    cfg: DictConfig, place: Place, clips: Clips, loop: schema.LoopConfig
+) -> TrainParts:
     policy = instantiate(cfg.model)
+    stage: Stage = SftStage()
     if isinstance(loop, schema.GrpoConfig):
         reward = instantiate(cfg.reward)
-        check_gold(reward, examples)
-        stage: Stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)
-    else:
-        stage = SftStage()
+        check_gold(reward, clips.examples[clips.dataset.train_split])
+        stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)
     if cfg.resume is not None:
-        policy = instantiate(cfg.model, path=str(run_dir / "checkpoint"), instruction=None)
-    return {
-        "policy": policy,
-        "stage": stage,
-        "loop": loop,
-        "make_optimizer": instantiate(cfg.optimizer),
-        "make_trainer": instantiate(cfg.trainer),
-        "loggers": [instantiate(logger)(save_dir=str(run_dir)) for logger in cfg.logger.values()],
-        "callbacks": [instantiate(callback) for callback in cfg.callbacks.values()],
-    }
+        policy = instantiate(cfg.model, path=str(place.run_dir / "checkpoint"), instruction=None)
+    return TrainParts(
+        place=place,
+        clips=clips,
+        policy=policy,
+        stage=stage,
+        loop=loop,
+        make_optimizer=instantiate(cfg.optimizer),
+        make_trainer=instantiate(cfg.trainer),
+        loggers=[instantiate(x)(save_dir=str(place.run_dir)) for x in cfg.logger.values()],
+        callbacks=[instantiate(callback) for callback in cfg.callbacks.values()],
+        resume=cfg.resume is not None,
+    )
 
 
 def _check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
     """Refuses to go on without a checkpoint, or with another config than the run began with."""
     if not (run_dir / "checkpoint" / "trainer_state.pt").exists():
-        raise UserError(f"resume={resume}: there is no run of '{config['name']}' with a checkpoint to go on from")
+        raise UserError(
+            f"resume={resume}: there is no run of '{config['name']}' with a checkpoint to go on "
+            "from; start one without resume"
+        )
     before = read_json(run_dir / "run.json")["config"]
     changed = _differences({**before, "resume": None}, {**config, "resume": None}, "")
     if changed:
@@ -169,5 +220,9 @@ def _check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
 def _differences(before: Any, now: Any, key: str) -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         names = sorted({*before, *now})
-        return [d for n in names for d in _differences(before.get(n), now.get(n), f"{key}.{n}".lstrip("."))]
+        return [
+            d
+            for n in names
+            for d in _differences(before.get(n), now.get(n), f"{key}.{n}".lstrip("."))
+        ]
     return [] if before == now else [f"{key} ({before!r} then, {now!r} now)"]

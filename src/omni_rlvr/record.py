@@ -1,7 +1,7 @@
-"""What a run leaves behind: run.json, metrics.jsonl, completions.jsonl, and safe ways to write them.
+"""What a run leaves behind: run.json, metrics.jsonl, completions.jsonl, and safe ways to write.
 
-run.json says how the run can be repeated and how it ended; a file that is replaced is written beside itself and renamed,
-so that a kill leaves the old one or the new one, never half of one.
+run.json says how the run can be repeated and how it ended; a file that is replaced is written
+beside itself and renamed, so that a kill leaves the old one or the new one, never half of one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from pathlib import Path
 
 from omni_rlvr.types import UserError
 
-PACKAGES = ("omni-rlvr", "torch", "transformers", "pytorch-lightning", "hydra-core", "omegaconf", "decord", "av", "numpy")
+PACKAGES = (
+    "omni-rlvr",
+    "torch",
+    "transformers",
+    "pytorch-lightning",
+    "hydra-core",
+    "omegaconf",
+    "decord",
+    "av",
+    "numpy",
+)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -38,7 +48,9 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Adds a line per row; NaN becomes null."""
     with path.open("a", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps({k: _plain(v) for k, v in row.items()}, ensure_ascii=False) + "\n")
+            file.write(
+                json.dumps({k: _plain(v) for k, v in row.items()}, ensure_ascii=False) + "\n"
+            )
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -49,7 +61,7 @@ def read_jsonl(path: Path) -> list[dict]:
 
 
 def keep_steps(path: Path, last_step: int) -> None:
-    """Drops lines of later steps: what a resumed run is about to do again. A torn last line goes too."""
+    """Drops lines of later steps: what a resumed run will do again. A torn last line goes too."""
     if not path.exists():
         return
     kept = []
@@ -100,7 +112,8 @@ class RunRecord:
             self.update()
         except OSError as error:
             raise UserError(
-                f"cannot write to the output folder {folder}: {error.strerror}; set paths.output_root"
+                f"cannot write to the output folder {folder}: {error.strerror}; "
+                "set paths.output_root"
             ) from error
 
     def update(self, **fields: object) -> None:
@@ -130,7 +143,16 @@ def _commit() -> str | None:
     here = Path(__file__).parent
     try:
         out = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            [
+                "git",
+                "-C",
+                str(here),
+                "describe",
+                "--always",
+                "--dirty=+",
+                "--abbrev=12",
+                "--exclude=*",
+            ],
             capture_output=True,
             text=True,
             check=True,

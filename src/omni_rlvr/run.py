@@ -11,19 +11,34 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
-from omni_rlvr.build import Parts, build, compose_step
-from omni_rlvr.config import schema
+from omni_rlvr.build import (
+    Clips,
+    EvaluateParts,
+    Parts,
+    PipelineParts,
+    Place,
+    PreviewParts,
+    TrainParts,
+    build,
+    compose_step,
+)
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.datamodule import StepSampler, TrainData, evaluation_loader, move, num_steps
 from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.media.isolated import ClipReader
-from omni_rlvr.record import RunRecord, append_jsonl, keep_steps, point_to, read_json, read_jsonl, write_json
+from omni_rlvr.record import RunRecord, append_jsonl, keep_steps, point_to, write_json
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
 from omni_rlvr.training.evaluate import Evaluation, evaluate
 from omni_rlvr.training.module import RLVRModule
-from omni_rlvr.types import Example, UserError
+from omni_rlvr.types import Example, Sample, UserError
 
 log = logging.getLogger(__name__)
 
@@ -34,153 +49,163 @@ def run(parts: Parts) -> None:
     Raises:
         UserError: something a user can mend.
     """
-    tasks = {
-        schema.TrainTask: train,
-        schema.EvaluateTask: evaluate_splits,
-        schema.PreviewTask: preview,
-        schema.PipelineTask: pipeline,
-    }
-    tasks[type(parts.task)](parts)
+    if isinstance(parts, TrainParts):
+        train(parts)
+    elif isinstance(parts, EvaluateParts):
+        evaluate_splits(parts)
+    elif isinstance(parts, PreviewParts):
+        preview(parts)
+    else:
+        pipeline(parts)
 
 
-def train(parts: Parts) -> None:
+def train(parts: TrainParts) -> None:
     """Trains one stage; leaves a checkpoint, metrics and completions in the run's folder."""
-    loop, dataset, seed = parts.loop, parts.dataset, parts.config["seed"]
-    resume = Resume(parts.run_dir) if parts.resume else None
+    loop, dataset, run_dir = parts.loop, parts.clips.dataset, parts.place.run_dir
+    seed = parts.place.config["seed"]
+    resume = Resume(run_dir) if parts.resume else None
     start = resume.step if resume else 0
     for file in ("metrics.jsonl", "completions.jsonl"):
-        keep_steps(parts.run_dir / file, start)
-    examples = parts.examples[dataset.train_split]
+        keep_steps(run_dir / file, start)
+    examples = parts.clips.examples[dataset.train_split]
     steps = num_steps(
         len(examples),
         batch_size=loop.batch_size,
         num_train_epochs=loop.num_train_epochs,
         max_steps=loop.max_steps,
     )
+    processor = parts.policy.processor
     data = TrainData(
-        clip_dataset(parts, examples),
-        Collate(parts.policy.processor, parts.stage.with_target),
-        StepSampler(len(examples), batch_size=loop.batch_size, num_steps=steps, start=start, seed=seed),
+        clip_dataset(
+            parts.clips,
+            examples,
+            num_frames=processor.settings.num_frames,
+            sample_rate=processor.sample_rate,
+        ),
+        Collate(processor, parts.stage.with_target),
+        StepSampler(
+            len(examples), batch_size=loop.batch_size, num_steps=steps, start=start, seed=seed
+        ),
         num_workers=dataset.num_workers,
     )
     stop = CleanStop()
-    saves = Checkpoints(parts.run_dir, loop.save_steps, parts.latest)
-    callbacks = [*parts.callbacks, stop, *([resume] if resume else []), saves]
-    trainer = parts.make_trainer(callbacks=callbacks, logger=list(parts.loggers))
-    with recorded(parts, device=str(trainer.strategy.root_device)) as record:
+    saves = Checkpoints(run_dir, loop.save_steps, parts.place.latest)
+    trainer = parts.make_trainer(
+        callbacks=[*parts.callbacks, stop, *([resume] if resume else []), saves],
+        logger=list(parts.loggers),
+    )
+    with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
         module = RLVRModule(
             parts.policy.train(),
             parts.stage,
             parts.make_optimizer,
             loop,
             record,
-            num_updates=steps * updates_per_step(loop),
+            num_updates=steps * loop.updates_per_step,
             seed=seed,
         )
         trainer.fit(module, datamodule=data)
         parts.policy.eval()
         record.finish("interrupted" if stop.asked else "finished")
     if stop.asked:
-        log.warning("stopped at step %d of %d; go on with resume=%s", module.step, steps, parts.run_dir)
+        print(f"stopped at step {module.step} of {steps}; go on with resume={run_dir}")
         sys.exit(130)
-    print(f"checkpoint: {parts.run_dir / 'checkpoint'}")
+    print(f"checkpoint: {run_dir / 'checkpoint'}")
 
 
-def evaluate_splits(parts: Parts) -> dict[str, dict]:
+def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
     """Evaluates a policy on each split of the task; returns each split's scores."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    parts.policy.to(device).eval()
+    parts.policy.eval().to(device=device)
     scores = {}
-    with recorded(parts, device=str(device)) as record:
+    with recorded(parts.place, device=str(device)) as record:
         for split in parts.task.splits:
             result = _evaluate_split(parts, split, device)
             record.add_skipped((clip.example.id, clip.reason) for clip in result.skipped)
-            _write_evaluation(parts.run_dir / split, split, result)
+            _write_evaluation(parts.place.run_dir / split, split, result)
             scores[split] = result.scores
             print(
                 f"{split}: WAR {result.scores['war']:.1f}  UAR {result.scores['uar']:.1f}  "
                 f"format {result.scores['format']:.1f}  ({result.scores['num_clips']} clips)"
             )
         record.finish("finished")
-    if parts.latest is not None:
-        point_to(parts.latest, parts.run_dir)
+    _move_latest(parts.place)
     return scores
 
 
-def preview(parts: Parts) -> None:
+def preview(parts: PreviewParts) -> None:
     """Draws a sheet of a split's first clips."""
     from omni_rlvr.analysis.preview import preview_sheet
-    from omni_rlvr.types import Sample
 
-    examples = parts.examples[parts.task.split][: parts.task.num_clips]
-    dataset = clip_dataset(parts, examples, num_frames=8, sample_rate=16_000)
-    samples = [item for item in (dataset[i] for i in range(len(dataset))) if isinstance(item, Sample)]
+    task, sample_rate = parts.task, 16_000
+    examples = parts.clips.examples[task.split][: task.num_clips]
+    dataset = clip_dataset(parts.clips, examples, num_frames=8, sample_rate=sample_rate)
+    read = [dataset[i] for i in range(len(dataset))]
+    samples = [item for item in read if isinstance(item, Sample)]
     if not samples:
-        raise UserError(f"task.split={parts.task.split}: none of the first {len(examples)} clips could be read")
-    path = parts.run_dir / "preview.png"
-    preview_sheet(samples, path, sample_rate=16_000, max_reasoning_chars=parts.task.max_reasoning_chars)
+        raise UserError(
+            f"task.split={task.split}: none of the first {len(examples)} clips could be read"
+        )
+    path = parts.place.run_dir / "preview.png"
+    preview_sheet(
+        samples, path, sample_rate=sample_rate, max_reasoning_chars=task.max_reasoning_chars
+    )
     print(f"preview: {path}")
 
 
-def pipeline(parts: Parts) -> None:
+def pipeline(parts: PipelineParts) -> None:
     """Trains the stages in order, evaluates every model, and ends in one table with pictures."""
     from omni_rlvr.analysis.summary import oracle_scores, summarise, write_summary
     from omni_rlvr.analysis.tables import summary_table
 
-    task, seconds = parts.task, {}
-    folders = {name: parts.run_dir / name for name in task.stages}
-
-    def step(overrides: list[str], name: str) -> Parts:
-        filled = [text.format(**{k: v / "checkpoint" for k, v in folders.items()}) for text in overrides]
-        return build(compose_step([*task.shared, *filled]), parts.run_dir / name, None)
-
-    with recorded(parts, device="cpu") as record:
+    task, run_dir = parts.task, parts.place.run_dir
+    folders = {name: run_dir / name for name in task.stages}
+    seconds: dict[str, float] = {}
+    with recorded(parts.place, device="cpu") as record:
         for name, overrides in task.stages.items():
             with timed(seconds, name):
-                train(step(overrides, name))
-        models, examples = {}, {}
+                run(_step(parts, overrides, folders, name))
+        models: dict[str, dict] = {}
+        examples: dict[str, list[Example]] = {}
         for name, overrides in task.evaluate.items():
-            with timed(seconds, f"evaluate_{name}"):
-                evaluation = step([*overrides, f"task.splits=[{','.join(task.splits)}]"], f"evaluate/{name}")
-                models[name], examples = evaluate_splits(evaluation), evaluation.examples
-        modality = {}
+            with timed(seconds, f"evaluate {name}"):
+                over = [*overrides, f"task.splits=[{','.join(task.splits)}]"]
+                evaluation = _step(parts, over, folders, f"evaluate/{name}")
+                models[name] = evaluate_splits(evaluation)
+                examples = evaluation.clips.examples
+        modality: dict[str, dict] = {}
         for name, overrides in task.modality.items():
-            with timed(seconds, f"evaluate_{name}"):
-                evaluation = step([*overrides, f"task.splits=[{task.splits[0]}]"], f"evaluate/modality_{name}")
+            with timed(seconds, f"evaluate modality {name}"):
+                over = [*overrides, f"task.splits=[{task.splits[0]}]"]
+                evaluation = _step(parts, over, folders, f"evaluate/modality_{name}")
                 modality[name] = evaluate_splits(evaluation)[task.splits[0]]
         summary = summarise(models, modality, oracle_scores(examples), seconds)
-        files = write_summary(parts.run_dir, summary, models, folders, parts.dataset.labels)
+        files = write_summary(run_dir, summary, models, folders, parts.labels)
         record.finish("finished")
-    if parts.latest is not None:
-        point_to(parts.latest, parts.run_dir)
+    _move_latest(parts.place)
     Console().print(summary_table(summary))
     print("written:", *(str(file) for file in files), sep="\n  ")
 
 
-def clip_dataset(parts: Parts, examples: list[Example], **settings: int) -> ClipDataset:
-    """Makes the dataset that reads these examples' clips, as the policy's processor wants them."""
-    if parts.policy is not None:
-        processor = parts.policy.processor
-        settings = {"num_frames": processor.settings.num_frames, "sample_rate": processor.sample_rate}
+def clip_dataset(
+    clips: Clips, examples: list[Example], *, num_frames: int, sample_rate: int
+) -> ClipDataset:
+    """Makes the dataset that reads these examples' clips."""
     return ClipDataset(
         examples,
-        ClipReader(parts.dataset.decode_timeout_s, parts.dataset.max_clips_per_process),
-        video=parts.modality.video,
-        audio=parts.modality.audio,
-        on_bad_media=parts.dataset.on_bad_media,
-        **settings,
+        ClipReader(clips.dataset.decode_timeout_s, clips.dataset.max_clips_per_process),
+        num_frames=num_frames,
+        sample_rate=sample_rate,
+        video=clips.modality.video,
+        audio=clips.modality.audio,
+        on_bad_media=clips.dataset.on_bad_media,
     )
 
 
-def updates_per_step(loop: schema.LoopConfig) -> int:
-    """Counts optimiser steps per batch of prompts."""
-    return loop.num_iterations * loop.num_minibatches if isinstance(loop, schema.GrpoConfig) else 1
-
-
 @contextlib.contextmanager
-def recorded(parts: Parts, *, device: str) -> Iterator[RunRecord]:
+def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
     """Opens run.json and says "failed" there if the task raises."""
-    record = RunRecord(parts.run_dir, parts.config, device=device)
+    record = RunRecord(place.run_dir, place.config, device=device)
     try:
         yield record
     except BaseException as error:
@@ -195,32 +220,51 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     print(f"== {name.replace('_', ' ')}", flush=True)
     started = time.perf_counter()
     yield
-    seconds[name] = round(time.perf_counter() - started, 1)
+    seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)
 
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Progress]:
     """A bar for work that is not training."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns) as progress:
         progress.add_task(title, total=total)
         yield progress
 
 
-def _evaluate_split(parts: Parts, split: str, device: torch.device) -> Evaluation:
-    task, examples = parts.task, parts.examples[split]
+def _step(parts: PipelineParts, overrides: list[str], folders: dict[str, Path], name: str):
+    """Composes and builds one step of a pipeline; ``{stage}`` becomes that stage's checkpoint."""
+    checkpoints = {stage: folder / "checkpoint" for stage, folder in folders.items()}
+    filled = [text.format(**checkpoints) for text in overrides]
+    cfg = compose_step([*parts.task.shared, *filled])
+    return build(cfg, parts.place.run_dir / name, None)
+
+
+def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> Evaluation:
+    task, examples = parts.task, parts.clips.examples[split]
     examples = examples[: task.max_clips] if task.max_clips else examples
+    processor = parts.policy.processor
     loader = evaluation_loader(
-        clip_dataset(parts, examples),
-        Collate(parts.policy.processor, with_target=False),
+        clip_dataset(
+            parts.clips,
+            examples,
+            num_frames=processor.settings.num_frames,
+            sample_rate=processor.sample_rate,
+        ),
+        Collate(processor, with_target=False),
         batch_size=task.batch_size,
-        num_workers=parts.dataset.num_workers,
+        num_workers=parts.clips.dataset.num_workers,
     )
     with progress_bar(f"evaluating {split}", len(examples)) as progress:
         return evaluate(
             parts.policy,
             (move(batch, device) for batch in loader),
-            parts.dataset.labels,
+            parts.clips.dataset.labels,
             max_completion_length=task.max_completion_length,
             num_resamples=task.num_resamples,
             on_batch=lambda done: progress.advance(progress.task_ids[0], done),
@@ -230,9 +274,15 @@ def _evaluate_split(parts: Parts, split: str, device: torch.device) -> Evaluatio
 def _write_evaluation(folder: Path, split: str, result: Evaluation) -> None:
     from omni_rlvr.analysis.plots import confusion_figure
 
+    scores = result.scores
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "predictions.jsonl").unlink(missing_ok=True)
     append_jsonl(folder / "predictions.jsonl", result.predictions)
-    write_json(folder / "metrics.json", result.scores)
-    title = f"{split}: WAR {result.scores['war']:.1f} %, UAR {result.scores['uar']:.1f} %"
-    confusion_figure(result.scores["confusion"], result.scores["labels"], title, folder / "confusion.png")
+    write_json(folder / "metrics.json", scores)
+    title = f"{split}: WAR {scores['war']:.1f} %, UAR {scores['uar']:.1f} %"
+    confusion_figure(scores["confusion"], scores["labels"], title, folder / "confusion.png")
+
+
+def _move_latest(place: Place) -> None:
+    if place.latest is not None:
+        point_to(place.latest, place.run_dir)

@@ -1,10 +1,10 @@
 """The values that travel from a line of an annotation file to a loss.
 
-One dataclass a stop on the way: Example -> Clip -> Sample -> Batch -> Rollout -> Experience -> LossOutput.
-They hold data and nothing else; what makes them and what reads them lives elsewhere.
+One dataclass a stop on the way: Example -> Clip -> Sample -> Batch -> Rollout -> Experience ->
+LossOutput. They hold data and nothing else; what makes them and what reads them lives elsewhere.
 
-Axes: B prompts, G completions a prompt, N = B*G rows (row ``b*G + g``), P / T prompt / completion tokens,
-F, H, W, C frames, height, width, channels, S audio samples.
+Axes: B prompts, G completions a prompt, N = B*G rows (row ``b*G + g``), P / T prompt / completion
+tokens, F, H, W, C frames, height, width, channels, S audio samples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class UserError(Exception):
-    """Something a user can mend: the message names the key or file, the value seen and what to do."""
+    """Something a user can mend: the message names key or file, the value seen and what to do."""
 
 
 class MediaError(UserError):
@@ -54,9 +54,9 @@ class Clip:
     """What was read of one clip."""
 
     frames: np.ndarray | None
-    """[F, H, W, 3] uint8 RGB, upright; None when the picture was not asked for or the file has none."""
+    """[F, H, W, 3] uint8 RGB, upright; None when not asked for or the file has no picture."""
     waveform: np.ndarray | None
-    """[S] float32 mono in [-1, 1] at the asked rate; None when not asked for or there is no sound track."""
+    """[S] float32 mono in [-1, 1] at the asked rate; None when not asked for or without a track."""
     duration_s: float
     """Length of the picture in seconds (of the sound, for a file without picture)."""
     frame_times_s: np.ndarray | None = None

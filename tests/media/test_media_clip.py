@@ -148,7 +148,8 @@ def test_not_a_number_never_gets_out(tmp_path):
     samples[100:200], samples[300] = np.nan, np.inf
     soundfile.write(tmp_path / "s.wav", samples, HZ, subtype="FLOAT")
     waveform = read(None, tmp_path / "s.wav").waveform
-    assert np.isfinite(waveform).all() and np.abs(waveform).max() <= 1
+    assert np.isfinite(waveform).all()
+    assert np.abs(waveform).max() <= 1
 
 
 def test_sound_of_no_length_is_none(tmp_path):
@@ -161,7 +162,8 @@ def test_only_what_is_wanted(tmp_path, monkeypatch):
     assert read(video, want_audio=False).waveform is None
     monkeypatch.setattr("omni_rlvr.media.clip.read_frames", None)  # calling it would raise
     clip = read(video, want_video=False)
-    assert clip.frames is None and clip.frame_times_s is None
+    assert clip.frames is None
+    assert clip.frame_times_s is None
     assert clip.duration_s == pytest.approx(1.0, abs=0.01)
     check_sound(clip.waveform, MP4)
 
@@ -266,7 +268,7 @@ class BrokenDecord:
     DECORDError = OSError
 
     @staticmethod
-    def VideoReader(*_, **__):  # noqa: N802
+    def VideoReader(*_, **__):
         raise OSError("no")
 
 

@@ -17,6 +17,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -106,9 +107,9 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Pat
     num_columns = min(3, len(panels))
     num_rows = math.ceil(len(panels) / num_columns)
     colours = dict(zip(runs, sns.color_palette(PALETTE, len(runs)), strict=True))
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     with sns.axes_style("whitegrid"):
-        figure = Figure(figsize=(4.2 * num_columns, 2.9 * num_rows + 0.4), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+        figure = Figure(figsize=(4.2 * num_columns, 2.9 * num_rows + 0.4), layout=layout)
         grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     for axes, (key, curves) in zip(grid, panels.items(), strict=False):
         _draw_panel(axes, key, curves, colours)
@@ -151,7 +152,7 @@ def recall_bars(
         offset = (i - (len(recalls) - 1) / 2) * width
         heights = fractions[i] * 100
         axes.bar(centres + offset, heights, width, color=colours[i], label=display_name(model))
-    for i in np.flatnonzero(np.isnan(fractions).all(axis=0)):
+    for i in np.flatnonzero(np.isnan(fractions).all(axis=0)).tolist():
         axes.text(i, 2, "no\nsamples", ha="center", va="bottom", fontsize=8, color=INK)
     axes.set_xticks(centres, labels)
     if max(map(len, labels)) > 9:
@@ -198,8 +199,9 @@ def summary_bars(summary: Mapping[str, Any], path: Path, *, chance: float) -> Fi
     handles = [Line2D([], [], color=INK, linestyle=":", label=f"chance {chance:.1f}")]
     if oracle:
         handles.insert(0, Line2D([], [], color=INK, linestyle="--", label="oracle (true cues)"))
-    whisker = {"color": INK, "linestyle": "none", "marker": "|", "markersize": 12}
-    handles.append(Line2D([], [], **whisker, label="95% interval"))
+    handles.append(
+        Line2D([], [], color=INK, linestyle="", marker="|", markersize=12, label="95% interval")
+    )
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle("Weighted average recall (accuracy)")
     return _save(figure, path)

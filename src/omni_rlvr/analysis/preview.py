@@ -11,6 +11,7 @@ import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,7 +173,8 @@ def _draw_sound(axes: Axes, waveform: np.ndarray | None, *, sample_rate: int) ->
 def _draw_words(axes: Axes, sample: Sample, text: str) -> None:
     """Which clip, its gold label in bold, then the annotated turn."""
     axes.axis("off")
-    style = {"va": "top", "fontsize": 8, "parse_math": False, "transform": axes.transAxes}
+    style: dict[str, Any] = {"va": "top", "fontsize": 8, "parse_math": False}
+    style["transform"] = axes.transAxes
     clip = f"{sample.example.id}  ({sample.clip.duration_s:.1f} s)"
     axes.text(0, 1, clip, color=INK, **style)
     axes.text(0, 1, f"\ngold: {sample.example.answer}", weight="bold", **style)

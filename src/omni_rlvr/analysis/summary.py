@@ -40,7 +40,10 @@ def summarise(
     """Keeps of all scores what a reader compares, in percent."""
     return {
         "models": {
-            name: {split: {k: s[k] for k in ("war", "uar", "format", "war_ci")} for split, s in splits.items()}
+            name: {
+                split: {k: s[k] for k in ("war", "uar", "format", "war_ci")}
+                for split, s in splits.items()
+            }
             for name, splits in models.items()
         },
         "modality": {name: {"war": scores["war"]} for name, scores in modality.items()},
@@ -65,11 +68,16 @@ def write_summary(
         stages: stage name -> its run folder, for the learning curves.
         labels: the label list.
     """
-    files = [folder / name for name in ("summary.json", "summary.md", "summary.png", "learning_curves.png")]
+    files = [
+        folder / name
+        for name in ("summary.json", "summary.md", "summary.png", "learning_curves.png")
+    ]
     write_json(files[0], summary)
     files[1].write_text(summary_markdown(summary) + "\n", encoding="utf-8")
     plots.summary_bars(summary, files[2], chance=100 / len(labels))
-    plots.learning_curves({name: read_jsonl(run / "metrics.jsonl") for name, run in stages.items()}, files[3])
+    plots.learning_curves(
+        {name: read_jsonl(run / "metrics.jsonl") for name, run in stages.items()}, files[3]
+    )
     for split in next(iter(models.values())):
         recalls = {
             name: [float("nan") if r is None else r / 100 for r in splits[split]["recall"].values()]

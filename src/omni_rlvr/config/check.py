@@ -1,6 +1,7 @@
 """Binds every ``_target_`` of a config to the signature of what it names, before anything is built.
 
-An argument that the target does not take, or one that is missing, is found here and named by its key.
+An argument that the target does not take, or one that is missing, is found here and named by its
+key.
 """
 
 from __future__ import annotations
@@ -56,4 +57,6 @@ def _check_one(config: Mapping, key: str) -> None:
             signature.bind(**arguments)
     except TypeError as error:
         wanted = ", ".join(inspect.signature(target).parameters)
-        raise UserError(f"{key}: {config['_target_']} cannot be called so: {error}; it takes {wanted}") from error
+        raise UserError(
+            f"{key}: {config['_target_']} cannot be called so: {error}; it takes {wanted}"
+        ) from error

@@ -1,7 +1,8 @@
 """What a person tunes: one dataclass a group, which is its own Hydra schema.
 
-A typo or a wrong type fails while Hydra composes; ranges are checked in ``__post_init__``, first thing in ``build``.
-Each default lives here or in the option's YAML and nowhere else. No torch is imported.
+A typo or a wrong type fails while Hydra composes; ranges are checked in ``__post_init__``, first
+thing in ``build``. Each default lives here or in the option's YAML and nowhere else. No torch is
+imported.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class SamplingConfig:
     """Most tokens a completion may have, its end token included."""
 
     def __post_init__(self) -> None:
-        _check(self.temperature > 0, "stage.sampling.temperature", self.temperature, "greater than 0")
+        _check(
+            self.temperature > 0, "stage.sampling.temperature", self.temperature, "greater than 0"
+        )
         _check(0 < self.top_p <= 1, "stage.sampling.top_p", self.top_p, "in (0, 1]")
         _check(self.top_k >= 0, "stage.sampling.top_k", self.top_k, "0 (off) or more")
         _check(
@@ -67,12 +70,29 @@ class LoopConfig:
     logging_steps: int = 1
     """Steps between lines of metrics.jsonl."""
 
+    @property
+    def updates_per_step(self) -> int:
+        """Optimiser steps per batch of prompts."""
+        return 1
+
     def __post_init__(self) -> None:
-        _check(self.num_train_epochs > 0, "stage.num_train_epochs", self.num_train_epochs, "greater than 0")
-        _check(self.max_steps == -1 or self.max_steps >= 1, "stage.max_steps", self.max_steps, "-1, or 1 or more")
+        _check(
+            self.num_train_epochs > 0,
+            "stage.num_train_epochs",
+            self.num_train_epochs,
+            "greater than 0",
+        )
+        _check(
+            self.max_steps == -1 or self.max_steps >= 1,
+            "stage.max_steps",
+            self.max_steps,
+            "-1, or 1 or more",
+        )
         for key in ("batch_size", "micro_batch_size", "save_steps", "logging_steps"):
             _check(self.__dict__[key] >= 1, f"stage.{key}", self.__dict__[key], "1 or more")
-        _check(self.max_grad_norm >= 0, "stage.max_grad_norm", self.max_grad_norm, "0 (off) or more")
+        _check(
+            self.max_grad_norm >= 0, "stage.max_grad_norm", self.max_grad_norm, "0 (off) or more"
+        )
         _check(
             self.lr_scheduler_type in ("cosine", "linear", "constant"),
             "stage.lr_scheduler_type",
@@ -112,6 +132,11 @@ class GrpoConfig(LoopConfig):
     """Completions a backward pass; smaller saves memory and changes no gradient."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
+    @property
+    def updates_per_step(self) -> int:
+        """Optimiser steps per batch of prompts."""
+        return self.num_iterations * self.num_minibatches
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(
@@ -123,16 +148,27 @@ class GrpoConfig(LoopConfig):
         _check(self.beta >= 0, "stage.beta", self.beta, "0 or more")
         _check(0 < self.epsilon < 1, "stage.epsilon", self.epsilon, "in (0, 1)")
         if self.epsilon_high is not None:
-            _check(self.epsilon_high > 0, "stage.epsilon_high", self.epsilon_high, "greater than 0, or null")
+            _check(
+                self.epsilon_high > 0,
+                "stage.epsilon_high",
+                self.epsilon_high,
+                "greater than 0, or null",
+            )
         for key in ("num_iterations", "num_minibatches"):
             _check(self.__dict__[key] >= 1, f"stage.{key}", self.__dict__[key], "1 or more")
         _check(
             self.num_minibatches <= self.batch_size,
             "stage.num_minibatches",
             self.num_minibatches,
-            f"at most stage.batch_size={self.batch_size}: a group is never split over optimiser steps",
+            f"at most stage.batch_size={self.batch_size}: "
+            "a group is never split over optimiser steps",
         )
-        _check(self.scale_rewards in ("group", "none"), "stage.scale_rewards", self.scale_rewards, "group or none")
+        _check(
+            self.scale_rewards in ("group", "none"),
+            "stage.scale_rewards",
+            self.scale_rewards,
+            "group or none",
+        )
 
 
 @dataclass
@@ -163,7 +199,8 @@ class DatasetConfig:
     train_split: str = MISSING
     """The split a stage trains on."""
     on_bad_media: str = "raise"
-    """What to do with a clip that cannot be read: "raise", or "skip" it (its whole group goes, counted and named)."""
+    """What to do with a clip that cannot be read: "raise", or "skip" it (its whole group goes,
+    counted and named)."""
     decode_timeout_s: float = 20.0
     """Most seconds reading one clip may take."""
     max_clips_per_process: int = 2000
@@ -172,9 +209,24 @@ class DatasetConfig:
     """Processes that read clips ahead; 0 reads in the main process."""
 
     def __post_init__(self) -> None:
-        _check(self.on_bad_media in ("raise", "skip"), "dataset.on_bad_media", self.on_bad_media, "raise or skip")
-        _check(self.decode_timeout_s > 0, "dataset.decode_timeout_s", self.decode_timeout_s, "greater than 0")
-        _check(self.max_clips_per_process >= 1, "dataset.max_clips_per_process", self.max_clips_per_process, "1 or more")
+        _check(
+            self.on_bad_media in ("raise", "skip"),
+            "dataset.on_bad_media",
+            self.on_bad_media,
+            "raise or skip",
+        )
+        _check(
+            self.decode_timeout_s > 0,
+            "dataset.decode_timeout_s",
+            self.decode_timeout_s,
+            "greater than 0",
+        )
+        _check(
+            self.max_clips_per_process >= 1,
+            "dataset.max_clips_per_process",
+            self.max_clips_per_process,
+            "1 or more",
+        )
         _check(self.num_workers >= 0, "dataset.num_workers", self.num_workers, "0 or more")
 
 
@@ -222,7 +274,12 @@ class PreviewTask:
 
     def __post_init__(self) -> None:
         _check(1 <= self.num_clips <= 50, "task.num_clips", self.num_clips, "1 to 50")
-        _check(self.max_reasoning_chars >= 1, "task.max_reasoning_chars", self.max_reasoning_chars, "1 or more")
+        _check(
+            self.max_reasoning_chars >= 1,
+            "task.max_reasoning_chars",
+            self.max_reasoning_chars,
+            "1 or more",
+        )
 
 
 @dataclass
@@ -231,7 +288,8 @@ class PipelineTask:
 
     name: str = "pipeline"
     stages: dict[str, list[str]] = field(default_factory=dict)
-    """Step name -> Hydra overrides of a training run, in order; ``{step}`` stands for that step's checkpoint."""
+    """Step name -> Hydra overrides of a training run, in order; ``{step}`` stands for that step's
+    checkpoint."""
     shared: list[str] = field(default_factory=list)
     """Overrides of every step."""
     evaluate: dict[str, list[str]] = field(default_factory=dict)
@@ -242,7 +300,12 @@ class PipelineTask:
 
     def __post_init__(self) -> None:
         _check(bool(self.stages), "task.stages", self.stages, "at least one")
-        _check(bool(self.splits and self.evaluate), "task.evaluate", self.evaluate, "at least one, with task.splits")
+        _check(
+            bool(self.splits and self.evaluate),
+            "task.evaluate",
+            self.evaluate,
+            "at least one, with task.splits",
+        )
 
 
 @dataclass

@@ -49,7 +49,10 @@ def _latest(experiment: str, *, _root_) -> str:
 
 
 def _run_dir(output_root: str, name: str, resume: str | None) -> str:
-    """The folder of this run: a new one named by the time, or the one that is resumed (``build`` checks it)."""
+    """The folder of this run: a new one named by the time, or the one that is resumed.
+
+    Whether that one can be resumed is for ``build`` to check.
+    """
     if resume is not None:
         folder = Path(output_root) / name / "latest" if resume == "latest" else Path(resume)
         if (folder / "checkpoint").exists():

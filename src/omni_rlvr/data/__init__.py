@@ -1,0 +1,1 @@
+"""Annotations, clips and batches."""

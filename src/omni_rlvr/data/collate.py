@@ -1,4 +1,4 @@
-"""Puts samples together into a batch: prompts padded on the left, targets on the right, media stacked."""
+"""Puts samples into a batch: prompts padded on the left, targets on the right, media stacked."""
 
 from __future__ import annotations
 

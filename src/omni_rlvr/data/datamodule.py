@@ -1,12 +1,16 @@
-"""Feeds batches to training and evaluation, in an order that is a function of the seed and the step alone.
+"""Feeds batches to training and evaluation, in an order that is a function of the seed and the step
+alone.
 
-Because batch k can be named without having drawn the batches before it, a resumed run simply starts at batch k.
+Because batch k can be named without having drawn the batches before it, a resumed run simply starts
+at batch k.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -21,7 +25,9 @@ from omni_rlvr.types import Batch
 class StepSampler(Sampler[list[int]]):
     """Batches of indices for steps ``start``..``num_steps``; each epoch is another permutation."""
 
-    def __init__(self, num_examples: int, *, batch_size: int, num_steps: int, start: int, seed: int):
+    def __init__(
+        self, num_examples: int, *, batch_size: int, num_steps: int, start: int, seed: int
+    ):
         """Holds the plan; ``num_examples`` must be at least 1."""
         self.num_examples = num_examples
         self.batch_size = batch_size
@@ -49,15 +55,23 @@ class StepSampler(Sampler[list[int]]):
         return torch.randperm(self.num_examples, generator=generator).tolist()
 
 
-def num_steps(num_examples: int, *, batch_size: int, num_train_epochs: float, max_steps: int) -> int:
+def num_steps(
+    num_examples: int, *, batch_size: int, num_train_epochs: float, max_steps: int
+) -> int:
     """Counts a run's steps: ``max_steps``, or as many as the epochs take."""
-    return max_steps if max_steps > 0 else max(1, math.ceil(num_examples * num_train_epochs / batch_size))
+    return (
+        max_steps
+        if max_steps > 0
+        else max(1, math.ceil(num_examples * num_train_epochs / batch_size))
+    )
 
 
 class TrainData(LightningDataModule):
     """The training split, batch by batch."""
 
-    def __init__(self, dataset: ClipDataset, collate: Collate, sampler: StepSampler, *, num_workers: int):
+    def __init__(
+        self, dataset: ClipDataset, collate: Collate, sampler: StepSampler, *, num_workers: int
+    ):
         """Holds what the loader is made of."""
         super().__init__()
         self.dataset = dataset
@@ -69,15 +83,19 @@ class TrainData(LightningDataModule):
         """Makes the loader; one pass over it is the (rest of the) run."""
         return make_loader(self.dataset, self.collate, self.sampler, num_workers=self.num_workers)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
         """Moves a batch's tensors."""
         return move(batch, device)
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
     """Returns the batch with its tensors on a device."""
-    fields = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(batch).items()}
-    return Batch(**fields)
+    moved: dict[str, Any] = {
+        name: value.to(device) for name, value in vars(batch).items() if isinstance(value, Tensor)
+    }
+    return replace(batch, **moved)
 
 
 def evaluation_loader(
@@ -89,11 +107,19 @@ def evaluation_loader(
 
 
 def make_loader(
-    dataset: ClipDataset, collate: Collate, batches: Sequence[list[int]] | StepSampler, *, num_workers: int
+    dataset: ClipDataset,
+    collate: Collate,
+    batches: Sequence[list[int]] | StepSampler,
+    *,
+    num_workers: int,
 ) -> DataLoader[Batch]:
     """Makes a DataLoader whose workers read, process and collate."""
     return DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers, worker_init_fn=_one_thread
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        worker_init_fn=_one_thread,
     )
 
 

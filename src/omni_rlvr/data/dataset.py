@@ -1,7 +1,7 @@
 """A map from an index to a sample: an annotation's clip, read in a worker process.
 
-What to do with a clip that cannot be read is decided here and nowhere else: raise, or hand on a ``SkippedClip`` that
-says why. Another clip is never put in its place.
+What to do with a clip that cannot be read is decided here and nowhere else: raise, or hand on a
+``SkippedClip`` that says why. Another clip is never put in its place.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class ClipDataset(Dataset):
         except MediaError as error:
             if self.on_bad_media == "raise":
                 raise MediaError(
-                    f"{error} (annotation {example.source}; dataset.on_bad_media=skip leaves such clips out)"
+                    f"{error} (annotation {example.source}; "
+                    "dataset.on_bad_media=skip leaves such clips out)"
                 ) from error
             return SkippedClip(example, str(error))
 

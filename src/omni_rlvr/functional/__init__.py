@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: masks, log-probabilities, advantages, KL, losses, metrics."""

@@ -11,8 +11,8 @@ def group_advantages(rewards: Tensor, *, num_generations: int, scale_rewards: st
 
     A_i = (r_i - mean_g(r)) / (std_g(r) + 1e-4), std with ddof 1 over the group's judged rows.
 
-    A group whose rewards are all equal gets exactly zero, whatever rounding makes of its mean. A NaN reward (could not
-    be judged) is left out of mean and std and gets advantage 0.
+    A group whose rewards are all equal gets exactly zero, whatever rounding makes of its mean. A
+    NaN reward (could not be judged) is left out of mean and std and gets advantage 0.
 
     Args:
         rewards: [N] float32, row ``b*G + g``.
@@ -30,6 +30,8 @@ def group_advantages(rewards: Tensor, *, num_generations: int, scale_rewards: st
     """
     if scale_rewards not in ("group", "none"):
         raise ValueError(f"scale_rewards={scale_rewards!r} is neither 'group' nor 'none'")
+    if len(rewards) % num_generations:
+        raise ValueError(f"{len(rewards)} rewards are no whole groups of {num_generations}")
     groups = rewards.view(-1, num_generations)
     judged = ~groups.isnan()
     values = torch.where(judged, groups, torch.zeros_like(groups))
@@ -44,7 +46,14 @@ def group_advantages(rewards: Tensor, *, num_generations: int, scale_rewards: st
 
 
 def zero_spread(groups: Tensor) -> Tensor:
-    """Says which groups have judged rewards that are all equal: [B, G] (NaN = not judged) -> [B] bool."""
+    """Says which groups have judged rewards that are all equal.
+
+    Args:
+        groups: [B, G] rewards, NaN where not judged.
+
+    Returns:
+        [B] bool.
+    """
     low = groups.nan_to_num(nan=float("inf")).amin(dim=1)
     high = groups.nan_to_num(nan=float("-inf")).amax(dim=1)
     return low >= high

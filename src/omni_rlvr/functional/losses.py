@@ -1,7 +1,7 @@
 """Losses over completion tokens, written as sums so that micro-batches add up to the whole.
 
-Each takes the normaliser of the whole minibatch: a micro-batch then contributes its exact share, and splitting a
-minibatch never changes the gradient (a mean of means would).
+Each takes the normaliser of the whole minibatch: a micro-batch then contributes its exact share,
+and splitting a minibatch never changes the gradient (a mean of means would).
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ def clipped_surrogate(
 ) -> tuple[Tensor, Tensor]:
     """Computes the clipped policy-gradient objective per token.
 
-    J_t = min(rho_t A, clip(rho_t, 1 - epsilon, 1 + epsilon_high) A),  rho_t = exp(logps - old_logps)
+    J_t = min(rho_t A, clip(rho_t, 1 - epsilon, 1 + epsilon_high) A), rho_t = exp(logps - old_logps)
 
     Args:
         logps: [N, T] log pi, in nats.
-        old_logps: [N, T] log pi at rollout; pass ``logps.detach()`` for a first update (rho = 1, no clipping).
+        old_logps: [N, T] log pi at rollout; pass ``logps.detach()`` for a first update (rho = 1,
+            no clipping).
         advantages: [N].
         epsilon: lower clip range.
         epsilon_high: upper clip range.

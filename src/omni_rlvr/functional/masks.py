@@ -22,7 +22,7 @@ def completion_mask(completion_ids: Tensor, *, eos_token_id: int) -> Tensor:
 
 
 def position_ids(mask: Tensor) -> Tensor:
-    """Numbers the tokens of padded rows from 0: [N, L] mask -> [N, L] positions (0 on left padding)."""
+    """Numbers each row's tokens from 0: [N, L] mask -> [N, L] positions (0 on left padding)."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 

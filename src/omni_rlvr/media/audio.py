@@ -56,6 +56,7 @@ def _decode(data: bytes, sound: Sound) -> np.ndarray:
     parts = [np.zeros(0, dtype=np.float32)]
     with open_container(data) as container:
         stream = container.streams[sound.stream]
+        assert isinstance(stream, av.AudioStream)
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
             parts += [part.to_ndarray().mean(axis=0) for part in resampler.resample(frame)]

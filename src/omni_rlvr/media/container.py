@@ -11,6 +11,7 @@ import io
 import itertools
 import stat
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -88,7 +89,7 @@ def read_bytes(path: Path) -> bytes:
 
 def open_container(data: bytes) -> av.container.InputContainer:
     """Open media bytes; a playlist in them may not make FFmpeg open other files or addresses."""
-    return av.open(io.BytesIO(data), options={"protocol_whitelist": "none"})
+    return av.open(io.BytesIO(data), "r", options={"protocol_whitelist": "none"})
 
 
 def look_into(data: bytes, path: Path) -> Contents:
@@ -135,7 +136,7 @@ def _find_picture(container: av.container.InputContainer, data: bytes) -> Pictur
         stamps = list(range(len(packets)))
     order = np.argsort(np.asarray(stamps, dtype=np.int64), kind="stable")
     pts = np.asarray(stamps, dtype=np.int64)[order]
-    tick_s = float(stream.time_base)
+    tick_s = float(_tick_s(stream))
     start_s = (container.start_time or 0) / av.time_base
     duration_s = 0.0
     if len(pts):
@@ -169,16 +170,22 @@ def _frame_s(stream: av.VideoStream, times_s: np.ndarray) -> float:
     return float(1 / stream.average_rate) if stream.average_rate else 0.0
 
 
+def _tick_s(stream: av.stream.Stream) -> Fraction:
+    """The unit of a stream's times, in seconds."""
+    assert stream.time_base is not None  # every stream of an opened file has one
+    return stream.time_base
+
+
 def _find_sound(container: av.container.InputContainer) -> Sound | None:
     stream = container.streams.best("audio")
-    if stream is None:
+    if not isinstance(stream, av.AudioStream):
         return None
     codec = stream.codec_context
     return Sound(
         stream=stream.index,
         num_channels=0 if codec is None else codec.channels,
         sample_rate=0 if codec is None else codec.sample_rate,
-        duration_s=float((stream.duration or 0) * stream.time_base),
+        duration_s=float((stream.duration or 0) * _tick_s(stream)),
     )
 
 

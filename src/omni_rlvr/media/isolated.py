@@ -16,7 +16,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from omni_rlvr.media.child import HEADER, READY
 from omni_rlvr.types import Clip, MediaError
@@ -54,8 +56,7 @@ class ClipReader:
         self.timeout_s = timeout_s
         self.max_clips_per_process = max_clips_per_process
         self.function = function
-        self._process: subprocess.Popen | None = None
-        self._owner = 0
+        self._child: _Child | None = None
         self._num_clips = 0
 
     def read(
@@ -83,33 +84,29 @@ class ClipReader:
             "backend": backend,
         }
         names = " + ".join(str(path) for path in (video, audio) if path is not None)
-        self._ensure_started()
+        child = self._ensure_started()
         self._num_clips += 1
-        kind, value = self._ask((self.timeout_s, (video, audio), options), names)
+        kind, value = self._ask(child, (self.timeout_s, (video, audio), options), names)
         if self._num_clips >= self.max_clips_per_process:
             self.close()
         if kind == "media_error":
             raise MediaError(value)
         if kind == "fault":
             raise RuntimeError(f"reading {names} failed by a fault in omni_rlvr:\n{value}")
+        assert isinstance(value, Clip)  # what the child's function returns
         return value
 
     def close(self) -> None:
         """Stop the child, if this process has one. The reader may be used again."""
-        process, self._process = self._process, None
-        if process is None:
+        child, self._child = self._child, None
+        if child is None:
             return
-        process.stdin.close()
-        process.stdout.close()
-        if self._owner != os.getpid():
-            process.returncode = (
-                0  # a fork's copy: not our child to wait for, and Popen must not warn
-            )
+        if child.owner == os.getpid():
+            child.end(grace_s=_STOP_LIMIT_S)
             return
-        try:
-            process.wait(_STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            _kill(process)
+        # A fork's copy: not our child to wait for, and Popen must not warn.
+        child.close_pipes()
+        child.process.returncode = 0
 
     def __enter__(self) -> ClipReader:
         return self
@@ -118,64 +115,77 @@ class ClipReader:
         self.close()
 
     def __del__(self) -> None:
-        if "_process" in vars(self):
+        if "_child" in vars(self):
             self.close()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_process": None}
+        return {**vars(self), "_child": None}
 
-    def _ensure_started(self) -> None:
-        if self._process is not None and self._owner == os.getpid():
-            return
+    def _ensure_started(self) -> _Child:
+        if self._child is not None and self._child.owner == os.getpid():
+            return self._child
         self.close()
-        # The child finds what the parent finds, installed or not (as multiprocessing's spawn does).
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "omni_rlvr.media.child", self.function],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        self._owner, self._num_clips = os.getpid(), 0
-        os.set_blocking(self._process.stdout.fileno(), False)
+        child = self._child = _start(self.function)
+        self._num_clips = 0
+        os.set_blocking(child.answers.fileno(), False)
         if sys.platform == "linux":
-            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+            fcntl.fcntl(child.answers, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         try:
-            ready = self._receive(time.monotonic() + _START_LIMIT_S)
+            ready = child.receive(time.monotonic() + _START_LIMIT_S)
         except TimeoutError:
             ready = None
         if ready != (READY, None):
-            how = self._stop(grace_s=_DYING_S)
+            how = self._stop(child, grace_s=_DYING_S)
             raise RuntimeError(
                 f"the process that reads clips did not start ({how}); its own error is on stderr. "
                 f"Command: {sys.executable} -m omni_rlvr.media.child {self.function}"
             )
+        return child
 
-    def _ask(self, request: tuple, names: str) -> tuple[str, object]:
+    def _ask(self, child: _Child, request: tuple, names: str) -> tuple[str, object]:
         body = pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)
         try:
-            self._process.stdin.write(HEADER.pack(len(body)) + body)
-            answer = self._receive(time.monotonic() + self.timeout_s)
+            child.requests.write(HEADER.pack(len(body)) + body)
+            answer = child.receive(time.monotonic() + self.timeout_s)
         except BrokenPipeError:
             answer = None
         except TimeoutError:
-            self._stop(grace_s=0.0)
+            self._stop(child, grace_s=0.0)
             raise MediaError(
                 f"{names}: reading took longer than dataset.decode_timeout_s={self.timeout_s:g} s "
                 "and was stopped; the file makes the decoder hang, or the limit is too low for it"
             ) from None
         except BaseException:  # Ctrl-C: an answer left in the pipe must not meet the next question
-            self._stop(grace_s=0.0)
+            self._stop(child, grace_s=0.0)
             raise
         if answer is None:
-            how = self._stop(grace_s=_DYING_S)
+            how = self._stop(child, grace_s=_DYING_S)
             raise MediaError(
                 f"{names}: the decoder crashed on it ({how}); convert or download it again"
             )
         return answer
 
-    def _receive(self, deadline: float) -> tuple[str, object] | None:
+    def _stop(self, child: _Child, *, grace_s: float) -> str:
+        """Make sure the child is gone; say how it ended. ``grace_s`` lets it die by itself."""
+        self._child = None
+        child.end(grace_s=grace_s)
+        code = child.process.returncode
+        if code is None:
+            return "cannot be killed"
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A running child and the two pipes to it."""
+
+    process: subprocess.Popen[bytes]
+    requests: IO[bytes]
+    answers: IO[bytes]
+    owner: int
+    """The process that started it; a fork holds a copy of this object."""
+
+    def receive(self, deadline: float) -> tuple[str, object] | None:
         """Read one message; None when the child closed its end.
 
         Raises:
@@ -186,7 +196,7 @@ class ClipReader:
         return pickle.loads(body) if body else None
 
     def _read_exactly(self, size: int, deadline: float) -> bytearray | None:
-        fd = self._process.stdout.fileno()
+        fd = self.answers.fileno()
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         data = bytearray(size)
@@ -204,22 +214,32 @@ class ClipReader:
             filled += count
         return data
 
-    def _stop(self, *, grace_s: float) -> str:
-        """Make sure the child is gone; say how it ended. ``grace_s`` lets it die by itself."""
-        process, self._process = self._process, None
-        process.stdin.close()
-        process.stdout.close()
+    def close_pipes(self) -> None:
+        """Close this end of both; the child ends when it finds no more requests."""
+        self.requests.close()
+        self.answers.close()
+
+    def end(self, *, grace_s: float) -> None:
+        """Let the child end by itself for ``grace_s``, then kill it."""
+        self.close_pipes()
         try:
-            process.wait(grace_s)
+            self.process.wait(grace_s)
         except subprocess.TimeoutExpired:
-            _kill(process)
-        code = process.returncode
-        if code is None:
-            return "cannot be killed"
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            self.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: leave it
+                self.process.wait(_STOP_LIMIT_S)
 
 
-def _kill(process: subprocess.Popen) -> None:
-    process.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: leave it behind
-        process.wait(_STOP_LIMIT_S)
+def _start(function: str) -> _Child:
+    # The child finds what the parent finds, installed or not (as multiprocessing's spawn does).
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "omni_rlvr.media.child", function],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert process.stdin is not None  # PIPE was asked for
+    assert process.stdout is not None
+    return _Child(process, process.stdin, process.stdout, owner=os.getpid())

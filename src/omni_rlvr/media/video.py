@@ -25,9 +25,7 @@ except (ImportError, OSError):  # no wheel for this machine, or one that cannot 
     decord = None
 
 _log = logging.getLogger(__name__)
-_MIN_DECODED_SHARE = (
-    0.5  # fewer decoded frames than this share of those indexed: the file is broken
-)
+_MIN_DECODED_SHARE = 0.5  # of the frames indexed; with fewer decoded the file is broken
 
 Backend = Literal["decord", "av"]
 
@@ -79,6 +77,7 @@ def _with_av(data: bytes, picture: Picture, wanted: np.ndarray) -> np.ndarray:
     latest, num_decoded = None, 0
     with open_container(data) as container:
         stream = container.streams[picture.stream]
+        assert isinstance(stream, av.VideoStream)
         stream.codec_context.thread_count = 1
         to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs 1 ms
         for latest in container.decode(stream):

@@ -1,0 +1,1 @@
+"""Model families, their processors, and how checkpoints are loaded."""

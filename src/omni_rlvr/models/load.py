@@ -1,11 +1,15 @@
-"""Loads a policy from a checkpoint folder, with an error that says what is wrong with a folder that is none."""
+"""Loads a policy from a checkpoint folder, with an error that says what is wrong with a folder that
+is none.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast, SiglipImageProcessor, WhisperFeatureExtractor
 from transformers.utils import logging as transformers_logging
 
@@ -40,12 +44,22 @@ def load_policy(path: str, dtype: str, instruction: str | None) -> OmniModel:
     _check_folder(folder)
     transformers_logging.disable_progress_bar()
     try:
-        model, info = OmniModel.from_pretrained(folder, dtype=DTYPES[dtype], output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
-        raise UserError(f"model.path={folder}: the checkpoint cannot be read: {_first_line(error)}") from error
+        loaded: Any = OmniModel.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are listed below, by name, and raise there
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"model.path={folder}: the checkpoint cannot be read: {_first_line(error)}"
+        ) from error
+    model, info = loaded
     wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
     if wrong:
-        listed = "; ".join(f"{kind}: {', '.join(keys[:3])} ({len(keys)})" for kind, keys in wrong.items())
+        listed = "; ".join(
+            f"{kind}: {', '.join(keys[:3])} ({len(keys)})" for kind, keys in wrong.items()
+        )
         raise UserError(f"model.path={folder}: weights do not fit config.json: {listed}")
     processor = load_processor(folder)
     model.processor = processor if instruction is None else processor.with_instruction(instruction)
@@ -65,28 +79,40 @@ def load_processor(folder: Path) -> Processor:
             settings=settings,
         )
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"model.path={folder}: the processor cannot be read: {_first_line(error)}") from error
+        raise UserError(
+            f"model.path={folder}: the processor cannot be read: {_first_line(error)}"
+        ) from error
 
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise UserError(f"model.path={folder} is not a folder; give a checkpoint folder, e.g. outputs/NAME/latest/checkpoint")
+        raise UserError(
+            f"model.path={folder} is not a folder; give a checkpoint folder, "
+            "e.g. outputs/cold_start/latest/checkpoint"
+        )
     config, weights = folder / "config.json", folder / "model.safetensors"
     for file in (config, weights, folder / SETTINGS):
         if not file.exists():
-            hint = "; did you mean its checkpoint/ folder?" if (folder / "checkpoint").exists() else ""
+            hint = (
+                "; did you mean its checkpoint/ folder?" if (folder / "checkpoint").exists() else ""
+            )
             raise UserError(f"model.path={folder} is no checkpoint: {file.name} is missing{hint}")
     try:
-        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        fields = json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"model.path={folder}: config.json is not JSON: {error}") from error
+    model_type = fields.get("model_type") if isinstance(fields, dict) else None
     if model_type != OmniConfig.model_type:
         raise UserError(
-            f"model.path={folder}: config.json says model_type={model_type!r}, this model reads {OmniConfig.model_type!r}"
+            f"model.path={folder}: config.json says model_type={model_type!r}, "
+            f"this model reads {OmniConfig.model_type!r}"
         )
-    with weights.open("rb") as file:
-        if file.read(20).startswith(b"version https://git"):
-            raise UserError(f"model.path={folder}: {weights.name} is a Git-LFS pointer; run 'git lfs pull' there")
+    with weights.open("rb") as stream:
+        if stream.read(20).startswith(b"version https://git"):
+            raise UserError(
+                f"model.path={folder}: {weights.name} is a Git-LFS pointer; "
+                "run 'git lfs pull' there"
+            )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,16 +1,18 @@
-"""The omni model: a vision tower, an audio encoder and a causal LM, all transformers classes, joined by projectors.
+"""The omni model: a vision tower, an audio encoder and a causal LM joined by projectors.
 
-    pixels -> vision tower -> merge m x m patches -> MLP \
-    log-mel -> audio encoder -> merge k frames    -> MLP -> placed at the prompt's placeholders -> causal LM
+    pixels  -> vision tower  -> merge m x m patches -> MLP -> prompt embeddings
+    log-mel -> audio encoder -> merge k frames      -> MLP -> at their placeholders -> causal LM
 
-A prompt holds only the modalities that are there. Towers are encoded apart from projectors, because frozen towers run
-once per prompt and projectors train. No sampling and no loss here.
+All parts are transformers classes. A prompt holds only the modalities that are there. Towers are
+encoded apart from projectors, because frozen towers run once per prompt and projectors train. No
+sampling and no loss here.
 """
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +32,16 @@ from omni_rlvr.types import Batch, Features
 
 
 class OmniConfig(PreTrainedConfig):
-    """Sizes of the parts; ``video_merge`` and ``audio_merge`` say how many neighbours share a token."""
+    """Sizes of the parts; ``video_merge`` and ``audio_merge`` say how many neighbours share a
+    token.
+    """
 
     model_type = "omni_rlvr"
-    sub_configs = {"vision_config": SiglipVisionConfig, "audio_config": WhisperConfig, "text_config": AutoConfig}
+    sub_configs = {
+        "vision_config": SiglipVisionConfig,
+        "audio_config": WhisperConfig,
+        "text_config": AutoConfig,
+    }
 
     def __init__(
         self,
@@ -44,9 +52,9 @@ class OmniConfig(PreTrainedConfig):
         audio_merge: int = 1,
         **framework_fields,
     ):
-        self.vision_config = _as_config(vision_config, "siglip_vision_model")
-        self.audio_config = _as_config(audio_config, "whisper")
-        self.text_config = _as_config(text_config, "qwen2")
+        self.vision_config: Any = _as_config(vision_config, "siglip_vision_model")
+        self.audio_config: Any = _as_config(audio_config, "whisper")
+        self.text_config: Any = _as_config(text_config, "qwen2")
         self.video_merge = video_merge
         self.audio_merge = audio_merge
         super().__init__(**framework_fields)
@@ -68,7 +76,9 @@ class OmniModel(PreTrainedModel):
         hidden = config.text_config.hidden_size
         self.vision_tower = SiglipVisionModel(config.vision_config)
         self.audio_tower = WhisperEncoder(config.audio_config)
-        self.video_projector = _mlp(config.vision_config.hidden_size * config.video_merge**2, hidden)
+        self.video_projector = _mlp(
+            config.vision_config.hidden_size * config.video_merge**2, hidden
+        )
         self.audio_projector = _mlp(config.audio_config.d_model * config.audio_merge, hidden)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
@@ -77,19 +87,24 @@ class OmniModel(PreTrainedModel):
         """Runs the towers once on every clip of the batch.
 
         Returns:
-            video [Bv, F, patches, D_video] and audio [Ba, frames, D_audio], None where the batch has none.
+            video [Bv, F, patches, D_video] and audio [Ba, frames, D_audio], None where the batch
+            has none.
         """
         video = audio = None
         if batch.pixel_values is not None:
             num_clips, num_frames = batch.pixel_values.shape[:2]
-            hidden = self.vision_tower(pixel_values=batch.pixel_values.flatten(0, 1)).last_hidden_state
+            hidden = self.vision_tower(
+                pixel_values=batch.pixel_values.flatten(0, 1)
+            ).last_hidden_state
             video = hidden.unflatten(0, (num_clips, num_frames))
         if batch.input_features is not None:
             audio = self.audio_tower(batch.input_features).last_hidden_state
         return Features(video=video, audio=audio)
 
     def project_video(self, features: Tensor) -> Tensor:
-        """Merges m x m patches of [Bv, F, patches, D] and projects them to [Bv, video_tokens, hidden]."""
+        """Merges m x m patches of [Bv, F, patches, D] and projects them to [Bv, video_tokens,
+        hidden].
+        """
         num_clips, num_frames, patches, width = features.shape
         side, m = round(patches**0.5), self.config.video_merge
         grid = features.view(num_clips, num_frames, side // m, m, side // m, m, width)
@@ -97,7 +112,9 @@ class OmniModel(PreTrainedModel):
         return self.video_projector(merged)
 
     def project_audio(self, features: Tensor) -> Tensor:
-        """Merges k neighbouring frames of [Ba, frames, D] and projects them to [Ba, audio_tokens, hidden]."""
+        """Merges k neighbouring frames of [Ba, frames, D] and projects them to [Ba, audio_tokens,
+        hidden].
+        """
         num_clips, num_frames, width = features.shape
         k = self.config.audio_merge
         merged = features[:, : num_frames // k * k].reshape(num_clips, num_frames // k, k * width)
@@ -109,14 +126,22 @@ class OmniModel(PreTrainedModel):
         embeds = self.language_model.get_input_embeddings()(ids)
         if features.video is not None:
             tokens = self.project_video(features.video)
-            embeds = embeds.masked_scatter((ids == self.processor.video_id).unsqueeze(-1), tokens.to(embeds.dtype))
+            embeds = embeds.masked_scatter(
+                (ids == self.processor.video_id).unsqueeze(-1), tokens.to(embeds.dtype)
+            )
         if features.audio is not None:
             tokens = self.project_audio(features.audio)
-            embeds = embeds.masked_scatter((ids == self.processor.audio_id).unsqueeze(-1), tokens.to(embeds.dtype))
+            embeds = embeds.masked_scatter(
+                (ids == self.processor.audio_id).unsqueeze(-1), tokens.to(embeds.dtype)
+            )
         return embeds
 
     def completion_logits(
-        self, prompt_embeds: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor
+        self,
+        prompt_embeds: Tensor,
+        prompt_mask: Tensor,
+        completion_ids: Tensor,
+        completion_mask: Tensor,
     ) -> Tensor:
         """Computes the logits that predict each completion token.
 
@@ -142,7 +167,7 @@ class OmniModel(PreTrainedModel):
         return self.language_model.lm_head(hidden[:, prompt_mask.shape[1] - 1 :])
 
     def frozen_copy(self) -> OmniModel:
-        """Copies projectors and LM, shares the towers, and freezes the copy: the reference policy."""
+        """Copies projectors and LM, shares the towers, freezes the copy: the reference policy."""
         shared = {id(part): part for part in (self.vision_tower, self.audio_tower)}
         twin = copy.deepcopy(self, {**shared, id(self.processor): self.processor})
         for part in (twin.video_projector, twin.audio_projector, twin.language_model):
@@ -150,7 +175,7 @@ class OmniModel(PreTrainedModel):
         return twin.eval()
 
     def save(self, folder: Path) -> None:
-        """Writes config, weights (safetensors) and processor; ``load_policy`` reads the folder back."""
+        """Writes config, safetensors weights and processor; ``load_policy`` reads it back."""
         self.save_pretrained(folder)
         self.processor.save(folder)
 

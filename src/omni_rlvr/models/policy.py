@@ -1,8 +1,8 @@
 """What every model family offers to the rollout, the stages and evaluation.
 
-A policy turns a batch into tower features (once a prompt), features into prompt embeddings (with gradient: projectors
-train) and embeddings into completion logits. Its ``language_model`` is a transformers causal LM, so that decoding can
-drive the cache itself.
+A policy turns a batch into tower features (once a prompt), features into prompt embeddings (with
+gradient: projectors train) and embeddings into completion logits. Its ``language_model`` is a
+transformers causal LM, so that decoding can drive the cache itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ class Policy(Protocol):
         """Projects features into the prompt's embeddings: [B, P, hidden]."""
 
     def completion_logits(
-        self, prompt_embeds: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor
+        self,
+        prompt_embeds: Tensor,
+        prompt_mask: Tensor,
+        completion_ids: Tensor,
+        completion_mask: Tensor,
     ) -> Tensor:
         """Computes the logits that predict each completion token: [N, T, V]."""
 

@@ -1,8 +1,8 @@
 """From text, frames and sound to the tensors a policy reads, and from token ids back to text.
 
-One object per checkpoint: tokenizer (with chat template), image processor and feature extractor are transformers' own
-and are saved beside the weights, together with the settings below, so a checkpoint always gets the prompt, picture
-size and sound window it was trained with.
+One object per checkpoint: tokenizer (with chat template), image processor and feature extractor are
+transformers' own and are saved beside the weights, together with the settings below, so a
+checkpoint always gets the prompt, picture size and sound window it was trained with.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, SiglipImageProcessor, WhisperFeatureExtractor
 
 SETTINGS = "processor_settings.json"
+VIDEO, AUDIO = "<|video|>", "<|audio|>"
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Processor:
     @property
     def video_id(self) -> int:
         """The placeholder id that stands for one picture token."""
-        return self.tokenizer.convert_tokens_to_ids("<|video|>")
+        return self.tokenizer.get_vocab()[VIDEO]
 
     @property
     def audio_id(self) -> int:
         """The placeholder id that stands for one sound token."""
-        return self.tokenizer.convert_tokens_to_ids("<|audio|>")
+        return self.tokenizer.get_vocab()[AUDIO]
 
     @property
     def sample_rate(self) -> int:
@@ -67,17 +68,22 @@ class Processor:
     def prompt_ids(self, question: str, *, has_video: bool, has_audio: bool) -> list[int]:
         """Tokenises a prompt up to where the assistant speaks.
 
-        Picture comes first, then sound, then the question; a modality that is not there has no tokens.
+        Picture comes first, then sound, then the question; a modality that is not there has no
+        tokens.
 
         Returns:
             Token ids with ``video_id`` / ``audio_id`` where features go.
         """
         text = "\n".join(part for part in (question, self.settings.instruction) if part)
-        media = "<|video|>" * has_video + "<|audio|>" * has_audio
-        ids = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": media + text}], add_generation_prompt=True, return_dict=False
+        media = VIDEO * has_video + AUDIO * has_audio
+        rendered = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": media + text}], add_generation_prompt=True, tokenize=False
         )
-        counts = {self.video_id: self.settings.video_tokens, self.audio_id: self.settings.audio_tokens}
+        ids = self.tokenizer.encode(rendered, add_special_tokens=False)
+        counts = {
+            self.video_id: self.settings.video_tokens,
+            self.audio_id: self.settings.audio_tokens,
+        }
         return [i for i in ids for _ in range(counts.get(i, 1))]
 
     def target_ids(self, text: str) -> list[int]:
@@ -97,8 +103,12 @@ class Processor:
         return self.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
 
     def input_features(self, waveforms: Sequence[np.ndarray]) -> Tensor:
-        """Processes sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded or cut to the extractor's window."""
-        out = self.feature_extractor(list(waveforms), sampling_rate=self.sample_rate, return_tensors="pt")
+        """Processes sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded or cut to the
+        extractor's window.
+        """
+        out = self.feature_extractor(
+            list(waveforms), sampling_rate=self.sample_rate, return_tensors="pt"
+        )
         return out["input_features"]
 
     def save(self, folder: Path) -> None:

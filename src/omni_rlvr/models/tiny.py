@@ -1,7 +1,8 @@
 """The tiny omni model, built from nothing: its sizes, its tokenizer and its processor.
 
-Used once, by ``experiments/tiny_base``, to make the base weights that ship in ``models/tiny_base``; everything else
-loads that folder. The tokenizer is a byte-level BPE with a chat template and reads any text.
+Used once, by ``experiments/tiny_base``, to make the base weights that ship in ``models/tiny_base``;
+everything else loads that folder. The tokenizer is a byte-level BPE with a chat template and reads
+any text.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ IMAGE_SIZE, PATCH_SIZE, VIDEO_MERGE, NUM_FRAMES = 64, 8, 2, 4
 SOUND_S, MEL_BINS, AUDIO_MERGE = 2, 80, 4
 SPECIAL_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>", "<|video|>", "<|audio|>")
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 

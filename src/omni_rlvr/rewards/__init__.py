@@ -1,0 +1,1 @@
+"""Strings in, floats out: reward terms and their weighted mixture."""

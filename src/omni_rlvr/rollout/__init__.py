@@ -1,0 +1,1 @@
+"""Decoding completions, and what an update reads of them."""

@@ -1,7 +1,8 @@
-"""Rolls out G completions a prompt: the prompt is prefilled once, its keys and values are then repeated G times.
+"""Rolls out G completions a prompt: it is prefilled once, its keys and values repeated G times.
 
-One loop serves sampling in RLVR and greedy evaluation. Rows that have ended leave the batch as soon as a quarter of
-the rows still decoded has; since a row's random numbers are its own, that changes no completion.
+One loop serves sampling in RLVR and greedy evaluation. Rows that have ended leave the batch as soon
+as a quarter of the rows still decoded has; since a row's random numbers are its own, that changes
+no completion.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def decode(
     num_rows = len(logits)
     ids = torch.full((num_rows, max_completion_length), tokenizer.pad_token_id, device=device)
     rows = torch.arange(num_rows, device=device)  # what is still in the batch
-    alive = torch.ones(num_rows, dtype=torch.bool, device=device)  # which of these rows have not ended
+    alive = torch.ones_like(rows, dtype=torch.bool)  # which of these rows have not ended
     for t in range(max_completion_length):
         uniform = torch.rand(num_rows, generator=generator, dtype=torch.float64).to(device)[rows]
         tokens = next_tokens(logits, uniform, temperature=temperature, top_p=top_p, top_k=top_k)

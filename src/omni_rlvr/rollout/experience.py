@@ -1,4 +1,4 @@
-"""Scores completions under a policy, and cuts an experience into rows without reading any clip again."""
+"""Scores completions under a policy, and cuts an experience into rows; no clip is read again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from omni_rlvr.types import Batch, Experience, Features
 
 
 def completion_logits(policy: Policy, experience: Experience) -> Tensor:
-    """Computes the logits of an experience's completions: prompts are embedded once, then expanded to their rows.
+    """Computes the logits of an experience's completions.
+
+    Prompts are embedded once, then expanded to their rows.
 
     Returns:
         [N, T, V].
@@ -70,7 +72,9 @@ def _select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[
         completion_ids=None,
         completion_mask=None,
     )
-    return chosen, Features(video=_rows(features.video, video_picks), audio=_rows(features.audio, audio_picks))
+    return chosen, Features(
+        video=_rows(features.video, video_picks), audio=_rows(features.audio, audio_picks)
+    )
 
 
 def _media_rows(media_rows: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Draws the next token of every row from its logits.
 
-Sampling inverts the cumulative distribution at one given uniform number a row, so a row's token depends on its own
-number alone: which other rows are still being decoded changes nothing.
+Sampling inverts the cumulative distribution at one given uniform number a row, so a row's token
+depends on its own number alone: which other rows are still being decoded changes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 
-def next_tokens(logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float, top_k: int) -> Tensor:
+def next_tokens(
+    logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float, top_k: int
+) -> Tensor:
     """Draws one token a row.
 
     Args:
@@ -32,13 +34,15 @@ def next_tokens(logits: Tensor, uniform: Tensor, *, temperature: float, top_p: f
     probs = logits.softmax(dim=-1)
     if top_p < 1:
         probs = _nucleus(probs, top_p)
-    cdf = probs.cumsum(dim=-1)
+    # in float64, as the numbers are: as a float32 a number just below 1 is 1, past the last token
+    # that may come
+    cdf = probs.double().cumsum(dim=-1)
     drawn = torch.searchsorted(cdf, uniform.to(cdf.dtype).unsqueeze(1) * cdf[:, -1:], right=True)
     return drawn.squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 
 def _nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """Zeroes what lies outside the smallest set with at least ``top_p`` of the mass: [N, V] -> [N, V]."""
+    """Zeroes what lies outside the smallest set with at least ``top_p`` of the mass, in [N, V]."""
     ordered, places = probs.sort(dim=-1, descending=True)
     outside = ordered.cumsum(dim=-1) - ordered >= top_p
     return torch.zeros_like(probs).scatter(-1, places, ordered.masked_fill(outside, 0.0))

@@ -1,4 +1,4 @@
-"""What the training loop asks of a stage: make experience from a batch, cut it into minibatches, give the loss."""
+"""What the training loop asks of a stage: experience from a batch, its minibatches, the loss."""
 
 from __future__ import annotations
 
@@ -37,9 +37,12 @@ class Stage(Protocol):
         """Yields what each optimiser step learns from, in order."""
 
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
-        """Computes the share that a micro-batch ``rows`` has in the loss of its minibatch ``whole``."""
+        """Computes the share of a micro-batch ``rows`` in the loss of its minibatch ``whole``."""
 
 
 def share(values: Tensor, mask: Tensor, whole_mask: Tensor) -> Tensor:
-    """Computes a micro-batch's share of a token mean: sum over its tokens / tokens of the whole minibatch."""
+    """Computes a micro-batch's share of a token mean.
+
+    share = sum over its tokens / tokens of the whole minibatch
+    """
     return (values * mask).sum().detach() / whole_mask.sum()

@@ -1,9 +1,10 @@
-"""Group-relative policy optimisation, first as R1-Omni does it: sample G completions, score them by rules, push the
-policy towards those better than their group's mean, with a k3 KL to the cold-start model.
+"""Group-relative policy optimisation, first as R1-Omni does it: sample G completions, score them by
+rules, push the policy towards those better than their group's mean, with a k3 KL to the cold-start
+model.
 
     L = - 1/N sum_i 1/|o_i| sum_t [ min(rho_t A_i, clip(rho_t, 1-eps, 1+eps_high) A_i) - beta k3_t ]
 
-With one minibatch and one iteration rho is 1 and this is the plain policy gradient of the reference.
+With one minibatch and one iteration rho is 1: the plain policy gradient of the reference.
 
 Reference: DeepSeekMath, arXiv 2402.03300; R1-Omni, arXiv 2503.05379.
 """
@@ -73,7 +74,7 @@ class GrpoStage:
         return Prepared(self._with_logps(policy, experience), metrics, completions)
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
-        """Yields ``num_iterations`` passes over ``num_minibatches`` parts; a group is never split."""
+        """Yields ``num_iterations`` passes over ``num_minibatches`` parts; no group is split."""
         num_prompts = len(experience.batch)
         for _ in range(self.config.num_iterations):
             for prompts in torch.arange(num_prompts).tensor_split(self.config.num_minibatches):
@@ -88,7 +89,9 @@ class GrpoStage:
         assert rows.advantages is not None
         config, mask = self.config, rows.completion_mask
         logits = completion_logits(policy, rows)
-        logps = per_token_logps(logits, rows.completion_ids, temperature=config.sampling.temperature)
+        logps = per_token_logps(
+            logits, rows.completion_ids, temperature=config.sampling.temperature
+        )
         old = logps.detach() if rows.old_per_token_logps is None else rows.old_per_token_logps
         high = config.epsilon if config.epsilon_high is None else config.epsilon_high
         objective, clipped = losses.clipped_surrogate(
@@ -104,7 +107,9 @@ class GrpoStage:
             }
         if rows.ref_per_token_logps is not None:
             divergence = kl.k3(logps, rows.ref_per_token_logps)
-            loss = loss + config.beta * losses.sequence_mean(divergence, mask, num_sequences=len(whole))
+            loss = loss + config.beta * losses.sequence_mean(
+                divergence, mask, num_sequences=len(whole)
+            )
             metrics["kl"] = share(divergence, mask, whole.completion_mask)
         return LossOutput(loss, {"loss": loss.detach(), **metrics})
 
@@ -125,11 +130,16 @@ class GrpoStage:
         )
 
     def _with_logps(self, policy: Policy, experience: Experience) -> Experience:
-        """Adds old log-probs if the policy will have moved by the last update, the reference's if beta is not 0."""
+        """Adds the log-probs that the loss compares with.
+
+        Old ones if the policy will have moved by the last update, the reference's if beta is not 0.
+        """
         if self.config.num_iterations * self.config.num_minibatches > 1:
             experience = replace(experience, old_per_token_logps=self._logps(policy, experience))
         if self.reference is not None:
-            experience = replace(experience, ref_per_token_logps=self._logps(self.reference, experience))
+            experience = replace(
+                experience, ref_per_token_logps=self._logps(self.reference, experience)
+            )
         return experience
 
     def _logps(self, policy: Policy, experience: Experience) -> Tensor:
@@ -138,7 +148,9 @@ class GrpoStage:
         for rows in all_rows(len(experience), self.config.micro_batch_size):
             part = select(experience, rows.to(out.device))
             logps = per_token_logps(
-                completion_logits(policy, part), part.completion_ids, temperature=self.config.sampling.temperature
+                completion_logits(policy, part),
+                part.completion_ids,
+                temperature=self.config.sampling.temperature,
             )
             out[rows, : logps.shape[1]] = logps
         return out

@@ -12,10 +12,13 @@ from omni_rlvr.functional.masks import lengths
 from omni_rlvr.types import Example, RewardOutput, Rollout
 
 
-def rollout_metrics(rollout: Rollout, scored: RewardOutput, *, num_generations: int) -> dict[str, float]:
+def rollout_metrics(
+    rollout: Rollout, scored: RewardOutput, *, num_generations: int
+) -> dict[str, float]:
     """Measures completions and rewards.
 
-    ``reward_std`` is over the whole batch (TRL), ``reward_std_within_group`` the mean of the groups' (ms-swift).
+    ``reward_std`` is over the whole batch (TRL), ``reward_std_within_group`` the mean of the
+    groups' (ms-swift).
 
     Args:
         rollout: N = B*G completions.

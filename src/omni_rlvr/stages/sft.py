@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the annotated target is the completion, the loss its mean negative log-likelihood."""
+"""Supervised fine-tuning: the loss is the mean negative log-likelihood of the annotated target."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class SftStage:
     @torch.no_grad()
     def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
         """Encodes the clips; the targets are the completions, one a prompt."""
-        assert batch.completion_ids is not None and batch.completion_mask is not None
+        assert batch.completion_ids is not None  # collated, since ``with_target`` is set
+        assert batch.completion_mask is not None
         experience = Experience(
             batch=batch,
             features=policy.encode(batch),
@@ -37,7 +38,7 @@ class SftStage:
         yield experience
 
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
-        """Computes the token-mean negative log-likelihood's share, and the share of tokens ranked first."""
+        """Computes the token-mean loss's share, and the share of target tokens ranked first."""
         logits = completion_logits(policy, rows)
         logps = per_token_logps(logits, rows.completion_ids, temperature=1.0)
         loss = sft_loss(logps, rows.completion_mask, num_tokens=whole.completion_mask.sum())

@@ -1,10 +1,13 @@
-"""What happens around training steps: checkpoints, a clean stop on Ctrl-C, the state a resumed run starts from."""
+"""What happens around training steps: checkpoints, a clean stop on Ctrl-C, the state a resumed run
+starts from.
+"""
 
 from __future__ import annotations
 
 import logging
 import signal
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
@@ -17,16 +20,22 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints(Callback):
-    """Saves every ``save_steps`` and at the end, and points ``latest`` at the run once it holds a checkpoint."""
+    """Saves every ``save_steps`` and at the end, and points ``latest`` at the run once it holds a
+    checkpoint.
+    """
 
     def __init__(self, run: Path, save_steps: int, latest: Path | None):
-        """Args: the run's folder, steps between checkpoints, and the link to move (None in a sweep)."""
+        """Args: the run's folder, steps between checkpoints, and the link to move (None in a
+        sweep).
+        """
         self.run = run
         self.save_steps = save_steps
         self.latest = latest
         self.saved_step = -1
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
+    ) -> None:
         """Saves when due."""
         if pl_module.step % self.save_steps == 0:
             self.save(pl_module)
@@ -39,8 +48,8 @@ class Checkpoints(Callback):
     def save(self, module: RLVRModule) -> None:
         """Writes the checkpoint."""
         state = {
-            "optimizer": module.optimizers().state_dict(),
-            "schedule": module.lr_schedulers().state_dict(),
+            "optimizer": module.optimizer.optimizer.state_dict(),
+            "schedule": module.schedule.state_dict(),
             "num_tokens": module.num_tokens,
         }
         save_checkpoint(self.run, module.policy, state, step=module.step)
@@ -59,8 +68,9 @@ class Resume(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
         """Restores, once Lightning has built the optimizer."""
-        pl_module.optimizers().load_state_dict(self.state["optimizer"])
-        pl_module.lr_schedulers().load_state_dict(self.state["schedule"])
+        # Lightning's wrapper keeps what it is given to itself; the optimizer inside is what steps
+        pl_module.optimizer.optimizer.load_state_dict(self.state["optimizer"])
+        pl_module.schedule.load_state_dict(self.state["schedule"])
         pl_module.step, pl_module.num_tokens = self.step, self.state["num_tokens"]
         log.info("going on from step %d", self.step)
 
@@ -70,11 +80,13 @@ class Resume(Callback):
 
 
 class CleanStop(Callback):
-    """Turns the first Ctrl-C (or SIGTERM) into a stop after the step at hand; a second one stops at once."""
+    """Turns the first Ctrl-C (or SIGTERM) into a stop after the step at hand; a second one stops at
+    once.
+    """
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
         """Takes over the signals."""
@@ -85,7 +97,9 @@ class CleanStop(Callback):
             self.asked = trainer.should_stop = True
             print("\nstopping after this step; press Ctrl-C again to stop at once", flush=True)
 
-        self._before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {
+            number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)
+        }
 
     def teardown(self, trainer: Trainer, pl_module: RLVRModule, stage: str) -> None:
         """Gives the signals back."""

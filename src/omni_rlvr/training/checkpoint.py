@@ -1,7 +1,8 @@
 """Writes and reads checkpoints so that a kill or a full disk never costs the last good one.
 
-A checkpoint is a folder ``checkpoints/step_000150`` (weights, config, processor, trainer state), written under another
-name and renamed when whole; the link ``checkpoint`` is then moved to it in one step, and older folders are removed.
+A checkpoint is a folder ``checkpoints/step_000150`` (weights, config, processor, trainer state),
+written under another name and renamed when whole; the link ``checkpoint`` is then moved to it in
+one step, and older folders are removed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int) -> Pat
         UserError: it could not be written; the checkpoint before is still there.
     """
     folder = run / "checkpoints" / f"step_{step:06d}"
+    if (run / "checkpoint").resolve() == folder.resolve():  # the same step again, after a resume:
+        folder = folder.with_name(f"{folder.name}_again")  # the good one must outlive this write
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -56,12 +59,16 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int) -> Pat
 
 
 def load_state(run: Path) -> dict:
-    """Reads the trainer's state of a run's current checkpoint and sets the random number generators."""
+    """Reads the trainer's state of a run's current checkpoint and sets the random number
+    generators.
+    """
     path = run / "checkpoint" / TRAINER_STATE
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"resume: {path} is missing; the run has no checkpoint to go on from") from error
+        raise UserError(
+            f"resume: {path} is missing; the run has no checkpoint to go on from"
+        ) from error
     rng = state["rng"]
     torch.set_rng_state(rng["torch"])
     random.setstate((rng["python"][0], tuple(rng["python"][1]), rng["python"][2]))
@@ -71,11 +78,11 @@ def load_state(run: Path) -> dict:
 
 def _rng_state() -> dict:
     version, numbers, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()
+    name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "python": [version, list(numbers), gauss],
-        "numpy": [name, keys.tolist(), *rest],
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
     }
 
 

@@ -1,13 +1,15 @@
-"""Evaluation by greedy generation: decode, parse, compare; WAR, UAR, format rate and everything behind them.
+"""Evaluation by greedy generation: decode, parse, compare; WAR, UAR, format rate and everything
+behind them.
 
-An answer is what stands in the answer tag; a text without any tag is an answer as a whole (a label-only model says just
-"happy"). Answers outside the label list are wrong, and counted.
+An answer is what stands in the answer tag; a text without any tag is an answer as a whole (a label-
+only model says just "happy"). Answers outside the label list are wrong, and counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -24,7 +26,7 @@ class Evaluation:
 
     predictions: list[dict[str, object]]
     """One row a clip: id, label, predicted, completion, well_formed, correct."""
-    scores: dict[str, object]
+    scores: dict[str, Any]
     """Percent: war, uar, format, outside, war_ci, uar_ci, recall; confusion in counts."""
     skipped: list[SkippedClip]
 
@@ -94,13 +96,13 @@ def judge(clip_id: str, label: str, completion: str, labels: Sequence[str]) -> d
 
 def score(
     predictions: Sequence[dict[str, object]], labels: Sequence[str], *, num_resamples: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Computes all scores, in percent, from judged predictions."""
-    place = {name: i for i, name in enumerate(labels)}
+    place: dict[object, int] = {name: i for i, name in enumerate(labels)}
     truth = torch.tensor([place[str(p["label"])] for p in predictions])
-    guess = torch.tensor([place.get(str(p["predicted"]), metrics.OUTSIDE) for p in predictions])
+    guess = torch.tensor([place.get(p["predicted"], metrics.OUTSIDE) for p in predictions])
     matrix = metrics.confusion_matrix(truth, guess, num_classes=len(labels))
-    out: dict[str, object] = {"num_clips": len(predictions)}
+    out: dict[str, Any] = {"num_clips": len(predictions)}
     for name, statistic in (("war", metrics.war), ("uar", metrics.uar)):
         low, high = metrics.bootstrap_interval(
             truth,
@@ -116,7 +118,9 @@ def score(
     out["format"] = _percent(sum(bool(p["well_formed"]) for p in predictions) / len(predictions))
     out["outside"] = _percent((guess == metrics.OUTSIDE).float().mean().item())
     recall = metrics.per_class_recall(matrix).tolist()
-    out["recall"] = {n: None if r != r else _percent(r) for n, r in zip(labels, recall, strict=True)}
+    out["recall"] = {
+        n: None if r != r else _percent(r) for n, r in zip(labels, recall, strict=True)
+    }
     out["labels"] = list(labels)
     out["confusion"] = matrix.tolist()
     return out

@@ -1,7 +1,9 @@
-"""The Lightning module: prepare experience, then update on its minibatches; logging is all the arithmetic it has.
+"""The Lightning module: prepare experience, then update on its minibatches; logging is all the
+arithmetic it has.
 
-Optimisation is manual, so that ``num_iterations`` is a visible loop and a micro-batch's share of the loss is exact.
-Random numbers of a step are seeded by (seed, step): a resumed run samples what the unbroken one would have.
+Optimisation is manual, so that ``num_iterations`` is a visible loop and a micro-batch's share of
+the loss is exact. Random numbers of a step are seeded by (seed, step): a resumed run samples what
+the unbroken one would have.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from collections.abc import Callable, Mapping
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from omni_rlvr.config.schema import LoopConfig
-from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.omni import OmniModel
 from omni_rlvr.record import RunRecord
 from omni_rlvr.rollout.experience import all_rows, select
 from omni_rlvr.stages.base import Stage
@@ -34,7 +38,7 @@ class RLVRModule(LightningModule):
 
     def __init__(
         self,
-        policy: Policy,
+        policy: OmniModel,
         stage: Stage,
         make_optimizer: Callable[..., Optimizer],
         loop: LoopConfig,
@@ -46,7 +50,7 @@ class RLVRModule(LightningModule):
         """Holds the parts.
 
         Args:
-            policy: what is trained, an nn.Module.
+            policy: what is trained.
             stage: SFT or GRPO.
             make_optimizer: called with the trainable weights.
             loop: micro-batch size, clipping, schedule.
@@ -55,7 +59,6 @@ class RLVRModule(LightningModule):
             seed: of sampling.
         """
         super().__init__()
-        assert isinstance(policy, nn.Module)
         self.automatic_optimization = False
         self.policy = policy
         self.stage = stage
@@ -88,19 +91,25 @@ class RLVRModule(LightningModule):
         metrics: dict[str, float] = {"media/failed": float(len(batch.skipped))}
         if len(batch) > 0:
             prepared = self.stage.prepare(self.policy, batch, self._generator())
-            updates = [self.update(minibatch) for minibatch in self.stage.minibatches(prepared.experience)]
+            updates = [
+                self.update(minibatch) for minibatch in self.stage.minibatches(prepared.experience)
+            ]
             metrics |= {**prepared.metrics, **_mean_of(updates)}
             num_tokens = _num_tokens(prepared.experience)
             seconds = time.perf_counter() - started
             self.num_tokens += num_tokens
-            metrics |= {"num_tokens": float(self.num_tokens), "tokens/s": num_tokens / seconds, "step_time": seconds}
+            metrics |= {
+                "num_tokens": float(self.num_tokens),
+                "tokens/s": num_tokens / seconds,
+                "step_time": seconds,
+            }
             self._write_completions(prepared.completions)
         self.step += 1
         self._write(metrics)
 
     def update(self, minibatch: Experience) -> dict[str, float]:
         """Takes one optimiser step: backward per micro-batch, clip, step, schedule."""
-        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        optimizer, schedule = self.optimizer, self.schedule
         sums: dict[str, float] = defaultdict(float)
         optimizer.zero_grad()
         for rows in all_rows(len(minibatch), self.loop.micro_batch_size):
@@ -111,10 +120,24 @@ class RLVRModule(LightningModule):
         weights = [p for p in self.policy.parameters() if p.grad is not None]
         limit = self.loop.max_grad_norm or float("inf")
         sums["grad_norm"] = nn.utils.clip_grad_norm_(weights, limit).item()
-        sums["learning_rate"] = schedule.get_last_lr()[0]
+        sums["learning_rate"] = float(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
         return sums
+
+    @property
+    def optimizer(self) -> LightningOptimizer:
+        """The one optimizer."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        return optimizer
+
+    @property
+    def schedule(self) -> LRScheduler:
+        """Its learning-rate schedule."""
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, LRScheduler)
+        return schedule
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
@@ -138,4 +161,8 @@ def _num_tokens(experience: Experience) -> int:
 
 
 def _mean_of(updates: list[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]} if updates else {}
+    return (
+        {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
+        if updates
+        else {}
+    )

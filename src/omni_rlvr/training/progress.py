@@ -1,9 +1,16 @@
-"""The progress bar of a training run: step, loss, reward, tokens a second, time gone and time left."""
+"""The progress bar of a training run: step, loss, reward, tokens a second, time left."""
 
 from __future__ import annotations
 
 from pytorch_lightning import Callback, Trainer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from omni_rlvr.training.module import RLVRModule
 
@@ -30,7 +37,9 @@ class ProgressBar(Callback):
         self.progress.start()
         self.progress.add_task(self.title, total=total, completed=pl_module.step, numbers="")
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
+    ) -> None:
         """Moves the bar."""
         assert self.progress is not None
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in pl_module.bar.items())

@@ -29,8 +29,11 @@ def lr_scale(step: int, *, num_steps: int, warmup_ratio: float, kind: str) -> fl
     return 1.0 - done if kind == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
-def make_schedule(optimizer: Optimizer, *, num_steps: int, warmup_ratio: float, kind: str) -> LambdaLR:
+def make_schedule(
+    optimizer: Optimizer, *, num_steps: int, warmup_ratio: float, kind: str
+) -> LambdaLR:
     """Builds the torch scheduler of ``lr_scale``."""
     return LambdaLR(
-        optimizer, lambda step: lr_scale(step, num_steps=num_steps, warmup_ratio=warmup_ratio, kind=kind)
+        optimizer,
+        lambda step: lr_scale(step, num_steps=num_steps, warmup_ratio=warmup_ratio, kind=kind),
     )

@@ -84,7 +84,7 @@ class R1OmniReader:
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise UserError(f"{row.source}: {key} is {name!r}, not the path of a clip")
         inside = os.path.normpath(name)
-        if os.path.isabs(inside):
+        if Path(inside).is_absolute():
             inside = os.path.relpath(inside, self._root)
         if inside == ".." or inside.startswith(f"..{os.sep}"):
             raise UserError(f"{row.source}: {key} {name!r} is outside the data folder {self._root}")

@@ -14,7 +14,13 @@ class SyntheticReader:
     """One split, in the R1-Omni annotation format."""
 
     def __init__(
-        self, split: str, root: str, labels: Sequence[str] | None, num_clips: int, seed: int, num_workers: int
+        self,
+        split: str,
+        root: str,
+        labels: Sequence[str] | None,
+        num_clips: int,
+        seed: int,
+        num_workers: int,
     ):
         """Holds the settings.
 
@@ -36,7 +42,11 @@ class SyntheticReader:
     def read(self) -> list[Example]:
         """Makes the clips if needed and reads their annotations."""
         folder = ensure_split(
-            Path(self.root), self.split, num_clips=self.num_clips, seed=self.seed, num_workers=self.num_workers
+            Path(self.root),
+            self.split,
+            num_clips=self.num_clips,
+            seed=self.seed,
+            num_workers=self.num_workers,
         )
         reader = R1OmniReader(str(folder / ANNOTATIONS), str(folder), self.labels, self.seed)
         return reader.read()

@@ -8,7 +8,9 @@ import av
 import numpy as np
 
 
-def write_mp4(path: Path, frames: np.ndarray, fps: int, waveform: np.ndarray, sample_rate: int) -> None:
+def write_mp4(
+    path: Path, frames: np.ndarray, fps: int, waveform: np.ndarray, sample_rate: int
+) -> None:
     """Encodes a clip; the same input gives the same bytes.
 
     Args:
@@ -19,7 +21,9 @@ def write_mp4(path: Path, frames: np.ndarray, fps: int, waveform: np.ndarray, sa
         sample_rate: of the waveform, Hz.
     """
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=fps, options={"preset": "superfast", "crf": "23", "threads": "1"})
+        video = container.add_stream(
+            "libx264", rate=fps, options={"preset": "superfast", "crf": "23", "threads": "1"}
+        )
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         audio = container.add_stream("aac", rate=sample_rate, layout="mono")
         for picture in frames:

@@ -1,11 +1,13 @@
-"""Which cues each emotion shows: the generative model of the synthetic data set, and its exact oracle.
+"""Which cues each emotion shows: the synthetic data set's generative model, and its exact oracle.
 
-A clip's label draws a value for each of nine cues, independently given the label. Four are seen (action units of the
-face, after FACS prototypes) and five are heard (after Scherer's vocal profiles). The tables make pairs look alike that
-only sound different (fear and surprise, anger and disgust, sadness and neutral) and the reverse (joy and surprise,
-anger and fear, sadness and disgust), so that neither modality is enough. Nothing here draws or synthesises.
+A clip's label draws a value for each of nine cues, independently given the label. Four are seen
+(action units of the face, after FACS prototypes) and five are heard (after Scherer's vocal
+profiles). The tables make pairs look alike that only sound different (fear and surprise, anger and
+disgust, sadness and neutral) and the reverse (joy and surprise, anger and fear, sadness and
+disgust), so that neither modality is enough. Nothing here draws or synthesises.
 
-Reference: Ekman and Friesen, Facial Action Coding System (1978); Scherer, "Vocal communication of emotion" (2003).
+Reference: Ekman and Friesen, Facial Action Coding System (1978); Scherer, "Vocal communication of
+emotion" (2003).
 """
 
 from __future__ import annotations
@@ -115,7 +117,11 @@ _TABLE: Mapping[str, Mapping[str, tuple[int, ...]]] = {
 
 
 def cue_probabilities(cue: str) -> np.ndarray:
-    """Returns P(value | label) of one cue as [labels, values] float64, rows in the order of ``LABELS``."""
+    """Returns P(value | label) of one cue.
+
+    Returns:
+        [labels, values] float64, rows in the order of ``LABELS``.
+    """
     return np.array([_TABLE[label][cue] for label in LABELS], dtype=np.float64) / 100.0
 
 
@@ -130,7 +136,7 @@ def draw_cues(label: str, rng: np.random.Generator) -> dict[str, str]:
 def posterior(cues: Mapping[str, str]) -> np.ndarray:
     """Computes the oracle's P(label | cues) for balanced labels from true cue values.
 
-    P(y | c) ~ prod_k P(c_k | y). Cues that are left out of ``cues`` are marginalised by being left out.
+    P(y | c) ~ prod_k P(c_k | y). Cues that are left out of ``cues`` are marginalised by that.
 
     Args:
         cues: cue name -> value; any subset of ``CUES``.
@@ -146,5 +152,5 @@ def posterior(cues: Mapping[str, str]) -> np.ndarray:
 
 
 def oracle_label(cues: Mapping[str, str]) -> str:
-    """Returns the most probable label given true cue values: the best any reader of the cues can do."""
+    """Returns the most probable label given true cue values: no reader of the cues does better."""
     return LABELS[int(posterior(cues).argmax())]

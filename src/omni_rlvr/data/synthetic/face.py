@@ -1,13 +1,14 @@
-"""Draws the animated face of a synthetic clip: action units from onset to apex, in one of two drawing styles.
+"""Draws the animated face of a clip: action units from onset to apex, in one of two drawing styles.
 
-A face is a dozen shapes whose positions move with brow, eye, mouth and nose units. ``cartoon`` is the style the base
-model has seen; ``sketch`` (another head shape, other proportions, ink on paper) makes the out-of-distribution set.
-Identity, skin, light, position and noise vary from clip to clip; nothing here knows about emotions.
+A face is a dozen shapes whose positions move with brow, eye, mouth and nose units. ``cartoon`` is
+the style the base model has seen; ``sketch`` (another head shape, other proportions, ink on paper)
+makes the out-of-distribution set. Identity, skin, light, position and noise vary from clip to clip;
+nothing here knows about emotions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,14 @@ SIZE = 96
 """Height and width of a frame in pixels."""
 _SCALE = 2  # drawn at twice the size and averaged down, which smooths the edges
 
-# Targets at apex of (inner brow, outer brow), (eye opening), (corner lift, jaw drop, width), (nose wrinkle); face units.
-_BROWS = {"level": (0.0, 0.0), "raised": (0.075, 0.07), "lowered": (-0.065, -0.01), "slanted": (0.06, -0.045)}
+# Targets at apex of (inner brow, outer brow), (eye opening), (corner lift, jaw drop, width),
+# (nose wrinkle); face units.
+_BROWS = {
+    "level": (0.0, 0.0),
+    "raised": (0.075, 0.07),
+    "lowered": (-0.065, -0.01),
+    "slanted": (0.06, -0.045),
+}
 _EYES = {"open": 0.0, "wide": 0.034, "narrowed": -0.034, "drooping": -0.022}
 _MOUTH = {
     "relaxed": (0.0, 0.0, 0.0),
@@ -28,8 +35,19 @@ _MOUTH = {
 }
 _NOSE = {"smooth": 0.0, "wrinkled": 1.0}
 
-_SKINS = ((255, 224, 196), (241, 194, 150), (224, 172, 125), (198, 142, 100), (166, 112, 78), (140, 94, 66))
+_SKINS = (
+    (255, 224, 196),
+    (241, 194, 150),
+    (224, 172, 125),
+    (198, 142, 100),
+    (166, 112, 78),
+    (140, 94, 66),
+)
 _HAIRS = ((30, 24, 20), (70, 44, 26), (120, 80, 40), (190, 150, 80), (150, 60, 30), (140, 140, 145))
+
+_Colour = tuple[int, int, int]
+_Place = Callable[[float, float], tuple[float, float]]
+"""From face units to pixels of the picture that is drawn on."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +58,9 @@ class Look:
     centre: tuple[float, float]
     size: float
     head: tuple[float, float]
-    skin: tuple[int, int, int]
-    hair: tuple[int, int, int]
-    ground: tuple[int, int, int]
+    skin: _Colour
+    hair: _Colour
+    ground: _Colour
     eye_gap: float
     eye_size: float
     brow_width: float
@@ -61,7 +79,9 @@ def draw_look(style: str, rng: np.random.Generator) -> Look:
     if sketch:
         skin = np.full(3, rng.integers(205, 245))
     ground = rng.integers(150, 215, 3) if sketch else rng.integers(60, 220, 3)
-    hair = np.full(3, rng.integers(20, 90)) if sketch else np.array(_HAIRS[rng.integers(len(_HAIRS))])
+    hair = (
+        np.full(3, rng.integers(20, 90)) if sketch else np.array(_HAIRS[rng.integers(len(_HAIRS))])
+    )
     width = rng.uniform(0.31, 0.36) if sketch else rng.uniform(0.28, 0.34)
     return Look(
         style=style,
@@ -83,8 +103,13 @@ def draw_look(style: str, rng: np.random.Generator) -> Look:
 
 
 def draw_apex(cues: Mapping[str, str], rng: np.random.Generator) -> np.ndarray:
-    """Draws the seven units at apex ([7] float64) for cue values: how strongly each is shown varies."""
-    target = [*_BROWS[cues["brows"]], _EYES[cues["eyes"]], *_MOUTH[cues["mouth"]], _NOSE[cues["nose"]]]
+    """Draws the seven units at apex ([7] float64) for cue values: each is shown more or less."""
+    target = [
+        *_BROWS[cues["brows"]],
+        _EYES[cues["eyes"]],
+        *_MOUTH[cues["mouth"]],
+        _NOSE[cues["nose"]],
+    ]
     strength = np.repeat(rng.uniform(0.55, 1.1, 4), (2, 1, 3, 1))
     return np.array(target) * strength
 
@@ -110,19 +135,19 @@ def render(look: Look, apex: np.ndarray, num_frames: int, rng: np.random.Generat
         x = np.clip((t - onset) / rise, 0.0, 1.0)
         units = look.resting + apex * (x * x * (3 - 2 * x))
         sway = 0.008 * np.sin(2 * np.pi * t + phase)
-        picture = np.asarray(_draw(look, units, sway), np.float32)
-        picture = picture * (look.light * ramp)[..., None]
+        drawn = np.asarray(_draw(look, units, sway), np.float32)
+        picture = drawn * (look.light * ramp)[..., None]
         picture += rng.standard_normal((SIZE, SIZE, 1), np.float32) * look.noise
         frames[i] = np.clip(picture, 0, 255)
     return frames
 
 
-def _colour(values: np.ndarray) -> tuple[int, int, int]:
+def _colour(values: np.ndarray) -> _Colour:
     red, green, blue = (int(v) for v in np.clip(values, 0, 255))
     return red, green, blue
 
 
-def _darker(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+def _darker(colour: _Colour) -> _Colour:
     return _colour(np.array(colour) * 0.35)
 
 
@@ -144,11 +169,15 @@ def _draw(look: Look, units: np.ndarray, sway: np.ndarray) -> Image.Image:
     return image.reduce(_SCALE)
 
 
-def _draw_head(pen, look, at, ink, k) -> None:
+def _draw_head(pen: ImageDraw.ImageDraw, look: Look, at: _Place, ink: _Colour, k: float) -> None:
     w, h = look.head
     if look.style == "sketch":
         pen.rounded_rectangle(
-            [at(-w, -h), at(w, h)], radius=0.12 * k, fill=look.skin, outline=ink, width=int(0.014 * k)
+            [at(-w, -h), at(w, h)],
+            radius=0.12 * k,
+            fill=look.skin,
+            outline=ink,
+            width=int(0.014 * k),
         )
         for x in np.linspace(-w, w, 9):  # strokes of hair
             pen.line([at(x, -h), at(0.8 * x, -h - 0.07)], fill=look.hair, width=int(0.014 * k))
@@ -158,12 +187,22 @@ def _draw_head(pen, look, at, ink, k) -> None:
     pen.chord([at(-w, -h - 0.02), at(w, h * 0.35)], 205, 335, fill=look.hair)
 
 
-def _draw_eye(pen, look, units, side, at, ink, k) -> None:
+def _draw_eye(
+    pen: ImageDraw.ImageDraw,
+    look: Look,
+    units: np.ndarray,
+    side: float,
+    at: _Place,
+    ink: _Colour,
+    k: float,
+) -> None:
     inner, outer, opening = units[0], units[1], units[2]
     x, y = side * look.eye_gap, -0.06
     half_w, half_h = look.eye_size, max(0.006, 0.038 + opening)
     white = look.skin if look.style == "sketch" else (250, 250, 250)
-    pen.ellipse([at(x - half_w, y - half_h), at(x + half_w, y + half_h)], fill=white, outline=ink, width=2)
+    pen.ellipse(
+        [at(x - half_w, y - half_h), at(x + half_w, y + half_h)], fill=white, outline=ink, width=2
+    )
     iris = min(0.024, half_h)
     pen.ellipse([at(x - iris, y - iris), at(x + iris, y + iris)], fill=(20, 20, 30))
     brow_y = -0.165
@@ -175,7 +214,9 @@ def _draw_eye(pen, look, units, side, at, ink, k) -> None:
     pen.line(points, fill=_darker(look.hair), width=int(look.brow_width * k * 1.3), joint="curve")
 
 
-def _draw_nose(pen, units, at, ink, k) -> None:
+def _draw_nose(
+    pen: ImageDraw.ImageDraw, units: np.ndarray, at: _Place, ink: _Colour, k: float
+) -> None:
     wrinkle = float(np.clip(units[6], 0.0, 1.2))
     pen.line([at(0.0, -0.02), at(-0.03, 0.085), at(0.015, 0.09)], fill=ink, width=int(0.012 * k))
     if wrinkle > 0.15:
@@ -186,7 +227,9 @@ def _draw_nose(pen, units, at, ink, k) -> None:
             pen.line([at(side * 0.05, 0.06), at(side * 0.095, 0.13)], fill=ink, width=width)
 
 
-def _draw_mouth(pen, look, units, at, ink, k) -> None:
+def _draw_mouth(
+    pen: ImageDraw.ImageDraw, look: Look, units: np.ndarray, at: _Place, ink: _Colour, k: float
+) -> None:
     lift, jaw, wide = units[3], max(0.0, units[4]), units[5]
     half = look.mouth_width + wide
     x = np.linspace(-1, 1, 15)

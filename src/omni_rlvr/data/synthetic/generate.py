@@ -1,12 +1,14 @@
-"""Makes one split of the synthetic data set on disk: real .mp4 clips beside an R1-Omni annotation file.
+"""Makes a split of the synthetic data set on disk: real .mp4 clips and an R1-Omni annotation file.
 
-A split lives in ``<root>/<content hash>/<split>/``; the hash covers the settings and this package's source, so a
-finished folder is never out of date and never made twice. Clip i depends on (seed, split, i) alone, which lets any
-number of processes make them. A split is written to a temporary folder and renamed when whole.
+A split lives in ``<root>/<content hash>/<split>/``; the hash covers the settings and this package's
+source, so a finished folder is never out of date and never made twice. Clip i depends on (seed,
+split, i) alone, which lets any number of processes make them. A split is written to a temporary
+folder and renamed when whole.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import multiprocessing
@@ -52,10 +54,10 @@ SPLITS = {
 
 
 def content_hash(seed: int) -> str:
-    """Hashes the seed and the source of this package: 12 hex digits that name a version of the data set."""
+    """Hashes the seed and this package's source: 12 hex digits that name a version of the data."""
     digest = hashlib.sha256(f"{seed} {NUM_FRAMES} {FPS}".encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(module.read_bytes())
+        digest.update(ast.dump(ast.parse(module.read_text())).encode())  # not its formatting
     return digest.hexdigest()[:12]
 
 
@@ -76,7 +78,9 @@ def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_worke
         UserError: unknown split, or the folder cannot be written.
     """
     if split not in SPLITS:
-        raise UserError(f"dataset.split={split!r} is not a synthetic split; choose one of {', '.join(SPLITS)}")
+        raise UserError(
+            f"dataset.split={split!r} is not a synthetic split; choose one of {', '.join(SPLITS)}"
+        )
     folder = root / content_hash(seed) / f"{split}_{num_clips}"
     if (folder / ANNOTATIONS).exists():
         return folder
@@ -84,13 +88,16 @@ def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_worke
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial_folder = Path(tempfile.mkdtemp(prefix=f".{split}-", dir=folder.parent))
     except OSError as error:
-        raise UserError(f"cannot write the synthetic clips to {folder.parent}: {error.strerror}; set paths.data_root") from error
+        raise UserError(
+            f"cannot write the synthetic clips to {folder.parent}: {error.strerror}; "
+            "set paths.data_root"
+        ) from error
     try:
         _make_clips(partial_folder, split, num_clips, seed, num_workers)
         os.replace(partial_folder, folder)
     except OSError:
-        if not (folder / ANNOTATIONS).exists():  # else another process was first, with the same clips
-            raise
+        if not (folder / ANNOTATIONS).exists():
+            raise  # else another process was first, with the same clips
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
     return folder
@@ -101,7 +108,12 @@ def _make_clips(folder: Path, split: str, num_clips: int, seed: int, num_workers
     labels = balanced_labels(split, num_clips, seed)
     make = partial(make_clip, folder / "clips", split, seed)
     rows = []
-    columns = (TextColumn("making {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("making {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     spawn = multiprocessing.get_context("spawn")
     with Progress(*columns) as progress, ProcessPoolExecutor(num_workers, mp_context=spawn) as pool:
         bar = progress.add_task(f"{split} clips", total=num_clips)
@@ -124,14 +136,19 @@ def make_clip(folder: Path, split: str, seed: int, index: int, label: str) -> di
     spec = SPLITS[split]
     rng = np.random.default_rng([seed, _split_number(split), index])
     values = cues.draw_cues(label, rng)
-    if split == "caption":  # every cue value equally often, so that the base model learns cues and no emotion
+    if split == "caption":
+        # every cue value equally often, so that the base model learns cues and no emotion
         values = {cue: str(rng.choice(options)) for cue, options in cues.CUES.items()}
     look, speaker = face.draw_look(spec.style, rng), voice.draw_speaker(spec.voice, rng)
     frames = face.render(look, face.draw_apex(values, rng), NUM_FRAMES, rng)
     sound = voice.synthesise(speaker, values, NUM_FRAMES / FPS, rng)
     name = f"{index:06d}.mp4"
     container.write_mp4(folder / name, frames, FPS, sound, voice.SAMPLE_RATE)
-    return {"video": f"clips/{name}", "conversations": _turns(spec.target, values, label), "cues": values}
+    return {
+        "video": f"clips/{name}",
+        "conversations": _turns(spec.target, values, label),
+        "cues": values,
+    }
 
 
 def _turns(target: str, values: dict[str, str], label: str) -> list[dict[str, str]]:

@@ -1,14 +1,16 @@
-"""Synthesises the voice of a synthetic clip: a source-filter model with pitch, melody, energy, rate and tremor.
+"""Synthesises the voice of a clip: a source and a filter, with pitch, melody, energy, rate, tremor.
 
-A glottal pulse train follows a fundamental-frequency contour; vowel formants colour it; syllables shape its loudness.
-Speakers differ in pitch and vocal tract length. ``other`` voices (a creaky or childlike source, other vowels, a noisy
-room) make the out-of-distribution set. Nothing here knows about emotions.
+A glottal pulse train follows a fundamental-frequency contour; vowel formants colour it; syllables
+shape its loudness. Speakers differ in pitch and vocal tract length. ``other`` voices (a creaky or
+childlike source, other vowels, a noisy room) make the out-of-distribution set. Nothing here knows
+about emotions.
 
 Reference: Fant, Acoustic Theory of Speech Production (1960).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,8 +25,12 @@ _MELODY_SEMITONES = {"flat": 0.5, "lively": 3.6}
 _ENERGY_DB = {"moderate": -19.0, "loud": -9.0, "soft": -29.0}
 _RATE_HZ = {"even": 3.8, "fast": 6.2, "slow": 2.2}
 _TREMOR = {"steady": 0.0, "trembling": 1.0}
-_VOWELS = np.array([[730, 1090, 2440], [530, 1840, 2480], [270, 2290, 3010], [570, 840, 2410], [440, 1020, 2240]])
-_OTHER_VOWELS = np.array([[640, 1190, 2390], [490, 1350, 1690], [300, 870, 2240], [660, 1720, 2410]])
+_VOWELS = np.array(
+    [[730, 1090, 2440], [530, 1840, 2480], [270, 2290, 3010], [570, 840, 2410], [440, 1020, 2240]]
+)
+_OTHER_VOWELS = np.array(
+    [[640, 1190, 2390], [490, 1350, 1690], [300, 870, 2240], [660, 1720, 2410]]
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,9 @@ def synthesise(
     rate = _RATE_HZ[cues["rate"]] * rng.uniform(0.85, 1.18)
     f0 = _contour(speaker, cues, t, rng)
     source = _glottal_source(f0, speaker, cues, rng)
-    envelope = _syllables(t, rate, rng) * (1 + 0.35 * _TREMOR[cues["tremor"]] * np.sin(2 * np.pi * 6.5 * t + 1.0))
+    envelope = _syllables(t, rate, rng) * (
+        1 + 0.35 * _TREMOR[cues["tremor"]] * np.sin(2 * np.pi * 6.5 * t + 1.0)
+    )
     voice = _formants(source, t, rate, speaker, rng) * np.clip(envelope, 0, None)
     level = _ENERGY_DB[cues["energy"]] + speaker.gain_db + rng.normal(0, 1.8)
     voice *= 10 ** (level / 20) / (np.sqrt(np.mean(voice**2)) + 1e-9)
@@ -84,7 +92,9 @@ def synthesise(
     return np.clip(voice, -1.0, 1.0).astype(np.float32)
 
 
-def _contour(speaker: Speaker, cues: Mapping[str, str], t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _contour(
+    speaker: Speaker, cues: Mapping[str, str], t: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Fundamental frequency in Hz: level, declination, melody, tremor, cycle-to-cycle jitter."""
     strength = rng.uniform(0.75, 1.15)
     melody = _MELODY_SEMITONES[cues["melody"]] * rng.uniform(0.7, 1.2)
@@ -120,7 +130,7 @@ def _formants(
     """Filters each syllable through three resonators of a random vowel."""
     edges = np.append(np.arange(0, t[-1], 1 / rate), t[-1] + 1)
     voice = np.empty_like(source)
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         part = slice(*np.searchsorted(t, [start, stop]))
         sound = source[part]
         for hz in speaker.vowels[rng.integers(len(speaker.vowels))] * speaker.tract:

@@ -1,7 +1,7 @@
-"""Puts cue values into words: the captions the base model learns and the reasoning cold start learns.
+"""Puts cue values into words: captions for the base model to learn, reasoning for cold start.
 
-A caption says what is seen and heard and no more. A reasoning target names the same cues inside ``<think>`` and the
-label inside ``<answer>``.
+A caption says what is seen and heard and no more. A reasoning target names the same cues inside
+``<think>`` and the label inside ``<answer>``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from omni_rlvr.data.synthetic.cues import VISUAL, VOCAL
 CAPTION_QUESTION = "Describe the face and the voice."
 """What the base model is asked."""
 EMOTION_QUESTION = (
-    "As an emotional recognition expert; throughout the video, which emotion conveyed by the characters "
-    "is the most obvious to you?"
+    "As an emotional recognition expert; throughout the video, which emotion conveyed by the "
+    "characters is the most obvious to you?"
 )
 """R1-Omni's question (its README)."""
 

@@ -1,0 +1,34 @@
+# make demo   the whole road on a small data set, ending in one table (no network after the install, no GPU)
+# make test   the test suite
+# make check  format, lint and types, as pre-commit runs them
+# make wheel  dist/omni_rlvr-*.whl
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check wheel clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	$(BIN)/omni-rlvr +experiment=quickstart
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed
+	$(BIN)/ruff format --check src tests experiments
+	$(BIN)/ruff check src tests experiments
+	$(BIN)/mypy
+
+wheel: $(VENV)/installed
+	$(BIN)/python -m build --wheel
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("omni-rlvr needs Python 3.11 or newer; try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist outputs data

@@ -1,0 +1,1 @@
+"""The synthetic data set: drawn faces, synthesised voices, and an exact oracle."""

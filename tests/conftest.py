@@ -1,0 +1,162 @@
+"""What many tests share: no network, few threads, a tiny random policy, batches without clips."""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+
+import pytest
+import torch
+
+from omni_rlvr.data.collate import pad_rows
+from omni_rlvr.data.synthetic import cues, wording
+from omni_rlvr.models import tiny
+from omni_rlvr.models.omni import OmniModel
+from omni_rlvr.types import Batch, Example
+
+torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS may ask for fewer
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+QUESTIONS = (
+    "How does this person feel?",
+    "Why?",
+    "Which emotion do the face and the voice of this person show? Name one word.",
+    "What is seen and heard here?",
+)
+KINDS = ("av", "v", "a", "t")
+"""Video + audio, video only, audio only, text only."""
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuses every connection that would leave this machine."""
+
+    def guarded(method: Callable) -> Callable:
+        def connect(self: socket.socket, address):
+            if self.family != socket.AF_UNIX and address[0] not in LOOPBACK:
+                raise OSError(f"the tests have no network; something connects to {address}")
+            return method(self, address)
+
+        return connect
+
+    monkeypatch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
+
+
+def tokenizer_texts() -> list[str]:
+    """Questions and reasoned answers, as experiments/tiny_base trains its tokenizer on."""
+    texts = [wording.EMOTION_QUESTION, wording.CAPTION_QUESTION, "user", "assistant", *QUESTIONS]
+    for i in range(50):
+        values = {cue: options[i % len(options)] for cue, options in cues.CUES.items()}
+        texts.append(wording.reasoning(values, cues.LABELS[i % len(cues.LABELS)]))
+    return texts
+
+
+@pytest.fixture(scope="session")
+def build_policy() -> Callable[..., OmniModel]:
+    """A factory of tiny random policies; sizes of ``models.tiny`` can be set by name.
+
+    Small pictures and a short window keep prompts short. Weights are made larger than
+    transformers' start values, so that what a prompt holds moves its logits by much more than
+    rounding does.
+    """
+    tokenizer = tiny.train_tokenizer(tokenizer_texts())
+
+    def build(**sizes: int) -> OmniModel:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, size in {"IMAGE_SIZE": 32, "NUM_FRAMES": 2, "SOUND_S": 1, **sizes}.items():
+                patch.setattr(tiny, name, size)
+            torch.manual_seed(0)
+            model = tiny.build_tiny(tiny.build_processor(tokenizer))
+        with torch.no_grad():
+            for part in (model.language_model, model.video_projector, model.audio_projector):
+                for weight in part.parameters():
+                    if weight.ndim == 2:
+                        weight.mul_(3)
+        model.vision_tower.requires_grad_(False)
+        model.audio_tower.requires_grad_(False)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def _untouched_policy(build_policy: Callable[..., OmniModel]) -> OmniModel:
+    return build_policy()
+
+
+@pytest.fixture
+def tiny_policy(_untouched_policy: OmniModel) -> OmniModel:
+    """A policy of one's own, always with the same weights, towers frozen, in eval mode."""
+    processor = _untouched_policy.processor
+    return copy.deepcopy(_untouched_policy, {id(processor): processor})
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., Batch]:
+    """A factory of batches with random media, prompts of unequal length and, if given, targets."""
+
+    def make(
+        policy: OmniModel,
+        n: int,
+        kinds: Sequence[str] = KINDS,
+        targets: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+        processor, config = policy.processor, policy.config
+        kinds = [kinds[i % len(kinds)] for i in range(n)]
+        video_rows = [i for i, kind in enumerate(kinds) if "v" in kind]
+        audio_rows = [i for i, kind in enumerate(kinds) if "a" in kind]
+        size = config.vision_config.image_size
+        video = (len(video_rows), processor.settings.num_frames, 3, size, size)
+        audio = (
+            len(audio_rows),
+            config.audio_config.num_mel_bins,
+            2 * config.audio_config.max_source_positions,
+        )
+        pad = processor.tokenizer.pad_token_id
+        prompts = [
+            processor.prompt_ids(QUESTIONS[i % 4], has_video="v" in kind, has_audio="a" in kind)
+            for i, kind in enumerate(kinds)
+        ]
+        prompt_ids, prompt_mask = pad_rows(prompts, pad=pad, left=True)
+        completion_ids = completion_mask = None
+        if targets is not None:
+            rows = [processor.target_ids(targets[i % len(targets)]) for i in range(n)]
+            completion_ids, completion_mask = pad_rows(rows, pad=pad, left=False)
+        return Batch(
+            examples=[
+                example(f"clip{i}", question=QUESTIONS[i % 4], answer=cues.LABELS[0])
+                for i in range(n)
+            ],
+            prompt_ids=prompt_ids,
+            prompt_mask=prompt_mask,
+            pixel_values=torch.randn(video, generator=generator) if video_rows else None,
+            video_rows=torch.tensor(video_rows, dtype=torch.long),
+            input_features=torch.randn(audio, generator=generator) if audio_rows else None,
+            audio_rows=torch.tensor(audio_rows, dtype=torch.long),
+            completion_ids=completion_ids,
+            completion_mask=completion_mask,
+        )
+
+    return make
+
+
+def example(
+    clip_id: str, *, question: str = "?", answer: str = "happy", target: str = ""
+) -> Example:
+    """An example whose clip is never read."""
+    return Example(
+        id=clip_id,
+        question=question,
+        answer=answer,
+        target=target or answer,
+        video=Path(f"{clip_id}.mp4"),
+        source=f"made:{clip_id}",
+    )

@@ -1,0 +1,149 @@
+"""The order of training batches follows from seed and step; loaders give what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from omni_rlvr.data.datamodule import (
+    StepSampler,
+    TrainData,
+    evaluation_loader,
+    make_loader,
+    move,
+    num_steps,
+)
+
+
+def sampler(num_examples: int, **changes) -> StepSampler:
+    settings = {"batch_size": 4, "num_steps": 6, "start": 0, "seed": 0}
+    return StepSampler(num_examples, **settings | changes)
+
+
+def flatten(batches: Iterable[list[int]]) -> list[int]:
+    return [index for batch in batches for index in batch]
+
+
+class Numbers(Dataset):
+    """Item i is the number i."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+@pytest.mark.parametrize(("num_examples", "batch_size"), [(12, 4), (10, 4), (3, 4), (1, 4), (7, 1)])
+def test_every_epoch_has_every_example_once(num_examples, batch_size):
+    num_epochs = 4
+    steps = num_epochs * num_examples  # batch_size epochs' worth and more
+    flat = flatten(sampler(num_examples, batch_size=batch_size, num_steps=steps))
+    assert len(flat) == steps * batch_size
+    for epoch in range(num_epochs * batch_size):
+        part = flat[epoch * num_examples : (epoch + 1) * num_examples]
+        assert sorted(part) == list(range(num_examples))
+
+
+def test_epochs_and_seeds_differ():
+    flat = flatten(sampler(20, num_steps=10))
+    assert flat[:20] != flat[20:]
+    assert flatten(sampler(20, num_steps=10, seed=1)) != flat
+    assert flatten(sampler(20, num_steps=10)) == flat
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 5, 11, 12])
+def test_a_resumed_sampler_gives_exactly_the_tail(start):
+    whole = list(sampler(10, num_steps=12))
+    resumed = sampler(10, num_steps=12, start=start)
+    assert list(resumed) == whole[start:]
+    assert len(resumed) == 12 - start
+
+
+def test_a_longer_run_begins_like_a_shorter_one():
+    assert list(sampler(10, num_steps=20))[:6] == list(sampler(10, num_steps=6))
+
+
+def test_iterating_again_gives_the_same():
+    one = sampler(10)
+    assert list(one) == list(one)
+
+
+def test_global_random_state_is_neither_read_nor_moved():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = list(sampler(10))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    assert list(sampler(10)) == first
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "batch_size", "epochs", "max_steps", "expected"),
+    [
+        (100, 10, 1, -1, 10),
+        (100, 10, 2.5, -1, 25),
+        (
+            101,
+            10,
+            1,
+            -1,
+            11,
+        ),  # the last, partly filled batch counts (and is filled from the next epoch)
+        (3, 10, 1, -1, 1),
+        (3, 10, 0.01, -1, 1),  # never none
+        (100, 10, 5, 7, 7),  # max_steps overrides epochs
+        (5, 10, 1, 1000, 1000),
+    ],
+)
+def test_num_steps_by_hand(num_examples, batch_size, epochs, max_steps, expected):
+    got = num_steps(
+        num_examples, batch_size=batch_size, num_train_epochs=epochs, max_steps=max_steps
+    )
+    assert got == expected
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_training_loader_follows_the_sampler(num_workers):
+    plan = sampler(10, start=2)
+    data = TrainData(Numbers(10), list, plan, num_workers=num_workers)
+    loader = data.train_dataloader()
+    assert len(loader) == 4
+    assert list(loader) == list(plan)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(7, [3, 3, 1]), (6, [3, 3]), (2, [2])])
+def test_evaluation_goes_over_all_in_order(size, expected):
+    batches = list(evaluation_loader(Numbers(size), list, batch_size=3, num_workers=0))
+    assert [len(batch) for batch in batches] == expected
+    assert flatten(batches) == list(range(size))
+
+
+def test_workers_use_one_thread():
+    class Threads(Numbers):
+        def __getitem__(self, index: int) -> int:
+            return torch.get_num_threads()
+
+    loader = make_loader(Threads(2), list, [[0, 1]], num_workers=1)
+    assert list(loader) == [[1, 1]]
+
+
+def test_moving_takes_every_tensor_and_keeps_the_rest(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 2, targets=["happy"])
+    moved = move(batch, torch.device("meta"))
+    for name, value in vars(batch).items():
+        if isinstance(value, torch.Tensor):
+            assert vars(moved)[name].device.type == "meta"
+            assert vars(moved)[name].shape == value.shape
+        else:
+            assert vars(moved)[name] is value
+    bare = move(replace(batch, pixel_values=None, completion_ids=None), torch.device("meta"))
+    assert bare.pixel_values is None
+    assert bare.completion_ids is None

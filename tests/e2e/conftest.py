@@ -1,0 +1,176 @@
+"""What end-to-end tests share: twelve real clips, a random tiny checkpoint, and runs of the command in-process.
+
+A subprocess pays five seconds for importing torch; a run that is composed, built and run here pays one. The command
+itself is run where a process matters: signals, kills, exit codes, sweeps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from omni_rlvr.build import Parts, build
+from omni_rlvr.cli import conf_dir
+from omni_rlvr.config.store import register
+from omni_rlvr.data.synthetic import container, generate
+from omni_rlvr.data.synthetic.cues import LABELS
+from omni_rlvr.models import tiny
+from omni_rlvr.run import run
+
+NUM_CLIPS = 12
+HERE = Path(__file__).parent
+CLI = Path(sys.executable).with_name("omni-rlvr")
+THIRD_PARTY = (
+    # Lightning's _pytree builds torch's LeafSpec, which torch has deprecated
+    "ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning",
+    # num_workers=0 is meant here: a worker costs more than twelve short clips
+    "ignore:The 'train_dataloader' does not have many workers",
+)
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Lets these warnings pass in this folder."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            for line in THIRD_PARTY:
+                item.add_marker(pytest.mark.filterwarnings(line))
+
+
+def write_silent(path: Path, frames, fps: int) -> None:
+    """Writes a clip without a sound track."""
+    import av
+
+    with av.open(str(path), "w") as file:
+        video = file.add_stream("libx264", rate=fps, options={"threads": "1"})
+        video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        for picture in frames:
+            file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(video.encode(None))
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder: ``clips/``, ``silent.mp4``, ``train.json`` (reasoning), ``test.json`` (its first five rows)."""
+    folder = tmp_path_factory.mktemp("clips")
+    (folder / "clips").mkdir()
+    rows = [
+        generate.make_clip(folder / "clips", "cold_start", 0, i, LABELS[i % len(LABELS)])
+        for i in range(NUM_CLIPS)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            container, "write_mp4", lambda path, frames, fps, *sound: write_silent(path, frames, fps)
+        )
+        generate.make_clip(folder, "cold_start", 0, 0, LABELS[0])
+    (folder / "000000.mp4").rename(folder / "silent.mp4")
+    (folder / "train.json").write_text(json.dumps(rows))
+    (folder / "test.json").write_text(json.dumps(rows[:5]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Path:
+    """A checkpoint folder with random weights."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    rows = json.loads((clips / "train.json").read_text())
+    texts = [turn["value"] for row in rows for turn in row["conversations"]]
+    torch.manual_seed(0)
+    tiny.build_tiny(tiny.build_processor(tiny.train_tokenizer(texts))).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def common(clips: Path, checkpoint: Path) -> list[str]:
+    """Overrides that make any run small and read the shared clips."""
+    return [
+        "dataset=r1_omni",
+        f"dataset.root={clips}",
+        f"dataset.annotations.train={clips}/train.json",
+        f"dataset.annotations.test={clips}/test.json",
+        "dataset.num_workers=0",
+        f"model.path={checkpoint}",
+        "trainer.accelerator=cpu",
+    ]
+
+
+class Runner:
+    """Runs overrides in-process; every run that is not resumed gets a new numbered folder."""
+
+    sft = ("stage=sft", "stage.max_steps=2", "stage.batch_size=3")
+    grpo = (
+        "stage=grpo",
+        "stage.max_steps=2",
+        "stage.batch_size=2",
+        "stage.num_generations=3",
+        "stage.sampling.max_completion_length=8",
+    )
+    evaluate = ("task=evaluate", "task.max_completion_length=8", "task.num_resamples=50")
+
+    def __init__(self, root: Path, common: Sequence[str]):
+        self.root = root
+        self.overrides = [*common, f"paths.output_root={root}"]
+
+    def compose(self, *overrides: str) -> DictConfig:
+        """Composes a config as the command does."""
+        register()
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            return compose("config", overrides=[*self.overrides, *overrides])
+
+    def build(self, *overrides: str) -> tuple[Parts, Path]:
+        """Composes and builds."""
+        cfg = self.compose(*overrides)
+        home = self.root / cfg.name
+        if cfg.resume is None:
+            folder = home / f"{len(list(home.glob('[0-9]*'))):03d}"
+        else:
+            folder = home / "latest" if cfg.resume == "latest" else Path(cfg.resume)
+            folder = folder.resolve()
+        return build(cfg, folder, home / "latest"), folder
+
+    def __call__(self, *overrides: str) -> Path:
+        """Composes, builds and runs; returns the run's folder."""
+        parts, folder = self.build(*overrides)
+        run(parts)
+        return folder
+
+    def command(self, *overrides: str, **options) -> subprocess.CompletedProcess[str]:
+        """Runs the command (flags first) in a process of its own and waits."""
+        options = {"capture_output": True, "text": True, "timeout": 120, **options}
+        return subprocess.run([CLI, *overrides, *self.overrides], env=environment(), **options)
+
+    def start(self, *overrides: str) -> subprocess.Popen[str]:
+        """Starts the command in a process group of its own, as a terminal does."""
+        return subprocess.Popen(
+            [CLI, *overrides, *self.overrides],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def environment() -> dict[str, str]:
+    """Of a child: these test modules can be imported (for a reward term), one thread, no network."""
+    return {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture
+def runner(tmp_path: Path, common: list[str]) -> Runner:
+    """Runs below this test's folder."""
+    return Runner(tmp_path / "outputs", common)
+
+
+@pytest.fixture(scope="session")
+def make_runner(tmp_path_factory: pytest.TempPathFactory, common: list[str]) -> Callable[[], Runner]:
+    """A factory of runners for fixtures of a wider scope."""
+    return lambda: Runner(tmp_path_factory.mktemp("outputs"), common)

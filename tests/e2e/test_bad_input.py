@@ -1,0 +1,282 @@
+"""What users get wrong: each ends in one clear error that names the thing, or goes on and says what it left out."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+
+from omni_rlvr import record
+from omni_rlvr.models.load import load_policy
+from omni_rlvr.models.omni import OmniModel
+from omni_rlvr.record import read_json, read_jsonl
+from omni_rlvr.run import run
+from omni_rlvr.types import MediaError, UserError
+
+
+@pytest.fixture
+def annotate(tmp_path: Path, clips: Path) -> Callable[..., str]:
+    """A factory of overrides: training on the first rows of the shared clips, some with another clip."""
+
+    def make(num_rows: int, changed: dict[int, Path]) -> str:
+        rows = json.loads((clips / "train.json").read_text())[:num_rows]
+        for index, path in changed.items():
+            rows[index] = {**rows[index], "video": str(path.relative_to(clips)), "id": f"odd{index}"}
+        (tmp_path / "annotations.json").write_text(json.dumps(rows))
+        return f"dataset.annotations.train={tmp_path}/annotations.json"
+
+    return make
+
+
+@pytest.fixture
+def broken(clips: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A clip that cannot be read, of the kind asked for."""
+    good = (clips / "clips" / "000003.mp4").read_bytes()
+    content = {
+        "missing": None,
+        "empty": b"",
+        "truncated": good[: len(good) // 2],
+        "no media": b"this is a text\n" * 100,
+    }[request.param]
+    path = clips / f"bad_{request.param.replace(' ', '_')}.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    yield path
+    path.unlink(missing_ok=True)
+
+
+every_broken = pytest.mark.parametrize(
+    "broken", ["missing", "empty", "truncated", "no media"], indirect=True
+)
+BAD_FILES = {
+    "missing": (None, r"train\.jsonl: no such annotation file"),
+    "empty": ("", r"train\.jsonl: the annotation file is empty"),
+    "not JSON": ('{row}\n{"video": oops}\n', r"train\.jsonl:2: not valid JSON"),
+    "unknown label": ("{row}\n{row}\n{other}\n", r"train\.jsonl:3: the answer 'ecstatic' is not one of"),
+    "no conversation": ('{"video": "a.mp4"}', r"train\.jsonl:1: the key conversations is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_annotation_file_is_named_before_a_model_is_loaded(
+    runner, tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    content, message = BAD_FILES[kind]
+    row = json.loads((clips / "train.json").read_text())[0]
+    other = json.loads(json.dumps(row).replace("<answer>happy<", "<answer>ecstatic<"))
+    assert other != row
+    if content is not None:
+        text = content.replace("{row}", json.dumps(row)).replace("{other}", json.dumps(other))
+        (tmp_path / "train.jsonl").write_text(text)
+    monkeypatch.setattr(OmniModel, "from_pretrained", lambda *_, **__: pytest.fail("model loaded"))
+    with pytest.raises(UserError, match=message) as error:
+        runner(*runner.sft, f"dataset.annotations.train={tmp_path}/train.jsonl")
+    assert "\n" not in str(error.value)
+
+
+def test_an_annotation_file_that_was_not_given_names_the_key(runner) -> None:
+    with pytest.raises(UserError, match=r"dataset\.annotations\.train"):
+        runner(*runner.sft, "dataset.annotations.train=''")
+
+
+@every_broken
+def test_a_broken_clip_stops_the_run_by_default(runner, annotate, broken: Path) -> None:
+    with pytest.raises(MediaError) as error:
+        runner(*runner.sft, annotate(3, {1: broken}))
+    message = str(error.value)
+    assert str(broken) in message
+    assert "annotations.json[1]" in message
+    assert "on_bad_media=skip" in message
+
+
+def test_a_broken_clip_in_a_worker_is_the_same_one_line(runner, annotate, clips: Path) -> None:
+    with pytest.raises(MediaError) as error:
+        runner(*runner.sft, annotate(3, {1: clips / "nowhere.mp4"}), "dataset.num_workers=1")
+    assert "nowhere.mp4" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@every_broken
+def test_a_broken_clip_is_skipped_with_its_whole_group(
+    runner, annotate, broken: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = runner(
+        *runner.grpo, annotate(4, {2: broken}), "dataset.on_bad_media=skip",
+        "stage.batch_size=4", "stage.max_steps=1",
+    )
+    rows = read_jsonl(folder / "completions.jsonl")
+    ids = [row["id"] for row in rows]
+    assert len(set(ids)) == 3
+    assert "odd2" not in ids
+    assert all(ids.count(name) == 3 for name in ids)  # num_generations
+    (skipped,) = read_json(folder / "run.json")["skipped_clips"]
+    assert skipped["id"] == "odd2"
+    assert str(broken) in skipped["reason"]
+    assert f"skipped clip odd2: {skipped['reason']}" in caplog.text
+    (metrics,) = read_jsonl(folder / "metrics.jsonl")
+    assert metrics["media/failed"] == 1
+    assert math.isfinite(metrics["loss"])
+
+
+def test_a_batch_of_nothing_but_broken_clips_does_no_harm(runner, annotate, clips: Path) -> None:
+    gone = clips / "nowhere.mp4"
+    skip = (annotate(1, {0: gone}), "dataset.on_bad_media=skip", "stage.batch_size=1")
+    for stage in (runner.sft, runner.grpo):
+        folder = runner(*stage, *skip)
+        rows = read_jsonl(folder / "metrics.jsonl")
+        assert [(row["step"], row["media/failed"]) for row in rows] == [(1, 1), (2, 1)]
+        assert len(read_json(folder / "run.json")["skipped_clips"]) == 1
+        load_policy(str(folder / "checkpoint"), "float32", None)
+
+
+def test_evaluation_skips_and_counts(runner, annotate, clips: Path) -> None:
+    annotate(5, {1: clips / "nowhere.mp4"})
+    path = runner.root.parent / "annotations.json"
+    folder = runner(
+        *runner.evaluate, f"dataset.annotations.test={path}", "dataset.on_bad_media=skip"
+    )
+    assert read_json(folder / "test" / "metrics.json")["num_clips"] == 4
+    assert [c["id"] for c in read_json(folder / "run.json")["skipped_clips"]] == ["odd1"]
+    annotate(1, {0: clips / "nowhere.mp4"})
+    with pytest.raises(UserError, match="nothing to evaluate: none of the 1 clips could be read"):
+        runner(*runner.evaluate, f"dataset.annotations.test={path}", "dataset.on_bad_media=skip")
+
+
+def test_a_clip_without_sound(runner, annotate, clips: Path) -> None:
+    silent = annotate(2, {1: clips / "silent.mp4"})
+    one_step = ("stage.max_steps=1", silent)
+    with pytest.raises(MediaError, match=r"silent\.mp4 has no sound.*modality=video_audio"):
+        runner(*runner.grpo, *one_step, "modality=audio")
+    folder = runner(*runner.grpo, *one_step, "modality=audio", "dataset.on_bad_media=skip")
+    assert [c["id"] for c in read_json(folder / "run.json")["skipped_clips"]] == ["odd1"]
+    for modality in ("video_audio", "video"):
+        folder = runner(*runner.grpo, *one_step, f"modality={modality}")
+        assert [row["id"] for row in read_jsonl(folder / "completions.jsonl")].count("odd1") == 3
+        assert read_json(folder / "run.json")["skipped_clips"] == []
+
+
+def test_model_path_that_is_no_checkpoint(runner, checkpoint: Path, tmp_path: Path) -> None:
+    def error(path: Path) -> str:
+        with pytest.raises(UserError) as caught:
+            runner(*runner.sft, f"model.path={path}")
+        message = str(caught.value)
+        assert message.startswith(f"model.path={path}")
+        assert "\n" not in message
+        return message
+
+    assert "is not a folder" in error(tmp_path / "nowhere")
+    assert "config.json is missing" in error(tmp_path)
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    assert "did you mean its checkpoint/ folder?" in error(tmp_path / "run")
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    weights = (other / "model.safetensors").read_bytes()
+    (other / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    assert "cannot be read" in error(other)
+    (other / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert "Git-LFS" in error(other)
+    (other / "model.safetensors").write_bytes(weights)
+    config = json.loads((other / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] += 1
+    (other / "config.json").write_text(json.dumps(config))
+    assert "weights do not fit" in error(other)
+    (other / "config.json").write_text('{"model_type": "llama"}')
+    assert "model_type='llama'" in error(other)
+
+
+class After(Callback):
+    """Does something after a step, before its checkpoint is written."""
+
+    def __init__(self, step: int, action: Callable[[], None]):
+        self.step = step
+        self.action = action
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        if pl_module.step == self.step:
+            self.action()
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[], None]]:
+    """Gives a function after which no file of this process may exceed a megabyte, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def checkpoint_fails(runner, action: Callable[[], None]) -> tuple[Path, str]:
+    """Runs four steps with a checkpoint after each, whose second write fails."""
+    parts, folder = runner.build(*runner.sft, "stage.max_steps=4", "stage.save_steps=1")
+    with pytest.raises(UserError, match="cannot write checkpoint") as error:
+        run(replace(parts, callbacks=[*parts.callbacks, After(2, action)]))
+    return folder, str(error.value)
+
+
+def test_no_room_for_a_checkpoint_keeps_the_last_good_one(runner, small_files) -> None:
+    folder, message = checkpoint_fails(runner, small_files)
+    assert "the last good one is" in message
+    assert message.endswith("step_000001")
+    assert (folder / "checkpoint").resolve().name == "step_000001"
+    load_policy(str(folder / "checkpoint"), "float32", None)
+    assert torch.load(folder / "checkpoint" / "trainer_state.pt")["step"] == 1
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step_000001"]
+    assert read_json(folder / "run.json")["status"] == "failed"
+
+
+def test_a_disk_so_full_that_nothing_can_be_said_still_gives_the_error(
+    runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill() -> None:
+        monkeypatch.setattr(OmniModel, "save", full)
+        monkeypatch.setattr(record, "write_json", full)
+
+    folder, _ = checkpoint_fails(runner, fill)
+    load_policy(str(folder / "checkpoint"), "float32", None)
+
+
+def test_a_run_with_no_checkpoint_yet_says_so(runner, small_files) -> None:
+    parts, folder = runner.build(*runner.sft, "stage.max_steps=1")
+    with pytest.raises(UserError, match="there is none before it"):
+        run(replace(parts, callbacks=[*parts.callbacks, After(1, small_files)]))
+    assert not (folder / "checkpoint").exists()
+    assert not (runner.root / "train" / "latest").exists()  # it would lead a later stage nowhere
+
+
+def test_an_output_folder_that_cannot_be_written(runner) -> None:
+    runner.root.write_text("a file where the folder should be")
+    for task in (runner.sft, runner.evaluate):
+        with pytest.raises(UserError, match=r"cannot write to the output folder .*paths\.output_root"):
+            runner(*task)
+
+
+def test_one_generation_is_refused(runner) -> None:
+    with pytest.raises(UserError, match=r"stage\.num_generations=1 .*2"):
+        runner(*runner.grpo, "stage.num_generations=1")
+
+
+@pytest.mark.parametrize("scale_rewards", ["group", "none"])
+def test_equal_rewards_give_no_advantage_and_no_nan(runner, checkpoint: Path, scale_rewards: str) -> None:
+    folder = runner(
+        *runner.grpo, "stage.beta=0", f"stage.scale_rewards={scale_rewards}",
+    )  # a random model earns nothing
+    rows = read_jsonl(folder / "completions.jsonl")
+    assert {row["reward"] for row in rows} == {0}
+    assert {row["advantage"] for row in rows} == {0}
+    for row in read_jsonl(folder / "metrics.jsonl"):
+        assert row["loss"] == 0
+        assert row["grad_norm"] == 0
+        assert row["frac_reward_zero_std"] == 1
+    weights = [load_policy(str(f), "float32", None).state_dict() for f in (folder / "checkpoint", checkpoint)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -1,0 +1,94 @@
+"""The command as a process: help, and errors that are one line and come before torch is imported."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROBE = """
+import sys, atexit
+atexit.register(lambda: print("HEAVY:", *sorted({"torch", "transformers", "pytorch_lightning", "av"} & set(sys.modules))))
+from omni_rlvr.cli import main
+main()
+"""
+
+
+def probe(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the command and prints which heavy libraries were imported by its end."""
+    return subprocess.run(
+        [sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def help_text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What ``--help`` prints."""
+    started = time.perf_counter()
+    done = probe("--help", cwd=tmp_path_factory.mktemp("cwd"))
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - started < 10  # 2 s on an idle machine
+    return done.stdout
+
+
+def test_help_lists_every_group_and_option(help_text: str) -> None:
+    conf = ROOT / "conf"
+    for group in sorted(p.name for p in conf.iterdir() if p.is_dir() and p.name != "hydra"):
+        (line,) = re.findall(rf"^{group}: (.*)$", help_text, re.MULTILINE)
+        options = {path.stem for path in (conf / group).glob("*.yaml")}
+        assert options <= set(line.split(", ")), group
+    for group, options in {"task": "train evaluate preview pipeline", "stage": "sft grpo"}.items():
+        (line,) = re.findall(rf"^{group}: (.*)$", help_text, re.MULTILINE)
+        assert set(options.split()) <= set(line.split(", "))
+
+
+def test_help_ends_with_five_commands(help_text: str) -> None:
+    commands = re.findall(r"^ +(omni-rlvr .*)$", help_text, re.MULTILINE)
+    assert len(commands) == 5
+    assert any(" -m " in command for command in commands)
+    experiments = re.findall(r"\+experiment=(\w+)", help_text)
+    for name in set(experiments) - {"NAME"}:
+        assert (ROOT / "conf" / "experiment" / f"{name}.yaml").exists()
+
+
+def test_help_imports_nothing_heavy(help_text: str) -> None:
+    assert help_text.splitlines()[-1].strip() == "HEAVY:"
+
+
+def test_an_unknown_override_fails_before_torch_is_imported(tmp_path: Path) -> None:
+    done = probe("stage.betta=1", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "stage.betta" in done.stderr or "betta" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "HEAVY:"
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_users_error_is_one_line(runner) -> None:
+    runner.overrides.append("dataset.annotations.train=missing.json")
+    done = runner.command(*runner.sft)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: missing.json: no such annotation file")
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_line(runner) -> None:
+    runner.root.write_text("a file where the folder should be")
+    done = runner.command(*runner.sft)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert str(runner.root) in done.stderr.splitlines()[-1]
+    assert runner.root.read_text() == "a file where the folder should be"
+
+
+def test_cfg_job_prints_the_config_and_runs_nothing(runner) -> None:
+    done = runner.command("--cfg", "job", "+experiment=cold_start", "seed=7")
+    assert done.returncode == 0, done.stderr
+    assert "seed: 7" in done.stdout
+    assert "num_train_epochs: 6" in done.stdout
+    assert not runner.root.exists()

@@ -1,0 +1,141 @@
+"""Group-relative advantages by hand, what must change none, and the reference's numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from omni_rlvr.functional.advantages import group_advantages, zero_spread
+
+PARITY = Path(__file__).parents[1] / "fixtures" / "parity_A"
+NAN = math.nan
+
+
+def advantages(rewards, *, num_generations: int, scale_rewards: str = "group") -> torch.Tensor:
+    return group_advantages(
+        torch.as_tensor(rewards, dtype=torch.float32),
+        num_generations=num_generations,
+        scale_rewards=scale_rewards,
+    )
+
+
+def test_by_hand():
+    # Mean (0 + 1 + 1 + 2) / 4 = 1; squares 1 + 0 + 0 + 1 = 2, variance 2/3, std 0.8165.
+    # Advantages -1, 0, 0, 1 over 0.8165 + 0.0001.
+    std = math.sqrt(2 / 3) + 1e-4
+    got = advantages([0, 1, 1, 2], num_generations=4)
+    assert got.tolist() == pytest.approx([-1 / std, 0, 0, 1 / std], abs=1e-6)
+    assert got.dtype == torch.float32
+
+
+def test_each_group_has_its_own_mean_and_spread():
+    # Groups (0, 2) and (10, 14): std sqrt(2) and sqrt(8).
+    a, b = 1 / (math.sqrt(2) + 1e-4), 2 / (math.sqrt(8) + 1e-4)
+    got = advantages([0, 2, 10, 14], num_generations=2)
+    assert got.tolist() == pytest.approx([-a, a, -b, b], abs=1e-6)
+
+
+def test_without_scaling_only_the_mean_goes():
+    # Means 1 and 12.
+    got = advantages([0, 2, 10, 14], num_generations=2, scale_rewards="none")
+    assert got.tolist() == [-1, 1, -2, 2]
+
+
+@pytest.mark.parametrize("scale_rewards", ["group", "none"])
+def test_a_constant_on_a_group_changes_no_advantage(scale_rewards):
+    rewards = torch.randint(5, (6, 8), generator=torch.Generator().manual_seed(0)).float()
+    shift = torch.tensor([[0.0], [1], [-2], [16], [0.5], [-64]])
+    got, expected = (
+        advantages(r.flatten(), num_generations=8, scale_rewards=scale_rewards)
+        for r in (rewards + shift, rewards)
+    )
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_a_group_is_untouched_by_the_others():
+    rewards = torch.rand(4 * 8, generator=torch.Generator().manual_seed(0))
+    alone = [advantages(group, num_generations=8) for group in rewards.split(8)]
+    assert torch.equal(advantages(rewards, num_generations=8), torch.cat(alone))
+
+
+def test_order_within_a_group_changes_nothing():
+    rewards = torch.rand(8, generator=torch.Generator().manual_seed(0))
+    order = torch.tensor([3, 1, 7, 0, 2, 6, 5, 4])
+    got = advantages(rewards[order], num_generations=8)
+    torch.testing.assert_close(got, advantages(rewards, num_generations=8)[order])
+
+
+def test_advantages_of_a_group_add_up_to_zero():
+    rewards = torch.rand(10, 6, generator=torch.Generator().manual_seed(0))
+    sums = advantages(rewards.flatten(), num_generations=6).view(10, 6).sum(dim=1)
+    torch.testing.assert_close(sums, torch.zeros(10), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scale_rewards", ["group", "none"])
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 0.7, 1 / 3, -1.1, 1e-8, 1e8])
+def test_equal_rewards_give_exactly_zero(value, scale_rewards):
+    # The float32 mean of seven or eleven 0.1 is not 0.1: what is left over must not be scaled up.
+    for size in (2, 3, 7, 8, 11, 16):
+        got = advantages([value] * size, num_generations=size, scale_rewards=scale_rewards)
+        assert got.tolist() == [0.0] * size
+
+
+def test_some_mean_of_equal_rewards_does_round():
+    rows = [torch.full((n,), v) for n in range(2, 17) for v in (0.1, 0.7, 1 / 3)]
+    assert any(row.sum() / len(row) != row[0] for row in rows)
+
+
+def test_a_reward_that_could_not_be_judged_is_left_out():
+    # Of (0, NaN, 2): mean 1, std sqrt(2), as of the group (0, 2); the unjudged row learns nothing.
+    a = 1 / (math.sqrt(2) + 1e-4)
+    assert advantages([0, NAN, 2], num_generations=3).tolist() == pytest.approx(
+        [-a, 0, a], abs=1e-6
+    )
+    none = advantages([0, NAN, 2], num_generations=3, scale_rewards="none")
+    assert none.tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("group", [[NAN, NAN, NAN], [NAN, 0.7, NAN], [0.1, NAN, 0.1]])
+def test_too_few_judged_or_all_equal_is_exactly_zero(group):
+    assert advantages(group, num_generations=3).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_zero_spread_by_hand():
+    groups = torch.tensor([[1.0, 1], [0, 1], [NAN, 1], [NAN, NAN]])
+    assert zero_spread(groups).tolist() == [True, False, True, True]
+
+
+def test_nearly_equal_rewards_are_damped_by_the_constant():
+    # (1, 1 + 2e-5): std 1.4e-5 is far below 1e-4, so advantages stay below 0.5 instead of 0.71.
+    got = advantages([1.0, 1.0 + 2e-5], num_generations=2)
+    assert 0 < got[1] < 0.5
+
+
+@pytest.mark.parametrize("bad", ["batch", "", "Group"])
+def test_unknown_scaling_is_named(bad):
+    with pytest.raises(ValueError, match=f"scale_rewards='{bad}'"):
+        advantages([0, 1], num_generations=2, scale_rewards=bad)
+
+
+def test_rows_that_are_no_whole_groups_are_refused():
+    with pytest.raises(ValueError, match="3 rewards are no whole groups of 2"):
+        advantages([0, 1, 2], num_generations=2)
+
+
+@pytest.mark.parametrize("case", ["s0", "s1"])
+def test_advantages_of_the_reference(case):
+    data = load_file(PARITY / "grpo.safetensors")
+    got = advantages(data[f"{case}.rewards"], num_generations=8)
+    torch.testing.assert_close(got, data[f"{case}.advantages"], atol=1e-6, rtol=0)
+    summed = data[f"{case}.rewards_per_func"].sum(dim=1)
+    assert torch.equal(summed, data[f"{case}.rewards"])
+
+
+def test_advantages_of_the_reference_end_to_end():
+    data = load_file(PARITY / "grpo.safetensors")
+    got = advantages(data["e2e.rewards_per_func"].sum(dim=1), num_generations=8)
+    torch.testing.assert_close(got, data["e2e.advantages"], atol=1e-6, rtol=0)

@@ -1,0 +1,89 @@
+"""Log-probabilities and entropies by hand, against torch's softmax, and what changes none."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from omni_rlvr.functional.logprobs import per_token_entropy, per_token_logps
+
+
+def some_logits(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def test_logps_by_hand():
+    # exp of the logits: 1, 2, 5, of 8 together. Token 2: log 5/8; token 0: log 1/8.
+    logits = torch.tensor([1.0, 2.0, 5.0]).log().expand(1, 2, 3)
+    logps = per_token_logps(logits, torch.tensor([[2, 0]]), temperature=1.0)
+    assert logps[0].tolist() == pytest.approx([math.log(5 / 8), math.log(1 / 8)], abs=1e-6)
+
+
+def test_temperature_by_hand():
+    # log 4 / 2 = log 2, log 1 / 2 = 0: odds of 2 to 1 instead of 4 to 1.
+    logits = torch.tensor([[[1.0, 4.0]]]).log()
+    logps = per_token_logps(logits, torch.tensor([[1]]), temperature=2.0)
+    assert logps.item() == pytest.approx(math.log(2 / 3), abs=1e-6)
+
+
+def test_logps_equal_log_softmax():
+    logits, ids = some_logits(4, 7, 31), torch.arange(28).view(4, 7)
+    expected = (logits / 0.7).log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(per_token_logps(logits, ids, temperature=0.7), expected)
+
+
+def test_a_constant_on_all_logits_changes_nothing():
+    logits, ids = some_logits(2, 3, 11), torch.tensor([[0, 5, 10], [1, 1, 1]])
+    moved = logits + torch.tensor([[[100.0], [-7.0], [3.0]]])
+    for got, expected in (
+        (per_token_logps(moved, ids, temperature=1), per_token_logps(logits, ids, temperature=1)),
+        (per_token_entropy(moved, temperature=1), per_token_entropy(logits, temperature=1)),
+    ):
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+def test_large_logits_stay_finite():
+    logits = torch.tensor([[[1e4, 0.0, -1e4]]])
+    assert per_token_logps(logits, torch.tensor([[0]]), temperature=1).item() == 0
+    assert per_token_logps(logits, torch.tensor([[1]]), temperature=1).item() == -1e4
+    assert per_token_entropy(logits, temperature=1).item() == 0
+
+
+def test_half_precision_is_computed_in_float32():
+    logits, ids = some_logits(2, 3, 50).bfloat16(), torch.tensor([[0, 9, 49], [3, 3, 3]])
+    logps = per_token_logps(logits, ids, temperature=1)
+    assert logps.dtype == torch.float32
+    assert torch.equal(logps, per_token_logps(logits.float(), ids, temperature=1))
+    assert per_token_entropy(logits, temperature=1).dtype == torch.float32
+
+
+def test_gradient_is_one_hot_minus_softmax():
+    logits = some_logits(1, 1, 5).requires_grad_()
+    per_token_logps(logits, torch.tensor([[3]]), temperature=2.0).sum().backward()
+    one_hot = torch.tensor([0.0, 0, 0, 1, 0])
+    expected = (one_hot - (logits.detach() / 2).softmax(-1)) / 2
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def test_entropy_by_hand():
+    # Even over 8: log 8. Odds 1, 1, 2: 2 * 1/4 log 4 + 1/2 log 2 = 1.5 log 2.
+    assert per_token_entropy(torch.zeros(1, 1, 8), temperature=1).item() == pytest.approx(
+        math.log(8)
+    )
+    odds = torch.tensor([[[1.0, 1.0, 2.0]]]).log()
+    assert per_token_entropy(odds, temperature=1).item() == pytest.approx(1.5 * math.log(2))
+
+
+def test_entropy_is_the_mean_of_minus_log_p():
+    logits = some_logits(1, 1, 6)
+    logps = per_token_logps(logits.expand(6, 1, 6), torch.arange(6).view(6, 1), temperature=1.3)
+    entropy = per_token_entropy(logits, temperature=1.3)
+    torch.testing.assert_close(entropy.squeeze(), -(logps.exp() * logps).sum())
+
+
+def test_higher_temperature_gives_more_entropy():
+    logits = some_logits(3, 4, 20)
+    cool, warm = (per_token_entropy(logits, temperature=t) for t in (0.5, 2.0))
+    assert (warm > cool).all()

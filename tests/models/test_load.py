@@ -1,0 +1,205 @@
+"""A checkpoint comes back as it was saved; a folder that is none is named, with what is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from omni_rlvr.models.load import load_policy
+from omni_rlvr.types import UserError
+
+WEIGHTS = "model.safetensors"
+SETTINGS = "processor_settings.json"
+
+
+@pytest.fixture
+def folder(tiny_policy, tmp_path) -> Path:
+    tiny_policy.save(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def logits(policy, batch) -> torch.Tensor:
+    with torch.no_grad():
+        embeds = policy.embed(batch, policy.encode(batch))
+        return policy.completion_logits(
+            embeds, batch.prompt_mask, batch.completion_ids, batch.completion_mask
+        )
+
+
+def refused(folder: Path, *mentions: str, dtype: str = "float32") -> str:
+    with pytest.raises(UserError) as caught:
+        load_policy(str(folder), dtype, None)
+    message = str(caught.value)
+    for mention in mentions:
+        assert mention in message
+    return message
+
+
+def refused_path(folder: Path, *mentions: str) -> str:
+    return refused(folder, f"model.path={folder}", *mentions)
+
+
+def edit_weights(folder: Path, change) -> None:
+    weights = load_file(folder / WEIGHTS)
+    change(weights)
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def test_a_round_trip_gives_identical_logits(tiny_policy, make_batch, folder):
+    batch = make_batch(tiny_policy, 4, targets=("happy", "<answer>sad</answer>"))
+    loaded = load_policy(str(folder), "float32", None)
+    assert torch.equal(logits(loaded, batch), logits(tiny_policy, batch))
+    twice = folder.with_name("twice")
+    loaded.save(twice)
+    assert torch.equal(
+        logits(load_policy(str(twice), "float32", None), batch), logits(tiny_policy, batch)
+    )
+
+
+def test_the_processor_comes_back_with_the_checkpoint(tiny_policy, folder):
+    loaded = load_policy(str(folder), "float32", None).processor
+    mine = tiny_policy.processor
+    assert asdict(loaded.settings) == asdict(mine.settings)
+    assert loaded.sample_rate == mine.sample_rate
+    for media in ({"has_video": True, "has_audio": True}, {"has_video": False, "has_audio": True}):
+        assert loaded.prompt_ids("Why? é ☃", **media) == mine.prompt_ids("Why? é ☃", **media)
+    assert loaded.target_ids("happy") == mine.target_ids("happy")
+    assert loaded.tokenizer.eos_token_id == mine.tokenizer.eos_token_id
+    assert loaded.tokenizer.pad_token_id == mine.tokenizer.pad_token_id
+    frames = torch.randint(256, (2, 40, 56, 3), dtype=torch.uint8).numpy()
+    assert torch.equal(loaded.pixel_values(frames), mine.pixel_values(frames))
+
+
+def test_towers_are_frozen_the_rest_trains_and_nothing_drops_out(folder):
+    loaded = load_policy(str(folder), "float32", None)
+    assert not loaded.training
+    for tower in (loaded.vision_tower, loaded.audio_tower):
+        assert not any(p.requires_grad for p in tower.parameters())
+    for part in (loaded.video_projector, loaded.audio_projector, loaded.language_model):
+        assert all(p.requires_grad for p in part.parameters())
+
+
+def test_an_instruction_replaces_the_saved_one(folder):
+    for given, expected in ((None, ""), ("Answer in one word.", "Answer in one word."), ("", "")):
+        loaded = load_policy(str(folder), "float32", given)
+        assert loaded.processor.settings.instruction == expected
+    settings = json.loads((folder / SETTINGS).read_text()) | {"instruction": "Think first."}
+    (folder / SETTINGS).write_text(json.dumps(settings))
+    for given, expected in ((None, "Think first."), ("", "")):
+        loaded = load_policy(str(folder), "float32", given)
+        assert loaded.processor.settings.instruction == expected
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_dtype_is_that_of_every_weight(folder, dtype):
+    loaded = load_policy(str(folder), dtype, None)
+    assert {p.dtype for p in loaded.parameters()} == {getattr(torch, dtype)}
+
+
+def test_half_precision_weights_can_be_trained_in_float32(tiny_policy, folder):
+    tiny_policy.half().save(folder.with_name("half"))
+    loaded = load_policy(str(folder.with_name("half")), "float32", None)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+
+
+def test_unknown_dtype(folder):
+    refused(folder, "model.dtype='float8'", "bfloat16", dtype="float8")
+
+
+def test_missing_folder(tmp_path):
+    refused_path(tmp_path / "nothing", "not a folder")
+
+
+def test_a_file_instead_of_a_folder(folder):
+    refused_path(folder / "config.json", "not a folder")
+
+
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS, SETTINGS])
+def test_missing_file(folder, name):
+    (folder / name).unlink()
+    refused_path(folder, name, "missing")
+
+
+def test_a_run_folder_gets_a_hint(folder):
+    assert "did you mean its checkpoint/ folder?" in refused_path(folder.parent, "config.json")
+    (folder / "config.json").unlink()
+    assert "did you mean" not in refused_path(folder)
+
+
+def test_config_that_is_no_json(folder):
+    (folder / "config.json").write_text("{")
+    refused_path(folder, "config.json", "not JSON")
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", None])
+def test_wrong_model_type(folder, model_type):
+    config = json.loads((folder / "config.json").read_text())
+    del config["model_type"]
+    if model_type:
+        config["model_type"] = model_type
+    (folder / "config.json").write_text(json.dumps(config))
+    refused_path(folder, f"model_type={model_type!r}", "'omni_rlvr'")
+
+
+def test_config_that_is_a_list(folder):
+    (folder / "config.json").write_text("[]")
+    refused_path(folder, "config.json")
+
+
+def test_git_lfs_pointer(folder):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+    (folder / WEIGHTS).write_text(pointer)
+    refused_path(folder, "Git-LFS pointer", "git lfs pull")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 1000, 0.5, 0.999])
+def test_truncated_weights(folder, kept):
+    data = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(data[: kept if kept == int(kept) else int(kept * len(data))])
+    refused_path(folder, "cannot be read")
+
+
+def test_missing_weight(folder):
+    name = "video_projector.0.weight"
+    edit_weights(folder, lambda weights: weights.pop(name))
+    refused_path(folder, "missing_keys", name)
+
+
+def test_unexpected_weight(folder):
+    edit_weights(folder, lambda weights: weights.update({"body_head.weight": torch.zeros(2)}))
+    refused_path(folder, "unexpected_keys", "body_head.weight")
+
+
+def test_weight_of_another_shape(folder):
+    name = "audio_projector.0.weight"
+    edit_weights(folder, lambda weights: weights.update({name: weights[name][:, :8].contiguous()}))
+    refused_path(folder, name)
+
+
+@pytest.mark.parametrize("settings", ["{", "[]", "{}", '{"num_frames": 4}'])
+def test_settings_that_are_none(folder, settings):
+    (folder / SETTINGS).write_text(settings)
+    refused_path(folder, "processor cannot be read")
+
+
+def test_settings_with_an_unknown_field(folder):
+    settings = json.loads((folder / SETTINGS).read_text()) | {"colour": "blue"}
+    (folder / SETTINGS).write_text(json.dumps(settings))
+    refused_path(folder, "processor cannot be read", "colour")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "image_processor", "feature_extractor"])
+def test_missing_part_of_the_processor(folder, name):
+    path = folder / name
+    if path.is_dir():
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    else:
+        path.unlink()
+    refused_path(folder, "processor cannot be read")

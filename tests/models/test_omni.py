@@ -1,0 +1,219 @@
+"""The omni model: placeholders match features, padding changes nothing, the frozen copy stays."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from omni_rlvr.types import Batch, Features
+
+
+def prompt_logits(policy, batch: Batch) -> torch.Tensor:
+    """[B, P, V] logits of every prompt position."""
+    with torch.no_grad():
+        embeds = policy.embed(batch, policy.encode(batch))
+        positions = (batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
+        return policy.language_model(
+            inputs_embeds=embeds, attention_mask=batch.prompt_mask, position_ids=positions
+        ).logits
+
+
+def alone(batch: Batch, row: int) -> Batch:
+    """One prompt without padding, and its media."""
+    video, audio, kept = (
+        batch.video_rows == row,
+        batch.audio_rows == row,
+        batch.prompt_mask[row] > 0,
+    )
+    return replace(
+        batch,
+        examples=[batch.examples[row]],
+        prompt_ids=batch.prompt_ids[row : row + 1, kept],
+        prompt_mask=batch.prompt_mask[row : row + 1, kept],
+        pixel_values=batch.pixel_values[video] if video.any() else None,
+        video_rows=torch.zeros(int(video.sum()), dtype=torch.long),
+        input_features=batch.input_features[audio] if audio.any() else None,
+        audio_rows=torch.zeros(int(audio.sum()), dtype=torch.long),
+    )
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"NUM_FRAMES": 1},
+        {"NUM_FRAMES": 5, "VIDEO_MERGE": 1},
+        {"IMAGE_SIZE": 64, "VIDEO_MERGE": 4},
+        {"AUDIO_MERGE": 1},
+        {"AUDIO_MERGE": 7},  # 50 frames are no multiple of 7: 7 tokens, one frame is left over
+        {"SOUND_S": 2, "AUDIO_MERGE": 3, "NUM_FRAMES": 3},
+    ],
+)
+def test_a_prompt_has_a_placeholder_for_every_feature(build_policy, make_batch, sizes):
+    policy = build_policy(**sizes)
+    batch = make_batch(policy, 2, kinds=("av",))
+    with torch.no_grad():
+        features = policy.encode(batch)
+        video, audio = policy.project_video(features.video), policy.project_audio(features.audio)
+    hidden = policy.config.text_config.hidden_size
+    assert video.shape == (2, policy.processor.settings.video_tokens, hidden)
+    assert audio.shape == (2, policy.processor.settings.audio_tokens, hidden)
+    for placeholder, tokens in (
+        (policy.processor.video_id, video),
+        (policy.processor.audio_id, audio),
+    ):
+        assert ((batch.prompt_ids == placeholder).sum(dim=1) == tokens.shape[1]).all()
+
+
+def test_token_counts_by_hand(build_policy):
+    # 32 px in patches of 8: 4 x 4, merged 2 x 2: 4 tokens a frame, 3 frames. 1 s: 100 mel frames,
+    # halved by the encoder to 50, by fours: 12.
+    settings = build_policy(NUM_FRAMES=3).processor.settings
+    assert settings.video_tokens == 12
+    assert settings.audio_tokens == 12
+
+
+def test_features_go_to_their_placeholders_in_order(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4)
+    with torch.no_grad():
+        features = tiny_policy.encode(batch)
+        embeds = tiny_policy.embed(batch, features)
+        video = tiny_policy.project_video(features.video)
+        audio = tiny_policy.project_audio(features.audio)
+        text = tiny_policy.language_model.get_input_embeddings()(batch.prompt_ids)
+    is_video = batch.prompt_ids == tiny_policy.processor.video_id
+    is_audio = batch.prompt_ids == tiny_policy.processor.audio_id
+    for place, row in enumerate(batch.video_rows.tolist()):
+        assert torch.equal(embeds[row, is_video[row]], video[place])
+    for place, row in enumerate(batch.audio_rows.tolist()):
+        assert torch.equal(embeds[row, is_audio[row]], audio[place])
+    rest = ~(is_video | is_audio)
+    assert torch.equal(embeds[rest], text[rest])
+
+
+def test_merging_keeps_neighbours_together(tiny_policy):
+    # Patch p of frame f holds the number 100 f + p in its first place: 4 x 4 patches, merged 2 x 2.
+    features = torch.zeros(1, 2, 16, 96)
+    features[0, :, :, 0] = 100 * torch.arange(2).unsqueeze(1) + torch.arange(16)
+    seen = []
+    tiny_policy.video_projector.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    tiny_policy.project_video(features)
+    numbers = seen[0].view(8, 4, 96)[:, :, 0].int().tolist()
+    assert numbers[:4] == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    assert numbers[4] == [100, 101, 104, 105]
+
+
+def test_audio_merging_joins_frames_that_follow_each_other(tiny_policy):
+    features = torch.zeros(1, 50, 96)
+    features[0, :, 0] = torch.arange(50)
+    seen = []
+    tiny_policy.audio_projector.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    tiny_policy.project_audio(features)
+    numbers = seen[0].view(12, 4, 96)[:, :, 0].int().tolist()
+    assert numbers[0] == [0, 1, 2, 3]
+    assert numbers[-1] == [44, 45, 46, 47]  # frames 48 and 49 are left over
+
+
+def test_a_mixed_batch_equals_each_prompt_alone(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 8)
+    logits = prompt_logits(tiny_policy, batch)
+    for row in range(8):
+        expected = prompt_logits(tiny_policy, alone(batch, row))[0]
+        got = logits[row, batch.prompt_mask[row].bool()]
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_more_padding_and_what_stands_in_it_change_nothing(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4)
+    junk = torch.full((4, 9), 33)
+    padded = replace(
+        batch,
+        prompt_ids=torch.cat([junk, batch.prompt_ids], dim=1),
+        prompt_mask=torch.cat([torch.zeros_like(junk), batch.prompt_mask], dim=1),
+    )
+    mask = batch.prompt_mask.bool()
+    got = prompt_logits(tiny_policy, padded)[:, 9:][mask]
+    torch.testing.assert_close(got, prompt_logits(tiny_policy, batch)[mask], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("field", ["pixel_values", "input_features"])
+def test_each_modality_moves_the_logits(tiny_policy, make_batch, field):
+    batch = make_batch(tiny_policy, 1, kinds=("av",))
+    other = replace(batch, **{field: vars(batch)[field] + 1})
+    difference = prompt_logits(tiny_policy, batch)[:, -1] - prompt_logits(tiny_policy, other)[:, -1]
+    assert difference.abs().max() > 1e-2
+
+
+def test_encode_has_only_what_the_batch_has(tiny_policy, make_batch):
+    for kind, (video, audio) in {
+        "v": (True, False),
+        "a": (False, True),
+        "t": (False, False),
+    }.items():
+        features = tiny_policy.encode(make_batch(tiny_policy, 2, kinds=(kind,)))
+        assert (features.video is not None) is video
+        assert (features.audio is not None) is audio
+
+
+def test_completion_logits_equal_the_whole_sequence_at_once(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4, targets=("happy", "<answer>sad</answer>"))
+    with torch.no_grad():
+        embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
+        got = tiny_policy.completion_logits(
+            embeds, batch.prompt_mask, batch.completion_ids, batch.completion_mask
+        )
+        for row in range(4):
+            prompt = embeds[row, batch.prompt_mask[row].bool()]
+            target = batch.completion_ids[row, batch.completion_mask[row].bool()]
+            tail = tiny_policy.language_model.get_input_embeddings()(target)
+            whole = tiny_policy.language_model(inputs_embeds=torch.cat([prompt, tail])[None]).logits
+            expected = whole[0, len(prompt) - 1 : -1]  # position t predicts token t + 1
+            torch.testing.assert_close(got[row, : len(target)], expected, atol=1e-5, rtol=0)
+
+
+def test_frozen_copy_shares_towers_and_nothing_that_trains(tiny_policy):
+    twin = tiny_policy.frozen_copy()
+    assert twin.vision_tower is tiny_policy.vision_tower
+    assert twin.audio_tower is tiny_policy.audio_tower
+    assert twin.processor is tiny_policy.processor
+    assert not any(p.requires_grad for p in twin.parameters())
+    assert not twin.training
+    assert any(p.requires_grad for p in tiny_policy.parameters())  # the policy still trains
+    mine = {p.data_ptr() for p in tiny_policy.parameters() if p.requires_grad}
+    assert not mine & {p.data_ptr() for p in twin.parameters()}
+
+
+def test_frozen_copy_keeps_embeddings_tied(tiny_policy):
+    twin = tiny_policy.frozen_copy().language_model
+    assert twin.lm_head.weight is twin.get_input_embeddings().weight
+
+
+def test_frozen_copy_stays_where_it_was_made(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 2)
+    twin = tiny_policy.frozen_copy()
+    before = prompt_logits(twin, batch)
+    torch.testing.assert_close(before, prompt_logits(tiny_policy, batch), atol=0, rtol=0)
+    weights = [p for p in tiny_policy.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(weights, lr=1.0)
+    embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
+    tiny_policy.language_model(inputs_embeds=embeds).logits.square().mean().backward()
+    optimizer.step()
+    assert torch.equal(prompt_logits(twin, batch), before)
+    assert not torch.equal(prompt_logits(tiny_policy, batch), before)
+
+
+def test_a_tower_of_its_own_is_what_deepcopy_gives(tiny_policy):
+    """Keeps the sharing test honest."""
+    processor = tiny_policy.processor
+    twin = copy.deepcopy(tiny_policy, {id(processor): processor})
+    assert twin.vision_tower is not tiny_policy.vision_tower
+
+
+def test_embedding_without_features_leaves_text(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 2, kinds=("t",))
+    embeds = tiny_policy.embed(batch, Features(video=None, audio=None))
+    expected = tiny_policy.language_model.get_input_embeddings()(batch.prompt_ids)
+    assert torch.equal(embeds, expected)

@@ -1,0 +1,247 @@
+"""The rollout against transformers' own generate, and what must change no completion."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from omni_rlvr.functional.logprobs import per_token_logps
+from omni_rlvr.rollout import decode as decode_module
+from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.experience import completion_logits
+from omni_rlvr.types import Experience
+
+GREEDY = {"temperature": 0, "num_generations": 1}
+
+
+def run(policy, batch, *, seed=0, **changes):
+    settings = {"num_generations": 4, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    settings |= {"max_completion_length": 12} | changes
+    with torch.no_grad():
+        embeds = policy.embed(batch, policy.encode(batch))
+    generator = torch.Generator().manual_seed(seed)
+    return decode(policy, embeds, batch.prompt_mask, generator=generator, **settings)
+
+
+def raise_end_token(policy, boost: float) -> None:
+    """Makes the end token likelier by adding to its logit."""
+    eos = policy.processor.tokenizer.eos_token_id
+
+    def lift(module, args, logits):
+        return logits + boost * torch.nn.functional.one_hot(torch.tensor(eos), logits.shape[-1])
+
+    policy.language_model.lm_head.register_forward_hook(lift)
+
+
+def count_compactions(monkeypatch) -> list[int]:
+    """Returns a list that gets the number of rows left each time ended rows leave the batch."""
+    left: list[int] = []
+
+    class Counting(decode_module.DynamicCache):
+        def batch_select_indices(self, indices):
+            left.append(len(indices))
+            super().batch_select_indices(indices)
+
+    monkeypatch.setattr(decode_module, "DynamicCache", Counting)
+    return left
+
+
+_real_sum = torch.Tensor.sum
+
+
+def _sum_that_never_compacts(self, *args, **kwargs):
+    """Answers ``alive.sum()`` (a bool vector, no axis) with its length, everything else truly."""
+    if self.dtype == torch.bool and self.ndim == 1 and not args and not kwargs:
+        return torch.tensor(len(self))
+    return _real_sum(self, *args, **kwargs)
+
+
+@pytest.mark.parametrize("boost", [0.0, 3.0])
+def test_greedy_equals_generate_on_each_prompt_alone(tiny_policy, make_batch, monkeypatch, boost):
+    raise_end_token(tiny_policy, boost)
+    batch = make_batch(tiny_policy, 8)
+    assert (batch.prompt_mask[:, 0] == 0).any()  # some rows are padded
+    rollout = run(tiny_policy, batch, **GREEDY)
+    with torch.no_grad():
+        embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
+    for row in range(8):
+        alone = embeds[row : row + 1, batch.prompt_mask[row].bool()]
+        expected = tiny_policy.language_model.generate(
+            inputs_embeds=alone,
+            attention_mask=torch.ones(alone.shape[:2], dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=12,
+        )[0]
+        got = rollout.completion_ids[row, rollout.completion_mask[row].bool()]
+        assert got.tolist() == expected.tolist()
+
+
+def test_prompts_differ_in_what_they_say(tiny_policy, make_batch):
+    """Keeps the test above honest: its prompts do not all get the same completion."""
+    rollout = run(tiny_policy, make_batch(tiny_policy, 8), **GREEDY)
+    assert len({tuple(row) for row in rollout.completion_ids.tolist()}) > 2
+
+
+@pytest.mark.parametrize("boost", [2.5, 4.0])
+def test_leaving_out_ended_rows_changes_no_completion(tiny_policy, make_batch, monkeypatch, boost):
+    raise_end_token(tiny_policy, boost)
+    batch = make_batch(tiny_policy, 6)
+    dropped = count_compactions(monkeypatch)
+    compacted = run(tiny_policy, batch, max_completion_length=20)
+    assert dropped  # rows did leave the batch
+    # The same with rows kept to the end: a threshold no count of rows can fall under.
+    monkeypatch.setattr(torch.Tensor, "sum", _sum_that_never_compacts)
+    dropped.clear()
+    kept = run(tiny_policy, batch, max_completion_length=20)
+    monkeypatch.undo()
+    assert not dropped
+    assert torch.equal(kept.completion_mask, compacted.completion_mask)
+    assert torch.equal(kept.completion_ids, compacted.completion_ids)
+    assert kept.texts == compacted.texts
+
+
+def test_a_row_is_untouched_by_the_rows_beside_it(tiny_policy, make_batch, monkeypatch):
+    raise_end_token(tiny_policy, 3.0)
+    one, other = make_batch(tiny_policy, 4), make_batch(tiny_policy, 4, seed=1)
+    assert torch.equal(one.prompt_ids, other.prompt_ids)
+    # Rows 0..3 (prompt 0) get the media of ``one`` in both batches, the others' media differ.
+    pixels, sounds = other.pixel_values.clone(), other.input_features.clone()
+    pixels[0], sounds[0] = one.pixel_values[0], one.input_features[0]
+    mixed = type(one)(**{**vars(one), "pixel_values": pixels, "input_features": sounds})
+    a, b = run(tiny_policy, one), run(tiny_policy, mixed)
+    assert a.texts[:4] == b.texts[:4]
+    assert a.texts[4:12] != b.texts[4:12]
+
+
+def test_equal_seeds_give_equal_completions(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 2)
+    a, b, c = (run(tiny_policy, batch, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(a.completion_ids, b.completion_ids)
+    assert not torch.equal(a.completion_ids, c.completion_ids)
+
+
+def test_the_rows_of_a_group_differ_and_lie_together(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 3, kinds=("av",))
+    rollout = run(tiny_policy, batch, num_generations=4)
+    assert rollout.completion_ids.shape[0] == 12
+    assert len(set(rollout.texts[:4])) > 1
+    greedy = run(tiny_policy, batch, temperature=0, num_generations=4).completion_ids
+    alone = run(tiny_policy, batch, **GREEDY).completion_ids
+    assert torch.equal(greedy, alone.repeat_interleave(4, dim=0))  # row b*4 + g is prompt b
+
+
+def test_tokens_have_at_decoding_the_logps_the_update_sees(tiny_policy, make_batch, monkeypatch):
+    raise_end_token(tiny_policy, 3.0)
+    batch = make_batch(tiny_policy, 4)
+    seen: list[torch.Tensor] = []
+    next_tokens = decode_module.next_tokens
+
+    def record(logits, *args, **kwargs):
+        seen.append(logits)
+        return next_tokens(logits, *args, **kwargs)
+
+    monkeypatch.setattr(decode_module, "next_tokens", record)
+    monkeypatch.setattr(torch.Tensor, "sum", _sum_that_never_compacts)
+    rollout = run(tiny_policy, batch, temperature=0.8)
+    monkeypatch.undo()
+    at_decoding = per_token_logps(torch.stack(seen, dim=1), rollout.completion_ids, temperature=0.8)
+    with torch.no_grad():
+        experience = Experience(
+            batch=batch,
+            features=tiny_policy.encode(batch),
+            prompt_index=torch.arange(4).repeat_interleave(4),
+            completion_ids=rollout.completion_ids,
+            completion_mask=rollout.completion_mask,
+        )
+        logits = completion_logits(tiny_policy, experience)
+    at_update = per_token_logps(logits, rollout.completion_ids, temperature=0.8)
+    mask = rollout.completion_mask
+    assert len(mask.sum(dim=1).unique()) > 1  # completions of unequal length
+    torch.testing.assert_close(at_decoding * mask, at_update * mask, atol=2e-5, rtol=0)
+
+
+def test_mask_ends_with_the_first_end_token_and_padding_follows(
+    tiny_policy, make_batch, monkeypatch
+):
+    raise_end_token(tiny_policy, 4.0)
+    tokenizer = tiny_policy.processor.tokenizer
+    rollout = run(tiny_policy, make_batch(tiny_policy, 8))
+    assert rollout.truncated.any()
+    assert not rollout.truncated.all()
+    for ids, mask, truncated in zip(
+        rollout.completion_ids.tolist(),
+        rollout.completion_mask.tolist(),
+        rollout.truncated.tolist(),
+        strict=True,
+    ):
+        length = sum(mask)
+        assert mask == [1] * length + [0] * (len(mask) - length)
+        assert truncated == (tokenizer.eos_token_id not in ids)
+        if truncated:
+            assert length == 12
+        else:
+            assert ids.index(tokenizer.eos_token_id) == length - 1
+            assert set(ids[length:]) <= {tokenizer.pad_token_id}
+
+
+def test_texts_are_the_masked_tokens_without_special_ones(tiny_policy, make_batch, monkeypatch):
+    raise_end_token(tiny_policy, 4.0)
+    tokenizer = tiny_policy.processor.tokenizer
+    rollout = run(tiny_policy, make_batch(tiny_policy, 8))
+    for ids, mask, text in zip(
+        rollout.completion_ids, rollout.completion_mask, rollout.texts, strict=True
+    ):
+        assert text == tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)
+        assert "<|im_end|>" not in text
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_length_is_at_most_what_was_asked(tiny_policy, make_batch, length):
+    rollout = run(tiny_policy, make_batch(tiny_policy, 2), max_completion_length=length)
+    assert rollout.completion_ids.shape == (8, length)
+    assert (rollout.completion_mask.sum(dim=1) == length)[rollout.truncated].all()
+
+
+def test_ends_early_once_every_row_has_ended(tiny_policy, make_batch, monkeypatch):
+    raise_end_token(tiny_policy, 1000.0)
+    rollout = run(tiny_policy, make_batch(tiny_policy, 3))
+    assert rollout.completion_ids.tolist() == [[tiny_policy.processor.tokenizer.eos_token_id]] * 12
+    assert not rollout.truncated.any()
+    assert rollout.texts == [""] * 12
+
+
+def test_the_prompt_is_prefilled_once_per_prompt(tiny_policy, make_batch, monkeypatch):
+    shapes = []
+    tiny_policy.language_model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(
+            tuple(
+                (
+                    kwargs.get("inputs_embeds")
+                    if kwargs.get("input_ids") is None
+                    else kwargs["input_ids"]
+                ).shape[:2]
+            )
+        ),
+        with_kwargs=True,
+    )
+    batch = make_batch(tiny_policy, 3)
+    run(tiny_policy, batch, num_generations=5, max_completion_length=3)
+    assert shapes == [tuple(batch.prompt_ids.shape), (15, 1), (15, 1)]
+
+
+def test_no_gradient_is_kept(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 2)
+    embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
+    assert embeds.requires_grad
+    rollout = decode(
+        tiny_policy,
+        embeds,
+        batch.prompt_mask,
+        num_generations=2,
+        temperature=1.0,
+        top_p=0.9,
+        top_k=50,
+        max_completion_length=3,
+        generator=torch.Generator(),
+    )
+    assert not rollout.completion_ids.is_inference()  # such tensors could not enter backward

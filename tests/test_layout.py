@@ -1,0 +1,139 @@
+"""The shape of the source, read as syntax trees: who may import whom, where each library lives, what is not written.
+
+The import ladder is that of the design: a file sees its own folder and lower rungs; folders on one rung do not see
+each other. Nothing is imported here.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "omni_rlvr"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LADDER = (
+    ("types", "record"),
+    ("functional", "media", "text"),
+    ("data", "models", "rewards"),
+    ("rollout",),
+    ("stages",),
+    ("training", "analysis"),
+    ("config",),
+    ("build",),
+    ("run",),
+    ("cli", "app"),
+)
+RUNG = {name: height for height, names in enumerate(LADDER) for name in names}
+HOMES = {
+    "media": (("decord", "soundfile", "av"), ("media/", "data/synthetic/container.py")),
+    "models": (("transformers", "peft", "tokenizers", "safetensors"), ("models/",)),
+    "lightning": (
+        ("pytorch_lightning", "lightning", "lightning_fabric"),
+        ("training/", "run.py", "build.py", "data/datamodule.py"),
+    ),
+    "hydra": (("hydra", "omegaconf"), ("cli.py", "build.py", "config/")),
+}
+PURE = {"__future__", "collections", "dataclasses", "math", "typing", "torch", "omni_rlvr"}
+"""What functional/ may import."""
+MAX_LINES = 300
+
+
+def where(path: Path) -> str:
+    """A file's place in the package, e.g. ``data/collate.py``."""
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def part(path: Path) -> str:
+    """The folder or top-level file that a file belongs to, e.g. ``data`` or ``run``."""
+    return Path(where(path)).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Every imported name with its line, wherever in the file it stands: ``package.module.name``."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def calls(path: Path) -> Iterator[ast.Call]:
+    """Every call in a file."""
+    return (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+
+
+def test_every_part_has_its_rung() -> None:
+    parts = {part(path) for path in FILES} - {"__init__"}
+    assert parts <= set(RUNG)
+    assert len(FILES) > 50  # the files were found
+
+
+@pytest.mark.parametrize("path", FILES, ids=where)
+def test_imports_go_down_the_ladder(path: Path) -> None:
+    own = part(path)
+    wrong = []
+    for line, name in imports(path):
+        if name.startswith("omni_rlvr."):
+            seen = name.split(".")[1]
+            if seen != own and RUNG[seen] >= RUNG[own]:
+                wrong.append(f"{where(path)}:{line}: {own} (rung {RUNG[own]}) imports {name} (rung {RUNG[seen]})")
+    assert not wrong
+
+
+@pytest.mark.parametrize("home", HOMES)
+def test_a_library_has_one_home(home: str) -> None:
+    libraries, places = HOMES[home]
+    strays = [
+        f"{where(path)}:{line} imports {name}"
+        for path in FILES
+        if not where(path).startswith(places)
+        for line, name in imports(path)
+        if name.split(".")[0] in libraries
+    ]
+    assert not strays
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "functional").glob("*.py")), ids=where)
+def test_the_core_is_pure(path: Path) -> None:
+    assert {name.split(".")[0] for _, name in imports(path)} <= PURE
+    named = {call.func.id for call in calls(path) if isinstance(call.func, ast.Name)}
+    assert not named & {"open", "print", "input"}
+    on = {ast.unparse(call.func) for call in calls(path)}
+    assert not on & {"torch.save", "torch.load"}
+
+
+def test_no_drawer_for_odds_and_ends() -> None:
+    names = {path.stem for path in FILES} | {part(path) for path in FILES}
+    assert not [n for n in names if set(n.split("_")) & {"util", "utils", "helper", "helpers", "common", "misc"}]
+
+
+@pytest.mark.parametrize("path", FILES, ids=where)
+def test_no_default_is_hidden_in_getattr(path: Path) -> None:
+    assert not [
+        f"{where(path)}:{call.lineno}"
+        for call in calls(path)
+        if isinstance(call.func, ast.Name) and call.func.id == "getattr" and len(call.args) > 2
+    ]
+
+
+def test_files_open_with_what_they_hold_and_stay_short() -> None:
+    wrong = []
+    for path in (p for top in ("src", "tests", "experiments") for p in (ROOT / top).rglob("*.py")):
+        text = path.read_text()
+        if (num_lines := len(text.splitlines())) > MAX_LINES:
+            wrong.append(f"{path.relative_to(ROOT)} has {num_lines} lines")
+        if text and not ast.get_docstring(ast.parse(text)):
+            wrong.append(f"{path.relative_to(ROOT)} does not say what it holds")
+    assert not wrong
+
+
+def test_instantiate_has_one_caller() -> None:
+    callers = {
+        where(path) for path in FILES for _, name in imports(path) if name.endswith(".instantiate")
+    }
+    assert callers == {"build.py"}
