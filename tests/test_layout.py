@@ -1,7 +1,7 @@
-"""The shape of the source, read as syntax trees: who may import whom, where each library lives, what is not written.
+"""The shape of the source, read as syntax trees: who may import whom, where each library lives.
 
-The import ladder is that of the design: a file sees its own folder and lower rungs; folders on one rung do not see
-each other. Nothing is imported here.
+The import ladder is that of the design: a file sees its own folder and lower rungs; folders on one
+rung do not see each other. Nothing is imported here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def part(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Every imported name with its line, wherever in the file it stands: ``package.module.name``."""
+    """Every imported name, ``package.module.name``, with its line, wherever it stands."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -81,7 +81,9 @@ def test_imports_go_down_the_ladder(path: Path) -> None:
         if name.startswith("omni_rlvr."):
             seen = name.split(".")[1]
             if seen != own and RUNG[seen] >= RUNG[own]:
-                wrong.append(f"{where(path)}:{line}: {own} (rung {RUNG[own]}) imports {name} (rung {RUNG[seen]})")
+                wrong.append(
+                    f"{where(path)}:{line}: {own} ({RUNG[own]}) imports {name} ({RUNG[seen]})"
+                )
     assert not wrong
 
 
@@ -109,7 +111,11 @@ def test_the_core_is_pure(path: Path) -> None:
 
 def test_no_drawer_for_odds_and_ends() -> None:
     names = {path.stem for path in FILES} | {part(path) for path in FILES}
-    assert not [n for n in names if set(n.split("_")) & {"util", "utils", "helper", "helpers", "common", "misc"}]
+    assert not [
+        n
+        for n in names
+        if set(n.split("_")) & {"util", "utils", "helper", "helpers", "common", "misc"}
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=where)

@@ -1,7 +1,7 @@
-"""What end-to-end tests share: twelve real clips, a random tiny checkpoint, and runs of the command in-process.
+"""What end-to-end tests share: twelve real clips, a random tiny checkpoint, runs in-process.
 
-A subprocess pays five seconds for importing torch; a run that is composed, built and run here pays one. The command
-itself is run where a process matters: signals, kills, exit codes, sweeps.
+A subprocess pays five seconds for importing torch; a run that is composed, built and run here pays
+one. The command itself is run where a process matters: signals, kills, exit codes, sweeps.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def write_silent(path: Path, frames, fps: int) -> None:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder: ``clips/``, ``silent.mp4``, ``train.json`` (reasoning), ``test.json`` (its first five rows)."""
+    """A folder: ``clips/``, ``silent.mp4``, ``train.json`` (reasoning), ``test.json`` (5 rows)."""
     folder = tmp_path_factory.mktemp("clips")
     (folder / "clips").mkdir()
     rows = [
@@ -68,7 +68,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            container, "write_mp4", lambda path, frames, fps, *sound: write_silent(path, frames, fps)
+            container,
+            "write_mp4",
+            lambda path, frames, fps, *sound: write_silent(path, frames, fps),
         )
         generate.make_clip(folder, "cold_start", 0, 0, LABELS[0])
     (folder / "000000.mp4").rename(folder / "silent.mp4")
@@ -160,7 +162,7 @@ class Runner:
 
 
 def environment() -> dict[str, str]:
-    """Of a child: these test modules can be imported (for a reward term), one thread, no network."""
+    """Of a child: test modules can be imported (for a reward term), one thread, no network."""
     return {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -171,6 +173,8 @@ def runner(tmp_path: Path, common: list[str]) -> Runner:
 
 
 @pytest.fixture(scope="session")
-def make_runner(tmp_path_factory: pytest.TempPathFactory, common: list[str]) -> Callable[[], Runner]:
+def make_runner(
+    tmp_path_factory: pytest.TempPathFactory, common: list[str]
+) -> Callable[[], Runner]:
     """A factory of runners for fixtures of a wider scope."""
     return lambda: Runner(tmp_path_factory.mktemp("outputs"), common)

@@ -1,4 +1,4 @@
-"""What users get wrong: each ends in one clear error that names the thing, or goes on and says what it left out."""
+"""What users get wrong: each ends in one clear error, or goes on and says what it left out."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ from omni_rlvr.types import MediaError, UserError
 
 @pytest.fixture
 def annotate(tmp_path: Path, clips: Path) -> Callable[..., str]:
-    """A factory of overrides: training on the first rows of the shared clips, some with another clip."""
+    """A factory of overrides: train on the first of the shared clips, some with another clip."""
 
     def make(num_rows: int, changed: dict[int, Path]) -> str:
         rows = json.loads((clips / "train.json").read_text())[:num_rows]
         for index, path in changed.items():
-            rows[index] = {**rows[index], "video": str(path.relative_to(clips)), "id": f"odd{index}"}
+            rows[index] = {
+                **rows[index],
+                "video": str(path.relative_to(clips)),
+                "id": f"odd{index}",
+            }
         (tmp_path / "annotations.json").write_text(json.dumps(rows))
         return f"dataset.annotations.train={tmp_path}/annotations.json"
 
@@ -61,7 +65,10 @@ BAD_FILES = {
     "missing": (None, r"train\.jsonl: no such annotation file"),
     "empty": ("", r"train\.jsonl: the annotation file is empty"),
     "not JSON": ('{row}\n{"video": oops}\n', r"train\.jsonl:2: not valid JSON"),
-    "unknown label": ("{row}\n{row}\n{other}\n", r"train\.jsonl:3: the answer 'ecstatic' is not one of"),
+    "unknown label": (
+        "{row}\n{row}\n{other}\n",
+        r"train\.jsonl:3: the answer 'ecstatic' is not one of",
+    ),
     "no conversation": ('{"video": "a.mp4"}', r"train\.jsonl:1: the key conversations is missing"),
 }
 
@@ -92,10 +99,8 @@ def test_an_annotation_file_that_was_not_given_names_the_key(runner) -> None:
 def test_a_broken_clip_stops_the_run_by_default(runner, annotate, broken: Path) -> None:
     with pytest.raises(MediaError) as error:
         runner(*runner.sft, annotate(3, {1: broken}))
-    message = str(error.value)
-    assert str(broken) in message
-    assert "annotations.json[1]" in message
-    assert "on_bad_media=skip" in message
+    for part in (str(broken), "annotations.json[1]", "on_bad_media=skip"):
+        assert part in str(error.value)
 
 
 def test_a_broken_clip_in_a_worker_is_the_same_one_line(runner, annotate, clips: Path) -> None:
@@ -110,8 +115,11 @@ def test_a_broken_clip_is_skipped_with_its_whole_group(
     runner, annotate, broken: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = runner(
-        *runner.grpo, annotate(4, {2: broken}), "dataset.on_bad_media=skip",
-        "stage.batch_size=4", "stage.max_steps=1",
+        *runner.grpo,
+        annotate(4, {2: broken}),
+        "dataset.on_bad_media=skip",
+        "stage.batch_size=4",
+        "stage.max_steps=1",
     )
     rows = read_jsonl(folder / "completions.jsonl")
     ids = [row["id"] for row in rows]
@@ -207,7 +215,7 @@ class After(Callback):
 
 @pytest.fixture
 def small_files() -> Iterator[Callable[[], None]]:
-    """Gives a function after which no file of this process may exceed a megabyte, as on a full disk."""
+    """Gives a function after which no file may exceed a megabyte, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -257,7 +265,9 @@ def test_a_run_with_no_checkpoint_yet_says_so(runner, small_files) -> None:
 def test_an_output_folder_that_cannot_be_written(runner) -> None:
     runner.root.write_text("a file where the folder should be")
     for task in (runner.sft, runner.evaluate):
-        with pytest.raises(UserError, match=r"cannot write to the output folder .*paths\.output_root"):
+        with pytest.raises(
+            UserError, match=r"cannot write to the output folder .*paths\.output_root"
+        ):
             runner(*task)
 
 
@@ -267,9 +277,13 @@ def test_one_generation_is_refused(runner) -> None:
 
 
 @pytest.mark.parametrize("scale_rewards", ["group", "none"])
-def test_equal_rewards_give_no_advantage_and_no_nan(runner, checkpoint: Path, scale_rewards: str) -> None:
+def test_equal_rewards_give_no_advantage_and_no_nan(
+    runner, checkpoint: Path, scale_rewards: str
+) -> None:
     folder = runner(
-        *runner.grpo, "stage.beta=0", f"stage.scale_rewards={scale_rewards}",
+        *runner.grpo,
+        "stage.beta=0",
+        f"stage.scale_rewards={scale_rewards}",
     )  # a random model earns nothing
     rows = read_jsonl(folder / "completions.jsonl")
     assert {row["reward"] for row in rows} == {0}
@@ -278,5 +292,8 @@ def test_equal_rewards_give_no_advantage_and_no_nan(runner, checkpoint: Path, sc
         assert row["loss"] == 0
         assert row["grad_norm"] == 0
         assert row["frac_reward_zero_std"] == 1
-    weights = [load_policy(str(f), "float32", None).state_dict() for f in (folder / "checkpoint", checkpoint)]
+    weights = [
+        load_policy(str(f), "float32", None).state_dict()
+        for f in (folder / "checkpoint", checkpoint)
+    ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -1,4 +1,4 @@
-"""The command as a process: help, and errors that are one line and come before torch is imported."""
+"""The command as a process: help, and errors that are one line, if possible before torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROBE = """
 import sys, atexit
-atexit.register(lambda: print("HEAVY:", *sorted({"torch", "transformers", "pytorch_lightning", "av"} & set(sys.modules))))
+heavy = {"torch", "transformers", "pytorch_lightning", "av"}
+atexit.register(lambda: print("HEAVY:", *sorted(heavy & set(sys.modules))))
 from omni_rlvr.cli import main
 main()
 """
@@ -22,7 +23,11 @@ main()
 def probe(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Runs the command and prints which heavy libraries were imported by its end."""
     return subprocess.run(
-        [sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120
+        [sys.executable, "-c", PROBE, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
     )
 
 

@@ -1,4 +1,4 @@
-"""Stopping and going on: a resumed run equals the unbroken one bit for bit, and no way to stop one loses its work."""
+"""Stopping and going on: a resumed run equals the unbroken one bit for bit; no stop loses work."""
 
 from __future__ import annotations
 
@@ -63,7 +63,14 @@ def steady(folder: Path) -> list[dict]:
 
 def grpo(runner, *more: str) -> tuple[str, ...]:
     """Four steps that move the weights, a checkpoint every two."""
-    return (*runner.grpo, *SPREAD, "stage.max_steps=4", "stage.save_steps=2", "stage.num_iterations=2", *more)
+    return (
+        *runner.grpo,
+        *SPREAD,
+        "stage.max_steps=4",
+        "stage.save_steps=2",
+        "stage.num_iterations=2",
+        *more,
+    )
 
 
 def test_a_resumed_run_equals_the_unbroken_one(runner) -> None:
@@ -77,7 +84,9 @@ def test_a_resumed_run_equals_the_unbroken_one(runner) -> None:
     assert steady(parted) == steady(whole)
     assert read_jsonl(parted / "completions.jsonl") == read_jsonl(whole / "completions.jsonl")
     for file in ("model.safetensors", "config.json", "tokenizer.json"):
-        assert (parted / "checkpoint" / file).read_bytes() == (whole / "checkpoint" / file).read_bytes()
+        assert (parted / "checkpoint" / file).read_bytes() == (
+            whole / "checkpoint" / file
+        ).read_bytes()
     states = [torch.load(f / "checkpoint" / "trainer_state.pt") for f in (parted, whole)]
     for name in ("optimizer", "schedule", "num_tokens", "step"):
         assert_same(states[0][name], states[1][name])
@@ -123,7 +132,9 @@ def test_a_resumed_run_keeps_the_list_of_skipped_clips(runner, clips: Path) -> N
     rows = (clips / "train.json").read_text().replace("clips/", "nowhere/", 1)
     (runner.root.parent / "bad.json").write_text(rows)
     sft = (
-        *runner.sft, "stage.max_steps=4", "dataset.on_bad_media=skip",
+        *runner.sft,
+        "stage.max_steps=4",
+        "dataset.on_bad_media=skip",
         f"dataset.annotations.train={runner.root.parent}/bad.json",
     )  # 12 clips in 4 steps: each is met once
     whole = runner(*sft)
