@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from omni_rlvr.models.processing import Processor
 from omni_rlvr.types import Batch, Features
@@ -29,14 +29,18 @@ class Policy(Protocol):
     def embed(self, batch: Batch, features: Features) -> Tensor:
         """Projects features into the prompt's embeddings: [B, P, hidden]."""
 
+    def new_cache(self) -> Cache:
+        """Makes an empty key-value cache for ``language_model``."""
+
     def completion_logits(
         self,
         prompt_embeds: Tensor,
         prompt_mask: Tensor,
+        prompt_index: Tensor,
         completion_ids: Tensor,
         completion_mask: Tensor,
     ) -> Tensor:
-        """Computes the logits that predict each completion token: [N, T, V]."""
+        """Computes the logits that predict each completion token: [N, T, V], each prompt once."""
 
     def frozen_copy(self) -> nn.Module:
         """Copies what trains, shares what does not, and freezes the copy: the reference policy."""

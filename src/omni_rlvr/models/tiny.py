@@ -23,7 +23,7 @@ from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.processing import Processor, ProcessorSettings
 
 VOCAB_SIZE = 640
-IMAGE_SIZE, PATCH_SIZE, VIDEO_MERGE, NUM_FRAMES = 64, 8, 2, 4
+IMAGE_SIZE, PATCH_SIZE, VIDEO_MERGE, NUM_FRAMES = 64, 8, 4, 4
 SOUND_S, MEL_BINS, AUDIO_MERGE = 2, 80, 4
 SPECIAL_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>", "<|video|>", "<|audio|>")
 CHAT_TEMPLATE = (
@@ -70,7 +70,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Processor:
 
 
 def build_tiny(processor: Processor) -> OmniModel:
-    """Builds the tiny omni model (about 2.4 M weights) with random weights."""
+    """Builds the tiny omni model (about 2.2 M weights) with random weights."""
     tokenizer = processor.tokenizer
     config = OmniConfig(
         vision_config=SiglipVisionConfig(
@@ -93,8 +93,8 @@ def build_tiny(processor: Processor) -> OmniModel:
         ),
         text_config=Qwen2Config(
             vocab_size=len(tokenizer),
-            hidden_size=192,
-            intermediate_size=512,
+            hidden_size=160,
+            intermediate_size=432,
             num_hidden_layers=4,
             num_attention_heads=4,
             num_key_value_heads=2,

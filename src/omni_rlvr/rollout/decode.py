@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from omni_rlvr.functional.masks import completion_mask, position_ids
 from omni_rlvr.models.policy import Policy
@@ -47,7 +46,7 @@ def decode(
         N = B*G completions, row ``b*G + g``.
     """
     tokenizer, device = policy.processor.tokenizer, prompt_embeds.device
-    cache = DynamicCache()
+    cache = policy.new_cache()
     out = policy.language_model(
         inputs_embeds=prompt_embeds,
         attention_mask=prompt_mask,

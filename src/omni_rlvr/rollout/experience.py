@@ -21,8 +21,9 @@ def completion_logits(policy: Policy, experience: Experience) -> Tensor:
     """
     embeds = policy.embed(experience.batch, experience.features)
     return policy.completion_logits(
-        embeds[experience.prompt_index],
-        experience.batch.prompt_mask[experience.prompt_index],
+        embeds,
+        experience.batch.prompt_mask,
+        experience.prompt_index,
         experience.completion_ids,
         experience.completion_mask,
     )

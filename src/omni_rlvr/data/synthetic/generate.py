@@ -30,6 +30,8 @@ NUM_FRAMES, FPS = 20, 10
 """Of a clip: two seconds."""
 
 ANNOTATIONS = "annotations.json"
+NOTICED_SEEN, NOTICED_HEARD = 2, 3
+"""How many of the four visual and five vocal cues an annotator's reasoning names."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,16 @@ class SplitSpec:
     """Drawing style: "cartoon" or "sketch"."""
     voice: str
     """"usual" or "other"."""
+    one_modality: float
+    """Share of clips without a sound track, and as many without a picture."""
 
 
 SPLITS = {
-    "caption": SplitSpec("caption", "cartoon", "usual"),
-    "cold_start": SplitSpec("reasoning", "cartoon", "usual"),
-    "rlvr": SplitSpec("label", "cartoon", "usual"),
-    "test": SplitSpec("label", "cartoon", "usual"),
-    "ood": SplitSpec("label", "sketch", "other"),
+    "caption": SplitSpec("caption", "cartoon", "usual", 0.0),
+    "cold_start": SplitSpec("reasoning", "cartoon", "usual", 1 / 6),
+    "rlvr": SplitSpec("label", "cartoon", "usual", 1 / 6),
+    "test": SplitSpec("label", "cartoon", "usual", 0.0),
+    "ood": SplitSpec("label", "sketch", "other", 0.0),
 }
 
 
@@ -142,26 +146,52 @@ def make_clip(folder: Path, split: str, seed: int, index: int, label: str) -> di
     look, speaker = face.draw_look(spec.style, rng), voice.draw_speaker(spec.voice, rng)
     frames = face.render(look, face.draw_apex(values, rng), NUM_FRAMES, rng)
     sound = voice.synthesise(speaker, values, NUM_FRAMES / FPS, rng)
-    name = f"{index:06d}.mp4"
-    container.write_mp4(folder / name, frames, FPS, sound, voice.SAMPLE_RATE)
+    missing = rng.choice(["nothing", "picture", "sound"], p=_missing_odds(spec))
+    seen, heard = missing != "picture", missing != "sound"
+    name = f"{index:06d}.{'mp4' if seen else 'm4a'}"
+    container.write_clip(
+        folder / name, frames if seen else None, FPS, sound if heard else None, voice.SAMPLE_RATE
+    )
+    there = {**(cues.VISUAL if seen else {}), **(cues.VOCAL if heard else {})}
+    values = {cue: value for cue, value in values.items() if cue in there}
     return {
-        "video": f"clips/{name}",
-        "conversations": _turns(spec.target, values, label),
+        "video" if seen else "audio": f"clips/{name}",
+        "conversations": _turns(spec.target, values, label, rng),
         "cues": values,
     }
 
 
-def _turns(target: str, values: dict[str, str], label: str) -> list[dict[str, str]]:
-    question = wording.CAPTION_QUESTION if target == "caption" else wording.EMOTION_QUESTION
-    answer = {
-        "caption": wording.caption(values, seen=True, heard=True),
-        "reasoning": wording.reasoning(values, label),
-        "label": label,
-    }[target]
+def _missing_odds(spec: SplitSpec) -> tuple[float, float, float]:
+    """Odds that a clip lacks nothing, its picture, or its sound."""
+    return (1 - 2 * spec.one_modality, spec.one_modality, spec.one_modality)
+
+
+def _turns(
+    target: str, values: dict[str, str], label: str, rng: np.random.Generator
+) -> list[dict[str, str]]:
+    """Writes question and answer; an annotator's reasoning names some of the cues, not all."""
+    seen = {cue: values[cue] for cue in cues.VISUAL if cue in values}
+    heard = {cue: values[cue] for cue in cues.VOCAL if cue in values}
+    question = wording.EMOTION_QUESTION
+    if target == "caption":
+        question = wording.CAPTION_QUESTIONS[bool(seen), bool(heard)]
+        answer = wording.caption(values, seen=True, heard=True)
+    elif target == "reasoning":
+        noticed = {**_some(seen, NOTICED_SEEN, rng), **_some(heard, NOTICED_HEARD, rng)}
+        answer = wording.reasoning(noticed, label)
+    else:
+        answer = label
+    media = "<video>\n" * bool(seen) + "<audio>\n" * bool(heard)
     return [
-        {"from": "human", "value": f"<video>\n<audio>\n{question}"},
+        {"from": "human", "value": f"{media}{question}"},
         {"from": "gpt", "value": answer},
     ]
+
+
+def _some(values: dict[str, str], count: int, rng: np.random.Generator) -> dict[str, str]:
+    """Picks ``count`` of the cues, or what there is."""
+    picked = rng.permutation(list(values))[:count]
+    return {cue: value for cue, value in values.items() if cue in picked}
 
 
 def _split_number(split: str) -> int:

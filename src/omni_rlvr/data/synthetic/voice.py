@@ -83,7 +83,7 @@ def synthesise(
     f0 = _contour(speaker, cues, t, rng)
     source = _glottal_source(f0, speaker, cues, rng)
     envelope = _syllables(t, rate, rng) * (
-        1 + 0.35 * _TREMOR[cues["tremor"]] * np.sin(2 * np.pi * 6.5 * t + 1.0)
+        1 + 0.6 * _TREMOR[cues["tremor"]] * np.sin(2 * np.pi * 7.5 * t + 1.0)
     )
     voice = _formants(source, t, rate, speaker, rng) * np.clip(envelope, 0, None)
     level = _ENERGY_DB[cues["energy"]] + speaker.gain_db + rng.normal(0, 1.8)
@@ -100,7 +100,7 @@ def _contour(
     melody = _MELODY_SEMITONES[cues["melody"]] * rng.uniform(0.7, 1.2)
     wave = np.sin(2 * np.pi * rng.uniform(0.7, 1.3) * t + rng.uniform(0, 2 * np.pi))
     wave += 0.5 * np.sin(2 * np.pi * rng.uniform(1.8, 2.6) * t + rng.uniform(0, 2 * np.pi))
-    tremor = 0.7 * _TREMOR[cues["tremor"]] * np.sin(2 * np.pi * rng.uniform(5.5, 7.5) * t)
+    tremor = 0.7 * _TREMOR[cues["tremor"]] * np.sin(2 * np.pi * rng.uniform(6.5, 8.5) * t)
     semitones = _PITCH_SEMITONES[cues["pitch"]] * strength - 0.8 * t + melody * wave + tremor
     wobble = lfilter([0.02], [1, -0.98], rng.standard_normal(t.size)) * speaker.jitter * 8
     return speaker.base_hz * 2 ** (semitones / 12) * (1 + wobble)

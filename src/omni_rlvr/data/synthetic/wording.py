@@ -10,8 +10,12 @@ from collections.abc import Mapping
 
 from omni_rlvr.data.synthetic.cues import VISUAL, VOCAL
 
-CAPTION_QUESTION = "Describe the face and the voice."
-"""What the base model is asked."""
+CAPTION_QUESTIONS: Mapping[tuple[bool, bool], str] = {
+    (True, False): "Describe the face.",
+    (False, True): "Describe the voice.",
+    (True, True): "Describe the face and the voice.",
+}
+"""What the base model is asked, by whether the face and the voice are to be described."""
 EMOTION_QUESTION = (
     "As an emotional recognition expert; throughout the video, which emotion conveyed by the "
     "characters is the most obvious to you?"
@@ -38,22 +42,20 @@ def phrase(cue: str, value: str) -> str:
     return f"{value} {NOUNS[cue]}"
 
 
-def face_sentence(cues: Mapping[str, str]) -> str:
-    """Says what is seen, in the fixed order of ``VISUAL``."""
-    return f"The face shows {', '.join(phrase(cue, cues[cue]) for cue in VISUAL)}."
-
-
-def voice_sentence(cues: Mapping[str, str]) -> str:
-    """Says what is heard, in the fixed order of ``VOCAL``."""
-    return f"The voice has {', '.join(phrase(cue, cues[cue]) for cue in VOCAL)}."
+def sentences(cues: Mapping[str, str]) -> str:
+    """Says what is seen, then what is heard, of the given cues, in the order of ``CUES``."""
+    seen = [phrase(cue, cues[cue]) for cue in VISUAL if cue in cues]
+    heard = [phrase(cue, cues[cue]) for cue in VOCAL if cue in cues]
+    parts = [f"The face shows {', '.join(seen)}."] if seen else []
+    return " ".join([*parts, f"The voice has {', '.join(heard)}."] if heard else parts)
 
 
 def caption(cues: Mapping[str, str], *, seen: bool, heard: bool) -> str:
-    """Describes the modalities that are there."""
-    sentences = [face_sentence(cues)] if seen else []
-    return " ".join([*sentences, voice_sentence(cues)] if heard else sentences)
+    """Describes all cues of the modalities that are asked for."""
+    asked = {**(VISUAL if seen else {}), **(VOCAL if heard else {})}
+    return sentences({cue: value for cue, value in cues.items() if cue in asked})
 
 
 def reasoning(cues: Mapping[str, str], label: str) -> str:
-    """Writes the cold-start target: think block with the cues, then the label in the answer tag."""
-    return f"<think>{caption(cues, seen=True, heard=True)}</think>\n<answer>{label}</answer>"
+    """Writes a cold-start target: the noticed cues in the think block, the label as the answer."""
+    return f"<think>{sentences(cues)}</think>\n<answer>{label}</answer>"
