@@ -15,21 +15,24 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra import compose
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.loggers import Logger
 from torch.optim import Optimizer
 
 from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_targets
+from omni_rlvr.data.options import DatasetConfig, ModalityConfig
 from omni_rlvr.models.omni import OmniModel
 from omni_rlvr.record import read_json
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
+from omni_rlvr.stages.options import GrpoConfig, LoopConfig
 from omni_rlvr.stages.sft import SftStage
-from omni_rlvr.types import Example, UserError
+from omni_rlvr.types import Example, UserError, require
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Place:
 class Clips:
     """Annotations that were read, and how their clips are to be read."""
 
-    dataset: schema.DatasetConfig
-    modality: schema.ModalityConfig
+    dataset: DatasetConfig
+    modality: ModalityConfig
     examples: dict[str, list[Example]]
     """Split name -> examples."""
 
@@ -63,7 +66,7 @@ class TrainParts:
     clips: Clips
     policy: OmniModel
     stage: Stage
-    loop: schema.LoopConfig
+    loop: LoopConfig
     make_optimizer: Callable[..., Optimizer]
     make_trainer: Callable[..., pl.Trainer]
     loggers: Sequence[Logger]
@@ -125,14 +128,28 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     clips = Clips(dataset, typed["modality"], examples)
     if isinstance(task, schema.PreviewTask):
         return PreviewParts(place, clips, task)
+    policy = make(cfg.model)
+    _check_texts(policy, examples)
     if isinstance(task, schema.EvaluateTask):
-        return EvaluateParts(place, clips, task, instantiate(cfg.model))
-    return _train_parts(cfg, place, clips, typed["stage"])
+        return EvaluateParts(place, clips, task, policy)
+    return _train_parts(cfg, place, clips, typed["stage"], policy)
 
 
 def compose_step(overrides: list[str]) -> DictConfig:
     """Composes the config of one step of a pipeline."""
     return compose("config", overrides=overrides)
+
+
+def make(config: Any, **overrides: Any) -> Any:
+    """Builds what a ``_target_`` names.
+
+    Raises:
+        UserError: what was built refused its arguments with one.
+    """
+    try:
+        return instantiate(config, **overrides)
+    except InstantiationException as error:
+        raise _as_user_error(error) from error
 
 
 def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -148,55 +165,87 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         }
     except OmegaConfBaseException as error:
         raise _as_user_error(error) from error
+    require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
+    _check_trainer(config["trainer"])
+    if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
+        raise UserError(f"resume={config['resume']}: only task=train can be resumed")
     for key in ("dataset", "model", "reward", "optimizer", "trainer", "logger", "callbacks"):
         check_targets(config[key], key)
     return config, typed
 
 
+def _check_trainer(trainer: dict[str, Any]) -> None:
+    """Refuses flags of Lightning's trainer that would do nothing, or harm, in this loop."""
+    ours = {
+        "max_epochs": "stage.num_train_epochs",
+        "max_steps": "stage.max_steps",
+        "accumulate_grad_batches": "stage.micro_batch_size",
+        "gradient_clip_val": "stage.max_grad_norm",
+    }
+    for flag, instead in ours.items():
+        if flag in trainer:
+            raise UserError(f"trainer.{flag}={trainer[flag]!r} has no effect here; use {instead}")
+    allowed = ("32-true", "bf16-mixed")
+    require(
+        trainer["precision"] in allowed,
+        "trainer.precision",
+        trainer["precision"],
+        f"one of {allowed}",
+    )
+
+
 def _as_user_error(error: Exception) -> UserError:
+    """Finds the UserError that a library wrapped, or words the library's own as one."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
             return cause
         cause = cause.__cause__
-    return UserError(f"config: {str(error).splitlines()[0]}")
+    if isinstance(error, MissingMandatoryValue):
+        return UserError(f"{error.full_key} must be given, e.g. {error.full_key}=VALUE")
+    return UserError(f"config: {' '.join(str(error).split())}")
 
 
-def _splits(task: Any, dataset: schema.DatasetConfig) -> list[str]:
+def _splits(task: Any, dataset: DatasetConfig) -> list[str]:
     if isinstance(task, schema.TrainTask):
         return [dataset.train_split]
     return [task.split] if isinstance(task, schema.PreviewTask) else list(task.splits)
 
 
-def _read(dataset: schema.DatasetConfig, split: str) -> list[Example]:
+def _read(dataset: DatasetConfig, split: str) -> list[Example]:
     if split not in dataset.splits:
         raise UserError(
             f"dataset={dataset.name} has no split {split!r}; it has {', '.join(dataset.splits)}"
         )
-    return instantiate(dataset.splits[split]).read()
+    return make(dataset.splits[split]).read()
+
+
+def _check_texts(policy: OmniModel, examples: dict[str, list[Example]]) -> None:
+    for example in (e for rows in examples.values() for e in rows):
+        policy.processor.check_text(example.question, example.source)
+        policy.processor.check_text(example.target, example.source)
 
 
 def _train_parts(
-    cfg: DictConfig, place: Place, clips: Clips, loop: schema.LoopConfig
+    cfg: DictConfig, place: Place, clips: Clips, loop: LoopConfig, policy: OmniModel
 ) -> TrainParts:
-    policy = instantiate(cfg.model)
     stage: Stage = SftStage()
-    if isinstance(loop, schema.GrpoConfig):
-        reward = instantiate(cfg.reward)
+    if isinstance(loop, GrpoConfig):
+        reward = make(cfg.reward)
         check_gold(reward, clips.examples[clips.dataset.train_split])
         stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)
     if cfg.resume is not None:
-        policy = instantiate(cfg.model, path=str(place.run_dir / "checkpoint"), instruction=None)
+        policy = make(cfg.model, path=str(place.run_dir / "checkpoint"), instruction=None)
     return TrainParts(
         place=place,
         clips=clips,
         policy=policy,
         stage=stage,
         loop=loop,
-        make_optimizer=instantiate(cfg.optimizer),
-        make_trainer=instantiate(cfg.trainer),
-        loggers=[instantiate(x)(save_dir=str(place.run_dir)) for x in cfg.logger.values()],
-        callbacks=[instantiate(callback) for callback in cfg.callbacks.values()],
+        make_optimizer=make(cfg.optimizer),
+        make_trainer=make(cfg.trainer),
+        loggers=[make(x)(save_dir=str(place.run_dir)) for x in cfg.logger.values()],
+        callbacks=[make(callback) for callback in cfg.callbacks.values()],
         resume=cfg.resume is not None,
     )
 

@@ -5,16 +5,19 @@ Nothing heavy is imported before a config stands, so that ``--help`` and a typo 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from omni_rlvr.config.store import register
-from omni_rlvr.types import UserError
+from omni_rlvr.types import Interrupted, UserError
 
 
 def conf_dir() -> str:
@@ -24,19 +27,25 @@ def conf_dir() -> str:
 
 
 def task(cfg: DictConfig) -> None:
-    """Runs one composed config; an error a user can mend is one line, not a traceback."""
+    """Builds and runs one composed config."""
     from omni_rlvr.build import build
     from omni_rlvr.run import run
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     single = HydraConfig.get().mode == RunMode.RUN
-    try:
-        run(build(cfg, run_dir, run_dir.parent / "latest" if single else None))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(build(cfg, run_dir, run_dir.parent / "latest" if single else None))
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point; an error that a user can mend is one line, not a traceback."""
     register()
-    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
+    try:
+        hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
+    except Interrupted as stop:
+        print(stop)
+        sys.exit(130)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:  # Hydra makes the run's folder before any of our code runs
+        sys.exit(f"error: {error.strerror}: {error.filename}; set paths.output_root=DIR")

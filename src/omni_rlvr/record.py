@@ -104,7 +104,7 @@ class RunRecord:
             "versions": {name: metadata.version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "device": device,
-            "skipped_clips": [],
+            "skipped_clips": _skipped_before(folder / "run.json"),
             "config": config,
         }
         try:
@@ -121,13 +121,14 @@ class RunRecord:
         self.fields.update(fields)
         write_json(self.folder / "run.json", self.fields)
 
-    def add_skipped(self, clips: Iterable[tuple[str, str]]) -> None:
-        """Adds clips that could not be read, once each: (id, reason)."""
+    def add_skipped(self, clips: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Adds clips that could not be read, once each: (id, reason); returns the new ones."""
         known = self.fields["skipped_clips"]
         assert isinstance(known, list)
         new = [{"id": i, "reason": why} for i, why in clips if all(row["id"] != i for row in known)]
         if new:
             self.update(skipped_clips=[*known, *new])
+        return [(row["id"], row["reason"]) for row in new]
 
     def log(self, file: str, rows: Iterable[Mapping[str, object]]) -> None:
         """Appends rows to a .jsonl file of the run."""
@@ -136,6 +137,11 @@ class RunRecord:
     def finish(self, status: str) -> None:
         """Says how the run ended: "finished", "interrupted" or "failed"."""
         self.update(status=status, ended=datetime.now().isoformat(timespec="seconds"))
+
+
+def _skipped_before(path: Path) -> list[dict[str, str]]:
+    """What the part of a run before its stop could not read; nothing for a new run."""
+    return read_json(path)["skipped_clips"] if path.exists() else []
 
 
 def _commit() -> str | None:

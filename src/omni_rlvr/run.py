@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from omni_rlvr.build import (
     Clips,
@@ -31,14 +26,22 @@ from omni_rlvr.build import (
     compose_step,
 )
 from omni_rlvr.data.collate import Collate
-from omni_rlvr.data.datamodule import StepSampler, TrainData, evaluation_loader, move, num_steps
+from omni_rlvr.data.datamodule import (
+    StepSampler,
+    TrainData,
+    evaluation_loader,
+    move,
+    num_steps,
+    refuse_bad_media,
+)
 from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.media.isolated import ClipReader
 from omni_rlvr.record import RunRecord, append_jsonl, keep_steps, point_to, write_json
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
-from omni_rlvr.training.evaluate import Evaluation, evaluate
+from omni_rlvr.training.evaluate import Evaluation, device_of, evaluate
 from omni_rlvr.training.module import RLVRModule
-from omni_rlvr.types import Example, Sample, UserError
+from omni_rlvr.training.progress import progress_bar
+from omni_rlvr.types import Example, Interrupted, Sample, UserError
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +90,11 @@ def train(parts: TrainParts) -> None:
             len(examples), batch_size=loop.batch_size, num_steps=steps, start=start, seed=seed
         ),
         num_workers=dataset.num_workers,
+        on_bad_media=dataset.on_bad_media,
     )
     stop = CleanStop()
     saves = Checkpoints(run_dir, loop.save_steps, parts.place.latest)
-    trainer = parts.make_trainer(
-        callbacks=[*parts.callbacks, stop, *([resume] if resume else []), saves],
-        logger=list(parts.loggers),
-    )
+    trainer = _make_trainer(parts, [*([resume] if resume else []), stop, saves])
     with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
         module = RLVRModule(
             parts.policy.train(),
@@ -104,18 +105,18 @@ def train(parts: TrainParts) -> None:
             num_updates=steps * loop.updates_per_step,
             seed=seed,
         )
-        trainer.fit(module, datamodule=data)
+        if start < steps:
+            trainer.fit(module, datamodule=data)
         parts.policy.eval()
-        record.finish("interrupted" if stop.asked else "finished")
-    if stop.asked:
-        print(f"stopped at step {module.step} of {steps}; go on with resume={run_dir}")
-        sys.exit(130)
+        if stop.asked:
+            raise Interrupted(f"stopped at step {module.step} of {steps}; resume={run_dir} goes on")
+        record.finish("finished")
     print(f"checkpoint: {run_dir / 'checkpoint'}")
 
 
 def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
     """Evaluates a policy on each split of the task; returns each split's scores."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(parts.place.config["trainer"]["accelerator"])
     parts.policy.eval().to(device=device)
     scores = {}
     with recorded(parts.place, device=str(device)) as record:
@@ -147,9 +148,11 @@ def preview(parts: PreviewParts) -> None:
             f"task.split={task.split}: none of the first {len(examples)} clips could be read"
         )
     path = parts.place.run_dir / "preview.png"
-    preview_sheet(
-        samples, path, sample_rate=sample_rate, max_reasoning_chars=task.max_reasoning_chars
-    )
+    with recorded(parts.place, device="cpu") as record:
+        preview_sheet(
+            samples, path, sample_rate=sample_rate, max_reasoning_chars=task.max_reasoning_chars
+        )
+        record.finish("finished")
     print(f"preview: {path}")
 
 
@@ -198,19 +201,22 @@ def clip_dataset(
         sample_rate=sample_rate,
         video=clips.modality.video,
         audio=clips.modality.audio,
-        on_bad_media=clips.dataset.on_bad_media,
     )
 
 
 @contextlib.contextmanager
 def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
-    """Opens run.json and says "failed" there if the task raises."""
+    """Opens run.json and says there how the task ended if it did not finish."""
     record = RunRecord(place.run_dir, place.config, device=device)
     try:
         yield record
     except BaseException as error:
-        record.update(error=f"{type(error).__name__}: {error}")
-        record.finish("failed")
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        try:
+            record.update(error=None if stopped else f"{type(error).__name__}: {error}")
+            record.finish("interrupted" if stopped else "failed")
+        except OSError as second:  # a full disk; what went wrong first is what the user must see
+            log.warning("run.json could not be updated: %s", second)
         raise
 
 
@@ -223,18 +229,17 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)
 
 
-@contextlib.contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Progress]:
-    """A bar for work that is not training."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns) as progress:
-        progress.add_task(title, total=total)
-        yield progress
+def _make_trainer(parts: TrainParts, callbacks: list[Callback]) -> Trainer:
+    # raised by Lightning with today's torch, and nothing a user can act on
+    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
+    try:
+        return parts.make_trainer(
+            max_epochs=1,  # one pass over the step sampler is the run
+            callbacks=[*parts.callbacks, *callbacks],
+            logger=list(parts.loggers),
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {error}") from error
 
 
 def _step(parts: PipelineParts, overrides: list[str], folders: dict[str, Path], name: str):
@@ -247,6 +252,7 @@ def _step(parts: PipelineParts, overrides: list[str], folders: dict[str, Path], 
 
 def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> Evaluation:
     task, examples = parts.task, parts.clips.examples[split]
+    on_bad_media = parts.clips.dataset.on_bad_media
     examples = examples[: task.max_clips] if task.max_clips else examples
     processor = parts.policy.processor
     loader = evaluation_loader(
@@ -263,7 +269,7 @@ def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> E
     with progress_bar(f"evaluating {split}", len(examples)) as progress:
         return evaluate(
             parts.policy,
-            (move(batch, device) for batch in loader),
+            (move(refuse_bad_media(batch, on_bad_media), device) for batch in loader),
             parts.clips.dataset.labels,
             max_completion_length=task.max_completion_length,
             num_resamples=task.num_resamples,

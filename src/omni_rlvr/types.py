@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +23,42 @@ class UserError(Exception):
     """Something a user can mend: the message names key or file, the value seen and what to do."""
 
 
+class Interrupted(Exception):
+    """A run stopped cleanly because it was asked to; the message says how to go on."""
+
+
 class MediaError(UserError):
     """A clip that cannot be read; the message names the file and why."""
+
+
+def require(condition: bool, key: str, value: object, wanted: str) -> None:
+    """Refuses an option's value.
+
+    Raises:
+        UserError: ``condition`` is false; names the key, the value seen and the value wanted.
+    """
+    if not condition:
+        raise UserError(f"{key}={value!r} is out of range: {wanted}")
+
+
+class Processing(Protocol):
+    """What collating asks of a processor; ``models/processing.py`` is the one that does it."""
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills rows up."""
+
+    def prompt_ids(self, question: str, *, has_video: bool, has_audio: bool) -> list[int]:
+        """Tokenises a prompt up to where the assistant speaks."""
+
+    def target_ids(self, text: str) -> list[int]:
+        """Tokenises a completion with its end token."""
+
+    def pixel_values(self, frames: np.ndarray) -> Tensor:
+        """Processes [F, H, W, 3] uint8 frames to [F, 3, size, size] float32."""
+
+    def input_features(self, waveforms: Sequence[np.ndarray]) -> Tensor:
+        """Processes sounds to [Ba, M, L] log-mel."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from omni_rlvr.config import schema
+from omni_rlvr.data import options as data_options
+from omni_rlvr.stages import options as stage_options
 from omni_rlvr.types import UserError
 
 
@@ -23,10 +25,10 @@ def register() -> None:
         ("pipeline", schema.PipelineTask),
     ):
         store.store(group="task", name=name, node=node)
-    store.store(group="stage", name="sft", node=schema.SftConfig)
-    store.store(group="stage", name="grpo", node=schema.GrpoConfig)
-    store.store(group="dataset", name="schema", node=schema.DatasetConfig)
-    store.store(group="modality", name="schema", node=schema.ModalityConfig)
+    store.store(group="stage", name="sft", node=stage_options.SftConfig)
+    store.store(group="stage", name="grpo", node=stage_options.GrpoConfig)
+    store.store(group="dataset", name="schema", node=data_options.DatasetConfig)
+    store.store(group="modality", name="schema", node=data_options.ModalityConfig)
     store.store(group="paths", name="schema", node=schema.PathsConfig)
     OmegaConf.register_new_resolver("latest", _latest, replace=True)
     OmegaConf.register_new_resolver("tiny_base", _tiny_base, replace=True)
@@ -57,4 +59,6 @@ def _run_dir(output_root: str, name: str, resume: str | None) -> str:
         folder = Path(output_root) / name / "latest" if resume == "latest" else Path(resume)
         if (folder / "checkpoint").exists():
             return str(folder.resolve())
-    return str(Path(output_root) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    folder = Path(output_root) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    taken = sum(1 for _ in folder.parent.glob(f"{folder.name}*"))
+    return str(folder.with_name(f"{folder.name}_{taken}") if taken else folder)

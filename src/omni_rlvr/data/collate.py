@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omni_rlvr.models.processing import Processor
-from omni_rlvr.types import Batch, Sample, SkippedClip
+from omni_rlvr.types import Batch, Processing, Sample, SkippedClip
 
 
 @dataclass(frozen=True)
 class Collate:
     """Turns samples into a ``Batch``; runs in the worker process."""
 
-    processor: Processor
+    processor: Processing
     with_target: bool
     """Whether the annotated target becomes ``completion_ids`` (SFT)."""
 
@@ -26,7 +25,7 @@ class Collate:
         skipped = [item for item in items if isinstance(item, SkippedClip)]
         video_rows = [i for i, s in enumerate(samples) if s.clip.frames is not None]
         audio_rows = [i for i, s in enumerate(samples) if s.clip.waveform is not None]
-        pad = self.processor.tokenizer.pad_token_id
+        pad = self.processor.pad_token_id
         prompt_ids, prompt_mask = pad_rows([self._prompt(s) for s in samples], pad=pad, left=True)
         completion_ids = completion_mask = None
         if self.with_target:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.dataset import ClipDataset
-from omni_rlvr.types import Batch
+from omni_rlvr.types import Batch, MediaError
 
 
 class StepSampler(Sampler[list[int]]):
@@ -59,18 +59,23 @@ def num_steps(
     num_examples: int, *, batch_size: int, num_train_epochs: float, max_steps: int
 ) -> int:
     """Counts a run's steps: ``max_steps``, or as many as the epochs take."""
-    return (
-        max_steps
-        if max_steps > 0
-        else max(1, math.ceil(num_examples * num_train_epochs / batch_size))
-    )
+    if max_steps > 0:
+        return max_steps
+    rounds = num_examples * num_train_epochs / batch_size
+    return max(1, math.ceil(rounds - 1e-9))  # 100 * 0.07 / 7 is one step, whatever rounding says
 
 
 class TrainData(LightningDataModule):
     """The training split, batch by batch."""
 
     def __init__(
-        self, dataset: ClipDataset, collate: Collate, sampler: StepSampler, *, num_workers: int
+        self,
+        dataset: ClipDataset,
+        collate: Collate,
+        sampler: StepSampler,
+        *,
+        num_workers: int,
+        on_bad_media: str,
     ):
         """Holds what the loader is made of."""
         super().__init__()
@@ -78,6 +83,11 @@ class TrainData(LightningDataModule):
         self.collate = collate
         self.sampler = sampler
         self.num_workers = num_workers
+        self.on_bad_media = on_bad_media
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Ends the run at a clip that cannot be read, if it is to."""
+        return refuse_bad_media(batch, self.on_bad_media)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Makes the loader; one pass over it is the (rest of the) run."""
@@ -88,6 +98,18 @@ class TrainData(LightningDataModule):
     ) -> Batch:
         """Moves a batch's tensors."""
         return move(batch, device)
+
+
+def refuse_bad_media(batch: Batch, on_bad_media: str) -> Batch:
+    """Returns the batch if all its clips could be read, or those that could not may be skipped.
+
+    Raises:
+        MediaError: a clip could not be read and ``on_bad_media`` is "raise"; names the clip.
+    """
+    if batch.skipped and on_bad_media == "raise":
+        reason = batch.skipped[0].reason
+        raise MediaError(f"{reason}; dataset.on_bad_media=skip leaves such clips out")
+    return batch
 
 
 def move(batch: Batch, device: torch.device) -> Batch:

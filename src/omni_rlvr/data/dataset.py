@@ -1,7 +1,7 @@
 """A map from an index to a sample: an annotation's clip, read in a worker process.
 
-What to do with a clip that cannot be read is decided here and nowhere else: raise, or hand on a
-``SkippedClip`` that says why. Another clip is never put in its place.
+A clip that cannot be read becomes a ``SkippedClip`` that says why; another clip is never put in its
+place. Whether that ends the run is decided where batches arrive (``datamodule.refuse_bad_media``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class ClipDataset(Dataset):
         sample_rate: int,
         video: bool,
         audio: bool,
-        on_bad_media: str,
     ):
         """Holds examples; nothing is read yet.
 
@@ -37,7 +36,6 @@ class ClipDataset(Dataset):
             sample_rate: of the sound, in Hz.
             video: whether the picture is read.
             audio: whether the sound is read.
-            on_bad_media: "raise" or "skip".
         """
         self.examples = examples
         self.reader = reader
@@ -45,27 +43,17 @@ class ClipDataset(Dataset):
         self.sample_rate = sample_rate
         self.video = video
         self.audio = audio
-        self.on_bad_media = on_bad_media
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Sample | SkippedClip:
-        """Reads one clip.
-
-        Raises:
-            MediaError: the clip cannot be read and ``on_bad_media`` is "raise".
-        """
+        """Reads one clip, or says why it cannot be read."""
         example = self.examples[index]
         try:
             return Sample(example, self._read(example))
         except MediaError as error:
-            if self.on_bad_media == "raise":
-                raise MediaError(
-                    f"{error} (annotation {example.source}; "
-                    "dataset.on_bad_media=skip leaves such clips out)"
-                ) from error
-            return SkippedClip(example, str(error))
+            return SkippedClip(example, f"{error} (annotation {example.source})")
 
     def _read(self, example: Example) -> Clip:
         clip = self.reader.read(

@@ -62,10 +62,26 @@ def load_policy(path: str, dtype: str, instruction: str | None) -> OmniModel:
         )
         raise UserError(f"model.path={folder}: weights do not fit config.json: {listed}")
     processor = load_processor(folder)
+    _check_tokens(folder, model.config, processor.settings)
     model.processor = processor if instruction is None else processor.with_instruction(instruction)
     model.vision_tower.requires_grad_(False)
     model.audio_tower.requires_grad_(False)
     return model.eval()
+
+
+def _check_tokens(folder: Path, config: OmniConfig, settings: ProcessorSettings) -> None:
+    """Refuses settings that would leave another number of placeholders than there are features."""
+    vision, audio = config.vision_config, config.audio_config
+    per_frame = (vision.image_size // vision.patch_size // config.video_merge) ** 2
+    for name, wanted in (
+        ("video_tokens", settings.num_frames * per_frame),
+        ("audio_tokens", audio.max_source_positions // config.audio_merge),
+    ):
+        seen = vars(settings)[name]
+        if seen != wanted:
+            raise UserError(
+                f"model.path={folder}: {SETTINGS} says {name}={seen}, config.json makes {wanted}"
+            )
 
 
 def load_processor(folder: Path) -> Processor:

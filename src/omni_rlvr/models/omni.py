@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -85,6 +86,13 @@ class OmniModel(PreTrainedModel):
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
+    def train(self, mode: bool = True) -> OmniModel:
+        """Switches projectors and LM; the frozen towers stay in eval mode."""
+        super().train(mode)
+        self.vision_tower.eval()
+        self.audio_tower.eval()
+        return self
+
     def encode(self, batch: Batch) -> Features:
         """Runs the towers once on every clip of the batch.
 
@@ -95,12 +103,11 @@ class OmniModel(PreTrainedModel):
         video = audio = None
         if batch.pixel_values is not None:
             num_clips, num_frames = batch.pixel_values.shape[:2]
-            hidden = self.vision_tower(
-                pixel_values=batch.pixel_values.flatten(0, 1)
-            ).last_hidden_state
+            pixels = batch.pixel_values.flatten(0, 1).to(self.dtype)
+            hidden = self.vision_tower(pixel_values=pixels).last_hidden_state
             video = hidden.unflatten(0, (num_clips, num_frames))
         if batch.input_features is not None:
-            audio = self.audio_tower(batch.input_features).last_hidden_state
+            audio = self.audio_tower(batch.input_features.to(self.dtype)).last_hidden_state
         return Features(video=video, audio=audio)
 
     def project_video(self, features: Tensor) -> Tensor:
@@ -191,12 +198,15 @@ class OmniModel(PreTrainedModel):
         shared = {id(part): part for part in (self.vision_tower, self.audio_tower)}
         twin = copy.deepcopy(self, {**shared, id(self.processor): self.processor})
         for part in (twin.video_projector, twin.audio_projector, twin.language_model):
-            part.requires_grad_(False)
-        return twin.eval()
+            part.requires_grad_(False).eval()
+        return twin
 
     def save(self, folder: Path) -> None:
         """Writes config, safetensors weights and processor; ``load_policy`` reads it back."""
-        self.save_pretrained(folder)
+        try:
+            self.save_pretrained(folder)
+        except SafetensorError as error:  # its word for a full disk
+            raise OSError(f"cannot write {folder}: {error}") from error
         self.processor.save(folder)
 
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, SiglipImageProcessor, WhisperFeatureExtractor
 
+from omni_rlvr.types import UserError
+
 SETTINGS = "processor_settings.json"
 VIDEO, AUDIO = "<|video|>", "<|audio|>"
 
@@ -57,6 +59,11 @@ class Processor:
         return self.tokenizer.get_vocab()[AUDIO]
 
     @property
+    def pad_token_id(self) -> int:
+        """The id that fills rows up."""
+        return self.tokenizer.get_vocab()[str(self.tokenizer.pad_token)]
+
+    @property
     def sample_rate(self) -> int:
         """Of the sound the feature extractor reads, in Hz."""
         return self.feature_extractor.sampling_rate
@@ -89,6 +96,16 @@ class Processor:
     def target_ids(self, text: str) -> list[int]:
         """Tokenises a completion with its end token."""
         return [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+
+    def check_text(self, text: str, source: str) -> None:
+        """Refuses text that the tokenizer would read as a placeholder or an end of turn.
+
+        Raises:
+            UserError: names where the text stands and the token.
+        """
+        for token in self.tokenizer.get_added_vocab():
+            if token in text:
+                raise UserError(f"{source}: the text holds the special token {token}; remove it")
 
     def decode(self, completion_ids: Tensor, completion_mask: Tensor) -> list[str]:
         """Decodes completions ([N, T] ids and mask) to text without special tokens."""

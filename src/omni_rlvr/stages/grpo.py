@@ -17,7 +17,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from omni_rlvr.config.schema import GrpoConfig
 from omni_rlvr.functional import kl, losses
 from omni_rlvr.functional.advantages import group_advantages
 from omni_rlvr.functional.logprobs import per_token_entropy, per_token_logps
@@ -26,6 +25,7 @@ from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.decode import decode
 from omni_rlvr.rollout.experience import all_rows, completion_logits, select
 from omni_rlvr.stages.base import Prepared, share
+from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.stages.rollout_metrics import completion_rows, rollout_metrics
 from omni_rlvr.types import Batch, Experience, Features, LossOutput, Rollout
 

@@ -5,6 +5,7 @@ starts from.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints(Callback):
-    """Saves every ``save_steps`` and at the end, and points ``latest`` at the run once it holds a
-    checkpoint.
-    """
+    """Saves every ``save_steps`` and at the end; ``latest`` then points at the run."""
 
     def __init__(self, run: Path, save_steps: int, latest: Path | None):
-        """Args: the run's folder, steps between checkpoints, and the link to move (None in a
-        sweep).
-        """
+        """Args: the run's folder, steps between checkpoints, the link to move (or None)."""
         self.run = run
         self.save_steps = save_steps
         self.latest = latest
@@ -80,9 +77,7 @@ class Resume(Callback):
 
 
 class CleanStop(Callback):
-    """Turns the first Ctrl-C (or SIGTERM) into a stop after the step at hand; a second one stops at
-    once.
-    """
+    """Turns the first Ctrl-C (or SIGTERM) into a stop after the step; a second stops at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -91,7 +86,11 @@ class CleanStop(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
         """Takes over the signals."""
 
+        main_process = os.getpid()
+
         def stop(number: int, frame: object) -> None:
+            if os.getpid() != main_process:
+                return  # a data worker, which inherits this handler and is stopped by its parent
             if self.asked:
                 raise KeyboardInterrupt
             self.asked = trainer.should_stop = True

@@ -8,6 +8,7 @@ one step, and older folders are removed.
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -59,15 +60,15 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int) -> Pat
 
 
 def load_state(run: Path) -> dict:
-    """Reads the trainer's state of a run's current checkpoint and sets the random number
-    generators.
-    """
+    """Reads the trainer's state of a run's checkpoint and sets the random number generators."""
     path = run / "checkpoint" / TRAINER_STATE
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
         raise UserError(
-            f"resume: {path} is missing; the run has no checkpoint to go on from"
+            f"resume: {path} cannot be read ({reason}); "
+            f"start a new run from model.path={path.parent}"
         ) from error
     rng = state["rng"]
     torch.set_rng_state(rng["torch"])

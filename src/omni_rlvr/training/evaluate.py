@@ -31,6 +31,15 @@ class Evaluation:
     skipped: list[SkippedClip]
 
 
+def device_of(accelerator: str) -> torch.device:
+    """Names the device of ``trainer.accelerator``, as Lightning would choose it."""
+    if accelerator == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
 @torch.no_grad()
 def evaluate(
     policy: Policy,

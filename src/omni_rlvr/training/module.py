@@ -20,17 +20,18 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from omni_rlvr.config.schema import LoopConfig
 from omni_rlvr.models.omni import OmniModel
 from omni_rlvr.record import RunRecord
 from omni_rlvr.rollout.experience import all_rows, select
 from omni_rlvr.stages.base import Stage
+from omni_rlvr.stages.options import LoopConfig
 from omni_rlvr.training.schedule import make_schedule
-from omni_rlvr.types import Batch, Experience
+from omni_rlvr.types import Batch, Experience, UserError
 
 log = logging.getLogger(__name__)
 
 ON_BAR = ("loss", "reward", "tokens/s")
+SKIPS_LOGGED = 10
 
 
 class RLVRModule(LightningModule):
@@ -69,11 +70,16 @@ class RLVRModule(LightningModule):
         self.seed = seed
         self.step = 0
         self.num_tokens = 0
+        self.num_skipped = 0
         self.bar: dict[str, float] = {}
 
     def configure_optimizers(self):
         """Builds the optimizer over what trains, and its schedule."""
-        optimizer = self.make_optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        weights = [p for p in self.policy.parameters() if p.requires_grad]
+        try:
+            optimizer = self.make_optimizer(weights)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"optimizer: {error}") from error
         schedule = make_schedule(
             optimizer,
             num_steps=self.num_updates,
@@ -85,9 +91,7 @@ class RLVRModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Runs one step: rollout and rewards (or nothing, for SFT), then the updates."""
         started = time.perf_counter()
-        self.record.add_skipped((clip.example.id, clip.reason) for clip in batch.skipped)
-        for clip in batch.skipped:
-            log.warning("skipped clip %s: %s", clip.example.id, clip.reason)
+        self._note_skipped(batch)
         metrics: dict[str, float] = {"media/failed": float(len(batch.skipped))}
         if len(batch) > 0:
             prepared = self.stage.prepare(self.policy, batch, self._generator())
@@ -138,6 +142,16 @@ class RLVRModule(LightningModule):
         schedule = self.lr_schedulers()
         assert isinstance(schedule, LRScheduler)
         return schedule
+
+    def _note_skipped(self, batch: Batch) -> None:
+        """Lists skipped clips in run.json; the log names the first few."""
+        new = self.record.add_skipped((clip.example.id, clip.reason) for clip in batch.skipped)
+        for clip_id, reason in new:
+            self.num_skipped += 1
+            if self.num_skipped <= SKIPS_LOGGED:
+                log.warning("skipped clip %s: %s", clip_id, reason)
+            if self.num_skipped == SKIPS_LOGGED:
+                log.warning("further skipped clips are listed in run.json, and not here")
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)

@@ -1,6 +1,9 @@
-"""The progress bar of a training run: step, loss, reward, tokens a second, time left."""
+"""Progress bars: of training (step, loss, reward, tokens a second, time left), and a plain one."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 from pytorch_lightning import Callback, Trainer
 from rich.progress import (
@@ -50,3 +53,17 @@ class ProgressBar(Callback):
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Progress]:
+    """A bar for work that is not training."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns) as progress:
+        progress.add_task(title, total=total)
+        yield progress

@@ -1,0 +1,71 @@
+"""What a person chooses of data and modality: dataclasses that are their own Hydra schemas.
+
+``"???"`` is Hydra's mark for a value that must be given. No torch is imported: the command line
+reads this file first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omni_rlvr.types import require
+
+
+@dataclass
+class ModalityConfig:
+    """Which parts of a clip are used, in training and evaluation alike."""
+
+    name: str = "???"
+    video: bool = True
+    audio: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.video or self.audio, "modality", self.name, "video, audio, or both must be on")
+
+
+@dataclass
+class DatasetConfig:
+    """Where clips and labels come from, and how clips are read."""
+
+    name: str = "???"
+    splits: dict[str, Any] = field(default_factory=dict)
+    """Split name -> reader (a ``_target_`` with ``read()``)."""
+    labels: list[str] = field(default_factory=list)
+    """The fixed label list that WAR and UAR are over."""
+    root: str = "???"
+    """The folder in front of every clip path, where a data set's readers take one."""
+    annotations: dict[str, str] = field(default_factory=dict)
+    """Split name -> annotation file, where a data set's readers take one."""
+    train_split: str = "???"
+    """The split a stage trains on."""
+    on_bad_media: str = "raise"
+    """What to do with a clip that cannot be read: "raise", or "skip" it (its whole group goes,
+    counted and named)."""
+    decode_timeout_s: float = 20.0
+    """Most seconds reading one clip may take."""
+    max_clips_per_process: int = 2000
+    """Clips after which a decoding process is replaced: decord leaks memory."""
+    num_workers: int = 2
+    """Processes that read clips ahead; 0 reads in the main process."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.on_bad_media in ("raise", "skip"),
+            "dataset.on_bad_media",
+            self.on_bad_media,
+            "raise or skip",
+        )
+        require(
+            0 < self.decode_timeout_s < float("inf"),
+            "dataset.decode_timeout_s",
+            self.decode_timeout_s,
+            "greater than 0",
+        )
+        require(
+            self.max_clips_per_process >= 1,
+            "dataset.max_clips_per_process",
+            self.max_clips_per_process,
+            "1 or more",
+        )
+        require(self.num_workers >= 0, "dataset.num_workers", self.num_workers, "0 or more")
