@@ -28,6 +28,8 @@ QUESTIONS = (
     "Which emotion do the face and the voice of this person show? Name one word.",
     "What is seen and heard here?",
 )
+SMALL = {"IMAGE_SIZE": 32, "VIDEO_MERGE": 2, "NUM_FRAMES": 2, "SOUND_S": 1}
+"""Sizes of the policy that tests get: what is worked by hand there follows from these."""
 KINDS = ("av", "v", "a", "t")
 """Video + audio, video only, audio only, text only."""
 
@@ -50,7 +52,8 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tokenizer_texts() -> list[str]:
     """Questions and reasoned answers, as experiments/tiny_base trains its tokenizer on."""
-    texts = [wording.EMOTION_QUESTION, wording.CAPTION_QUESTION, "user", "assistant", *QUESTIONS]
+    asked = [wording.EMOTION_QUESTION, *wording.CAPTION_QUESTIONS.values(), *QUESTIONS]
+    texts = [*asked, "user", "assistant"]
     for i in range(50):
         values = {cue: options[i % len(options)] for cue, options in cues.CUES.items()}
         texts.append(wording.reasoning(values, cues.LABELS[i % len(cues.LABELS)]))
@@ -69,7 +72,7 @@ def build_policy() -> Callable[..., OmniModel]:
 
     def build(**sizes: int) -> OmniModel:
         with pytest.MonkeyPatch.context() as patch:
-            for name, size in {"IMAGE_SIZE": 32, "NUM_FRAMES": 2, "SOUND_S": 1, **sizes}.items():
+            for name, size in {**SMALL, **sizes}.items():
                 patch.setattr(tiny, name, size)
             torch.manual_seed(0)
             model = tiny.build_tiny(tiny.build_processor(tokenizer))

@@ -159,6 +159,7 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         The resolved config as plain values, and the typed groups (task, dataset, modality, stage).
     """
     try:
+        OmegaConf.to_container(cfg, throw_on_missing=True)  # names a gap, not what refers to it
         config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         typed: dict[str, Any] = {
             key: OmegaConf.to_object(cfg[key]) for key in ("task", "dataset", "modality", "stage")
@@ -186,12 +187,9 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
         if flag in trainer:
             raise UserError(f"trainer.{flag}={trainer[flag]!r} has no effect here; use {instead}")
     allowed = ("32-true", "bf16-mixed")
-    require(
-        trainer["precision"] in allowed,
-        "trainer.precision",
-        trainer["precision"],
-        f"one of {allowed}",
-    )
+    if "precision" in trainer:
+        precision = trainer["precision"]
+        require(precision in allowed, "trainer.precision", precision, f"one of {allowed}")
 
 
 def _as_user_error(error: Exception) -> UserError:
@@ -217,6 +215,9 @@ def _read(dataset: DatasetConfig, split: str) -> list[Example]:
         raise UserError(
             f"dataset={dataset.name} has no split {split!r}; it has {', '.join(dataset.splits)}"
         )
+    if split in dataset.annotations and not dataset.annotations[split]:
+        key = f"dataset.annotations.{split}"
+        raise UserError(f"{key} must be given, e.g. {key}=FILE")
     return make(dataset.splits[split]).read()
 
 

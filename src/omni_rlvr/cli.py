@@ -5,8 +5,10 @@ Nothing heavy is imported before a config stands, so that ``--help`` and a typo 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -14,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from omni_rlvr.config.store import register
 from omni_rlvr.types import Interrupted, UserError
@@ -33,19 +35,28 @@ def task(cfg: DictConfig) -> None:
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     single = HydraConfig.get().mode == RunMode.RUN
-    run(build(cfg, run_dir, run_dir.parent / "latest" if single else None))
+    with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
+        run(build(cfg, run_dir, run_dir.parent / "latest" if single else None))
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Ends the process with one line where a user can mend what went wrong, or asked for a stop."""
+    try:
+        yield
+    except Interrupted as stop:
+        print(stop)
+        sys.exit(130)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        why = error.__cause__ if isinstance(error.__cause__, ValidationError) else ""
+        sys.exit(f"error: {' '.join(f'{error} {why}'.split())}")
+    except OSError as error:  # Hydra makes the run's folder before any of our code runs
+        sys.exit(f"error: {error.strerror}: {error.filename}; set paths.output_root=DIR")
 
 
 def main() -> None:
     """Entry point; an error that a user can mend is one line, not a traceback."""
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
-    try:
+    with one_line():
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
-    except Interrupted as stop:
-        print(stop)
-        sys.exit(130)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:  # Hydra makes the run's folder before any of our code runs
-        sys.exit(f"error: {error.strerror}: {error.filename}; set paths.output_root=DIR")

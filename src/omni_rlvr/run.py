@@ -232,6 +232,8 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 def _make_trainer(parts: TrainParts, callbacks: list[Callback]) -> Trainer:
     # raised by Lightning with today's torch, and nothing a user can act on
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
+    # the towers are frozen, and in eval mode on purpose
+    warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")
     try:
         return parts.make_trainer(
             max_epochs=1,  # one pass over the step sampler is the run

@@ -16,7 +16,9 @@ from omni_rlvr.data.datamodule import (
     make_loader,
     move,
     num_steps,
+    refuse_bad_media,
 )
+from omni_rlvr.types import MediaError, SkippedClip
 
 
 def sampler(num_examples: int, **changes) -> StepSampler:
@@ -113,7 +115,7 @@ def test_num_steps_by_hand(num_examples, batch_size, epochs, max_steps, expected
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_training_loader_follows_the_sampler(num_workers):
     plan = sampler(10, start=2)
-    data = TrainData(Numbers(10), list, plan, num_workers=num_workers)
+    data = TrainData(Numbers(10), list, plan, num_workers=num_workers, on_bad_media="raise")
     loader = data.train_dataloader()
     assert len(loader) == 4
     assert list(loader) == list(plan)
@@ -147,3 +149,32 @@ def test_moving_takes_every_tensor_and_keeps_the_rest(tiny_policy, make_batch):
     bare = move(replace(batch, pixel_values=None, completion_ids=None), torch.device("meta"))
     assert bare.pixel_values is None
     assert bare.completion_ids is None
+
+
+@pytest.fixture
+def lossy(tiny_policy, make_batch):
+    """A batch of two clips, and a third that could not be read."""
+    batch = make_batch(tiny_policy, 3)
+    lost = SkippedClip(batch.examples[2], "clip2.mp4: is truncated (annotation made:clip2)")
+    return replace(make_batch(tiny_policy, 2), skipped=[lost])
+
+
+def test_a_lost_clip_ends_the_run_or_is_handed_on(lossy):
+    assert refuse_bad_media(lossy, "skip") is lossy
+    whole = replace(lossy, skipped=())
+    assert refuse_bad_media(whole, "raise") is whole
+    with pytest.raises(MediaError) as caught:
+        refuse_bad_media(lossy, "raise")
+    message = str(caught.value)
+    assert message.startswith("clip2.mp4: is truncated (annotation made:clip2); ")
+    assert "dataset.on_bad_media=skip" in message
+    assert "\n" not in message
+
+
+def test_training_data_refuses_before_a_batch_is_moved(lossy):
+    def data(on_bad_media: str) -> TrainData:
+        return TrainData(Numbers(3), list, sampler(3), num_workers=0, on_bad_media=on_bad_media)
+
+    assert data("skip").on_before_batch_transfer(lossy, 0) is lossy
+    with pytest.raises(MediaError, match="clip2"):
+        data("raise").on_before_batch_transfer(lossy, 0)

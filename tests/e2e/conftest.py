@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,32 +30,6 @@ from omni_rlvr.run import run
 NUM_CLIPS = 12
 HERE = Path(__file__).parent
 CLI = Path(sys.executable).with_name("omni-rlvr")
-THIRD_PARTY = (
-    # Lightning's _pytree builds torch's LeafSpec, which torch has deprecated
-    "ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning",
-    # num_workers=0 is meant here: a worker costs more than twelve short clips
-    "ignore:The 'train_dataloader' does not have many workers",
-)
-
-
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Lets these warnings pass in this folder."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            for line in THIRD_PARTY:
-                item.add_marker(pytest.mark.filterwarnings(line))
-
-
-def write_silent(path: Path, frames, fps: int) -> None:
-    """Writes a clip without a sound track."""
-    import av
-
-    with av.open(str(path), "w") as file:
-        video = file.add_stream("libx264", rate=fps, options={"threads": "1"})
-        video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        for picture in frames:
-            file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        file.mux(video.encode(None))
 
 
 @pytest.fixture(scope="session")
@@ -62,15 +37,18 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder: ``clips/``, ``silent.mp4``, ``train.json`` (reasoning), ``test.json`` (5 rows)."""
     folder = tmp_path_factory.mktemp("clips")
     (folder / "clips").mkdir()
-    rows = [
-        generate.make_clip(folder / "clips", "cold_start", 0, i, LABELS[i % len(LABELS)])
-        for i in range(NUM_CLIPS)
-    ]
+    write = container.write_clip
     with pytest.MonkeyPatch.context() as patch:
+        whole = replace(generate.SPLITS["cold_start"], one_modality=0.0)
+        patch.setitem(generate.SPLITS, "cold_start", whole)
+        rows = [
+            generate.make_clip(folder / "clips", "cold_start", 0, i, LABELS[i % len(LABELS)])
+            for i in range(NUM_CLIPS)
+        ]
         patch.setattr(
             container,
-            "write_mp4",
-            lambda path, frames, fps, *sound: write_silent(path, frames, fps),
+            "write_clip",
+            lambda path, frames, fps, sound, rate: write(path, frames, fps, None, rate),
         )
         generate.make_clip(folder, "cold_start", 0, 0, LABELS[0])
     (folder / "000000.mp4").rename(folder / "silent.mp4")

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import resource
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from pytorch_lightning import Callback
 
-from omni_rlvr import record
 from omni_rlvr.models.load import load_policy
 from omni_rlvr.models.omni import OmniModel
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.run import run
 from omni_rlvr.types import MediaError, UserError
 
 
@@ -91,8 +86,9 @@ def test_a_bad_annotation_file_is_named_before_a_model_is_loaded(
 
 
 def test_an_annotation_file_that_was_not_given_names_the_key(runner) -> None:
-    with pytest.raises(UserError, match=r"dataset\.annotations\.train"):
-        runner(*runner.sft, "dataset.annotations.train=''")
+    for split, task in (("train", runner.sft), ("test", runner.evaluate)):
+        with pytest.raises(UserError, match=rf"^dataset\.annotations\.{split} must be given"):
+            runner(*task, f"dataset.annotations.{split}=''")
 
 
 @every_broken
@@ -196,70 +192,12 @@ def test_model_path_that_is_no_checkpoint(runner, checkpoint: Path, tmp_path: Pa
     config = json.loads((other / "config.json").read_text())
     config["text_config"]["num_hidden_layers"] += 1
     (other / "config.json").write_text(json.dumps(config))
+    assert re.search("config.json is not consistent: .*num_hidden_layers", error(other))
+    config["text_config"]["layer_types"].append("full_attention")
+    (other / "config.json").write_text(json.dumps(config))
     assert "weights do not fit" in error(other)
     (other / "config.json").write_text('{"model_type": "llama"}')
     assert "model_type='llama'" in error(other)
-
-
-class After(Callback):
-    """Does something after a step, before its checkpoint is written."""
-
-    def __init__(self, step: int, action: Callable[[], None]):
-        self.step = step
-        self.action = action
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
-        if pl_module.step == self.step:
-            self.action()
-
-
-@pytest.fixture
-def small_files() -> Iterator[Callable[[], None]]:
-    """Gives a function after which no file may exceed a megabyte, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def checkpoint_fails(runner, action: Callable[[], None]) -> tuple[Path, str]:
-    """Runs four steps with a checkpoint after each, whose second write fails."""
-    parts, folder = runner.build(*runner.sft, "stage.max_steps=4", "stage.save_steps=1")
-    with pytest.raises(UserError, match="cannot write checkpoint") as error:
-        run(replace(parts, callbacks=[*parts.callbacks, After(2, action)]))
-    return folder, str(error.value)
-
-
-def test_no_room_for_a_checkpoint_keeps_the_last_good_one(runner, small_files) -> None:
-    folder, message = checkpoint_fails(runner, small_files)
-    assert "the last good one is" in message
-    assert message.endswith("step_000001")
-    assert (folder / "checkpoint").resolve().name == "step_000001"
-    load_policy(str(folder / "checkpoint"), "float32", None)
-    assert torch.load(folder / "checkpoint" / "trainer_state.pt")["step"] == 1
-    assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step_000001"]
-    assert read_json(folder / "run.json")["status"] == "failed"
-
-
-def test_a_disk_so_full_that_nothing_can_be_said_still_gives_the_error(
-    runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def fill() -> None:
-        monkeypatch.setattr(OmniModel, "save", full)
-        monkeypatch.setattr(record, "write_json", full)
-
-    folder, _ = checkpoint_fails(runner, fill)
-    load_policy(str(folder / "checkpoint"), "float32", None)
-
-
-def test_a_run_with_no_checkpoint_yet_says_so(runner, small_files) -> None:
-    parts, folder = runner.build(*runner.sft, "stage.max_steps=1")
-    with pytest.raises(UserError, match="there is none before it"):
-        run(replace(parts, callbacks=[*parts.callbacks, After(1, small_files)]))
-    assert not (folder / "checkpoint").exists()
-    assert not (runner.root / "train" / "latest").exists()  # it would lead a later stage nowhere
 
 
 def test_an_output_folder_that_cannot_be_written(runner) -> None:
@@ -269,6 +207,38 @@ def test_an_output_folder_that_cannot_be_written(runner) -> None:
             UserError, match=r"cannot write to the output folder .*paths\.output_root"
         ):
             runner(*task)
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|video|>", "<|audio|>"])
+@pytest.mark.parametrize("turn", ["question", "answer"])
+def test_a_special_token_in_an_annotation_is_named_while_building(
+    runner, clips: Path, tmp_path: Path, token: str, turn: str
+) -> None:
+    rows = json.loads((clips / "train.json").read_text())[:4]
+    turns = rows[2]["conversations"]
+    if turn == "question":
+        turns[0]["value"] += f" {token}"
+    else:
+        turns[1]["value"] = turns[1]["value"].replace("<think>", f"<think>{token} ")
+    (tmp_path / "odd.json").write_text(json.dumps(rows))
+    with pytest.raises(UserError) as error:
+        runner.build(*runner.sft, f"dataset.annotations.train={tmp_path}/odd.json")
+    assert str(error.value).startswith(f"{tmp_path}/odd.json[2]: ")
+    assert token in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.devices=none", "trainer: "),
+        ("optimizer.lr=-1", "optimizer: .*-1"),
+        ("optimizer.betas=[2,0.9]", "optimizer: .*2"),
+        ("trainer.accelerator=abacus", "trainer: .*abacus"),
+    ],
+)
+def test_what_a_library_refuses_is_named_by_its_group(runner, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        runner(*runner.sft, override)
 
 
 def test_one_generation_is_refused(runner) -> None:

@@ -146,19 +146,45 @@ def test_a_single_modality_trains_and_evaluates(runner, modality: str) -> None:
     assert read_json(folder / "test" / "metrics.json")["num_clips"] == 5
 
 
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides: the synthetic data set, small; some clips have no picture, some no sound."""
+    return [
+        "dataset=synthetic",
+        "dataset.num_workers=0",
+        f"paths.data_root={tmp_path_factory.mktemp('data')}",
+        "dataset.splits.cold_start.num_clips=16",
+    ]
+
+
+@pytest.mark.parametrize("modality", ["video_audio", "video", "audio"])
+def test_clips_of_one_modality_train_or_are_left_out(
+    runner, mixed: list[str], modality: str
+) -> None:
+    runner.overrides = [o for o in runner.overrides if not o.startswith("dataset")] + mixed
+    epoch = ("stage.batch_size=8", "stage.max_steps=2", f"modality={modality}")
+    parts, _ = runner.build(*runner.sft, *epoch)
+    examples = parts.clips.examples["cold_start"]
+    lacking = {
+        "video": {e.id for e in examples if "brows" not in e.cues},
+        "audio": {e.id for e in examples if "pitch" not in e.cues},
+        "video_audio": set(),
+    }
+    assert lacking["video"]
+    assert lacking["audio"]
+    folder = runner(*runner.sft, *epoch)
+    record = read_json(folder / "run.json")
+    assert {clip["id"] for clip in record["skipped_clips"]} == lacking[modality]
+    rows = read_jsonl(folder / "metrics.jsonl")
+    assert sum(row["media/failed"] for row in rows) == len(lacking[modality])
+    assert all(row["loss"] > 0 for row in rows)
+
+
 def test_latest_without_a_run_says_what_to_do(runner) -> None:
     with pytest.raises(
         UserError, match=r"model\.path: there is no run of 'cold_start' .*model\.path=DIR"
     ):
         runner("+experiment=rlvr", "dataset.train_split=train", "model.path=${latest:cold_start}")
-
-
-def test_csv_logger(runner) -> None:
-    folder = runner(*runner.sft, "logger=csv")
-    lines = (folder / "csv" / "metrics.csv").read_text().splitlines()
-    assert len(lines) == 3
-    assert "loss" in lines[0].split(",")
-    assert not (folder / "tensorboard").exists()
 
 
 def test_a_sweep_makes_a_folder_a_job(runner) -> None:

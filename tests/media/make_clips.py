@@ -94,6 +94,9 @@ def _write_picture(container, stream, recipe: Recipe) -> None:
 
 
 def _write_sound(container, stream, recipe: Recipe) -> None:
+    if recipe.sound_s == 0:
+        container.start_encoding()
+        return
     frame = av.AudioFrame.from_ndarray(sine(recipe), format="fltp", layout=recipe.layout)
     frame.sample_rate, frame.pts = recipe.rate, 0
     container.mux(stream.encode(frame))

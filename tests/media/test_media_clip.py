@@ -14,7 +14,6 @@ from make_clips import AMPLITUDES, NUM_FRAMES, Recipe, level, sine, write
 
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.sampling import uniform_indices
-from omni_rlvr.types import MediaError
 
 HZ = 16000
 MP4 = Recipe()
@@ -203,63 +202,6 @@ class Opens:
             name = events[header.size : header.size + length].rstrip(b"\0").decode()
             self.names += [name] if mask & 0x20 and name else []
             events = events[header.size + length :]
-
-
-def broken_files(folder):
-    """Path, and what the message must say."""
-    good = write(folder / "good.mp4", MP4).read_bytes()
-    (folder / "empty.mp4").write_bytes(b"")
-    (folder / "cut.mp4").write_bytes(good[: len(good) // 2])
-    (folder / "text.mp4").write_text("this is no video\n" * 200)
-    (folder / "playlist.mp4").write_text(
-        f"#EXTM3U\n#EXTINF:1,\n{folder}/good.mp4\n#EXT-X-ENDLIST\n"
-    )
-    os.mkfifo(folder / "pipe.mp4")
-    write(folder / "only_sound.m4a", SIDECAR)
-    return {
-        "missing.mp4": "no such file",
-        ".": "is a directory",
-        "pipe.mp4": "not a regular file",
-        "empty.mp4": r"empty \(0 bytes\)",
-        "cut.mp4": "truncated",
-        "text.mp4": "not a video or sound file",
-        "playlist.mp4": "not a video or sound file|no picture|zero frames",
-        "only_sound.m4a": "no picture stream .only sound",
-    }
-
-
-@pytest.mark.parametrize("backend", ["decord", "av"])
-def test_errors_name_the_file(tmp_path, backend):
-    for name, message in broken_files(tmp_path).items():
-        with pytest.raises(MediaError, match=message) as caught:
-            read(tmp_path / name, backend=backend)
-        assert str(tmp_path / name) in str(caught.value)
-
-
-def test_zero_frames(tmp_path):
-    path = write(tmp_path / "none.mkv", replace(MP4, times_ms=()))
-    with pytest.raises(MediaError, match=r"none\.mkv.*(zero frames|no picture)"):
-        read(path)
-
-
-def test_cut_after_the_index(tmp_path):
-    """An mp4 with its index first: FFmpeg opens what is left of it, we do not."""
-    good = write(tmp_path / "good.mp4", MP4).read_bytes()
-    start = good.index(b"moov") - 4
-    first = good[: good.index(b"ftyp") - 4 + int.from_bytes(good[:4], "big")]
-    moved = first + good[start:] + good[len(first) : start]
-    (tmp_path / "cut.mp4").write_bytes(moved[:-3000])
-    with pytest.raises(MediaError, match=r"cut\.mp4: is truncated, 3000 bytes are missing"):
-        read(tmp_path / "cut.mp4")
-
-
-def test_a_broken_sidecar_is_named(tmp_path):
-    video = write(tmp_path / "clip.mp4", MP4)
-    (tmp_path / "s.wav").write_text("no sound\n" * 99)
-    with pytest.raises(MediaError, match=r"s\.wav: is not a video or sound file"):
-        read(video, tmp_path / "s.wav")
-    with pytest.raises(MediaError, match=r"mute\.mp4: was named as a sound file"):
-        read(None, write(tmp_path / "mute.mp4", replace(MP4, sound=None)), want_video=False)
 
 
 class BrokenDecord:

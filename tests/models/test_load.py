@@ -27,7 +27,11 @@ def logits(policy, batch) -> torch.Tensor:
     with torch.no_grad():
         embeds = policy.embed(batch, policy.encode(batch))
         return policy.completion_logits(
-            embeds, batch.prompt_mask, batch.completion_ids, batch.completion_mask
+            embeds,
+            batch.prompt_mask,
+            torch.arange(len(batch)),
+            batch.completion_ids,
+            batch.completion_mask,
         )
 
 
@@ -93,6 +97,15 @@ def test_an_instruction_replaces_the_saved_one(folder):
     for given, expected in ((None, "Think first."), ("", "")):
         loaded = load_policy(str(folder), "float32", given)
         assert loaded.processor.settings.instruction == expected
+
+
+def test_a_bfloat16_policy_runs(tiny_policy, make_batch, folder):
+    batch = make_batch(tiny_policy, 4, targets=("happy", "<answer>sad</answer>"))
+    loaded = load_policy(str(folder), "bfloat16", None)
+    got, mask = logits(loaded, batch), batch.completion_mask.bool()
+    assert got.dtype == torch.bfloat16
+    exact = logits(tiny_policy, batch)[mask]
+    assert (got[mask] - exact).norm() < 0.05 * exact.norm()  # 8 bits of mantissa
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -191,6 +204,22 @@ def test_settings_with_an_unknown_field(folder):
     settings = json.loads((folder / SETTINGS).read_text()) | {"colour": "blue"}
     (folder / SETTINGS).write_text(json.dumps(settings))
     refused_path(folder, "processor cannot be read", "colour")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "seen", "wanted"),
+    [
+        # 32 px in patches of 8, merged 2 x 2: 4 tokens a frame, 2 frames; 50 sound frames by fours
+        ({"video_tokens": 9}, "video_tokens", 9, 8),
+        ({"num_frames": 3}, "video_tokens", 8, 12),
+        ({"audio_tokens": 11}, "audio_tokens", 11, 12),
+        ({"video_tokens": 0}, "video_tokens", 0, 8),
+    ],
+)
+def test_settings_that_do_not_fit_the_config(folder, changes, name, seen, wanted):
+    settings = json.loads((folder / SETTINGS).read_text()) | changes
+    (folder / SETTINGS).write_text(json.dumps(settings))
+    refused_path(folder, SETTINGS, f"{name}={seen}", f"config.json makes {wanted}")
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "image_processor", "feature_extractor"])

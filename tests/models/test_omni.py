@@ -163,7 +163,11 @@ def test_completion_logits_equal_the_whole_sequence_at_once(tiny_policy, make_ba
     with torch.no_grad():
         embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
         got = tiny_policy.completion_logits(
-            embeds, batch.prompt_mask, batch.completion_ids, batch.completion_mask
+            embeds,
+            batch.prompt_mask,
+            torch.arange(4),
+            batch.completion_ids,
+            batch.completion_mask,
         )
         for row in range(4):
             prompt = embeds[row, batch.prompt_mask[row].bool()]
@@ -210,6 +214,54 @@ def test_a_tower_of_its_own_is_what_deepcopy_gives(tiny_policy):
     processor = tiny_policy.processor
     twin = copy.deepcopy(tiny_policy, {id(processor): processor})
     assert twin.vision_tower is not tiny_policy.vision_tower
+
+
+def towers(policy) -> tuple[torch.nn.Module, torch.nn.Module]:
+    return policy.vision_tower, policy.audio_tower
+
+
+def test_training_mode_leaves_the_frozen_towers_in_eval_mode(tiny_policy):
+    assert tiny_policy.train() is tiny_policy
+    assert tiny_policy.training
+    for part in (tiny_policy.video_projector, tiny_policy.language_model):
+        assert all(module.training for module in part.modules())
+    for tower in towers(tiny_policy):
+        assert not any(module.training for module in tower.modules())
+    tiny_policy.eval()
+    assert not any(module.training for module in tiny_policy.modules())
+
+
+def test_towers_drop_nothing_out_while_the_rest_trains(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 2, kinds=("av",))
+    for tower in towers(tiny_policy):
+        for module in tower.modules():
+            if "dropout" in vars(module) and isinstance(module.dropout, float):
+                module.dropout = 0.9
+    tiny_policy.train()
+    one, other = tiny_policy.encode(batch), tiny_policy.encode(batch)
+    assert torch.equal(one.video, other.video)
+    assert torch.equal(one.audio, other.audio)
+    for tower in towers(tiny_policy):  # keeps the test honest: dropout was there to see
+        tower.train()
+    assert not torch.equal(tiny_policy.encode(batch).audio, one.audio)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_frozen_copy_touches_nobodys_mode(tiny_policy, mode):
+    parts = [tiny_policy.language_model, tiny_policy.video_projector, *towers(tiny_policy)]
+    for part in parts:
+        part.train(mode)
+    twin = tiny_policy.frozen_copy()
+    assert all(module.training is mode for part in parts for module in part.modules())
+    for part in (twin.language_model, twin.video_projector, twin.audio_projector):
+        assert not any(module.training for module in part.modules())
+
+
+def test_a_new_cache_is_empty_and_ones_own(tiny_policy):
+    one, other = tiny_policy.new_cache(), tiny_policy.new_cache()
+    assert one is not other
+    tiny_policy.language_model(torch.tensor([[5, 6, 7]]), past_key_values=one)
+    assert (one.get_seq_length(), other.get_seq_length()) == (3, 0)
 
 
 def test_embedding_without_features_leaves_text(tiny_policy, make_batch):

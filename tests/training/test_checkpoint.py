@@ -207,5 +207,15 @@ def test_the_optimizer_comes_back(tmp_path):
 
 
 def test_resuming_a_run_without_checkpoint_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"resume: .*trainer_state\.pt is missing"):
+    with pytest.raises(UserError, match=r"resume: .*trainer_state\.pt cannot be .*No such file"):
         load_state(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.9, None])
+def test_a_torn_or_foreign_trainer_state_is_one_line_and_says_what_to_do(tmp_path, share):
+    path = save(tmp_path, 10) / "trainer_state.pt"
+    data = path.read_bytes()
+    path.write_bytes(b"not a checkpoint" if share is None else data[: round(share * len(data))])
+    with pytest.raises(UserError, match=r"_state\.pt cannot be read .*model\.path=") as caught:
+        load_state(tmp_path)
+    assert "\n" not in str(caught.value)

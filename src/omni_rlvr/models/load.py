@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast, SiglipImageProcessor, WhisperFeatureExtractor
 from transformers.utils import logging as transformers_logging
@@ -50,6 +51,9 @@ def load_policy(path: str, dtype: str, instruction: str | None) -> OmniModel:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are listed below, by name, and raise there
         )
+    except StrictDataclassError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model.path={folder}: config.json is not consistent: {reason}") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"model.path={folder}: the checkpoint cannot be read: {_first_line(error)}"

@@ -65,7 +65,7 @@ def load_state(run: Path) -> dict:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), "the file is cut short")
         raise UserError(
             f"resume: {path} cannot be read ({reason}); "
             f"start a new run from model.path={path.parent}"

@@ -34,6 +34,9 @@ VOCAL: Mapping[str, tuple[str, ...]] = {
 }
 CUES: Mapping[str, tuple[str, ...]] = {**VISUAL, **VOCAL}
 
+SPREAD = 0.04
+"""Share of the mass of every distribution that lies evenly on all values: people vary."""
+
 # P(value | emotion) in percent, values in the order of CUES.
 _TABLE: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "happy": {
@@ -117,19 +120,16 @@ _TABLE: Mapping[str, Mapping[str, tuple[int, ...]]] = {
 
 
 def cue_probabilities(cue: str) -> np.ndarray:
-    """Returns P(value | label) of one cue.
-
-    Returns:
-        [labels, values] float64, rows in the order of ``LABELS``.
-    """
-    return np.array([_TABLE[label][cue] for label in LABELS], dtype=np.float64) / 100.0
+    """Returns P(value | label) of one cue: [labels, values] float64, rows in ``LABELS`` order."""
+    table = np.array([_TABLE[label][cue] for label in LABELS], dtype=np.float64) / 100.0
+    return (1 - SPREAD) * table + SPREAD / table.shape[1]
 
 
 def draw_cues(label: str, rng: np.random.Generator) -> dict[str, str]:
     """Draws a value for every cue given the label, independently."""
+    row = LABELS.index(label)
     return {
-        cue: str(rng.choice(values, p=np.array(_TABLE[label][cue]) / 100.0))
-        for cue, values in CUES.items()
+        cue: str(rng.choice(values, p=cue_probabilities(cue)[row])) for cue, values in CUES.items()
     }
 
 

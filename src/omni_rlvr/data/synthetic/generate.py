@@ -30,8 +30,6 @@ NUM_FRAMES, FPS = 20, 10
 """Of a clip: two seconds."""
 
 ANNOTATIONS = "annotations.json"
-NOTICED_SEEN, NOTICED_HEARD = 2, 3
-"""How many of the four visual and five vocal cues an annotator's reasoning names."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def make_clip(folder: Path, split: str, seed: int, index: int, label: str) -> di
     values = {cue: value for cue, value in values.items() if cue in there}
     return {
         "video" if seen else "audio": f"clips/{name}",
-        "conversations": _turns(spec.target, values, label, rng),
+        "conversations": _turns(spec.target, values, label),
         "cues": values,
     }
 
@@ -166,32 +164,22 @@ def _missing_odds(spec: SplitSpec) -> tuple[float, float, float]:
     return (1 - 2 * spec.one_modality, spec.one_modality, spec.one_modality)
 
 
-def _turns(
-    target: str, values: dict[str, str], label: str, rng: np.random.Generator
-) -> list[dict[str, str]]:
-    """Writes question and answer; an annotator's reasoning names some of the cues, not all."""
-    seen = {cue: values[cue] for cue in cues.VISUAL if cue in values}
-    heard = {cue: values[cue] for cue in cues.VOCAL if cue in values}
+def _turns(target: str, values: dict[str, str], label: str) -> list[dict[str, str]]:
+    seen = any(cue in values for cue in cues.VISUAL)
+    heard = any(cue in values for cue in cues.VOCAL)
     question = wording.EMOTION_QUESTION
     if target == "caption":
-        question = wording.CAPTION_QUESTIONS[bool(seen), bool(heard)]
+        question = wording.CAPTION_QUESTIONS[seen, heard]
         answer = wording.caption(values, seen=True, heard=True)
     elif target == "reasoning":
-        noticed = {**_some(seen, NOTICED_SEEN, rng), **_some(heard, NOTICED_HEARD, rng)}
-        answer = wording.reasoning(noticed, label)
+        answer = wording.reasoning(values, label)
     else:
         answer = label
-    media = "<video>\n" * bool(seen) + "<audio>\n" * bool(heard)
+    media = "<video>\n" * seen + "<audio>\n" * heard
     return [
         {"from": "human", "value": f"{media}{question}"},
         {"from": "gpt", "value": answer},
     ]
-
-
-def _some(values: dict[str, str], count: int, rng: np.random.Generator) -> dict[str, str]:
-    """Picks ``count`` of the cues, or what there is."""
-    picked = rng.permutation(list(values))[:count]
-    return {cue: value for cue, value in values.items() if cue in picked}
 
 
 def _split_number(split: str) -> int:

@@ -36,6 +36,17 @@ NOUNS: Mapping[str, str] = {
 }
 """The word for each cue; a phrase is value + noun, as in "raised brows"."""
 
+SHADES: Mapping[str, tuple[str, str]] = {
+    "happy": ("loud", "cheerful"),
+    "sad": ("soft", "sorrowful"),
+    "neutral": ("moderate", "calm"),
+    "angry": ("loud", "annoyed"),
+    "surprise": ("loud", "startled"),
+    "disgust": ("soft", "displeased"),
+    "fear": ("loud", "anxious"),
+}
+"""An emotion's usual volume, and the word for it at another volume."""
+
 
 def phrase(cue: str, value: str) -> str:
     """Names one cue value, e.g. ``raised brows`` or ``trembling tone``."""
@@ -56,6 +67,16 @@ def caption(cues: Mapping[str, str], *, seen: bool, heard: bool) -> str:
     return sentences({cue: value for cue, value in cues.items() if cue in asked})
 
 
+def free_word(cues: Mapping[str, str], label: str) -> str:
+    """Picks the word an annotator uses who is not bound to the label list.
+
+    As in EMER, where labels are open: a voice louder or softer than the emotion's usual one gets
+    another shade of meaning. RLVR, rewarded on the list, has to find the list's words.
+    """
+    usual, shade = SHADES[label]
+    return label if cues.get("energy", usual) == usual else shade
+
+
 def reasoning(cues: Mapping[str, str], label: str) -> str:
-    """Writes a cold-start target: the noticed cues in the think block, the label as the answer."""
-    return f"<think>{sentences(cues)}</think>\n<answer>{label}</answer>"
+    """Writes a cold-start target: the cues in the think block, the annotator's word as answer."""
+    return f"<think>{sentences(cues)}</think>\n<answer>{free_word(cues, label)}</answer>"

@@ -1,0 +1,165 @@
+"""Values that compose and are then refused by the name of their key: ranges, flags, gaps."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import yaml
+from hydra import initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from test_conf import NEEDED, _hydra, composed, refused
+
+from omni_rlvr.build import check
+from omni_rlvr.cli import conf_dir
+from omni_rlvr.config.store import register
+from omni_rlvr.types import UserError
+
+__all__ = ["_hydra"]  # a fixture
+
+OUT_OF_RANGE = [
+    "stage.num_generations=1",
+    "stage.num_generations=0",
+    "stage.beta=-0.1",
+    "stage.epsilon=0",
+    "stage.epsilon=1",
+    "stage.epsilon_high=0",
+    "stage.num_iterations=0",
+    "stage.num_minibatches=0",
+    "stage.num_minibatches=17",
+    "stage.scale_rewards=batch",
+    "stage.sampling.temperature=0",
+    "stage.sampling.top_p=2",
+    "stage.sampling.top_p=0",
+    "stage.sampling.top_k=-1",
+    "stage.sampling.max_completion_length=0",
+    "stage.batch_size=0",
+    "stage.micro_batch_size=0",
+    "stage.max_steps=0",
+    "stage.max_steps=-2",
+    "stage.num_train_epochs=0",
+    "stage.max_grad_norm=-1",
+    "stage.lr_scheduler_type=step",
+    "stage.warmup_ratio=1",
+    "stage.warmup_ratio=-0.1",
+    "stage.save_steps=0",
+    "stage.logging_steps=0",
+    "dataset.on_bad_media=ignore",
+    "dataset.decode_timeout_s=0",
+    "dataset.max_clips_per_process=0",
+    "dataset.num_workers=-1",
+]
+NOT_A_NUMBER = [
+    "stage.beta=nan",
+    "stage.max_grad_norm=nan",
+    "stage.num_train_epochs=inf",
+    "dataset.decode_timeout_s=inf",
+]
+
+
+@pytest.fixture(scope="module")
+def grpo() -> DictConfig:
+    """A config of stage=grpo; composing one for each value would take most of the time."""
+    register()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return composed("stage=grpo")
+
+
+@pytest.mark.parametrize("override", [*OUT_OF_RANGE, *NOT_A_NUMBER])
+def test_a_value_out_of_range_is_named(override: str, grpo: DictConfig) -> None:
+    key, _, value = override.partition("=")
+    cfg = copy.deepcopy(grpo)
+    OmegaConf.update(cfg, key, yaml.safe_load(value))
+    with pytest.raises(UserError) as error:
+        check(cfg)
+    message = str(error.value)
+    assert message.startswith(f"{key}=")
+    assert value in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("flag", "instead"),
+    [
+        ("max_epochs=2", "stage.num_train_epochs"),
+        ("max_steps=10", "stage.max_steps"),
+        ("accumulate_grad_batches=2", "stage.micro_batch_size"),
+        ("gradient_clip_val=1.0", "stage.max_grad_norm"),
+    ],
+)
+def test_a_trainer_flag_that_is_a_stages_is_refused_with_the_option_to_use(flag, instead) -> None:
+    message = refused(f"+trainer.{flag}")
+    assert message.startswith(f"trainer.{flag} ")
+    assert message.endswith(f"use {instead}")
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "64-true", "bf16-true", "32", "half"])
+def test_a_precision_that_the_loop_does_not_know_is_named(precision: str) -> None:
+    message = refused(f"trainer.precision='{precision}'")
+    assert message.startswith(f"trainer.precision='{precision}'")
+    assert "'32-true', 'bf16-mixed'" in message
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_precision_that_is_known_passes(precision: str) -> None:
+    config, _ = check(composed(f"trainer.precision={precision}"))
+    assert config["trainer"]["precision"] == precision
+
+
+def test_a_trainer_without_a_precision_has_lightnings() -> None:
+    check(composed("~trainer.precision"))
+
+
+@pytest.mark.parametrize("task", ["evaluate", "preview", "pipeline"])
+def test_only_training_can_be_resumed(task: str) -> None:
+    message = refused(f"task={task}", *NEEDED.get(task, []), "resume=latest")
+    assert message == "resume=latest: only task=train can be resumed"
+
+
+@pytest.mark.parametrize("seed", ["0", "4294967295"])
+def test_seeds_up_to_the_ends_of_the_range_pass(seed: str) -> None:
+    config, _ = check(composed(f"seed={seed}"))
+    assert config["seed"] == int(seed)
+
+
+@pytest.mark.parametrize("override", ["seed=-1", "seed=9223372036854775808", "seed=4294967296"])
+def test_a_seed_out_of_range_is_named(override: str) -> None:
+    assert refused(override).startswith("seed=")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "task.batch_size=0", "task.max_completion_length=0", "task.num_resamples=0",
+        "task.max_clips=-1", "task.splits=[]",
+    ],
+)  # fmt: skip
+def test_an_evaluation_out_of_range_is_named(override: str) -> None:
+    assert refused("task=evaluate", override).startswith(override.partition("=")[0])
+
+
+@pytest.mark.parametrize(
+    "override", ["task.num_clips=0", "task.num_clips=51", "task.max_reasoning_chars=0"]
+)
+def test_a_preview_out_of_range_is_named(override: str) -> None:
+    message = refused("task=preview", "task.split=test", override)
+    assert message.startswith(override.partition("=")[0])
+
+
+def test_no_modality_at_all_is_refused() -> None:
+    assert refused("modality=video", "modality.video=false").startswith("modality")
+
+
+@pytest.mark.parametrize(
+    ("choice", "key"),
+    [
+        ("dataset=r1_omni", "dataset.root"),
+        ("task=preview", "task.split"),
+    ],
+)
+def test_a_value_that_must_be_given_is_named(choice: str, key: str) -> None:
+    assert refused(choice).startswith(f"{key} must be given, e.g. {key}=")
+
+
+def test_a_pipeline_without_stages_is_refused() -> None:
+    assert refused("task=pipeline").startswith("task.stages=")

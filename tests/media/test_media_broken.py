@@ -1,0 +1,104 @@
+"""Files that are broken, cut short, of no length or no media at all: the error names the file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+from make_clips import Recipe, write
+
+from omni_rlvr.media.clip import read_clip
+from omni_rlvr.types import MediaError
+
+MP4 = Recipe()
+SIDECAR = Recipe(picture=None, hz=1000.0)
+
+
+def read(video, audio=None, *, backend="decord", want_video=True):
+    return read_clip(
+        video,
+        audio,
+        num_frames=8,
+        sample_rate=16_000,
+        want_video=want_video,
+        want_audio=True,
+        backend=backend,
+    )
+
+
+def broken_files(folder):
+    """Path, and what the message must say."""
+    good = write(folder / "good.mp4", MP4).read_bytes()
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "cut.mp4").write_bytes(good[: len(good) // 2])
+    (folder / "text.mp4").write_text("this is no video\n" * 200)
+    (folder / "playlist.mp4").write_text(
+        f"#EXTM3U\n#EXTINF:1,\n{folder}/good.mp4\n#EXT-X-ENDLIST\n"
+    )
+    os.mkfifo(folder / "pipe.mp4")
+    write(folder / "only_sound.m4a", SIDECAR)
+    return {
+        "missing.mp4": "no such file",
+        ".": "is a directory",
+        "pipe.mp4": "not a regular file",
+        "empty.mp4": r"empty \(0 bytes\)",
+        "cut.mp4": "truncated",
+        "text.mp4": "not a video or sound file",
+        "playlist.mp4": "not a video or sound file|no picture|zero frames",
+        "only_sound.m4a": "no picture stream .only sound",
+    }
+
+
+@pytest.mark.parametrize("backend", ["decord", "av"])
+def test_errors_name_the_file(tmp_path, backend):
+    for name, message in broken_files(tmp_path).items():
+        with pytest.raises(MediaError, match=message) as caught:
+            read(tmp_path / name, backend=backend)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+def test_zero_frames(tmp_path):
+    path = write(tmp_path / "none.mkv", replace(MP4, times_ms=()))
+    with pytest.raises(MediaError, match=r"none\.mkv.*(zero frames|no picture)"):
+        read(path)
+
+
+@pytest.mark.parametrize("backend", ["decord", "av"])
+@pytest.mark.parametrize(("sound", "sound_s"), [("aac", 0.0), ("aac", 1.0), (None, 0.0)])
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_a_clip_of_no_length(tmp_path, ending, sound, sound_s, backend):
+    """A container with its streams and no frame in them."""
+    recipe = replace(MP4, times_ms=(), sound=sound, sound_s=sound_s)
+    path = write(tmp_path / f"none.{ending}", recipe)
+    with pytest.raises(MediaError) as caught:
+        read(path, backend=backend)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+
+
+def test_sound_of_no_length_in_a_container_is_none(tmp_path):
+    path = write(tmp_path / "none.mp4", replace(MP4, sound_s=0.0))
+    assert read(path, want_video=False).waveform is None
+    assert read(path).frames.shape[0] == 8
+
+
+def test_cut_after_the_index(tmp_path):
+    """An mp4 with its index first: FFmpeg opens what is left of it, we do not."""
+    good = write(tmp_path / "good.mp4", MP4).read_bytes()
+    start = good.index(b"moov") - 4
+    first = good[: good.index(b"ftyp") - 4 + int.from_bytes(good[:4], "big")]
+    moved = first + good[start:] + good[len(first) : start]
+    (tmp_path / "cut.mp4").write_bytes(moved[:-3000])
+    with pytest.raises(MediaError, match=r"cut\.mp4: is truncated, 3000 bytes are missing"):
+        read(tmp_path / "cut.mp4")
+
+
+def test_a_broken_sidecar_is_named(tmp_path):
+    video = write(tmp_path / "clip.mp4", MP4)
+    (tmp_path / "s.wav").write_text("no sound\n" * 99)
+    with pytest.raises(MediaError, match=r"s\.wav: is not a video or sound file"):
+        read(video, tmp_path / "s.wav")
+    with pytest.raises(MediaError, match=r"mute\.mp4: was named as a sound file"):
+        read(None, write(tmp_path / "mute.mp4", replace(MP4, sound=None)), want_video=False)

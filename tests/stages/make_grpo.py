@@ -1,0 +1,66 @@
+"""What GRPO's tests share: a reward that is told what to give, stages, whole gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from omni_rlvr.rollout.experience import all_rows, select
+from omni_rlvr.stages.grpo import GrpoStage
+from omni_rlvr.stages.options import GrpoConfig, SamplingConfig
+from omni_rlvr.types import Experience, RewardOutput
+
+
+class Reward:
+    """Scores each completion by its row number and text, as a mixture of one term would."""
+
+    def __init__(self, score: Callable[[int, str], float]):
+        self.score = score
+
+    def __call__(self, completions, examples) -> RewardOutput:
+        assert len(completions) == len(examples)
+        rewards = torch.tensor([float(self.score(i, text)) for i, text in enumerate(completions)])
+        return RewardOutput(rewards=rewards, terms={"only": rewards})
+
+
+VARIED = Reward(lambda i, text: (i * 7) % 5)
+EQUAL = Reward(lambda i, text: 0.1)
+
+
+def make_stage(reward=VARIED, reference=None, *, length: int = 6, **changes) -> GrpoStage:
+    sampling = SamplingConfig(max_completion_length=length, **changes.pop("sampling", {}))
+    settings = {"num_generations": 4, "beta": 0.04 if reference else 0.0, "micro_batch_size": 8}
+    return GrpoStage(GrpoConfig(sampling=sampling, **settings | changes), reward, reference)
+
+
+def prepare(stage, policy, batch, seed: int = 0) -> Experience:
+    return stage.prepare(policy, batch, torch.Generator().manual_seed(seed)).experience
+
+
+def backward(stage, policy, whole, micro_batch_size: int = 8):
+    """Adds up a minibatch's shares; returns the whole gradient as a vector, and the metrics."""
+    policy.zero_grad()
+    sums: dict[str, float] = {}
+    for rows in all_rows(len(whole), micro_batch_size):
+        out = stage.loss(policy, select(whole, rows), whole)
+        out.loss.backward()
+        for name, value in out.metrics.items():
+            sums[name] = sums.get(name, 0) + value.item()
+    return flat_gradient(policy), sums
+
+
+def flat_gradient(policy) -> torch.Tensor:
+    """The gradient of all trainable weights in one vector; 0 where a weight was not used."""
+    weights = [p for p in policy.parameters() if p.requires_grad]
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
+    return torch.cat([grad.flatten() for grad in grads])
+
+
+def nudge(policy, size: float = 0.02) -> None:
+    """Moves every trainable weight a little, as an optimiser step would."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in policy.parameters():
+            if weight.requires_grad:
+                weight.add_(size * torch.randn(weight.shape, generator=generator) * weight.std())

@@ -1,0 +1,71 @@
+"""Every command that README, ``--help`` and the experiments' headers show composes and passes the
+checks; every make target they name exists. (That they run is shown by tests/e2e and the demo.)
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from omni_rlvr.build import check
+from omni_rlvr.config.store import register
+
+ROOT = Path(__file__).parents[1]
+HELP = ROOT / "conf" / "hydra" / "help" / "omni_rlvr.yaml"
+FLAGS = {"-m", "--help", "--cfg", "job", "--hydra-help"}
+
+
+def shown_commands() -> list[str]:
+    """Command lines that start with omni-rlvr, comments cut off."""
+    texts = [(ROOT / "README.md").read_text(), yaml.safe_load(HELP.read_text())["footer"]]
+    texts += [p.read_text().replace("# Command:", "") for p in (ROOT / "conf").rglob("*.yaml")]
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    found = {re.split(r"\s{2,}[#(]", line)[0] for line in lines if line.startswith("omni-rlvr ")}
+    assert len(found) > 15
+    return sorted(found)
+
+
+def swept(words: list[str]) -> Iterator[list[str]]:
+    """The single runs of a command: every combination of comma-separated values under -m."""
+    overrides = [word for word in words[1:] if word not in FLAGS]
+    if "-m" not in words:
+        yield overrides
+        return
+    choices = [
+        [f"{key}={value}" for value in values.split(",")]
+        for key, _, values in (word.partition("=") for word in overrides)
+    ]
+    yield from (list(run) for run in itertools.product(*choices))
+
+
+@pytest.mark.parametrize("command", shown_commands())
+def test_shown_command_composes(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("cold_start", "rlvr"):
+        (tmp_path / "outputs" / name / "latest" / "checkpoint").mkdir(parents=True)
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for overrides in swept(shlex.split(command)):
+            config, _ = check(compose("config", overrides=overrides))
+            assert config["name"]
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"^ {4}make (\w+)", text, flags=re.MULTILINE))
+    assert {"demo", "test", "check"} <= named
+    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in named)
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
