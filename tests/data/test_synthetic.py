@@ -35,9 +35,9 @@ SECONDS = 2.0
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished cold-start split, made by two processes."""
+    """A finished split, made by two processes; some clips have no picture, some no sound."""
     root = tmp_path_factory.mktemp("data")
-    return ensure_split(root, "cold_start", num_clips=NUM_CLIPS, seed=0, num_workers=2)
+    return ensure_split(root, "rlvr", num_clips=NUM_CLIPS, seed=0, num_workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_clip_follows_from_seed_split_and_number(tmp_path: Path) -> None:
 
 
 def test_any_number_of_processes_makes_the_same(split: Path, tmp_path: Path) -> None:
-    one = ensure_split(tmp_path, "cold_start", num_clips=NUM_CLIPS, seed=0, num_workers=1)
+    one = ensure_split(tmp_path, "rlvr", num_clips=NUM_CLIPS, seed=0, num_workers=1)
     assert json.loads((one / ANNOTATIONS).read_text()) == json.loads(
         (split / ANNOTATIONS).read_text()
     )
@@ -99,14 +99,14 @@ def test_labels_are_balanced_to_within_one(split: str, num_clips: int) -> None:
 
 def test_annotations_are_read_as_any_r1_omni_file(split: Path, examples: list[Example]) -> None:
     assert len(examples) == NUM_CLIPS
-    assert [e.answer for e in examples] == balanced_labels("cold_start", NUM_CLIPS, 0)
+    assert [e.answer for e in examples] == balanced_labels("rlvr", NUM_CLIPS, 0)
     for example in examples:
         path = example.video or example.audio
         assert path is not None
         assert path.is_file()
         assert path.parent == split / "clips"
-        assert example.target.endswith(f"\n<answer>{example.answer}</answer>")
-    reader = SyntheticReader("cold_start", str(split.parents[1]), LABELS, NUM_CLIPS, 0, 1)
+        assert example.target == example.answer
+    reader = SyntheticReader("rlvr", str(split.parents[1]), LABELS, NUM_CLIPS, 0, 1)
     assert reader.read() == examples
 
 
@@ -171,7 +171,7 @@ def test_a_clip_without_the_only_modality_is_left_out(
 def test_a_finished_split_is_not_made_again(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "make_clip", lambda *_: pytest.fail("made again"))
     monkeypatch.setattr(generate, "_make_clips", lambda *_: pytest.fail("made again"))
-    again = ensure_split(split.parents[1], "cold_start", num_clips=NUM_CLIPS, seed=0, num_workers=1)
+    again = ensure_split(split.parents[1], "rlvr", num_clips=NUM_CLIPS, seed=0, num_workers=1)
     assert again == split
 
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from omni_rlvr.build import Parts, build
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.config.store import register
-from omni_rlvr.data.synthetic import container, generate
+from omni_rlvr.data.synthetic import container, generate, wording
 from omni_rlvr.data.synthetic.cues import LABELS
 from omni_rlvr.models import tiny
 from omni_rlvr.run import run
@@ -41,6 +41,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         whole = replace(generate.SPLITS["cold_start"], one_modality=0.0)
         patch.setitem(generate.SPLITS, "cold_start", whole)
+        patch.setattr(wording, "free_word", lambda cues, label: label)  # of the label list
         rows = [
             generate.make_clip(folder / "clips", "cold_start", 0, i, LABELS[i % len(LABELS)])
             for i in range(NUM_CLIPS)
