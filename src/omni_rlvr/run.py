@@ -234,6 +234,7 @@ def _make_trainer(parts: TrainParts, callbacks: list[Callback]) -> Trainer:
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
     # the towers are frozen, and in eval mode on purpose
     warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips and no adverts
     try:
         return parts.make_trainer(
             max_epochs=1,  # one pass over the step sampler is the run
