@@ -36,6 +36,7 @@ from omni_rlvr.data.datamodule import (
 )
 from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.media.isolated import ClipReader
+from omni_rlvr.models.processing import Processor
 from omni_rlvr.record import RunRecord, append_jsonl, keep_steps, point_to, write_json
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
 from omni_rlvr.training.evaluate import Evaluation, device_of, evaluate
@@ -79,12 +80,7 @@ def train(parts: TrainParts) -> None:
     )
     processor = parts.policy.processor
     data = TrainData(
-        clip_dataset(
-            parts.clips,
-            examples,
-            num_frames=processor.settings.num_frames,
-            sample_rate=processor.sample_rate,
-        ),
+        processed_clips(parts.clips, examples, processor),
         Collate(processor, parts.stage.with_target),
         StepSampler(
             len(examples), batch_size=loop.batch_size, num_steps=steps, start=start, seed=seed
@@ -204,6 +200,16 @@ def clip_dataset(
     )
 
 
+def processed_clips(clips: Clips, examples: list[Example], processor: Processor) -> ClipDataset:
+    """Makes the dataset that reads clips as a policy's processor wants them."""
+    return clip_dataset(
+        clips,
+        examples,
+        num_frames=processor.settings.num_frames,
+        sample_rate=processor.sample_rate,
+    )
+
+
 @contextlib.contextmanager
 def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
     """Opens run.json and says there how the task ended if it did not finish."""
@@ -259,12 +265,7 @@ def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> E
     examples = examples[: task.max_clips] if task.max_clips else examples
     processor = parts.policy.processor
     loader = evaluation_loader(
-        clip_dataset(
-            parts.clips,
-            examples,
-            num_frames=processor.settings.num_frames,
-            sample_rate=processor.sample_rate,
-        ),
+        processed_clips(parts.clips, examples, processor),
         Collate(processor, with_target=False),
         batch_size=task.batch_size,
         num_workers=parts.clips.dataset.num_workers,

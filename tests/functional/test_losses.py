@@ -29,7 +29,10 @@ def grpo(logps: Tensor, mask: Tensor, advantages: Tensor, ref: Tensor, *, beta: 
 
 def random_case(seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator)
+
     sizes = torch.randint(1, 7, (8, 1), generator=generator)
     return {
         "logps": -4 * draw(8, 6),
