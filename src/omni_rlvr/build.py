@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_targets
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
-from omni_rlvr.models.omni import OmniModel
+from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import read_json
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.stages.base import Stage
@@ -64,7 +64,7 @@ class TrainParts:
 
     place: Place
     clips: Clips
-    policy: OmniModel
+    policy: Policy
     stage: Stage
     loop: LoopConfig
     make_optimizer: Callable[..., Optimizer]
@@ -81,7 +81,7 @@ class EvaluateParts:
     place: Place
     clips: Clips
     task: schema.EvaluateTask
-    policy: OmniModel
+    policy: Policy
 
 
 @dataclass(frozen=True)
@@ -221,14 +221,14 @@ def _read(dataset: DatasetConfig, split: str) -> list[Example]:
     return make(dataset.splits[split]).read()
 
 
-def _check_texts(policy: OmniModel, examples: dict[str, list[Example]]) -> None:
+def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:
     for example in (e for rows in examples.values() for e in rows):
         policy.processor.check_text(example.question, example.source)
         policy.processor.check_text(example.target, example.source)
 
 
 def _train_parts(
-    cfg: DictConfig, place: Place, clips: Clips, loop: LoopConfig, policy: OmniModel
+    cfg: DictConfig, place: Place, clips: Clips, loop: LoopConfig, policy: Policy
 ) -> TrainParts:
     stage: Stage = SftStage()
     if isinstance(loop, GrpoConfig):

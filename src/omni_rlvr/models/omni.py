@@ -14,7 +14,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -29,7 +28,7 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from omni_rlvr.functional.masks import position_ids
+from omni_rlvr.models.prefix import completion_logits
 from omni_rlvr.models.processing import Processor
 from omni_rlvr.types import Batch, Features
 
@@ -157,41 +156,15 @@ class OmniModel(PreTrainedModel):
         completion_ids: Tensor,
         completion_mask: Tensor,
     ) -> Tensor:
-        """Computes the logits that predict each completion token; a prompt is processed once.
-
-        The prompts' keys and values are computed first and then shared by their completions, so
-        gradients of all completions of a prompt add up in its one pass. The first completion token
-        is predicted at the last prompt position.
-
-        Args:
-            prompt_embeds: [B, P, hidden].
-            prompt_mask: [B, P], left-padded.
-            prompt_index: [N] int64, the prompt of each completion.
-            completion_ids: [N, T].
-            completion_mask: [N, T], right-padded.
-
-        Returns:
-            [N, T, V]; position t predicts ``completion_ids[:, t]``.
-        """
-        cache = self.new_cache()
-        prompt_hidden = self.language_model.model(
-            inputs_embeds=prompt_embeds,
-            attention_mask=prompt_mask,
-            position_ids=position_ids(prompt_mask),
-            past_key_values=cache,
-        ).last_hidden_state
-        hidden = prompt_hidden[prompt_index, -1:]
-        if completion_ids.shape[1] > 1:
-            cache.batch_select_indices(prompt_index)
-            mask = torch.cat([prompt_mask[prompt_index], completion_mask[:, :-1]], dim=1)
-            rest = self.language_model.model(
-                inputs_embeds=self.language_model.get_input_embeddings()(completion_ids[:, :-1]),
-                attention_mask=mask,
-                position_ids=position_ids(mask)[:, prompt_mask.shape[1] :],
-                past_key_values=cache,
-            ).last_hidden_state
-            hidden = torch.cat([hidden, rest], dim=1)
-        return self.language_model.lm_head(hidden)
+        """Computes the logits that predict each completion token, [N, T, V]; see ``prefix``."""
+        return completion_logits(
+            self.language_model,
+            prompt_embeds,
+            prompt_mask,
+            prompt_index,
+            completion_ids,
+            completion_mask,
+        )
 
     def frozen_copy(self) -> OmniModel:
         """Copies projectors and LM, shares the towers, freezes the copy: the reference policy."""

@@ -7,9 +7,11 @@ transformers causal LM, so that decoding can drive the cache itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
@@ -22,6 +24,18 @@ class Policy(Protocol):
 
     processor: Processor
     language_model: PreTrainedModel
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights, frozen ones too."""
+
+    def train(self, mode: bool = True) -> Policy:
+        """Switches dropout and the like; frozen parts stay in eval mode."""
+
+    def eval(self) -> Policy:
+        """Switches to eval mode."""
+
+    def to(self, *, device: torch.device) -> Policy:
+        """Moves all weights."""
 
     def encode(self, batch: Batch) -> Features:
         """Runs the towers once on every clip of the batch."""
@@ -42,7 +56,7 @@ class Policy(Protocol):
     ) -> Tensor:
         """Computes the logits that predict each completion token: [N, T, V], each prompt once."""
 
-    def frozen_copy(self) -> nn.Module:
+    def frozen_copy(self) -> Policy:
         """Copies what trains, shares what does not, and freezes the copy: the reference policy."""
 
     def save(self, folder: Path) -> None:

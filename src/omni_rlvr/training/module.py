@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from omni_rlvr.models.omni import OmniModel
+from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord
 from omni_rlvr.rollout.experience import all_rows, select
 from omni_rlvr.stages.base import Stage
@@ -39,7 +39,7 @@ class RLVRModule(LightningModule):
 
     def __init__(
         self,
-        policy: OmniModel,
+        policy: Policy,
         stage: Stage,
         make_optimizer: Callable[..., Optimizer],
         loop: LoopConfig,
