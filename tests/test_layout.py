@@ -25,6 +25,7 @@ LADDER = (
     ("stages",),
     ("training", "analysis"),
     ("config",),
+    ("parts",),
     ("build",),
     ("run",),
     ("cli", "app"),
@@ -32,10 +33,13 @@ LADDER = (
 RUNG = {name: height for height, names in enumerate(LADDER) for name in names}
 HOMES = {
     "media": (("decord", "soundfile", "av"), ("media/", "data/synthetic/container.py")),
-    "models": (("transformers", "peft", "tokenizers", "safetensors"), ("models/",)),
+    "models": (
+        ("transformers", "peft", "tokenizers", "safetensors"),
+        ("models/", "data/feature_store.py"),
+    ),
     "lightning": (
         ("pytorch_lightning", "lightning", "lightning_fabric"),
-        ("training/", "run.py", "build.py", "data/datamodule.py"),
+        ("training/", "run/", "build.py", "parts.py", "data/datamodule.py"),
     ),
     "hydra": (("hydra", "omegaconf"), ("cli.py", "build.py", "config/")),
 }

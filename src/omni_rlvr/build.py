@@ -8,8 +8,7 @@ scored before training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,23 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pytorch_lightning.loggers import Logger
-from torch.optim import Optimizer
 
 from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_targets
-from omni_rlvr.data.options import DatasetConfig, ModalityConfig
+from omni_rlvr.data.feature_cache import FeatureCache, open_cache
+from omni_rlvr.data.options import DatasetConfig
+from omni_rlvr.models.fingerprint import tower_fingerprints
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.parts import (
+    CacheParts,
+    Clips,
+    EvaluateParts,
+    Parts,
+    PipelineParts,
+    Place,
+    PreviewParts,
+    TrainParts,
+)
 from omni_rlvr.record import read_json
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.stages.base import Stage
@@ -34,75 +43,7 @@ from omni_rlvr.stages.options import GrpoConfig, LoopConfig
 from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.types import Example, UserError, require
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run writes, and what it is."""
-
-    run_dir: Path
-    latest: Path | None
-    """The link that a run moves to itself once it has something to offer; None inside a sweep or
-    pipeline.
-    """
-    config: dict[str, Any]
-    """The resolved config, as it goes into run.json."""
-
-
-@dataclass(frozen=True)
-class Clips:
-    """Annotations that were read, and how their clips are to be read."""
-
-    dataset: DatasetConfig
-    modality: ModalityConfig
-    examples: dict[str, list[Example]]
-    """Split name -> examples."""
-
-
-@dataclass(frozen=True)
-class TrainParts:
-    """All that training a stage needs."""
-
-    place: Place
-    clips: Clips
-    policy: Policy
-    stage: Stage
-    loop: LoopConfig
-    make_optimizer: Callable[..., Optimizer]
-    make_trainer: Callable[..., pl.Trainer]
-    loggers: Sequence[Logger]
-    callbacks: Sequence[pl.Callback]
-    resume: bool
-
-
-@dataclass(frozen=True)
-class EvaluateParts:
-    """All that an evaluation needs."""
-
-    place: Place
-    clips: Clips
-    task: schema.EvaluateTask
-    policy: Policy
-
-
-@dataclass(frozen=True)
-class PreviewParts:
-    """All that a sheet of clips needs."""
-
-    place: Place
-    clips: Clips
-    task: schema.PreviewTask
-
-
-@dataclass(frozen=True)
-class PipelineParts:
-    """All that a pipeline needs; its steps are composed and built one by one."""
-
-    place: Place
-    labels: Sequence[str]
-    task: schema.PipelineTask
-
-
-Parts = TrainParts | EvaluateParts | PreviewParts | PipelineParts
+log = logging.getLogger(__name__)
 
 
 def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
@@ -130,9 +71,32 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         return PreviewParts(place, clips, task)
     policy = make(cfg.model)
     _check_texts(policy, examples)
+    cache = _feature_cache(typed["feature_cache"], clips, policy)
     if isinstance(task, schema.EvaluateTask):
-        return EvaluateParts(place, clips, task, policy)
-    return _train_parts(cfg, place, clips, typed["stage"], policy)
+        return EvaluateParts(place, clips, task, policy, cache)
+    if isinstance(task, schema.CacheTask):
+        if cache is None:
+            raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")
+        return CacheParts(place, clips, task, policy, cache)
+    return _train_parts(cfg, place, clips, typed["stage"], policy, cache)
+
+
+def _feature_cache(config: Any, clips: Clips, policy: Policy) -> FeatureCache | None:
+    """Opens the cache, unless it is off or a tower in use trains."""
+    use = {"video": clips.modality.video, "audio": clips.modality.audio}
+    trained = [
+        name
+        for name, tower in policy.towers().items()
+        if use[name] and any(weight.requires_grad for weight in tower.parameters())
+    ]
+    if config.enabled and trained:
+        log.warning(
+            "feature cache: off, since the %s tower trains; clips are encoded at every step",
+            " and the ".join(trained),
+        )
+    if not config.enabled or trained:
+        return None
+    return open_cache(config, tower_fingerprints(policy), use)
 
 
 def compose_step(overrides: list[str]) -> DictConfig:
@@ -156,13 +120,15 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Resolves a config and checks types, ranges and targets.
 
     Returns:
-        The resolved config as plain values, and the typed groups (task, dataset, modality, stage).
+        The resolved config as plain values, and the typed groups (task, dataset, modality, stage,
+        feature_cache).
     """
     try:
         OmegaConf.to_container(cfg, throw_on_missing=True)  # names a gap, not what refers to it
         config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         typed: dict[str, Any] = {
-            key: OmegaConf.to_object(cfg[key]) for key in ("task", "dataset", "modality", "stage")
+            key: OmegaConf.to_object(cfg[key])
+            for key in ("task", "dataset", "modality", "stage", "feature_cache")
         }
     except OmegaConfBaseException as error:
         raise _as_user_error(error) from error
@@ -207,7 +173,9 @@ def _as_user_error(error: Exception) -> UserError:
 def _splits(task: Any, dataset: DatasetConfig) -> list[str]:
     if isinstance(task, schema.TrainTask):
         return [dataset.train_split]
-    return [task.split] if isinstance(task, schema.PreviewTask) else list(task.splits)
+    if isinstance(task, schema.PreviewTask):
+        return [task.split]
+    return list(task.splits) or list(dataset.splits)
 
 
 def _read(dataset: DatasetConfig, split: str) -> list[Example]:
@@ -228,7 +196,12 @@ def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:
 
 
 def _train_parts(
-    cfg: DictConfig, place: Place, clips: Clips, loop: LoopConfig, policy: Policy
+    cfg: DictConfig,
+    place: Place,
+    clips: Clips,
+    loop: LoopConfig,
+    policy: Policy,
+    cache: FeatureCache | None,
 ) -> TrainParts:
     stage: Stage = SftStage()
     if isinstance(loop, GrpoConfig):
@@ -241,6 +214,7 @@ def _train_parts(
         place=place,
         clips=clips,
         policy=policy,
+        cache=cache,
         stage=stage,
         loop=loop,
         make_optimizer=make(cfg.optimizer),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
 
@@ -98,11 +99,37 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class ClipFeatures:
+    """Frozen towers' outputs of one clip, as a feature cache keeps them."""
+
+    video: Tensor | None
+    """[F, patches, D_video], or None: no picture."""
+    audio: Tensor | None
+    """[frames, D_audio], or None: no sound."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """An example with its clip, as a worker process hands it to ``collate``."""
 
     example: Example
-    clip: Clip
+    clip: Clip | None
+    """None where cached features stand for it."""
+    features: ClipFeatures | None = None
+
+    @property
+    def has_video(self) -> bool:
+        """Whether there is a picture."""
+        return _has(self.features, "video") or _has(self.clip, "frames")
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is sound."""
+        return _has(self.features, "audio") or _has(self.clip, "waveform")
+
+
+def _has(part: Clip | ClipFeatures | None, name: str) -> bool:
+    return part is not None and vars(part)[name] is not None
 
 
 @dataclass(frozen=True)
@@ -123,13 +150,19 @@ class Batch:
     prompt_mask: Tensor
     """[B, P] int64, 1 on prompt tokens."""
     pixel_values: Tensor | None
-    """[Bv, F, 3, H, W] float32, or None when no row has a picture."""
+    """[Bv - cached, F, 3, H, W] float32, or None when no picture was read."""
     video_rows: Tensor
-    """[Bv] int64: which rows ``pixel_values`` belongs to."""
+    """[Bv] int64: which rows have a picture."""
     input_features: Tensor | None
-    """[Ba, M, L] float32 log-mel, or None when no row has sound."""
+    """[Ba - cached, M, L] float32 log-mel, or None when no sound was read."""
     audio_rows: Tensor
-    """[Ba] int64: which rows ``input_features`` belongs to."""
+    """[Ba] int64: which rows have sound."""
+    cached_rows: Sequence[int] = ()
+    """Rows whose features came from a cache; they have no pixels and no log-mel here."""
+    features: Features | None = None
+    """Cached features of ``cached_rows``, in the order of ``video_rows`` and ``audio_rows``."""
+    feature_dtype: torch.dtype | None = None
+    """What the cache keeps features in, also those still to come; None without a cache."""
     completion_ids: Tensor | None = None
     """[B, T] int64: the tokenised target with its end token (SFT), right-padded."""
     completion_mask: Tensor | None = None

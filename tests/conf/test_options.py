@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from omni_rlvr import run as running
-from omni_rlvr.build import EvaluateParts, PreviewParts, TrainParts
 from omni_rlvr.config import schema
 from omni_rlvr.data import options as data_options
 from omni_rlvr.functional import metrics
+from omni_rlvr.parts import EvaluateParts, PreviewParts, TrainParts
 from omni_rlvr.record import read_jsonl
 from omni_rlvr.stages import options as stage_options
 from omni_rlvr.training import callbacks
@@ -102,6 +102,11 @@ FLIPS = {
 """Option -> what it is flipped on top of, its other value, and what then changes."""
 ELSEWHERE = {
     "resume": "e2e/test_resume.py",
+    **dict.fromkeys(
+        ("feature_cache.enabled", "feature_cache.folder", "feature_cache.dtype"),
+        "e2e/test_cached_runs.py",
+    ),
+    "feature_cache.max_gb": "e2e/test_cached_runs.py",
     **{f"task.{name}": "the quickstart" for name in schema.PipelineTask.__dataclass_fields__},
 }
 """Options whose effect another test shows."""
@@ -147,8 +152,9 @@ def test_every_option_is_flipped() -> None:
         "stage": (stage_options.SftConfig, stage_options.GrpoConfig),
         "modality": (data_options.ModalityConfig,),
         "dataset": (data_options.DatasetConfig,),
-        "task": (schema.EvaluateTask, schema.PreviewTask, schema.PipelineTask),
+        "task": (schema.EvaluateTask, schema.CacheTask, schema.PreviewTask, schema.PipelineTask),
         "paths": (schema.PathsConfig,),
+        "feature_cache": (data_options.FeatureCacheConfig,),
     }
     leaves = {
         leaf

@@ -13,8 +13,10 @@ import torch
 from test_options import EVALUATE, GRPO, SFT, checkpoint, clips, common, e2e, runner
 
 from omni_rlvr import run as running
-from omni_rlvr.build import TrainParts
+from omni_rlvr.parts import TrainParts
 from omni_rlvr.record import read_json
+from omni_rlvr.run import train as training
+from omni_rlvr.run.clips import clip_dataset
 from omni_rlvr.types import Example, UserError
 
 __all__ = ["checkpoint", "clips", "common", "runner"]  # fixtures
@@ -40,7 +42,7 @@ def test_the_name_of_a_modality_is_in_its_error(runner) -> None:
 
 def reader_of(parts: TrainParts):
     """The clip reader that a run would use."""
-    return running.clip_dataset(parts.clips, [], num_frames=1, sample_rate=16_000).reader
+    return clip_dataset(parts.clips, [], None, num_frames=1, sample_rate=16_000).reader
 
 
 def test_dataset_options_reach_what_reads(runner, clips: Path, tmp_path: Path) -> None:
@@ -49,9 +51,9 @@ def test_dataset_options_reach_what_reads(runner, clips: Path, tmp_path: Path) -
     assert (reader.timeout_s, reader.max_clips_per_process) == (3, 7)
     loaders = []
     with pytest.MonkeyPatch.context() as patch:
-        make = running.TrainData
+        make = training.TrainData
         patch.setattr(
-            running, "TrainData", lambda *a, **k: loaders.append(make(*a, **k)) or loaders[-1]
+            training, "TrainData", lambda *a, **k: loaders.append(make(*a, **k)) or loaders[-1]
         )
         parts, _ = runner.build(
             *SFT, "stage.max_steps=1", "dataset.num_workers=1", "dataset.on_bad_media=skip"

@@ -43,7 +43,13 @@ def dataset(*names: str, video: bool = True, audio: bool = True) -> ClipDataset:
         for i, name in enumerate(names)
     ]
     return ClipDataset(
-        examples, FakeReader(), num_frames=2, sample_rate=16_000, video=video, audio=audio
+        examples,
+        FakeReader(),
+        num_frames=2,
+        sample_rate=16_000,
+        video=video,
+        audio=audio,
+        cache=None,
     )
 
 

@@ -122,7 +122,7 @@ def test_a_label_that_is_not_listed_is_refused(split: Path) -> None:
 def read(examples: list[Example], **which: bool) -> list[Sample | SkippedClip]:
     with ClipReader(60.0, 1000) as reader:
         options = {"num_frames": 4, "sample_rate": 16_000, "video": True, "audio": True, **which}
-        dataset = ClipDataset(examples, reader, **options)
+        dataset = ClipDataset(examples, reader, cache=None, **options)
         return [dataset[i] for i in range(len(dataset))]
 
 

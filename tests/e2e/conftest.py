@@ -19,12 +19,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from omni_rlvr.build import Parts, build
+from omni_rlvr.build import build
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.config.store import register
 from omni_rlvr.data.synthetic import container, generate, wording
 from omni_rlvr.data.synthetic.cues import LABELS
 from omni_rlvr.models import tiny
+from omni_rlvr.parts import Parts
 from omni_rlvr.run import run
 
 NUM_CLIPS = 12
@@ -98,7 +99,11 @@ class Runner:
 
     def __init__(self, root: Path, common: Sequence[str]):
         self.root = root
-        self.overrides = [*common, f"paths.output_root={root}"]
+        self.overrides = [
+            *common,
+            f"paths.output_root={root}",
+            f"paths.data_root={root.parent}/data",
+        ]
 
     def compose(self, *overrides: str) -> DictConfig:
         """Composes a config as the command does."""

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from omni_rlvr.types import Sample
+from omni_rlvr.types import Clip, Sample
 
 DPI = 150
 INK = "0.25"
@@ -70,7 +70,7 @@ def preview_sheet(
     )
     for (picture, sound, words), sample, text in zip(grid, samples, texts, strict=True):
         _draw_frames(picture, sample)
-        _draw_sound(sound, sample.clip.waveform, sample_rate=sample_rate)
+        _draw_sound(sound, _clip(sample).waveform, sample_rate=sample_rate)
         _draw_words(words, sample, text)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
@@ -125,7 +125,7 @@ def _mel_edges_hz(sample_rate: int) -> np.ndarray:
 
 
 def _draw_frames(axes: Axes, sample: Sample) -> None:
-    frames, times = sample.clip.frames, sample.clip.frame_times_s
+    frames, times = _clip(sample).frames, _clip(sample).frame_times_s
     axes.set(xticks=[], yticks=[])
     axes.set_frame_on(False)
     if frames is None or len(frames) == 0:
@@ -175,7 +175,7 @@ def _draw_words(axes: Axes, sample: Sample, text: str) -> None:
     axes.axis("off")
     style: dict[str, Any] = {"va": "top", "fontsize": 8, "parse_math": False}
     style["transform"] = axes.transAxes
-    clip = f"{sample.example.id}  ({sample.clip.duration_s:.1f} s)"
+    clip = f"{sample.example.id}  ({_clip(sample).duration_s:.1f} s)"
     axes.text(0, 1, clip, color=INK, **style)
     axes.text(0, 1, f"\ngold: {sample.example.answer}", weight="bold", **style)
     axes.text(0, 1, "\n" * HEAD_LINES + text, **style)
@@ -192,3 +192,9 @@ def _wrap(target: str, *, max_chars: int) -> str:
 
 def _say(axes: Axes, words: str) -> None:
     axes.text(0.5, 0.5, words, ha="center", va="center", color=INK, transform=axes.transAxes)
+
+
+def _clip(sample: Sample) -> Clip:
+    """What was read; a sheet never draws cached features."""
+    assert sample.clip is not None
+    return sample.clip

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from omni_rlvr.data.options import DatasetConfig, ModalityConfig
+from omni_rlvr.data.options import DatasetConfig, FeatureCacheConfig, ModalityConfig
 from omni_rlvr.types import require
 
 
@@ -43,6 +43,20 @@ class EvaluateTask:
             require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
         require(self.max_clips >= 0, "task.max_clips", self.max_clips, "0 (all) or more")
         require(bool(self.splits), "task.splits", self.splits, "at least one split")
+
+
+@dataclass
+class CacheTask:
+    """Fills the feature cache with splits, so that runs on them never wait for a tower."""
+
+    name: str = "cache"
+    splits: list[str] = field(default_factory=list)
+    """Splits of the data set to encode; none means all."""
+    batch_size: int = 16
+    """Clips encoded together."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "task.batch_size", self.batch_size, "1 or more")
 
 
 @dataclass
@@ -116,6 +130,7 @@ class RootConfig:
     logger: Any = MISSING
     callbacks: Any = MISSING
     paths: PathsConfig = MISSING
+    feature_cache: FeatureCacheConfig = field(default_factory=FeatureCacheConfig)
     name: str = MISSING
     """The experiment's name: runs go to ``outputs/<name>/<date_time>``."""
     seed: int = 0

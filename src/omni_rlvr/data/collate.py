@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omni_rlvr.types import Batch, Processing, Sample, SkippedClip
+from omni_rlvr.types import Batch, Features, Processing, Sample, SkippedClip
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Collate:
     processor: Processing
     with_target: bool
     """Whether the annotated target becomes ``completion_ids`` (SFT)."""
+    feature_dtype: torch.dtype | None = None
+    """What a feature cache keeps, or None without one."""
 
     def __call__(self, items: Sequence[Sample | SkippedClip]) -> Batch:
         """Collates what could be read; what could not is handed on in ``Batch.skipped``."""
         samples = [item for item in items if isinstance(item, Sample)]
         skipped = [item for item in items if isinstance(item, SkippedClip)]
-        video_rows = [i for i, s in enumerate(samples) if s.clip.frames is not None]
-        audio_rows = [i for i, s in enumerate(samples) if s.clip.waveform is not None]
         pad = self.processor.pad_token_id
         prompt_ids, prompt_mask = pad_rows([self._prompt(s) for s in samples], pad=pad, left=True)
         completion_ids = completion_mask = None
@@ -35,10 +35,13 @@ class Collate:
             examples=[s.example for s in samples],
             prompt_ids=prompt_ids,
             prompt_mask=prompt_mask,
-            pixel_values=self._pixels([samples[i] for i in video_rows]),
-            video_rows=torch.tensor(video_rows, dtype=torch.long),
-            input_features=self._sounds([samples[i] for i in audio_rows]),
-            audio_rows=torch.tensor(audio_rows, dtype=torch.long),
+            pixel_values=self._pixels(samples),
+            video_rows=_where([s.has_video for s in samples]),
+            input_features=self._sounds(samples),
+            audio_rows=_where([s.has_audio for s in samples]),
+            cached_rows=[i for i, s in enumerate(samples) if s.features is not None],
+            features=_stack_features(samples),
+            feature_dtype=self.feature_dtype,
             completion_ids=completion_ids,
             completion_mask=completion_mask,
             skipped=skipped,
@@ -47,17 +50,35 @@ class Collate:
     def _prompt(self, sample: Sample) -> list[int]:
         return self.processor.prompt_ids(
             sample.example.question,
-            has_video=sample.clip.frames is not None,
-            has_audio=sample.clip.waveform is not None,
+            has_video=sample.has_video,
+            has_audio=sample.has_audio,
         )
 
     def _pixels(self, samples: Sequence[Sample]) -> Tensor | None:
-        frames = [s.clip.frames for s in samples if s.clip.frames is not None]
+        clips = [s.clip for s in samples if s.clip is not None]
+        frames = [clip.frames for clip in clips if clip.frames is not None]
         return torch.stack([self.processor.pixel_values(f) for f in frames]) if frames else None
 
     def _sounds(self, samples: Sequence[Sample]) -> Tensor | None:
-        waveforms = [s.clip.waveform for s in samples if s.clip.waveform is not None]
+        clips = [s.clip for s in samples if s.clip is not None]
+        waveforms = [clip.waveform for clip in clips if clip.waveform is not None]
         return self.processor.input_features(waveforms) if waveforms else None
+
+
+def _where(flags: Sequence[bool]) -> Tensor:
+    return torch.tensor([i for i, flag in enumerate(flags) if flag], dtype=torch.long)
+
+
+def _stack_features(samples: Sequence[Sample]) -> Features | None:
+    """Stacks what came from a cache, or None if nothing did."""
+    cached = [s.features for s in samples if s.features is not None]
+    if not cached:
+        return None
+    video = [c.video for c in cached if c.video is not None]
+    audio = [c.audio for c in cached if c.audio is not None]
+    return Features(
+        video=torch.stack(video) if video else None, audio=torch.stack(audio) if audio else None
+    )
 
 
 def pad_rows(rows: Sequence[Sequence[int]], *, pad: int, left: bool) -> tuple[Tensor, Tensor]:

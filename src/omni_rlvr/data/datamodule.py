@@ -8,7 +8,7 @@ at batch k.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -114,10 +114,14 @@ def refuse_bad_media(batch: Batch, on_bad_media: str) -> Batch:
 
 def move(batch: Batch, device: torch.device) -> Batch:
     """Returns the batch with its tensors on a device."""
-    moved: dict[str, Any] = {
-        name: value.to(device) for name, value in vars(batch).items() if isinstance(value, Tensor)
-    }
+    moved: dict[str, Any] = _moved(vars(batch), device)
+    if batch.features is not None:
+        moved["features"] = replace(batch.features, **_moved(vars(batch.features), device))
     return replace(batch, **moved)
+
+
+def _moved(fields: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    return {name: value.to(device) for name, value in fields.items() if isinstance(value, Tensor)}
 
 
 def evaluation_loader(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch.utils.data import Dataset
 
+from omni_rlvr.data.feature_cache import FeatureCache
 from omni_rlvr.media.isolated import ClipReader
 from omni_rlvr.types import Clip, Example, MediaError, Sample, SkippedClip
 
@@ -26,6 +27,7 @@ class ClipDataset(Dataset):
         sample_rate: int,
         video: bool,
         audio: bool,
+        cache: FeatureCache | None,
     ):
         """Holds examples; nothing is read yet.
 
@@ -36,6 +38,7 @@ class ClipDataset(Dataset):
             sample_rate: of the sound, in Hz.
             video: whether the picture is read.
             audio: whether the sound is read.
+            cache: where clips' features may be; such a clip is not read.
         """
         self.examples = examples
         self.reader = reader
@@ -43,20 +46,26 @@ class ClipDataset(Dataset):
         self.sample_rate = sample_rate
         self.video = video
         self.audio = audio
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Sample | SkippedClip:
-        """Reads one clip, or says why it cannot be read."""
+        """Reads one clip or its cached features, or says why it cannot be read."""
         example = self.examples[index]
+        features = None if self.cache is None else self.cache.get(example)
+        sample = Sample(example, None, features)
         try:
-            return Sample(example, self._read(example))
+            if features is None:
+                sample = Sample(example, self._read(example))
+            self._check_modality(sample)
+            return sample
         except MediaError as error:
             return SkippedClip(example, f"{error} (annotation {example.source})")
 
     def _read(self, example: Example) -> Clip:
-        clip = self.reader.read(
+        return self.reader.read(
             example.video,
             example.audio,
             num_frames=self.num_frames,
@@ -64,10 +73,11 @@ class ClipDataset(Dataset):
             want_video=self.video,
             want_audio=self.audio,
         )
-        if clip.frames is None and clip.waveform is None:
+
+    def _check_modality(self, sample: Sample) -> None:
+        if not sample.has_video and not sample.has_audio:
             wanted = "sound" if self.audio else "picture"
             raise MediaError(
-                f"{example.video or example.audio} has no {wanted}, the only modality in use; "
-                "use modality=video_audio or leave the clip out"
+                f"{sample.example.video or sample.example.audio} has no {wanted}, "
+                "the only modality in use; use modality=video_audio or leave the clip out"
             )
-        return clip

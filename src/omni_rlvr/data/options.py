@@ -25,6 +25,31 @@ class ModalityConfig:
 
 
 @dataclass
+class FeatureCacheConfig:
+    """Keeps frozen towers' features on disk, for every epoch, ablation and evaluation."""
+
+    enabled: bool = True
+    """A tower that trains switches it off, and says so."""
+    folder: str = "${paths.data_root}/features"
+    """Holds a folder for each tower, processor and dtype; any of it may be deleted."""
+    dtype: str = "bfloat16"
+    """What features are rounded to: "bfloat16", "float16" or "float32"."""
+    max_gb: float = 20.0
+    """Size, in 10^9 bytes, at which nothing is added; half is for picture, half for sound."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.dtype in ("bfloat16", "float16", "float32"),
+            "feature_cache.dtype",
+            self.dtype,
+            "bfloat16, float16 or float32",
+        )
+        require(
+            0 < self.max_gb < float("inf"), "feature_cache.max_gb", self.max_gb, "greater than 0"
+        )
+
+
+@dataclass
 class DatasetConfig:
     """Where clips and labels come from, and how clips are read."""
 

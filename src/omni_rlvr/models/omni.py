@@ -92,6 +92,10 @@ class OmniModel(PreTrainedModel):
         self.audio_tower.eval()
         return self
 
+    def towers(self) -> dict[str, nn.Module]:
+        """The "video" and the "audio" tower."""
+        return {"video": self.vision_tower, "audio": self.audio_tower}
+
     def encode(self, batch: Batch) -> Features:
         """Runs the towers once on every clip of the batch.
 

@@ -7,13 +7,13 @@ transformers causal LM, so that decoding can drive the cache itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
 from omni_rlvr.models.processing import Processor
 from omni_rlvr.types import Batch, Features
@@ -24,6 +24,11 @@ class Policy(Protocol):
 
     processor: Processor
     language_model: PreTrainedModel
+    config: PreTrainedConfig
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All weights, frozen ones too."""
@@ -37,8 +42,11 @@ class Policy(Protocol):
     def to(self, *, device: torch.device) -> Policy:
         """Moves all weights."""
 
+    def towers(self) -> Mapping[str, nn.Module]:
+        """The "video" and the "audio" tower."""
+
     def encode(self, batch: Batch) -> Features:
-        """Runs the towers once on every clip of the batch."""
+        """Runs the towers once on every clip of the batch that was read."""
 
     def embed(self, batch: Batch, features: Features) -> Tensor:
         """Projects features into the prompt's embeddings: [B, P, hidden]."""

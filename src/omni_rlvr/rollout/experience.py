@@ -70,6 +70,8 @@ def _select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[
         video_rows=video_rows,
         input_features=None,
         audio_rows=audio_rows,
+        cached_rows=(),
+        features=None,
         completion_ids=None,
         completion_mask=None,
     )

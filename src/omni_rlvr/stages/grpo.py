@@ -23,6 +23,7 @@ from omni_rlvr.functional.logprobs import per_token_entropy, per_token_logps
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.encode import encode
 from omni_rlvr.rollout.experience import all_rows, completion_logits, select
 from omni_rlvr.stages.base import Prepared, share
 from omni_rlvr.stages.options import GrpoConfig
@@ -50,7 +51,7 @@ class GrpoStage:
     @torch.no_grad()
     def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
         """Samples, scores and compares: everything an update needs, each clip encoded once."""
-        features = policy.encode(batch)
+        features = encode(policy, batch)
         rollout = self._rollout(policy, batch, features, generator)
         examples = [e for e in batch.examples for _ in range(self.config.num_generations)]
         scored = self.reward(rollout.texts, examples)

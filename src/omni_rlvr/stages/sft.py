@@ -9,6 +9,7 @@ import torch
 from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.functional.losses import sft_loss
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.rollout.encode import encode
 from omni_rlvr.rollout.experience import completion_logits
 from omni_rlvr.stages.base import Prepared, share
 from omni_rlvr.types import Batch, Experience, LossOutput
@@ -26,7 +27,7 @@ class SftStage:
         assert batch.completion_mask is not None
         experience = Experience(
             batch=batch,
-            features=policy.encode(batch),
+            features=encode(policy, batch),
             prompt_index=torch.arange(len(batch), device=batch.prompt_ids.device),
             completion_ids=batch.completion_ids,
             completion_mask=batch.completion_mask,

@@ -16,8 +16,9 @@ import torch
 from omni_rlvr.functional import metrics
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.encode import encode
 from omni_rlvr.text.parse import normalise_label, parse
-from omni_rlvr.types import Batch, SkippedClip, UserError
+from omni_rlvr.types import Batch, Features, SkippedClip, UserError
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def evaluate(
     *,
     max_completion_length: int,
     num_resamples: int,
+    on_features: Callable[[Batch, Features], None],
     on_batch: Callable[[int], None],
 ) -> Evaluation:
     """Evaluates a policy greedily.
@@ -58,6 +60,7 @@ def evaluate(
         labels: the fixed label list.
         max_completion_length: most tokens an answer may have.
         num_resamples: of the 95 % bootstrap interval.
+        on_features: handed what the towers gave each batch (for a feature cache).
         on_batch: told how many clips are done after each batch (for a progress bar).
 
     Raises:
@@ -68,9 +71,11 @@ def evaluate(
     for batch in batches:
         skipped += batch.skipped
         if len(batch) > 0:
+            features = encode(policy, batch)
+            on_features(batch, features)
             rollout = decode(
                 policy,
-                policy.embed(batch, policy.encode(batch)),
+                policy.embed(batch, features),
                 batch.prompt_mask,
                 num_generations=1,
                 temperature=0,

@@ -26,7 +26,7 @@ from omni_rlvr.rollout.experience import all_rows, select
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.options import LoopConfig
 from omni_rlvr.training.schedule import make_schedule
-from omni_rlvr.types import Batch, Experience, UserError
+from omni_rlvr.types import Batch, Experience, Features, UserError
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class RLVRModule(LightningModule):
         loop: LoopConfig,
         record: RunRecord,
         *,
+        on_features: Callable[[Batch, Features], None],
         num_updates: int,
         seed: int,
     ):
@@ -56,6 +57,7 @@ class RLVRModule(LightningModule):
             make_optimizer: called with the trainable weights.
             loop: micro-batch size, clipping, schedule.
             record: where metrics and completions go.
+            on_features: handed what the towers gave each batch (for a feature cache).
             num_updates: optimiser steps of the whole run, for the schedule.
             seed: of sampling.
         """
@@ -66,6 +68,7 @@ class RLVRModule(LightningModule):
         self.make_optimizer = make_optimizer
         self.loop = loop
         self.record = record
+        self.on_features = on_features
         self.num_updates = num_updates
         self.seed = seed
         self.step = 0
@@ -95,6 +98,7 @@ class RLVRModule(LightningModule):
         metrics: dict[str, float] = {"media/failed": float(len(batch.skipped))}
         if len(batch) > 0:
             prepared = self.stage.prepare(self.policy, batch, self._generator())
+            self.on_features(batch, prepared.experience.features)
             updates = [
                 self.update(minibatch) for minibatch in self.stage.minibatches(prepared.experience)
             ]

@@ -1,0 +1,143 @@
+"""Tensors by key in a folder of safetensors shards that several processes may write at once.
+
+A shard is written under another name and renamed when whole, so a reader sees all of it or nothing;
+nobody ever changes one. Each tensor's checksum stands in its shard's header: a damaged shard is
+removed, said so, and its keys are missing again. What is stored and why is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import uuid
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+ABOUT = "about.json"
+
+
+class FeatureStore:
+    """Keys to tensors; one folder for one kind of content."""
+
+    def __init__(self, folder: Path, about: Mapping[str, object], *, max_bytes: int):
+        """Opens (or will make) the folder.
+
+        Args:
+            folder: holds the shards.
+            about: what the tensors are, written beside them for people.
+            max_bytes: nothing is added once the shards are this large together.
+        """
+        self.folder = folder
+        self.about = about
+        self.max_bytes = max_bytes
+        self._shard_of: dict[str, Path] = {}
+        self._known: set[str] = set()
+        self._seen_ns = -1
+        self._num_bytes = 0
+        self._closed = False  # to writing: full, or the disk is
+
+    def __contains__(self, key: str) -> bool:
+        if key not in self._shard_of:
+            self._look()
+        return key in self._shard_of
+
+    def get(self, key: str) -> Tensor | None:
+        """Reads a tensor; None if it is not there (any more)."""
+        if key not in self:
+            return None
+        shard = self._shard_of[key]
+        try:
+            with safe_open(shard, framework="pt") as file:
+                tensor = file.get_tensor(key)
+                wanted = (file.metadata() or {}).get(key)
+        except FileNotFoundError:  # another process found it damaged
+            self._forget(shard)
+            return None
+        except (SafetensorError, OSError) as error:
+            self._drop(shard, str(error))
+            return None
+        if wanted != checksum(tensor):
+            self._drop(shard, "a checksum differs")
+            return None
+        return tensor
+
+    def add(self, tensors: Mapping[str, Tensor]) -> None:
+        """Writes the tensors whose keys are new as one shard; says once if there is no room."""
+        new = {k: t.detach().cpu().contiguous() for k, t in tensors.items() if k not in self}
+        size = sum(t.numel() * t.element_size() for t in new.values())
+        if not new or self._closed:
+            return
+        if self._num_bytes + size > self.max_bytes:
+            self._close(f"is full at {self._num_bytes / 1e9:.2f} GB (feature_cache.max_gb)")
+            return
+        name = f"{uuid.uuid4().hex}.safetensors"
+        partial = self.folder / f".{name}.partial"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / ABOUT).exists():
+                (self.folder / ABOUT).write_text(json.dumps(self.about, indent=1, default=str))
+            save_file(new, partial, metadata={key: checksum(t) for key, t in new.items()})
+            os.replace(partial, self.folder / name)
+        except (OSError, SafetensorError) as error:  # the latter is its word for a full disk
+            with contextlib.suppress(OSError):  # what went wrong first is said
+                partial.unlink()
+            self._close(f"cannot be written ({error})")
+            return
+        self._add_shard(self.folder / name, list(new))
+
+    def _look(self) -> None:
+        """Lists shards that have come since the last look."""
+        try:
+            changed_ns = self.folder.stat().st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if changed_ns == self._seen_ns:
+            return
+        self._seen_ns = changed_ns
+        for shard in self.folder.glob("*.safetensors"):
+            if shard.name in self._known:
+                continue
+            try:
+                with safe_open(shard, framework="pt") as file:
+                    keys = list(file.keys())
+                self._add_shard(shard, keys)
+            except FileNotFoundError:  # removed since it was listed
+                continue
+            except (SafetensorError, OSError) as error:
+                self._drop(shard, str(error))
+
+    def _add_shard(self, shard: Path, keys: list[str]) -> None:
+        self._known.add(shard.name)
+        self._num_bytes += shard.stat().st_size
+        self._shard_of |= dict.fromkeys(keys, shard)
+
+    def _drop(self, shard: Path, reason: str) -> None:
+        log.warning(
+            "feature cache: %s is damaged (%s); it is removed and its clips are encoded again",
+            shard,
+            reason,
+        )
+        self._forget(shard)
+        shard.unlink(missing_ok=True)
+
+    def _forget(self, shard: Path) -> None:
+        self._shard_of = {k: s for k, s in self._shard_of.items() if s != shard}
+
+    def _close(self, why: str) -> None:
+        self._closed = True
+        log.warning("feature cache: %s %s; further clips are encoded each time", self.folder, why)
+
+
+def checksum(tensor: Tensor) -> str:
+    """Computes the CRC-32 of a tensor's bytes."""
+    return str(zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()))

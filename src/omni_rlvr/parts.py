@@ -1,0 +1,103 @@
+"""What ``build`` hands to ``run``: one dataclass a task, all of it checked and made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
+from torch.optim import Optimizer
+
+from omni_rlvr.config import schema
+from omni_rlvr.data.feature_cache import FeatureCache
+from omni_rlvr.data.options import DatasetConfig, ModalityConfig
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.stages.base import Stage
+from omni_rlvr.stages.options import LoopConfig
+from omni_rlvr.types import Example
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run writes, and what it is."""
+
+    run_dir: Path
+    latest: Path | None
+    """The link that a run moves to itself once it has something to offer; None inside a sweep or
+    pipeline.
+    """
+    config: dict[str, Any]
+    """The resolved config, as it goes into run.json."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Annotations that were read, and how their clips are to be read."""
+
+    dataset: DatasetConfig
+    modality: ModalityConfig
+    examples: dict[str, list[Example]]
+    """Split name -> examples."""
+
+
+@dataclass(frozen=True)
+class TrainParts:
+    """All that training a stage needs."""
+
+    place: Place
+    clips: Clips
+    policy: Policy
+    cache: FeatureCache | None
+    stage: Stage
+    loop: LoopConfig
+    make_optimizer: Callable[..., Optimizer]
+    make_trainer: Callable[..., pl.Trainer]
+    loggers: Sequence[Logger]
+    callbacks: Sequence[pl.Callback]
+    resume: bool
+
+
+@dataclass(frozen=True)
+class EvaluateParts:
+    """All that an evaluation needs."""
+
+    place: Place
+    clips: Clips
+    task: schema.EvaluateTask
+    policy: Policy
+    cache: FeatureCache | None
+
+
+@dataclass(frozen=True)
+class CacheParts:
+    """All that filling the feature cache needs."""
+
+    place: Place
+    clips: Clips
+    task: schema.CacheTask
+    policy: Policy
+    cache: FeatureCache
+
+
+@dataclass(frozen=True)
+class PreviewParts:
+    """All that a sheet of clips needs."""
+
+    place: Place
+    clips: Clips
+    task: schema.PreviewTask
+
+
+@dataclass(frozen=True)
+class PipelineParts:
+    """All that a pipeline needs; its steps are composed and built one by one."""
+
+    place: Place
+    labels: Sequence[str]
+    task: schema.PipelineTask
+
+
+Parts = TrainParts | EvaluateParts | CacheParts | PreviewParts | PipelineParts

@@ -1,0 +1,61 @@
+"""Trains several stages, evaluates every model, and ends in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from omni_rlvr.build import build, compose_step
+from omni_rlvr.parts import Parts, PipelineParts
+from omni_rlvr.run.evaluate import evaluate_splits
+from omni_rlvr.run.lifecycle import move_latest, recorded, timed
+from omni_rlvr.types import Example
+
+
+def run_pipeline(parts: PipelineParts, run: Callable[[Parts], None]) -> None:
+    """Trains the stages in order, evaluates every model, and ends in one table with pictures.
+
+    Args:
+        parts: the steps.
+        run: does one step's task.
+    """
+    from omni_rlvr.analysis.summary import oracle_scores, summarise, write_summary
+    from omni_rlvr.analysis.tables import summary_table
+
+    task, run_dir = parts.task, parts.place.run_dir
+    folders = {name: run_dir / name for name in task.stages}
+    seconds: dict[str, float] = {}
+    with recorded(parts.place, device="cpu") as record:
+        for name, overrides in task.stages.items():
+            with timed(seconds, name):
+                run(_step(parts, overrides, folders, name))
+        models: dict[str, dict] = {}
+        examples: dict[str, list[Example]] = {}
+        for name, overrides in task.evaluate.items():
+            with timed(seconds, f"evaluate {name}"):
+                over = [*overrides, f"task.splits=[{','.join(task.splits)}]"]
+                evaluation = _step(parts, over, folders, f"evaluate/{name}")
+                models[name] = evaluate_splits(evaluation)
+                examples = evaluation.clips.examples
+        modality: dict[str, dict] = {}
+        for name, overrides in task.modality.items():
+            with timed(seconds, f"evaluate modality {name}"):
+                over = [*overrides, f"task.splits=[{task.splits[0]}]"]
+                evaluation = _step(parts, over, folders, f"evaluate/modality_{name}")
+                modality[name] = evaluate_splits(evaluation)[task.splits[0]]
+        summary = summarise(models, modality, oracle_scores(examples), seconds)
+        files = write_summary(run_dir, summary, models, folders, parts.labels)
+        record.finish("finished")
+    move_latest(parts.place)
+    Console().print(summary_table(summary))
+    print("written:", *(str(file) for file in files), sep="\n  ")
+
+
+def _step(parts: PipelineParts, overrides: list[str], folders: dict[str, Path], name: str):
+    """Composes and builds one step of a pipeline; ``{stage}`` becomes that stage's checkpoint."""
+    checkpoints = {stage: folder / "checkpoint" for stage, folder in folders.items()}
+    filled = [text.format(**checkpoints) for text in overrides]
+    cfg = compose_step([*parts.task.shared, *filled])
+    return build(cfg, parts.place.run_dir / name, None)

@@ -1,0 +1,88 @@
+"""Trains one stage."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from omni_rlvr.data.datamodule import StepSampler, TrainData, num_steps
+from omni_rlvr.parts import TrainParts
+from omni_rlvr.record import keep_steps
+from omni_rlvr.run.clips import collate, keeper, processed_clips
+from omni_rlvr.run.lifecycle import recorded
+from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
+from omni_rlvr.training.module import RLVRModule
+from omni_rlvr.types import Interrupted, UserError
+
+
+def train_stage(parts: TrainParts) -> None:
+    """Trains one stage; leaves a checkpoint, metrics and completions in the run's folder."""
+    loop, run_dir = parts.loop, parts.place.run_dir
+    seed = parts.place.config["seed"]
+    resume = Resume(run_dir) if parts.resume else None
+    start = resume.step if resume else 0
+    for file in ("metrics.jsonl", "completions.jsonl"):
+        keep_steps(run_dir / file, start)
+    data, steps = _data(parts, start, seed)
+    stop = CleanStop()
+    saves = Checkpoints(run_dir, loop.save_steps, parts.place.latest)
+    trainer = _make_trainer(parts, [*([resume] if resume else []), stop, saves])
+    with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
+        module = RLVRModule(
+            parts.policy.train(),
+            parts.stage,
+            parts.make_optimizer,
+            loop,
+            record,
+            on_features=keeper(parts.cache),
+            num_updates=steps * loop.updates_per_step,
+            seed=seed,
+        )
+        if start < steps:
+            trainer.fit(module, datamodule=data)
+        parts.policy.eval()
+        if stop.asked:
+            raise Interrupted(f"stopped at step {module.step} of {steps}; resume={run_dir} goes on")
+        record.finish("finished")
+    print(f"checkpoint: {run_dir / 'checkpoint'}")
+
+
+def _data(parts: TrainParts, start: int, seed: int) -> tuple[TrainData, int]:
+    """Makes the training data from step ``start`` on, and counts the steps of the whole run."""
+    loop, dataset, processor = parts.loop, parts.clips.dataset, parts.policy.processor
+    examples = parts.clips.examples[dataset.train_split]
+    steps = num_steps(
+        len(examples),
+        batch_size=loop.batch_size,
+        num_train_epochs=loop.num_train_epochs,
+        max_steps=loop.max_steps,
+    )
+    data = TrainData(
+        processed_clips(parts.clips, examples, processor, parts.cache),
+        collate(processor, parts.cache, with_target=parts.stage.with_target),
+        StepSampler(
+            len(examples), batch_size=loop.batch_size, num_steps=steps, start=start, seed=seed
+        ),
+        num_workers=dataset.num_workers,
+        on_bad_media=dataset.on_bad_media,
+    )
+    return data, steps
+
+
+def _make_trainer(parts: TrainParts, callbacks: list[Callback]) -> Trainer:
+    # raised by Lightning with today's torch, and nothing a user can act on
+    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
+    # the towers are frozen, and in eval mode on purpose
+    warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips and no adverts
+    try:
+        return parts.make_trainer(
+            max_epochs=1,  # one pass over the step sampler is the run
+            callbacks=[*parts.callbacks, *callbacks],
+            logger=list(parts.loggers),
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {error}") from error

@@ -1,0 +1,184 @@
+"""What a cached clip is known by, and that another file, tower or dtype is another entry."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from omni_rlvr.data.feature_cache import FeatureCache, clip_key, open_cache
+from omni_rlvr.data.options import FeatureCacheConfig
+from omni_rlvr.models.fingerprint import tower_fingerprints, weights_hash
+from omni_rlvr.rollout.encode import encode
+from omni_rlvr.types import Batch, ClipFeatures, Example, Features, UserError
+
+BOTH = {"video": True, "audio": True}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, tiny_policy) -> FeatureCache:
+    return opened(tmp_path, tiny_policy)
+
+
+def opened(tmp_path: Path, policy, use=BOTH, **options) -> FeatureCache:
+    config = FeatureCacheConfig(folder=str(tmp_path / "features"), **options)
+    return open_cache(config, tower_fingerprints(policy), use)
+
+
+@pytest.fixture
+def batch(tmp_path: Path, tiny_policy, make_batch) -> Batch:
+    """Four rows (video + audio, video, audio, neither) whose files exist."""
+    made = make_batch(tiny_policy, 4)
+    examples = []
+    for i, one in enumerate(made.examples):
+        path = tmp_path / f"{i}.mp4"
+        path.write_bytes(b"x" * (i + 1))
+        examples.append(replace(one, video=path))
+    return replace(made, examples=examples)
+
+
+def test_features_come_back_rounded_and_absence_is_known(cache, batch, tiny_policy) -> None:
+    assert [cache.get(e) for e in batch.examples] == [None] * 4
+    features = tiny_policy.encode(batch)
+    cache.put(batch, features)
+    got = [cache.get(e) for e in batch.examples]
+    assert all(isinstance(one, ClipFeatures) for one in got)
+    assert [one.video is not None for one in got] == [True, True, False, False]
+    assert [one.audio is not None for one in got] == [True, False, True, False]
+    assert torch.equal(got[1].video, features.video[1].bfloat16())
+    assert torch.equal(got[2].audio, features.audio[1].bfloat16())
+    assert all(cache.holds(e) for e in batch.examples)
+
+
+def test_rows_that_came_from_the_cache_are_not_written_again(cache, batch, tiny_policy) -> None:
+    cache.put(replace(batch, cached_rows=(0, 1)), tiny_policy.encode(batch))
+    assert [cache.holds(e) for e in batch.examples] == [False, False, True, True]
+
+
+def test_a_changed_file_is_another_clip(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"abc")
+    example = Example("a", "?", "happy", "happy", video=path)
+    key = clip_key(example)
+    assert key == clip_key(replace(example, id="b", question="Why?"))
+    (tmp_path / "sub").mkdir()
+    assert key == clip_key(replace(example, video=tmp_path / "sub" / ".." / "a.mp4"))
+    os.utime(path, ns=(1, 1))
+    moved = clip_key(example)
+    path.write_bytes(b"abcd")
+    os.utime(path, ns=(1, 1))
+    longer = clip_key(example)
+    sidecar = clip_key(replace(example, audio=path))
+    assert len({key, moved, longer, sidecar}) == 4
+    assert clip_key(replace(example, video=tmp_path / "gone.mp4")) is None
+
+
+def test_other_towers_processors_and_dtypes_have_other_folders(tmp_path, tiny_policy) -> None:
+    def folders(**options) -> list[Path]:
+        return opened(tmp_path, tiny_policy, **options).folders()
+
+    before = folders()
+    assert folders() == before
+    assert not set(folders(dtype="float32")) & set(before)
+    processor = tiny_policy.processor
+    tiny_policy.processor = replace(
+        processor, settings=replace(processor.settings, image_fit="squash")
+    )
+    video, audio = folders()
+    assert (video == before[0], audio == before[1]) == (False, True)
+    tiny_policy.processor = processor
+    with torch.no_grad():
+        next(tiny_policy.audio_tower.parameters()).add_(1e-3)
+    video, audio = folders()
+    assert (video == before[0], audio == before[1]) == (True, False)
+
+
+def test_what_the_language_model_learnt_does_not_matter(tmp_path, tiny_policy) -> None:
+    before = opened(tmp_path, tiny_policy).folders()
+    with torch.no_grad():
+        for weight in tiny_policy.language_model.parameters():
+            weight.add_(1)
+    assert opened(tmp_path, tiny_policy).folders() == before
+
+
+def test_weights_hash_sees_values_names_and_dtypes() -> None:
+    one = torch.nn.Linear(2, 2)
+    before = weights_hash(one)
+    assert weights_hash(one.double()) != before
+    assert weights_hash(torch.nn.Sequential(one.float())) != before
+    assert weights_hash(one) == before
+    with torch.no_grad():
+        one.bias[0] += 1
+    assert weights_hash(one) != before
+
+
+def test_one_modality_needs_only_its_own_store(tmp_path, tiny_policy, batch) -> None:
+    video_only = opened(tmp_path, tiny_policy, {"video": True, "audio": False})
+    both = opened(tmp_path, tiny_policy)
+    video_only.put(batch, tiny_policy.encode(batch))
+    assert video_only.get(batch.examples[0]).audio is None
+    assert both.get(batch.examples[0]) is None  # its sound was never encoded
+    both.put(batch, tiny_policy.encode(batch))
+    assert both.get(batch.examples[0]).audio is not None
+
+
+@pytest.mark.parametrize("cached_rows", [(), (0,), (1, 2), (0, 1, 2, 3)])
+def test_cached_and_fresh_features_stand_in_their_rows(
+    cached_rows, batch, tiny_policy, monkeypatch
+) -> None:
+    whole = tiny_policy.encode(batch)
+    towers = tiny_policy.encode
+    seen = []
+
+    def noted(part: Batch) -> Features:
+        seen.append(part)
+        return towers(part)
+
+    monkeypatch.setattr(tiny_policy, "encode", noted)
+    got = encode(tiny_policy, without(batch, whole, cached_rows))
+    torch.testing.assert_close(got.video, whole.video.bfloat16().float(), atol=0.02, rtol=0.01)
+    torch.testing.assert_close(got.audio, whole.audio.bfloat16().float(), atol=0.02, rtol=0.01)
+    assert got.video.dtype == got.audio.dtype == torch.float32
+    assert torch.equal(got.video, got.video.bfloat16().float())  # rounded, fresh ones too
+    num_read = 0 if seen[0].pixel_values is None else len(seen[0].pixel_values)
+    assert num_read == 2 - len({0, 1} & set(cached_rows))
+
+
+def without(batch: Batch, whole: Features, cached_rows: tuple[int, ...]) -> Batch:
+    """The batch as collated when these rows were in the cache."""
+    kept_video = torch.isin(batch.video_rows, torch.tensor(cached_rows))
+    kept_audio = torch.isin(batch.audio_rows, torch.tensor(cached_rows))
+
+    def part(values, kept):
+        return values[kept] if kept.any() else None
+
+    return replace(
+        batch,
+        pixel_values=part(batch.pixel_values, ~kept_video),
+        input_features=part(batch.input_features, ~kept_audio),
+        cached_rows=cached_rows,
+        features=Features(
+            part(whole.video.bfloat16(), kept_video), part(whole.audio.bfloat16(), kept_audio)
+        ),
+        feature_dtype=torch.bfloat16,
+    )
+
+
+def test_without_a_cache_features_are_not_rounded(batch, tiny_policy) -> None:
+    assert torch.equal(encode(tiny_policy, batch).video, tiny_policy.encode(batch).video)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("dtype", "int8", "feature_cache.dtype='int8'"),
+        ("max_gb", 0.0, "feature_cache.max_gb=0.0"),
+        ("max_gb", float("inf"), "feature_cache.max_gb=inf"),
+    ],
+)
+def test_options_out_of_range_are_refused(field, value, message) -> None:
+    with pytest.raises(UserError, match=message):
+        FeatureCacheConfig(**{field: value})
