@@ -23,7 +23,7 @@ from pytorch_lightning.loggers import Logger
 from torch.optim import Optimizer
 
 from omni_rlvr.config import schema
-from omni_rlvr.config.check import check_targets
+from omni_rlvr.config.check import check_targets, check_trainer, differences
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import read_json
@@ -167,29 +167,12 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     except OmegaConfBaseException as error:
         raise _as_user_error(error) from error
     require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
-    _check_trainer(config["trainer"])
+    check_trainer(config["trainer"])
     if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
         raise UserError(f"resume={config['resume']}: only task=train can be resumed")
     for key in ("dataset", "model", "reward", "optimizer", "trainer", "logger", "callbacks"):
         check_targets(config[key], key)
     return config, typed
-
-
-def _check_trainer(trainer: dict[str, Any]) -> None:
-    """Refuses flags of Lightning's trainer that would do nothing, or harm, in this loop."""
-    ours = {
-        "max_epochs": "stage.num_train_epochs",
-        "max_steps": "stage.max_steps",
-        "accumulate_grad_batches": "stage.micro_batch_size",
-        "gradient_clip_val": "stage.max_grad_norm",
-    }
-    for flag, instead in ours.items():
-        if flag in trainer:
-            raise UserError(f"trainer.{flag}={trainer[flag]!r} has no effect here; use {instead}")
-    allowed = ("32-true", "bf16-mixed")
-    if "precision" in trainer:
-        precision = trainer["precision"]
-        require(precision in allowed, "trainer.precision", precision, f"one of {allowed}")
 
 
 def _as_user_error(error: Exception) -> UserError:
@@ -259,20 +242,9 @@ def _check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
             "from; start one without resume"
         )
     before = read_json(run_dir / "run.json")["config"]
-    changed = _differences({**before, "resume": None}, {**config, "resume": None}, "")
+    changed = differences({**before, "resume": None}, {**config, "resume": None}, "")
     if changed:
         raise UserError(
             f"resume={resume}: the config differs from the run's in {'; '.join(changed[:5])}; "
             "give the same overrides, or start a new run with model.path"
         )
-
-
-def _differences(before: Any, now: Any, key: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted({*before, *now})
-        return [
-            d
-            for n in names
-            for d in _differences(before.get(n), now.get(n), f"{key}.{n}".lstrip("."))
-        ]
-    return [] if before == now else [f"{key} ({before!r} then, {now!r} now)"]
