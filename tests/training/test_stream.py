@@ -1,11 +1,11 @@
-"""Streamed text: whole characters, all of them, once, and nothing that steers a terminal."""
+"""Streamed text: whole characters, all of them, once."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from omni_rlvr.training.stream import TextStream, printable
+from omni_rlvr.training.stream import TextStream
 
 TEXTS = (
     "<think>The brows are raised.</think>\n<answer>happy</answer>",
@@ -20,7 +20,8 @@ def streamed(policy, ids: list[int]) -> list[str]:
     stream = TextStream(policy.processor.decode, pieces.append)
     for token in ids:
         stream.on_tokens(torch.tensor([0]), torch.tensor([token]))
-    stream.end()
+    stream.end(policy.processor.tokenizer.decode(ids, skip_special_tokens=True))
+    assert pieces.pop() == "\n"
     return pieces
 
 
@@ -62,10 +63,16 @@ def test_other_rows_and_the_end_token_are_not_written(tiny_policy):
     stream.on_tokens(torch.tensor([1]), torch.tensor([b]))
     end = tiny_policy.processor.tokenizer.eos_token_id
     stream.on_tokens(torch.tensor([0]), torch.tensor([end]))
-    stream.end()
-    assert pieces == ["a"]
+    stream.end("a")
+    assert pieces == ["a", "\n"]
 
 
-def test_escape_sequences_do_not_reach_the_terminal():
-    assert printable("a\x1b[31mred\x07\r\n\tb\x9b") == "a\ufffd[31mred\ufffd\ufffd\n\tb\ufffd"
-    assert printable("a\udcffb") == "a\ufffdb"  # a byte of a file name that is no UTF-8
+def test_a_text_that_was_not_streamed_is_written_at_the_end(tiny_policy):
+    pieces: list[str] = []
+    TextStream(tiny_policy.processor.decode, pieces.append).end("a smile")
+    assert pieces == ["a smile", "\n"]
+
+
+def test_escape_sequences_are_not_written(tiny_policy):
+    ids = tiny_policy.processor.tokenizer.encode("a\x1b[31mb", add_special_tokens=False)
+    assert "".join(streamed(tiny_policy, ids)) == "a\ufffd[31mb"

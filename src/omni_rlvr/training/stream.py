@@ -1,19 +1,16 @@
 """Text that appears while it is generated.
 
-A token may end in the middle of a character, so text is written up to its last whole one. What a
-model or a file name may hold besides text (escape sequences) never reaches the terminal.
+A token may end in the middle of a character, so text is written up to its last whole one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from unicodedata import category
 
 import torch
 from torch import Tensor
 
-_PART = "\ufffd"
-"""What the bytes of an unfinished character are decoded to."""
+from omni_rlvr.text.terminal import UNPRINTABLE, printable
 
 
 class TextStream:
@@ -31,27 +28,17 @@ class TextStream:
         new = tokens[rows == 0].tolist()
         if new:
             self.ids += new
-            text = self._text()
-            if not text.endswith(_PART):  # the next token may make it a character
+            ids = torch.tensor([self.ids])
+            (text,) = self.decode(ids, torch.ones_like(ids))
+            if not text.endswith(UNPRINTABLE):  # the next token may make it a character
                 self._write(text)
 
-    def end(self) -> None:
-        """Writes what is left: bytes that never became a character, too."""
-        self._write(self._text())
-
-    def _text(self) -> str:
-        ids = torch.tensor([self.ids], dtype=torch.long)
-        return self.decode(ids, torch.ones_like(ids))[0]
+    def end(self, completion: str) -> None:
+        """Writes what is left of the whole completion, and a new line."""
+        self._write(completion)
+        self.write("\n")
 
     def _write(self, text: str) -> None:
         if len(text) > self.num_written:
             self.write(printable(text[self.num_written :]))
             self.num_written = len(text)
-
-
-def printable(text: str) -> str:
-    """Replaces control characters, which could steer a terminal; new lines and tabs stay.
-
-    Surrogates go too: they stand for bytes of a file name that are no text, and cannot be written.
-    """
-    return "".join(c if c in "\n\t" or category(c) not in ("Cc", "Cs") else _PART for c in text)
