@@ -26,6 +26,7 @@ LADDER = (
     ("training", "analysis"),
     ("config",),
     ("build",),
+    ("tasks",),
     ("run",),
     ("cli", "app"),
 )

@@ -25,6 +25,8 @@ from torch.optim import Optimizer
 from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_targets, check_trainer, differences
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
+from omni_rlvr.data.readers.files import FileReader
+from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import read_json
 from omni_rlvr.rewards.gold import check_gold
@@ -32,6 +34,7 @@ from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.options import GrpoConfig, LoopConfig
 from omni_rlvr.stages.sft import SftStage
+from omni_rlvr.text.parse import normalise_label
 from omni_rlvr.types import Example, UserError, require
 
 
@@ -85,6 +88,23 @@ class EvaluateParts:
 
 
 @dataclass(frozen=True)
+class PredictParts:
+    """All that answering for clips without labels needs."""
+
+    place: Place
+    clips: Clips
+    """One split, named "predict"."""
+    task: schema.PredictTask
+    labels: Sequence[str]
+    policy: Policy
+
+    @property
+    def examples(self) -> list[Example]:
+        """The clips to predict."""
+        return self.clips.examples["predict"]
+
+
+@dataclass(frozen=True)
 class PreviewParts:
     """All that a sheet of clips needs."""
 
@@ -102,7 +122,7 @@ class PipelineParts:
     task: schema.PipelineTask
 
 
-Parts = TrainParts | EvaluateParts | PreviewParts | PipelineParts
+Parts = TrainParts | EvaluateParts | PredictParts | PreviewParts | PipelineParts
 
 
 def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
@@ -124,7 +144,11 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         return PipelineParts(place, dataset.labels, task)
     if isinstance(task, schema.TrainTask) and cfg.resume is not None:
         _check_resume(run_dir, cfg.resume, config)
-    examples = {name: _read(dataset, name) for name in _splits(task, dataset)}
+    if isinstance(task, schema.PredictTask):
+        question = EMOTION_QUESTION if task.question is None else task.question
+        examples = {"predict": FileReader(cfg.video, cfg.audio, question).read()}
+    else:
+        examples = {name: _read(dataset, name) for name in _splits(task, dataset)}
     clips = Clips(dataset, typed["modality"], examples)
     if isinstance(task, schema.PreviewTask):
         return PreviewParts(place, clips, task)
@@ -132,6 +156,9 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     _check_texts(policy, examples)
     if isinstance(task, schema.EvaluateTask):
         return EvaluateParts(place, clips, task, policy)
+    if isinstance(task, schema.PredictTask):
+        labels = _labels(task, dataset, policy)
+        return PredictParts(place, clips, task, labels, policy)
     return _train_parts(cfg, place, clips, typed["stage"], policy)
 
 
@@ -170,6 +197,9 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     check_trainer(config["trainer"])
     if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
         raise UserError(f"resume={config['resume']}: only task=train can be resumed")
+    for key in ("video", "audio"):
+        if config[key] is not None and not isinstance(typed["task"], schema.PredictTask):
+            raise UserError(f"{key}={config[key]}: only task=predict reads it")
     for key in ("dataset", "model", "reward", "optimizer", "trainer", "logger", "callbacks"):
         check_targets(config[key], key)
     return config, typed
@@ -202,6 +232,17 @@ def _read(dataset: DatasetConfig, split: str) -> list[Example]:
         key = f"dataset.annotations.{split}"
         raise UserError(f"{key} must be given, e.g. {key}=FILE")
     return make(dataset.splits[split]).read()
+
+
+def _labels(task: schema.PredictTask, dataset: DatasetConfig, policy: Policy) -> list[str]:
+    """The labels that probabilities are over, checked."""
+    key = "task.labels" if task.labels else "dataset.labels"
+    labels = task.labels or dataset.labels
+    different = len({normalise_label(label) for label in labels} - {""}) == len(labels)
+    require(bool(labels) and different, key, list(labels), "different labels, at least one")
+    for label in labels:
+        policy.processor.check_text(label, key)
+    return list(labels)
 
 
 def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:

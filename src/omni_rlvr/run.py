@@ -1,11 +1,9 @@
-"""What each task does with its parts: one function a task."""
+"""What each task does with its parts: one function a task, here or in ``tasks``."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,11 +12,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from omni_rlvr.build import (
-    Clips,
     EvaluateParts,
     Parts,
     PipelineParts,
-    Place,
+    PredictParts,
     PreviewParts,
     TrainParts,
     build,
@@ -28,22 +25,17 @@ from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.datamodule import (
     StepSampler,
     TrainData,
-    evaluation_loader,
-    move,
     num_steps,
-    refuse_bad_media,
 )
-from omni_rlvr.data.dataset import ClipDataset
-from omni_rlvr.media.isolated import ClipReader
-from omni_rlvr.models.processing import Processor
-from omni_rlvr.record import RunRecord, keep_steps, point_to
+from omni_rlvr.record import keep_steps
+from omni_rlvr.tasks.clips import clip_batches, clip_dataset, processed_clips
+from omni_rlvr.tasks.place import move_latest, recorded
+from omni_rlvr.tasks.predict import predict_clips
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
 from omni_rlvr.training.evaluate import Evaluation, device_of, evaluate
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.training.progress import progress_bar, timed
 from omni_rlvr.types import Example, Interrupted, Sample, UserError
-
-log = logging.getLogger(__name__)
 
 
 def run(parts: Parts) -> None:
@@ -56,6 +48,8 @@ def run(parts: Parts) -> None:
         train(parts)
     elif isinstance(parts, EvaluateParts):
         evaluate_splits(parts)
+    elif isinstance(parts, PredictParts):
+        predict_clips(parts)
     elif isinstance(parts, PreviewParts):
         preview(parts)
     else:
@@ -127,7 +121,7 @@ def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
                 f"format {result.scores['format']:.1f}  ({result.scores['num_clips']} clips)"
             )
         record.finish("finished")
-    _move_latest(parts.place)
+    move_latest(parts.place)
     return scores
 
 
@@ -182,49 +176,9 @@ def pipeline(parts: PipelineParts) -> None:
         summary = summarise(models, modality, oracle_scores(examples), seconds)
         files = write_summary(run_dir, summary, models, folders, parts.labels)
         record.finish("finished")
-    _move_latest(parts.place)
+    move_latest(parts.place)
     Console().print(summary_table(summary))
     print("written:", *(str(file) for file in files), sep="\n  ")
-
-
-def clip_dataset(
-    clips: Clips, examples: list[Example], *, num_frames: int, sample_rate: int
-) -> ClipDataset:
-    """Makes the dataset that reads these examples' clips."""
-    return ClipDataset(
-        examples,
-        ClipReader(clips.dataset.decode_timeout_s, clips.dataset.max_clips_per_process),
-        num_frames=num_frames,
-        sample_rate=sample_rate,
-        video=clips.modality.video,
-        audio=clips.modality.audio,
-    )
-
-
-def processed_clips(clips: Clips, examples: list[Example], processor: Processor) -> ClipDataset:
-    """Makes the dataset that reads clips as a policy's processor wants them."""
-    return clip_dataset(
-        clips,
-        examples,
-        num_frames=processor.settings.num_frames,
-        sample_rate=processor.sample_rate,
-    )
-
-
-@contextlib.contextmanager
-def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
-    """Opens run.json and says there how the task ended if it did not finish."""
-    record = RunRecord(place.run_dir, place.config, device=device)
-    try:
-        yield record
-    except BaseException as error:
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        try:
-            record.update(error=None if stopped else f"{type(error).__name__}: {error}")
-            record.finish("interrupted" if stopped else "failed")
-        except OSError as second:  # a full disk; what went wrong first is what the user must see
-            log.warning("run.json could not be updated: %s", second)
-        raise
 
 
 def _make_trainer(parts: TrainParts, callbacks: list[Callback]) -> Trainer:
@@ -253,26 +207,13 @@ def _step(parts: PipelineParts, overrides: list[str], folders: dict[str, Path], 
 
 def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> Evaluation:
     task, examples = parts.task, parts.clips.examples[split]
-    on_bad_media = parts.clips.dataset.on_bad_media
     examples = examples[: task.max_clips] if task.max_clips else examples
-    processor = parts.policy.processor
-    loader = evaluation_loader(
-        processed_clips(parts.clips, examples, processor),
-        Collate(processor, with_target=False),
-        batch_size=task.batch_size,
-        num_workers=parts.clips.dataset.num_workers,
-    )
     with progress_bar(f"evaluating {split}", len(examples)) as progress:
         return evaluate(
             parts.policy,
-            (move(refuse_bad_media(batch, on_bad_media), device) for batch in loader),
+            clip_batches(parts, examples, device),
             parts.clips.dataset.labels,
             max_completion_length=task.max_completion_length,
             num_resamples=task.num_resamples,
             on_batch=lambda done: progress.advance(progress.task_ids[0], done),
         )
-
-
-def _move_latest(place: Place) -> None:
-    if place.latest is not None:
-        point_to(place.latest, place.run_dir)

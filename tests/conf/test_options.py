@@ -102,6 +102,11 @@ FLIPS = {
 """Option -> what it is flipped on top of, its other value, and what then changes."""
 ELSEWHERE = {
     "resume": "e2e/test_resume.py",
+    **{
+        f"task.{name}": "e2e/test_predict.py"
+        for name in ("temperature", "stream", "question", "labels", "answer_form")
+    },
+    **dict.fromkeys(("video", "audio"), "e2e/test_predict.py"),
     **{f"task.{name}": "the quickstart" for name in schema.PipelineTask.__dataclass_fields__},
 }
 """Options whose effect another test shows."""
@@ -147,7 +152,12 @@ def test_every_option_is_flipped() -> None:
         "stage": (stage_options.SftConfig, stage_options.GrpoConfig),
         "modality": (data_options.ModalityConfig,),
         "dataset": (data_options.DatasetConfig,),
-        "task": (schema.EvaluateTask, schema.PreviewTask, schema.PipelineTask),
+        "task": (
+            schema.EvaluateTask,
+            schema.PredictTask,
+            schema.PreviewTask,
+            schema.PipelineTask,
+        ),
         "paths": (schema.PathsConfig,),
     }
     leaves = {
@@ -156,7 +166,7 @@ def test_every_option_is_flipped() -> None:
         for n in group_nodes
         for leaf in leaves_of(n, group)
     }
-    leaves |= {"seed", "name", "resume"}
+    leaves |= {"seed", "name", "resume", "video", "audio"}
     for group, option in (
         ("model", "tiny"),
         ("optimizer", "adamw"),

@@ -21,6 +21,7 @@ def register() -> None:
     for name, node in (
         ("train", schema.TrainTask),
         ("evaluate", schema.EvaluateTask),
+        ("predict", schema.PredictTask),
         ("preview", schema.PreviewTask),
         ("pipeline", schema.PipelineTask),
     ):

@@ -1,0 +1,1 @@
+"""Tasks, one a file, and what they share; ``run`` picks one."""

@@ -1,0 +1,35 @@
+"""The folder of a task: its run.json, and the link to the latest run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from omni_rlvr.build import Place
+from omni_rlvr.record import RunRecord, point_to
+from omni_rlvr.types import Interrupted
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
+    """Opens run.json and says there how the task ended if it did not finish."""
+    record = RunRecord(place.run_dir, place.config, device=device)
+    try:
+        yield record
+    except BaseException as error:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        try:
+            record.update(error=None if stopped else f"{type(error).__name__}: {error}")
+            record.finish("interrupted" if stopped else "failed")
+        except OSError as second:  # a full disk; what went wrong first is what the user must see
+            log.warning("run.json could not be updated: %s", second)
+        raise
+
+
+def move_latest(place: Place) -> None:
+    """Points ``latest`` at a run that has something to offer."""
+    if place.latest is not None:
+        point_to(place.latest, place.run_dir)
