@@ -20,9 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from omni_rlvr.config import schema
-from omni_rlvr.config.check import check_targets
+from omni_rlvr.config.check import check_targets, check_trainer, differences
 from omni_rlvr.data.feature_cache import FeatureCache, open_cache
 from omni_rlvr.data.options import DatasetConfig
+from omni_rlvr.data.readers.files import FileReader
+from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.models.fingerprint import tower_fingerprints
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.parts import (
@@ -32,6 +34,7 @@ from omni_rlvr.parts import (
     Parts,
     PipelineParts,
     Place,
+    PredictParts,
     PreviewParts,
     TrainParts,
 )
@@ -41,6 +44,7 @@ from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.options import GrpoConfig, LoopConfig
 from omni_rlvr.stages.sft import SftStage
+from omni_rlvr.text.parse import normalise_label
 from omni_rlvr.types import Example, UserError, require
 
 log = logging.getLogger(__name__)
@@ -65,7 +69,11 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         return PipelineParts(place, dataset.labels, task)
     if isinstance(task, schema.TrainTask) and cfg.resume is not None:
         _check_resume(run_dir, cfg.resume, config)
-    examples = {name: _read(dataset, name) for name in _splits(task, dataset)}
+    if isinstance(task, schema.PredictTask):
+        question = EMOTION_QUESTION if task.question is None else task.question
+        examples = {"predict": FileReader(cfg.video, cfg.audio, question).read()}
+    else:
+        examples = {name: _read(dataset, name) for name in _splits(task, dataset)}
     clips = Clips(dataset, typed["modality"], examples)
     if isinstance(task, schema.PreviewTask):
         return PreviewParts(place, clips, task)
@@ -78,6 +86,9 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         if cache is None:
             raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")
         return CacheParts(place, clips, task, policy, cache)
+    if isinstance(task, schema.PredictTask):
+        labels = _labels(task, dataset, policy)
+        return PredictParts(place, clips, task, labels, policy, cache)
     return _train_parts(cfg, place, clips, typed["stage"], policy, cache)
 
 
@@ -133,29 +144,15 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     except OmegaConfBaseException as error:
         raise _as_user_error(error) from error
     require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
-    _check_trainer(config["trainer"])
+    check_trainer(config["trainer"])
     if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
         raise UserError(f"resume={config['resume']}: only task=train can be resumed")
+    for key in ("video", "audio"):
+        if config[key] is not None and not isinstance(typed["task"], schema.PredictTask):
+            raise UserError(f"{key}={config[key]}: only task=predict reads it")
     for key in ("dataset", "model", "reward", "optimizer", "trainer", "logger", "callbacks"):
         check_targets(config[key], key)
     return config, typed
-
-
-def _check_trainer(trainer: dict[str, Any]) -> None:
-    """Refuses flags of Lightning's trainer that would do nothing, or harm, in this loop."""
-    ours = {
-        "max_epochs": "stage.num_train_epochs",
-        "max_steps": "stage.max_steps",
-        "accumulate_grad_batches": "stage.micro_batch_size",
-        "gradient_clip_val": "stage.max_grad_norm",
-    }
-    for flag, instead in ours.items():
-        if flag in trainer:
-            raise UserError(f"trainer.{flag}={trainer[flag]!r} has no effect here; use {instead}")
-    allowed = ("32-true", "bf16-mixed")
-    if "precision" in trainer:
-        precision = trainer["precision"]
-        require(precision in allowed, "trainer.precision", precision, f"one of {allowed}")
 
 
 def _as_user_error(error: Exception) -> UserError:
@@ -187,6 +184,17 @@ def _read(dataset: DatasetConfig, split: str) -> list[Example]:
         key = f"dataset.annotations.{split}"
         raise UserError(f"{key} must be given, e.g. {key}=FILE")
     return make(dataset.splits[split]).read()
+
+
+def _labels(task: schema.PredictTask, dataset: DatasetConfig, policy: Policy) -> list[str]:
+    """The labels that probabilities are over, checked."""
+    key = "task.labels" if task.labels else "dataset.labels"
+    labels = task.labels or dataset.labels
+    different = len({normalise_label(label) for label in labels} - {""}) == len(labels)
+    require(bool(labels) and different, key, list(labels), "different labels, at least one")
+    for label in labels:
+        policy.processor.check_text(label, key)
+    return list(labels)
 
 
 def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:
@@ -233,20 +241,9 @@ def _check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
             "from; start one without resume"
         )
     before = read_json(run_dir / "run.json")["config"]
-    changed = _differences({**before, "resume": None}, {**config, "resume": None}, "")
+    changed = differences({**before, "resume": None}, {**config, "resume": None}, "")
     if changed:
         raise UserError(
             f"resume={resume}: the config differs from the run's in {'; '.join(changed[:5])}; "
             "give the same overrides, or start a new run with model.path"
         )
-
-
-def _differences(before: Any, now: Any, key: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted({*before, *now})
-        return [
-            d
-            for n in names
-            for d in _differences(before.get(n), now.get(n), f"{key}.{n}".lstrip("."))
-        ]
-    return [] if before == now else [f"{key} ({before!r} then, {now!r} now)"]

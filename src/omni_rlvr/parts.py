@@ -83,6 +83,24 @@ class CacheParts:
 
 
 @dataclass(frozen=True)
+class PredictParts:
+    """All that answering for clips without labels needs."""
+
+    place: Place
+    clips: Clips
+    """One split, named "predict"."""
+    task: schema.PredictTask
+    labels: Sequence[str]
+    policy: Policy
+    cache: FeatureCache | None
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The clips to predict."""
+        return self.clips.examples["predict"]
+
+
+@dataclass(frozen=True)
 class PreviewParts:
     """All that a sheet of clips needs."""
 
@@ -100,4 +118,4 @@ class PipelineParts:
     task: schema.PipelineTask
 
 
-Parts = TrainParts | EvaluateParts | CacheParts | PreviewParts | PipelineParts
+Parts = TrainParts | EvaluateParts | CacheParts | PredictParts | PreviewParts | PipelineParts

@@ -17,15 +17,15 @@ from omni_rlvr.config.store import register
 from omni_rlvr.types import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
-TASKS = ("train", "evaluate", "preview", "pipeline")
+TASKS = ("train", "evaluate", "predict", "preview", "pipeline")
 USED_BY = {
-    "dataset": ("train", "evaluate", "preview"),
-    "modality": ("train", "evaluate", "preview"),
-    "model": ("train", "evaluate"),
+    "dataset": ("train", "evaluate", "predict", "preview"),
+    "modality": ("train", "evaluate", "predict", "preview"),
+    "model": ("train", "evaluate", "predict"),
     "stage": ("train",),
     "reward": ("train",),
     "optimizer": ("train",),
-    "trainer": ("train",),
+    "trainer": ("train", "evaluate", "predict"),
     "logger": ("train",),
     "callbacks": ("train",),
     "paths": TASKS,

@@ -107,6 +107,11 @@ ELSEWHERE = {
         "e2e/test_cached_runs.py",
     ),
     "feature_cache.max_gb": "e2e/test_cached_runs.py",
+    **{
+        f"task.{name}": "e2e/test_predict.py"
+        for name in ("temperature", "stream", "question", "labels", "answer_form")
+    },
+    **dict.fromkeys(("video", "audio"), "e2e/test_predict.py"),
     **{f"task.{name}": "the quickstart" for name in schema.PipelineTask.__dataclass_fields__},
 }
 """Options whose effect another test shows."""
@@ -152,7 +157,13 @@ def test_every_option_is_flipped() -> None:
         "stage": (stage_options.SftConfig, stage_options.GrpoConfig),
         "modality": (data_options.ModalityConfig,),
         "dataset": (data_options.DatasetConfig,),
-        "task": (schema.EvaluateTask, schema.CacheTask, schema.PreviewTask, schema.PipelineTask),
+        "task": (
+            schema.EvaluateTask,
+            schema.CacheTask,
+            schema.PredictTask,
+            schema.PreviewTask,
+            schema.PipelineTask,
+        ),
         "paths": (schema.PathsConfig,),
         "feature_cache": (data_options.FeatureCacheConfig,),
     }
@@ -162,7 +173,7 @@ def test_every_option_is_flipped() -> None:
         for n in group_nodes
         for leaf in leaves_of(n, group)
     }
-    leaves |= {"seed", "name", "resume"}
+    leaves |= {"seed", "name", "resume", "video", "audio"}
     for group, option in (
         ("model", "tiny"),
         ("optimizer", "adamw"),

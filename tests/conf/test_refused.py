@@ -110,7 +110,7 @@ def test_a_trainer_without_a_precision_has_lightnings() -> None:
     check(composed("~trainer.precision"))
 
 
-@pytest.mark.parametrize("task", ["evaluate", "preview", "pipeline"])
+@pytest.mark.parametrize("task", ["evaluate", "predict", "preview", "pipeline"])
 def test_only_training_can_be_resumed(task: str) -> None:
     message = refused(f"task={task}", *NEEDED.get(task, []), "resume=latest")
     assert message == "resume=latest: only task=train can be resumed"
@@ -136,6 +136,25 @@ def test_a_seed_out_of_range_is_named(override: str) -> None:
 )  # fmt: skip
 def test_an_evaluation_out_of_range_is_named(override: str) -> None:
     assert refused("task=evaluate", override).startswith(override.partition("=")[0])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "task.batch_size=0", "task.max_completion_length=0", "task.temperature=-1",
+        "task.temperature=nan", "task.temperature=inf", "task.question=' '",
+        "task.answer_form=letters",
+    ],
+)  # fmt: skip
+def test_a_prediction_out_of_range_is_named(override: str) -> None:
+    assert refused("task=predict", override).startswith(override.partition("=")[0])
+
+
+@pytest.mark.parametrize("override", ["+video=a.mp4", "video=a.mp4", "+audio=a.wav"])
+@pytest.mark.parametrize("task", ["train", "evaluate"])
+def test_clips_by_name_are_refused_where_nothing_reads_them(task: str, override: str) -> None:
+    message = refused(f"task={task}", override)
+    assert message == f"{override.removeprefix('+')}: only task=predict reads it"
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,35 @@ def test_the_prompt_is_prefilled_once_per_prompt(tiny_policy, make_batch, monkey
     assert shapes == [tuple(batch.prompt_ids.shape), (15, 1), (15, 1)]
 
 
+@pytest.mark.parametrize("boost", [3.0, 4.0])
+def test_every_token_is_told_as_it_comes(tiny_policy, make_batch, boost):
+    raise_end_token(tiny_policy, boost)
+    told: list[list[int]] = [[] for _ in range(24)]
+
+    def note(rows, tokens):
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            told[row].append(token)
+
+    rollout = run(tiny_policy, make_batch(tiny_policy, 6), on_tokens=note)
+    for row, tokens in enumerate(told):
+        assert tokens == rollout.completion_ids[row, rollout.completion_mask[row].bool()].tolist()
+
+
+def test_greedy_moves_no_float64_to_the_device(tiny_policy, make_batch, monkeypatch):
+    """MPS has none."""
+    move, moved = torch.Tensor.to, []
+
+    def noted(self, *args, **kwargs):
+        moved.append(self.dtype)
+        return move(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", noted)
+    run(tiny_policy, make_batch(tiny_policy, 2), **GREEDY)
+    assert torch.float64 not in moved
+    run(tiny_policy, make_batch(tiny_policy, 2))
+    assert torch.float64 in moved
+
+
 def test_no_gradient_is_kept(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 2)
     embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))

@@ -60,6 +60,42 @@ class CacheTask:
 
 
 @dataclass
+class PredictTask:
+    """Answers for clips without labels: +video=FILE, FOLDER or GLOB (and +audio=)."""
+
+    name: str = "predict"
+    batch_size: int = 16
+    """Clips decoded together."""
+    max_completion_length: int = 256
+    """Most tokens an answer may have."""
+    temperature: float = 0.0
+    """Divides the logits when sampling; 0 decodes greedily."""
+    stream: bool = True
+    """Shows the answer to a single clip token by token."""
+    question: str | None = None
+    """What is asked about each clip; null asks R1-Omni's question for the emotion."""
+    labels: list[str] = field(default_factory=list)
+    """What probabilities are over; empty takes dataset.labels."""
+    answer_form: str = "auto"
+    """Where labels are scored: in answer "tags", as a "bare" reply, or "auto": behind the model's
+    own reasoning if it has answered in tags, else as the prompt asks for."""
+
+    def __post_init__(self) -> None:
+        for key in ("batch_size", "max_completion_length"):
+            require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
+        require(
+            0 <= self.temperature < float("inf"),
+            "task.temperature",
+            self.temperature,
+            "0 (greedy) or more",
+        )
+        blank = self.question is not None and not self.question.strip()
+        require(not blank, "task.question", self.question, "a question, or null")
+        forms = ("auto", "tags", "bare")
+        require(self.answer_form in forms, "task.answer_form", self.answer_form, f"one of {forms}")
+
+
+@dataclass
 class PreviewTask:
     """Draws a sheet of clips: filmstrip, mel spectrogram, label, reasoning."""
 
@@ -137,3 +173,7 @@ class RootConfig:
     """Of weights, data order and sampling."""
     resume: str | None = None
     """"latest" or a run's folder: goes on where that run stopped."""
+    video: str | None = None
+    """Of task=predict: a video file, a folder of them, or a glob."""
+    audio: str | None = None
+    """Of task=predict: sound files likewise; beside ``video``, they replace the videos' sound."""

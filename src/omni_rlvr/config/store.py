@@ -22,6 +22,7 @@ def register() -> None:
         ("train", schema.TrainTask),
         ("evaluate", schema.EvaluateTask),
         ("cache", schema.CacheTask),
+        ("predict", schema.PredictTask),
         ("preview", schema.PreviewTask),
         ("pipeline", schema.PipelineTask),
     ):

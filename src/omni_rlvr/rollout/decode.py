@@ -7,6 +7,8 @@ no completion.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ def decode(
     top_k: int,
     max_completion_length: int,
     generator: torch.Generator,
+    on_tokens: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Rollout:
     """Samples G completions for each of B prompts.
 
@@ -41,6 +44,7 @@ def decode(
         top_k: 0 keeps all.
         max_completion_length: most tokens a completion may have, its end token included.
         generator: source of the random numbers, on the CPU.
+        on_tokens: told after each step which rows ([n]) that had not ended got which tokens ([n]).
 
     Returns:
         N = B*G completions, row ``b*G + g``.
@@ -62,9 +66,13 @@ def decode(
     rows = torch.arange(num_rows, device=device)  # what is still in the batch
     alive = torch.ones_like(rows, dtype=torch.bool)  # which of these rows have not ended
     for t in range(max_completion_length):
-        uniform = torch.rand(num_rows, generator=generator, dtype=torch.float64).to(device)[rows]
+        uniform = torch.rand(num_rows, generator=generator, dtype=torch.float64)
+        if temperature > 0:  # greedy reads none, and not every device has float64
+            uniform = uniform.to(device)[rows]
         tokens = next_tokens(logits, uniform, temperature=temperature, top_p=top_p, top_k=top_k)
         ids[rows, t] = torch.where(alive, tokens, tokenizer.pad_token_id)
+        if on_tokens is not None:
+            on_tokens(rows[alive], tokens[alive])
         alive = alive & (tokens != tokenizer.eos_token_id)
         if t + 1 == max_completion_length or not alive.any():
             break

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from omni_rlvr.parts import CacheParts, EvaluateParts, Parts, PreviewParts, TrainParts
+from omni_rlvr.parts import CacheParts, EvaluateParts, Parts, PredictParts, PreviewParts, TrainParts
 from omni_rlvr.run.cache import fill_cache
 from omni_rlvr.run.evaluate import evaluate_splits
 from omni_rlvr.run.pipeline import run_pipeline
+from omni_rlvr.run.predict import predict_clips
 from omni_rlvr.run.preview import draw_preview
 from omni_rlvr.run.train import train_stage
 
@@ -22,6 +23,8 @@ def run(parts: Parts) -> None:
         evaluate_splits(parts)
     elif isinstance(parts, CacheParts):
         fill_cache(parts)
+    elif isinstance(parts, PredictParts):
+        predict_clips(parts)
     elif isinstance(parts, PreviewParts):
         draw_preview(parts)
     else:

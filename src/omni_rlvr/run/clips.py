@@ -72,7 +72,7 @@ def batches(
         processed_clips(clips, examples, processor, cache),
         collate(processor, cache, with_target=False),
         batch_size=batch_size,
-        num_workers=clips.dataset.num_workers,
+        num_workers=clips.dataset.num_workers if len(examples) > 1 else 0,
     )
     for batch in loader:
         yield move(refuse_bad_media(batch, clips.dataset.on_bad_media), device)

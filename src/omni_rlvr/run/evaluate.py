@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from omni_rlvr.parts import EvaluateParts
-from omni_rlvr.record import append_jsonl, write_json
 from omni_rlvr.run.clips import batches, keeper
 from omni_rlvr.run.lifecycle import move_latest, recorded
 from omni_rlvr.training.evaluate import Evaluation, device_of, evaluate
@@ -16,6 +13,8 @@ from omni_rlvr.training.progress import progress_bar
 
 def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
     """Evaluates a policy on each split of the task; returns each split's scores."""
+    from omni_rlvr.analysis.evaluation import write_evaluation  # matplotlib: not for --help
+
     device = device_of(parts.place.config["trainer"]["accelerator"])
     parts.policy.eval().to(device=device)
     scores = {}
@@ -23,7 +22,7 @@ def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
         for split in parts.task.splits:
             result = _evaluate_split(parts, split, device)
             record.add_skipped((clip.example.id, clip.reason) for clip in result.skipped)
-            _write_evaluation(parts.place.run_dir / split, split, result)
+            write_evaluation(parts.place.run_dir / split, split, result.scores, result.predictions)
             scores[split] = result.scores
             print(
                 f"{split}: WAR {result.scores['war']:.1f}  UAR {result.scores['uar']:.1f}  "
@@ -54,15 +53,3 @@ def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> E
             on_features=keeper(parts.cache),
             on_batch=lambda done: progress.advance(progress.task_ids[0], done),
         )
-
-
-def _write_evaluation(folder: Path, split: str, result: Evaluation) -> None:
-    from omni_rlvr.analysis.plots import confusion_figure
-
-    scores = result.scores
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "predictions.jsonl").unlink(missing_ok=True)
-    append_jsonl(folder / "predictions.jsonl", result.predictions)
-    write_json(folder / "metrics.json", scores)
-    title = f"{split}: WAR {scores['war']:.1f} %, UAR {scores['uar']:.1f} %"
-    confusion_figure(scores["confusion"], scores["labels"], title, folder / "confusion.png")

@@ -1,10 +1,9 @@
-"""How a run begins and ends: run.json, the time its steps take, the link to the latest run."""
+"""How a run begins and ends: run.json, and the link to the latest run."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
 
 from omni_rlvr.parts import Place
@@ -28,15 +27,6 @@ def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
         except OSError as second:  # a full disk; what went wrong first is what the user must see
             log.warning("run.json could not be updated: %s", second)
         raise
-
-
-@contextlib.contextmanager
-def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Notes how long a step took."""
-    print(f"== {name.replace('_', ' ')}", flush=True)
-    started = time.perf_counter()
-    yield
-    seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)
 
 
 def move_latest(place: Place) -> None:

@@ -10,7 +10,8 @@ from rich.console import Console
 from omni_rlvr.build import build, compose_step
 from omni_rlvr.parts import Parts, PipelineParts
 from omni_rlvr.run.evaluate import evaluate_splits
-from omni_rlvr.run.lifecycle import move_latest, recorded, timed
+from omni_rlvr.run.lifecycle import move_latest, recorded
+from omni_rlvr.training.progress import timed
 from omni_rlvr.types import Example
 
 

@@ -33,12 +33,25 @@ class Evaluation:
 
 
 def device_of(accelerator: str) -> torch.device:
-    """Names the device of ``trainer.accelerator``, as Lightning would choose it."""
-    if accelerator == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """Names the device of ``trainer.accelerator``, as Lightning would choose it.
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    found = [name for name, is_there in there.items() if is_there]
+    wanted = {"auto": [*there], "gpu": ["cuda", "mps"]}.get(accelerator, [accelerator])
+    usable = [name for name in wanted if name in found]
+    if not usable:
+        raise UserError(
+            f"trainer.accelerator={accelerator}: not on this machine, which has "
+            f"{', '.join(found)}; use auto, or one of these"
+        )
+    return torch.device(usable[0])
 
 
 @torch.no_grad()

@@ -1,8 +1,11 @@
-"""Progress bars: of training (step, loss, reward, tokens a second, time left), and a plain one."""
+"""Progress bars: of training (step, loss, reward, tokens a second, time left), and a plain one; a
+clock for steps.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 from pytorch_lightning import Callback, Trainer
@@ -67,3 +70,12 @@ def progress_bar(title: str, total: int) -> Iterator[Progress]:
     with Progress(*columns) as progress:
         progress.add_task(title, total=total)
         yield progress
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Notes how long a step took."""
+    print(f"== {name.replace('_', ' ')}", flush=True)
+    started = time.perf_counter()
+    yield
+    seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)

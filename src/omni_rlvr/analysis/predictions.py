@@ -1,0 +1,74 @@
+"""Predictions as a person reads them: one clip's label probabilities as bars, many in one line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.bar import Bar
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from omni_rlvr.text.terminal import printable
+
+BAR_WIDTH = 30
+
+
+def show_prediction(row: Mapping[str, Any]) -> None:
+    """Prints what follows the reasoning of one clip: its answer and the label probabilities."""
+    console = Console(highlight=False)
+    for line in ("", answer_line(row), ""):
+        console.print(Text(line), soft_wrap=True)
+    console.print(probability_table(row["probabilities"]))
+    for line in ("", scoring_line(row)):
+        console.print(Text(line), soft_wrap=True)
+
+
+def probability_table(probabilities: Mapping[str, float]) -> Table:
+    """Lays out label probabilities, the likeliest first, each with a bar."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(width=BAR_WIDTH)
+    for label, p in sorted(probabilities.items(), key=lambda item: -item[1]):
+        table.add_row(Text(f"  {printable(label)}"), f"{100 * p:.1f} %", Bar(1, 0, p))
+    return table
+
+
+def answer_line(row: Mapping[str, Any]) -> str:
+    """Says one clip's answer, what it was read from, and what is odd about it."""
+    parts = [name for name in ("video", "audio") if row[f"has_{name}"]]
+    notes = [f"from {' and '.join(parts)}"]
+    if row["truncated"]:
+        notes.append("cut short by task.max_completion_length")
+    if row["answer"] and row["predicted"] is None:
+        notes.append("not one of the labels")
+    answer = "none given" if row["answer"] is None else printable(row["answer"])
+    return f"answer: {answer} ({'; '.join(notes)})"
+
+
+def scoring_line(row: Mapping[str, Any]) -> str:
+    """Says how the probabilities came about."""
+    where = {
+        ("completion", "tags"): "in <answer> tags, behind the reasoning above",
+        ("prompt", "tags"): "in <answer> tags, directly behind the question",
+        ("prompt", "bare"): "as a bare reply to the question",
+    }[row["scored_after"], row["answer_form"]]
+    share = 100 * row["list_probability"]
+    return f"labels scored {where}; together they hold {share:.1f} % of the probability there"
+
+
+def summary_line(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Counts what many clips were found to show, the most frequent label first."""
+    read = [row for row in rows if row["error"] is None]
+    counts = Counter(row["predicted"] for row in read if row["predicted"] is not None)
+    said = [f"{printable(label)} {n}" for label, n in counts.most_common()]
+    for name, n in (
+        ("no label of the list", len(read) - counts.total()),
+        ("cut short", sum(row["truncated"] for row in read)),
+        ("could not be read", len(rows) - len(read)),
+    ):
+        said += [f"{name} {n}"] if n else []
+    return f"{len(rows)} clips: {', '.join(said)}"

@@ -1,0 +1,167 @@
+"""Answers for clips without labels: what the model says, and how likely it finds each label.
+
+The labels are scored behind the model's own reasoning where it gave an answer in tags, else
+directly behind the prompt; every prediction says which. No gold labels here: see ``evaluate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.encode import encode
+from omni_rlvr.rollout.labels import (
+    BARE,
+    TAGGED,
+    AnswerSlot,
+    completion_slot,
+    label_logps,
+    prompt_slot,
+)
+from omni_rlvr.text.parse import normalise_label, parse
+from omni_rlvr.types import Batch, Features, Rollout, UserError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model said about one clip; ``vars`` of it is a row of predictions.jsonl."""
+
+    id: str
+    completion: str | None = None
+    think: str | None = None
+    """The reasoning, where the completion holds one think block."""
+    answer: str | None = None
+    """What stands in the answer tag; the whole text of a completion without tags."""
+    predicted: str | None = None
+    """The label of the list that the answer is, or None."""
+    probabilities: dict[str, float] | None = None
+    """Label -> probability among the labels; they add up to 1."""
+    list_probability: float | None = None
+    """Probability of any label of the list; the rest is for other answers."""
+    scored_after: str | None = None
+    """What the labels were scored behind: "completion" (its reasoning) or "prompt"."""
+    answer_form: str | None = None
+    """"tags" or "bare"."""
+    has_video: bool | None = None
+    has_audio: bool | None = None
+    truncated: bool | None = None
+    """No end token within ``max_completion_length``."""
+    error: str | None = None
+    """Why the clip could not be read; all else is None then."""
+
+
+@torch.no_grad()
+def predict(
+    policy: Policy,
+    batches: Iterable[Batch],
+    labels: Sequence[str],
+    *,
+    answer_form: str,
+    temperature: float,
+    max_completion_length: int,
+    generator: torch.Generator,
+    on_features: Callable[[Batch, Features], None],
+    on_tokens: Callable[[Tensor, Tensor], None] | None,
+) -> Iterator[list[Prediction]]:
+    """Answers batch by batch.
+
+    Args:
+        policy: in eval mode.
+        batches: clips, on the policy's device.
+        labels: what probabilities are over.
+        answer_form: "tags", "bare" or "auto" (what the model said, then what the prompt asks for).
+        temperature: 0 decodes greedily.
+        max_completion_length: most tokens an answer may have.
+        generator: of the random numbers, on the CPU.
+        on_features: handed what the towers gave each batch (for a feature cache).
+        on_tokens: told each token as it comes; see ``decode``.
+
+    Yields:
+        A prediction for each clip of a batch; what could not be read comes last.
+
+    Raises:
+        UserError: the device cannot sample.
+    """
+    for batch in batches:
+        read: list[Prediction] = []
+        if len(batch) > 0:
+            features = encode(policy, batch)
+            on_features(batch, features)
+            embeds = policy.embed(batch, features)
+            if temperature > 0 and embeds.device.type == "mps":
+                raise UserError(
+                    f"task.temperature={temperature}: sampling needs float64, which mps does not "
+                    "have; use task.temperature=0 or trainer.accelerator=cpu"
+                )
+            rollout = decode(
+                policy,
+                embeds,
+                batch.prompt_mask,
+                num_generations=1,
+                temperature=temperature,
+                top_p=1,
+                top_k=0,
+                max_completion_length=max_completion_length,
+                generator=generator,
+                on_tokens=on_tokens,
+            )
+            slots = _slots(policy, batch, rollout, answer_form)
+            logps = label_logps(policy, embeds, batch.prompt_mask, slots=slots, labels=labels)
+            read = _predictions(batch, rollout, slots, logps.cpu(), labels)
+        yield [*read, *(Prediction(clip.example.id, error=clip.reason) for clip in batch.skipped)]
+
+
+def _slots(policy: Policy, batch: Batch, rollout: Rollout, answer_form: str) -> list[AnswerSlot]:
+    processor = policy.processor
+    if answer_form == "bare":
+        return [BARE] * len(batch)
+    return [
+        completion_slot(processor, ids, mask)
+        or (TAGGED if answer_form == "tags" else prompt_slot(processor, example.question))
+        for example, ids, mask in zip(
+            batch.examples, rollout.completion_ids, rollout.completion_mask, strict=True
+        )
+    ]
+
+
+def _predictions(
+    batch: Batch,
+    rollout: Rollout,
+    slots: Sequence[AnswerSlot],
+    logps: Tensor,
+    labels: Sequence[str],
+) -> list[Prediction]:
+    videos, sounds = batch.video_rows.tolist(), batch.audio_rows.tolist()
+    probs = logps.softmax(dim=-1).tolist()
+    listed = logps.logsumexp(dim=-1).exp().clamp(max=1).tolist()  # 1 is passed by rounding alone
+    out: list[Prediction] = []
+    for i, (text, slot) in enumerate(zip(rollout.texts, slots, strict=True)):
+        parsed = parse(text)
+        answer = parsed.answer if parsed.bare is None else parsed.bare
+        out.append(
+            Prediction(
+                id=batch.examples[i].id,
+                completion=text,
+                think=parsed.think,
+                answer=answer,
+                predicted=None if answer is None else _label(answer, labels),
+                probabilities=dict(zip(labels, probs[i], strict=True)),
+                list_probability=listed[i],
+                scored_after="completion" if slot.ids else "prompt",
+                answer_form="tags" if slot.closing else "bare",
+                has_video=i in videos,
+                has_audio=i in sounds,
+                truncated=bool(rollout.truncated[i]),
+            )
+        )
+    return out
+
+
+def _label(answer: str, labels: Sequence[str]) -> str | None:
+    known = {normalise_label(name): name for name in labels}
+    return known.get(normalise_label(answer))
