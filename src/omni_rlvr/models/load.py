@@ -1,95 +1,72 @@
-"""Loads a policy from a checkpoint folder, with an error that says what is wrong with a folder that
-is none.
+"""Loads a policy from a checkpoint, with an error that says what is wrong with a folder that is
+none.
+
+Two layouts are read: what ``OmniModel.save`` writes, and what HumanOmni and R1-Omni published.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast, SiglipImageProcessor, WhisperFeatureExtractor
-from transformers.utils import logging as transformers_logging
 
+from omni_rlvr.models import published
+from omni_rlvr.models.hub import find_checkpoint
 from omni_rlvr.models.omni import OmniConfig, OmniModel
-from omni_rlvr.models.processing import (
-    SETTINGS,
-    Processor,
-    ProcessorSettings,
-)
+from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.processing import SETTINGS, Processor, ProcessorSettings
+from omni_rlvr.models.reading import first_line, is_published, read_fields, read_model
+from omni_rlvr.models.vocabulary import load_gate_tokenizer, load_tokenizer
+from omni_rlvr.text.prompts import WORDINGS
 from omni_rlvr.types import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FRAMES_PER_SECOND = 50
+"""Of a Whisper encoder's output."""
 
 
-def load_policy(path: str, dtype: str, instruction: str | None) -> OmniModel:
-    """Loads a checkpoint written by ``OmniModel.save``; towers are frozen.
+def load_policy(
+    path: str, dtype: str, instruction: str | None, options: LoadOptions | None = None
+) -> OmniModel:
+    """Loads a checkpoint of ours, or HumanOmni's and R1-Omni's as they were published.
 
     Args:
-        path: a checkpoint folder.
+        path: a checkpoint folder, or an id on the Hugging Face hub.
         dtype: "float32", "bfloat16" or "float16".
         instruction: text after the question; None keeps what the checkpoint was trained with.
+        options: what else is changed; None changes nothing.
 
     Returns:
-        The policy in eval mode, on the CPU.
+        The policy in eval mode, on the CPU; its towers are frozen.
 
     Raises:
         UserError: the folder is no checkpoint, or its weights do not fit its config.
     """
     if dtype not in DTYPES:
         raise UserError(f"model.dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
-    folder = Path(path)
-    _check_folder(folder)
-    transformers_logging.disable_progress_bar()
-    try:
-        loaded: Any = OmniModel.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are listed below, by name, and raise there
-        )
-    except StrictDataclassError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"model.path={folder}: config.json is not consistent: {reason}") from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"model.path={folder}: the checkpoint cannot be read: {_first_line(error)}"
-        ) from error
-    model, info = loaded
-    wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
-    if wrong:
-        listed = "; ".join(
-            f"{kind}: {', '.join(keys[:3])} ({len(keys)})" for kind, keys in wrong.items()
-        )
-        raise UserError(f"model.path={folder}: weights do not fit config.json: {listed}")
-    processor = load_processor(folder)
-    _check_tokens(folder, model.config, processor.settings)
-    model.processor = processor if instruction is None else processor.with_instruction(instruction)
-    model.vision_tower.requires_grad_(False)
-    model.audio_tower.requires_grad_(False)
+    options = options or LoadOptions()
+    folder = find_checkpoint(path, allow_pickle=options.allow_pickle)
+    fields = read_fields(folder)
+    model = read_model(folder, fields, DTYPES[dtype], allow_pickle=options.allow_pickle)
+    if is_published(fields):
+        processor = published_processor(folder, model.config, fields)
+    else:
+        processor = load_processor(folder)
+        _check_tokens(folder, model.config, processor.settings)
+    settings = _changed(processor.settings, model.config, options, instruction)
+    model.processor = replace(processor, settings=settings)
+    if model.gate is not None:
+        _prepare_gate(folder, model, options, published=is_published(fields))
+    model.freeze_towers(train_bert=options.train_bert)
     return model.eval()
 
 
-def _check_tokens(folder: Path, config: OmniConfig, settings: ProcessorSettings) -> None:
-    """Refuses settings that would leave another number of placeholders than there are features."""
-    vision, audio = config.vision_config, config.audio_config
-    per_frame = (vision.image_size // vision.patch_size // config.video_merge) ** 2
-    for name, wanted in (
-        ("video_tokens", settings.num_frames * per_frame),
-        ("audio_tokens", audio.max_source_positions // config.audio_merge),
-    ):
-        seen = vars(settings)[name]
-        if seen != wanted:
-            raise UserError(
-                f"model.path={folder}: {SETTINGS} says {name}={seen}, config.json makes {wanted}"
-            )
-
-
 def load_processor(folder: Path) -> Processor:
-    """Loads tokenizer, image processor, feature extractor and settings of a checkpoint folder."""
+    """Loads tokenizer, image processor, feature extractor and settings of a checkpoint of ours."""
     try:
         settings = ProcessorSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
         return Processor(
@@ -100,40 +77,68 @@ def load_processor(folder: Path) -> Processor:
         )
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"model.path={folder}: the processor cannot be read: {_first_line(error)}"
+            f"model.path={folder}: the processor cannot be read: {first_line(error)}"
         ) from error
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(
-            f"model.path={folder} is not a folder; give a checkpoint folder, "
-            "e.g. outputs/cold_start/latest/checkpoint"
-        )
-    config, weights = folder / "config.json", folder / "model.safetensors"
-    for file in (config, weights, folder / SETTINGS):
-        if not file.exists():
-            hint = (
-                "; did you mean its checkpoint/ folder?" if (folder / "checkpoint").exists() else ""
-            )
-            raise UserError(f"model.path={folder} is no checkpoint: {file.name} is missing{hint}")
-    try:
-        fields = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"model.path={folder}: config.json is not JSON: {error}") from error
-    model_type = fields.get("model_type") if isinstance(fields, dict) else None
-    if model_type != OmniConfig.model_type:
-        raise UserError(
-            f"model.path={folder}: config.json says model_type={model_type!r}, "
-            f"this model reads {OmniConfig.model_type!r}"
-        )
-    with weights.open("rb") as stream:
-        if stream.read(20).startswith(b"version https://git"):
+def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]) -> Processor:
+    """Builds a published checkpoint's: SigLIP's and Whisper's settings are those of their
+    releases.
+    """
+    size = config.vision_config.image_size
+    return Processor(
+        tokenizer=load_tokenizer(folder),
+        image_processor=SiglipImageProcessor(size={"height": size, "width": size}),
+        feature_extractor=WhisperFeatureExtractor(
+            feature_size=config.audio_config.num_mel_bins,
+            chunk_length=max(1, config.audio_config.max_source_positions // FRAMES_PER_SECOND),
+        ),
+        settings=published.read_settings(config, fields["num_frames"]),
+    )
+
+
+def _changed(
+    settings: ProcessorSettings, config: OmniConfig, options: LoadOptions, instruction: str | None
+) -> ProcessorSettings:
+    """Applies what was chosen; None keeps what the checkpoint has."""
+    changes: dict[str, Any] = {
+        name: vars(options)[name]
+        for name in ("image_fit", "media_end", "stray_vision_tokens", "gate_text")
+        if vars(options)[name] is not None
+    }
+    if options.wording is not None:
+        wording = WORDINGS[options.wording]
+        changes["question"], changes["question_end"] = wording.question, wording.separator
+        changes["instruction"] = wording.instruction
+    if instruction is not None:
+        changes["instruction"] = instruction
+    if options.num_frames is not None:
+        changes["num_frames"] = options.num_frames
+        changes["video_tokens"] = options.num_frames * config.tokens_per_frame
+    return replace(settings, **changes)
+
+
+def _prepare_gate(folder: Path, model: OmniModel, options: LoadOptions, *, published: bool) -> None:
+    assert model.gate is not None
+    model.processor = replace(
+        model.processor,
+        gate_tokenizer=load_gate_tokenizer(
+            folder, options.gate_vocab, size=model.config.gate_config.vocab_size
+        ),
+    )
+    model.gate.dropout = options.bert_dropout
+    if options.reset_gate and published:
+        model.gate.reset()
+
+
+def _check_tokens(folder: Path, config: OmniConfig, settings: ProcessorSettings) -> None:
+    """Refuses settings that would leave another number of placeholders than there are features."""
+    for name, wanted in (
+        ("video_tokens", settings.num_frames * config.tokens_per_frame),
+        ("audio_tokens", config.audio_tokens),
+    ):
+        seen = vars(settings)[name]
+        if seen != wanted:
             raise UserError(
-                f"model.path={folder}: {weights.name} is a Git-LFS pointer; "
-                "run 'git lfs pull' there"
+                f"model.path={folder}: {SETTINGS} says {name}={seen}, config.json makes {wanted}"
             )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -161,15 +161,19 @@ class OmniModel(PreTrainedModel):
             audio = self.audio_tower(batch.input_features.to(self.dtype)).last_hidden_state
         return Features(video=video, audio=audio)
 
-    def project_video(self, features: Tensor, batch: Batch) -> Tensor:
-        """Projects [Bv, F, patches, D] to [Bv, video_tokens, hidden]."""
-        if self.gate is None:
-            return self.video_projector(features)
-        return self.video_projector(features, self.branch_weights(batch))
+    def project_video(self, features: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Projects [Bv, F, patches, D], with a gate's weights [Bv, 3], to [Bv, video_tokens,
+        hidden].
+        """
+        inputs = (features,) if weights is None else (features, weights)
+        return self.video_projector(*inputs)
 
-    def branch_weights(self, batch: Batch) -> Tensor:
-        """Weighs the projector's branches by each video prompt's text: [Bv, 3]."""
-        assert self.gate is not None
+    def branch_weights(self, batch: Batch) -> Tensor | None:
+        """Weighs the projector's branches by each video prompt's text: [Bv, 3]; None without a
+        gate.
+        """
+        if self.gate is None:
+            return None
         has_audio = set(batch.audio_rows.tolist())
         texts = [
             self.processor.gate_text(batch.examples[row].question, has_audio=row in has_audio)
@@ -197,7 +201,7 @@ class OmniModel(PreTrainedModel):
         ids = batch.prompt_ids  # placeholders are negative: no token of any vocabulary
         embeds = self.language_model.get_input_embeddings()(ids.clamp(min=0))
         if features.video is not None:
-            tokens = self.project_video(features.video, batch)
+            tokens = self.project_video(features.video, self.branch_weights(batch))
             embeds = _put(embeds, ids == VIDEO_ID, tokens)
         if features.audio is not None:
             tokens = self.project_audio(features.audio)
