@@ -25,6 +25,7 @@ from omni_rlvr.text.prompts import WORDINGS
 from omni_rlvr.types import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+GATE_OPTIONS = ("gate_vocab", "gate_text", "train_bert", "bert_dropout", "reset_gate")
 FRAMES_PER_SECOND = 50
 """Of a Whisper encoder's output."""
 
@@ -60,7 +61,9 @@ def load_policy(
     settings = _changed(processor.settings, model.config, options, instruction)
     model.processor = replace(processor, settings=settings)
     if model.gate is not None:
-        _prepare_gate(folder, model, options, published=is_published(fields))
+        _prepare_gate(folder, model, options, is_new=is_published(fields))
+    elif chosen := [name for name in GATE_OPTIONS if vars(options)[name]]:
+        raise UserError(f"model.options.{chosen[0]} is for models with an instruction gate: {path}")
     model.freeze_towers(train_bert=options.train_bert)
     return model.eval()
 
@@ -85,15 +88,27 @@ def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]
     """Builds a published checkpoint's: SigLIP's and Whisper's settings are those of their
     releases.
     """
-    size = config.vision_config.image_size
+    audio = config.audio_config
+    image_processor, feature_extractor = media_processors(
+        config.vision_config.image_size,
+        num_mel_bins=audio.num_mel_bins,
+        window_s=audio.max_source_positions // FRAMES_PER_SECOND,
+    )
     return Processor(
         tokenizer=load_tokenizer(folder),
-        image_processor=SiglipImageProcessor(size={"height": size, "width": size}),
-        feature_extractor=WhisperFeatureExtractor(
-            feature_size=config.audio_config.num_mel_bins,
-            chunk_length=max(1, config.audio_config.max_source_positions // FRAMES_PER_SECOND),
-        ),
+        image_processor=image_processor,
+        feature_extractor=feature_extractor,
         settings=published.read_settings(config, fields["num_frames"]),
+    )
+
+
+def media_processors(
+    image_size: int, *, num_mel_bins: int, window_s: int
+) -> tuple[SiglipImageProcessor, WhisperFeatureExtractor]:
+    """Builds SigLIP's and Whisper's preprocessing; transformers' defaults are their releases'."""
+    return (
+        SiglipImageProcessor(size={"height": image_size, "width": image_size}),
+        WhisperFeatureExtractor(feature_size=num_mel_bins, chunk_length=window_s),
     )
 
 
@@ -118,7 +133,7 @@ def _changed(
     return replace(settings, **changes)
 
 
-def _prepare_gate(folder: Path, model: OmniModel, options: LoadOptions, *, published: bool) -> None:
+def _prepare_gate(folder: Path, model: OmniModel, options: LoadOptions, *, is_new: bool) -> None:
     assert model.gate is not None
     model.processor = replace(
         model.processor,
@@ -127,7 +142,7 @@ def _prepare_gate(folder: Path, model: OmniModel, options: LoadOptions, *, publi
         ),
     )
     model.gate.dropout = options.bert_dropout
-    if options.reset_gate and published:
+    if options.reset_gate and is_new:
         model.gate.reset()
 
 
