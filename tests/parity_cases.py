@@ -161,6 +161,6 @@ def greedy(
 
 def release_processor(size: int, *, image_fit: str) -> Processor:
     """The processor that a published checkpoint gets, without its tokenizer."""
-    settings = ProcessorSettings(1, 1, 1, image_fit, "")
+    settings = ProcessorSettings(1, 1, 1, image_fit, "", "pil")
     image, sound = media_processors(size, num_mel_bins=128, window_s=30)
     return Processor(SimpleNamespace(), image, sound, settings)

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerFast, SiglipImageProcessor, WhisperFeatureExtractor
+from transformers import (
+    AutoImageProcessor,
+    PreTrainedTokenizerFast,
+    SiglipImageProcessorPil,
+    WhisperFeatureExtractor,
+)
 
 from omni_rlvr.models import published
 from omni_rlvr.models.hub import find_checkpoint
@@ -74,7 +79,9 @@ def load_processor(folder: Path) -> Processor:
         settings = ProcessorSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
         return Processor(
             tokenizer=PreTrainedTokenizerFast.from_pretrained(folder),
-            image_processor=SiglipImageProcessor.from_pretrained(folder / "image_processor"),
+            image_processor=AutoImageProcessor.from_pretrained(
+                folder / "image_processor", backend=settings.image_backend
+            ),
             feature_extractor=WhisperFeatureExtractor.from_pretrained(folder / "feature_extractor"),
             settings=settings,
         )
@@ -104,10 +111,10 @@ def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]
 
 def media_processors(
     image_size: int, *, num_mel_bins: int, window_s: int
-) -> tuple[SiglipImageProcessor, WhisperFeatureExtractor]:
+) -> tuple[SiglipImageProcessorPil, WhisperFeatureExtractor]:
     """Builds SigLIP's and Whisper's preprocessing; transformers' defaults are their releases'."""
     return (
-        SiglipImageProcessor(size={"height": image_size, "width": image_size}),
+        SiglipImageProcessorPil(size={"height": image_size, "width": image_size}),
         WhisperFeatureExtractor(feature_size=num_mel_bins, chunk_length=window_s),
     )
 

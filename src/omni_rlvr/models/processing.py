@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tokenizers.implementations import BertWordPieceTokenizer
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, SiglipImageProcessor, WhisperFeatureExtractor
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from omni_rlvr.text import prompts
 from omni_rlvr.types import UserError, require
@@ -46,6 +46,9 @@ class ProcessorSettings:
     """How a frame becomes square: "pad" with grey, or "squash"."""
     instruction: str
     """Text after the question, e.g. asking for think and answer tags; empty for none."""
+    image_backend: str = "torchvision"
+    """What resizes frames: "torchvision", or "pil", whose rounding published models were trained
+    with."""
     question: str = ""
     """Asked instead of each annotation's question; empty asks the annotation's."""
     question_end: str = "\n"
@@ -71,6 +74,9 @@ class ProcessorSettings:
     def __post_init__(self) -> None:
         fits, texts = ("pad", "squash"), ("prompt", "turn")
         require(self.image_fit in fits, "image_fit", self.image_fit, f"one of {fits}")
+        backends = ("torchvision", "pil")
+        backend = self.image_backend
+        require(backend in backends, "image_backend", backend, f"one of {backends}")
         require(self.gate_text in texts, "gate_text", self.gate_text, f"one of {texts}")
 
 
@@ -79,7 +85,7 @@ class Processor:
     """Tokenizer, image processor and feature extractor of one checkpoint."""
 
     tokenizer: PreTrainedTokenizerBase
-    image_processor: SiglipImageProcessor
+    image_processor: BaseImageProcessor
     feature_extractor: WhisperFeatureExtractor
     settings: ProcessorSettings
     gate_tokenizer: BertWordPieceTokenizer | None = None
@@ -183,8 +189,11 @@ class Processor:
         """Processes [F, H, W, 3] uint8 frames to [F, 3, size, size] float32."""
         if self.settings.image_fit == "pad":
             frames = _pad_to_square(frames, self.image_processor.image_mean)
-        pictures = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
-        return self.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+        pictures = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+        listed = list(pictures)
+        if self.settings.image_backend == "torchvision":
+            listed = list(torch.from_numpy(pictures))
+        return self.image_processor(listed, return_tensors="pt")["pixel_values"]
 
     def input_features(self, waveforms: Sequence[np.ndarray]) -> Tensor:
         """Processes sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded or cut to the

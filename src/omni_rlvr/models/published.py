@@ -95,6 +95,7 @@ def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:
         audio_tokens=config.audio_tokens,
         image_fit="pad",
         instruction=INSTRUCTION,
+        image_backend="pil",
         video_start="<vi_start>",
         video_end="<vi_end>",
         audio_start="<au_start>",
