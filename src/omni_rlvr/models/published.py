@@ -67,24 +67,25 @@ def read_config(folder: Path, fields: Mapping[str, Any], shapes: Shapes) -> Omni
     Raises:
         UserError: a field is missing, or the towers are unknown.
     """
+    needed = ("num_frames", "mm_projector_type", "mm_vision_select_layer", "hidden_size")
+    for name in needed:
+        if name not in fields:
+            raise UserError(f"model.path={folder}: config.json has no field {name!r}")
     towers = find_towers(folder, shapes)
     gate = shapes.get("model.bert_gate.0.bias")
-    try:
-        return OmniConfig(
-            vision_config=towers["vision"],
-            audio_config=towers["audio"],
-            text_config=_text_config(fields),
-            gate_config=towers["bert"] if gate else None,
-            video_projector=fields["mm_projector_type"],
-            vision_select_layer=fields["mm_vision_select_layer"],
-            audio_merge=AUDIO_POOL,
-            audio_pooling="mean",
-            gate_hidden_size=gate[0] if gate else 1,
-            audio_head=f"{AUDIO}projector.weight" in shapes,
-            published={"config": dict(fields), "generation": _generation(folder)},
-        )
-    except KeyError as error:
-        raise UserError(f"model.path={folder}: config.json has no field {error}") from error
+    return OmniConfig(
+        vision_config=towers["vision"],
+        audio_config=towers["audio"],
+        text_config=_text_config(fields),
+        gate_config=towers["bert"] if gate else None,
+        video_projector=fields["mm_projector_type"],
+        vision_select_layer=fields["mm_vision_select_layer"],
+        audio_merge=AUDIO_POOL,
+        audio_pooling="mean",
+        gate_hidden_size=gate[0] if gate else 1,
+        audio_head=f"{AUDIO}projector.weight" in shapes,
+        published={"config": dict(fields), "generation": _generation(folder)},
+    )
 
 
 def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:

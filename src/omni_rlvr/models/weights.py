@@ -93,7 +93,8 @@ def _index(path: Path) -> dict[str, str]:
 def _open(path: Path) -> dict[str, Any]:
     _check_pointer(path)
     try:
-        file = safe_open(path, framework="pt")
+        # read, not mapped: a mapped file counts as memory, and must never change while in use
+        file = safe_open(path, framework="pt", backend="pread")
         return {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118: no mapping
     except (SafetensorError, OSError) as error:
         raise UserError(
