@@ -77,9 +77,7 @@ def load_model(folder: Path) -> OmniModel:
     with tempfile.TemporaryDirectory() as place:
         checkpoint = shutil.copytree(folder / "checkpoint", Path(place) / "checkpoint")
         shutil.copy(folder / "towers.json", checkpoint)
-        model = read_model(
-            checkpoint, read_fields(checkpoint), torch.float32, allow_pickle=False
-        )
+        model = read_model(checkpoint, read_fields(checkpoint), torch.float32, allow_pickle=False)
     model.freeze_towers(train_bert=True)
     return model.eval()
 
@@ -173,9 +171,7 @@ def grpo_rows(folder: Path) -> Iterator[Row]:
             yield close(f"{key}.grad", gradient, part[f"{label}.grad_policy_logps"])
 
 
-def end_to_end_rows(
-    model: OmniModel, folder: Path, inputs: dict[str, Tensor]
-) -> Iterator[Row]:
+def end_to_end_rows(model: OmniModel, folder: Path, inputs: dict[str, Tensor]) -> Iterator[Row]:
     """Compares one real GRPO loss with a reference model, and its gradients."""
     tensors = load_file(folder / "grpo.safetensors")
     part = {k.removeprefix("e2e."): v for k, v in tensors.items() if k.startswith("e2e.")}
@@ -222,7 +218,9 @@ def media_rows(folder: Path) -> Iterator[Row]:
         for fit in ("pad", "squash"):
             wanted = tensors[f"{key}.{fit}"]
             processor = release_processor(wanted.shape[-1], image_fit=fit)
-            yield compare(f"{key}.{fit}", processor.pixel_values(tensors[f"{key}.raw"].numpy()), wanted)
+            yield compare(
+                f"{key}.{fit}", processor.pixel_values(tensors[f"{key}.raw"].numpy()), wanted
+            )
     processor = release_processor(224, image_fit="pad")
     mel = processor.input_features([tensors["audio.wave"].numpy()])
     head, tail = tensors["audio.mel_head"], tensors["audio.mel_tail"]

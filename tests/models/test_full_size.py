@@ -207,7 +207,15 @@ def test_prompt_sizes(model) -> None:
 
 
 def test_all_in_one_takes_the_odd_grid_of_so400m() -> None:
-    shapes = {**WANTED, "model.vision_tower.vision_tower.vision_model.embeddings.patch_embedding.weight": (1152, 3, 14, 14)}
+    shapes = {
+        **WANTED,
+        "model.vision_tower.vision_tower.vision_model.embeddings.patch_embedding.weight": (
+            1152,
+            3,
+            14,
+            14,
+        ),
+    }
     config = read_config(Path(), {**CONFIG, "mm_projector_type": "all_in_one"}, shapes)
     assert config.vision_config.num_hidden_layers == 27
     assert config.tokens_per_frame == 14 * 14

@@ -85,7 +85,9 @@ def test_a_convolved_frame_sees_itself_and_the_one_before(humanomni):
     changed = grid.clone()
     changed[:, 2] += 1
     with torch.no_grad():
-        before, after = (humanomni.video_projector.video(g).unflatten(1, (4, 4)) for g in (grid, changed))
+        before, after = (
+            humanomni.video_projector.video(g).unflatten(1, (4, 4)) for g in (grid, changed)
+        )
     moved = (before - after).abs().amax(dim=(0, 2, 3)) > 1e-6
     assert moved.tolist() == [False, False, True, True]
 
@@ -112,7 +114,13 @@ def test_gradients_reach_the_gate_and_every_branch(humanomni, make_batch):
     batch = make_batch(humanomni, 2, kinds=("av",))
     humanomni.train()
     humanomni.embed(batch, humanomni.encode(batch)).square().sum().backward()
-    for part in ("gate.head", "video_projector.video", "video_projector.body", "video_projector.face", "audio_projector"):
+    for part in (
+        "gate.head",
+        "video_projector.video",
+        "video_projector.body",
+        "video_projector.face",
+        "audio_projector",
+    ):
         grads = [p.grad for n, p in humanomni.named_parameters() if n.startswith(part)]
         assert all(g is not None and g.abs().sum() > 0 for g in grads), part
 
@@ -136,7 +144,11 @@ def test_micro_batches_keep_each_prompts_gate(humanomni, make_batch):
     batch = make_batch(humanomni, 4, kinds=("av", "v"), targets=("happy", "sad"))
     with torch.no_grad():
         experience = Experience(
-            batch, humanomni.encode(batch), torch.arange(4), batch.completion_ids, batch.completion_mask
+            batch,
+            humanomni.encode(batch),
+            torch.arange(4),
+            batch.completion_ids,
+            batch.completion_mask,
         )
         whole = completion_logits(humanomni, experience)
         for row in range(4):
@@ -179,7 +191,10 @@ def test_the_prompt_by_default(published_folder):
     media = "<vi_start>{V}<vi_end>\n<au_start>{A}<au_end>\n"
     assert prompt(policy, "Why?", **BOTH) == f"{head}{media}Why?\n{TAGS}{tail}"
     sound = "<au_start>{A}<au_end>\n"
-    assert prompt(policy, "Why?", has_video=False, has_audio=True) == f"{head}{sound}Why?\n{TAGS}{tail}"
+    assert (
+        prompt(policy, "Why?", has_video=False, has_audio=True)
+        == f"{head}{sound}Why?\n{TAGS}{tail}"
+    )
     assert prompt(policy, "Why?", has_video=False, has_audio=False) == f"{head}Why?\n{TAGS}{tail}"
     assert prompt(load(published_folder, ""), "Why?", **BOTH) == f"{head}{media}Why?{tail}"
 
@@ -198,7 +213,9 @@ def test_the_prompts_quirks(published_folder):
 def test_squashing_and_frames(published_folder):
     frames = torch.randint(256, (3, 20, 40, 3), dtype=torch.uint8).numpy()
     pad, squash = load(published_folder), load(published_folder, image_fit="squash", num_frames=3)
-    assert not torch.equal(pad.processor.pixel_values(frames), squash.processor.pixel_values(frames))
+    assert not torch.equal(
+        pad.processor.pixel_values(frames), squash.processor.pixel_values(frames)
+    )
     assert (squash.processor.settings.num_frames, squash.processor.settings.video_tokens) == (3, 12)
 
 
@@ -208,7 +225,9 @@ def test_quirks_are_saved_with_the_checkpoint(published_folder, tmp_path):
     assert load(tmp_path / "ours").processor.settings == policy.processor.settings
 
 
-def test_the_gate_starts_anew_only_from_a_published_checkpoint(published_folder, humanomni, tmp_path):
+def test_the_gate_starts_anew_only_from_a_published_checkpoint(
+    published_folder, humanomni, tmp_path
+):
     fresh = load(published_folder, reset_gate=True)
     assert not torch.equal(fresh.gate.head[0].weight, humanomni.gate.head[0].weight)
     assert torch.equal(fresh.gate.bert.pooler.dense.weight, humanomni.gate.bert.pooler.dense.weight)

@@ -99,7 +99,9 @@ def test_merging_keeps_neighbours_together(tiny_policy):
     features = torch.zeros(1, 2, 16, 96)
     features[0, :, :, 0] = 100 * torch.arange(2).unsqueeze(1) + torch.arange(16)
     seen = []
-    tiny_policy.video_projector[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    tiny_policy.video_projector[0].register_forward_pre_hook(
+        lambda module, args: seen.append(args[0])
+    )
     tiny_policy.project_video(features)
     numbers = seen[0].view(8, 4, 96)[:, :, 0].int().tolist()
     assert numbers[:4] == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]

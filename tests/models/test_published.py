@@ -201,8 +201,14 @@ NAME = "model.mm_projector.s1_video.b1.conv1.conv.weight"
     ("change", "mentions"),
     [
         (lambda w: w.pop(NAME), ("missing", NAME)),
-        (lambda w: w.update({"model.feature_compressor.x": torch.zeros(2)}), ("unexpected", "model.feature_compressor.x")),
-        (lambda w: w.update({NAME: w[NAME][:8].contiguous()}), (NAME, "is [8, 16, 1, 1]", "[32, 16, 1, 1]")),
+        (
+            lambda w: w.update({"model.feature_compressor.x": torch.zeros(2)}),
+            ("unexpected", "model.feature_compressor.x"),
+        ),
+        (
+            lambda w: w.update({NAME: w[NAME][:8].contiguous()}),
+            (NAME, "is [8, 16, 1, 1]", "[32, 16, 1, 1]"),
+        ),
     ],
 )
 def test_wrong_weights_are_named(published_folder, change, mentions):
@@ -258,7 +264,14 @@ def test_a_tokenizer_without_template_gets_qwens(published_folder):
     saved = {"chat_template": "{{ messages[0]['content'] }}!"}
     (published_folder / "chat_template.json").write_text(json.dumps(saved))
     tokenizer = load(published_folder).processor.tokenizer
-    assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "Hi!"
+    assert (
+        tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "Hi!"
+    )
+
+
+def test_export_over_the_folder_that_was_loaded(published_folder, humanomni):
+    export_published(load(published_folder), published_folder)
+    assert same(load(published_folder), humanomni)
 
 
 def test_the_tiny_model_has_no_published_layout(tiny_policy, tmp_path):

@@ -151,7 +151,9 @@ def _processor(model: OmniModel, parts: Parts, instruction: str) -> Processor:
         )
     return Processor(
         tokenizer=tokenizer,
-        image_processor=_read("vision_tower", parts.vision_tower, AutoImageProcessor.from_pretrained),
+        image_processor=_read(
+            "vision_tower", parts.vision_tower, AutoImageProcessor.from_pretrained
+        ),
         feature_extractor=_read(
             "audio_tower", parts.audio_tower, WhisperFeatureExtractor.from_pretrained
         ),

@@ -46,7 +46,9 @@ def export_published(model: OmniModel, folder: Path) -> None:
         if not (tied and name == "language_model.lm_head.weight")
     }
     try:
-        save_file(weights, folder / SINGLE, metadata={"format": "pt"})
+        # beside and then renamed: the weights may be mapped from the very file that is replaced
+        save_file(weights, folder / f"{SINGLE}.part", metadata={"format": "pt"})
+        (folder / f"{SINGLE}.part").replace(folder / SINGLE)
     except SafetensorError as error:  # its word for a full disk
         raise OSError(f"cannot write {folder}: {error}") from error
     published = config.published or {"config": {}, "generation": {}}

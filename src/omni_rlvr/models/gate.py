@@ -1,6 +1,6 @@
 """HumanOmni's instruction gate: a prompt's text decides how much each branch of the video counts.
 
-    text -> BERT's first token -> MLP -> softmax: three weights a prompt, for video, body and face
+text -> BERT's first token -> MLP -> softmax: three weights a prompt, for video, body and face
 """
 
 from __future__ import annotations

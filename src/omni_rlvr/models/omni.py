@@ -131,9 +131,7 @@ class OmniModel(PreTrainedModel):
         self.audio_projector = mlp(audio.hidden_size * merged, hidden)
         self.gate = None
         if config.gate_config is not None:
-            self.gate = InstructionGate(
-                config.gate_config, config.gate_hidden_size, dropout=False
-            )
+            self.gate = InstructionGate(config.gate_config, config.gate_hidden_size, dropout=False)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 

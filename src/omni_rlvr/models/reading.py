@@ -68,7 +68,7 @@ def read_model(
     Raises:
         UserError: the weights cannot be read, or do not fit config.json.
     """
-    weights = open_weights(folder, allow_pickle=allow_pickle)
+    weights = open_weights(folder, dtype, allow_pickle=allow_pickle)
     transformers_logging.disable_progress_bar()
     try:
         if is_published(fields):
@@ -110,7 +110,9 @@ def _fill(
     wrong = {kind: sorted(_describe(key, name) for key in keys) for kind, keys in info.items()}
     if any(wrong.values()):
         listed = "; ".join(
-            f"{kind} ({len(keys)}): {', '.join(keys[:_NAMED])}" for kind, keys in wrong.items() if keys
+            f"{kind} ({len(keys)}): {', '.join(keys[:_NAMED])}"
+            for kind, keys in wrong.items()
+            if keys
         )
         raise UserError(f"model.path={folder}: weights do not fit {CONFIG}: {listed}")
     return model

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,17 @@ from omni_rlvr.types import UserError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _LFS = b"version https://git"
+_HEADER = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+"""How a safetensors header names a dtype."""
 
 
-def open_weights(folder: Path, *, allow_pickle: bool) -> dict[str, Any]:
+def open_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> dict[str, Any]:
     """Opens one safetensors file, its shards, or (if allowed) pickled weights.
+
+    Args:
+        folder: the checkpoint.
+        dtype: what the weights will be cast to.
+        allow_pickle: whether pickled weights may be read.
 
     Returns:
         Name -> slice of a safetensors file, or tensor; ``[...]`` reads it.
@@ -33,9 +41,9 @@ def open_weights(folder: Path, *, allow_pickle: bool) -> dict[str, Any]:
         UserError: a file is missing, truncated, a Git-LFS pointer or pickled.
     """
     if (folder / SINGLE).exists():
-        return _open(folder / SINGLE)
+        return _open(folder / SINGLE, dtype)
     if (folder / INDEX).exists():
-        return _open_shards(folder, _index(folder / INDEX), _open)
+        return _open_shards(folder, _index(folder / INDEX), partial(_open, dtype=dtype))
     pickled = next((name for name in PICKLED if (folder / name).exists()), None)
     if pickled is None:
         raise UserError(f"model.path={folder} is no checkpoint: {SINGLE} is missing")
@@ -90,12 +98,19 @@ def _index(path: Path) -> dict[str, str]:
         ) from error
 
 
-def _open(path: Path) -> dict[str, Any]:
+def _open(path: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """Opens a file: mapped into memory if nothing will be cast, else to be read in pieces.
+
+    A mapped file costs memory only where a weight is used; but what is cast would stand in memory
+    twice.
+    """
     _check_pointer(path)
     try:
-        # read, not mapped: a mapped file counts as memory, and must never change while in use
         file = safe_open(path, framework="pt", backend="pread")
-        return {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118: no mapping
+        names = list(file.keys())
+        if all(file.get_slice(name).get_dtype() == _HEADER[dtype] for name in names):
+            file = safe_open(path, framework="pt", backend="mmap")
+        return {name: file.get_slice(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"model.path={path.parent}: {path.name} cannot be read: {error}; it may be cut short, "
@@ -109,7 +124,9 @@ def _unpickle(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model.path={path.parent}: {path.name} cannot be read: {reason}") from error
+        raise UserError(
+            f"model.path={path.parent}: {path.name} cannot be read: {reason}"
+        ) from error
 
 
 def _check_pointer(path: Path) -> None:

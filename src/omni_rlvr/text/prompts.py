@@ -50,9 +50,7 @@ WORDINGS = {
     "p5_sft_predominant": Wording(f"{_PREDOMINANT}\nfear ,disgust ,happy ,sad ,surprise", "", ""),
     "p6_evaluation": Wording(f"{_PREDOMINANT}\n", "", ""),
     "p6_evaluation_dfew": Wording(f"{_PREDOMINANT}\n{_DFEW.replace(', ', ' ,')}", "", ""),
-    "p6_evaluation_mafw": Wording(
-        f"{_PREDOMINANT}\n{_DFEW.replace(', ', ' ,')} ,{_MAFW}", "", ""
-    ),
+    "p6_evaluation_mafw": Wording(f"{_PREDOMINANT}\n{_DFEW.replace(', ', ' ,')} ,{_MAFW}", "", ""),
 }
 """Name -> wording: P1 to P6, with the label lists of DFEW and MAFW where one was appended."""
 
