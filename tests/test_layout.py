@@ -32,7 +32,7 @@ LADDER = (
 RUNG = {name: height for height, names in enumerate(LADDER) for name in names}
 HOMES = {
     "media": (("decord", "soundfile", "av"), ("media/", "data/synthetic/container.py")),
-    "models": (("transformers", "peft", "tokenizers", "safetensors"), ("models/",)),
+    "models": (("transformers", "peft", "tokenizers", "safetensors", "timm"), ("models/",)),
     "lightning": (
         ("pytorch_lightning", "lightning", "lightning_fabric"),
         ("training/", "run.py", "build.py", "data/datamodule.py"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from omni_rlvr.models.export import export_published
 from omni_rlvr.models.load import load_policy
 from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.presets import TOWERS
+from omni_rlvr.models.vocabulary import PACKAGED
 from omni_rlvr.text.prompts import INSTRUCTION
 from omni_rlvr.types import UserError
 
@@ -277,3 +279,12 @@ def test_export_over_the_folder_that_was_loaded(published_folder, humanomni):
 def test_the_tiny_model_has_no_published_layout(tiny_policy, tmp_path):
     with pytest.raises(UserError, match="mlp2x_gelu"):
         export_published(tiny_policy, tmp_path)
+
+
+def test_the_packaged_vocabulary_is_berts():
+    lines = PACKAGED.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 30_522
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
+    assert {i: lines[i] for i in special} == special
+    digest = hashlib.sha256(PACKAGED.read_bytes()).hexdigest()
+    assert digest == "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"

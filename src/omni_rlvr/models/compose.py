@@ -8,7 +8,7 @@ start at random and are what a first stage has to train. Nothing in a part's fol
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from transformers import (
 )
 
 from omni_rlvr.models.hub import find_checkpoint
-from omni_rlvr.models.load import DTYPES, load_policy
+from omni_rlvr.models.load import DTYPES, finish, load_policy
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.processing import Processor, ProcessorSettings
 from omni_rlvr.models.reading import first_line
-from omni_rlvr.models.vocabulary import CHAT_TEMPLATE, load_gate_tokenizer
+from omni_rlvr.models.vocabulary import CHAT_TEMPLATE
 from omni_rlvr.types import UserError, require
 
 
@@ -97,11 +97,18 @@ def compose_policy(
             )
         },
     )
-    model = OmniModel(config).to(dtype=DTYPES[dtype])
+    model: Any = OmniModel(config)
+    model.to(DTYPES[dtype])
     _fill(model, parts)
-    model.processor = _processor(model, parts, instruction or "")
-    model.freeze_towers(train_bert=(options or LoadOptions()).train_bert)
-    return model.eval()
+    model.processor = _processor(model.config, parts)
+    options = options or LoadOptions()
+    folder = Path()
+    if parts.gate_bert is not None:
+        folder = find_checkpoint(parts.gate_bert, allow_pickle=False)
+        vocab = folder / "vocab.txt"
+        if options.gate_vocab is None and vocab.exists():
+            options = replace(options, gate_vocab=str(vocab))
+    return finish(folder, model, options, instruction, is_new=True)
 
 
 _KEYS = {
@@ -137,18 +144,10 @@ def _audio_encoder(folder: Path) -> PreTrainedModel:
     return model.encoder if "encoder" in dict(model.named_children()) else model
 
 
-def _processor(model: OmniModel, parts: Parts, instruction: str) -> Processor:
-    config = model.config
+def _processor(config: OmniConfig, parts: Parts) -> Processor:
     tokenizer = _read("language_model", parts.language_model, AutoTokenizer.from_pretrained)
     tokenizer.chat_template = tokenizer.chat_template or CHAT_TEMPLATE
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    gate_tokenizer = None
-    if model.gate is not None:
-        folder = find_checkpoint(str(parts.gate_bert), allow_pickle=False)
-        vocab = folder / "vocab.txt"
-        gate_tokenizer = load_gate_tokenizer(
-            folder, str(vocab) if vocab.exists() else None, size=config.gate_config.vocab_size
-        )
     return Processor(
         tokenizer=tokenizer,
         image_processor=_read(
@@ -162,9 +161,8 @@ def _processor(model: OmniModel, parts: Parts, instruction: str) -> Processor:
             video_tokens=parts.num_frames * config.tokens_per_frame,
             audio_tokens=config.audio_tokens,
             image_fit="pad",
-            instruction=instruction,
+            instruction="",
         ),
-        gate_tokenizer=gate_tokenizer,
     )
 
 

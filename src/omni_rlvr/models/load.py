@@ -63,12 +63,41 @@ def load_policy(
     else:
         processor = load_processor(folder)
         _check_tokens(folder, model.config, processor.settings)
-    settings = _changed(processor.settings, model.config, options, instruction)
-    model.processor = replace(processor, settings=settings)
+    model.processor = processor
+    return finish(folder, model, options, instruction, is_new=is_published(fields))
+
+
+def finish(
+    folder: Path,
+    model: OmniModel,
+    options: LoadOptions,
+    instruction: str | None,
+    *,
+    is_new: bool,
+) -> OmniModel:
+    """Applies what was chosen to a model with its processor, and freezes the towers.
+
+    Args:
+        folder: where the gate's vocabulary may be.
+        model: read or composed.
+        options: None in a field changes nothing.
+        instruction: text after the question; None keeps the processor's.
+        is_new: whether nothing was trained here yet; only then is a gate reset.
+    """
+    settings = _changed(model.processor.settings, model.config, options, instruction)
+    model.processor = replace(model.processor, settings=settings)
     if model.gate is not None:
-        _prepare_gate(folder, model, options, is_new=is_published(fields))
+        size = model.config.gate_config.vocab_size
+        gate_tokenizer = load_gate_tokenizer(folder, options.gate_vocab, size=size)
+        model.processor = replace(model.processor, gate_tokenizer=gate_tokenizer)
+        model.gate.dropout = options.bert_dropout
+        if options.reset_gate and is_new:
+            model.gate.reset()
     elif chosen := [name for name in GATE_OPTIONS if vars(options)[name]]:
-        raise UserError(f"model.options.{chosen[0]} is for models with an instruction gate: {path}")
+        raise UserError(
+            f"model.options.{chosen[0]} is for models with an instruction gate; "
+            f"model.path={folder} has none"
+        )
     model.freeze_towers(train_bert=options.train_bert)
     return model.eval()
 
@@ -138,19 +167,6 @@ def _changed(
         changes["num_frames"] = options.num_frames
         changes["video_tokens"] = options.num_frames * config.tokens_per_frame
     return replace(settings, **changes)
-
-
-def _prepare_gate(folder: Path, model: OmniModel, options: LoadOptions, *, is_new: bool) -> None:
-    assert model.gate is not None
-    model.processor = replace(
-        model.processor,
-        gate_tokenizer=load_gate_tokenizer(
-            folder, options.gate_vocab, size=model.config.gate_config.vocab_size
-        ),
-    )
-    model.gate.dropout = options.bert_dropout
-    if options.reset_gate and is_new:
-        model.gate.reset()
 
 
 def _check_tokens(folder: Path, config: OmniConfig, settings: ProcessorSettings) -> None:

@@ -14,7 +14,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -55,7 +54,7 @@ class OmniConfig(PreTrainedConfig):
     """
 
     model_type = "omni_rlvr"
-    sub_configs = {name: AutoConfig for name in PART_TYPES}
+    sub_configs = dict.fromkeys(PART_TYPES, AutoConfig)
 
     JOINTS = {
         "video_projector": "mlp2x_gelu",  # or all_in_one_small, all_in_one
@@ -112,6 +111,7 @@ class OmniModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules: list[str] = []
     _tied_weights_keys = {}
+    config: OmniConfig
     processor: Processor
 
     def __init__(self, config: OmniConfig):

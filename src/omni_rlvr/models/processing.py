@@ -12,12 +12,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers.implementations import BertWordPieceTokenizer
 from torch import Tensor
-from transformers import BaseImageProcessor, PreTrainedTokenizerBase, WhisperFeatureExtractor
+from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from omni_rlvr.text import prompts
 from omni_rlvr.types import UserError, require
@@ -85,7 +86,8 @@ class Processor:
     """Tokenizer, image processor and feature extractor of one checkpoint."""
 
     tokenizer: PreTrainedTokenizerBase
-    image_processor: BaseImageProcessor
+    image_processor: Any
+    """A transformers image processor."""
     feature_extractor: WhisperFeatureExtractor
     settings: ProcessorSettings
     gate_tokenizer: BertWordPieceTokenizer | None = None

@@ -7,10 +7,10 @@ a sample's three gate weights add them up. RegNet stages are timm's.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.nn import functional
 from timm.layers import LayerNorm2d
 from timm.models.regnet import RegStage
+from torch import Tensor, nn
+from torch.nn import functional
 
 from omni_rlvr.types import UserError
 

@@ -5,21 +5,27 @@ it.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, SiglipVisionModel
+from transformers import (
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SiglipVisionModel,
+    WhisperConfig,
+)
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 
 def build_audio_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """Builds a Whisper encoder, or whatever encoder another config means."""
-    if config.model_type == "whisper":
+    if isinstance(config, WhisperConfig):
         return WhisperEncoder(config)
     return AutoModel.from_config(config)
 
 
-def build_audio_head(config: PreTrainedConfig) -> nn.ModuleDict:
+def build_audio_head(config: WhisperConfig) -> nn.ModuleDict:
     """Builds the classification head that published checkpoints carry; nothing reads it."""
-    size = config.classifier_proj_size
-    projector, classifier = nn.Linear(config.hidden_size, size), nn.Linear(size, config.num_labels)
+    size, num_labels = config.classifier_proj_size, config.num_labels or 0
+    projector, classifier = nn.Linear(config.hidden_size, size), nn.Linear(size, num_labels)
     return nn.ModuleDict({"projector": projector, "classifier": classifier})
 
 
