@@ -34,7 +34,7 @@ RUNG = {name: height for height, names in enumerate(LADDER) for name in names}
 HOMES = {
     "media": (("decord", "soundfile", "av"), ("media/", "data/synthetic/container.py")),
     "models": (
-        ("transformers", "peft", "tokenizers", "safetensors"),
+        ("transformers", "peft", "tokenizers", "safetensors", "timm"),
         ("models/", "data/feature_store.py"),
     ),
     "lightning": (

@@ -50,7 +50,10 @@ def test_shown_command_composes(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("cold_start", "rlvr"):
+    stages = ("cold_start", "rlvr")
+    for name in (
+        f"{place}{stage}" for place in ("", "r1_omni/", "r1_omni/as_published/") for stage in stages
+    ):
         (tmp_path / "outputs" / name / "latest" / "checkpoint").mkdir(parents=True)
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -40,7 +40,20 @@ NEEDED = {
     "r1_omni": ["dataset.root=clips", "dataset.annotations.train=a.json"],
 }
 """What an option cannot do without."""
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(
+    path.relative_to(CONF / "experiment").with_suffix("").as_posix()
+    for path in (CONF / "experiment").rglob("*.yaml")
+)
+
+
+def own_data(experiment: str) -> list[str]:
+    """What an experiment on clips of one's own cannot do without."""
+    if not experiment.startswith("r1_omni"):
+        return []
+    splits = ("train", "test", "cold_start", "sft_labels", "rlvr")
+    whole = experiment.endswith("as_published")
+    named = [s for s in splits if whole or s in ("train", "test")]
+    return ["dataset.root=clips", *(f"dataset.annotations.{s}={s}.json" for s in named)]
 
 
 def options(group: str) -> list[str]:
@@ -64,9 +77,10 @@ def composed(*overrides: str) -> DictConfig:
 @pytest.fixture
 def cold_start(tmp_path: Path) -> str:
     """An output root with a run of cold_start and rlvr to go on from."""
-    for name in ("cold_start", "rlvr"):
-        (tmp_path / name / "run" / "checkpoint").mkdir(parents=True)
-        (tmp_path / name / "latest").symlink_to("run")
+    for stage in ("cold_start", "rlvr"):
+        for name in (stage, f"r1_omni/{stage}", f"r1_omni/as_published/{stage}"):
+            (tmp_path / name / "run" / "checkpoint").mkdir(parents=True)
+            (tmp_path / name / "latest").symlink_to("run")
     return f"paths.output_root={tmp_path}"
 
 
@@ -93,7 +107,7 @@ def test_every_option_composes_with_every_task_that_uses_it(task: str, choice: s
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_is_checked(name: str, cold_start: str) -> None:
-    config, _ = check(composed(f"+experiment={name}", cold_start))
+    config, _ = check(composed(f"+experiment={name}", cold_start, *own_data(name)))
     assert config["name"] == name  # outputs/<experiment>/
 
 

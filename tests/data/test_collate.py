@@ -122,8 +122,9 @@ def test_without_target_there_is_none(processor):
 
 def test_the_answer_is_not_in_the_prompt(collate, processor):
     batch = collate([make_sample("a", answer="surprise", target="surprise")])
-    assert "surprise" not in processor.tokenizer.decode(batch.prompt_ids[0])
-    assert QUESTION in processor.tokenizer.decode(batch.prompt_ids[0])
+    text = processor.tokenizer.decode(batch.prompt_ids[0].clamp(min=0))  # placeholders aside
+    assert "surprise" not in text
+    assert QUESTION in text
 
 
 def test_skipped_clips_are_handed_on_and_leave_no_row(collate):

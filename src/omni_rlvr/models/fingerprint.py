@@ -26,6 +26,7 @@ def tower_fingerprints(policy: Policy) -> dict[str, dict[str, object]]:
             "weights": weights_hash(towers["video"]),
             "num_frames": processor.settings.num_frames,
             "image_fit": processor.settings.image_fit,
+            "image_backend": processor.settings.image_backend,
             "processor": processor.image_processor.to_dict(),
             **shared,
         },

@@ -1,139 +1,182 @@
-"""Loads a policy from a checkpoint folder, with an error that says what is wrong with a folder that
-is none.
+"""Loads a policy from a checkpoint, with an error that says what is wrong with a folder that is
+none.
+
+Two layouts are read: what ``OmniModel.save`` writes, and what HumanOmni and R1-Omni published.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from transformers import PreTrainedTokenizerFast, SiglipImageProcessor, WhisperFeatureExtractor
-from transformers.utils import logging as transformers_logging
-
-from omni_rlvr.models.omni import OmniConfig, OmniModel
-from omni_rlvr.models.processing import (
-    SETTINGS,
-    Processor,
-    ProcessorSettings,
+from transformers import (
+    AutoImageProcessor,
+    PreTrainedTokenizerFast,
+    SiglipImageProcessorPil,
+    WhisperFeatureExtractor,
 )
+
+from omni_rlvr.models import published
+from omni_rlvr.models.hub import find_checkpoint
+from omni_rlvr.models.omni import OmniConfig, OmniModel
+from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.processing import SETTINGS, Processor, ProcessorSettings
+from omni_rlvr.models.reading import first_line, is_published, read_fields, read_model
+from omni_rlvr.models.vocabulary import load_gate_tokenizer, load_tokenizer
+from omni_rlvr.text.prompts import WORDINGS
 from omni_rlvr.types import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+GATE_OPTIONS = ("gate_vocab", "gate_text", "train_bert", "bert_dropout", "reset_gate")
+FRAMES_PER_SECOND = 50
+"""Of a Whisper encoder's output."""
 
 
-def load_policy(path: str, dtype: str, instruction: str | None) -> OmniModel:
-    """Loads a checkpoint written by ``OmniModel.save``; towers are frozen.
+def load_policy(
+    path: str, dtype: str, instruction: str | None, options: LoadOptions | None = None
+) -> OmniModel:
+    """Loads a checkpoint of ours, or HumanOmni's and R1-Omni's as they were published.
 
     Args:
-        path: a checkpoint folder.
+        path: a checkpoint folder, or an id on the Hugging Face hub.
         dtype: "float32", "bfloat16" or "float16".
         instruction: text after the question; None keeps what the checkpoint was trained with.
+        options: what else is changed; None changes nothing.
 
     Returns:
-        The policy in eval mode, on the CPU.
+        The policy in eval mode, on the CPU; its towers are frozen.
 
     Raises:
         UserError: the folder is no checkpoint, or its weights do not fit its config.
     """
     if dtype not in DTYPES:
         raise UserError(f"model.dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
-    folder = Path(path)
-    _check_folder(folder)
-    transformers_logging.disable_progress_bar()
-    try:
-        loaded: Any = OmniModel.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are listed below, by name, and raise there
-        )
-    except StrictDataclassError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"model.path={folder}: config.json is not consistent: {reason}") from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    options = options or LoadOptions()
+    folder = find_checkpoint(path, allow_pickle=options.allow_pickle)
+    fields = read_fields(folder)
+    model = read_model(folder, fields, DTYPES[dtype], allow_pickle=options.allow_pickle)
+    if is_published(fields):
+        processor = published_processor(folder, model.config, fields)
+    else:
+        processor = load_processor(folder)
+        _check_tokens(folder, model.config, processor.settings)
+    model.processor = processor
+    return finish(folder, model, options, instruction, is_new=is_published(fields))
+
+
+def finish(
+    folder: Path,
+    model: OmniModel,
+    options: LoadOptions,
+    instruction: str | None,
+    *,
+    is_new: bool,
+) -> OmniModel:
+    """Applies what was chosen to a model with its processor, and freezes the towers.
+
+    Args:
+        folder: where the gate's vocabulary may be.
+        model: read or composed.
+        options: None in a field changes nothing.
+        instruction: text after the question; None keeps the processor's.
+        is_new: whether nothing was trained here yet; only then is a gate reset.
+    """
+    settings = _changed(model.processor.settings, model.config, options, instruction)
+    model.processor = replace(model.processor, settings=settings)
+    if model.gate is not None:
+        size = model.config.gate_config.vocab_size
+        gate_tokenizer = load_gate_tokenizer(folder, options.gate_vocab, size=size)
+        model.processor = replace(model.processor, gate_tokenizer=gate_tokenizer)
+        model.gate.dropout = options.bert_dropout
+        if options.reset_gate and is_new:
+            model.gate.reset()
+    elif chosen := [name for name in GATE_OPTIONS if vars(options)[name]]:
         raise UserError(
-            f"model.path={folder}: the checkpoint cannot be read: {_first_line(error)}"
-        ) from error
-    model, info = loaded
-    wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
-    if wrong:
-        listed = "; ".join(
-            f"{kind}: {', '.join(keys[:3])} ({len(keys)})" for kind, keys in wrong.items()
+            f"model.options.{chosen[0]} is for models with an instruction gate; "
+            f"model.path={folder} has none"
         )
-        raise UserError(f"model.path={folder}: weights do not fit config.json: {listed}")
-    processor = load_processor(folder)
-    _check_tokens(folder, model.config, processor.settings)
-    model.processor = processor if instruction is None else processor.with_instruction(instruction)
-    model.vision_tower.requires_grad_(False)
-    model.audio_tower.requires_grad_(False)
+    model.freeze_towers(train_bert=options.train_bert)
     return model.eval()
+
+
+def load_processor(folder: Path) -> Processor:
+    """Loads tokenizer, image processor, feature extractor and settings of a checkpoint of ours."""
+    try:
+        settings = ProcessorSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+        return Processor(
+            tokenizer=PreTrainedTokenizerFast.from_pretrained(folder),
+            image_processor=AutoImageProcessor.from_pretrained(
+                folder / "image_processor", backend=settings.image_backend
+            ),
+            feature_extractor=WhisperFeatureExtractor.from_pretrained(folder / "feature_extractor"),
+            settings=settings,
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"model.path={folder}: the processor cannot be read: {first_line(error)}"
+        ) from error
+
+
+def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]) -> Processor:
+    """Builds a published checkpoint's: SigLIP's and Whisper's settings are those of their
+    releases.
+    """
+    audio = config.audio_config
+    image_processor, feature_extractor = media_processors(
+        config.vision_config.image_size,
+        num_mel_bins=audio.num_mel_bins,
+        window_s=audio.max_source_positions // FRAMES_PER_SECOND,
+    )
+    return Processor(
+        tokenizer=load_tokenizer(folder),
+        image_processor=image_processor,
+        feature_extractor=feature_extractor,
+        settings=published.read_settings(config, fields["num_frames"]),
+    )
+
+
+def media_processors(
+    image_size: int, *, num_mel_bins: int, window_s: int
+) -> tuple[SiglipImageProcessorPil, WhisperFeatureExtractor]:
+    """Builds SigLIP's and Whisper's preprocessing; transformers' defaults are their releases'."""
+    return (
+        SiglipImageProcessorPil(size={"height": image_size, "width": image_size}),
+        WhisperFeatureExtractor(feature_size=num_mel_bins, chunk_length=window_s),
+    )
+
+
+def _changed(
+    settings: ProcessorSettings, config: OmniConfig, options: LoadOptions, instruction: str | None
+) -> ProcessorSettings:
+    """Applies what was chosen; None keeps what the checkpoint has."""
+    changes: dict[str, Any] = {
+        name: vars(options)[name]
+        for name in ("image_fit", "media_end", "stray_vision_tokens", "gate_text")
+        if vars(options)[name] is not None
+    }
+    if options.wording is not None:
+        wording = WORDINGS[options.wording]
+        changes["question"], changes["question_end"] = wording.question, wording.separator
+        changes["instruction"] = wording.instruction
+    if instruction is not None:
+        changes["instruction"] = instruction
+    if options.num_frames is not None:
+        changes["num_frames"] = options.num_frames
+        changes["video_tokens"] = options.num_frames * config.tokens_per_frame
+    return replace(settings, **changes)
 
 
 def _check_tokens(folder: Path, config: OmniConfig, settings: ProcessorSettings) -> None:
     """Refuses settings that would leave another number of placeholders than there are features."""
-    vision, audio = config.vision_config, config.audio_config
-    per_frame = (vision.image_size // vision.patch_size // config.video_merge) ** 2
     for name, wanted in (
-        ("video_tokens", settings.num_frames * per_frame),
-        ("audio_tokens", audio.max_source_positions // config.audio_merge),
+        ("video_tokens", settings.num_frames * config.tokens_per_frame),
+        ("audio_tokens", config.audio_tokens),
     ):
         seen = vars(settings)[name]
         if seen != wanted:
             raise UserError(
                 f"model.path={folder}: {SETTINGS} says {name}={seen}, config.json makes {wanted}"
             )
-
-
-def load_processor(folder: Path) -> Processor:
-    """Loads tokenizer, image processor, feature extractor and settings of a checkpoint folder."""
-    try:
-        settings = ProcessorSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
-        return Processor(
-            tokenizer=PreTrainedTokenizerFast.from_pretrained(folder),
-            image_processor=SiglipImageProcessor.from_pretrained(folder / "image_processor"),
-            feature_extractor=WhisperFeatureExtractor.from_pretrained(folder / "feature_extractor"),
-            settings=settings,
-        )
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"model.path={folder}: the processor cannot be read: {_first_line(error)}"
-        ) from error
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(
-            f"model.path={folder} is not a folder; give a checkpoint folder, "
-            "e.g. outputs/cold_start/latest/checkpoint"
-        )
-    config, weights = folder / "config.json", folder / "model.safetensors"
-    for file in (config, weights, folder / SETTINGS):
-        if not file.exists():
-            hint = (
-                "; did you mean its checkpoint/ folder?" if (folder / "checkpoint").exists() else ""
-            )
-            raise UserError(f"model.path={folder} is no checkpoint: {file.name} is missing{hint}")
-    try:
-        fields = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"model.path={folder}: config.json is not JSON: {error}") from error
-    model_type = fields.get("model_type") if isinstance(fields, dict) else None
-    if model_type != OmniConfig.model_type:
-        raise UserError(
-            f"model.path={folder}: config.json says model_type={model_type!r}, "
-            f"this model reads {OmniConfig.model_type!r}"
-        )
-    with weights.open("rb") as stream:
-        if stream.read(20).startswith(b"version https://git"):
-            raise UserError(
-                f"model.path={folder}: {weights.name} is a Git-LFS pointer; "
-                "run 'git lfs pull' there"
-            )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,11 +1,11 @@
 """The omni model: a vision tower, an audio encoder and a causal LM joined by projectors.
 
-    pixels  -> vision tower  -> merge m x m patches -> MLP -> prompt embeddings
-    log-mel -> audio encoder -> merge k frames      -> MLP -> at their placeholders -> causal LM
+    pixels  -> vision tower  -> video projector (weighed by the gate) -> prompt embeddings
+    log-mel -> audio encoder -> merge k frames -> audio projector     -> at their placeholders -> LM
 
-All parts are transformers classes. A prompt holds only the modalities that are there. Towers are
-encoded apart from projectors, because frozen towers run once per prompt and projectors train. No
-sampling and no loss here.
+All parts are transformers classes; the tiny model and HumanOmni are two configs of this one class.
+A prompt holds only the modalities that are there. Towers are encoded apart from projectors, because
+frozen towers run once per prompt and projectors train. No sampling and no loss here.
 """
 
 from __future__ import annotations
@@ -18,52 +18,92 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-    WhisperConfig,
 )
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from omni_rlvr.models.gate import InstructionGate, needs_gate
 from omni_rlvr.models.prefix import completion_logits
-from omni_rlvr.models.processing import Processor
-from omni_rlvr.types import Batch, Features
+from omni_rlvr.models.processing import AUDIO_ID, VIDEO_ID, Processor
+from omni_rlvr.models.projectors import build_video_projector, mlp, tokens_per_frame
+from omni_rlvr.models.towers import build_audio_head, build_audio_tower, grid_side, patch_features
+from omni_rlvr.types import Batch, Features, UserError, require
+
+PART_TYPES = {
+    "vision_config": "siglip_vision_model",
+    "audio_config": "whisper",
+    "text_config": "qwen2",
+    "gate_config": "bert",
+}
+"""Part -> its ``model_type`` where a config does not say another one."""
 
 
 class OmniConfig(PreTrainedConfig):
-    """Sizes of the parts; ``video_merge`` and ``audio_merge`` say how many neighbours share a
-    token.
+    """Which parts the model has, their sizes, and how they are joined.
+
+    Args:
+        vision_config: any transformers vision encoder.
+        audio_config: Whisper, or any audio encoder that takes log-mel.
+        text_config: any transformers causal LM.
+        gate_config: BERT of the instruction gate; with an ``all_in_one`` projector only.
+        joints: how the parts are joined, see ``JOINTS``.
+        framework_fields: what transformers keeps in every config.
     """
 
     model_type = "omni_rlvr"
-    sub_configs = {
-        "vision_config": SiglipVisionConfig,
-        "audio_config": WhisperConfig,
-        "text_config": AutoConfig,
+    sub_configs = dict.fromkeys(PART_TYPES, AutoConfig)
+
+    JOINTS = {
+        "video_projector": "mlp2x_gelu",  # or all_in_one_small, all_in_one
+        "video_merge": 1,  # m: m x m patches share a token of mlp2x_gelu
+        "audio_merge": 1,  # k: neighbouring sound frames share a token
+        "audio_pooling": "concat",  # how they do: side by side, or their "mean"
+        "vision_select_layer": None,  # hidden state that is read; None is the tower's output
+        "gate_hidden_size": 3584,  # of the gate's MLP
+        "audio_head": False,  # whether the weights hold a classification head, read by nothing
+        "published": None,  # the reference's own config.json and generation_config.json, if known
     }
 
     def __init__(
         self,
-        vision_config: SiglipVisionConfig | dict | None = None,
-        audio_config: WhisperConfig | dict | None = None,
+        vision_config: PreTrainedConfig | dict | None = None,
+        audio_config: PreTrainedConfig | dict | None = None,
         text_config: PreTrainedConfig | dict | None = None,
-        video_merge: int = 1,
-        audio_merge: int = 1,
-        **framework_fields,
+        gate_config: PreTrainedConfig | dict | None = None,
+        **fields,
     ):
-        self.vision_config: Any = _as_config(vision_config, "siglip_vision_model")
-        self.audio_config: Any = _as_config(audio_config, "whisper")
-        self.text_config: Any = _as_config(text_config, "qwen2")
-        self.video_merge = video_merge
-        self.audio_merge = audio_merge
-        super().__init__(**framework_fields)
+        self.vision_config: Any = _as_config(vision_config, "vision_config")
+        self.audio_config: Any = _as_config(audio_config, "audio_config")
+        self.text_config: Any = _as_config(text_config, "text_config")
+        self.gate_config: Any = gate_config and _as_config(gate_config, "gate_config")
+        for name, default in self.JOINTS.items():
+            setattr(self, name, fields.pop(name, default))
+        super().__init__(**fields)
+        pooling = self.audio_pooling
+        require(pooling in ("concat", "mean"), "audio_pooling", pooling, "concat or mean")
+        if needs_gate(self.video_projector) != (self.gate_config is not None):
+            raise UserError(
+                f"config.json: video_projector={self.video_projector!r} and gate_config do not go "
+                "together; the all_in_one projectors have a gate, mlp2x_gelu has none"
+            )
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Prompt tokens that one frame takes."""
+        side = grid_side(self.vision_config)
+        return tokens_per_frame(self.video_projector, side, merge=self.video_merge)
+
+    @property
+    def audio_tokens(self) -> int:
+        """Prompt tokens that a clip's sound takes."""
+        return self.audio_config.max_source_positions // self.audio_merge
 
 
 class OmniModel(PreTrainedModel):
-    """Towers, projectors and language model."""
+    """Towers, projectors, gate and language model."""
 
     config_class = OmniConfig
     base_model_prefix = "omni"
@@ -71,22 +111,32 @@ class OmniModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules: list[str] = []
     _tied_weights_keys = {}
+    config: OmniConfig
     processor: Processor
 
     def __init__(self, config: OmniConfig):
         super().__init__(config)
-        hidden = config.text_config.hidden_size
-        self.vision_tower = SiglipVisionModel(config.vision_config)
-        self.audio_tower = WhisperEncoder(config.audio_config)
-        self.video_projector = _mlp(
-            config.vision_config.hidden_size * config.video_merge**2, hidden
+        vision, audio, hidden = (
+            config.vision_config,
+            config.audio_config,
+            config.text_config.hidden_size,
         )
-        self.audio_projector = _mlp(config.audio_config.d_model * config.audio_merge, hidden)
+        self.vision_tower = AutoModel.from_config(vision)
+        self.audio_tower = build_audio_tower(audio)
+        self.audio_head = build_audio_head(audio) if config.audio_head else None
+        self.video_projector = build_video_projector(
+            config.video_projector, vision.hidden_size, hidden, merge=config.video_merge
+        )
+        merged = config.audio_merge if config.audio_pooling == "concat" else 1
+        self.audio_projector = mlp(audio.hidden_size * merged, hidden)
+        self.gate = None
+        if config.gate_config is not None:
+            self.gate = InstructionGate(config.gate_config, config.gate_hidden_size, dropout=False)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
     def train(self, mode: bool = True) -> OmniModel:
-        """Switches projectors and LM; the frozen towers stay in eval mode."""
+        """Switches projectors, gate and LM; the frozen towers stay in eval mode."""
         super().train(mode)
         self.vision_tower.eval()
         self.audio_tower.eval()
@@ -107,45 +157,57 @@ class OmniModel(PreTrainedModel):
         if batch.pixel_values is not None:
             num_clips, num_frames = batch.pixel_values.shape[:2]
             pixels = batch.pixel_values.flatten(0, 1).to(self.dtype)
-            hidden = self.vision_tower(pixel_values=pixels).last_hidden_state
+            hidden = patch_features(self.vision_tower, pixels, self.config.vision_select_layer)
             video = hidden.unflatten(0, (num_clips, num_frames))
         if batch.input_features is not None:
             audio = self.audio_tower(batch.input_features.to(self.dtype)).last_hidden_state
         return Features(video=video, audio=audio)
 
-    def project_video(self, features: Tensor) -> Tensor:
-        """Merges m x m patches of [Bv, F, patches, D] and projects them to [Bv, video_tokens,
+    def project_video(self, features: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Projects [Bv, F, patches, D], with a gate's weights [Bv, 3], to [Bv, video_tokens,
         hidden].
         """
-        num_clips, num_frames, patches, width = features.shape
-        side, m = round(patches**0.5), self.config.video_merge
-        grid = features.view(num_clips, num_frames, side // m, m, side // m, m, width)
-        merged = grid.permute(0, 1, 2, 4, 3, 5, 6).reshape(num_clips, -1, m * m * width)
-        return self.video_projector(merged)
+        inputs = (features,) if weights is None else (features, weights)
+        return self.video_projector(*inputs)
+
+    def branch_weights(self, batch: Batch) -> Tensor | None:
+        """Weighs the projector's branches by each video prompt's text: [Bv, 3]; None without a
+        gate.
+        """
+        if self.gate is None:
+            return None
+        has_audio = set(batch.audio_rows.tolist())
+        texts = [
+            self.processor.gate_text(batch.examples[row].question, has_audio=row in has_audio)
+            for row in batch.video_rows.tolist()
+        ]
+        ids, mask = self.processor.gate_tokens(texts)
+        device = batch.prompt_ids.device
+        return self.gate(ids.to(device), mask.to(device))
 
     def project_audio(self, features: Tensor) -> Tensor:
         """Merges k neighbouring frames of [Ba, frames, D] and projects them to [Ba, audio_tokens,
         hidden].
         """
-        num_clips, num_frames, width = features.shape
+        return self.audio_projector(self.merge_audio(features))
+
+    def merge_audio(self, features: Tensor) -> Tensor:
+        """Puts k neighbouring frames of [Ba, frames, D] side by side, or takes their mean."""
         k = self.config.audio_merge
-        merged = features[:, : num_frames // k * k].reshape(num_clips, num_frames // k, k * width)
-        return self.audio_projector(merged)
+        num_tokens = features.shape[1] // k
+        groups = features[:, : num_tokens * k].unflatten(1, (num_tokens, k))
+        return groups.mean(dim=2) if self.config.audio_pooling == "mean" else groups.flatten(2)
 
     def embed(self, batch: Batch, features: Features) -> Tensor:
         """Embeds prompts ([B, P, hidden]) with projected features at their placeholders."""
-        ids = batch.prompt_ids
-        embeds = self.language_model.get_input_embeddings()(ids)
+        ids = batch.prompt_ids  # placeholders are negative: no token of any vocabulary
+        embeds = self.language_model.get_input_embeddings()(ids.clamp(min=0))
         if features.video is not None:
-            tokens = self.project_video(features.video)
-            embeds = embeds.masked_scatter(
-                (ids == self.processor.video_id).unsqueeze(-1), tokens.to(embeds.dtype)
-            )
+            tokens = self.project_video(features.video, self.branch_weights(batch))
+            embeds = _put(embeds, ids == VIDEO_ID, tokens)
         if features.audio is not None:
             tokens = self.project_audio(features.audio)
-            embeds = embeds.masked_scatter(
-                (ids == self.processor.audio_id).unsqueeze(-1), tokens.to(embeds.dtype)
-            )
+            embeds = _put(embeds, ids == AUDIO_ID, tokens)
         return embeds
 
     def new_cache(self) -> DynamicCache:
@@ -170,12 +232,23 @@ class OmniModel(PreTrainedModel):
             completion_mask,
         )
 
+    def freeze_towers(self, *, train_bert: bool) -> None:
+        """Freezes the towers, and the gate's BERT unless it is to train."""
+        frozen = [self.vision_tower, self.audio_tower, self.audio_head]
+        if self.gate is not None and not train_bert:
+            frozen.append(self.gate.bert)
+        for part in frozen:
+            if part is not None:
+                part.requires_grad_(False)
+
     def frozen_copy(self) -> OmniModel:
-        """Copies projectors and LM, shares the towers, freezes the copy: the reference policy."""
-        shared = {id(part): part for part in (self.vision_tower, self.audio_tower)}
+        """Copies what trains, shares frozen parts, and freezes the copy: the reference policy."""
+        parts = [*self.children(), *(self.gate.children() if self.gate else ())]
+        shared = {id(p): p for p in parts if not any(w.requires_grad for w in p.parameters())}
         twin = copy.deepcopy(self, {**shared, id(self.processor): self.processor})
-        for part in (twin.video_projector, twin.audio_projector, twin.language_model):
-            part.requires_grad_(False).eval()
+        for part in twin.children():
+            if id(part) not in shared:
+                part.requires_grad_(False).eval()
         return twin
 
     def save(self, folder: Path) -> None:
@@ -187,11 +260,14 @@ class OmniModel(PreTrainedModel):
         self.processor.save(folder)
 
 
-def _mlp(width: int, hidden: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+def _put(embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
+    """Replaces the embeddings at placeholders, in order of rows and positions."""
+    if places.sum() != tokens.shape[0] * tokens.shape[1]:
+        raise ValueError(f"{int(places.sum())} placeholders for {tuple(tokens.shape[:2])} tokens")
+    return embeds.masked_scatter(places.unsqueeze(-1), tokens.to(embeds.dtype))
 
 
-def _as_config(value: PreTrainedConfig | dict | None, model_type: str) -> PreTrainedConfig:
+def _as_config(value: PreTrainedConfig | dict | None, part: str) -> PreTrainedConfig:
     if isinstance(value, PreTrainedConfig):
         return value
-    return AutoConfig.for_model(**{"model_type": model_type, **(value or {})})
+    return AutoConfig.for_model(**{"model_type": PART_TYPES[part], **(value or {})})

@@ -8,19 +8,29 @@ checkpoint always gets the prompt, picture size and sound window it was trained 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from tokenizers.implementations import BertWordPieceTokenizer
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, SiglipImageProcessor, WhisperFeatureExtractor
+from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
-from omni_rlvr.types import UserError
+from omni_rlvr.text import prompts
+from omni_rlvr.types import UserError, require
 
 SETTINGS = "processor_settings.json"
+GATE = "gate"
+"""The gate's vocabulary is saved as ``gate-vocab.txt``."""
 VIDEO, AUDIO = "<|video|>", "<|audio|>"
+VIDEO_ID, AUDIO_ID = -201, -202
+"""Stand in a prompt for one picture or sound token; negative, so that any tokenizer will do."""
+STRAY = "<|vision_start|><|video_pad|><|vision_end|>"
+"""What Qwen2-VL's template put in front of R1-Omni's RL prompts, although no picture is there."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,38 @@ class ProcessorSettings:
     """How a frame becomes square: "pad" with grey, or "squash"."""
     instruction: str
     """Text after the question, e.g. asking for think and answer tags; empty for none."""
+    image_backend: str = "torchvision"
+    """What resizes frames: "torchvision", or "pil", whose rounding published models were trained
+    with."""
+    question: str = ""
+    """Asked instead of each annotation's question; empty asks the annotation's."""
+    question_end: str = "\n"
+    """Between question and instruction."""
+    video_start: str = ""
+    """Text before a picture's tokens."""
+    video_end: str = ""
+    """Text after them."""
+    audio_start: str = ""
+    """Text before a sound's tokens."""
+    audio_end: str = ""
+    """Text after them."""
+    media_separator: str = ""
+    """Between picture and sound."""
+    media_end: str = ""
+    """Between the media and the question."""
+    stray_vision_tokens: bool = False
+    """Whether three vision tokens of Qwen2-VL stand before the media, as in R1-Omni's RL."""
+    gate_text: str = "prompt"
+    """What the instruction gate reads: the "prompt" (question and instruction), or the "turn" as
+    R1-Omni's SFT left it, with the media's wrappers and without newlines."""
+
+    def __post_init__(self) -> None:
+        fits, texts = ("pad", "squash"), ("prompt", "turn")
+        require(self.image_fit in fits, "image_fit", self.image_fit, f"one of {fits}")
+        backends = ("torchvision", "pil")
+        backend = self.image_backend
+        require(backend in backends, "image_backend", backend, f"one of {backends}")
+        require(self.gate_text in texts, "gate_text", self.gate_text, f"one of {texts}")
 
 
 @dataclass(frozen=True)
@@ -44,19 +86,22 @@ class Processor:
     """Tokenizer, image processor and feature extractor of one checkpoint."""
 
     tokenizer: PreTrainedTokenizerBase
-    image_processor: SiglipImageProcessor
+    image_processor: Any
+    """A transformers image processor."""
     feature_extractor: WhisperFeatureExtractor
     settings: ProcessorSettings
+    gate_tokenizer: BertWordPieceTokenizer | None = None
+    """BERT's, for a model with an instruction gate."""
 
     @property
     def video_id(self) -> int:
         """The placeholder id that stands for one picture token."""
-        return self.tokenizer.get_vocab()[VIDEO]
+        return VIDEO_ID
 
     @property
     def audio_id(self) -> int:
         """The placeholder id that stands for one sound token."""
-        return self.tokenizer.get_vocab()[AUDIO]
+        return AUDIO_ID
 
     @property
     def pad_token_id(self) -> int:
@@ -76,22 +121,52 @@ class Processor:
         """Tokenises a prompt up to where the assistant speaks.
 
         Picture comes first, then sound, then the question; a modality that is not there has no
-        tokens.
+        tokens and no wrapper.
 
         Returns:
             Token ids with ``video_id`` / ``audio_id`` where features go.
         """
-        text = "\n".join(part for part in (question, self.settings.instruction) if part)
-        media = VIDEO * has_video + AUDIO * has_audio
+        turn = self._turn(question, has_video=has_video, has_audio=has_audio)
         rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": media + text}], add_generation_prompt=True, tokenize=False
+            [{"role": "user", "content": turn}], add_generation_prompt=True, tokenize=False
         )
-        ids = self.tokenizer.encode(rendered, add_special_tokens=False)
-        counts = {
-            self.video_id: self.settings.video_tokens,
-            self.audio_id: self.settings.audio_tokens,
+        media = {
+            VIDEO: [VIDEO_ID] * self.settings.video_tokens,
+            AUDIO: [AUDIO_ID] * self.settings.audio_tokens,
         }
-        return [i for i in ids for _ in range(counts.get(i, 1))]
+        ids: list[int] = []
+        for piece in re.split(f"({re.escape(VIDEO)}|{re.escape(AUDIO)})", str(rendered)):
+            ids += media.get(piece) or self.tokenizer.encode(piece, add_special_tokens=False)
+        return ids
+
+    def gate_text(self, question: str, *, has_audio: bool) -> str:
+        """Writes what the instruction gate reads of a prompt with a picture."""
+        if self.settings.gate_text == "prompt":
+            return self._text(question)
+        turn = self._turn(question, has_video=True, has_audio=has_audio)
+        for token, left in ((STRAY, ""), (VIDEO, ""), (AUDIO, "<audio>"), ("\n", "")):
+            turn = turn.replace(token, left)
+        return turn
+
+    def gate_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokenises texts for the instruction gate: ids and mask, both [N, L] int64."""
+        assert self.gate_tokenizer is not None
+        rows = self.gate_tokenizer.encode_batch(list(texts))
+        return torch.tensor([r.ids for r in rows]), torch.tensor([r.attention_mask for r in rows])
+
+    def _text(self, question: str) -> str:
+        settings = self.settings
+        return prompts.join(
+            settings.question or question, settings.question_end, settings.instruction
+        )
+
+    def _turn(self, question: str, *, has_video: bool, has_audio: bool) -> str:
+        """The user's turn, ``VIDEO`` and ``AUDIO`` standing for the media."""
+        settings = self.settings
+        media = [f"{settings.video_start}{VIDEO}{settings.video_end}"] * has_video
+        media += [f"{settings.audio_start}{AUDIO}{settings.audio_end}"] * has_audio
+        joined = settings.media_separator.join(media) + settings.media_end * bool(media)
+        return STRAY * settings.stray_vision_tokens + joined + self._text(question)
 
     def target_ids(self, text: str) -> list[int]:
         """Tokenises a completion with its end token."""
@@ -103,7 +178,7 @@ class Processor:
         Raises:
             UserError: names where the text stands and the token.
         """
-        for token in self.tokenizer.get_added_vocab():
+        for token in (VIDEO, AUDIO, *self.tokenizer.get_added_vocab()):
             if token in text:
                 raise UserError(f"{source}: the text holds the special token {token}; remove it")
 
@@ -116,8 +191,11 @@ class Processor:
         """Processes [F, H, W, 3] uint8 frames to [F, 3, size, size] float32."""
         if self.settings.image_fit == "pad":
             frames = _pad_to_square(frames, self.image_processor.image_mean)
-        pictures = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
-        return self.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+        pictures = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+        listed = list(pictures)
+        if self.settings.image_backend == "torchvision":
+            listed = list(torch.from_numpy(pictures))
+        return self.image_processor(listed, return_tensors="pt")["pixel_values"]
 
     def input_features(self, waveforms: Sequence[np.ndarray]) -> Tensor:
         """Processes sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded or cut to the
@@ -134,6 +212,8 @@ class Processor:
         self.image_processor.save_pretrained(folder / "image_processor")
         self.feature_extractor.save_pretrained(folder / "feature_extractor")
         (folder / SETTINGS).write_text(json.dumps(asdict(self.settings), indent=1))
+        if self.gate_tokenizer is not None:
+            self.gate_tokenizer.save_model(str(folder), GATE)
 
 
 def _pad_to_square(frames: np.ndarray, mean: Sequence[float]) -> np.ndarray:

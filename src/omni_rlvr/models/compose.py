@@ -1,0 +1,177 @@
+"""Composes a policy of other parts: any transformers vision encoder, Whisper-type audio encoder and
+causal LM, joined by new projectors.
+
+The parts come with their weights, each from its own folder or hub id; projectors (and a gate's MLP)
+start at random and are what a first stage has to train. Nothing in a part's folder is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    WhisperFeatureExtractor,
+)
+
+from omni_rlvr.models.hub import find_checkpoint
+from omni_rlvr.models.load import DTYPES, finish, load_policy
+from omni_rlvr.models.omni import OmniConfig, OmniModel
+from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.processing import Processor, ProcessorSettings
+from omni_rlvr.models.reading import first_line
+from omni_rlvr.models.vocabulary import CHAT_TEMPLATE
+from omni_rlvr.types import UserError, require
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts come from, and how they are joined."""
+
+    vision_tower: str
+    """Folder or hub id of a vision encoder with its image processor."""
+    audio_tower: str
+    """Folder or hub id of a Whisper-type model with its feature extractor."""
+    language_model: str
+    """Folder or hub id of a causal LM with its tokenizer."""
+    gate_bert: str | None
+    """Folder or hub id of BERT; needed by the all_in_one projectors, and by them alone."""
+    video_projector: str
+    """mlp2x_gelu, all_in_one_small or all_in_one."""
+    video_merge: int
+    """m: m x m patches share a token of mlp2x_gelu."""
+    audio_merge: int
+    """k: neighbouring sound frames share a token."""
+    audio_pooling: str
+    """How they do: "mean", or "concat" side by side."""
+    vision_select_layer: int | None
+    """Hidden state that is read, e.g. -2; None is the tower's output."""
+    num_frames: int
+    """Frames sampled from a clip."""
+
+    def __post_init__(self) -> None:
+        for name in ("video_merge", "audio_merge", "num_frames"):
+            require(vars(self)[name] >= 1, f"model.parts.{name}", vars(self)[name], "1 or more")
+
+
+def compose_policy(
+    path: str | None,
+    dtype: str,
+    instruction: str | None,
+    parts: Parts,
+    options: LoadOptions | None = None,
+) -> OmniModel:
+    """Composes a policy, or loads one that was composed and trained.
+
+    Args:
+        path: a checkpoint of ours; None composes anew.
+        dtype: "float32", "bfloat16" or "float16".
+        instruction: text after the question.
+        parts: what to compose.
+        options: what else is changed.
+
+    Raises:
+        UserError: a part cannot be read, or parts do not go together.
+    """
+    if path is not None:
+        return load_policy(path, dtype, instruction, options)
+    require(dtype in DTYPES, "model.dtype", dtype, f"one of {', '.join(DTYPES)}")
+    config = OmniConfig(
+        **{f"{name}_config": _config(parts, name) for name in ("vision", "audio", "text", "gate")},
+        **{
+            name: vars(parts)[name]
+            for name in (
+                "video_projector",
+                "video_merge",
+                "audio_merge",
+                "audio_pooling",
+                "vision_select_layer",
+            )
+        },
+    )
+    model: Any = OmniModel(config)
+    model.to(DTYPES[dtype])
+    _fill(model, parts)
+    model.processor = _processor(model.config, parts)
+    options = options or LoadOptions()
+    folder = Path()
+    if parts.gate_bert is not None:
+        folder = find_checkpoint(parts.gate_bert, allow_pickle=False)
+        vocab = folder / "vocab.txt"
+        if options.gate_vocab is None and vocab.exists():
+            options = replace(options, gate_vocab=str(vocab))
+    return finish(folder, model, options, instruction, is_new=True)
+
+
+_KEYS = {
+    "vision": "vision_tower",
+    "audio": "audio_tower",
+    "text": "language_model",
+    "gate": "gate_bert",
+}
+
+
+def _config(parts: Parts, name: str) -> Any:
+    source = vars(parts)[_KEYS[name]]
+    if source is None:
+        return None
+    config = _read(_KEYS[name], source, AutoConfig.from_pretrained)
+    return config.vision_config if name == "vision" and "vision_config" in vars(config) else config
+
+
+def _fill(model: OmniModel, parts: Parts) -> None:
+    """Copies the parts' weights."""
+    for key, own, read in (
+        ("vision_tower", model.vision_tower, type(model.vision_tower).from_pretrained),
+        ("audio_tower", model.audio_tower, _audio_encoder),
+        ("language_model", model.language_model, AutoModelForCausalLM.from_pretrained),
+        ("gate_bert", model.gate and model.gate.bert, AutoModel.from_pretrained),
+    ):
+        if own is not None:
+            own.load_state_dict(_read(key, vars(parts)[key], read).state_dict())
+
+
+def _audio_encoder(folder: Path) -> PreTrainedModel:
+    model = AutoModel.from_pretrained(folder)
+    return model.encoder if "encoder" in dict(model.named_children()) else model
+
+
+def _processor(config: OmniConfig, parts: Parts) -> Processor:
+    tokenizer = _read("language_model", parts.language_model, AutoTokenizer.from_pretrained)
+    tokenizer.chat_template = tokenizer.chat_template or CHAT_TEMPLATE
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return Processor(
+        tokenizer=tokenizer,
+        image_processor=_read(
+            "vision_tower", parts.vision_tower, AutoImageProcessor.from_pretrained
+        ),
+        feature_extractor=_read(
+            "audio_tower", parts.audio_tower, WhisperFeatureExtractor.from_pretrained
+        ),
+        settings=ProcessorSettings(
+            num_frames=parts.num_frames,
+            video_tokens=parts.num_frames * config.tokens_per_frame,
+            audio_tokens=config.audio_tokens,
+            image_fit="pad",
+            instruction="",
+        ),
+    )
+
+
+def _read(key: str, source: str, read: Callable[[Path], Any]) -> Any:
+    """Reads something of a part, or says which part cannot be read."""
+    folder = find_checkpoint(source, allow_pickle=False)
+    try:
+        return read(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"model.parts.{key}={source} cannot be read: {first_line(error)}"
+        ) from error

@@ -1,0 +1,40 @@
+"""Finds a checkpoint: a folder on this machine, or an id on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from omni_rlvr.types import UserError
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SAFE = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+_PICKLED = ["*.bin"]
+
+
+def find_checkpoint(path: str, *, allow_pickle: bool) -> Path:
+    """Returns the folder that ``path`` names, after a download if it is a hub id.
+
+    Raises:
+        UserError: there is no such folder, or the hub does not give it.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not _ID.fullmatch(path):
+        raise UserError(
+            f"model.path={path} is not a folder; give a checkpoint folder, "
+            "e.g. outputs/cold_start/latest/checkpoint, or a hub id, e.g. StarJiaxing/R1-Omni-0.5B"
+        )
+    patterns = _SAFE + (_PICKLED if allow_pickle else [])
+    try:
+        return Path(snapshot_download(path, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"model.path={path} is no folder here, and the hub does not give it: {reason}; "
+            "check the name, or download it elsewhere and give the folder"
+        ) from error

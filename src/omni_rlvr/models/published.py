@@ -1,0 +1,130 @@
+"""The layout in which R1-Omni and HumanOmni were published, and its way to ours and back.
+
+Key names differ by their prefixes alone; config.json says the language model's sizes and how parts
+are joined. Nothing of a checkpoint is executed, and none of the paths in its config is read.
+
+Reference: HumanMLLM/R1-Omni, HumanMLLM/HumanOmni.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import Qwen2Config
+
+from omni_rlvr.models.omni import OmniConfig
+from omni_rlvr.models.presets import AUDIO, BERT, VISION, Shapes, find_towers
+from omni_rlvr.models.processing import ProcessorSettings
+from omni_rlvr.text.prompts import INSTRUCTION
+from omni_rlvr.types import UserError
+
+MODEL_TYPE = "HumanOmni_qwen2"
+GENERATION = "generation_config.json"
+AUDIO_POOL = 3
+"""Sound frames whose mean becomes a token."""
+_PROJECTOR = "model.mm_projector."
+PREFIXES = (
+    (VISION, "vision_tower."),
+    (f"{AUDIO}encoder.", "audio_tower."),
+    (AUDIO, "audio_head."),
+    (f"{_PROJECTOR}mlp_2xgelu_face.", "video_projector.face."),
+    *(
+        (f"{_PROJECTOR}{part}_{branch}.", f"video_projector.{branch}.{part}.")
+        for branch in ("video", "body")
+        for part in ("s1", "sampler", "s2", "readout")
+    ),
+    (_PROJECTOR, "video_projector."),
+    ("model.audio_projector.", "audio_projector."),
+    (BERT, "gate.bert."),
+    ("model.bert_gate.", "gate.head."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.", "language_model.model."),
+)
+"""Published prefix, our prefix; the first that fits counts."""
+
+
+def our_key(name: str) -> str:
+    """Names a published weight as ours; a name without a known prefix stays."""
+    return _swap(name, PREFIXES)
+
+
+def published_key(name: str) -> str:
+    """Names one of our weights as it is published."""
+    return _swap(name, tuple((ours, theirs) for theirs, ours in PREFIXES))
+
+
+def read_config(folder: Path, fields: Mapping[str, Any], shapes: Shapes) -> OmniConfig:
+    """Makes our config of a published one and of the weights' shapes.
+
+    Args:
+        folder: the checkpoint.
+        fields: its config.json.
+        shapes: published name -> shape of each weight.
+
+    Raises:
+        UserError: a field is missing, or the towers are unknown.
+    """
+    needed = ("num_frames", "mm_projector_type", "mm_vision_select_layer", "hidden_size")
+    for name in needed:
+        if name not in fields:
+            raise UserError(f"model.path={folder}: config.json has no field {name!r}")
+    towers = find_towers(folder, shapes)
+    gate = shapes.get("model.bert_gate.0.bias")
+    return OmniConfig(
+        vision_config=towers["vision"],
+        audio_config=towers["audio"],
+        text_config=_text_config(fields),
+        gate_config=towers["bert"] if gate else None,
+        video_projector=fields["mm_projector_type"],
+        vision_select_layer=fields["mm_vision_select_layer"],
+        audio_merge=AUDIO_POOL,
+        audio_pooling="mean",
+        gate_hidden_size=gate[0] if gate else 1,
+        audio_head=f"{AUDIO}projector.weight" in shapes,
+        published={"config": dict(fields), "generation": _generation(folder)},
+    )
+
+
+def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:
+    """Says what a published checkpoint's prompts look like, its quirks left out."""
+    return ProcessorSettings(
+        num_frames=num_frames,
+        video_tokens=num_frames * config.tokens_per_frame,
+        audio_tokens=config.audio_tokens,
+        image_fit="pad",
+        instruction=INSTRUCTION,
+        image_backend="pil",
+        video_start="<vi_start>",
+        video_end="<vi_end>",
+        audio_start="<au_start>",
+        audio_end="<au_end>",
+        media_separator="\n",
+        media_end="\n",
+    )
+
+
+def _text_config(fields: Mapping[str, Any]) -> Qwen2Config:
+    """Keeps the language model's fields; the others are HumanOmni's."""
+    theirs = ("mm_", "audio_", "tune_", "use_mm_", "tokenizer_", "freeze_", "image_", "_name")
+    others = ("architectures", "model_type", "torch_dtype", "dtype", "transformers_version")
+    kept = {
+        name: value
+        for name, value in fields.items()
+        if not name.startswith(theirs) and name not in (*others, "num_frames", "hyper_layers")
+    }
+    return Qwen2Config(**kept)
+
+
+def _generation(folder: Path) -> dict[str, Any]:
+    path = folder / GENERATION
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _swap(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:
+    for old, new in prefixes:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name

@@ -1,0 +1,138 @@
+"""Opens the weights of a checkpoint folder, tensor by tensor, and says what is wrong with them.
+
+Only headers are read here; a tensor is read when the model asks for it, so loading needs little
+more memory than the weights take. Pickled weights only where they are allowed, and then without
+running anything that they hold.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from omni_rlvr.types import UserError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_LFS = b"version https://git"
+_HEADER = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+"""How a safetensors header names a dtype."""
+
+
+def open_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> dict[str, Any]:
+    """Opens one safetensors file, its shards, or (if allowed) pickled weights.
+
+    Args:
+        folder: the checkpoint.
+        dtype: what the weights will be cast to.
+        allow_pickle: whether pickled weights may be read.
+
+    Returns:
+        Name -> slice of a safetensors file, or tensor; ``[...]`` reads it.
+
+    Raises:
+        UserError: a file is missing, truncated, a Git-LFS pointer or pickled.
+    """
+    if (folder / SINGLE).exists():
+        return _open(folder / SINGLE, dtype)
+    if (folder / INDEX).exists():
+        return _open_shards(folder, _index(folder / INDEX), partial(_open, dtype=dtype))
+    pickled = next((name for name in PICKLED if (folder / name).exists()), None)
+    if pickled is None:
+        raise UserError(f"model.path={folder} is no checkpoint: {SINGLE} is missing")
+    if not allow_pickle:
+        raise UserError(
+            f"model.path={folder} holds pickled weights only ({pickled}), which can hide code; "
+            f"take a {SINGLE}, or trust them with model.options.allow_pickle=true"
+        )
+    if pickled.endswith(".bin"):
+        return _unpickle(folder / pickled)
+    return _open_shards(folder, _index(folder / pickled), _unpickle)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has weights of any kind."""
+    return any((folder / name).exists() for name in (SINGLE, INDEX, *PICKLED))
+
+
+def shapes_of(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Tells each weight's shape; no tensor is read."""
+    return {
+        name: tuple(w.shape if isinstance(w, torch.Tensor) else w.get_shape())
+        for name, w in weights.items()
+    }
+
+
+def _open_shards(folder: Path, index: Mapping[str, str], read: Any) -> dict[str, Any]:
+    weights: dict[str, Any] = {}
+    for name in sorted(set(index.values())):
+        if not (folder / name).exists():
+            raise UserError(
+                f"model.path={folder}: the shard {name} is missing; download the folder again"
+            )
+        weights |= read(folder / name)
+    missing = sorted(set(index) - set(weights))
+    if missing:
+        raise UserError(
+            f"model.path={folder}: {index[missing[0]]} lacks {missing[0]} ({len(missing)} in all), "
+            f"which the index promises; download the folder again"
+        )
+    return weights
+
+
+def _index(path: Path) -> dict[str, str]:
+    try:
+        return {
+            str(k): str(v) for k, v in json.loads(path.read_text("utf-8"))["weight_map"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"model.path={path.parent}: {path.name} is no index of shards; download it again"
+        ) from error
+
+
+def _open(path: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """Opens a file: mapped into memory if nothing will be cast, else to be read in pieces.
+
+    A mapped file costs memory only where a weight is used; but what is cast would stand in memory
+    twice.
+    """
+    _check_pointer(path)
+    try:
+        file = safe_open(path, framework="pt", backend="pread")
+        names = list(file.keys())
+        if all(file.get_slice(name).get_dtype() == _HEADER[dtype] for name in names):
+            file = safe_open(path, framework="pt", backend="mmap")
+        return {name: file.get_slice(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"model.path={path.parent}: {path.name} cannot be read: {error}; it may be cut short, "
+            "download it again"
+        ) from error
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    _check_pointer(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model.path={path.parent}: {path.name} cannot be read: {reason}"
+        ) from error
+
+
+def _check_pointer(path: Path) -> None:
+    with path.open("rb") as stream:
+        if stream.read(len(_LFS)) == _LFS:
+            raise UserError(
+                f"model.path={path.parent}: {path.name} is a Git-LFS pointer, not the weights; "
+                "run 'git lfs pull' there"
+            )
