@@ -158,7 +158,7 @@ def _processor(config: OmniConfig, parts: Parts) -> Processor:
         ),
         settings=ProcessorSettings(
             num_frames=parts.num_frames,
-            video_tokens=parts.num_frames * config.tokens_per_frame,
+            video_tokens=config.video_tokens(parts.num_frames),
             audio_tokens=config.audio_tokens,
             image_fit="pad",
             instruction="",

@@ -165,14 +165,14 @@ def _changed(
         changes["instruction"] = instruction
     if options.num_frames is not None:
         changes["num_frames"] = options.num_frames
-        changes["video_tokens"] = options.num_frames * config.tokens_per_frame
+        changes["video_tokens"] = config.video_tokens(options.num_frames)
     return replace(settings, **changes)
 
 
 def _check_tokens(folder: Path, config: OmniConfig, settings: ProcessorSettings) -> None:
     """Refuses settings that would leave another number of placeholders than there are features."""
     for name, wanted in (
-        ("video_tokens", settings.num_frames * config.tokens_per_frame),
+        ("video_tokens", config.video_tokens(settings.num_frames)),
         ("audio_tokens", config.audio_tokens),
     ):
         seen = vars(settings)[name]

@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from omni_rlvr.models.compressor import SlowFast, compressed_tokens
 from omni_rlvr.models.gate import InstructionGate, needs_gate
 from omni_rlvr.models.prefix import completion_logits
 from omni_rlvr.models.processing import AUDIO_ID, VIDEO_ID, Processor
@@ -63,6 +64,7 @@ class OmniConfig(PreTrainedConfig):
         "audio_pooling": "concat",  # how they do: side by side, or their "mean"
         "vision_select_layer": None,  # hidden state that is read; None is the tower's output
         "gate_hidden_size": 3584,  # of the gate's MLP
+        "compressor_size": None,  # of HumanOmni-7B's frame compressor; None has none
         "audio_head": False,  # whether the weights hold a classification head, read by nothing
         "published": None,  # the reference's own config.json and generation_config.json, if known
     }
@@ -96,6 +98,12 @@ class OmniConfig(PreTrainedConfig):
         side = grid_side(self.vision_config)
         return tokens_per_frame(self.video_projector, side, merge=self.video_merge)
 
+    def video_tokens(self, num_frames: int) -> int:
+        """Prompt tokens that a clip's frames take."""
+        if self.compressor_size is not None:
+            return compressed_tokens(num_frames, self.tokens_per_frame)
+        return num_frames * self.tokens_per_frame
+
     @property
     def audio_tokens(self) -> int:
         """Prompt tokens that a clip's sound takes."""
@@ -127,6 +135,8 @@ class OmniModel(PreTrainedModel):
         self.video_projector = build_video_projector(
             config.video_projector, vision.hidden_size, hidden, merge=config.video_merge
         )
+        size = config.compressor_size
+        self.compressor = None if size is None else SlowFast(hidden, size)
         merged = config.audio_merge if config.audio_pooling == "concat" else 1
         self.audio_projector = mlp(audio.hidden_size * merged, hidden)
         self.gate = None
@@ -168,7 +178,8 @@ class OmniModel(PreTrainedModel):
         hidden].
         """
         inputs = (features,) if weights is None else (features, weights)
-        return self.video_projector(*inputs)
+        tokens = self.video_projector(*inputs)
+        return tokens if self.compressor is None else self.compressor(tokens, features.shape[1])
 
     def branch_weights(self, batch: Batch) -> Tensor | None:
         """Weighs the projector's branches by each video prompt's text: [Bv, 3]; None without a

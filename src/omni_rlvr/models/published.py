@@ -25,6 +25,7 @@ MODEL_TYPE = "HumanOmni_qwen2"
 GENERATION = "generation_config.json"
 AUDIO_POOL = 3
 """Sound frames whose mean becomes a token."""
+COMPRESSOR = "model.feature_compressor."
 _PROJECTOR = "model.mm_projector."
 PREFIXES = (
     (VISION, "vision_tower."),
@@ -38,6 +39,7 @@ PREFIXES = (
     ),
     (_PROJECTOR, "video_projector."),
     ("model.audio_projector.", "audio_projector."),
+    (COMPRESSOR, "compressor."),
     (BERT, "gate.bert."),
     ("model.bert_gate.", "gate.head."),
     ("lm_head.", "language_model.lm_head."),
@@ -73,6 +75,7 @@ def read_config(folder: Path, fields: Mapping[str, Any], shapes: Shapes) -> Omni
             raise UserError(f"model.path={folder}: config.json has no field {name!r}")
     towers = find_towers(folder, shapes)
     gate = shapes.get("model.bert_gate.0.bias")
+    compressor = shapes.get(f"{COMPRESSOR}vlm_query_projector.weight")
     return OmniConfig(
         vision_config=towers["vision"],
         audio_config=towers["audio"],
@@ -83,6 +86,7 @@ def read_config(folder: Path, fields: Mapping[str, Any], shapes: Shapes) -> Omni
         audio_merge=AUDIO_POOL,
         audio_pooling="mean",
         gate_hidden_size=gate[0] if gate else 1,
+        compressor_size=compressor[0] if compressor else None,
         audio_head=f"{AUDIO}projector.weight" in shapes,
         published={"config": dict(fields), "generation": _generation(folder)},
     )
@@ -92,7 +96,7 @@ def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:
     """Says what a published checkpoint's prompts look like, its quirks left out."""
     return ProcessorSettings(
         num_frames=num_frames,
-        video_tokens=num_frames * config.tokens_per_frame,
+        video_tokens=config.video_tokens(num_frames),
         audio_tokens=config.audio_tokens,
         image_fit="pad",
         instruction=INSTRUCTION,
