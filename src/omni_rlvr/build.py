@@ -24,9 +24,9 @@ from torch.optim import Optimizer
 
 from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_targets
+from omni_rlvr.config.resume import check_resume
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.record import read_json
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
@@ -123,7 +123,7 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     if isinstance(task, schema.PipelineTask):
         return PipelineParts(place, dataset.labels, task)
     if isinstance(task, schema.TrainTask) and cfg.resume is not None:
-        _check_resume(run_dir, cfg.resume, config)
+        check_resume(run_dir, cfg.resume, config)
     examples = {name: _read(dataset, name) for name in _splits(task, dataset)}
     clips = Clips(dataset, typed["modality"], examples)
     if isinstance(task, schema.PreviewTask):
@@ -249,30 +249,3 @@ def _train_parts(
         callbacks=[make(callback) for callback in cfg.callbacks.values()],
         resume=cfg.resume is not None,
     )
-
-
-def _check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
-    """Refuses to go on without a checkpoint, or with another config than the run began with."""
-    if not (run_dir / "checkpoint" / "trainer_state.pt").exists():
-        raise UserError(
-            f"resume={resume}: there is no run of '{config['name']}' with a checkpoint to go on "
-            "from; start one without resume"
-        )
-    before = read_json(run_dir / "run.json")["config"]
-    changed = _differences({**before, "resume": None}, {**config, "resume": None}, "")
-    if changed:
-        raise UserError(
-            f"resume={resume}: the config differs from the run's in {'; '.join(changed[:5])}; "
-            "give the same overrides, or start a new run with model.path"
-        )
-
-
-def _differences(before: Any, now: Any, key: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted({*before, *now})
-        return [
-            d
-            for n in names
-            for d in _differences(before.get(n), now.get(n), f"{key}.{n}".lstrip("."))
-        ]
-    return [] if before == now else [f"{key} ({before!r} then, {now!r} now)"]
