@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from omni_rlvr.build import (
@@ -42,6 +39,7 @@ from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
 from omni_rlvr.training.evaluate import Evaluation, device_of, evaluate
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.training.progress import progress_bar
+from omni_rlvr.training.trainer import build_trainer
 from omni_rlvr.types import Example, Interrupted, Sample, UserError
 
 log = logging.getLogger(__name__)
@@ -90,7 +88,8 @@ def train(parts: TrainParts) -> None:
     )
     stop = CleanStop()
     saves = Checkpoints(run_dir, loop.save_steps, parts.place.latest)
-    trainer = _make_trainer(parts, [*([resume] if resume else []), stop, saves])
+    own = [*([resume] if resume else []), stop, saves]
+    trainer = build_trainer(parts.make_trainer, parts.loggers, [*parts.callbacks, *own])
     with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
         module = RLVRModule(
             parts.policy.train(),
@@ -233,22 +232,6 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)
-
-
-def _make_trainer(parts: TrainParts, callbacks: list[Callback]) -> Trainer:
-    # raised by Lightning with today's torch, and nothing a user can act on
-    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
-    # the towers are frozen, and in eval mode on purpose
-    warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips and no adverts
-    try:
-        return parts.make_trainer(
-            max_epochs=1,  # one pass over the step sampler is the run
-            callbacks=[*parts.callbacks, *callbacks],
-            logger=list(parts.loggers),
-        )
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"trainer: {error}") from error
 
 
 def _step(parts: PipelineParts, overrides: list[str], folders: dict[str, Path], name: str):
