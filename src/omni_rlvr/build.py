@@ -8,7 +8,7 @@ scored before training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,11 @@ from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_targets
 from omni_rlvr.config.resume import check_resume
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
+from omni_rlvr.models.delta import find_base, is_delta
+from omni_rlvr.models.export import check_target
+from omni_rlvr.models.load import put_onto
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.trainable import Count, apply
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
@@ -72,6 +76,8 @@ class TrainParts:
     loggers: Sequence[Logger]
     callbacks: Sequence[pl.Callback]
     resume: bool
+    counts: Sequence[Count]
+    """What trains, by part."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,16 @@ class PipelineParts:
     task: schema.PipelineTask
 
 
-Parts = TrainParts | EvaluateParts | PreviewParts | PipelineParts
+@dataclass(frozen=True)
+class ExportParts:
+    """All that writing a merged checkpoint needs."""
+
+    place: Place
+    task: schema.ExportTask
+    policy: Policy
+
+
+Parts = TrainParts | EvaluateParts | PreviewParts | PipelineParts | ExportParts
 
 
 def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
@@ -122,17 +137,20 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     place = Place(run_dir, latest, config)
     if isinstance(task, schema.PipelineTask):
         return PipelineParts(place, dataset.labels, task)
+    if isinstance(task, schema.ExportTask):
+        check_target(Path(task.to))
+        return ExportParts(place, task, _load(cfg.model))
     if isinstance(task, schema.TrainTask) and cfg.resume is not None:
         check_resume(run_dir, cfg.resume, config)
     examples = {name: _read(dataset, name) for name in _splits(task, dataset)}
     clips = Clips(dataset, typed["modality"], examples)
     if isinstance(task, schema.PreviewTask):
         return PreviewParts(place, clips, task)
-    policy = make(cfg.model)
+    policy = _load(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.EvaluateTask):
         return EvaluateParts(place, clips, task, policy)
-    return _train_parts(cfg, place, clips, typed["stage"], policy)
+    return _train_parts(cfg, place, clips, typed, policy)
 
 
 def compose_step(overrides: list[str]) -> DictConfig:
@@ -156,7 +174,8 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Resolves a config and checks types, ranges and targets.
 
     Returns:
-        The resolved config as plain values, and the typed groups (task, dataset, modality, stage).
+        The resolved config as plain values, and the typed groups (task, dataset, modality, stage,
+        trainable).
     """
     try:
         OmegaConf.to_container(cfg, throw_on_missing=True)  # names a gap, not what refers to it
@@ -164,14 +183,16 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         typed: dict[str, Any] = {
             key: OmegaConf.to_object(cfg[key]) for key in ("task", "dataset", "modality", "stage")
         }
+        typed["trainable"] = OmegaConf.to_object(cfg.model.trainable)
     except OmegaConfBaseException as error:
         raise _as_user_error(error) from error
     require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
     _check_trainer(config["trainer"])
     if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
         raise UserError(f"resume={config['resume']}: only task=train can be resumed")
-    for key in ("dataset", "model", "reward", "optimizer", "trainer", "logger", "callbacks"):
+    for key in ("dataset", "reward", "optimizer", "trainer", "logger", "callbacks"):
         check_targets(config[key], key)
+    check_targets(_loader(config["model"]), "model")
     return config, typed
 
 
@@ -227,16 +248,39 @@ def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:
         policy.processor.check_text(example.target, example.source)
 
 
+def _loader(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model's target takes; the rest of the group is read here."""
+    return {key: value for key, value in model.items() if key not in ("trainable", "base")}
+
+
+def _load(model: DictConfig) -> Policy:
+    """Loads a checkpoint; one with adapters onto ``model.base``, where that is given."""
+    if model.base is None:
+        return make(_loader(model))
+    folder = Path(model.path)
+    if not is_delta(folder):
+        raise UserError(f"model.base={model.base}: model.path={folder} has no adapter to put on it")
+    base = find_base(folder, model.base)
+    policy = make(_loader(model), path=str(base), instruction=None)
+    put_onto(policy, base, folder, model.instruction)
+    return policy.eval()
+
+
 def _train_parts(
-    cfg: DictConfig, place: Place, clips: Clips, loop: LoopConfig, policy: Policy
+    cfg: DictConfig, place: Place, clips: Clips, typed: dict[str, Any], policy: Policy
 ) -> TrainParts:
     stage: Stage = SftStage()
+    loop, trainable, saved = typed["stage"], typed["trainable"], place.run_dir / "checkpoint"
+    counts = apply(policy, trainable, Path(cfg.model.path))
     if isinstance(loop, GrpoConfig):
         reward = make(cfg.reward)
         check_gold(reward, clips.examples[clips.dataset.train_split])
         stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)
-    if cfg.resume is not None:
-        policy = make(cfg.model, path=str(place.run_dir / "checkpoint"), instruction=None)
+    if cfg.resume is not None and policy.delta is not None:
+        put_onto(policy, policy.delta.base, saved, None)
+    elif cfg.resume is not None:
+        policy = make(_loader(cfg.model), path=str(saved), instruction=None)
+        apply(policy, trainable, saved)
     return TrainParts(
         place=place,
         clips=clips,
@@ -248,4 +292,5 @@ def _train_parts(
         loggers=[make(x)(save_dir=str(place.run_dir)) for x in cfg.logger.values()],
         callbacks=[make(callback) for callback in cfg.callbacks.values()],
         resume=cfg.resume is not None,
+        counts=counts,
     )

@@ -6,14 +6,17 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from omni_rlvr.analysis.tables import summary_table, trainable_table
 from omni_rlvr.build import (
     Clips,
     EvaluateParts,
+    ExportParts,
     Parts,
     PipelineParts,
     Place,
@@ -33,6 +36,7 @@ from omni_rlvr.data.datamodule import (
 )
 from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.media.isolated import ClipReader
+from omni_rlvr.models.export import export
 from omni_rlvr.models.processing import Processor
 from omni_rlvr.record import RunRecord, append_jsonl, keep_steps, point_to, write_json
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
@@ -57,6 +61,8 @@ def run(parts: Parts) -> None:
         evaluate_splits(parts)
     elif isinstance(parts, PreviewParts):
         preview(parts)
+    elif isinstance(parts, ExportParts):
+        export_checkpoint(parts)
     else:
         pipeline(parts)
 
@@ -90,7 +96,9 @@ def train(parts: TrainParts) -> None:
     saves = Checkpoints(run_dir, loop.save_steps, parts.place.latest)
     own = [*([resume] if resume else []), stop, saves]
     trainer = build_trainer(parts.make_trainer, parts.loggers, [*parts.callbacks, *own])
+    Console().print(trainable_table(parts.counts))
     with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
+        record.update(trainable=[asdict(count) for count in parts.counts])
         module = RLVRModule(
             parts.policy.train(),
             parts.stage,
@@ -151,10 +159,17 @@ def preview(parts: PreviewParts) -> None:
     print(f"preview: {path}")
 
 
+def export_checkpoint(parts: ExportParts) -> None:
+    """Merges adapters and writes a checkpoint that stands alone."""
+    with recorded(parts.place, device="cpu") as record:
+        export(parts.policy, Path(parts.task.to), parts.task.layout)
+        record.finish("finished")
+    print(f"checkpoint: {parts.task.to}")
+
+
 def pipeline(parts: PipelineParts) -> None:
     """Trains the stages in order, evaluates every model, and ends in one table with pictures."""
     from omni_rlvr.analysis.summary import oracle_scores, summarise, write_summary
-    from omni_rlvr.analysis.tables import summary_table
 
     task, run_dir = parts.task, parts.place.run_dir
     folders = {name: run_dir / name for name in task.stages}

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast, SiglipImageProcessor, WhisperFeatureExtractor
 from transformers.utils import logging as transformers_logging
 
+from omni_rlvr.models.delta import find_base, is_delta, restore_delta
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.processing import (
     SETTINGS,
@@ -26,7 +27,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_policy(path: str, dtype: str, instruction: str | None) -> OmniModel:
-    """Loads a checkpoint written by ``OmniModel.save``; towers are frozen.
+    """Loads a checkpoint written by ``OmniModel.save``; one with adapters after its base.
 
     Args:
         path: a checkpoint folder.
@@ -42,6 +43,11 @@ def load_policy(path: str, dtype: str, instruction: str | None) -> OmniModel:
     if dtype not in DTYPES:
         raise UserError(f"model.dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     folder = Path(path)
+    if is_delta(folder):
+        base = find_base(folder, None)
+        policy = load_policy(str(base), dtype, None)
+        put_onto(policy, base, folder, instruction)
+        return policy.eval()
     _check_folder(folder)
     transformers_logging.disable_progress_bar()
     try:
@@ -68,9 +74,14 @@ def load_policy(path: str, dtype: str, instruction: str | None) -> OmniModel:
     processor = load_processor(folder)
     _check_tokens(folder, model.config, processor.settings)
     model.processor = processor if instruction is None else processor.with_instruction(instruction)
-    model.vision_tower.requires_grad_(False)
-    model.audio_tower.requires_grad_(False)
     return model.eval()
+
+
+def put_onto(policy: Any, base: Path, folder: Path, instruction: str | None) -> None:
+    """Puts what an adapter checkpoint holds onto its loaded base, with its processor."""
+    policy.delta = restore_delta(policy, folder, base)
+    processor = load_processor(folder)
+    policy.processor = processor if instruction is None else processor.with_instruction(instruction)
 
 
 def _check_tokens(folder: Path, config: OmniConfig, settings: ProcessorSettings) -> None:

@@ -10,7 +10,6 @@ sampling and no loss here.
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,11 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from omni_rlvr.models.delta import Delta, save_delta
+from omni_rlvr.models.parts import frozen_parts
 from omni_rlvr.models.prefix import completion_logits
 from omni_rlvr.models.processing import Processor
+from omni_rlvr.models.reference import frozen_copy
 from omni_rlvr.types import Batch, Features
 
 
@@ -72,6 +74,7 @@ class OmniModel(PreTrainedModel):
     _no_split_modules: list[str] = []
     _tied_weights_keys = {}
     processor: Processor
+    delta: Delta | None = None
 
     def __init__(self, config: OmniConfig):
         super().__init__(config)
@@ -86,10 +89,10 @@ class OmniModel(PreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> OmniModel:
-        """Switches projectors and LM; the frozen towers stay in eval mode."""
+        """Switches what trains; frozen parts stay in eval mode."""
         super().train(mode)
-        self.vision_tower.eval()
-        self.audio_tower.eval()
+        for part in frozen_parts(self):
+            part.eval()
         return self
 
     def encode(self, batch: Batch) -> Features:
@@ -167,20 +170,21 @@ class OmniModel(PreTrainedModel):
         )
 
     def frozen_copy(self) -> OmniModel:
-        """Copies projectors and LM, shares the towers, freezes the copy: the reference policy."""
-        shared = {id(part): part for part in (self.vision_tower, self.audio_tower)}
-        twin = copy.deepcopy(self, {**shared, id(self.processor): self.processor})
-        for part in (twin.video_projector, twin.audio_projector, twin.language_model):
-            part.requires_grad_(False).eval()
-        return twin
+        """Copies what trains, shares what does not, freezes the copy: the reference policy."""
+        return frozen_copy(self, self.processor)
 
     def save(self, folder: Path) -> None:
-        """Writes config, safetensors weights and processor; ``load_policy`` reads it back."""
+        """Writes config, safetensors weights and processor; ``load_policy`` reads it back.
+
+        With adapters, only what differs from the base is written; see ``delta``.
+        """
+        self.processor.save(folder)
+        if self.delta is not None:
+            return save_delta(self, self.delta, folder)
         try:
             self.save_pretrained(folder)
         except SafetensorError as error:  # its word for a full disk
             raise OSError(f"cannot write {folder}: {error}") from error
-        self.processor.save(folder)
 
 
 def _mlp(width: int, hidden: int) -> nn.Sequential:

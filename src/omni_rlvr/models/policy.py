@@ -15,15 +15,19 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
+from omni_rlvr.models.delta import Delta
+from omni_rlvr.models.parts import Modules
 from omni_rlvr.models.processing import Processor
 from omni_rlvr.types import Batch, Features
 
 
-class Policy(Protocol):
+class Policy(Modules, Protocol):
     """A video + audio language model and its processor."""
 
     processor: Processor
     language_model: PreTrainedModel
+    delta: Delta | None
+    """Set where checkpoints hold a difference to a base: a policy with adapters."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All weights, frozen ones too."""
