@@ -37,7 +37,7 @@ def export(policy: Policy, to: Path, layout: str) -> None:
     check_target(to)
     if layout == "humanomni":
         raise UserError(
-            f"task.layout=humanomni: a {type(policy).__name__} has no such layout; use omni"
+            f"task.layout=humanomni: {type(policy).__name__} has no such layout; use omni"
         )
     assert isinstance(policy, nn.Module)
     merge(policy)

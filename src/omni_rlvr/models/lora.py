@@ -249,7 +249,10 @@ def _matches(name: str, suffix: str) -> bool:
 
 def _some(names: list[str]) -> list[str]:
     """A few names, one for each ending."""
-    return list({name.rpartition(".")[2]: name for name in reversed(names)}.values())[:6]
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(name.rpartition(".")[2], name)
+    return list(first.values())[:8]
 
 
 def _tied_hint(parts: Mapping[str, nn.Module], suffix: str) -> str:
