@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_resume import assert_same, grpo, interrupted, steady
 
 from omni_rlvr.models.load import load_policy
@@ -133,10 +134,13 @@ def test_a_base_that_moved_is_given_as_model_base(make_runner, checkpoint, tmp_p
     assert spoken.policy.processor.settings.instruction == "Say it."
 
 
-def test_a_tower_that_trains_resumes_exactly(runner) -> None:
+def test_a_tower_that_trains_resumes_exactly(runner, checkpoint: Path) -> None:
     run = grpo(runner, "model.trainable.vision_tower=true", "stage.micro_batch_size=2")
     whole, parted = runner(*run), interrupted(runner, 2, *run)
     runner(*run, "resume=latest")
     assert steady(parted) == steady(whole)
     weights = [(f / "checkpoint" / "model.safetensors").read_bytes() for f in (whole, parted)]
     assert weights[0] == weights[1]
+    after, before = (load_file(f / "model.safetensors") for f in (whole / "checkpoint", checkpoint))
+    changed = {name.split(".")[0] for name in before if not torch.equal(after[name], before[name])}
+    assert changed == {"vision_tower", "video_projector", "audio_projector", "language_model"}

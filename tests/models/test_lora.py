@@ -1,77 +1,22 @@
-"""Adapters go where they are asked to, come back as they were saved, and merge exactly."""
+"""Adapters go where they are asked to, change nothing while new, and merge exactly."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from pathlib import Path
 
-import peft
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from make_lora import adapted, base, batch, config, logits, move, saved
 
-from omni_rlvr.models import delta, lora
+from omni_rlvr.models import lora
 from omni_rlvr.models.export import export
-from omni_rlvr.models.load import load_policy, put_onto
+from omni_rlvr.models.load import load_policy
 from omni_rlvr.models.options import LoraConfig, TrainableConfig
 from omni_rlvr.models.parts import parts_of
 from omni_rlvr.models.trainable import apply, weights_of
 from omni_rlvr.types import UserError
 
-TARGETS = ("happy", "<answer>sad</answer>")
-
-
-def config(**changes) -> TrainableConfig:
-    parts = {name: changes.pop(name) for name in [*changes] if name.endswith("jector")}
-    return TrainableConfig(lora=LoraConfig(enabled=True, **{"r": 4, **changes}), **parts)
-
-
-def logits(policy, batch) -> torch.Tensor:
-    with torch.no_grad():
-        return policy.completion_logits(
-            policy.embed(batch, policy.encode(batch)),
-            batch.prompt_mask,
-            torch.arange(len(batch)),
-            batch.completion_ids,
-            batch.completion_mask,
-        )
-
-
-def move(policy) -> None:
-    """Changes every weight that trains, as training would."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for weight in policy.parameters():
-            if weight.requires_grad:
-                weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
-
-
-@pytest.fixture
-def base(tiny_policy, tmp_path) -> Path:
-    tiny_policy.save(tmp_path / "base")
-    return tmp_path / "base"
-
-
-@pytest.fixture
-def batch(tiny_policy, make_batch):
-    return make_batch(tiny_policy, 4, targets=TARGETS)
-
-
-def adapted(base: Path, **changes):
-    policy = load_policy(str(base), "float32", None)
-    apply(policy, config(**changes), base)
-    return policy
-
-
-@pytest.fixture
-def saved(base, batch) -> tuple[Path, torch.Tensor]:
-    """A checkpoint of a policy whose adapter and projectors have moved, and its logits."""
-    policy = adapted(base)
-    move(policy)
-    policy.save(base.with_name("saved"))
-    return base.with_name("saved"), logits(policy, batch)
+__all__ = ["base", "batch", "saved"]  # fixtures
 
 
 def test_a_new_adapter_changes_nothing_and_trains_alone_in_the_language_model(base, batch):
@@ -179,103 +124,6 @@ def test_the_reference_of_a_trained_adapter_keeps_it(saved, batch):
     assert all(w.data_ptr() in mine for w in weights_of(reference)["language_model"].values())
 
 
-def test_a_checkpoint_holds_no_base_and_comes_back(saved, base, batch):
-    folder, expected = saved
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert files >= {
-        "adapters/language_model/adapter_model.safetensors",
-        "adapters/language_model/adapter_config.json",
-        "trained.safetensors",
-        "base.json",
-        "processor_settings.json",
-    }
-    assert not files & {"model.safetensors", "config.json"}
-    names = {name.split(".")[0] for name in load_file(folder / "trained.safetensors")}
-    assert names == {"video_projector", "audio_projector"}
-    assert torch.equal(logits(load_policy(str(folder), "float32", None), batch), expected)
-    assert (
-        load_policy(str(folder), "float32", "Say it.").processor.settings.instruction == "Say it."
-    )
-
-
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-def test_peft_itself_reads_the_adapter(saved, batch):
-    folder, _ = saved
-    ours = load_policy(str(folder), "float32", None)
-    bare = load_policy(json.loads((folder / "base.json").read_text())["path"], "float32", None)
-    bare_lm = AutoModelForCausalLM.from_config(bare.config.text_config)
-    bare_lm.load_state_dict(bare.language_model.state_dict())
-    theirs = peft.PeftModel.from_pretrained(bare_lm, folder / "adapters" / "language_model").eval()
-    ids = batch.completion_ids
-    with torch.no_grad():
-        got, plain = theirs(ids).logits, bare.language_model(ids).logits
-        torch.testing.assert_close(got, ours.language_model(ids).logits, atol=1e-6, rtol=0)
-        assert not torch.allclose(got, plain, atol=1e-2)
-
-
-def test_weights_trained_earlier_are_not_lost_when_they_no_longer_train(saved, batch, tmp_path):
-    folder, expected = saved
-    policy = load_policy(str(folder), "float32", None)
-    apply(policy, config(video_projector=False, audio_projector=False), folder)
-    policy.save(tmp_path / "second")
-    again = load_policy(str(tmp_path / "second"), "float32", None)
-    assert torch.equal(logits(again, batch), expected)
-
-
-def test_adapters_on_a_tower_come_back(base, batch, tmp_path):
-    policy = adapted(base, parts=["vision_tower", "language_model"])
-    move(policy)
-    policy.save(tmp_path / "both")
-    assert sorted(p.name for p in (tmp_path / "both" / "adapters").iterdir()) == [
-        "language_model",
-        "vision_tower",
-    ]
-    again = load_policy(str(tmp_path / "both"), "float32", None)
-    assert torch.equal(logits(again, batch), logits(policy, batch))
-
-
-def test_a_base_that_moved_is_named_and_can_be_given(saved, base, batch):
-    folder, expected = saved
-    moved = base.rename(base.with_name("moved"))
-    with pytest.raises(UserError, match=rf"its base .* is not at {base}; set model\.base=DIR$"):
-        load_policy(str(folder), "float32", None)
-    found = delta.find_base(folder, str(moved))
-    policy = load_policy(str(found), "float32", None)
-    put_onto(policy, found, folder, None)
-    assert torch.equal(logits(policy, batch), expected)
-    assert policy.delta.base == moved
-
-
-def test_another_model_in_the_place_of_the_base_is_noticed(saved, base):
-    other = load_policy(str(base), "float32", None)
-    move(other)
-    other.save(base)
-    with pytest.raises(UserError, match=r"is not the base it was trained on .*set model\.base=DIR"):
-        load_policy(str(saved[0]), "float32", None)
-
-
-def _cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:100])
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: shutil.rmtree(f / "adapters"), "there is no adapter in"),
-        (lambda f: (f / "trained.safetensors").unlink(), "trained.safetensors cannot be read"),
-        (lambda f: _cut(f / "trained.safetensors"), "trained.safetensors cannot be read"),
-        (lambda f: _cut(f / "adapters/language_model/adapter_model.safetensors"), "does not fit"),
-        (lambda f: (f / "adapters/language_model/adapter_config.json").unlink(), "does not fit"),
-        (lambda f: (f / "base.json").write_text("{}"), "base.json cannot be read"),
-    ],
-)
-def test_a_damaged_checkpoint_is_one_line(saved, damage, message):
-    damage(saved[0])
-    with pytest.raises(UserError, match=message) as caught:
-        load_policy(str(saved[0]), "float32", None)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -323,13 +171,3 @@ def test_an_adapter_that_is_not_finite_is_not_merged(base, tmp_path):
     with pytest.raises(UserError, match="the adapter cannot be merged"):
         export(policy, tmp_path / "merged", "omni")
     assert not (tmp_path / "merged").exists()
-
-
-def test_adapters_of_a_half_precision_base_are_float32(base, batch, tmp_path):
-    policy = load_policy(str(base), "bfloat16", None)
-    apply(policy, config(), base)
-    assert {w.dtype for w in weights_of(policy)["lora"].values()} == {torch.float32}
-    move(policy)
-    policy.save(tmp_path / "half")
-    again = load_policy(str(tmp_path / "half"), "bfloat16", None)
-    assert torch.equal(logits(again, batch), logits(policy, batch))

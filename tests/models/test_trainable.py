@@ -31,7 +31,8 @@ def trained(policy) -> set[str]:
     """Parts of which every weight trains; none may train in part."""
     out = set()
     for part, weights in weights_of(policy).items():
-        flags = {weight.requires_grad for weight in weights.values()}
+        names = {name for name in weights if name != "audio_tower.embed_positions.weight"}
+        flags = {weights[name].requires_grad for name in names}
         assert len(flags) == 1
         out |= {part} if flags.pop() else set()
     return out
@@ -94,6 +95,14 @@ def test_a_part_inside_another_trains_or_freezes_for_itself(tiny_policy):
     assert (tiny_policy.gate.training, tiny_policy.gate.bert.training) == (True, False)
     apply(tiny_policy, TrainableConfig(gate=False, bert=True), BASE)
     assert trained(tiny_policy) & {"gate", "bert"} == {"bert"}
+
+
+def test_the_sinusoids_of_the_audio_tower_never_train(tiny_policy):
+    counts = {c.part: c for c in apply(tiny_policy, TrainableConfig(audio_tower=True), BASE)}
+    positions = tiny_policy.audio_tower.embed_positions.weight
+    assert not positions.requires_grad
+    tower = counts["audio_tower"]
+    assert tower.num_weights - tower.num_trained == positions.numel() > 0
 
 
 def gradients(policy) -> dict[str, torch.Tensor]:

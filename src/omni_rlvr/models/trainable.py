@@ -15,6 +15,8 @@ from omni_rlvr.models.policy import Policy
 from omni_rlvr.types import UserError
 
 KEY = "model.trainable"
+FIXED = "audio_tower.embed_positions.weight"
+"""Whisper's sinusoids: stored as a weight, never trained."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,9 @@ def _set(policy: Policy, config: TrainableConfig) -> None:
                 f"{KEY}.{part}=true: this model has no {part}; it has {', '.join(weights)}"
             )
     for part, own in weights.items():
-        choice = chosen[part]
-        for weight in own.values():
-            weight.requires_grad_(True if choice is None else choice)
+        choice = True if chosen[part] is None else chosen[part]
+        for name, weight in own.items():
+            weight.requires_grad_(choice and not name.endswith(FIXED))
     if not any(count.num_trained for count in count(policy)):
         raise UserError(f"{KEY}: nothing trains; set one of {', '.join(weights)} to true")
 
