@@ -1,4 +1,4 @@
-"""Adapter checkpoints come back on their base; a base that moved or changed, or damage, is named."""
+"""Adapter checkpoints come back on their base; a base that is gone, changed or damaged is named."""
 
 from __future__ import annotations
 

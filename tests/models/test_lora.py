@@ -148,8 +148,17 @@ def test_going_on_without_lora_is_refused(saved):
 
 
 @pytest.mark.parametrize("use_rslora", [False, True])
-def test_export_merges_exactly(base, batch, tmp_path, use_rslora):
+def test_merging_is_exact_but_for_rounding(base, batch, use_rslora):
     policy = adapted(base, use_rslora=use_rslora, parts=["language_model", "audio_tower"])
+    move(policy)
+    policy.double()  # in float32 rounding alone is 1e-5 where the adapters outweigh the base
+    expected = logits(policy, batch)
+    lora.merge(policy)
+    torch.testing.assert_close(logits(policy, batch), expected, atol=1e-10, rtol=0)
+
+
+def test_an_exported_checkpoint_has_the_logits_of_the_policy(base, batch, tmp_path):
+    policy = adapted(base, parts=["language_model", "audio_tower"])
     move(policy)
     expected = logits(policy, batch)
     export(policy, tmp_path / "merged", "omni")
