@@ -27,8 +27,8 @@ from omni_rlvr.config.check import check_targets
 from omni_rlvr.config.resume import check_resume
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
 from omni_rlvr.models.delta import find_base, is_delta
-from omni_rlvr.models.export import check_target
 from omni_rlvr.models.load import put_onto
+from omni_rlvr.models.merged import check_target
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.trainable import Count, apply
 from omni_rlvr.rewards.gold import check_gold
@@ -271,7 +271,7 @@ def _train_parts(
 ) -> TrainParts:
     stage: Stage = SftStage()
     loop, trainable, saved = typed["stage"], typed["trainable"], place.run_dir / "checkpoint"
-    counts = apply(policy, trainable, Path(cfg.model.path))
+    counts = apply(policy, trainable, cfg.model.path)
     if isinstance(loop, GrpoConfig):
         reward = make(cfg.reward)
         check_gold(reward, clips.examples[clips.dataset.train_split])

@@ -36,7 +36,7 @@ from omni_rlvr.data.datamodule import (
 )
 from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.media.isolated import ClipReader
-from omni_rlvr.models.export import export
+from omni_rlvr.models.merged import write_merged
 from omni_rlvr.models.processing import Processor
 from omni_rlvr.record import RunRecord, append_jsonl, keep_steps, point_to, write_json
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
@@ -162,7 +162,7 @@ def preview(parts: PreviewParts) -> None:
 def export_checkpoint(parts: ExportParts) -> None:
     """Merges adapters and writes a checkpoint that stands alone."""
     with recorded(parts.place, device="cpu") as record:
-        export(parts.policy, Path(parts.task.to), parts.task.layout)
+        write_merged(parts.policy, Path(parts.task.to), parts.task.layout)
         record.finish("finished")
     print(f"checkpoint: {parts.task.to}")
 

@@ -20,7 +20,7 @@ from omni_rlvr.build import EvaluateParts, PreviewParts, TrainParts
 from omni_rlvr.config import schema
 from omni_rlvr.data import options as data_options
 from omni_rlvr.functional import metrics
-from omni_rlvr.models import options as model_options
+from omni_rlvr.models import trainable_config
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.stages import options as stage_options
 from omni_rlvr.training import callbacks
@@ -165,7 +165,7 @@ def test_every_option_is_flipped() -> None:
         "dataset": (data_options.DatasetConfig,),
         "task": (schema.EvaluateTask, schema.PreviewTask, schema.PipelineTask, schema.ExportTask),
         "paths": (schema.PathsConfig,),
-        "model.trainable": (model_options.TrainableConfig,),
+        "model.trainable": (trainable_config.TrainableConfig,),
     }
     leaves = {
         leaf

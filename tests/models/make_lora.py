@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.options import LoraConfig, TrainableConfig
 from omni_rlvr.models.trainable import apply
+from omni_rlvr.models.trainable_config import LoraConfig, TrainableConfig
 
 TARGETS = ("happy", "<answer>sad</answer>")
 

@@ -9,11 +9,11 @@ import torch
 from make_lora import adapted, base, batch, config, logits, move, saved
 
 from omni_rlvr.models import lora
-from omni_rlvr.models.export import export
 from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.options import LoraConfig, TrainableConfig
+from omni_rlvr.models.merged import write_merged
 from omni_rlvr.models.parts import parts_of
 from omni_rlvr.models.trainable import apply, weights_of
+from omni_rlvr.models.trainable_config import LoraConfig, TrainableConfig
 from omni_rlvr.types import UserError
 
 __all__ = ["base", "batch", "saved"]  # fixtures
@@ -161,7 +161,7 @@ def test_an_exported_checkpoint_has_the_logits_of_the_policy(base, batch, tmp_pa
     policy = adapted(base, parts=["language_model", "audio_tower"])
     move(policy)
     expected = logits(policy, batch)
-    export(policy, tmp_path / "merged", "omni")
+    write_merged(policy, tmp_path / "merged", "omni")
     assert not (tmp_path / "merged" / "base.json").exists()
     shutil.rmtree(base)
     merged = load_policy(str(tmp_path / "merged"), "float32", None)
@@ -178,5 +178,5 @@ def test_an_adapter_that_is_not_finite_is_not_merged(base, tmp_path):
     with torch.no_grad():
         next(iter(weights_of(policy)["lora"].values())).fill_(float("nan"))
     with pytest.raises(UserError, match="the adapter cannot be merged"):
-        export(policy, tmp_path / "merged", "omni")
+        write_merged(policy, tmp_path / "merged", "omni")
     assert not (tmp_path / "merged").exists()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.models.options import LoraConfig, TrainableConfig
 from omni_rlvr.models.parts import frozen_parts, parts_of, trains
 from omni_rlvr.models.trainable import apply, weights_of
+from omni_rlvr.models.trainable_config import LoraConfig, TrainableConfig
 from omni_rlvr.rollout.experience import all_rows, completion_logits, select
 from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.types import UserError
@@ -103,6 +103,24 @@ def test_the_sinusoids_of_the_audio_tower_never_train(tiny_policy):
     assert not positions.requires_grad
     tower = counts["audio_tower"]
     assert tower.num_weights - tower.num_trained == positions.numel() > 0
+
+
+def test_a_head_on_the_audio_tower_is_part_of_it(tiny_policy):
+    tiny_policy.audio_head = torch.nn.Linear(2, 2)
+    apply(tiny_policy, TrainableConfig(), BASE)
+    assert "audio_tower" not in trained(tiny_policy.train())
+    assert not tiny_policy.audio_head.training
+    assert parts_of(tiny_policy)["audio_tower"] is tiny_policy.audio_tower
+    apply(tiny_policy, TrainableConfig(audio_tower=True), BASE)
+    assert "audio_tower" in trained(tiny_policy)
+    tiny_policy.audio_tower.requires_grad_(False)
+    assert trains(tiny_policy, "audio_tower")  # its head does
+
+
+@pytest.mark.parametrize("base", [None, "StarJiaxing/HumanOmni-0.5B"])
+def test_adapters_need_a_base_that_is_a_folder(tiny_policy, base):
+    with pytest.raises(UserError, match=r"^model\.path=.*: adapters need their base in a folder"):
+        apply(tiny_policy, TrainableConfig(lora=LoraConfig(enabled=True)), base)
 
 
 def gradients(policy) -> dict[str, torch.Tensor]:

@@ -45,9 +45,16 @@ def is_delta(folder: Path) -> bool:
 
 
 def fingerprint(folder: Path) -> str:
-    """Computes the SHA-256 of a checkpoint's config and weight files, names included."""
+    """Computes the SHA-256 of a checkpoint's config and weight files, names included.
+
+    Raises:
+        UserError: there are none.
+    """
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    if not weights:
+        raise UserError(f"model.path={folder}: adapters need their base in a folder; this is none")
     digest = hashlib.sha256()
-    files = [folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    files = [folder / "config.json", *weights]
     for file in sorted(file for file in files if file.exists()):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
@@ -67,7 +74,7 @@ def find_base(folder: Path, given: str | None) -> Path:
     """
     delta = _read(folder)
     base = delta.base if given is None else Path(given)
-    if not (base / "config.json").exists():
+    if not (base / "config.json").exists() or is_delta(base):
         key = "noted in the checkpoint" if given is None else f"model.base={given}"
         raise UserError(
             f"model.path={folder}: its base ({key}) is not at {base}; set model.base=DIR"

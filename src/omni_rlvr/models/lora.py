@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from omni_rlvr.models.options import LoraConfig
+from omni_rlvr.models.trainable_config import LoraConfig
 from omni_rlvr.types import UserError
 
 NAME = "default"

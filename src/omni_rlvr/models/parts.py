@@ -14,13 +14,15 @@ from torch import nn
 PLACES = {
     "vision_tower": "vision_tower",
     "audio_tower": "audio_tower",
+    "audio_head": "audio_tower",
     "video_projector": "video_projector",
     "audio_projector": "audio_projector",
     "gate": "gate",
-    "bert": "gate.bert",
+    "gate.bert": "bert",
     "language_model": "language_model",
 }
-"""Part -> where its module is in a policy. A part inside another is none of that other."""
+"""Where a module is in a policy -> its part; the main module of a part comes first. What lies
+inside another place is none of that other."""
 
 
 class Modules(Protocol):
@@ -34,27 +36,30 @@ class Modules(Protocol):
 
 
 def parts_of(policy: Modules) -> dict[str, nn.Module]:
-    """Finds the parts that a policy has."""
+    """Finds the parts that a policy has, each by its main module."""
     modules = dict(policy.named_modules())
-    return {part: modules[place] for part, place in PLACES.items() if place in modules}
+    found = {part: modules[place] for place, part in reversed(PLACES.items()) if place in modules}
+    return {part: found[part] for part in PLACES.values() if part in found}
 
 
 def frozen_parts(policy: Modules) -> list[nn.Module]:
-    """Finds the parts none of whose weights trains."""
-    return [part for part in parts_of(policy).values() if not _trains(part)]
+    """Finds the modules of parts in which no weight trains."""
+    modules = dict(policy.named_modules())
+    return [modules[place] for place in PLACES if place in modules and not _trains(modules[place])]
 
 
 def trains(policy: Modules, part: str) -> bool:
     """Says whether any weight of a part trains, an adapter's included."""
-    parts = parts_of(policy)
-    return part in parts and _trains(parts[part])
+    modules = dict(policy.named_modules())
+    places = [place for place, name in PLACES.items() if name == part and place in modules]
+    return any(_trains(modules[place]) for place in places)
 
 
 def part_of_weight(name: str) -> str:
     """Names the innermost part that a weight lies in."""
-    inside = [part for part, place in PLACES.items() if name.startswith(f"{place}.")]
-    assert inside, f"{name} belongs to no part of {', '.join(PLACES)}"
-    return max(inside, key=lambda part: len(PLACES[part]))
+    inside = [place for place in PLACES if name.startswith(f"{place}.")]
+    assert inside, f"{name} is in none of {', '.join(PLACES)}"
+    return PLACES[max(inside, key=len)]
 
 
 def _trains(part: nn.Module) -> bool:

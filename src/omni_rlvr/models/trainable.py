@@ -9,9 +9,9 @@ from torch import nn
 
 from omni_rlvr.models import lora
 from omni_rlvr.models.delta import Delta, fingerprint, own_weights
-from omni_rlvr.models.options import TrainableConfig
 from omni_rlvr.models.parts import part_of_weight, parts_of
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.trainable_config import TrainableConfig
 from omni_rlvr.types import UserError
 
 KEY = "model.trainable"
@@ -38,13 +38,13 @@ def weights_of(policy: Policy) -> dict[str, dict[str, nn.Parameter]]:
     return {part: weights for part, weights in out.items() if weights}
 
 
-def apply(policy: Policy, config: TrainableConfig, base: Path) -> list[Count]:
+def apply(policy: Policy, config: TrainableConfig, base: str | Path | None) -> list[Count]:
     """Sets what trains, and puts new adapters in where the config has some.
 
     Args:
         policy: a loaded policy; one with an adapter goes on training that one.
         config: what trains.
-        base: the checkpoint that new adapters belong to.
+        base: the folder that new adapters belong to; None where the policy is from none.
 
     Returns:
         Counts by part.
@@ -68,7 +68,8 @@ def apply(policy: Policy, config: TrainableConfig, base: Path) -> list[Count]:
     _set(policy, config)
     if config.lora.enabled:
         if policy.delta is None:
-            policy.delta = Delta(base.resolve(), fingerprint(base), frozenset())
+            folder = Path("null" if base is None else base)
+            policy.delta = Delta(folder.resolve(), fingerprint(folder), frozenset())
         trained = {name for name, weight in own_weights(policy).items() if weight.requires_grad}
         policy.delta = replace(policy.delta, names=policy.delta.names | trained)
     return count(policy)

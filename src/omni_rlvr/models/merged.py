@@ -23,7 +23,7 @@ def check_target(to: Path) -> None:
         raise UserError(f"task.to={to} is there already; give a folder that does not exist")
 
 
-def export(policy: Policy, to: Path, layout: str) -> None:
+def write_merged(policy: Policy, to: Path, layout: str) -> None:
     """Merges a policy's adapters and writes it; the folder is there whole, or not at all.
 
     Args:
