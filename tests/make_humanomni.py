@@ -12,6 +12,8 @@ from omni_rlvr.models.load import media_processors
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.processing import Processor
 from omni_rlvr.models.published import AUDIO_POOL, read_settings
+from omni_rlvr.models.trainable import apply
+from omni_rlvr.models.trainable_config import TrainableConfig
 from omni_rlvr.models.vocabulary import load_gate_tokenizer
 
 SIZES = {"intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
@@ -58,5 +60,5 @@ def build_humanomni() -> OmniModel:
     gate_tokenizer = load_gate_tokenizer(Path(), None, size=30522)
     settings = read_settings(config, num_frames=2)
     model.processor = Processor(tokenizer, image, sound, settings, gate_tokenizer)
-    model.freeze_towers(train_bert=False)
+    apply(model, TrainableConfig(), None)
     return model.eval()

@@ -78,7 +78,9 @@ def load_model(folder: Path) -> OmniModel:
         checkpoint = shutil.copytree(folder / "checkpoint", Path(place) / "checkpoint")
         shutil.copy(folder / "towers.json", checkpoint)
         model = read_model(checkpoint, read_fields(checkpoint), torch.float32, allow_pickle=False)
-    model.freeze_towers(train_bert=True)
+    model.requires_grad_(True)
+    for part in (*model.towers().values(), model.audio_head):
+        part.requires_grad_(False)
     return model.eval()
 
 

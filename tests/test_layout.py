@@ -39,9 +39,9 @@ HOMES = {
     ),
     "lightning": (
         ("pytorch_lightning", "lightning", "lightning_fabric"),
-        ("training/", "run/", "build.py", "parts.py", "data/datamodule.py"),
+        ("training/", "run/", "build/", "parts.py", "data/datamodule.py"),
     ),
-    "hydra": (("hydra", "omegaconf"), ("cli.py", "build.py", "config/")),
+    "hydra": (("hydra", "omegaconf"), ("cli.py", "build/", "config/")),
 }
 PURE = {"__future__", "collections", "dataclasses", "math", "typing", "torch", "omni_rlvr"}
 """What functional/ may import."""
@@ -148,4 +148,4 @@ def test_instantiate_has_one_caller() -> None:
     callers = {
         where(path) for path in FILES for _, name in imports(path) if name.endswith(".instantiate")
     }
-    assert callers == {"build.py"}
+    assert callers == {"build/config.py"}

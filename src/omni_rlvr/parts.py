@@ -15,6 +15,7 @@ from omni_rlvr.config import schema
 from omni_rlvr.data.feature_cache import FeatureCache
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.trainable import Count
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.options import LoopConfig
 from omni_rlvr.types import Example
@@ -58,6 +59,8 @@ class TrainParts:
     loggers: Sequence[Logger]
     callbacks: Sequence[pl.Callback]
     resume: bool
+    counts: Sequence[Count]
+    """What trains, by part."""
 
 
 @dataclass(frozen=True)
@@ -118,4 +121,21 @@ class PipelineParts:
     task: schema.PipelineTask
 
 
-Parts = TrainParts | EvaluateParts | CacheParts | PredictParts | PreviewParts | PipelineParts
+@dataclass(frozen=True)
+class ExportParts:
+    """All that writing a merged checkpoint needs."""
+
+    place: Place
+    task: schema.ExportTask
+    policy: Policy
+
+
+Parts = (
+    TrainParts
+    | EvaluateParts
+    | CacheParts
+    | PredictParts
+    | PreviewParts
+    | PipelineParts
+    | ExportParts
+)

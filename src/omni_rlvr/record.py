@@ -23,6 +23,7 @@ PACKAGES = (
     "omni-rlvr",
     "torch",
     "transformers",
+    "peft",
     "pytorch-lightning",
     "hydra-core",
     "omegaconf",

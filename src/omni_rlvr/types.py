@@ -179,9 +179,9 @@ class Features:
     """Tower outputs of one batch, before the (trainable) projectors. Computed once per prompt."""
 
     video: Tensor | None
-    """[Bv, F, patches, D_video], or None."""
+    """[Bv, F, patches, D_video], or None; in an experience None as well if the tower trains."""
     audio: Tensor | None
-    """[Ba, frames, D_audio], or None."""
+    """[Ba, frames, D_audio], or None; as for video."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from omni_rlvr.analysis.tables import display_name, summary_markdown, summary_table
+from omni_rlvr.analysis.tables import display_name, summary_markdown, summary_table, trainable_table
+from omni_rlvr.models.trainable import Count
 
 
 def split(war: float, uar: float, answered: float, lo: float, hi: float) -> dict:
@@ -126,3 +127,13 @@ def test_markdown_tables_are_well_formed(summary):
 def test_display_names():
     assert display_name("rlvr") == "RLVR"
     assert display_name("some_new_run") == "some new run"
+
+
+def test_what_trains_adds_up() -> None:
+    counts = [Count("vision_tower", 1_500, 0), Count("language_model", 2_000, 2_000)]
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(trainable_table(counts))
+    text = console.file.getvalue()
+    assert row(text, "vision_tower") == ["vision_tower", "1,500", "0"]
+    assert row(text, "language_model") == ["language_model", "2,000", "2,000"]
+    assert row(text, "all") == ["all", "3,500", "2,000", "(57.14%)"]  # 2,000 / 3,500

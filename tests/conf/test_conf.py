@@ -17,11 +17,13 @@ from omni_rlvr.config.store import register
 from omni_rlvr.types import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
-TASKS = ("train", "evaluate", "predict", "preview", "pipeline")
+TASKS = ("train", "evaluate", "cache", "predict", "preview", "pipeline", "export")
+READ_CLIPS = ("train", "evaluate", "cache", "predict", "preview")
 USED_BY = {
-    "dataset": ("train", "evaluate", "predict", "preview"),
-    "modality": ("train", "evaluate", "predict", "preview"),
-    "model": ("train", "evaluate", "predict"),
+    "dataset": READ_CLIPS,
+    "modality": READ_CLIPS,
+    "model": ("train", "evaluate", "cache", "predict", "export"),
+    "model/trainable": ("train",),
     "stage": ("train",),
     "reward": ("train",),
     "optimizer": ("train",),
@@ -32,10 +34,11 @@ USED_BY = {
 }
 """Which tasks read a group; a new group must be entered here."""
 NOT_A_PART = {"task", "hydra", "experiment", "debug"}
-STORED = {"task": TASKS, "stage": ("sft", "grpo")}
+STORED = {"task": TASKS, "stage": ("sft", "grpo"), "model/trainable": ("default",)}
 """Options that are dataclasses and have no file."""
 NEEDED = {
     "preview": ["task.split=test"],
+    "export": ["task.to=merged"],
     "pipeline": ["+task.stages.a=[x]", "task.splits=[test]", "+task.evaluate.a=[]"],
     "r1_omni": ["dataset.root=clips", "dataset.annotations.train=a.json"],
 }
@@ -59,7 +62,7 @@ def own_data(experiment: str) -> list[str]:
 def options(group: str) -> list[str]:
     """All options of a group."""
     files = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    return files or list(STORED[group])
+    return [*files, *STORED.get(group, ())]
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +88,8 @@ def cold_start(tmp_path: Path) -> str:
 
 
 def test_every_group_is_known() -> None:
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()} | set(STORED)
+    folders = (path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir())
+    groups = {g for g in {*folders, *STORED} if not g.startswith(("hydra/", "experiment/"))}
     assert groups - NOT_A_PART == set(USED_BY)
 
 
@@ -130,6 +134,10 @@ def test_debug_shortens_any_training(cold_start: str) -> None:
 
 WRONG = {
     "stage.betta=1": "betta",
+    "model.trainable.gait=true": "gait",
+    "model.trainable.bert=maybe": "bert",
+    "model.trainable.lora.rank=8": "rank",
+    "model/trainable=lore": "lore",
     "stage.beta.x=1": "beta",
     "sedd=1": "sedd",
     "dataset.num_worker=1": "num_worker",
@@ -199,3 +207,36 @@ def test_a_target_that_does_not_exist_is_named(target: str, message: str) -> Non
     error = refused(f"optimizer._target_={target}")
     assert error.startswith(f"optimizer._target_={target}")
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["model.trainable.lora.r=8"],
+            "lora.r does nothing without LoRA; add model/trainable=lora",
+        ),
+        (["model/trainable=lora", "model.trainable.lora.r=0"], "lora.r=0 is out of range"),
+    ],
+)
+def test_lora_settings_are_checked_before_anything_is_loaded(
+    overrides: list[str], message: str
+) -> None:
+    assert message in refused(*overrides)
+
+
+def test_lora_leaves_the_language_model_as_it_is_unless_asked() -> None:
+    def trained(*overrides: str) -> tuple[bool, bool]:
+        block = check(composed(*overrides))[1]["trainable"]
+        return block.language_model, block.lora.enabled
+
+    assert trained() == (True, False)
+    assert trained("model/trainable=lora") == (False, True)
+    assert trained("model/trainable=lora", "model.trainable.language_model=true") == (True, True)
+
+
+@pytest.mark.parametrize("option", options("model"))
+def test_every_model_has_the_keys_that_are_not_its_loaders(option: str) -> None:
+    model = composed(f"model={option}").model
+    assert "base" in model
+    assert "trainable" in model

@@ -19,8 +19,9 @@ from omni_rlvr import run as running
 from omni_rlvr.config import schema
 from omni_rlvr.data import options as data_options
 from omni_rlvr.functional import metrics
+from omni_rlvr.models import trainable_config
 from omni_rlvr.parts import EvaluateParts, PreviewParts, TrainParts
-from omni_rlvr.record import read_jsonl
+from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.stages import options as stage_options
 from omni_rlvr.training import callbacks
 from omni_rlvr.types import Example
@@ -52,6 +53,9 @@ GRPO = (
     "+reward.terms.spread._target_=test_options.Spread", "+reward.weights.spread=1",
 )  # fmt: skip
 AGAIN = (*GRPO, "stage.num_iterations=3", "optimizer.lr=0.003")
+LORA = (*SFT, "model/trainable=lora")
+TOWERS = ("vision_tower", "audio_tower")
+TRAINED = ("video_projector", "audio_projector", "language_model", "embeddings")
 EVALUATE = ("task=evaluate", "task.max_completion_length=4", "task.num_resamples=10")
 PREVIEW = ("task=preview", "task.split=test")  # five clips; train has twelve
 
@@ -87,6 +91,15 @@ FLIPS = {
     "optimizer.betas": (SFT, "[0.5,0.9]", "weights"),
     "optimizer.weight_decay": (SFT, "0.5", "weights"),
     "model.instruction": (SFT, "Answer.", "num_tokens"),
+    **{f"model.trainable.{part}": (SFT, "true", "trainable") for part in TOWERS},
+    **{f"model.trainable.{part}": (SFT, "false", "trainable") for part in TRAINED},
+    "model.trainable.lora.enabled": (SFT, "true", "trainable"),
+    "model.trainable.lora.r": (LORA, "2", "trainable"),
+    "model.trainable.lora.targets": (LORA, "[q_proj]", "trainable"),
+    "model.trainable.lora.parts": (LORA, "[language_model,audio_tower]", "trainable"),
+    "model.trainable.lora.alpha": (LORA, "3", "adapters"),
+    "model.trainable.lora.dropout": (LORA, "0.5", "adapters"),
+    "model.trainable.lora.use_rslora": (LORA, "true", "adapters"),
     "dataset.train_split": ((*SFT, "stage.batch_size=6"), "test", "weights"),
     # task=evaluate
     "task.batch_size": (EVALUATE, "2", "batches"),
@@ -112,6 +125,9 @@ ELSEWHERE = {
         for name in ("temperature", "stream", "question", "labels", "answer_form")
     },
     **dict.fromkeys(("video", "audio"), "e2e/test_predict.py"),
+    "model.base": "e2e/test_lora_runs.py",
+    **{f"task.{name}": "e2e/test_lora_runs.py" for name in ("to", "layout")},
+    **{f"model.trainable.{part}": "models/test_trainable.py" for part in ("gate", "bert")},
     **{f"task.{name}": "the quickstart" for name in schema.PipelineTask.__dataclass_fields__},
 }
 """Options whose effect another test shows."""
@@ -163,9 +179,11 @@ def test_every_option_is_flipped() -> None:
             schema.PredictTask,
             schema.PreviewTask,
             schema.PipelineTask,
+            schema.ExportTask,
         ),
         "paths": (schema.PathsConfig,),
         "feature_cache": (data_options.FeatureCacheConfig,),
+        "model.trainable": (trainable_config.TrainableConfig,),
     }
     leaves = {
         leaf
@@ -215,6 +233,9 @@ def observe(runner, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, 
         out["predictions"] = read_jsonl(folder / "test" / "predictions.jsonl")
         weights = folder / "checkpoint" / "model.safetensors"
         out["weights"] = weights.read_bytes() if weights.exists() else None
+        adapters = folder / "checkpoint/adapters/language_model/adapter_model.safetensors"
+        out["adapters"] = adapters.read_bytes() if adapters.exists() else None
+        out["trainable"] = read_json(folder / "run.json").get("trainable")
         return out
 
     return seen

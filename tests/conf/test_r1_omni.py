@@ -89,7 +89,8 @@ def test_as_published() -> None:
     assert (sft.image_fit, rl.image_fit, use.image_fit) == ("pad", "pad", "squash")
     assert (sft.media_end, rl.media_end, use.media_end) == ("\n\n\n", "\n", "\n")
     assert (sft.gate_text, rl.gate_text, use.gate_text) == ("turn", "prompt", "prompt")
-    assert (sft.train_bert, rl.train_bert) == (False, True)
+    trains = [composed(f"as_published/{n}")[1]["trainable"] for n in ("cold_start", "rlvr")]
+    assert [block.bert for block in trains] == [False, True]
     assert (sft.bert_dropout, rl.bert_dropout, use.bert_dropout) == (True, True, False)
     assert (sft.reset_gate, rl.reset_gate) == (True, False)
     assert (rl.stray_vision_tokens, use.stray_vision_tokens) == (True, False)

@@ -130,24 +130,12 @@ def test_options_of_the_cache_do_something(counted, runner, tmp_path: Path, capl
     assert counted(*small)[0]["video"] == 4  # nothing was kept
 
 
-def test_a_trained_tower_switches_the_cache_off_loudly(
-    runner, monkeypatch: pytest.MonkeyPatch, caplog
-) -> None:
-    from omni_rlvr import build as building
-
-    load = building.make
-
-    def with_trained_tower(config, **overrides):
-        made = load(config, **overrides)
-        if hasattr(made, "towers"):
-            made.towers()["audio"].requires_grad_(True)
-        return made
-
-    monkeypatch.setattr(building, "make", with_trained_tower)
-    parts, _ = runner.build("stage=sft")
+def test_a_trained_tower_switches_the_cache_off_loudly(runner, caplog) -> None:
+    trained = ("stage=sft", "model.trainable.audio_tower=true")
+    parts, _ = runner.build(*trained)
     assert parts.cache is None
     assert "off, since the audio tower trains" in caplog.text
-    parts, _ = runner.build("stage=sft", "modality=video")  # the audio tower does nothing there
+    parts, _ = runner.build(*trained, "modality=video")  # the audio tower does nothing there
     assert parts.cache is not None
 
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROBE = """
 import sys, atexit
-heavy = {"torch", "transformers", "pytorch_lightning", "av"}
+heavy = {"torch", "transformers", "peft", "pytorch_lightning", "av"}
 atexit.register(lambda: print("HEAVY:", *sorted(heavy & set(sys.modules))))
 from omni_rlvr.cli import main
 main()

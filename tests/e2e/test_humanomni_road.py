@@ -35,7 +35,7 @@ def test_cold_start_rlvr_and_evaluation(runner, published):
         *MODEL,
         f"model.path={first / 'checkpoint'}",
         "stage.micro_batch_size=2",
-        "model.options.train_bert=true",
+        "model.trainable.bert=true",
         "reward=as_published",
         "model.options.wording=p3_rlvr",
     )

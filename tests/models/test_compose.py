@@ -106,10 +106,10 @@ def test_parts_of_other_families(folders, make_batch, tmp_path, projector):
 
 
 def test_options_reach_a_composed_policy(folders):
-    options = LoadOptions(image_fit="squash", train_bert=True)
+    options = LoadOptions(image_fit="squash")
     policy = compose_policy(None, "bfloat16", None, parts(folders, "all_in_one_small"), options)
     assert policy.processor.settings.image_fit == "squash"
-    assert policy.gate.bert.pooler.dense.weight.requires_grad
+    assert not any(p.requires_grad for p in policy.parameters())  # until it is said what trains
     assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
 
 

@@ -4,21 +4,18 @@ its quirks, each an option that changes something.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from omni_rlvr.functional.masks import position_ids
-from omni_rlvr.models.export import export_published
 from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.omni import OmniModel
 from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.projectors import pool_grid
-from omni_rlvr.models.published import read_settings
 from omni_rlvr.models.towers import patch_features
+from omni_rlvr.models.trainable import apply
+from omni_rlvr.models.trainable_config import TrainableConfig
 from omni_rlvr.text.prompts import QUESTION, WORDINGS
 from omni_rlvr.types import Batch, Experience, Features, UserError
 
@@ -242,7 +239,9 @@ def test_the_gate_starts_anew_only_from_a_published_checkpoint(
 
 
 def test_bert_trains_and_drops_out_where_asked(published_folder, make_batch):
-    policy = load(published_folder, train_bert=True, bert_dropout=True).train()
+    policy = load(published_folder, bert_dropout=True)
+    apply(policy, TrainableConfig(bert=True), None)
+    policy.train()
     assert all(p.requires_grad for p in policy.gate.bert.parameters())
     batch = make_batch(policy, 1, kinds=("v",))
     with torch.no_grad():
@@ -252,8 +251,18 @@ def test_bert_trains_and_drops_out_where_asked(published_folder, make_batch):
     assert policy.frozen_copy().gate.bert is not policy.gate.bert
 
 
+def test_a_frozen_bert_drops_out_too_as_in_the_authors_cold_start(published_folder, make_batch):
+    policy = load(published_folder, bert_dropout=True)
+    apply(policy, TrainableConfig(), None)
+    policy.train()
+    assert not any(p.requires_grad for p in policy.gate.bert.parameters())
+    batch = make_batch(policy, 1, kinds=("v",))
+    with torch.no_grad():
+        assert not torch.equal(policy.branch_weights(batch), policy.branch_weights(batch))
+
+
 @pytest.mark.parametrize(
-    ("option", "value"), [("train_bert", True), ("reset_gate", True), ("gate_text", "turn")]
+    ("option", "value"), [("bert_dropout", True), ("reset_gate", True), ("gate_text", "turn")]
 )
 def test_a_gates_option_without_a_gate(tiny_policy, tmp_path, option, value):
     tiny_policy.save(tmp_path / "tiny")
@@ -268,24 +277,3 @@ def test_a_gates_option_without_a_gate(tiny_policy, tmp_path, option, value):
 def test_values_out_of_range(published_folder, option, value):
     with pytest.raises(UserError, match=option):
         load(published_folder, **{option: value})
-
-
-def test_the_7b_models_compressor(humanomni, make_batch, tmp_path):
-    """6 frames of 2 x 2 tokens: 6 pooled ones, and all 4 of frames 0 and 4."""
-    config = copy.deepcopy(humanomni.config)
-    config.compressor_size = 8
-    policy = OmniModel(config).eval()
-    settings = read_settings(config, num_frames=6)
-    policy.processor = replace(humanomni.processor, settings=settings)
-    assert settings.video_tokens == 6 * 1 + 2 * 4
-    tokens = torch.randn(1, 6 * 4, 32)
-    out = policy.compressor(tokens, 6)
-    torch.testing.assert_close(out[0, 1], tokens[0, 4:8].mean(dim=0))
-    assert torch.equal(out[0, 6:], torch.cat([tokens[0, :4], tokens[0, 16:20]]))
-    export_published(policy, tmp_path / "theirs")
-    loaded = load(tmp_path / "theirs")
-    batch = make_batch(policy, 4)
-    torch.testing.assert_close(prompt_logits(loaded, batch), prompt_logits(policy, batch))
-    assert "model.feature_compressor.vlm_key_projector.weight" in load_file(
-        tmp_path / "theirs" / "model.safetensors"
-    )

@@ -1,4 +1,4 @@
-"""The result tables of a study: models against splits, then one row a modality.
+"""The tables of a run: what trains; of a study: models against splits, one row a modality.
 
 The same cells go to a terminal (rich, at most 80 columns) and to Markdown. A summary holds percent
 already: ``models`` {name: {test|ood: {war, uar, format, war_ci}}}, and where known ``oracle``
@@ -14,6 +14,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from omni_rlvr.models.trainable import Count
 
 SPLITS = {"test": "test", "ood": "OOD"}
 """The splits of a summary, in the order they are shown."""
@@ -141,3 +143,17 @@ def _rich(header: Sequence[str], rows: Sequence[Sequence[str]], rule_before: str
 def _pipes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = [":---"] + ["---:"] * (len(header) - 1)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+
+
+def trainable_table(counts: Sequence[Count]) -> Table:
+    """Lay out which weights train for a terminal: one row a part."""
+    table = Table("part", box=box.SIMPLE_HEAD)
+    table.add_column("weights", justify="right")
+    table.add_column("trained", justify="right")
+    for one in counts:
+        table.add_row(one.part, f"{one.num_weights:,}", f"{one.num_trained:,}")
+    table.add_section()
+    total = sum(one.num_weights for one in counts)
+    trained = sum(one.num_trained for one in counts)
+    table.add_row("all", f"{total:,}", f"{trained:,} ({trained / total:.2%})")
+    return table

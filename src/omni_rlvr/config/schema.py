@@ -144,6 +144,22 @@ class PipelineTask:
 
 
 @dataclass
+class ExportTask:
+    """Merges adapters into their base and writes a checkpoint that stands alone."""
+
+    name: str = "export"
+    to: str = MISSING
+    """The folder to write; must not exist."""
+    layout: str = "omni"
+    """File layout: "omni" (this project's), or "humanomni" for what HumanOmni's code reads."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.layout in ("omni", "humanomni"), "task.layout", self.layout, "omni or humanomni"
+        )
+
+
+@dataclass
 class PathsConfig:
     """Where things are read and written."""
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from omni_rlvr.config import schema
 from omni_rlvr.data import options as data_options
+from omni_rlvr.models import trainable_config
 from omni_rlvr.stages import options as stage_options
 from omni_rlvr.types import UserError
 
@@ -25,10 +26,12 @@ def register() -> None:
         ("predict", schema.PredictTask),
         ("preview", schema.PreviewTask),
         ("pipeline", schema.PipelineTask),
+        ("export", schema.ExportTask),
     ):
         store.store(group="task", name=name, node=node)
     store.store(group="stage", name="sft", node=stage_options.SftConfig)
     store.store(group="stage", name="grpo", node=stage_options.GrpoConfig)
+    store.store(group="model/trainable", name="default", node=trainable_config.TrainableConfig)
     store.store(group="dataset", name="schema", node=data_options.DatasetConfig)
     store.store(group="modality", name="schema", node=data_options.ModalityConfig)
     store.store(group="paths", name="schema", node=schema.PathsConfig)

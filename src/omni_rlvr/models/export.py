@@ -2,21 +2,17 @@
 
 config.json is the one that was read, sizes and prompt settings brought up to date; tower paths
 become the towers' plain names. Towers of other sizes are described in towers.json.
-
-    python -m omni_rlvr.models.export CHECKPOINT FOLDER     writes bfloat16
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from omni_rlvr.models.load import load_policy
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.presets import PRESETS, TOWERS, is_preset
 from omni_rlvr.models.projectors import THREE_BRANCH
@@ -113,12 +109,3 @@ def _name(part: str, fields: dict[str, Any]) -> str:
 
 def _write(path: Path, fields: dict[str, Any]) -> None:
     path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m omni_rlvr.models.export CHECKPOINT FOLDER")
-    try:
-        export_published(load_policy(sys.argv[1], "bfloat16", None), Path(sys.argv[2]))
-    except UserError as wrong:
-        sys.exit(f"error: {wrong}")

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from omni_rlvr.models import published
+from omni_rlvr.models.delta import find_base, is_delta, restore_delta
 from omni_rlvr.models.hub import find_checkpoint
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.options import LoadOptions
@@ -30,7 +31,7 @@ from omni_rlvr.text.prompts import WORDINGS
 from omni_rlvr.types import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-GATE_OPTIONS = ("gate_vocab", "gate_text", "train_bert", "bert_dropout", "reset_gate")
+GATE_OPTIONS = ("gate_vocab", "gate_text", "bert_dropout", "reset_gate")
 FRAMES_PER_SECOND = 50
 """Of a Whisper encoder's output."""
 
@@ -40,6 +41,8 @@ def load_policy(
 ) -> OmniModel:
     """Loads a checkpoint of ours, or HumanOmni's and R1-Omni's as they were published.
 
+    One with adapters is put onto its base.
+
     Args:
         path: a checkpoint folder, or an id on the Hugging Face hub.
         dtype: "float32", "bfloat16" or "float16".
@@ -47,7 +50,7 @@ def load_policy(
         options: what else is changed; None changes nothing.
 
     Returns:
-        The policy in eval mode, on the CPU; its towers are frozen.
+        The policy in eval mode, on the CPU, all of it frozen; ``trainable.apply`` says what trains.
 
     Raises:
         UserError: the folder is no checkpoint, or its weights do not fit its config.
@@ -55,6 +58,11 @@ def load_policy(
     if dtype not in DTYPES:
         raise UserError(f"model.dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     options = options or LoadOptions()
+    if is_delta(Path(path)):
+        base = find_base(Path(path), None)
+        policy = load_policy(str(base), dtype, None, options)
+        put_onto(policy, base, Path(path), options, instruction)
+        return policy
     folder = find_checkpoint(path, allow_pickle=options.allow_pickle)
     fields = read_fields(folder)
     model = read_model(folder, fields, DTYPES[dtype], allow_pickle=options.allow_pickle)
@@ -75,7 +83,7 @@ def finish(
     *,
     is_new: bool,
 ) -> OmniModel:
-    """Applies what was chosen to a model with its processor, and freezes the towers.
+    """Applies what was chosen to a model with its processor, and freezes it.
 
     Args:
         folder: where the gate's vocabulary may be.
@@ -98,8 +106,20 @@ def finish(
             f"model.options.{chosen[0]} is for models with an instruction gate; "
             f"model.path={folder} has none"
         )
-    model.freeze_towers(train_bert=options.train_bert)
-    return model.eval()
+    return model.requires_grad_(False).eval()
+
+
+def put_onto(
+    policy: Any, base: Path, folder: Path, options: LoadOptions, instruction: str | None
+) -> None:
+    """Puts what an adapter checkpoint holds onto its loaded base, with its processor."""
+    policy.delta = restore_delta(policy, folder, base)
+    processor = load_processor(folder)
+    settings = _changed(processor.settings, policy.config, options, instruction)
+    policy.processor = replace(
+        processor, settings=settings, gate_tokenizer=policy.processor.gate_tokenizer
+    )
+    policy.requires_grad_(False).eval()
 
 
 def load_processor(folder: Path) -> Processor:

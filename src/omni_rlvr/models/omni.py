@@ -10,7 +10,6 @@ frozen towers run once per prompt and projectors train. No sampling and no loss 
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,13 @@ from transformers import (
 )
 
 from omni_rlvr.models.compressor import SlowFast, compressed_tokens
+from omni_rlvr.models.delta import Delta, save_delta
 from omni_rlvr.models.gate import InstructionGate, needs_gate
+from omni_rlvr.models.parts import frozen_parts
 from omni_rlvr.models.prefix import completion_logits
 from omni_rlvr.models.processing import AUDIO_ID, VIDEO_ID, Processor
 from omni_rlvr.models.projectors import build_video_projector, mlp, tokens_per_frame
+from omni_rlvr.models.reference import frozen_copy
 from omni_rlvr.models.towers import build_audio_head, build_audio_tower, grid_side, patch_features
 from omni_rlvr.types import Batch, Features, UserError, require
 
@@ -121,6 +123,7 @@ class OmniModel(PreTrainedModel):
     _tied_weights_keys = {}
     config: OmniConfig
     processor: Processor
+    delta: Delta | None = None
 
     def __init__(self, config: OmniConfig):
         super().__init__(config)
@@ -146,10 +149,15 @@ class OmniModel(PreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> OmniModel:
-        """Switches projectors, gate and LM; the frozen towers stay in eval mode."""
+        """Switches what trains; frozen parts stay in eval mode.
+
+        A gate whose BERT drops out does so while the policy trains, frozen or not.
+        """
         super().train(mode)
-        self.vision_tower.eval()
-        self.audio_tower.eval()
+        for part in frozen_parts(self):
+            part.eval()
+        if self.gate is not None:
+            self.gate.bert.train(mode and self.gate.dropout)
         return self
 
     def towers(self) -> dict[str, nn.Module]:
@@ -243,32 +251,22 @@ class OmniModel(PreTrainedModel):
             completion_mask,
         )
 
-    def freeze_towers(self, *, train_bert: bool) -> None:
-        """Freezes the towers, and the gate's BERT unless it is to train."""
-        frozen = [self.vision_tower, self.audio_tower, self.audio_head]
-        if self.gate is not None and not train_bert:
-            frozen.append(self.gate.bert)
-        for part in frozen:
-            if part is not None:
-                part.requires_grad_(False)
-
     def frozen_copy(self) -> OmniModel:
-        """Copies what trains, shares frozen parts, and freezes the copy: the reference policy."""
-        parts = [*self.children(), *(self.gate.children() if self.gate else ())]
-        shared = {id(p): p for p in parts if not any(w.requires_grad for w in p.parameters())}
-        twin = copy.deepcopy(self, {**shared, id(self.processor): self.processor})
-        for part in twin.children():
-            if id(part) not in shared:
-                part.requires_grad_(False).eval()
-        return twin
+        """Copies what trains, shares what does not, freezes the copy: the reference policy."""
+        return frozen_copy(self, self.processor)
 
     def save(self, folder: Path) -> None:
-        """Writes config, safetensors weights and processor; ``load_policy`` reads it back."""
+        """Writes config, safetensors weights and processor; ``load_policy`` reads it back.
+
+        With adapters, only what differs from the base is written; see ``delta``.
+        """
+        self.processor.save(folder)
+        if self.delta is not None:
+            return save_delta(self, self.delta, folder)
         try:
             self.save_pretrained(folder)
         except SafetensorError as error:  # its word for a full disk
             raise OSError(f"cannot write {folder}: {error}") from error
-        self.processor.save(folder)
 
 
 def _put(embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:

@@ -33,8 +33,6 @@ class LoadOptions:
     """Whether Qwen2-VL's three vision tokens stand before the media, as in the authors' RL."""
     gate_text: str | None = None
     """What the gate reads: "prompt", or "turn" as in the authors' SFT."""
-    train_bert: bool = False
-    """Whether the gate's BERT trains, as in the authors' RL."""
     bert_dropout: bool = False
     """Whether the gate's BERT drops out while the policy trains, as it did for the authors."""
     reset_gate: bool = False

@@ -15,16 +15,20 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
+from omni_rlvr.models.delta import Delta
+from omni_rlvr.models.parts import Modules
 from omni_rlvr.models.processing import Processor
 from omni_rlvr.types import Batch, Features
 
 
-class Policy(Protocol):
+class Policy(Modules, Protocol):
     """A video + audio language model and its processor."""
 
     processor: Processor
     language_model: PreTrainedModel
     config: PreTrainedConfig
+    delta: Delta | None
+    """Set where checkpoints hold a difference to a base: a policy with adapters."""
 
     @property
     def dtype(self) -> torch.dtype:

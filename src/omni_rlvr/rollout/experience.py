@@ -1,4 +1,8 @@
-"""Scores completions under a policy, and cuts an experience into rows; no clip is read again."""
+"""Scores completions under a policy, and cuts an experience into rows; no clip is read again.
+
+Features of frozen towers are made once and kept. Those of a tower that trains are made where they
+are used, with gradient: the experience then keeps the tower's input instead.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from omni_rlvr.models.parts import trains
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.rollout.encode import encode
 from omni_rlvr.types import Batch, Experience, Features
 
 
@@ -19,13 +25,50 @@ def completion_logits(policy: Policy, experience: Experience) -> Tensor:
     Returns:
         [N, T, V].
     """
-    embeds = policy.embed(experience.batch, experience.features)
+    embeds = policy.embed(experience.batch, _all_features(policy, experience))
     return policy.completion_logits(
         embeds,
         experience.batch.prompt_mask,
         experience.prompt_index,
         experience.completion_ids,
         experience.completion_mask,
+    )
+
+
+def encode_frozen(policy: Policy, batch: Batch) -> Features:
+    """Runs the towers that do not train; their features serve every update of a step."""
+    return encode(
+        policy,
+        replace(
+            batch,
+            pixel_values=None if trains(policy, "vision_tower") else batch.pixel_values,
+            input_features=None if trains(policy, "audio_tower") else batch.input_features,
+        ),
+    )
+
+
+def keep_frozen(policy: Policy, features: Features) -> Features:
+    """Drops what towers that train made: an update makes it anew, with gradient."""
+    return Features(
+        video=None if trains(policy, "vision_tower") else features.video,
+        audio=None if trains(policy, "audio_tower") else features.audio,
+    )
+
+
+def _all_features(policy: Policy, experience: Experience) -> Features:
+    """Adds the features that are not there, by the policy's own towers, with gradient."""
+    batch, known = experience.batch, experience.features
+    todo = replace(
+        batch,
+        pixel_values=batch.pixel_values if known.video is None else None,
+        input_features=batch.input_features if known.audio is None else None,
+    )
+    if todo.pixel_values is None and todo.input_features is None:
+        return known
+    made = policy.encode(todo)
+    return Features(
+        video=made.video if known.video is None else known.video,
+        audio=made.audio if known.audio is None else known.audio,
     )
 
 
@@ -66,9 +109,10 @@ def _select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[
         examples=[batch.examples[i] for i in prompts.tolist()],
         prompt_ids=batch.prompt_ids[prompts, start:],
         prompt_mask=mask[:, start:],
-        pixel_values=None,  # features stand for the media from here on
+        # where there are features, they stand for the media from here on
+        pixel_values=_rows(batch.pixel_values, video_picks) if features.video is None else None,
         video_rows=video_rows,
-        input_features=None,
+        input_features=_rows(batch.input_features, audio_picks) if features.audio is None else None,
         audio_rows=audio_rows,
         cached_rows=(),
         features=None,

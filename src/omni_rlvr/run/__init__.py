@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from omni_rlvr.parts import CacheParts, EvaluateParts, Parts, PredictParts, PreviewParts, TrainParts
+from omni_rlvr.parts import (
+    CacheParts,
+    EvaluateParts,
+    ExportParts,
+    Parts,
+    PredictParts,
+    PreviewParts,
+    TrainParts,
+)
 from omni_rlvr.run.cache import fill_cache
 from omni_rlvr.run.evaluate import evaluate_splits
+from omni_rlvr.run.export import export_checkpoint
 from omni_rlvr.run.pipeline import run_pipeline
 from omni_rlvr.run.predict import predict_clips
 from omni_rlvr.run.preview import draw_preview
@@ -25,6 +34,8 @@ def run(parts: Parts) -> None:
         fill_cache(parts)
     elif isinstance(parts, PredictParts):
         predict_clips(parts)
+    elif isinstance(parts, ExportParts):
+        export_checkpoint(parts)
     elif isinstance(parts, PreviewParts):
         draw_preview(parts)
     else:

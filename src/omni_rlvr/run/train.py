@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
+from dataclasses import asdict
 
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from rich.console import Console
 
+from omni_rlvr.analysis.tables import trainable_table
 from omni_rlvr.data.datamodule import StepSampler, TrainData, num_steps
 from omni_rlvr.parts import TrainParts
 from omni_rlvr.record import keep_steps
@@ -15,7 +14,8 @@ from omni_rlvr.run.clips import collate, keeper, processed_clips
 from omni_rlvr.run.lifecycle import recorded
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
 from omni_rlvr.training.module import RLVRModule
-from omni_rlvr.types import Interrupted, UserError
+from omni_rlvr.training.trainer import build_trainer
+from omni_rlvr.types import Interrupted
 
 
 def train_stage(parts: TrainParts) -> None:
@@ -29,8 +29,11 @@ def train_stage(parts: TrainParts) -> None:
     data, steps = _data(parts, start, seed)
     stop = CleanStop()
     saves = Checkpoints(run_dir, loop.save_steps, parts.place.latest)
-    trainer = _make_trainer(parts, [*([resume] if resume else []), stop, saves])
+    own = [*([resume] if resume else []), stop, saves]
+    trainer = build_trainer(parts.make_trainer, parts.loggers, [*parts.callbacks, *own])
+    Console().print(trainable_table(parts.counts))
     with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
+        record.update(trainable=[asdict(count) for count in parts.counts])
         module = RLVRModule(
             parts.policy.train(),
             parts.stage,
@@ -70,19 +73,3 @@ def _data(parts: TrainParts, start: int, seed: int) -> tuple[TrainData, int]:
         on_bad_media=dataset.on_bad_media,
     )
     return data, steps
-
-
-def _make_trainer(parts: TrainParts, callbacks: list[Callback]) -> Trainer:
-    # raised by Lightning with today's torch, and nothing a user can act on
-    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
-    # the towers are frozen, and in eval mode on purpose
-    warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips and no adverts
-    try:
-        return parts.make_trainer(
-            max_epochs=1,  # one pass over the step sampler is the run
-            callbacks=[*parts.callbacks, *callbacks],
-            logger=list(parts.loggers),
-        )
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"trainer: {error}") from error

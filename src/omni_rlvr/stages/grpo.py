@@ -24,7 +24,7 @@ from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.decode import decode
 from omni_rlvr.rollout.encode import encode
-from omni_rlvr.rollout.experience import all_rows, completion_logits, select
+from omni_rlvr.rollout.experience import all_rows, completion_logits, keep_frozen, select
 from omni_rlvr.stages.base import Prepared, share
 from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.stages.rollout_metrics import completion_rows, rollout_metrics
@@ -62,7 +62,7 @@ class GrpoStage:
         ).to(rollout.completion_ids.device)
         experience = Experience(
             batch=batch,
-            features=features,
+            features=keep_frozen(policy, features),
             prompt_index=torch.arange(len(batch), device=advantages.device).repeat_interleave(
                 self.config.num_generations
             ),
@@ -138,9 +138,8 @@ class GrpoStage:
         if self.config.num_iterations * self.config.num_minibatches > 1:
             experience = replace(experience, old_per_token_logps=self._logps(policy, experience))
         if self.reference is not None:
-            experience = replace(
-                experience, ref_per_token_logps=self._logps(self.reference, experience)
-            )
+            reference = self.reference.to(device=experience.completion_ids.device)
+            experience = replace(experience, ref_per_token_logps=self._logps(reference, experience))
         return experience
 
     def _logps(self, policy: Policy, experience: Experience) -> Tensor:

@@ -9,8 +9,7 @@ import torch
 from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.functional.losses import sft_loss
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.encode import encode
-from omni_rlvr.rollout.experience import completion_logits
+from omni_rlvr.rollout.experience import completion_logits, encode_frozen
 from omni_rlvr.stages.base import Prepared, share
 from omni_rlvr.types import Batch, Experience, LossOutput
 
@@ -22,12 +21,12 @@ class SftStage:
 
     @torch.no_grad()
     def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
-        """Encodes the clips; the targets are the completions, one a prompt."""
+        """Runs the frozen towers; the targets are the completions, one a prompt."""
         assert batch.completion_ids is not None  # collated, since ``with_target`` is set
         assert batch.completion_mask is not None
         experience = Experience(
             batch=batch,
-            features=encode(policy, batch),
+            features=encode_frozen(policy, batch),
             prompt_index=torch.arange(len(batch), device=batch.prompt_ids.device),
             completion_ids=batch.completion_ids,
             completion_mask=batch.completion_mask,

@@ -97,7 +97,9 @@ class RLVRModule(LightningModule):
         self._note_skipped(batch)
         metrics: dict[str, float] = {"media/failed": float(len(batch.skipped))}
         if len(batch) > 0:
-            prepared = self.stage.prepare(self.policy, batch, self._generator())
+            # what is sampled, and the log-probs it is compared by, come without dropout
+            prepared = self.stage.prepare(self.policy.eval(), batch, self._generator())
+            self.policy.train()
             self.on_features(batch, prepared.experience.features)
             updates = [
                 self.update(minibatch) for minibatch in self.stage.minibatches(prepared.experience)

@@ -1,0 +1,121 @@
+"""From a composed config to typed parts: check everything that can be checked, then read, then
+load.
+
+What a person tunes becomes its dataclass (and has its ranges checked) before any file is opened;
+annotations are read before a model is loaded; gold answers are scored before training.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from omni_rlvr.build.config import check, compose_step, make
+from omni_rlvr.build.policy import feature_cache, load
+from omni_rlvr.build.train import train_parts
+from omni_rlvr.config import schema
+from omni_rlvr.config.resume import check_resume
+from omni_rlvr.data.options import DatasetConfig
+from omni_rlvr.data.readers.files import FileReader
+from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
+from omni_rlvr.models.merged import check_target
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.parts import (
+    CacheParts,
+    Clips,
+    EvaluateParts,
+    ExportParts,
+    Parts,
+    PipelineParts,
+    Place,
+    PredictParts,
+    PreviewParts,
+)
+from omni_rlvr.text.parse import normalise_label
+from omni_rlvr.types import Example, UserError, require
+
+__all__ = ["build", "check", "compose_step"]
+
+
+def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
+    """Builds the parts of a task.
+
+    Args:
+        cfg: the composed config.
+        run_dir: where the run writes.
+        latest: the link to move when the run has something to offer, or None.
+
+    Raises:
+        UserError: anything about the config, the annotations or the checkpoint that is wrong.
+    """
+    config, typed = check(cfg)
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    task, dataset = typed["task"], typed["dataset"]
+    place = Place(run_dir, latest, config)
+    if isinstance(task, schema.PipelineTask):
+        return PipelineParts(place, dataset.labels, task)
+    if isinstance(task, schema.ExportTask):
+        check_target(Path(task.to))
+        return ExportParts(place, task, load(cfg.model))
+    if isinstance(task, schema.TrainTask) and cfg.resume is not None:
+        check_resume(run_dir, cfg.resume, config)
+    if isinstance(task, schema.PredictTask):
+        question = EMOTION_QUESTION if task.question is None else task.question
+        examples = {"predict": FileReader(cfg.video, cfg.audio, question).read()}
+    else:
+        examples = {name: _read(dataset, name) for name in _splits(task, dataset)}
+    clips = Clips(dataset, typed["modality"], examples)
+    if isinstance(task, schema.PreviewTask):
+        return PreviewParts(place, clips, task)
+    policy = load(cfg.model)
+    _check_texts(policy, examples)
+    if isinstance(task, schema.TrainTask):
+        return train_parts(cfg, place, clips, typed, policy)
+    cache = feature_cache(typed["feature_cache"], clips, policy)
+    if isinstance(task, schema.EvaluateTask):
+        return EvaluateParts(place, clips, task, policy, cache)
+    if isinstance(task, schema.CacheTask):
+        if cache is None:
+            raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")
+        return CacheParts(place, clips, task, policy, cache)
+    labels = _labels(task, dataset, policy)
+    return PredictParts(place, clips, task, labels, policy, cache)
+
+
+def _splits(task: Any, dataset: DatasetConfig) -> list[str]:
+    if isinstance(task, schema.TrainTask):
+        return [dataset.train_split]
+    if isinstance(task, schema.PreviewTask):
+        return [task.split]
+    return list(task.splits) or list(dataset.splits)
+
+
+def _read(dataset: DatasetConfig, split: str) -> list[Example]:
+    if split not in dataset.splits:
+        raise UserError(
+            f"dataset={dataset.name} has no split {split!r}; it has {', '.join(dataset.splits)}"
+        )
+    if split in dataset.annotations and not dataset.annotations[split]:
+        key = f"dataset.annotations.{split}"
+        raise UserError(f"{key} must be given, e.g. {key}=FILE")
+    return make(dataset.splits[split]).read()
+
+
+def _labels(task: schema.PredictTask, dataset: DatasetConfig, policy: Policy) -> list[str]:
+    """The labels that probabilities are over, checked."""
+    key = "task.labels" if task.labels else "dataset.labels"
+    labels = task.labels or dataset.labels
+    different = len({normalise_label(label) for label in labels} - {""}) == len(labels)
+    require(bool(labels) and different, key, list(labels), "different labels, at least one")
+    for label in labels:
+        policy.processor.check_text(label, key)
+    return list(labels)
+
+
+def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:
+    for example in (e for rows in examples.values() for e in rows):
+        policy.processor.check_text(example.question, example.source)
+        policy.processor.check_text(example.target, example.source)

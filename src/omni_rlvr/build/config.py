@@ -1,0 +1,80 @@
+"""Checks a composed config and builds what its targets name; the one caller of ``instantiate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra import compose
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from omni_rlvr.config import schema
+from omni_rlvr.config.check import check_targets, check_trainer
+from omni_rlvr.types import UserError, require
+
+
+def compose_step(overrides: list[str]) -> DictConfig:
+    """Composes the config of one step of a pipeline."""
+    return compose("config", overrides=overrides)
+
+
+def make(config: Any, **overrides: Any) -> Any:
+    """Builds what a ``_target_`` names.
+
+    Raises:
+        UserError: what was built refused its arguments with one.
+    """
+    try:
+        return instantiate(config, **overrides)
+    except InstantiationException as error:
+        raise _as_user_error(error) from error
+
+
+def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Resolves a config and checks types, ranges and targets.
+
+    Returns:
+        The resolved config as plain values, and the typed groups (task, dataset, modality, stage,
+        feature_cache, trainable).
+    """
+    try:
+        OmegaConf.to_container(cfg, throw_on_missing=True)  # names a gap, not what refers to it
+        config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        typed: dict[str, Any] = {
+            key: OmegaConf.to_object(cfg[key])
+            for key in ("task", "dataset", "modality", "stage", "feature_cache")
+        }
+        typed["trainable"] = OmegaConf.to_object(cfg.model.trainable)
+    except OmegaConfBaseException as error:
+        raise _as_user_error(error) from error
+    require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
+    check_trainer(config["trainer"])
+    if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
+        raise UserError(f"resume={config['resume']}: only task=train can be resumed")
+    for key in ("video", "audio"):
+        if config[key] is not None and not isinstance(typed["task"], schema.PredictTask):
+            raise UserError(f"{key}={config[key]}: only task=predict reads it")
+    for key in ("dataset", "reward", "optimizer", "trainer", "logger", "callbacks"):
+        check_targets(config[key], key)
+    check_targets(loader_of(config["model"]), "model")
+    return config, typed
+
+
+def loader_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model's target takes; the rest of the group is read in ``build``."""
+    return {key: value for key, value in model.items() if key not in ("trainable", "base")}
+
+
+def _as_user_error(error: Exception) -> UserError:
+    """Finds the UserError that a library wrapped, or words the library's own as one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        cause = cause.__cause__
+    if isinstance(error, MissingMandatoryValue):
+        return UserError(f"{error.full_key} must be given, e.g. {error.full_key}=VALUE")
+    return UserError(f"config: {' '.join(str(error).split())}")

@@ -1,0 +1,53 @@
+"""Loads the policy of a config, and opens the cache of its towers' features."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from omni_rlvr.build.config import loader_of, make
+from omni_rlvr.data.feature_cache import FeatureCache, open_cache
+from omni_rlvr.models.delta import find_base, is_delta
+from omni_rlvr.models.fingerprint import tower_fingerprints
+from omni_rlvr.models.load import put_onto
+from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.parts import Clips
+from omni_rlvr.types import UserError
+
+log = logging.getLogger(__name__)
+
+
+def load(model: DictConfig) -> Policy:
+    """Loads a checkpoint; one with adapters onto ``model.base``, where that is given."""
+    if model.base is None:
+        return make(loader_of(model))
+    folder = Path(model.path)
+    if not is_delta(folder):
+        raise UserError(f"model.base={model.base}: model.path={folder} has no adapter to put on it")
+    base = find_base(folder, model.base)
+    policy = make(loader_of(model), path=str(base), instruction=None)
+    options = make(model.options) if "options" in model else None
+    put_onto(policy, base, folder, options or LoadOptions(), model.instruction)
+    return policy
+
+
+def feature_cache(config: Any, clips: Clips, policy: Policy) -> FeatureCache | None:
+    """Opens the cache, unless it is off or a tower in use trains."""
+    use = {"video": clips.modality.video, "audio": clips.modality.audio}
+    trained = [
+        name
+        for name, tower in policy.towers().items()
+        if use[name] and any(weight.requires_grad for weight in tower.parameters())
+    ]
+    if config.enabled and trained:
+        log.warning(
+            "feature cache: off, since the %s tower trains; clips are encoded at every step",
+            " and the ".join(trained),
+        )
+    if not config.enabled or trained:
+        return None
+    return open_cache(config, tower_fingerprints(policy), use)

@@ -1,0 +1,60 @@
+"""The parts of a training run: what trains, the stage with reward and reference, the trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from omni_rlvr.build.config import loader_of, make
+from omni_rlvr.build.policy import feature_cache
+from omni_rlvr.models.hub import find_checkpoint
+from omni_rlvr.models.load import put_onto
+from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.trainable import apply
+from omni_rlvr.parts import Clips, Place, TrainParts
+from omni_rlvr.rewards.gold import check_gold
+from omni_rlvr.stages.base import Stage
+from omni_rlvr.stages.grpo import GrpoStage
+from omni_rlvr.stages.options import GrpoConfig
+from omni_rlvr.stages.sft import SftStage
+
+
+def train_parts(
+    cfg: DictConfig, place: Place, clips: Clips, typed: dict[str, Any], policy: Policy
+) -> TrainParts:
+    """Builds all that training a stage needs; gold answers are scored here."""
+    stage: Stage = SftStage()
+    loop, trainable, saved = typed["stage"], typed["trainable"], place.run_dir / "checkpoint"
+    counts = apply(policy, trainable, _folder(cfg.model.path))
+    if isinstance(loop, GrpoConfig):
+        reward = make(cfg.reward)
+        check_gold(reward, clips.examples[clips.dataset.train_split])
+        stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)
+    if cfg.resume is not None and policy.delta is not None:
+        put_onto(policy, policy.delta.base, saved, LoadOptions(), None)
+        apply(policy, trainable, saved)
+    elif cfg.resume is not None:
+        policy = make(loader_of(cfg.model), path=str(saved), instruction=None)
+        apply(policy, trainable, saved)
+    return TrainParts(
+        place=place,
+        clips=clips,
+        policy=policy,
+        cache=feature_cache(typed["feature_cache"], clips, policy),
+        stage=stage,
+        loop=loop,
+        make_optimizer=make(cfg.optimizer),
+        make_trainer=make(cfg.trainer),
+        loggers=[make(x)(save_dir=str(place.run_dir)) for x in cfg.logger.values()],
+        callbacks=[make(callback) for callback in cfg.callbacks.values()],
+        resume=cfg.resume is not None,
+        counts=counts,
+    )
+
+
+def _folder(path: str | None) -> Path | None:
+    """Where the checkpoint that training starts from is, a hub's too; None if parts were joined."""
+    return None if path is None else find_checkpoint(path, allow_pickle=True)

@@ -1,0 +1,148 @@
+"""Checkpoints of a policy with adapters: what differs from a base, and which base that is.
+
+    adapters/<part>/       the part's adapter in peft's own format
+    trained.safetensors    other weights that were trained, e.g. the projectors
+    base.json              the base's folder and fingerprint, and the names in trained.safetensors
+
+The base is not copied. Its fingerprint is that of its content, so that it may move, and so that
+another model in its place is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from omni_rlvr.models import lora
+from omni_rlvr.models.parts import Modules, parts_of
+from omni_rlvr.types import UserError
+
+BASE, TRAINED, ADAPTERS = "base.json", "trained.safetensors", "adapters"
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What a policy's checkpoint is the difference to."""
+
+    base: Path
+    """Folder of the base."""
+    fingerprint: str
+    """Of the base's content."""
+    names: frozenset[str]
+    """Weights, apart from adapters, that are or were trained; under their names in the base."""
+
+
+def is_delta(folder: Path) -> bool:
+    """Says whether a checkpoint folder needs a base."""
+    return (folder / BASE).exists()
+
+
+def fingerprint(folder: Path) -> str:
+    """Computes the SHA-256 of a checkpoint's config and weight files, names included.
+
+    Raises:
+        UserError: there are none.
+    """
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    if not weights:
+        raise UserError(f"model.path={folder}: adapters need their base in a folder; this is none")
+    digest = hashlib.sha256()
+    files = [folder / "config.json", *weights]
+    for file in sorted(file for file in files if file.exists()):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def find_base(folder: Path, given: str | None) -> Path:
+    """Finds the base of an adapter checkpoint.
+
+    Args:
+        folder: the checkpoint.
+        given: where the base is now; None takes the place that the checkpoint noted.
+
+    Raises:
+        UserError: there is none, or it is another model.
+    """
+    delta = _read(folder)
+    base = delta.base if given is None else Path(given)
+    if not (base / "config.json").exists() or is_delta(base):
+        key = "noted in the checkpoint" if given is None else f"model.base={given}"
+        raise UserError(
+            f"model.path={folder}: its base ({key}) is not at {base}; set model.base=DIR"
+        )
+    if (seen := fingerprint(base)) != delta.fingerprint:
+        raise UserError(
+            f"model.path={folder}: {base} is not the base it was trained on (fingerprint "
+            f"{seen[:12]}, not {delta.fingerprint[:12]}); set model.base=DIR"
+        )
+    return base.resolve()
+
+
+def own_weights(policy: Modules) -> dict[str, nn.Parameter]:
+    """All weights but adapters, under the names they have without adapters."""
+    return {
+        name.replace(".base_layer.", "."): weight
+        for name, weight in policy.named_parameters()
+        if not lora.is_adapter(name)
+    }
+
+
+def save_delta(policy: Modules, delta: Delta, folder: Path) -> None:
+    """Writes adapters, trained weights and what they belong to.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    own = own_weights(policy)
+    weights = {name: own[name].detach().contiguous() for name in sorted(delta.names)}
+    try:
+        save_file(weights, folder / TRAINED, metadata={"format": "pt"})
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(f"cannot write {folder}: {error}") from error
+    lora.save_adapters(parts_of(policy), folder / ADAPTERS)
+    fields = {"path": str(delta.base), "fingerprint": delta.fingerprint, "weights": [*weights]}
+    (folder / BASE).write_text(json.dumps(fields, indent=1), encoding="utf-8")
+
+
+@torch.no_grad()
+def restore_delta(policy: Modules, folder: Path, base: Path) -> Delta:
+    """Puts adapters and trained weights of a checkpoint onto its base, or onto a policy that has
+    adapters of the same shape already.
+
+    Returns:
+        What the policy is now the difference to.
+
+    Raises:
+        UserError: the folder is damaged, or does not fit the policy.
+    """
+    delta = _read(folder)
+    lora.load_adapters(parts_of(policy), folder / ADAPTERS)
+    own = own_weights(policy)
+    try:
+        weights = load_file(folder / TRAINED)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"model.path={folder}: {TRAINED} cannot be read: {error}") from error
+    if {*weights} != delta.names:
+        raise UserError(f"model.path={folder}: {TRAINED} does not hold what {BASE} names")
+    for name, value in weights.items():
+        if name not in own or own[name].shape != value.shape:
+            raise UserError(f"model.path={folder}: {TRAINED}: {name} is not in the base so")
+        own[name].copy_(value)
+    return Delta(base, delta.fingerprint, delta.names)
+
+
+def _read(folder: Path) -> Delta:
+    try:
+        fields = json.loads((folder / BASE).read_text(encoding="utf-8"))
+        return Delta(Path(fields["path"]), fields["fingerprint"], frozenset(fields["weights"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"model.path={folder}: {BASE} cannot be read: {error}") from error

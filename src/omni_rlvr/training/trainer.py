@@ -1,0 +1,41 @@
+"""Builds Lightning's Trainer for a run, quietly, and words what it refuses as a user's error."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from omni_rlvr.types import UserError
+
+
+def build_trainer(
+    make: Callable[..., Trainer], loggers: Sequence[Logger], callbacks: Sequence[Callback]
+) -> Trainer:
+    """Builds the trainer of one run.
+
+    Args:
+        make: the config's trainer, without loggers and callbacks.
+        loggers: where metrics go besides metrics.jsonl.
+        callbacks: all of them, in order.
+
+    Raises:
+        UserError: Lightning refuses an option.
+    """
+    # raised by Lightning with today's torch, and nothing a user can act on
+    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
+    # frozen parts are in eval mode on purpose
+    warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips and no adverts
+    try:
+        return make(
+            max_epochs=1,  # one pass over the step sampler is the run
+            callbacks=list(callbacks),
+            logger=list(loggers),
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {error}") from error
