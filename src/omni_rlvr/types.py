@@ -146,7 +146,7 @@ class Batch:
 
     examples: Sequence[Example]
     prompt_ids: Tensor
-    """[B, P] int64, left-padded; a placeholder id stands wherever a media token goes."""
+    """[B, P] int64, left-padded; a placeholder (negative: no token) stands for each media token."""
     prompt_mask: Tensor
     """[B, P] int64, 1 on prompt tokens."""
     pixel_values: Tensor | None

@@ -178,7 +178,8 @@ class Processor:
         Raises:
             UserError: names where the text stands and the token.
         """
-        for token in (VIDEO, AUDIO, *self.tokenizer.get_added_vocab()):
+        added = self.tokenizer.added_tokens_decoder.values()  # Qwen3 adds <think>: not special
+        for token in (VIDEO, AUDIO, *(str(t) for t in added if t.special)):
             if token in text:
                 raise UserError(f"{source}: the text holds the special token {token}; remove it")
 
