@@ -54,7 +54,7 @@ class Clips:
 
     dataset: DatasetConfig
     modality: ModalityConfig
-    examples: dict[str, list[Example]]
+    examples: dict[str, Sequence[Example]]
     """Split name -> examples."""
 
 
@@ -210,7 +210,7 @@ def _splits(task: Any, dataset: DatasetConfig) -> list[str]:
     return [task.split] if isinstance(task, schema.PreviewTask) else list(task.splits)
 
 
-def _read(dataset: DatasetConfig, split: str) -> list[Example]:
+def _read(dataset: DatasetConfig, split: str) -> Sequence[Example]:
     if split not in dataset.splits:
         raise UserError(
             f"dataset={dataset.name} has no split {split!r}; it has {', '.join(dataset.splits)}"
@@ -221,7 +221,7 @@ def _read(dataset: DatasetConfig, split: str) -> list[Example]:
     return make(dataset.splits[split]).read()
 
 
-def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:
+def _check_texts(policy: Policy, examples: dict[str, Sequence[Example]]) -> None:
     for example in (e for rows in examples.values() for e in rows):
         policy.processor.check_text(example.question, example.source)
         policy.processor.check_text(example.target, example.source)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -165,7 +165,7 @@ def pipeline(parts: PipelineParts) -> None:
             with timed(seconds, name):
                 run(_step(parts, overrides, folders, name))
         models: dict[str, dict] = {}
-        examples: dict[str, list[Example]] = {}
+        examples: dict[str, Sequence[Example]] = {}
         for name, overrides in task.evaluate.items():
             with timed(seconds, f"evaluate {name}"):
                 over = [*overrides, f"task.splits=[{','.join(task.splits)}]"]
@@ -187,7 +187,7 @@ def pipeline(parts: PipelineParts) -> None:
 
 
 def clip_dataset(
-    clips: Clips, examples: list[Example], *, num_frames: int, sample_rate: int
+    clips: Clips, examples: Sequence[Example], *, num_frames: int, sample_rate: int
 ) -> ClipDataset:
     """Makes the dataset that reads these examples' clips."""
     return ClipDataset(
@@ -200,7 +200,7 @@ def clip_dataset(
     )
 
 
-def processed_clips(clips: Clips, examples: list[Example], processor: Processor) -> ClipDataset:
+def processed_clips(clips: Clips, examples: Sequence[Example], processor: Processor) -> ClipDataset:
     """Makes the dataset that reads clips as a policy's processor wants them."""
     return clip_dataset(
         clips,
