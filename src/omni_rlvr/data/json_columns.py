@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 8 << 20
 _MAX_BLOCK_BYTES = 2**31 - 1024
 _OPEN, _CLOSE = b'{"rows":[', b"]}"
+_MAX_GAP_BYTES = 4096  # white space between two rows
+_COMMA = re.compile(rb",\s*$")
 _FIRST_KEY = re.compile(rb'\s*\[\s*(\{\s*"[^"\\]*")')
-_SPACE = b" \t\r\n"
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table | None:
@@ -54,7 +55,7 @@ def _options(schema: pa.Schema) -> pa.json.ParseOptions:
 
 
 def _lines(path: Path, schema: pa.Schema) -> pa.Table | None:
-    how = pa.json.ReadOptions(block_size=_BLOCK_BYTES // 4)
+    how = pa.json.ReadOptions(block_size=_BLOCK_BYTES)
     table = pa.json.read_json(path, read_options=how, parse_options=_options(schema))
     numbers = line_numbers(path)
     if len(numbers) != table.num_rows:  # two rows on a line, or one on two
@@ -70,7 +71,7 @@ def _read_list(path: Path, schema: pa.Schema) -> pa.Table | None:
     return table.append_column("number", pa.array(np.arange(table.num_rows)))
 
 
-def _parse(block: bytes, schema: pa.Schema) -> pa.RecordBatch | None:
+def _parse(block: memoryview, schema: pa.Schema) -> pa.RecordBatch | None:
     """Parse comma-separated objects."""
     document = b"".join((_OPEN, block, _CLOSE))
     if len(document) > _MAX_BLOCK_BYTES:
@@ -86,7 +87,7 @@ def _parse(block: bytes, schema: pa.Schema) -> pa.RecordBatch | None:
     return pa.RecordBatch.from_struct_array(rows.values)
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def _blocks(path: Path) -> Iterator[memoryview]:
     """Cut the text between the brackets of a list into blocks of whole rows.
 
     Rows of a file mostly begin alike, with the same first key; a cut is made before such a
@@ -101,14 +102,11 @@ def _blocks(path: Path) -> Iterator[bytes]:
         text = text[head.start(1) :]
         while more := file.read(_BLOCK_BYTES):
             cut = text.rfind(head[1])
-            comma = text[:cut].rstrip(_SPACE) if cut > 0 else b""
-            if comma.endswith(b","):
-                yield comma[:-1]
+            comma = _COMMA.search(text, max(0, cut - _MAX_GAP_BYTES), cut) if cut > 0 else None
+            if comma is not None:
+                yield memoryview(text)[: comma.start()]
                 text = text[cut:] + more
             else:
                 text += more
-    text = text.rstrip(_SPACE)
-    if text.endswith(b"]"):
-        yield text[:-1]
-    else:
-        yield b"]"  # not a list: parses as nothing
+    text = text.rstrip()
+    yield memoryview(text)[:-1] if text.endswith(b"]") else memoryview(_CLOSE)  # no list: refused

@@ -105,25 +105,35 @@ def _first(mask: Any) -> int | None:
 
 
 def _rest(
-    raw: pa.Table, name: str, done: Column, is_done: Any, rule: Callable[[str], str]
+    column: Column,
+    done: Column,
+    is_done: Any,
+    rule: Callable[[str], str],
+    where: Callable[[int], str],
 ) -> Column:
-    """Take ``done`` where it holds, and the rule's result on the distinct values of other rows."""
+    """Take ``done`` where it holds, and the rule's result on the distinct values of other rows.
+
+    Args:
+        column: What the rule is for.
+        done: What an expression made of it.
+        is_done: Where that is right.
+        rule: The result for one value, or a UserError that says what is wrong with it.
+        where: Says where a row of ``column`` stands.
+    """
     rows = pc.indices_nonzero(pc.invert(is_done))
     if len(rows) == 0:
         return done
-    encoded = pa.chunked_array([raw[name].take(rows).combine_chunks()]).dictionary_encode().chunk(0)
+    encoded = pa.chunked_array([column.take(rows).combine_chunks()]).dictionary_encode().chunk(0)
     results = []
     for number, value in enumerate(encoded.dictionary.to_pylist()):
         try:
             results.append(rule(value))
         except UserError as error:
             row = rows[pc.index(encoded.indices, number).as_py()].as_py()
-            raise UserError(f"{source(raw, row)}: {error}") from None
-    if len(rows) == raw.num_rows:
-        return pa.chunked_array([pa.array(results, pa.string()).take(encoded.indices)])
+            raise UserError(f"{where(row)}: {error}") from None
     fixed = pa.array(results, pa.string()).take(encoded.indices)
-    order = np.arange(raw.num_rows)
-    order[rows.to_numpy()] = raw.num_rows + np.arange(len(rows))
+    order = np.arange(len(column))
+    order[rows.to_numpy()] = len(column) + np.arange(len(rows))
     return pa.chunked_array([*done.chunks, fixed], pa.string()).take(pa.array(order))
 
 
@@ -132,11 +142,19 @@ def _rest(
 
 def _questions(raw: pa.Table) -> Column:
     """Questions without placeholders, as a dictionary: few differ."""
-    column = raw["question"]
+    encoded = raw["question"].dictionary_encode().unify_dictionaries()
+    column = pa.chunked_array([encoded.chunk(0).dictionary])
     done = pc.replace_substring_regex(column, _PLACEHOLDERS_FIRST, "")
     blank = pc.equal(pc.utf8_trim_whitespace(done), "")
     is_done = pc.invert(pc.or_(blank, pc.match_substring_regex(done, _PLACEHOLDER.pattern)))
-    return _rest(raw, "question", done, is_done, clean_question).dictionary_encode()
+    cleaned = _rest(
+        column,
+        done,
+        is_done,
+        clean_question,
+        lambda word: source(raw, int((_indices(encoded) == word).argmax())),
+    )
+    return _recoded(encoded, cleaned.combine_chunks())
 
 
 def clean_question(text: str) -> str:
@@ -165,7 +183,10 @@ def _answers(raw: pa.Table, labels: Mapping[str, str] | None) -> Column:
     thought = pc.struct_field(pc.extract_regex(column, _THOUGHT), "answer")
     done = pc.utf8_trim_whitespace(pc.if_else(tagged, thought, column))
     is_done = pc.fill_null(pc.not_equal(done, ""), False)
-    encoded = _rest(raw, "target", done, is_done, read_answer).dictionary_encode().unify_dictionaries()
+    encoded = _rest(
+        column, done, is_done, read_answer, lambda row: source(raw, row)
+    ).dictionary_encode()
+    encoded = encoded.unify_dictionaries()
     words = encoded.chunk(0).dictionary.to_pylist()
     kept = [_kept(word.strip(), labels) for word in words]
     if None in kept:
@@ -175,9 +196,13 @@ def _answers(raw: pa.Table, labels: Mapping[str, str] | None) -> Column:
         raise UserError(
             f"{source(raw, row)}: the answer {answer!r} is not one of the labels: {known}"
         )
-    spelled = pa.array(kept, pa.string())
+    return _recoded(encoded, pa.array(kept, pa.string()))
+
+
+def _recoded(encoded: Column, words: pa.Array) -> Column:
+    """The column with other words in its dictionary."""
     return pa.chunked_array(
-        [pa.DictionaryArray.from_arrays(chunk.indices, spelled) for chunk in encoded.chunks]
+        [pa.DictionaryArray.from_arrays(chunk.indices, words) for chunk in encoded.chunks]
     )
 
 
@@ -217,7 +242,13 @@ def _paths(raw: pa.Table, key: str, root: Path) -> Column:
     )
     tidy = pc.and_not(tidy, pc.match_substring_regex(done, _DOTS))
     is_done = pc.fill_null(tidy, True)
-    return _rest(raw, key, done, is_done, lambda name: _inside(name, key, root))
+    return _rest(
+        column,
+        done,
+        is_done,
+        lambda name: _inside(name, key, root),
+        lambda row: source(raw, row),
+    )
 
 
 def _inside(name: str, key: str, root: Path) -> str:
