@@ -67,11 +67,18 @@ def reader(path: Path, folder: Path):
 
         return R1OmniReader(str(path), str(folder), list(WORDS), 0)
     from omni_rlvr.data.labels import LabelMap
-    from omni_rlvr.data.readers.dfew import DfewReader
+    from omni_rlvr.data.readers.listed import ListedReader
 
-    labels = LabelMap({word: word for word in WORDS}, base=None)
-    root = str(folder / "DFEW")
-    return DfewReader("train", root, fold=1, labels=labels, question=QUESTION, clips="Clip/original")
+    return ListedReader(
+        split="train",
+        root=str(folder / "DFEW"),
+        fold=1,
+        lists=["EmoLabel_DataSplit/{split}(single-labeled)/set_{fold}.csv"],
+        clips=["Clip/original"],
+        num_digits=5,
+        labels=LabelMap({word: word for word in WORDS}, base=None),
+        question=QUESTION,
+    )
 
 
 def measure(path: Path, folder: Path) -> None:

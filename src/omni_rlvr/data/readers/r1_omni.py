@@ -99,7 +99,7 @@ class Conversations:
     def record(self, row: Row) -> Record:
         """See ``forms.Form``."""
         question, target = _conversation(row)
-        return Record(question, target, clip(row, "video"), clip(row, "audio"), _id(row), _cues(row))
+        return Record(question, target, clip(row, "video"), clip(row, "audio"), own_id(row), _cues(row))
 
 
 def pairs(lists: pa.ListArray, length: int) -> list[pa.StructArray] | None:
@@ -178,7 +178,8 @@ def _cues(row: Row) -> dict[str, str]:
     return dict(cues)
 
 
-def _id(row: Row) -> str | None:
+def own_id(row: Row) -> str | None:
+    """The id that a row gives itself, or None."""
     given = row.value.get("id")
     if given is None:
         return None
