@@ -6,13 +6,15 @@ beside itself and renamed, so that a kill leaves the old one or the new one, nev
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -171,3 +173,12 @@ def _commit() -> str | None:
 
 def _plain(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Notes how long a step took."""
+    print(f"== {name.replace('_', ' ')}", flush=True)
+    started = time.perf_counter()
+    yield
+    seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,7 +36,7 @@ from omni_rlvr.data.datamodule import (
 from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.media.isolated import ClipReader
 from omni_rlvr.models.processing import Processor
-from omni_rlvr.record import RunRecord, append_jsonl, keep_steps, point_to, write_json
+from omni_rlvr.record import RunRecord, keep_steps, point_to, timed, write_json
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
 from omni_rlvr.training.evaluate import Evaluation, device_of, evaluate
 from omni_rlvr.training.module import RLVRModule
@@ -112,6 +111,8 @@ def train(parts: TrainParts) -> None:
 
 def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
     """Evaluates a policy on each split of the task; returns each split's scores."""
+    from omni_rlvr.analysis.evaluation import write_evaluation
+
     device = device_of(parts.place.config["trainer"]["accelerator"])
     parts.policy.eval().to(device=device)
     scores = {}
@@ -119,7 +120,8 @@ def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
         for split in parts.task.splits:
             result = _evaluate_split(parts, split, device)
             record.add_skipped((clip.example.id, clip.reason) for clip in result.skipped)
-            _write_evaluation(parts.place.run_dir / split, split, result)
+            folder = parts.place.run_dir / split
+            write_evaluation(folder, split, result.scores, result.predictions)
             scores[split] = result.scores
             print(
                 f"{split}: WAR {result.scores['war']:.1f}  UAR {result.scores['uar']:.1f}  "
@@ -226,15 +228,6 @@ def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
         raise
 
 
-@contextlib.contextmanager
-def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Notes how long a step took."""
-    print(f"== {name.replace('_', ' ')}", flush=True)
-    started = time.perf_counter()
-    yield
-    seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)
-
-
 def _make_trainer(parts: TrainParts, callbacks: list[Callback]) -> Trainer:
     # raised by Lightning with today's torch, and nothing a user can act on
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
@@ -279,18 +272,6 @@ def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> E
             num_resamples=task.num_resamples,
             on_batch=lambda done: progress.advance(progress.task_ids[0], done),
         )
-
-
-def _write_evaluation(folder: Path, split: str, result: Evaluation) -> None:
-    from omni_rlvr.analysis.plots import confusion_figure
-
-    scores = result.scores
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "predictions.jsonl").unlink(missing_ok=True)
-    append_jsonl(folder / "predictions.jsonl", result.predictions)
-    write_json(folder / "metrics.json", scores)
-    title = f"{split}: WAR {scores['war']:.1f} %, UAR {scores['uar']:.1f} %"
-    confusion_figure(scores["confusion"], scores["labels"], title, folder / "confusion.png")
 
 
 def _move_latest(place: Place) -> None:
