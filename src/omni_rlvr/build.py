@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_targets
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
+from omni_rlvr.data.table import distinct, suspects
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import read_json
 from omni_rlvr.rewards.gold import check_gold
@@ -94,6 +95,15 @@ class PreviewParts:
 
 
 @dataclass(frozen=True)
+class CheckParts:
+    """All that checking a data set needs."""
+
+    place: Place
+    clips: Clips
+    task: schema.CheckTask
+
+
+@dataclass(frozen=True)
 class PipelineParts:
     """All that a pipeline needs; its steps are composed and built one by one."""
 
@@ -102,7 +112,7 @@ class PipelineParts:
     task: schema.PipelineTask
 
 
-Parts = TrainParts | EvaluateParts | PreviewParts | PipelineParts
+Parts = TrainParts | EvaluateParts | PreviewParts | CheckParts | PipelineParts
 
 
 def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
@@ -128,6 +138,8 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     clips = Clips(dataset, typed["modality"], examples)
     if isinstance(task, schema.PreviewTask):
         return PreviewParts(place, clips, task)
+    if isinstance(task, schema.CheckTask):
+        return CheckParts(place, clips, task)
     policy = make(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.EvaluateTask):
@@ -207,7 +219,12 @@ def _as_user_error(error: Exception) -> UserError:
 def _splits(task: Any, dataset: DatasetConfig) -> list[str]:
     if isinstance(task, schema.TrainTask):
         return [dataset.train_split]
-    return [task.split] if isinstance(task, schema.PreviewTask) else list(task.splits)
+    if isinstance(task, schema.PreviewTask):
+        return [task.split]
+    if isinstance(task, schema.CheckTask) and not task.splits:
+        unnamed = {split for split, file in dataset.annotations.items() if not file}
+        return [split for split in dataset.splits if split not in unnamed]
+    return list(task.splits)
 
 
 def _read(dataset: DatasetConfig, split: str) -> Sequence[Example]:
@@ -222,9 +239,12 @@ def _read(dataset: DatasetConfig, split: str) -> Sequence[Example]:
 
 
 def _check_texts(policy: Policy, examples: dict[str, Sequence[Example]]) -> None:
-    for example in (e for rows in examples.values() for e in rows):
-        policy.processor.check_text(example.question, example.source)
-        policy.processor.check_text(example.target, example.source)
+    for rows in examples.values():
+        tokens = policy.processor.tokenizer.get_added_vocab()
+        for index in suspects(rows, list(tokens)):
+            example = rows[index]
+            policy.processor.check_text(example.question, example.source)
+            policy.processor.check_text(example.target, example.source)
 
 
 def _train_parts(
@@ -233,7 +253,7 @@ def _train_parts(
     stage: Stage = SftStage()
     if isinstance(loop, GrpoConfig):
         reward = make(cfg.reward)
-        check_gold(reward, clips.examples[clips.dataset.train_split])
+        check_gold(reward, distinct(clips.examples[clips.dataset.train_split]))
         stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)
     if cfg.resume is not None:
         policy = make(cfg.model, path=str(place.run_dir / "checkpoint"), instruction=None)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from omni_rlvr.build import (
+    CheckParts,
     Clips,
     EvaluateParts,
     Parts,
@@ -36,7 +38,7 @@ from omni_rlvr.data.datamodule import (
 from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.media.isolated import ClipReader
 from omni_rlvr.models.processing import Processor
-from omni_rlvr.record import RunRecord, keep_steps, point_to, timed, write_json
+from omni_rlvr.record import RunRecord, keep_steps, point_to, timed
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
 from omni_rlvr.training.evaluate import Evaluation, device_of, evaluate
 from omni_rlvr.training.module import RLVRModule
@@ -58,6 +60,8 @@ def run(parts: Parts) -> None:
         evaluate_splits(parts)
     elif isinstance(parts, PreviewParts):
         preview(parts)
+    elif isinstance(parts, CheckParts):
+        check(parts)
     else:
         pipeline(parts)
 
@@ -152,6 +156,20 @@ def preview(parts: PreviewParts) -> None:
         )
         record.finish("finished")
     print(f"preview: {path}")
+
+
+def check(parts: CheckParts) -> None:
+    """Opens every clip and holds the counts against the published ones."""
+    from omni_rlvr.analysis.check import check_split, conclude
+
+    reports, clips = [], parts.clips
+    with recorded(parts.place, device="cpu") as record:
+        for split, examples in clips.examples.items():
+            with progress_bar(f"checking {split}", len(examples)) as progress:
+                advance = partial(progress.advance, progress.task_ids[0])
+                reports.append(check_split(split, examples, clips.dataset, clips.modality, advance))
+        conclude(reports, clips.dataset, parts.task.max_listed, parts.place.run_dir)
+        record.finish("finished")
 
 
 def pipeline(parts: PipelineParts) -> None:

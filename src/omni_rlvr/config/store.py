@@ -22,6 +22,7 @@ def register() -> None:
         ("train", schema.TrainTask),
         ("evaluate", schema.EvaluateTask),
         ("preview", schema.PreviewTask),
+        ("check", schema.CheckTask),
         ("pipeline", schema.PipelineTask),
     ):
         store.store(group="task", name=name, node=node)

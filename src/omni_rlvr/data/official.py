@@ -41,8 +41,10 @@ def labelled_examples(
         rows = rows.filter(pc.is_valid(rows["word"]))
     if not rows.num_rows:
         raise UserError(f"{root}: every row is left out by dataset.label_maps: {found.left_out}")
-    raw = {name: rows[name] if name in columns else _nulls(rows, RAW.field(name).type)
-           for name in RAW.names}
+    raw = {
+        name: rows[name] if name in columns else _nulls(rows, RAW.field(name).type)
+        for name in RAW.names
+    }
     if "question" not in columns:
         raw["question"] = constant(question, rows.num_rows)
     raw["target"] = _targets(rows)

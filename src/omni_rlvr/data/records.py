@@ -1,9 +1,9 @@
 """From raw annotation columns to examples: every row is checked, a column at a time.
 
 A reader says of each row what is asked, what is answered and which clip it is about, in columns
-(``RAW``); here the text is cleaned, answers are held against the labels, paths against the root, and
-ids are made unique. What an expression over a column cannot decide is left to the Python rule, once
-for each distinct value; that rule also words the error, which names the row.
+(``RAW``); here the text is cleaned, answers are held against the labels, paths against the root,
+and ids are made unique. What an expression over a column cannot decide is left to the Python rule,
+once for each distinct value; that rule also words the error, which names the row.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from omni_rlvr.data.table import ExampleTable, source
 from omni_rlvr.text.parse import normalise_label, parse
 from omni_rlvr.types import UserError
 
-Column = pa.ChunkedArray
+Column: TypeAlias = pa.ChunkedArray
 RAW = pa.schema(
     [
         *((name, pa.string()) for name in ("question", "target", "video", "audio", "id", "cues")),

@@ -7,11 +7,14 @@ columns hold was validated by ``records``; a slice is a view and copies nothing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from omni_rlvr.data.manifest import place
 from omni_rlvr.types import Example
@@ -70,3 +73,32 @@ class ExampleTable(Sequence[Example]):
 def source(columns: pa.Table, row: int) -> str:
     """Says where a row was annotated."""
     return place(columns["file"][row].as_py(), columns["number"][row].as_py())
+
+
+def suspects(examples: Sequence[Example], words: Sequence[str]) -> Sequence[int]:
+    """The rows whose question or target holds one of the words, to be looked at one by one."""
+    if not isinstance(examples, ExampleTable) or not words:
+        return range(len(examples))
+    found = pa.chunked_array([np.zeros(len(examples), bool)])
+    for name in ("question", "target"):
+        encoded = examples.columns[name].dictionary_encode().unify_dictionaries()
+        texts = encoded.chunk(0).dictionary
+        hits = pc.match_substring_regex(texts, "|".join(map(re.escape, words)))
+        if pc.any(hits).as_py():
+            found = pc.or_(found, pa.chunked_array([hits.take(c.indices) for c in encoded.chunks]))
+    return pc.indices_nonzero(found).to_pylist()
+
+
+def distinct(examples: Sequence[Example]) -> Sequence[Example]:
+    """One example, the first, of each pair of answer and target."""
+    if not isinstance(examples, ExampleTable):
+        return examples
+    codes = np.zeros(len(examples), np.int64)
+    for name in ("answer", "target"):
+        encoded = examples.columns[name].dictionary_encode().unify_dictionaries()
+        words = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
+        codes = codes * len(encoded.chunk(0).dictionary) + words
+    _, first = np.unique(codes, return_index=True)
+    return ExampleTable(
+        examples.columns.take(pa.array(np.sort(first))), examples.root, examples.left_out
+    )

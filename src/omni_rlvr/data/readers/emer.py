@@ -92,9 +92,7 @@ class EmerReader:
         paired = [reasons for name, reasons in self._lists if self._root / name == words]
         path = find(self._root, paired, {}, "dataset.layout.lists or dataset.layout.target=label")
         reasons = read_quoted(path, {"name": _NAME, "reason": _REASON})
-        told = dict(
-            zip(reasons["name"].to_pylist(), reasons["reason"].to_pylist(), strict=True)
-        )
+        told = dict(zip(reasons["name"].to_pylist(), reasons["reason"].to_pylist(), strict=True))
         column = pa.array([told.get(name) for name in table["name"].to_pylist()], pa.string())
         table = table.append_column("reason", column).filter(pc.is_valid(column))
         if not table.num_rows:

@@ -74,7 +74,9 @@ class MerrReader:
         return labelled_examples(columns, self._root, self._labels, self._question)
 
     def _descriptions(self, table: pa.Table, listed: Path) -> pa.Array:
-        path = find(self._root, [f"MERR_{self._grain}_grained.json"], {}, "dataset.layout.target=label")
+        path = find(
+            self._root, [f"MERR_{self._grain}_grained.json"], {}, "dataset.layout.target=label"
+        )
         key = _KEYS[self._grain]
         try:
             told = json.loads(read_text(path))

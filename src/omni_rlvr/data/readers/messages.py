@@ -74,12 +74,12 @@ class Items:
 def _items(content: object, row: Row) -> dict[str, list[str]]:
     """Type -> what the items of this type hold."""
     found: dict[str, list[str]] = {name: [] for name in _TYPES}
-    for item in [{"type": "text", "text": content}] if isinstance(content, str) else _list(content, row):
+    for item in (
+        [{"type": "text", "text": content}] if isinstance(content, str) else _list(content, row)
+    ):
         name = item.get("type") if isinstance(item, dict) else None
         if name not in _TYPES:
-            raise UserError(
-                f"{row.source}: {item!r} is not an item of type {', '.join(_TYPES)}"
-            )
+            raise UserError(f"{row.source}: {item!r} is not an item of type {', '.join(_TYPES)}")
         value = item.get(name)
         if not isinstance(value, str):
             raise UserError(f"{row.source}: the key {name} of {item!r} is not a string")
@@ -89,7 +89,9 @@ def _items(content: object, row: Row) -> dict[str, list[str]]:
 
 def _list(content: object, row: Row) -> list:
     if not isinstance(content, list):
-        raise UserError(f"{row.source}: the content {content!r} is neither text nor a list of items")
+        raise UserError(
+            f"{row.source}: the content {content!r} is neither text nor a list of items"
+        )
     return content
 
 

@@ -103,8 +103,11 @@ class Tagged:
         media = {name: _path(row, key) for name, key in _MEDIA.items()}
         for name, path in media.items():
             if f"<{name}>" in question and path is None:
-                raise UserError(f"{row.source}: the text holds <{name}>, but {_MEDIA[name]} is empty")
-        return Record(question, target_of(row, answer), **media, id=own_id(row))
+                raise UserError(
+                    f"{row.source}: the text holds <{name}>, but {_MEDIA[name]} is empty"
+                )
+        target = target_of(row, answer)
+        return Record(question, target, media["video"], media["audio"], own_id(row))
 
 
 def messages(row: Row) -> list[tuple[str, object]]:

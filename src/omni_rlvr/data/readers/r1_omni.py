@@ -59,9 +59,7 @@ class R1OmniReader:
             UserError: Something in the files is not as described; the message begins with the file
                 and line.
         """
-        return read_json(
-            self._annotations, Conversations(), self._root, self._labels, self._seed
-        )
+        return read_json(self._annotations, Conversations(), self._root, self._labels, self._seed)
 
 
 class Conversations:
@@ -99,7 +97,9 @@ class Conversations:
     def record(self, row: Row) -> Record:
         """See ``forms.Form``."""
         question, target = _conversation(row)
-        return Record(question, target, clip(row, "video"), clip(row, "audio"), own_id(row), _cues(row))
+        return Record(
+            question, target, clip(row, "video"), clip(row, "audio"), own_id(row), _cues(row)
+        )
 
 
 def pairs(lists: pa.ListArray, length: int) -> list[pa.StructArray] | None:
