@@ -47,11 +47,12 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
         places = dict(zip(names, (0, len(cells) - 1), strict=True))
     if len(set(places.values())) < len(names):
         raise UserError(f"{path}:1: {first!r} holds one column; {', '.join(names)} are needed")
-    table = _read(path, delimiter, len(cells), has_header)
+    numbers = line_numbers(path)
+    table = _read(path, delimiter, len(cells), int(numbers[0]) - 1 + has_header)
     columns = {
         column: pc.utf8_trim_whitespace(table[str(place)]) for column, place in places.items()
     }
-    numbers = line_numbers(path)[int(has_header) :]
+    numbers = numbers[int(has_header) :]
     if len(numbers) != table.num_rows:  # a quoted text goes over several lines
         numbers = np.arange(table.num_rows) + 1 + int(has_header)
     return pa.table({**columns, "number": pa.array(numbers)})
@@ -120,12 +121,12 @@ def _place(header: Sequence[str], called: Sequence[str], path: Path) -> int:
     )
 
 
-def _read(path: Path, delimiter: str, num_columns: int, has_header: bool) -> pa.Table:
+def _read(path: Path, delimiter: str, num_columns: int, num_skipped: int) -> pa.Table:
     names = [str(place) for place in range(num_columns)]
     try:
         table = pa.csv.read_csv(
             path,
-            read_options=pa.csv.ReadOptions(column_names=names, skip_rows=int(has_header)),
+            read_options=pa.csv.ReadOptions(column_names=names, skip_rows=num_skipped),
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, strings_can_be_null=False

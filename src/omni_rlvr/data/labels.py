@@ -30,7 +30,7 @@ class Labels:
 class LabelMap:
     """Official label -> our word.
 
-    Labels that are whole numbers are class numbers in the order of the map. They count from
+    Labels (the first one) that are whole numbers are class numbers in the order of the map. They count from
     ``base``, or from what the file shows: with K classes, a K among them means from 1 (a 0 beside
     it is a clip without a single label, and left out), a 0 without any K means from 0; with
     neither, the file could be either and is refused.
@@ -63,7 +63,7 @@ class LabelMap:
         """
         encoded = pc.utf8_trim_whitespace(column).combine_chunks().dictionary_encode()
         official = encoded.dictionary.to_pylist()
-        numbers = all(label.isascii() and label.isdigit() for label in official)
+        numbers = _is_number(official[0])
         if not numbers and self._base is not None:
             raise UserError(
                 f"dataset.label_base={self._base}: the labels are words ({official[0]!r} at "
@@ -90,7 +90,7 @@ class LabelMap:
         self, official: Sequence[str], where: Callable[[int], str]
     ) -> dict[str, str | None]:
         """The map for class numbers, spelled as in the file (``01`` too)."""
-        found = {int(label) for label in official}
+        found = {int(label) for label in official if _is_number(label)}
         base = self._base
         if base is None:
             if not found & {0, len(self._map)}:
@@ -102,10 +102,15 @@ class LabelMap:
             base = 1 if len(self._map) in found else 0
         classes: dict[int, str | None] = dict(enumerate(self._map.values(), start=base))
         classes = classes if base == 0 else {0: None, **classes}
-        spelled = {label: int(label) for label in official if int(label) in classes}
-        return {label: classes[number] for label, number in spelled.items()} or {
-            str(number): word for number, word in classes.items()
-        }
+        spelled = {str(number): word for number, word in classes.items()}
+        for label in filter(_is_number, official):
+            if int(label) in classes:
+                spelled[label] = classes[int(label)]
+        return spelled
+
+
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdigit()
 
 
 def label_words(label_map: Mapping[str, str | None]) -> list[str]:

@@ -109,5 +109,5 @@ def _part(folder: Path, entry: object, source: str, seed: str) -> Part:
         raise UserError(f"{source}: json_path is {json_path!r}, not a string")
     if Path(json_path).suffix.lower() not in SUFFIXES:
         raise UserError(f"{source}: json_path {json_path!r} must end in .json or .jsonl")
-    strategy = entry["sampling_strategy"] if "sampling_strategy" in entry else "all"
+    strategy = entry.get("sampling_strategy", "all")
     return Part(folder / json_path, strategy, source, seed)

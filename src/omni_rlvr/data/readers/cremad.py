@@ -55,7 +55,7 @@ class CremadReader:
 
     def read(self) -> ExampleTable:
         """Find the split's clips, in the order of their names."""
-        found = [path for path in sorted((self._root / "VideoFlash").glob("*.flv"))]
+        found = sorted((self._root / "VideoFlash").glob("*.flv"))
         matches = [(path.stem, _NAME.fullmatch(path.stem)) for path in found]
         wanted = [(name, m[2]) for name, m in matches if m and self._is_wanted(int(m[1]))]
         if not wanted:

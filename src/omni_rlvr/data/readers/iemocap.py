@@ -2,7 +2,8 @@
 
 The official sound is one file an utterance (``sentences/wav``). The official video is one split
 screen a dialogue: the clips of single utterances must be cut from it (the times are in ``cues``) to
-``dataset.layout.clips``; without that folder an example is its sound alone. Session k is test fold k.
+``dataset.layout.clips``; without that folder an example is its sound alone. Session k is test fold
+k.
 """
 
 from __future__ import annotations

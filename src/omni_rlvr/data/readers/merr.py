@@ -1,7 +1,7 @@
 """MERR (Emotion-LLaMA): pseudo-labelled clips of MER2023 with a description each.
 
-``MERR_{coarse,fine}_grained.txt`` lists ``name n_frames label``, the ``.json`` of the same name maps
-a clip to its description: ``caption`` (coarse) or ``smp_reason_caption`` (fine).
+``MERR_{coarse,fine}_grained.txt`` lists ``name n_frames label``, the ``.json`` of the same name
+maps a clip to its description: ``caption`` (coarse) or ``smp_reason_caption`` (fine).
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class MerrReader:
             entry = told.get(name) if isinstance(told, dict) else None
             if not isinstance(entry, dict) or not isinstance(entry.get(key), str):
                 raise UserError(
-                    f"{listed}:{line}: {path} has no {key} for {name!r}; set dataset.layout.target=label"
+                    f"{listed}:{line}: {path} has no {key} for {name!r}; "
+                    "set dataset.layout.target=label"
                 )
             texts.append(entry[key].strip())
         return pa.array(texts, pa.string())

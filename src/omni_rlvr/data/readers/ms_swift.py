@@ -125,8 +125,8 @@ def messages(row: Row) -> list[tuple[str, object]]:
     spoken = turns[1:] if turns[0][0] == "system" else turns
     if [role for role, _ in spoken] not in (["user"], ["user", "assistant"]):
         raise UserError(
-            f"{row.source}: the roles are {', '.join(role for role, _ in turns)}; one user turn and "
-            "at most one assistant turn after it can be learnt from"
+            f"{row.source}: the roles are {', '.join(role for role, _ in turns)}; one user turn "
+            "and at most one assistant turn after it can be learnt from"
         )
     return spoken
 

@@ -1,6 +1,6 @@
 """RAVDESS: acted speech, one file a trial, everything said by the file's name.
 
-``modality-channel-emotion-intensity-statement-repetition-actor``, e.g. ``01-01-06-01-02-01-12.mp4``.
+``modality-channel-emotion-intensity-statement-repetition-actor``: ``01-01-06-01-02-01-12.mp4``.
 Speech only (channel 01). There is no official split: folds are lists of test actors in the YAML.
 """
 
@@ -71,8 +71,8 @@ class RavdessReader:
                 audios.append(self._partner(name, path, sounds))
         if not videos:
             raise UserError(
-                f"dataset.root={self._root}: no RAVDESS speech clip of the split {self._split!r} is "
-                f"there (looked for {modality}-01-*.mp4 in all folders)"
+                f"dataset.root={self._root}: no RAVDESS speech clip of the split {self._split!r} "
+                f"is there (looked for {modality}-01-*.mp4 in all folders)"
             )
         columns = {
             "label": pa.array(words),
