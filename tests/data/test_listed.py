@@ -54,7 +54,9 @@ def test_dfew_variants(tmp_path: Path, rows: list[str], expected: list[str]) -> 
     assert read("dfew", root, "train")[0].video == root / "Clip/original/00001.mp4"
 
 
-@pytest.mark.parametrize("name", ["label/single_{split}set_1.csv", "annotation/DFEW_set_1_{split}.txt"])
+@pytest.mark.parametrize(
+    "name", ["label/single_{split}set_1.csv", "annotation/DFEW_set_1_{split}.txt"]
+)
 def test_dfew_lists_in_other_places(tmp_path: Path, name: str) -> None:
     rows = ["/somewhere/Clip/clip_224x224/00001 30 0", "/somewhere/Clip/clip_224x224/00002 9 6"]
     rows = rows if name.endswith("txt") else ["1,1", "2,7"]
@@ -148,7 +150,9 @@ def test_lists_that_are_none(tmp_path: Path) -> None:
 
 def test_mafw(tmp_path: Path) -> None:
     name = "Train & Test Set/single/no_caption/set_{k}/{split}.txt"
-    write(tmp_path, {name.format(k=1, split="train"): lines("00025.mp4 anger", "00030.mp4 anxiety")})
+    write(
+        tmp_path, {name.format(k=1, split="train"): lines("00025.mp4 anger", "00030.mp4 anxiety")}
+    )
     write(tmp_path, {name.format(k=1, split="test"): lines("00031.mp4 happiness")})
     assert told(read("mafw", tmp_path, "train")) == [
         ("data/clips/00025.mp4", "data/clips/00025.mp4", "angry"),
