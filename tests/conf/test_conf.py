@@ -17,10 +17,10 @@ from omni_rlvr.config.store import register
 from omni_rlvr.types import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
-TASKS = ("train", "evaluate", "preview", "pipeline")
+TASKS = ("train", "evaluate", "preview", "check", "pipeline")
 USED_BY = {
-    "dataset": ("train", "evaluate", "preview"),
-    "modality": ("train", "evaluate", "preview"),
+    "dataset": ("train", "evaluate", "preview", "check"),
+    "modality": ("train", "evaluate", "preview", "check"),
     "model": ("train", "evaluate"),
     "stage": ("train",),
     "reward": ("train",),
@@ -37,7 +37,11 @@ STORED = {"task": TASKS, "stage": ("sft", "grpo")}
 NEEDED = {
     "preview": ["task.split=test"],
     "pipeline": ["+task.stages.a=[x]", "task.splits=[test]", "+task.evaluate.a=[]"],
-    "r1_omni": ["dataset.root=clips", "dataset.annotations.train=a.json"],
+    **{path.stem: ["dataset.root=clips"] for path in (CONF / "dataset").glob("*.yaml")},
+    **{
+        name: ["dataset.root=clips", "dataset.annotations.train=a.json"]
+        for name in ("r1_omni", "ms_swift", "messages")
+    },
 }
 """What an option cannot do without."""
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

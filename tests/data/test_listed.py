@@ -80,7 +80,7 @@ def test_a_file_that_may_count_from_0_or_1_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_base_for_words_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="labels are words .*leave it out"):
+    with pytest.raises(UserError, match=r"labels are words .*leave it out"):
         answers(dfew(tmp_path, "1,happy"), "dataset.label_base=1")
 
 
@@ -135,7 +135,7 @@ def test_word_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "\n\n", "video_name,label\n"])
 def test_an_empty_list(tmp_path: Path, text: str) -> None:
     root = write(tmp_path, {SET_1.format(split="train"): text})
-    with pytest.raises(UserError, match="is empty|no rows"):
+    with pytest.raises(UserError, match=r"is empty|no rows"):
         answers(root)
 
 
