@@ -23,7 +23,7 @@ from omni_rlvr.data.probe import PROBE, Finding, probe_clips
 from omni_rlvr.data.table import ExampleTable
 from omni_rlvr.media.isolated import ClipReader
 from omni_rlvr.record import write_json
-from omni_rlvr.types import Example, UserError
+from omni_rlvr.types import Example, Interrupted, UserError
 
 TOTAL = "total"
 MAX_LABELS = 40
@@ -74,7 +74,7 @@ def check_split(
         fold, label_map = dataset.fold, dataset.label_maps[dataset.words]
     published = published_counts(dataset.published, split, fold, label_map)
     findings = []
-    for finding in probe_clips(
+    probing = probe_clips(
         examples,
         make_reader=lambda: ClipReader(
             dataset.decode_timeout_s, dataset.max_clips_per_process, PROBE
@@ -82,9 +82,17 @@ def check_split(
         num_workers=max(1, min(dataset.num_workers, len(examples))),
         want_video=modality.video,
         want_audio=modality.audio,
-    ):
-        findings.append(finding)
-        on_clip()
+    )
+    try:
+        for finding in probing:
+            findings.append(finding)
+            on_clip()
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped while checking {split}, after {len(findings)} of {len(examples)} clips"
+        ) from None
+    finally:
+        probing.close()
     return gather(split, examples, findings, published, dataset.known_bad)
 
 

@@ -31,9 +31,9 @@ class LabelMap:
     """Official label -> our word.
 
     Labels (judged by the first) that are whole numbers are class numbers in the order of the map.
-    They count from ``base``, or from what the file shows: with K classes, a K among them means from 1 (a 0 beside
-    it is a clip without a single label, and left out), a 0 without any K means from 0; with
-    neither, the file could be either and is refused.
+    They count from ``base``, or from what the file shows: with K classes, a K among them means from
+    1 (a 0 beside it is a clip without a single label, and left out), a 0 without any K means from
+    0; with neither, the file could be either and is refused.
 
     Args:
         words: Official word -> our word, or None to leave such rows out; in official order.

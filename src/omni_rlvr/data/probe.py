@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ def probe_clips(
     num_workers: int,
     want_video: bool,
     want_audio: bool,
-) -> Iterator[Finding]:
+) -> Generator[Finding, None, None]:
     """Open the clips of all examples.
 
     Args:
