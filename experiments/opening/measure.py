@@ -81,8 +81,9 @@ def reader(path: Path, folder: Path):
     )
 
 
-def measure(path: Path, folder: Path) -> None:
+def measure(kind: str, folder: Path) -> None:
     """Open one file and print what it took."""
+    path = place(folder, kind)
     made = reader(path, folder)
     before = resource.getrusage(resource.RUSAGE_SELF)
     started = time.perf_counter()
@@ -96,7 +97,7 @@ def measure(path: Path, folder: Path) -> None:
     peak_gb = after.ru_maxrss * 1024 / 1e9
     start_gb = before.ru_maxrss * 1024 / 1e9
     print(
-        f"{path.name:15} {size_mb:5.0f} MB  wall {wall_s:5.2f} s  CPU {cpu_s:5.2f} s  "
+        f"{kind:15} {size_mb:5.0f} MB  wall {wall_s:5.2f} s  CPU {cpu_s:5.2f} s  "
         f"peak {peak_gb:.2f} GB (before reading {start_gb:.2f})",
         flush=True,
     )
@@ -112,7 +113,7 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) == 3:
-        measure(place(Path(sys.argv[1]), sys.argv[2]), Path(sys.argv[1]))
+        measure(sys.argv[2], Path(sys.argv[1]))
     elif len(sys.argv) == 2:
         main(Path(sys.argv[1]))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -234,3 +235,22 @@ def test_a_table_is_a_sequence(tmp_path: Path) -> None:
     assert list(suspects(table, ["7?", "frowns. 2", "<|x|>"])) == [2, 5, 7, 8]
     assert list(suspects(table, ["(", "?0"])) == []
     assert list(suspects(whole, ["a"])) == list(range(10))
+
+
+@pytest.mark.parametrize("reader", [R1OmniReader, MsSwiftReader])
+def test_a_row_is_no_python_object(tmp_path: Path, reader: type) -> None:
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": TAGGED}]
+    row = {"video": "1.mp4", "conversations": turns} if reader is R1OmniReader else swift()
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(row)}\n" * 20_000)
+    path = write(tmp_path / "b.jsonl", [row])
+    read(reader, path)  # imports and caches
+    text = (tmp_path / "a.jsonl").read_text().splitlines()
+    numbered = [line.replace("1.mp4", f"{i}.mp4") for i, line in enumerate(text)]
+    (tmp_path / "a.jsonl").write_text("\n".join(numbered))
+    tracemalloc.start()
+    try:
+        assert len(read(reader, tmp_path / "a.jsonl")) == 20_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000  # 100 bytes a row; a parsed row takes 2,000
