@@ -22,7 +22,7 @@ from omni_rlvr.data.table import ExampleTable
 
 def read(name: str, root: Path, split: str, *overrides: str) -> ExampleTable:
     """Read a split of a data set as it would be in a run."""
-    cfg = copy.deepcopy(_composed(name))
+    cfg = copy.deepcopy(composed(f"dataset={name}", "dataset.root=nowhere"))
     for override in (f"dataset.root={root}", *overrides):
         key, _, value = override.partition("=")
         OmegaConf.update(cfg, key, yaml.safe_load(value))
@@ -31,11 +31,11 @@ def read(name: str, root: Path, split: str, *overrides: str) -> ExampleTable:
 
 
 @functools.cache
-def _composed(name: str) -> DictConfig:
-    """Composing takes a third of a second; once a data set is enough."""
+def composed(*overrides: str) -> DictConfig:
+    """A composed config. Composing takes a third of a second: the same one is made once."""
     register()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return compose("config", overrides=[f"dataset={name}", "dataset.root=nowhere"])
+        return compose("config", overrides=list(overrides))
 
 
 def write(root: Path, files: Mapping[str, str | bytes]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from official_trees import lines, read, told, write
+from official_trees import composed, lines, read, told, write
 
 from omni_rlvr.types import UserError
 
@@ -172,3 +172,12 @@ def test_mer2023(tmp_path: Path) -> None:
         "test1/sample_00000047.mp4",
         "surprise",
     )
+
+
+@pytest.mark.parametrize("experiment", ["cold_start", "rlvr", "sft_labels"])
+@pytest.mark.parametrize(("name", "split"), [("dfew", "train"), ("merr", "fine")])
+def test_an_experiment_trains_on_another_data_set(experiment: str, name: str, split: str) -> None:
+    cfg = composed(f"+experiment={experiment}", f"dataset={name}", "dataset.root=nowhere")
+    assert cfg.dataset.train_split == split
+    cfg = composed(f"+experiment={experiment}")
+    assert cfg.dataset.train_split in ("cold_start", "rlvr")

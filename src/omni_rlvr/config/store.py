@@ -34,6 +34,7 @@ def register() -> None:
     store.store(group="paths", name="schema", node=schema.PathsConfig)
     OmegaConf.register_new_resolver("latest", _latest, replace=True)
     OmegaConf.register_new_resolver("tiny_base", _tiny_base, replace=True)
+    OmegaConf.register_new_resolver("split_or_first", _split_or_first, replace=True)
     OmegaConf.register_new_resolver("label_map", _label_map, replace=True)
     OmegaConf.register_new_resolver("label_words", _label_words, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
@@ -41,6 +42,12 @@ def register() -> None:
 
 def _tiny_base() -> str:
     return str(Path(__file__).parents[1] / "models" / "tiny_base")
+
+
+def _split_or_first(split: str, *, _root_) -> str:
+    """The split of this name, or the first one of a data set that has none."""
+    splits = list(_root_.dataset.splits)
+    return split if split in splits else splits[0]
 
 
 def _label_map(label_maps: DictConfig, words: str) -> DictConfig:
