@@ -40,7 +40,7 @@ class Clips:
 
     dataset: DatasetConfig
     modality: ModalityConfig
-    examples: dict[str, list[Example]]
+    examples: dict[str, Sequence[Example]]
     """Split name -> examples."""
 
 
@@ -113,6 +113,15 @@ class PreviewParts:
 
 
 @dataclass(frozen=True)
+class CheckParts:
+    """All that checking a data set needs."""
+
+    place: Place
+    clips: Clips
+    task: schema.CheckTask
+
+
+@dataclass(frozen=True)
 class PipelineParts:
     """All that a pipeline needs; its steps are composed and built one by one."""
 
@@ -136,6 +145,7 @@ Parts = (
     | CacheParts
     | PredictParts
     | PreviewParts
+    | CheckParts
     | PipelineParts
     | ExportParts
 )

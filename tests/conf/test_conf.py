@@ -17,8 +17,8 @@ from omni_rlvr.config.store import register
 from omni_rlvr.types import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
-TASKS = ("train", "evaluate", "cache", "predict", "preview", "pipeline", "export")
-READ_CLIPS = ("train", "evaluate", "cache", "predict", "preview")
+TASKS = ("train", "evaluate", "cache", "predict", "preview", "check", "pipeline", "export")
+READ_CLIPS = ("train", "evaluate", "cache", "predict", "preview", "check")
 USED_BY = {
     "dataset": READ_CLIPS,
     "modality": READ_CLIPS,
@@ -40,7 +40,11 @@ NEEDED = {
     "preview": ["task.split=test"],
     "export": ["task.to=merged"],
     "pipeline": ["+task.stages.a=[x]", "task.splits=[test]", "+task.evaluate.a=[]"],
-    "r1_omni": ["dataset.root=clips", "dataset.annotations.train=a.json"],
+    **{path.stem: ["dataset.root=clips"] for path in (CONF / "dataset").glob("*.yaml")},
+    **{
+        name: ["dataset.root=clips", "dataset.annotations.train=a.json"]
+        for name in ("r1_omni", "ms_swift", "messages")
+    },
 }
 """What an option cannot do without."""
 EXPERIMENTS = sorted(

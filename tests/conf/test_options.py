@@ -129,6 +129,15 @@ ELSEWHERE = {
     **{f"task.{name}": "e2e/test_lora_runs.py" for name in ("to", "layout")},
     **{f"model.trainable.{part}": "models/test_trainable.py" for part in ("gate", "bert")},
     **{f"task.{name}": "the quickstart" for name in schema.PipelineTask.__dataclass_fields__},
+    **{
+        f"dataset.{name}": "data/test_listed.py and data/test_official.py"
+        for name in ("fold", "words", "label_maps", "label_base", "question", "layout")
+    },
+    **{
+        f"dataset.{name}": "analysis/test_check.py"
+        for name in ("folds", "published", "published_source", "known_bad")
+    },
+    "task.max_listed": "analysis/test_check.py",
 }
 """Options whose effect another test shows."""
 BUILT = """
@@ -172,10 +181,11 @@ def test_every_option_is_flipped() -> None:
     nodes = {
         "stage": (stage_options.SftConfig, stage_options.GrpoConfig),
         "modality": (data_options.ModalityConfig,),
-        "dataset": (data_options.DatasetConfig,),
+        "dataset": (data_options.DatasetConfig, data_options.OfficialConfig),
         "task": (
             schema.EvaluateTask,
             schema.CacheTask,
+            schema.CheckTask,
             schema.PredictTask,
             schema.PreviewTask,
             schema.PipelineTask,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from omni_rlvr.data.manifest import Row, read_rows
+from omni_rlvr.data.manifest import Row, iterate
+from omni_rlvr.data.mixture import parts
 from omni_rlvr.types import UserError
 
 
@@ -17,6 +18,11 @@ def write(path: Path, rows: Sequence[Any]) -> Path:
     lines = [json.dumps(value) for value in rows]
     path.write_text("\n".join(lines) if path.suffix == ".jsonl" else json.dumps(rows))
     return path
+
+
+def read_rows(path: Path, *, seed: int) -> list[Row]:
+    read = [(part, list(iterate(part.path))) for part in parts(path, seed=seed)]
+    return [rows[index] for part, rows in read for index in part.pick(len(rows))]
 
 
 def numbers(path: Path, seed: int = 0) -> list[Any]:
@@ -28,15 +34,15 @@ def numbers(path: Path, seed: int = 0) -> list[Any]:
 
 def test_json_is_a_list(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", [{"n": 0}, {"n": 1}])
-    assert read_rows(path, seed=0) == [Row({"n": 0}, f"{path}[0]"), Row({"n": 1}, f"{path}[1]")]
+    assert read_rows(path, seed=0) == [Row({"n": 0}, path, 0), Row({"n": 1}, path, 1)]
 
 
 def test_jsonl_with_blank_lines_and_line_separators(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('\n{"n": "\u2028"}\r\n \n{"n": "é"}\n', encoding="utf-8-sig")
     assert read_rows(path, seed=0) == [
-        Row({"n": "\u2028"}, f"{path}:2"),
-        Row({"n": "é"}, f"{path}:4"),
+        Row({"n": "\u2028"}, path, 2),
+        Row({"n": "é"}, path, 4),
     ]
 
 

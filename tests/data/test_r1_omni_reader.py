@@ -34,7 +34,7 @@ def write(path: Path, rows: Sequence[Any]) -> Path:
 
 
 def read(path: Path, *, labels: Any = None, root: str = "/data", seed: int = 0) -> list[Example]:
-    return R1OmniReader(annotations=str(path), root=root, labels=labels, seed=seed).read()
+    return list(R1OmniReader(annotations=str(path), root=root, labels=labels, seed=seed).read())
 
 
 def read_rows(tmp_path: Path, *rows: Any, labels: Any = None, root: str = "/data") -> list[Example]:

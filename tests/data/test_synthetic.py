@@ -43,7 +43,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def examples(split: Path) -> list[Example]:
     """Its annotations, as any R1-Omni file is read."""
-    return R1OmniReader(str(split / ANNOTATIONS), str(split), LABELS, 0).read()
+    return list(R1OmniReader(str(split / ANNOTATIONS), str(split), LABELS, 0).read())
 
 
 def clip_bytes(folder: Path) -> dict[str, bytes]:
@@ -107,7 +107,7 @@ def test_annotations_are_read_as_any_r1_omni_file(split: Path, examples: list[Ex
         assert path.parent == split / "clips"
         assert example.target == example.answer
     reader = SyntheticReader("rlvr", str(split.parents[1]), LABELS, NUM_CLIPS, 0, 1)
-    assert reader.read() == examples
+    assert list(reader.read()) == list(examples)
 
 
 def test_a_label_that_is_not_listed_is_refused(split: Path) -> None:

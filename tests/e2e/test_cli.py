@@ -47,7 +47,10 @@ def test_help_lists_every_group_and_option(help_text: str) -> None:
         (line,) = re.findall(rf"^{group}: (.*)$", help_text, re.MULTILINE)
         options = {path.stem for path in (conf / group).glob("*.yaml")}
         assert options <= set(line.split(", ")), group
-    for group, options in {"task": "train evaluate preview pipeline", "stage": "sft grpo"}.items():
+    for group, options in {
+        "task": "train evaluate preview check pipeline",
+        "stage": "sft grpo",
+    }.items():
         (line,) = re.findall(rf"^{group}: (.*)$", help_text, re.MULTILINE)
         assert set(options.split()) <= set(line.split(", "))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omni_rlvr.analysis import plots
 from omni_rlvr.analysis.tables import summary_markdown
-from omni_rlvr.data.synthetic.cues import LABELS, oracle_label
+from omni_rlvr.data.synthetic.cues import CUES, LABELS, oracle_label
 from omni_rlvr.record import read_jsonl, write_json
 from omni_rlvr.types import Example
 
@@ -25,7 +25,9 @@ def oracle_scores(examples: Mapping[str, Sequence[Example]]) -> dict[str, dict[s
     """
     out = {}
     for split, rows in examples.items():
-        if rows and all(row.cues and row.answer in LABELS for row in rows):
+        if rows and all(
+            row.cues and row.answer in LABELS and row.cues.keys() <= CUES.keys() for row in rows
+        ):
             hits = sum(oracle_label(row.cues) == row.answer for row in rows)
             out[split] = {"war": round(100 * hits / len(rows), 2)}
     return out

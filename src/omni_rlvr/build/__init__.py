@@ -7,6 +7,7 @@ annotations are read before a model is loaded; gold answers are scored before tr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from omni_rlvr.config.resume import check_resume
 from omni_rlvr.data.options import DatasetConfig
 from omni_rlvr.data.readers.files import FileReader
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
+from omni_rlvr.data.table import suspects
 from omni_rlvr.models.merged import check_target
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.parts import (
     CacheParts,
+    CheckParts,
     Clips,
     EvaluateParts,
     ExportParts,
@@ -64,12 +67,15 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         check_resume(run_dir, cfg.resume, config)
     if isinstance(task, schema.PredictTask):
         question = EMOTION_QUESTION if task.question is None else task.question
-        examples = {"predict": FileReader(cfg.video, cfg.audio, question).read()}
+        read = FileReader(cfg.video, cfg.audio, question).read()
+        examples: dict[str, Sequence[Example]] = {"predict": read}
     else:
         examples = {name: _read(dataset, name) for name in _splits(task, dataset)}
     clips = Clips(dataset, typed["modality"], examples)
     if isinstance(task, schema.PreviewTask):
         return PreviewParts(place, clips, task)
+    if isinstance(task, schema.CheckTask):
+        return CheckParts(place, clips, task)
     policy = load(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.TrainTask):
@@ -90,10 +96,13 @@ def _splits(task: Any, dataset: DatasetConfig) -> list[str]:
         return [dataset.train_split]
     if isinstance(task, schema.PreviewTask):
         return [task.split]
+    if isinstance(task, schema.CheckTask) and not task.splits:
+        unnamed = {split for split, file in dataset.annotations.items() if not file}
+        return [split for split in dataset.splits if split not in unnamed]
     return list(task.splits) or list(dataset.splits)
 
 
-def _read(dataset: DatasetConfig, split: str) -> list[Example]:
+def _read(dataset: DatasetConfig, split: str) -> Sequence[Example]:
     if split not in dataset.splits:
         raise UserError(
             f"dataset={dataset.name} has no split {split!r}; it has {', '.join(dataset.splits)}"
@@ -115,7 +124,10 @@ def _labels(task: schema.PredictTask, dataset: DatasetConfig, policy: Policy) ->
     return list(labels)
 
 
-def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:
-    for example in (e for rows in examples.values() for e in rows):
-        policy.processor.check_text(example.question, example.source)
-        policy.processor.check_text(example.target, example.source)
+def _check_texts(policy: Policy, examples: dict[str, Sequence[Example]]) -> None:
+    for rows in examples.values():
+        tokens = policy.processor.tokenizer.get_added_vocab()
+        for index in suspects(rows, list(tokens)):
+            example = rows[index]
+            policy.processor.check_text(example.question, example.source)
+            policy.processor.check_text(example.target, example.source)

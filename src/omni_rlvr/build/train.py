@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from omni_rlvr.build.config import loader_of, make
 from omni_rlvr.build.policy import feature_cache
+from omni_rlvr.data.table import distinct
 from omni_rlvr.models.hub import find_checkpoint
 from omni_rlvr.models.load import put_onto
 from omni_rlvr.models.options import LoadOptions
@@ -31,7 +32,7 @@ def train_parts(
     counts = apply(policy, trainable, _folder(cfg.model.path))
     if isinstance(loop, GrpoConfig):
         reward = make(cfg.reward)
-        check_gold(reward, clips.examples[clips.dataset.train_split])
+        check_gold(reward, distinct(clips.examples[clips.dataset.train_split]))
         stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)
     if cfg.resume is not None and policy.delta is not None:
         put_onto(policy, policy.delta.base, saved, LoadOptions(), None)

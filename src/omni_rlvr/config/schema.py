@@ -118,6 +118,20 @@ class PreviewTask:
 
 
 @dataclass
+class CheckTask:
+    """Opens every clip of a data set and holds its counts against the published ones."""
+
+    name: str = "check"
+    splits: list[str] = field(default_factory=list)
+    """Splits to check; empty checks all that the data set has."""
+    max_listed: int = 10
+    """Bad clips printed a split; check.json lists all."""
+
+    def __post_init__(self) -> None:
+        require(self.max_listed >= 0, "task.max_listed", self.max_listed, "0 or more")
+
+
+@dataclass
 class PipelineTask:
     """Trains several stages, evaluates every model, and ends in one table."""
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr.config import schema
 from omni_rlvr.data import options as data_options
@@ -25,6 +25,7 @@ def register() -> None:
         ("cache", schema.CacheTask),
         ("predict", schema.PredictTask),
         ("preview", schema.PreviewTask),
+        ("check", schema.CheckTask),
         ("pipeline", schema.PipelineTask),
         ("export", schema.ExportTask),
     ):
@@ -33,15 +34,40 @@ def register() -> None:
     store.store(group="stage", name="grpo", node=stage_options.GrpoConfig)
     store.store(group="model/trainable", name="default", node=trainable_config.TrainableConfig)
     store.store(group="dataset", name="schema", node=data_options.DatasetConfig)
+    store.store(group="dataset", name="official", node=data_options.OfficialConfig)
     store.store(group="modality", name="schema", node=data_options.ModalityConfig)
     store.store(group="paths", name="schema", node=schema.PathsConfig)
     OmegaConf.register_new_resolver("latest", _latest, replace=True)
     OmegaConf.register_new_resolver("tiny_base", _tiny_base, replace=True)
+    OmegaConf.register_new_resolver("split_or_first", _split_or_first, replace=True)
+    OmegaConf.register_new_resolver("label_map", _label_map, replace=True)
+    OmegaConf.register_new_resolver("label_words", _label_words, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
 
 
 def _tiny_base() -> str:
     return str(Path(__file__).parents[1] / "models" / "tiny_base")
+
+
+def _split_or_first(split: str, *, _root_) -> str:
+    """The split of this name, or the first one of a data set that has none."""
+    splits = list(_root_.dataset.splits)
+    return split if split in splits else splits[0]
+
+
+def _label_map(label_maps: DictConfig, words: str) -> DictConfig:
+    """The label map that a data set is read with."""
+    if words not in label_maps:
+        raise UserError(
+            f"dataset.words={words!r} is not one of the data set's label maps: "
+            f"{', '.join(map(str, label_maps))}"
+        )
+    return label_maps[words]
+
+
+def _label_words(label_maps: DictConfig, words: str) -> list[str]:
+    """Its words, each once: the label list."""
+    return list(dict.fromkeys(word for word in _label_map(label_maps, words).values() if word))
 
 
 def _latest(experiment: str, *, _root_) -> str:

@@ -1,24 +1,19 @@
-"""Annotation files as rows: JSON lists, JSON Lines, YAML mixtures, each row with where it stands.
+"""Annotation files as rows, one at a time: JSON lists and JSON Lines, each row with its place.
 
-It knows file formats, not what a row means: ``readers`` turn rows into examples. Every row keeps
-its ``file[index]`` or ``file:line``, so that an error found later can name it.
+It knows file formats, not what a row means: ``readers`` turn rows into examples. This is the strict
+way, which words every error; ``columns`` is the quick one for files without any.
 """
 
 from __future__ import annotations
 
 import json
-import random
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from omni_rlvr.types import UserError
 
-_STRATEGY = re.compile(r"(first|end|random):([0-9]{1,15})(%?)")
-_STRATEGIES = "all, first:N, end:N, random:N (N a count, or a percentage as in 10%)"
+SUFFIXES = (".json", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -26,44 +21,50 @@ class Row:
     """One JSON object of an annotation file."""
 
     value: Mapping[str, object]
-    source: str
-    """``file[index]`` (JSON, from 0) or ``file:line`` (JSON Lines, from 1)."""
+    path: Path
+    number: int
+    """The index in a JSON list (from 0), or the line of JSON Lines (from 1)."""
+
+    @property
+    def source(self) -> str:
+        """``file[index]`` or ``file:line``."""
+        return place(self.path, self.number)
 
 
-def read_rows(path: Path, *, seed: int) -> list[Row]:
-    """Read an annotation file of any known format.
+def place(path: Path | str, number: int | None) -> str:
+    """Says where a row stands: ``file[index]`` of a JSON list, ``file:line`` of other files.
 
-    ``.json`` is a list of objects, ``.jsonl`` one object a line (blank lines are skipped),
-    ``.yaml`` or ``.yml`` a mixture ``datasets: [{json_path, sampling_strategy}]`` of such files,
-    with paths relative to the YAML file. A strategy is ``all`` (also when left out), ``first:N``,
-    ``end:N`` or ``random:N``; a percentage is rounded up.
+    The file alone where there is no number: its name says the label.
+    """
+    if number is None:
+        return str(path)
+    return f"{path}[{number}]" if str(path).lower().endswith(".json") else f"{path}:{number}"
+
+
+def iterate(path: Path) -> Iterator[Row]:
+    """Read an annotation file row by row.
+
+    ``.json`` is a list of objects, ``.jsonl`` one object a line (blank lines are skipped).
 
     Args:
         path: The annotation file.
-        seed: Decides what ``random:N`` draws, together with the entry's place in the mixture.
 
     Returns:
         The rows in file order, at least one.
 
     Raises:
-        UserError: The file is missing, empty, not what its suffix says, or asks for more rows than
-            there are.
+        UserError: The file is missing, empty, or not what its suffix says.
     """
-    readers: dict[str, Callable[[Path], list[Row]]] = {
-        ".json": _read_json,
-        ".jsonl": _read_jsonl,
-        ".yaml": lambda mixture: _read_mixture(mixture, seed),
-        ".yml": lambda mixture: _read_mixture(mixture, seed),
-    }
-    suffix = path.suffix.lower()
-    if suffix not in readers:
-        raise UserError(
-            f"{path}: unknown kind of annotation file {suffix!r}; known: {', '.join(readers)}"
-        )
-    return readers[suffix](path)
+    text = read_text(path)
+    return _list_rows(text, path) if _is_list(path) else _line_rows(text, path)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8.
+
+    Raises:
+        UserError: It is missing, empty, or no text.
+    """
     if not path.exists():
         raise UserError(f"{path}: no such annotation file (looked in {path.parent.absolute()})")
     try:
@@ -77,6 +78,17 @@ def _read_text(path: Path) -> str:
     return text
 
 
+def kind(value: object) -> str:
+    """Name the JSON type of a value."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    names |= {int: "a number", float: "a number", type(None): "null"}
+    return names[type(value)]
+
+
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
+
+
 def _parse_json(text: str, path: Path, line: int) -> object:
     """Parse text that begins on this line of the file."""
     try:
@@ -84,97 +96,33 @@ def _parse_json(text: str, path: Path, line: int) -> object:
     except json.JSONDecodeError as error:
         source = f"{path}:{line + error.lineno - 1}"
         message = f"{source}: not valid JSON: {error.msg} at column {error.colno}"
-        if error.msg == "Extra data" and path.suffix.lower() == ".json":
+        if error.msg == "Extra data" and _is_list(path):
             message += "; if it holds one object a line, name it .jsonl"
         raise UserError(message) from error
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a list 100,000 deep
         raise UserError(f"{path}:{line}: not valid JSON: {error}") from error
 
 
-def _read_json(path: Path) -> list[Row]:
-    values = _parse_json(_read_text(path), path, 1)
+def _list_rows(text: str, path: Path) -> Iterator[Row]:
+    values = _parse_json(text, path, 1)
     if not isinstance(values, list):
         raise UserError(
-            f"{path}: a JSON annotation file is a list of objects, this is {_kind(values)}"
+            f"{path}: a JSON annotation file is a list of objects, this is {kind(values)}"
         )
     if not values:
         raise UserError(f"{path}: the list is empty")
-    return [_row(value, f"{path}[{index}]") for index, value in enumerate(values)]
+    for index, value in enumerate(values):
+        yield _row(value, path, index)
 
 
-def _read_jsonl(path: Path) -> list[Row]:
-    lines = enumerate(_read_text(path).split("\n"), start=1)  # splitlines would cut at U+2028 too
-    return [
-        _row(_parse_json(line, path, number), f"{path}:{number}")
-        for number, line in lines
-        if line.strip()
-    ]
+def _line_rows(text: str, path: Path) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would cut at U+2028 too
+        if line.strip():
+            yield _row(_parse_json(line, path, number), path, number)
 
 
-def _row(value: object, source: str) -> Row:
+def _row(value: object, path: Path, number: int) -> Row:
     if not isinstance(value, dict):
-        raise UserError(f"{source}: an annotation is a JSON object, this is {_kind(value)}")
-    return Row(value, source)
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
-    names |= {int: "a number", float: "a number", type(None): "null"}
-    return names[type(value)]
-
-
-def _read_mixture(path: Path, seed: int) -> list[Row]:
-    try:
-        mixture = yaml.safe_load(_read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(mixture, dict) or list(mixture) != ["datasets"]:
-        raise UserError(
-            f"{path}: a mixture has one key, datasets: a list of json_path, sampling_strategy"
-        )
-    entries = mixture["datasets"]
-    if not isinstance(entries, list) or not entries:
-        raise UserError(f"{path}: datasets is {entries!r}; it must be a list of at least one entry")
-    rows: list[Row] = []
-    for index, entry in enumerate(entries):
-        source = f"{path}: datasets[{index}]"
-        rows += _read_entry(path.parent, entry, source, random.Random(f"{seed}:{index}"))
-    return rows
-
-
-def _read_entry(folder: Path, entry: object, source: str, rng: random.Random) -> list[Row]:
-    if not isinstance(entry, dict) or "json_path" not in entry:
-        raise UserError(f"{source}: {entry!r} has no json_path")
-    unknown = [key for key in entry if key not in ("json_path", "sampling_strategy")]
-    if unknown:
-        raise UserError(
-            f"{source}: unknown key {unknown[0]!r}; known: json_path, sampling_strategy"
-        )
-    json_path = entry["json_path"]
-    if not isinstance(json_path, str):
-        raise UserError(f"{source}: json_path is {json_path!r}, not a string")
-    path = folder / json_path
-    if path.suffix.lower() not in (".json", ".jsonl"):
-        raise UserError(f"{source}: json_path {json_path!r} must end in .json or .jsonl")
-    rows = read_rows(path, seed=0)  # JSON draws nothing
-    if "sampling_strategy" not in entry:
-        return rows
-    return _sample(rows, entry["sampling_strategy"], source, rng)
-
-
-def _sample(rows: Sequence[Row], strategy: object, source: str, rng: random.Random) -> list[Row]:
-    """Apply a sampling strategy; what is drawn stays in file order."""
-    if strategy == "all":
-        return list(rows)
-    match = _STRATEGY.fullmatch(strategy) if isinstance(strategy, str) else None
-    if match is None:
-        raise UserError(f"{source}: unknown sampling_strategy {strategy!r}; known: {_STRATEGIES}")
-    kind, number, percent = match[1], int(match[2]), bool(match[3])
-    count = -(-number * len(rows) // 100) if percent else number
-    if not 1 <= count <= len(rows):
-        raise UserError(
-            f"{source}: sampling_strategy {strategy!r} asks for {count} of {len(rows)} rows"
-        )
-    if kind == "random":
-        return [rows[index] for index in sorted(rng.sample(range(len(rows)), count))]
-    return list(rows[:count] if kind == "first" else rows[-count:])
+        source = Row({}, path, number).source
+        raise UserError(f"{source}: an annotation is a JSON object, this is {kind(value)}")
+    return Row(value, path, number)

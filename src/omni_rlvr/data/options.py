@@ -73,6 +73,15 @@ class DatasetConfig:
     """Clips after which a decoding process is replaced: decord leaks memory."""
     num_workers: int = 2
     """Processes that read clips ahead; 0 reads in the main process."""
+    published: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the release says of itself, for task=check: split (or ``split/fold``) -> official label,
+    or ``total`` -> number of clips, or [least, most]."""
+    published_source: str = ""
+    """Where these numbers stand."""
+    known_bad: list[str] = field(default_factory=list)
+    """Ids of clips that are known to be broken in the release itself."""
+    layout: dict[str, Any] = field(default_factory=dict)
+    """What this data set's readers offer beside; see its YAML."""
 
     def __post_init__(self) -> None:
         require(
@@ -94,3 +103,34 @@ class DatasetConfig:
             "1 or more",
         )
         require(self.num_workers >= 0, "dataset.num_workers", self.num_workers, "0 or more")
+
+
+@dataclass
+class OfficialConfig(DatasetConfig):
+    """A data set that was released with its own layout, labels and folds."""
+
+    fold: int | None = None
+    """Whose clips are the test split, where the data set has folds; others are trained on."""
+    folds: list[int] = field(default_factory=list)
+    """The folds there are; empty for a data set without."""
+    words: str = "???"
+    """Which of ``label_maps`` is used."""
+    label_maps: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    """Name -> official label -> our word, in official order; null leaves such clips out."""
+    label_base: int | None = None
+    """The number of the first class, 0 or 1, where labels are numbers; null finds out."""
+    question: str = "???"
+    """What is asked of every clip."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        there = ", ".join(map(str, self.folds)) or "none, leave it null"
+        require(
+            self.fold in self.folds if self.folds else self.fold is None,
+            "dataset.fold",
+            self.fold,
+            f"the folds of {self.name} are {there}",
+        )
+        require(
+            self.label_base in (None, 0, 1), "dataset.label_base", self.label_base, "0, 1 or null"
+        )

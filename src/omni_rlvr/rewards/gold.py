@@ -15,16 +15,18 @@ from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Example, RewardOutput, UserError
 
+_BATCH = 4096
 _TOLERANCE = 1e-6  # relative; both sides add the same float32 numbers
 
 
 def check_gold(mixture: Mixture, examples: Sequence[Example]) -> None:
     """Score the gold answers and refuse data that cannot earn the full reward.
 
-    Each distinct answer is scored once, written as ``<think>gold</think>`` and
-    ``<answer>LABEL</answer>``; an annotated target that holds tags is scored as it stands, one by
-    one. Terms that return None for a row are left out of what it should earn, but a row that no
-    weighted term can judge is refused.
+    Examples with the same answer and target score the same: ``data.table.distinct`` gives one of
+    each. Each distinct answer is scored once, written as ``<think>gold</think>`` and
+    ``<answer>LABEL</answer>``; an annotated target that holds tags is scored as it stands. Terms
+    that return None for a row are left out of what it should earn, but a row that no weighted term
+    can judge is refused.
 
     Args:
         mixture: The reward that training will use.
@@ -34,7 +36,12 @@ def check_gold(mixture: Mixture, examples: Sequence[Example]) -> None:
         UserError: A gold answer earns less; names the example, what was scored and each term's
             score.
     """
-    rows = _gold_rows(examples)
+    seen: set[str] = set()
+    for start in range(0, len(examples), _BATCH):
+        _check(mixture, _gold_rows(examples[start : start + _BATCH], seen))
+
+
+def _check(mixture: Mixture, rows: Sequence[tuple[str, Example]]) -> None:
     if not rows:
         return
     output = mixture([completion for completion, _ in rows], [example for _, example in rows])
@@ -46,9 +53,8 @@ def check_gold(mixture: Mixture, examples: Sequence[Example]) -> None:
         raise UserError(_message(mixture, output, row, completion, example))
 
 
-def _gold_rows(examples: Sequence[Example]) -> list[tuple[str, Example]]:
+def _gold_rows(examples: Sequence[Example], seen: set[str]) -> list[tuple[str, Example]]:
     rows: list[tuple[str, Example]] = []
-    seen: set[str] = set()
     for example in examples:
         if example.answer not in seen:
             seen.add(example.answer)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from omni_rlvr.parts import (
-    CacheParts,
-    EvaluateParts,
-    ExportParts,
-    Parts,
-    PredictParts,
-    PreviewParts,
-    TrainParts,
-)
+from collections.abc import Callable
+from functools import partial
+
+from omni_rlvr import parts as made
+from omni_rlvr.parts import Parts
 from omni_rlvr.run.cache import fill_cache
+from omni_rlvr.run.check import check_clips
 from omni_rlvr.run.evaluate import evaluate_splits
 from omni_rlvr.run.export import export_checkpoint
 from omni_rlvr.run.pipeline import run_pipeline
@@ -26,17 +23,14 @@ def run(parts: Parts) -> None:
     Raises:
         UserError: something a user can mend.
     """
-    if isinstance(parts, TrainParts):
-        train_stage(parts)
-    elif isinstance(parts, EvaluateParts):
-        evaluate_splits(parts)
-    elif isinstance(parts, CacheParts):
-        fill_cache(parts)
-    elif isinstance(parts, PredictParts):
-        predict_clips(parts)
-    elif isinstance(parts, ExportParts):
-        export_checkpoint(parts)
-    elif isinstance(parts, PreviewParts):
-        draw_preview(parts)
-    else:
-        run_pipeline(parts, run)
+    tasks: dict[type, Callable] = {
+        made.TrainParts: train_stage,
+        made.EvaluateParts: evaluate_splits,
+        made.CacheParts: fill_cache,
+        made.CheckParts: check_clips,
+        made.PredictParts: predict_clips,
+        made.PreviewParts: draw_preview,
+        made.ExportParts: export_checkpoint,
+        made.PipelineParts: partial(run_pipeline, run=run),
+    }
+    tasks[type(parts)](parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -33,7 +33,7 @@ def run_pipeline(parts: PipelineParts, run: Callable[[Parts], None]) -> None:
             with timed(seconds, name):
                 run(_step(parts, overrides, folders, name))
         models: dict[str, dict] = {}
-        examples: dict[str, list[Example]] = {}
+        examples: dict[str, Sequence[Example]] = {}
         for name, overrides in task.evaluate.items():
             with timed(seconds, f"evaluate {name}"):
                 over = [*overrides, f"task.splits=[{','.join(task.splits)}]"]

@@ -1,22 +1,25 @@
 """R1-Omni's annotation format: conversations of one question and one answer about a clip.
 
 Reads cold-start files (the assistant thinks and answers in tags) and RL files (the assistant says a
-bare label) alike. Everything is validated here and nothing is read from the clips: a wrong line is
-found before a model is loaded.
+bare label) alike. Everything is validated while reading and nothing is read from the clips: a wrong
+line is found before a model is loaded.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from omni_rlvr.data.manifest import Row, read_rows
-from omni_rlvr.text.parse import normalise_label, parse
-from omni_rlvr.types import Example, UserError
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-_PLACEHOLDER = re.compile(r"<(?:video|audio|image)>")
+from omni_rlvr.data.forms import Record, read_json
+from omni_rlvr.data.manifest import Row
+from omni_rlvr.data.records import spellings
+from omni_rlvr.data.table import ExampleTable
+from omni_rlvr.types import UserError
+
 _HUMAN, _ASSISTANT = ("human", "user"), ("gpt", "assistant")
 
 
@@ -29,7 +32,7 @@ class R1OmniReader:
     given twice is refused.
 
     Args:
-        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``manifest.read_rows``.
+        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``mixture.parts``.
         root: The folder that ``video`` and ``audio`` are relative to; they cannot leave it.
         labels: The answers that may occur, matched but for case, kept in this spelling; None for
             any.
@@ -39,12 +42,14 @@ class R1OmniReader:
     def __init__(
         self, annotations: str, root: str, labels: Sequence[str] | None, seed: int
     ) -> None:
+        if labels is not None:
+            spellings(labels)
         self._annotations = Path(annotations)
         self._root = Path(root)
-        self._labels = None if labels is None else _spellings(labels)
+        self._labels = labels
         self._seed = seed
 
-    def read(self) -> list[Example]:
+    def read(self) -> ExampleTable:
         """Read and validate every annotation.
 
         Returns:
@@ -54,69 +59,70 @@ class R1OmniReader:
             UserError: Something in the files is not as described; the message begins with the file
                 and line.
         """
-        sources: dict[str, str] = {}
-        rows = read_rows(self._annotations, seed=self._seed)
-        return [self._example(row, sources) for row in rows]
+        return read_json(self._annotations, Conversations(), self._root, self._labels, self._seed)
 
-    def _example(self, row: Row, sources: dict[str, str]) -> Example:
-        question, target = _conversation(row)
-        video, audio = self._clip(row, "video"), self._clip(row, "audio")
-        if video is None and audio is None:
-            raise UserError(
-                f"{row.source}: neither video nor audio is there; one of them must name a clip"
-            )
-        return Example(
-            id=_unique_id(row, sources),
-            question=_clean_question(question, row.source),
-            answer=self._answer(target, row.source),
-            target=target,
-            video=video,
-            audio=audio,
-            cues=_cues(row),
-            source=row.source,
-        )
 
-    def _clip(self, row: Row, key: str) -> Path | None:
-        """The path under the root, or None; refuses what climbs out of it."""
-        name = row.value.get(key)
-        if name is None:
+class Conversations:
+    """The form of R1-Omni's rows."""
+
+    schema = pa.schema(
+        [
+            *((name, pa.string()) for name in ("video", "audio", "id")),
+            ("cues", pa.null()),
+            (
+                "conversations",
+                pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())])),
+            ),
+        ]
+    )
+
+    def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array] | None:
+        """See ``forms.Form``."""
+        turns = pairs(rows["conversations"], 2)
+        if turns is None:
             return None
-        if not isinstance(name, str) or not name.strip() or "\0" in name:
-            raise UserError(f"{row.source}: {key} is {name!r}, not the path of a clip")
-        inside = os.path.normpath(name)
-        if Path(inside).is_absolute():
-            inside = os.path.relpath(inside, self._root)
-        if inside == ".." or inside.startswith(f"..{os.sep}"):
-            raise UserError(f"{row.source}: {key} {name!r} is outside the data folder {self._root}")
-        return self._root / inside
-
-    def _answer(self, target: str, source: str) -> str:
-        parsed = parse(target)
-        answer = parsed.answer if parsed.bare is None else parsed.bare
-        if not answer:
-            raise UserError(
-                f"{source}: no answer can be read from the assistant turn {target!r}; write the "
-                "label alone, or <think>...</think> <answer>LABEL</answer>"
-            )
-        if self._labels is None:
-            return answer
-        key = normalise_label(answer)
-        if key not in self._labels:
-            known = ", ".join(self._labels.values())
-            raise UserError(f"{source}: the answer {answer!r} is not one of the labels: {known}")
-        return self._labels[key]
-
-
-def _spellings(labels: Sequence[str]) -> dict[str, str]:
-    """Normalised label -> the spelling to keep."""
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
-        raise UserError(
-            f"labels: {labels!r} is not a list of strings; quote labels such as no and 1"
+        (asking, question), (answering, target) = (
+            (turn.field("from"), turn.field("value")) for turn in turns
         )
-    spellings = {normalise_label(label): label.strip() for label in labels}
-    if not spellings or "" in spellings or len(spellings) < len(labels):
-        raise UserError(f"labels: {list(labels)} is empty, holds a blank, or one label twice")
-    return spellings
+        if any(column.null_count for column in (asking, question, answering, target)):
+            return None
+        if not (all_in(asking, _HUMAN) and all_in(answering, _ASSISTANT)):
+            return None
+        return {
+            "question": question,
+            "target": target,
+            **{name: rows[name] for name in ("video", "audio", "id")},
+        }
+
+    def record(self, row: Row) -> Record:
+        """See ``forms.Form``."""
+        question, target = _conversation(row)
+        return Record(
+            question, target, clip(row, "video"), clip(row, "audio"), own_id(row), _cues(row)
+        )
+
+
+def pairs(lists: pa.ListArray, length: int) -> list[pa.StructArray] | None:
+    """The first, second, ... items of lists that all have this length; None if one has another."""
+    if lists.null_count or not pc.all(pc.equal(lists.value_lengths(), length)).as_py():
+        return None
+    items = lists.flatten()
+    if items.null_count:
+        return None
+    return [items.take(pa.array(np.arange(i, len(items), length))) for i in range(length)]
+
+
+def all_in(column: pa.Array, words: Sequence[str]) -> bool:
+    """Whether a column holds nothing but these words."""
+    return bool(pc.all(pc.is_in(column, pa.array(words))).as_py())
+
+
+def clip(row: Row, key: str) -> str | None:
+    """The path under a key as written, or None."""
+    name = row.value.get(key)
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise UserError(f"{row.source}: {key} is {name!r}, not the path of a clip")
+    return name
 
 
 def _conversation(row: Row) -> tuple[str, str]:
@@ -163,22 +169,6 @@ def _keys(value: Mapping[str, object]) -> str:
     return ", ".join(value) or "no key"
 
 
-def _clean_question(text: str, source: str) -> str:
-    """Take out the placeholders and the newlines next to them.
-
-    Where text stands on both sides, one of those newlines stays: words must not run together.
-    """
-    first, *others = _PLACEHOLDER.split(text)
-    question = first
-    for part in others:
-        left, right = question.rstrip("\r\n"), part.lstrip("\r\n")
-        between = "\n" if len(left) + len(right) < len(question) + len(part) else ""
-        question = left + (between if left and right else "") + right
-    if not question.strip():
-        raise UserError(f"{source}: the human turn {text!r} holds no question")
-    return question
-
-
 def _cues(row: Row) -> dict[str, str]:
     cues = row.value.get("cues")
     if cues is None:
@@ -188,22 +178,11 @@ def _cues(row: Row) -> dict[str, str]:
     return dict(cues)
 
 
-def _unique_id(row: Row, sources: dict[str, str]) -> str:
-    """The row's id, noted in ``sources`` (id -> where it was first used)."""
+def own_id(row: Row) -> str | None:
+    """The id that a row gives itself, or None."""
     given = row.value.get("id")
     if given is None:
-        clip = next(row.value[key] for key in ("video", "audio") if row.value.get(key) is not None)
-        name, repeat = str(clip), 1
-        while name in sources:
-            repeat += 1
-            name = f"{clip}#{repeat}"
-    elif isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
+        return None
+    if isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
         raise UserError(f"{row.source}: id is {given!r}, not a string")
-    elif str(given) in sources:
-        raise UserError(
-            f"{row.source}: id {given!r} is taken by {sources[str(given)]}; ids are unique"
-        )
-    else:
-        name = str(given)
-    sources[name] = row.source
-    return name
+    return str(given)

@@ -39,7 +39,7 @@ class SyntheticReader:
         self.seed = seed
         self.num_workers = num_workers
 
-    def read(self) -> list[Example]:
+    def read(self) -> Sequence[Example]:
         """Makes the clips if needed and reads their annotations."""
         folder = ensure_split(
             Path(self.root),

@@ -1,0 +1,147 @@
+"""Annotation lists of one clip a line (csv, tab or blank separated) as columns of text.
+
+Whether a header is there, and what stands between the columns, is found in the first line: it is a
+header if one of its cells is a known column name. Quoted texts over several lines, and the cp1252
+apostrophes of older releases, are ``read_quoted``'s.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from omni_rlvr.data.json_columns import line_numbers
+from omni_rlvr.types import UserError
+
+
+def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
+    """Read a list of clips.
+
+    Args:
+        path: The file; it exists.
+        names: Column -> what a header may call it. Without a header the first of these columns
+            stands first in a line and the last one last.
+
+    Returns:
+        The columns of ``names`` as stripped text, and ``number``, the line of each row.
+
+    Raises:
+        UserError: The file is empty or no such list; names the line.
+    """
+    first = _first_line(path)
+    delimiter = "," if "," in first else "\t" if "\t" in first else " "
+    cells = next(csv.reader([first], delimiter=delimiter))
+    known = {name for called in names.values() for name in called}
+    header = [cell.strip().casefold() for cell in cells]
+    has_header = bool(known & set(header))
+    if has_header:
+        places = {column: _place(header, called, path) for column, called in names.items()}
+    else:
+        places = dict(zip(names, (0, len(cells) - 1), strict=True))
+    if len(set(places.values())) < len(names):
+        raise UserError(f"{path}:1: {first!r} holds one column; {', '.join(names)} are needed")
+    numbers = line_numbers(path)
+    table = _read(path, delimiter, len(cells), int(numbers[0]) - 1 + has_header)
+    columns = {
+        column: pc.utf8_trim_whitespace(table[str(place)]) for column, place in places.items()
+    }
+    numbers = numbers[int(has_header) :]
+    if len(numbers) != table.num_rows:  # a quoted text goes over several lines
+        numbers = np.arange(table.num_rows) + 1 + int(has_header)
+    return pa.table({**columns, "number": pa.array(numbers)})
+
+
+def read_quoted(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
+    """Read a small csv file with a header, quoted texts and an encoding of its time.
+
+    Args and Returns as in ``read_list``.
+    """
+    text = _decode(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    header = [name.strip().casefold() for name in reader.fieldnames or ()]
+    reader.fieldnames = header
+    places = {column: header[_place(header, called, path)] for column, called in names.items()}
+    columns: dict[str, list] = {column: [] for column in (*names, "number")}
+    for row in reader:
+        for column, name in places.items():
+            if row[name] is None:
+                raise UserError(f"{path}:{reader.line_num}: the column {name} is missing")
+            columns[column].append(row[name].strip())
+        columns["number"].append(reader.line_num)
+    if not columns["number"]:
+        raise UserError(f"{path}: holds a header and no rows")
+    return pa.table(columns)
+
+
+def find(root: Path, patterns: Sequence[str], values: Mapping[str, object], key: str) -> Path:
+    """The first file that is there, of those that releases of a data set call by other names.
+
+    Args:
+        root: The data set's folder.
+        patterns: Paths below it, with ``{name}`` where one of ``values`` goes.
+        values: What a path depends on.
+        key: The option that names another, for the message.
+
+    Raises:
+        UserError: None of them is there.
+    """
+    if not root.is_dir():
+        raise UserError(f"dataset.root={root}: there is no such folder; set it to the data set's")
+    paths = [root / pattern.format(**values) for pattern in patterns]
+    for path in paths:
+        if path.is_file():
+            return path
+    looked = ", ".join(str(path.relative_to(root)) for path in paths)
+    raise UserError(
+        f"dataset.root={root}: no annotation file is there (looked for {looked}); set {key}"
+    )
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for line in file:
+            if line.strip():
+                return line.strip()
+    raise UserError(f"{path}: the annotation file is empty")
+
+
+def _place(header: Sequence[str], called: Sequence[str], path: Path) -> int:
+    for name in called:
+        if name in header:
+            return header.index(name)
+    raise UserError(
+        f"{path}:1: no column is called {' or '.join(called)}; there is {', '.join(header)}"
+    )
+
+
+def _read(path: Path, delimiter: str, num_columns: int, num_skipped: int) -> pa.Table:
+    names = [str(place) for place in range(num_columns)]
+    try:
+        table = pa.csv.read_csv(
+            path,
+            read_options=pa.csv.ReadOptions(column_names=names, skip_rows=num_skipped),
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                column_types={name: pa.string() for name in names}, strings_can_be_null=False
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a list of {num_columns} columns: {error}") from error
+    if not table.num_rows:
+        raise UserError(f"{path}: holds a header and no rows")
+    return table
+
+
+def _decode(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")

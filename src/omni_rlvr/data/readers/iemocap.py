@@ -1,0 +1,119 @@
+"""IEMOCAP: two actors in dialogue; utterances and votes in ``dialog/EmoEvaluation/*.txt``.
+
+The official sound is one file an utterance (``sentences/wav``). The official video is one split
+screen a dialogue: the clips of single utterances must be cut from it (the times are in ``cues``) to
+``dataset.layout.clips``; without that folder an example is its sound alone. Session k is test fold
+k.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from omni_rlvr.data.labels import LabelMap
+from omni_rlvr.data.official import labelled_examples
+from omni_rlvr.data.table import ExampleTable
+from omni_rlvr.types import UserError
+
+_LINE = re.compile(r"\[([0-9.]+) - ([0-9.]+)\]\t(Ses(0[1-5])[FM]_\w+_[FM]\d+)\t(\w+)\t\[.*\]\s*")
+
+
+@dataclass(frozen=True)
+class _Utterance:
+    path: Path
+    line: int
+    start_s: str
+    end_s: str
+    name: str
+    session: int
+    label: str
+
+    @property
+    def dialogue(self) -> str:
+        return self.name.rpartition("_")[0]
+
+    @property
+    def side(self) -> str:
+        """Where the speaker is on the split screen."""
+        return "left" if self.name[5] == self.name[-4] else "right"
+
+
+class IemocapReader:
+    """Reads the evaluation files of all sessions.
+
+    Args:
+        split: "train", "test", or "all".
+        root: The folder with ``Session1`` to ``Session5``.
+        fold: The session that is the test split.
+        clips: The folder below the root with the cut clips ``Ses01F_impro05_F019.mp4``.
+        labels: Translates the codes ang hap exc sad neu fru ...; those mapped to null are left out.
+        question: What is asked of every clip; ``{side}`` in it becomes left or right.
+    """
+
+    def __init__(
+        self, *, split: str, root: str, fold: int, clips: str, labels: LabelMap, question: str
+    ) -> None:
+        self._split = split
+        self._root = Path(root)
+        self._fold = fold
+        self._clips = clips
+        self._labels = labels
+        self._question = question
+
+    def read(self) -> ExampleTable:
+        """Read and validate the split's utterances, in the order of the files."""
+        said = [u for u in self._utterances() if self._is_wanted(u.session)]
+        if not said:
+            raise UserError(
+                f"dataset.root={self._root}: no IEMOCAP utterance of the split {self._split!r} is "
+                "there (looked for Session*/dialog/EmoEvaluation/Ses*.txt)"
+            )
+        has_clips = (self._root / self._clips).is_dir()
+        columns = {
+            "label": pa.array([u.label for u in said]),
+            "video": pa.array([self._video(u) if has_clips else None for u in said], pa.string()),
+            "audio": pa.array([_sound(u) for u in said]),
+            "id": pa.array([u.name for u in said]),
+            "cues": pa.array([json.dumps(_cues(u)) for u in said]),
+            "question": pa.array([self._question.replace("{side}", u.side) for u in said]),
+            "file": pa.array([str(u.path) for u in said]).dictionary_encode(),
+            "number": pa.array([u.line for u in said], pa.int64()),
+        }
+        return labelled_examples(columns, self._root, self._labels, self._question)
+
+    def _utterances(self) -> Iterator[_Utterance]:
+        for path in sorted(self._root.glob("Session[1-5]/dialog/EmoEvaluation/Ses*.txt")):
+            for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), 1):
+                match = _LINE.fullmatch(line)
+                if match:
+                    start_s, end_s, name, session, label = match.groups()
+                    yield _Utterance(path, number, start_s, end_s, name, int(session), label)
+                elif line.startswith("[") and "Ses" in line:
+                    raise UserError(
+                        f"{path}:{number}: {line!r} is not [start - end], name, label, [v, a, d]"
+                    )
+
+    def _is_wanted(self, session: int) -> bool:
+        return self._split == "all" or (session == self._fold) == (self._split == "test")
+
+    def _video(self, utterance: _Utterance) -> str:
+        return f"{self._clips}/{utterance.name}.mp4"
+
+
+def _sound(utterance: _Utterance) -> str:
+    folder = f"Session{utterance.session}/sentences/wav/{utterance.dialogue}"
+    return f"{folder}/{utterance.name}.wav"
+
+
+def _cues(utterance: _Utterance) -> dict[str, str]:
+    return {
+        "speaker_side": utterance.side,
+        "start_s": utterance.start_s,
+        "end_s": utterance.end_s,
+    }

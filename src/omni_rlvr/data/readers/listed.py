@@ -1,0 +1,94 @@
+"""Data sets that list their clips in a file of names and labels: DFEW, MAFW, MER2023.
+
+Where the lists and the clips lie is written in the data set's YAML, official place first, then the
+variants that code in use expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from omni_rlvr.data.delimited import find, read_list
+from omni_rlvr.data.labels import LabelMap
+from omni_rlvr.data.official import clip_folder, labelled_examples
+from omni_rlvr.data.records import files
+from omni_rlvr.data.table import ExampleTable
+
+NAMES = {
+    "name": ("video_name", "name", "names", "video", "clip", "file", "filename", "path"),
+    "label": ("label", "discrete", "emotion", "annotation", "class"),
+}
+"""What headers call the two columns."""
+_SUFFIX = r"\.(?:mp4|avi|flv|mkv|webm)$"
+
+
+class ListedReader:
+    """Reads ``name,label`` lists, with or without a header.
+
+    A name may be bare (``1``, ``sample_00000047``) or a file (``00001.mp4``); a bare number is
+    filled up with zeros, unless the clips folder has the file without. Of lists with a third column
+    in the middle (path, number of frames, label) the last part of the path is the name.
+
+    Args:
+        split: The split's name in ``lists``.
+        root: The data set's folder.
+        fold: The fold in ``lists``; None for a data set without folds.
+        lists: Where the list may lie below the root, ``{split}`` and ``{fold}`` filled in.
+        clips: Folders below the root where the clips may lie.
+        num_digits: Digits of a numbered clip's file name; 0 if clips have no numbers.
+        labels: Translates the labels.
+        question: What is asked of every clip.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: str,
+        root: str,
+        fold: int | None,
+        lists: Sequence[str],
+        clips: Sequence[str],
+        num_digits: int,
+        labels: LabelMap,
+        question: str,
+    ) -> None:
+        self._values = {"split": split, "fold": fold}
+        self._root = Path(root)
+        self._lists = lists
+        self._clips = clips
+        self._num_digits = num_digits
+        self._labels = labels
+        self._question = question
+
+    def read(self) -> ExampleTable:
+        """Read and validate the split's list."""
+        path = find(self._root, self._lists, self._values, "dataset.splits.SPLIT.lists=[FILE]")
+        table = read_list(path, NAMES)
+        folder = clip_folder(self._root, self._clips)
+        columns = {
+            "label": table["label"],
+            "video": clip_paths(table["name"], self._root, folder, self._num_digits),
+            "file": files(path, table.num_rows),
+            "number": table["number"],
+        }
+        return labelled_examples(columns, self._root, self._labels, self._question)
+
+
+def clip_paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.ChunkedArray:
+    """Turn clip names of a list into paths below the root."""
+    names = pc.replace_substring_regex(names, r"^(?:/[^/]+)+/", "")  # somebody else's folders
+    stems = pc.replace_substring_regex(names, _SUFFIX, "")
+    if num_digits:
+        filled = pc.utf8_lpad(stems, num_digits, "0")
+        padded = pc.if_else(pc.match_substring_regex(stems, r"^[0-9]+$"), filled, stems)
+        bare, full = (f"{folder}/{column[0].as_py()}.mp4" for column in (stems, padded))
+        stems = stems if not (root / full).exists() and (root / bare).exists() else padded
+    has_suffix = pc.match_substring_regex(names, _SUFFIX)
+    suffixes = pc.if_else(has_suffix, pc.replace_substring_regex(names, r"^.*\.", "."), ".mp4")
+    paths = pc.binary_join_element_wise(folder, stems, "/")
+    return pc.binary_join_element_wise(paths, suffixes, "")

@@ -1,0 +1,95 @@
+"""What is in a clip, without decoding all of it: one frame, and the first of the sound.
+
+It refuses what ``clip.read_clip`` would refuse when opening, and finds a stream that has no decoder
+or whose first packet is broken. A fault in the middle of a file is found by reading it.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+
+from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.container import Sound, look_into, open_container, read_bytes, reason
+from omni_rlvr.media.video import Backend
+from omni_rlvr.types import Clip, MediaError
+
+_NO_SOUND = np.zeros(0, dtype=np.float32)
+
+
+def probe_clip(
+    video: Path | None,
+    audio: Path | None,
+    *,
+    num_frames: int,
+    sample_rate: int,
+    want_video: bool,
+    want_audio: bool,
+    backend: Backend = "decord",
+) -> Clip:
+    """Open one clip as ``clip.read_clip`` would, for ``isolated.ClipReader``.
+
+    Args: as ``read_clip``; ``want_video`` is whether a picture must be there, ``want_audio`` is not
+        looked at: a clip may be without sound.
+
+    Returns:
+        The clip with its first frame, if it has a picture, and an empty waveform if it has sound.
+
+    Raises:
+        MediaError: As ``read_clip``.
+    """
+    has_sound = False
+    frames, duration_s = None, 0.0
+    if video is not None:
+        data = read_bytes(video)
+        contents = look_into(data, video)
+        if contents.picture is not None or want_video:
+            seen = read_clip(
+                video,
+                None,
+                num_frames=1,
+                sample_rate=sample_rate,
+                want_video=True,
+                want_audio=False,
+                backend=backend,
+            )
+            frames, duration_s = seen.frames, seen.duration_s
+        if contents.sound is not None and audio is None:
+            has_sound = _has_samples(data, contents.sound, video)
+            duration_s = duration_s or contents.sound.duration_s
+    if audio is not None:
+        sound_s = _sidecar_s(audio)
+        has_sound = sound_s > 0
+        duration_s = duration_s or sound_s
+    return Clip(frames, _NO_SOUND if has_sound else None, duration_s)
+
+
+def _has_samples(data: bytes, sound: Sound, path: Path) -> bool:
+    try:
+        if sound.sample_rate == 0:
+            raise ValueError("there is no decoder for its codec")
+        with open_container(data) as container:
+            stream = container.streams[sound.stream]
+            return any(True for _ in container.decode(stream))
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(
+            f"{path}: its sound track cannot be decoded ({reason(error)}); "
+            "convert or download it again"
+        ) from error
+
+
+def _sidecar_s(path: Path) -> float:
+    """Seconds of a sound file; 0 if it holds no samples."""
+    data = read_bytes(path)
+    try:
+        return float(soundfile.info(io.BytesIO(data)).duration)
+    except soundfile.LibsndfileError:
+        contents = look_into(data, path)
+    if contents.sound is None:
+        raise MediaError(f"{path}: was named as a sound file but has no sound track")
+    has_samples = _has_samples(data, contents.sound, path)
+    return max(contents.sound.duration_s, 1e-3) if has_samples else 0.0

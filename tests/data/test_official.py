@@ -1,0 +1,232 @@
+"""RAVDESS, CREMA-D, MELD, IEMOCAP, EMER and MERR, each as a miniature of its release."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from official_trees import RAVDESS_WORDS, lines, ravdess, read, told, write
+
+from omni_rlvr.types import UserError
+
+# ---- RAVDESS
+
+
+def test_ravdess_folds_are_of_actors(tmp_path: Path) -> None:
+    ravdess(tmp_path, (1, 4, 5, 24), ("01", "02"))
+    test = read("ravdess", tmp_path, "test")
+    assert [e.id[-2:] for e in test] == ["01", "04"] * 8  # by name: the actor comes last
+    assert Counter(e.answer for e in test) == dict.fromkeys(RAVDESS_WORDS, 2)
+    assert {e.id[-2:] for e in read("ravdess", tmp_path, "train")} == {"05", "24"}
+    assert {e.id[-2:] for e in read("ravdess", tmp_path, "test", "dataset.fold=6")} == {"24"}
+    assert len(read("ravdess", tmp_path, "all")) == 4 * 8
+    (first, *_) = test
+    path = "Video_Speech_Actor_01/Actor_01/01-01-01-01-01-01-01.mp4"
+    assert first.video == tmp_path / path
+    assert first.source == str(tmp_path / path)
+    assert first.audio is None
+
+
+def test_ravdess_calm_is_kept_or_merged(tmp_path: Path) -> None:
+    ravdess(tmp_path, (1,), ("01",))
+    merged = read("ravdess", tmp_path, "all", "dataset.words=calm_merged")
+    assert Counter(e.answer for e in merged)["neutral"] == 2
+    official = read("ravdess", tmp_path, "all", "dataset.words=official")
+    assert {"fearful", "surprised", "calm"} < {e.answer for e in official}
+
+
+def test_ravdess_video_and_sound_of_one_trial(tmp_path: Path) -> None:
+    separate = "dataset.layout.sound=separate"
+    ravdess(tmp_path, (1,), ("01", "02"))
+    with pytest.raises(UserError, match=r"no 03-01-01-01-01-01-01\.wav .*layout\.sound=own"):
+        read("ravdess", tmp_path, "all", separate)
+    ravdess(tmp_path / "Audio_Speech_Actors_01-24", (1,), ("03",))
+    examples = read("ravdess", tmp_path, "all", separate)
+    assert len(examples) == 8
+    assert examples[7].id == "02-01-08-01-01-01-01"
+    assert examples[7].audio.name == "03-01-08-01-01-01-01.wav"
+    with pytest.raises(UserError, match=r"dataset\.layout\.sound='both'"):
+        read("ravdess", tmp_path, "all", "dataset.layout.sound=both")
+
+
+def test_an_archive_unpacked_twice_counts_once(tmp_path: Path) -> None:
+    ravdess(tmp_path, (1,), ("01",))
+    ravdess(tmp_path / "again", (1,), ("01",))
+    assert len(read("ravdess", tmp_path, "all")) == 8
+
+
+@pytest.mark.parametrize("name", ["ravdess", "cremad", "iemocap"])
+def test_an_empty_folder_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"dataset\.root=.*is there \(looked for"):
+        read(name, tmp_path, "train")
+
+
+# ---- CREMA-D
+
+
+def test_cremad_folds_are_of_speakers(tmp_path: Path) -> None:
+    names = [f"{actor}_{s}_FEA_XX" for actor in range(1001, 1012) for s in ("DFA", "IEO")]
+    write(tmp_path, {f"VideoFlash/{name}.flv": "" for name in [*names, "1001_IOM_ANG_MD"]})
+    speakers = {
+        fold: {e.id[:4] for e in read("cremad", tmp_path, "test", f"dataset.fold={fold}")}
+        for fold in range(1, 6)
+    }
+    assert speakers[1] == {"1001", "1006", "1011"}
+    assert sum(len(s) for s in speakers.values()) == len(set.union(*speakers.values())) == 11
+    train = {e.id[:4] for e in read("cremad", tmp_path, "train", "dataset.fold=2")}
+    assert train == set.union(*speakers.values()) - speakers[2]
+    examples = read("cremad", tmp_path, "all", "dataset.layout.sound=wav")
+    assert len(examples) == 23
+    found = {e.id: (e.answer, e.audio.name) for e in examples}
+    assert found["1001_IOM_ANG_MD"] == ("angry", "1001_IOM_ANG_MD.wav")
+
+
+# ---- MELD
+
+HEADER = (
+    "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,"
+    "StartTime,EndTime"
+)
+
+
+def meld(root: Path, split: str, *rows: str) -> Path:
+    return write(root, {f"{split}_sent_emo.csv": lines(HEADER, *rows).encode("cp1252")})
+
+
+def test_meld(tmp_path: Path) -> None:
+    meld(tmp_path, "test", '1,"Why, you\u0092re here\u0085",Mark,joy,positive,0,3,3,19,"0,1","0,2"'
+         .replace("\u0092", "\u2019").replace("\u0085", "\u2026"),
+         '2,"Two\nlines",Mark,anger,negative,12,0,3,19,"0,1","0,2"')  # fmt: skip
+    folder = "output_repeated_splits_test"
+    names = ("dia0_utt3", "final_videos_testdia0_utt3", "dia12_utt0")
+    write(tmp_path, {f"{folder}/{name}.mp4": "" for name in names})
+    question = "dataset.question='Heard: {utterance}'"
+    examples = read("meld", tmp_path, "test", question)
+    assert told(examples) == [
+        ("dia0_utt3", f"{folder}/dia0_utt3.mp4", "happy"),
+        ("dia12_utt0", f"{folder}/dia12_utt0.mp4", "angry"),
+    ]
+    assert examples[0].question == "Heard: Why, you\u2019re here\u2026"
+    assert [e.source.rpartition(":")[2] for e in examples] == ["2", "4"]
+    assert read("meld", tmp_path, "test", "dataset.words=official")[0].answer == "joy"
+
+
+def test_meld_splits_have_their_folders(tmp_path: Path) -> None:
+    row = '1,"A",B,fear,negative,1,2,3,4,"0","1"'
+    for split in ("train", "dev"):
+        meld(tmp_path, split, row)
+    assert told(read("meld", tmp_path, "train"))[0][1] == "train_splits/dia1_utt2.mp4"
+    assert told(read("meld", tmp_path, "dev"))[0][1] == "dev_splits_complete/dia1_utt2.mp4"
+
+
+def test_meld_wrong_rows(tmp_path: Path) -> None:
+    meld(tmp_path, "dev", '1,"A",B,bored,negative,1,2,3,4,"0","1"')
+    with pytest.raises(UserError, match=r"dev_sent_emo\.csv:2: unknown label 'bored'"):
+        read("meld", tmp_path, "dev")
+    meld(tmp_path, "dev", '1,"A",B,fear')
+    with pytest.raises(UserError, match=r"dev_sent_emo\.csv:2: the column dialogue_id is missing"):
+        read("meld", tmp_path, "dev")
+
+
+# ---- IEMOCAP
+
+
+def iemocap(root: Path) -> Path:
+    """Two sessions, one dialogue each, with votes and attributes between the lines as released."""
+    for session, codes in ((1, ("ang", "exc", "xxx")), (5, ("neu", "hap", "fru"))):
+        dialogue = f"Ses{session:02d}F_impro05"
+        rows = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
+        for turn, code in enumerate(codes):
+            who = "FM"[turn % 2]
+            rows += [
+                f"[{turn}.5000 - {turn}.9000]\t{dialogue}_{who}{turn:03d}\t{code}\t[2.5, 2.5, 2.5]",
+                "C-E2:\tNeutral;\t()",
+            ]
+        name = f"Session{session}/dialog/EmoEvaluation/{dialogue}.txt"
+        write(root, {name: lines(*rows)})
+    return root
+
+
+def test_iemocap(tmp_path: Path) -> None:
+    examples = read("iemocap", iemocap(tmp_path), "train")
+    assert told(examples) == [
+        (
+            f"Ses01F_impro05_{turn}",
+            f"Session1/sentences/wav/Ses01F_impro05/Ses01F_impro05_{turn}.wav",
+            word,
+        )
+        for turn, word in (("F000", "angry"), ("M001", "happy"))
+    ]
+    assert examples[0].video is None
+    assert examples[0].cues == {"speaker_side": "left", "start_s": "0.5000", "end_s": "0.9000"}
+    assert examples[1].cues["speaker_side"] == "right"  # F is on the left in a dialogue named F
+    assert examples[1].source.endswith("Ses01F_impro05.txt:5")
+    assert examples.left_out == {"xxx": 1}
+
+
+def test_iemocap_folds_classes_and_cut_clips(tmp_path: Path) -> None:
+    write(iemocap(tmp_path), {"clips/x": ""})
+    six = ("dataset.words=six", "dataset.question='Look at the person on the {side}.'")
+    test = read("iemocap", tmp_path, "test", *six)
+    assert [e.answer for e in test] == ["neutral", "happy", "frustrated"]
+    assert test[0].video == tmp_path / "clips" / "Ses05F_impro05_F000.mp4"
+    assert test[1].question == "Look at the person on the right."
+    one = read("iemocap", tmp_path, "test", "dataset.fold=1", *six)
+    assert [e.answer for e in one] == ["angry", "excited"]
+    assert len(read("iemocap", tmp_path, "all")) == 4
+
+
+def test_an_iemocap_line_that_is_none(tmp_path: Path) -> None:
+    name = "Session1/dialog/EmoEvaluation/Ses01F_impro05.txt"
+    write(iemocap(tmp_path), {name: "[1.0 - 2.0]\tSes01F_impro05_F000\tang\n"})
+    with pytest.raises(UserError, match=r"Ses01F_impro05\.txt:1: .*is not \[start - end\]"):
+        read("iemocap", tmp_path, "all")
+
+
+# ---- EMER, MERR
+
+
+def test_emer_v1(tmp_path: Path) -> None:
+    rows = lines(
+        "names,emotions,subtitles,reasons",
+        'sample_00000342,"happy, surprised",Oh,"She smiles,\nher eyes are wide."',
+        "sample_00000700,\"['sad', 'sad']\",No,He weeps.",
+    )
+    write(tmp_path, {"EMER/dataset-v1/gt-eng.csv": rows})
+    first, second = read("emer", tmp_path, "train")
+    assert (first.id, first.answer) == ("sample_00000342", "happy, surprised")
+    thought = "<think>She smiles,\nher eyes are wide.</think>\n<answer>happy, surprised</answer>"
+    assert first.target == thought
+    assert first.video == tmp_path / "video" / "sample_00000342.mp4"
+    assert second.answer == "sad"
+    (label, _) = read("emer", tmp_path, "train", "dataset.layout.target=label")
+    assert label.target == "happy, surprised"
+
+
+def test_ov_merd_and_v2(tmp_path: Path) -> None:
+    words = lines("name,openset", 'a,"[happy, calm]"', 'b,"[sad]"')
+    write(tmp_path, {"track2_train_ovmerd.csv": words})
+    write(tmp_path, {"track3_train_ovmerd.csv": lines("name,reason", "a,She sings.")})
+    examples = read("emer", tmp_path, "train")
+    assert told(examples) == [("a", "video/a.mp4", "happy, calm")]
+    assert examples.left_out == {"without reasoning": 1}
+    write(tmp_path, {"final-EMER-reason.csv": lines("name,chinese,english", "b,x,He weeps.")})
+    pair = "dataset.layout.lists=[[track2_train_ovmerd.csv,final-EMER-reason.csv]]"
+    (example,) = read("emer", tmp_path, "train", pair)
+    assert example.target == "<think>He weeps.</think>\n<answer>sad</answer>"
+
+
+def test_merr(tmp_path: Path) -> None:
+    told_of = {"sample_1": {"smp_reason_caption": "A frown.", "caption": "A man."}}
+    write(tmp_path, {"MERR_fine_grained.txt": "sample_1 134 doubt\n"})
+    write(tmp_path, {"MERR_coarse_grained.txt": "sample_1 134 0\nsample_2 9 8\n"})
+    write(tmp_path, {f"MERR_{g}_grained.json": json.dumps(told_of) for g in ("fine", "coarse")})
+    (fine,) = read("merr", tmp_path, "fine")
+    assert fine.target == "<think>A frown.</think>\n<answer>doubt</answer>"
+    assert fine.video == tmp_path / "video" / "sample_1.mp4"
+    with pytest.raises(UserError, match=r"coarse_grained\.txt:2: .*no caption for 'sample_2'"):
+        read("merr", tmp_path, "coarse")
+    coarse = read("merr", tmp_path, "coarse", "dataset.layout.target=label")
+    assert [e.target for e in coarse] == ["neutral", "doubt"]
