@@ -124,8 +124,8 @@ def test_nearly_equal_rewards_are_damped_by_the_constant():
 
 
 def test_scaled_by_the_batch_by_hand():
-    # Groups (0, 2) and (10, 14): centred -1, 1, -2, 2. Batch mean 6.5: squares 42.25 + 20.25 + 12.25
-    # + 56.25 = 131, over 3: std 6.608.
+    # Groups (0, 2) and (10, 14): centred -1, 1, -2, 2. Batch mean 6.5: squares 42.25 + 20.25 +
+    # 12.25 + 56.25 = 131, over 3: std 6.608.
     std = math.sqrt(131 / 3) + 1e-4
     got = advantages([0, 2, 10, 14], num_generations=2, scale_rewards="batch")
     assert got.tolist() == pytest.approx([-1 / std, 1 / std, -2 / std, 2 / std], abs=1e-6)
@@ -161,12 +161,13 @@ def test_equal_rewards_give_exactly_zero_with_every_estimator(estimator, value):
         assert got.tolist() == [0.0] * 21
 
 
-@pytest.mark.parametrize("estimator", OWN_SCALE)
-@pytest.mark.parametrize("scale", [None, "group", "batch", "none"])
+@pytest.mark.parametrize(
+    ("estimator", "scale"),
+    [(e, s) for e in OWN_SCALE for s in (None, "group", "batch", "none")
+     if (e, s) != ("reinforce_plus_plus", "group")],
+)  # fmt: skip
 def test_a_tiny_spread_never_blows_up(estimator, scale):
     # What rounding leaves of equal rewards: 1e-8 over a floor of 1e-4.
-    if (estimator, scale) == ("reinforce_plus_plus", "group"):
-        pytest.skip("refused")
     rewards = torch.full((16,), 0.1) + 1e-8 * torch.arange(16)
     got = advantages(rewards, num_generations=8, estimator=estimator, scale_rewards=scale)
     assert got.abs().max() < 2e-3
@@ -174,7 +175,9 @@ def test_a_tiny_spread_never_blows_up(estimator, scale):
 
 def test_a_group_scale_needs_the_groups_baseline():
     with pytest.raises(ValueError, match="no meaning"):
-        advantages([0, 1], num_generations=2, estimator="reinforce_plus_plus", scale_rewards="group")
+        advantages(
+            [0, 1], num_generations=2, estimator="reinforce_plus_plus", scale_rewards="group"
+        )
     with pytest.raises(ValueError, match="estimator='remax' is none of grpo, rloo"):
         advantages([0, 1], num_generations=2, estimator="remax")
 

@@ -117,7 +117,9 @@ def policy_objective(
         surrogate = surrogate * tokens.policy_mask
     loss = aggregate(-surrogate, tokens.mask, whole, loss_type=loss_type)
     metrics = {"policy_loss": loss.detach()}
-    metrics |= {n: _clip_share(c, tokens.mask, whole, loss_type=loss_type) for n, c in clips}
+    for name, clipped in clips:
+        places = clipped.to(tokens.logps.dtype)
+        metrics[name] = _clip_share(places, tokens.mask, whole, loss_type=loss_type)
     if tokens.ref_logps is not None:
         log_ratio = masked(tokens.ref_logps - tokens.logps, tokens.mask)
         divergence = kl.ESTIMATORS[kl_estimator](-log_ratio, torch.zeros_like(log_ratio))
@@ -228,8 +230,8 @@ def _surrogate(
 def _clip_share(clipped: Tensor, mask: Tensor, whole: Whole, *, loss_type: str) -> Tensor:
     """Share of clipped tokens, or of clipped sequences where a sequence has one ratio (gspo)."""
     if loss_type == "gspo":
-        return clipped.float().sum() / whole.num_sequences
-    return _token_share(clipped.float(), mask, whole.num_tokens)
+        return clipped.sum() / whole.num_sequences
+    return _token_share(clipped, mask, whole.num_tokens)
 
 
 def _token_share(values: Tensor, mask: Tensor, num_tokens: Tensor | int) -> Tensor:
