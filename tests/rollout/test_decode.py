@@ -17,7 +17,7 @@ GREEDY = {"temperature": 0, "num_generations": 1}
 
 def run(policy, batch, *, seed=0, **changes):
     settings = {"num_generations": 4, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    settings |= {"max_completion_length": 12} | changes
+    settings |= {"repetition_penalty": 1.0, "max_completion_length": 12} | changes
     with torch.no_grad():
         embeds = policy.embed(batch, policy.encode(batch))
     generator = torch.Generator().manual_seed(seed)
@@ -242,6 +242,7 @@ def test_no_gradient_is_kept(tiny_policy, make_batch):
         temperature=1.0,
         top_p=0.9,
         top_k=50,
+        repetition_penalty=1.0,
         max_completion_length=3,
         generator=torch.Generator(),
     )

@@ -125,6 +125,7 @@ class GrpoStage:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
+            repetition_penalty=sampling.repetition_penalty,
             max_completion_length=sampling.max_completion_length,
             generator=generator,
         )

@@ -21,6 +21,9 @@ class SamplingConfig:
     """Nucleus mass in (0, 1]; 1 keeps all tokens."""
     top_k: int = 0
     """Keeps the k most probable tokens; 0 keeps all."""
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens that a completion already has; 1 is off. Sampling only: the
+    update's log-probabilities are those of the policy without it."""
     max_completion_length: int = 96
     """Most tokens a completion may have, its end token included."""
 
@@ -30,6 +33,12 @@ class SamplingConfig:
         )
         require(0 < self.top_p <= 1, "stage.sampling.top_p", self.top_p, "in (0, 1]")
         require(self.top_k >= 0, "stage.sampling.top_k", self.top_k, "0 (off) or more")
+        require(
+            self.repetition_penalty > 0,
+            "stage.sampling.repetition_penalty",
+            self.repetition_penalty,
+            "greater than 0 (1 is off)",
+        )
         require(
             self.max_completion_length >= 1,
             "stage.sampling.max_completion_length",
