@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from omni_rlvr.functional.masks import position_ids
-from omni_rlvr.models.attention_parts import fold_rows
 from omni_rlvr.models.packing import Packed
 from omni_rlvr.models.prefix import Prompts, first_positions, no_mask
 from omni_rlvr.models.shared_attention import can_share, sharing

@@ -139,9 +139,7 @@ def no_mask(device: torch.device) -> Tensor:
     return torch.empty(1, 1, 1, 1, device=device)
 
 
-def _order(
-    sizes: list[int], lengths: list[int], members: list[list[int]]
-) -> tuple[Tensor, Tensor]:
+def _order(sizes: list[int], lengths: list[int], members: list[list[int]]) -> tuple[Tensor, Tensor]:
     """Where packed tokens come from, and where the hidden state of each completion token lies.
 
     Returns:

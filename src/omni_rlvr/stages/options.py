@@ -58,7 +58,12 @@ class LoopConfig:
     batch_size: int = 16
     """Prompts a step."""
     micro_batch_size: int = 16
-    """Completions a backward pass; smaller saves memory and changes no gradient."""
+    """Most completions a backward pass; smaller saves memory and changes no gradient."""
+    max_tokens_per_micro_batch: int = 0
+    """Most tokens a backward pass, a prompt counted once for all its completions; 0 is off. Memory
+    then follows the tokens that are there; SFT puts samples of like length together."""
+    gradient_checkpointing: bool = False
+    """Layers keep only their inputs and are computed again in backward: less memory, more time."""
     max_grad_norm: float = 1.0
     """Clips the gradient's global norm; 0 switches clipping off."""
     lr_scheduler_type: str = "cosine"
@@ -90,6 +95,12 @@ class LoopConfig:
         )
         for key in ("batch_size", "micro_batch_size", "save_steps", "logging_steps"):
             require(self.__dict__[key] >= 1, f"stage.{key}", self.__dict__[key], "1 or more")
+        require(
+            self.max_tokens_per_micro_batch >= 0,
+            "stage.max_tokens_per_micro_batch",
+            self.max_tokens_per_micro_batch,
+            "0 (off) or more tokens",
+        )
         require(
             self.max_grad_norm >= 0, "stage.max_grad_norm", self.max_grad_norm, "0 (off) or more"
         )
@@ -129,7 +140,7 @@ class GrpoConfig(LoopConfig):
     scale_rewards: str = "group"
     """"group" divides advantages by the group's std, "none" does not."""
     micro_batch_size: int = 64
-    """Completions a backward pass; smaller saves memory and changes no gradient."""
+    """Most completions a backward pass; smaller saves memory and changes no gradient."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     @property
