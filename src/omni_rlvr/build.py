@@ -30,7 +30,7 @@ from omni_rlvr.record import read_json
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
-from omni_rlvr.stages.options import GrpoConfig, LoopConfig
+from omni_rlvr.stages.options import GrpoConfig, LoopConfig, SftConfig
 from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.types import Example, UserError, require
 
@@ -230,8 +230,10 @@ def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:
 def _train_parts(
     cfg: DictConfig, place: Place, clips: Clips, loop: LoopConfig, policy: Policy
 ) -> TrainParts:
-    stage: Stage = SftStage()
-    if isinstance(loop, GrpoConfig):
+    if isinstance(loop, SftConfig):
+        stage: Stage = SftStage(loop)
+    else:
+        assert isinstance(loop, GrpoConfig)
         reward = make(cfg.reward)
         check_gold(reward, clips.examples[clips.dataset.train_split])
         stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
-from omni_rlvr.rollout.experience import all_rows, select
+from omni_rlvr.rollout.experience import completion_scores, select
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.options import GrpoConfig, SamplingConfig
 from omni_rlvr.types import Experience, RewardOutput
@@ -42,12 +43,21 @@ def backward(stage, policy, whole, micro_batch_size: int = 8):
     """Adds up a minibatch's shares; returns the whole gradient as a vector, and the metrics."""
     policy.zero_grad()
     sums: dict[str, float] = {}
-    for rows in all_rows(len(whole), micro_batch_size):
+    config = replace(stage.config, micro_batch_size=micro_batch_size)
+    for rows in GrpoStage(config, stage.reward, stage.reference).micro_batches(whole):
         out = stage.loss(policy, select(whole, rows), whole)
         out.loss.backward()
         for name, value in out.metrics.items():
             sums[name] = sums.get(name, 0) + value.item()
     return flat_gradient(policy), sums
+
+
+def logps_of(policy, experience, temperature: float = 1.0) -> torch.Tensor:
+    """[N, T] log-probs of an experience's completions, without gradient."""
+    with torch.no_grad():
+        return completion_scores(
+            policy, experience, temperature=temperature, gradient_checkpointing=False
+        ).logps
 
 
 def flat_gradient(policy) -> torch.Tensor:

@@ -36,6 +36,11 @@ class Stage(Protocol):
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
         """Yields what each optimiser step learns from, in order."""
 
+    def micro_batches(self, whole: Experience) -> list[Tensor]:
+        """Splits a minibatch into row numbers for one backward pass each; rows that could teach
+        nothing are left out.
+        """
+
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
         """Computes the share of a micro-batch ``rows`` in the loss of its minibatch ``whole``."""
 

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from omni_rlvr.functional import kl, losses
 from omni_rlvr.functional.advantages import group_advantages
-from omni_rlvr.functional.logprobs import per_token_entropy, per_token_logps
+from omni_rlvr.functional.logprobs import TokenScores
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.decode import decode
-from omni_rlvr.rollout.experience import all_rows, completion_logits, select
+from omni_rlvr.rollout.experience import completion_scores, micro_batches, select
 from omni_rlvr.stages.base import Prepared, share
 from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.stages.rollout_metrics import completion_rows, rollout_metrics
@@ -84,33 +84,34 @@ class GrpoStage:
                     rows = torch.isin(experience.prompt_index.cpu(), prompts).nonzero().squeeze(1)
                     yield select(experience, rows.to(experience.prompt_index.device))
 
+    def micro_batches(self, whole: Experience) -> list[Tensor]:
+        """Splits the rows that can teach into micro-batches."""
+        return self._split(whole, self._rows(whole))
+
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
         """Computes a micro-batch's share of the GRPO loss above."""
         assert rows.advantages is not None
         config, mask = self.config, rows.completion_mask
-        logits = completion_logits(policy, rows)
-        logps = per_token_logps(
-            logits, rows.completion_ids, temperature=config.sampling.temperature
-        )
+        scores = self._scores(policy, rows)
+        logps = scores.logps
         old = logps.detach() if rows.old_per_token_logps is None else rows.old_per_token_logps
         high = config.epsilon if config.epsilon_high is None else config.epsilon_high
         objective, clipped = losses.clipped_surrogate(
             logps, old, rows.advantages, epsilon=config.epsilon, epsilon_high=high
         )
         loss = losses.sequence_mean(-objective, mask, num_sequences=len(whole))
-        with torch.no_grad():
-            entropy = per_token_entropy(logits, temperature=config.sampling.temperature)
-            metrics = {
-                "policy_loss": loss.detach(),
-                "entropy": share(entropy, mask, whole.completion_mask),
-                "clip_ratio/region_mean": share(clipped.float(), mask, whole.completion_mask),
-            }
+        computed = whole.completion_mask[self._rows(whole)]
+        metrics = {
+            "policy_loss": loss.detach(),
+            "entropy": share(scores.entropy, mask, computed),
+            "clip_ratio/region_mean": share(clipped.float(), mask, computed),
+        }
         if rows.ref_per_token_logps is not None:
             divergence = kl.k3(logps, rows.ref_per_token_logps)
             loss = loss + config.beta * losses.sequence_mean(
                 divergence, mask, num_sequences=len(whole)
             )
-            metrics["kl"] = share(divergence, mask, whole.completion_mask)
+            metrics["kl"] = share(divergence, mask, computed)
         return LossOutput(loss, {"loss": loss.detach(), **metrics})
 
     def _rollout(
@@ -125,6 +126,7 @@ class GrpoStage:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
+            repetition_penalty=sampling.repetition_penalty,
             max_completion_length=sampling.max_completion_length,
             generator=generator,
         )
@@ -145,12 +147,31 @@ class GrpoStage:
     def _logps(self, policy: Policy, experience: Experience) -> Tensor:
         """Scores all completions under a policy, micro-batch by micro-batch: [N, T]."""
         out = torch.zeros(experience.completion_ids.shape, device=experience.completion_ids.device)
-        for rows in all_rows(len(experience), self.config.micro_batch_size):
-            part = select(experience, rows.to(out.device))
-            logps = per_token_logps(
-                completion_logits(policy, part),
-                part.completion_ids,
-                temperature=self.config.sampling.temperature,
-            )
+        for rows in self._split(experience, torch.arange(len(experience), device=out.device)):
+            logps = self._scores(policy, select(experience, rows)).logps
             out[rows, : logps.shape[1]] = logps
         return out
+
+    def _scores(self, policy: Policy, rows: Experience) -> TokenScores:
+        return completion_scores(
+            policy,
+            rows,
+            temperature=self.config.sampling.temperature,
+            gradient_checkpointing=self.config.gradient_checkpointing and torch.is_grad_enabled(),
+        )
+
+    def _rows(self, whole: Experience) -> Tensor:
+        """The rows that can teach: without a KL, those of advantage 0 cannot."""
+        assert whole.advantages is not None
+        teaches = whole.advantages != 0
+        if whole.ref_per_token_logps is not None:
+            teaches = torch.ones_like(teaches)
+        return teaches.nonzero().squeeze(1)
+
+    def _split(self, whole: Experience, rows: Tensor) -> list[Tensor]:
+        return micro_batches(
+            whole,
+            rows,
+            max_rows=self.config.micro_batch_size,
+            max_tokens=self.config.max_tokens_per_micro_batch,
+        )

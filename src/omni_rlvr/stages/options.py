@@ -21,6 +21,9 @@ class SamplingConfig:
     """Nucleus mass in (0, 1]; 1 keeps all tokens."""
     top_k: int = 0
     """Keeps the k most probable tokens; 0 keeps all."""
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens that a completion already has; 1 is off. Sampling only: the
+    update's log-probabilities are those of the policy without it."""
     max_completion_length: int = 96
     """Most tokens a completion may have, its end token included."""
 
@@ -30,6 +33,12 @@ class SamplingConfig:
         )
         require(0 < self.top_p <= 1, "stage.sampling.top_p", self.top_p, "in (0, 1]")
         require(self.top_k >= 0, "stage.sampling.top_k", self.top_k, "0 (off) or more")
+        require(
+            self.repetition_penalty > 0,
+            "stage.sampling.repetition_penalty",
+            self.repetition_penalty,
+            "greater than 0 (1 is off)",
+        )
         require(
             self.max_completion_length >= 1,
             "stage.sampling.max_completion_length",
@@ -49,7 +58,12 @@ class LoopConfig:
     batch_size: int = 16
     """Prompts a step."""
     micro_batch_size: int = 16
-    """Completions a backward pass; smaller saves memory and changes no gradient."""
+    """Most completions a backward pass; smaller saves memory and changes no gradient."""
+    max_tokens_per_micro_batch: int = 0
+    """Most tokens a backward pass, a prompt counted once for all its completions; 0 is off. Memory
+    then follows the tokens that are there; SFT puts samples of like length together."""
+    gradient_checkpointing: bool = False
+    """Layers keep only their inputs and are computed again in backward: less memory, more time."""
     max_grad_norm: float = 1.0
     """Clips the gradient's global norm; 0 switches clipping off."""
     lr_scheduler_type: str = "cosine"
@@ -81,6 +95,12 @@ class LoopConfig:
         )
         for key in ("batch_size", "micro_batch_size", "save_steps", "logging_steps"):
             require(self.__dict__[key] >= 1, f"stage.{key}", self.__dict__[key], "1 or more")
+        require(
+            self.max_tokens_per_micro_batch >= 0,
+            "stage.max_tokens_per_micro_batch",
+            self.max_tokens_per_micro_batch,
+            "0 (off) or more tokens",
+        )
         require(
             self.max_grad_norm >= 0, "stage.max_grad_norm", self.max_grad_norm, "0 (off) or more"
         )
@@ -120,7 +140,7 @@ class GrpoConfig(LoopConfig):
     scale_rewards: str = "group"
     """"group" divides advantages by the group's std, "none" does not."""
     micro_batch_size: int = 64
-    """Completions a backward pass; smaller saves memory and changes no gradient."""
+    """Most completions a backward pass; smaller saves memory and changes no gradient."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     @property

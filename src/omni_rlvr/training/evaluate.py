@@ -76,6 +76,7 @@ def evaluate(
                 temperature=0,
                 top_p=1,
                 top_k=0,
+                repetition_penalty=1,
                 max_completion_length=max_completion_length,
                 generator=torch.Generator(),
             )
