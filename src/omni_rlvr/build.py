@@ -28,6 +28,7 @@ from omni_rlvr.data.options import DatasetConfig, ModalityConfig
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import read_json
 from omni_rlvr.rewards.gold import check_gold
+from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.options import GrpoConfig, LoopConfig, SftConfig
@@ -128,11 +129,13 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     clips = Clips(dataset, typed["modality"], examples)
     if isinstance(task, schema.PreviewTask):
         return PreviewParts(place, clips, task)
+    learns = isinstance(task, schema.TrainTask) and isinstance(typed["stage"], GrpoConfig)
+    reward = _reward(cfg, clips) if learns else None  # what is wrong with it shows before loading
     policy = make(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.EvaluateTask):
         return EvaluateParts(place, clips, task, policy)
-    return _train_parts(cfg, place, clips, typed["stage"], policy)
+    return _train_parts(cfg, place, clips, typed["stage"], policy, reward)
 
 
 def compose_step(overrides: list[str]) -> DictConfig:
@@ -227,15 +230,26 @@ def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:
         policy.processor.check_text(example.target, example.source)
 
 
+def _reward(cfg: DictConfig, clips: Clips) -> Mixture:
+    """Builds the reward and checks that it pays for the gold answers."""
+    reward = make(cfg.reward)
+    check_gold(reward, clips.examples[clips.dataset.train_split])
+    return reward
+
+
 def _train_parts(
-    cfg: DictConfig, place: Place, clips: Clips, loop: LoopConfig, policy: Policy
+    cfg: DictConfig,
+    place: Place,
+    clips: Clips,
+    loop: LoopConfig,
+    policy: Policy,
+    reward: Mixture | None,
 ) -> TrainParts:
     if isinstance(loop, SftConfig):
         stage: Stage = SftStage(loop)
     else:
         assert isinstance(loop, GrpoConfig)
-        reward = make(cfg.reward)
-        check_gold(reward, clips.examples[clips.dataset.train_split])
+        assert reward is not None
         stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)
     if cfg.resume is not None:
         policy = make(cfg.model, path=str(place.run_dir / "checkpoint"), instruction=None)

@@ -14,6 +14,7 @@ from omni_rlvr.functional.objective import (
     Tokens,
     Whole,
     aggregate,
+    modality_contrast,
     policy_objective,
     top_entropy_mask,
 )
@@ -28,6 +29,7 @@ SETTINGS = {
     "beta": 0.04,
     "kl_estimator": "k3",
     "entropy_coef": 0.0,
+    "contrast_coef": 0.0,
 }
 
 
@@ -52,7 +54,7 @@ def random_tokens(seed: int = 0, *, first_update: bool = False) -> Tokens:
 def counts(tokens: Tokens, num_minibatches: int = 1, extra: int = 0) -> Whole:
     num = tokens.mask.sum()
     policy = num if tokens.policy_mask is None else (tokens.mask * tokens.policy_mask).sum()
-    return Whole(len(tokens.mask), num, policy, (num + extra) / num_minibatches, 10)
+    return Whole(len(tokens.mask), num, policy, num, (num + extra) / num_minibatches, 10)
 
 
 def rows_of(tokens: Tokens, rows: Tensor) -> Tokens:
@@ -110,7 +112,7 @@ def test_normalisers_by_hand():
     # Rows of 2 and 1 tokens: sums 4 and 5; the minibatch has 2 rows, 3 tokens; 12 tokens were
     # rolled out for 2 minibatches; at most 10 tokens a completion.
     values, mask = torch.tensor([[1.0, 3.0], [5.0, 100.0]]), torch.tensor([[1, 1], [1, 0]])
-    whole = Whole(2, 3, 3, 12 / 2, 10)
+    whole = Whole(2, 3, 3, 3, 12 / 2, 10)
     got = {name: aggregate(values, mask, whole, loss_type=name).item() for name in LOSS_TYPES}
     row_mean = (4 / 2 + 5 / 1) / 2
     assert got == pytest.approx(
@@ -185,6 +187,28 @@ def test_the_kl_is_weighted_and_logged_as_a_token_mean(estimator):
     mean = ((value * tokens.mask).sum() / tokens.mask.sum()).item()
     assert got[2]["kl"] == pytest.approx(mean)
     assert got[0] == pytest.approx(without[0] + 2 * mean)
+
+
+def test_the_contrast_by_hand():
+    # d = without - with = log 2: k3 = 2 - log 2 - 1; beyond 10 it is held, and has no gradient.
+    logps = torch.tensor([[-1.0, -9.0, -1.0]], requires_grad=True)
+    without = torch.tensor([[math.log(2) - 1, -1.0, 50.0]])
+    mask = torch.tensor([[1, 1, 0]])
+    got = modality_contrast(logps, without, mask)
+    assert got[0].tolist() == pytest.approx([1 - math.log(2), 10, 0], abs=1e-6)
+    got.sum().backward()
+    assert logps.grad[0].tolist() == pytest.approx([1 - 2, 0, 0], abs=1e-6)
+
+
+def test_the_contrast_is_made_larger_and_logged():
+    tokens = random_tokens()
+    contrast = replace(tokens, contrast_logps=tokens.logps.detach() - 0.5)
+    without, got = (
+        run(contrast, counts(tokens), ALL, loss_type="bnpo", contrast_coef=c) for c in (0.0, 2.0)
+    )
+    value = math.exp(-0.5) + 0.5 - 1
+    assert got[2]["modality/contrast_kl"] == pytest.approx(value)
+    assert got[0] == pytest.approx(without[0] - 2 * value)
 
 
 def test_the_top_entropy_mask_by_hand():

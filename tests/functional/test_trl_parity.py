@@ -98,8 +98,9 @@ def test_value_and_gradient_of_every_loss_type(loss_type, variant):
         keep = top_entropy_mask(tokens.entropy.detach(), tokens.mask, quantile=quantile)
         ours, metrics = policy_objective(
             replace(tokens, policy_mask=keep if quantile < 1 else None),
-            Whole(8, num, keep.sum(), num + 5, MAX_LENGTH),
+            Whole(8, num, keep.sum(), num, num + 5, MAX_LENGTH),
             kl_estimator="k3",
+            contrast_coef=0.0,
             **settings,
         )
         assert ours.item() == pytest.approx(theirs.item(), abs=1e-6)
@@ -118,8 +119,9 @@ def test_the_variants_do_clip():
     for loss_type in ("grpo", "gspo"):
         _, metrics = policy_objective(
             tokens,
-            Whole(8, num, num, num, MAX_LENGTH),
+            Whole(8, num, num, num, num, MAX_LENGTH),
             kl_estimator="k3",
+            contrast_coef=0.0,
             loss_type=loss_type,
             **SETTINGS,
         )
@@ -222,8 +224,9 @@ def test_a_first_rloo_update_is_trls_up_to_a_constant():
     num = tokens.mask.sum()
     ours, _ = policy_objective(
         replace(tokens, ref_logps=None),
-        Whole(8, num, num, num, MAX_LENGTH),
+        Whole(8, num, num, num, num, MAX_LENGTH),
         kl_estimator="k1",
+        contrast_coef=0.0,
         loss_type="dr_grpo",
         **SETTINGS,
     )

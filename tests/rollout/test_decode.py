@@ -156,7 +156,11 @@ def test_tokens_have_at_decoding_the_logps_the_update_sees(tiny_policy, make_bat
             completion_mask=rollout.completion_mask,
         )
         at_update = completion_scores(
-            tiny_policy, experience, temperature=0.8, gradient_checkpointing=False
+            tiny_policy,
+            experience,
+            temperature=0.8,
+            gradient_checkpointing=False,
+            entropy_gradient=False,
         ).logps
     mask = rollout.completion_mask
     assert len(mask.sum(dim=1).unique()) > 1  # completions of unequal length

@@ -38,7 +38,11 @@ def make_experience(policy, batch, *, per_prompt: int = 2) -> Experience:
 def logps_of(policy, experience: Experience) -> torch.Tensor:
     with torch.no_grad():
         return completion_scores(
-            policy, experience, temperature=1.0, gradient_checkpointing=False
+            policy,
+            experience,
+            temperature=1.0,
+            gradient_checkpointing=False,
+            entropy_gradient=False,
         ).logps
 
 

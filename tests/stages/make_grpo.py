@@ -19,8 +19,8 @@ class Reward:
     def __init__(self, score: Callable[[int, str], float]):
         self.score = score
 
-    def __call__(self, completions, examples) -> RewardOutput:
-        assert len(completions) == len(examples)
+    def __call__(self, completions, examples, lengths) -> RewardOutput:
+        assert len(completions) == len(examples) == len(lengths)
         rewards = torch.tensor([float(self.score(i, text)) for i, text in enumerate(completions)])
         return RewardOutput(rewards=rewards, terms={"only": rewards})
 
@@ -56,7 +56,11 @@ def logps_of(policy, experience, temperature: float = 1.0) -> torch.Tensor:
     """[N, T] log-probs of an experience's completions, without gradient."""
     with torch.no_grad():
         return completion_scores(
-            policy, experience, temperature=temperature, gradient_checkpointing=False
+            policy,
+            experience,
+            temperature=temperature,
+            gradient_checkpointing=False,
+            entropy_gradient=False,
         ).logps
 
 

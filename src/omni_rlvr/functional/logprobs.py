@@ -20,7 +20,7 @@ class TokenScores(NamedTuple):
     logps: Tensor
     """float32, log pi of the token in nats."""
     entropy: Tensor
-    """float32, of the distribution that the token came from, in nats; without gradient."""
+    """float32, of the distribution that the token came from, in nats."""
     is_top: Tensor
     """bool, whether the token is the most probable one."""
 
@@ -65,6 +65,7 @@ def token_scores(
     head: Callable[[Tensor], Tensor],
     *,
     temperature: float,
+    entropy_gradient: bool,
     chunk_size: int,
 ) -> TokenScores:
     """Scores tokens from the hidden states that predict them, ``chunk_size`` tokens at a time.
@@ -76,6 +77,7 @@ def token_scores(
         ids: [M] int64.
         head: maps hidden states to logits [.., V].
         temperature: tau > 0, the one the tokens were sampled with.
+        entropy_gradient: whether the entropy has a gradient, as a bonus needs.
         chunk_size: tokens whose logits exist at once.
 
     Returns:
@@ -86,9 +88,9 @@ def token_scores(
         scaled = head(hidden).float() / temperature
         total = scaled.logsumexp(dim=-1)
         logps = scaled.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - total
-        with torch.no_grad():
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropy = total - ((scaled - total.unsqueeze(-1)).exp() * scaled).sum(dim=-1)
-            is_top = scaled.argmax(dim=-1) == ids
+        is_top = scaled.argmax(dim=-1) == ids
         return logps, entropy, is_top
 
     if len(ids) <= chunk_size:

@@ -45,6 +45,8 @@ class Tokens:
     """[n, T] nats at rollout; None for a first update (ratio 1)."""
     ref_logps: Tensor | None = None
     """[n, T] nats of the reference; None for no KL in the loss."""
+    contrast_logps: Tensor | None = None
+    """[n, T] nats at rollout without one modality; None for no contrast."""
     policy_mask: Tensor | None = None
     """[n, T], 1 on the tokens whose surrogate counts (top entropy quantile); None for all."""
     entropy: Tensor | None = None
@@ -61,6 +63,8 @@ class Whole:
     """Tokens that the loss counts."""
     num_policy_tokens: Tensor | int
     """Tokens whose surrogate counts; as ``num_tokens`` without an entropy mask."""
+    num_scored_tokens: Tensor | int
+    """Those of ``num_tokens`` that go through the policy at all: rows that teach nothing do not."""
     num_rollout_tokens: Tensor | float
     """Tokens that the loss counts in the whole batch of rollouts, divided by its minibatches."""
     max_completion_length: int
@@ -80,10 +84,11 @@ def policy_objective(
     beta: float,
     kl_estimator: str,
     entropy_coef: float,
+    contrast_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes a micro-batch's share of a policy loss.
 
-    L = - aggregate(J) + beta aggregate(KL) - entropy_coef mean(H)
+    L = - aggregate(J) + beta aggregate(KL) - entropy_coef mean(H) - contrast_coef aggregate(C)
 
     Args:
         tokens: the micro-batch, n rows.
@@ -97,6 +102,8 @@ def policy_objective(
         beta: weight of the KL; read where ``ref_logps`` is given.
         kl_estimator: "k1", "k2" or "k3".
         entropy_coef: weight of the mean entropy of the policy's tokens, in nats.
+        contrast_coef: weight of C, the KL to the policy without one modality; read where
+            ``contrast_logps`` is given.
 
     Returns:
         [] the share, and shares of what to log, without gradient, under TRL's names.
@@ -124,13 +131,19 @@ def policy_objective(
         log_ratio = masked(tokens.ref_logps - tokens.logps, tokens.mask)
         divergence = kl.ESTIMATORS[kl_estimator](-log_ratio, torch.zeros_like(log_ratio))
         loss = loss + beta * aggregate(divergence, tokens.mask, whole, loss_type=loss_type)
-        metrics["kl"] = _token_share(divergence, tokens.mask, whole.num_tokens)
+        metrics["kl"] = _token_share(divergence, tokens.mask, whole.num_scored_tokens)
+    if tokens.contrast_logps is not None:
+        contrast = modality_contrast(tokens.logps, tokens.contrast_logps, tokens.mask)
+        loss = loss - contrast_coef * aggregate(contrast, tokens.mask, whole, loss_type=loss_type)
+        metrics["modality/contrast_kl"] = _token_share(
+            contrast, tokens.mask, whole.num_scored_tokens
+        )
     if tokens.entropy is not None:
         if entropy_coef:
             acting = tokens.mask if tokens.policy_mask is None else tokens.mask * tokens.policy_mask
             bonus = (tokens.entropy * acting).sum() / at_least_one(whole.num_policy_tokens)
             loss = loss - entropy_coef * bonus
-        metrics["entropy"] = _token_share(tokens.entropy, tokens.mask, whole.num_tokens)
+        metrics["entropy"] = _token_share(tokens.entropy, tokens.mask, whole.num_scored_tokens)
     return loss, {"loss": loss.detach(), **metrics}
 
 
@@ -153,6 +166,31 @@ def aggregate(per_token: Tensor, mask: Tensor, whole: Whole, *, loss_type: str) 
     if loss_type == "dr_grpo":
         return (per_token * mask).sum() / (whole.num_sequences * whole.max_completion_length)
     return (per_token * mask).sum() / at_least_one(whole.num_rollout_tokens)  # dapo, cispo
+
+
+def modality_contrast(logps: Tensor, contrast_logps: Tensor, mask: Tensor) -> Tensor:
+    """Estimates per token how far the policy is from itself without one modality.
+
+    C_t = min(k3(pi, pi without the modality), 10)
+
+    Args:
+        logps: [n, T] log pi with gradient, in nats.
+        contrast_logps: [n, T] nats, without gradient.
+        mask: [n, T].
+
+    Returns:
+        [n, T], 0 or more: to be made larger.
+
+    Reference:
+        PAPO eq. 4-5, arXiv 2507.06448.
+
+    Note:
+        In the paper the policy without the modality has a gradient too, and entropies of both are
+        held down against collapse. Here it is that of the rollout and fixed, and the bound stops
+        the pull where the estimate has become large.
+    """
+    log_ratio = masked(logps - contrast_logps, mask)
+    return kl.k3(log_ratio, torch.zeros_like(log_ratio)).clamp(max=10.0)
 
 
 def top_entropy_mask(entropy: Tensor, mask: Tensor, *, quantile: float) -> Tensor:

@@ -130,7 +130,7 @@ class Judge:
             wrong = f"returned {len(scores)} scores for {len(rows)} completions"
             raise RewardError(_batch_message(self.name, wrong, rows))
         for i, score in enumerate(scores):
-            if score is None or (isinstance(score, Real) and abs(score) <= FLOAT32_MAX):
+            if score is None or (isinstance(score, Real) and abs(float(score)) <= FLOAT32_MAX):
                 continue
             wrong = f"returned {score!r}, which is neither a finite number nor None"
             raise RewardError(_row_message(self.name, wrong, rows, i))

@@ -55,5 +55,7 @@ class MathVerify:
         return float(self._library.verify(wanted, given, timeout_seconds=self._timeout_s))
 
     def _read(self, text: str) -> list:
-        plain = text if any(mark in text for mark in ("$", "\\(", "\\[", "\\boxed")) else f"${text}$"
+        plain = (
+            text if any(mark in text for mark in ("$", "\\(", "\\[", "\\boxed")) else f"${text}$"
+        )
         return self._library.parse(plain, parsing_timeout=self._timeout_s)

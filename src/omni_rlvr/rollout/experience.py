@@ -17,7 +17,12 @@ LOGITS_AT_ONCE = 2**25
 
 
 def completion_scores(
-    policy: Policy, experience: Experience, *, temperature: float, gradient_checkpointing: bool
+    policy: Policy,
+    experience: Experience,
+    *,
+    temperature: float,
+    gradient_checkpointing: bool,
+    entropy_gradient: bool,
 ) -> TokenScores:
     """Scores an experience's completions; prompts are embedded and processed once.
 
@@ -26,6 +31,7 @@ def completion_scores(
         experience: N rows.
         temperature: the one that the completions were sampled with.
         gradient_checkpointing: whether layers keep only their inputs for backward.
+        entropy_gradient: whether the entropy has one too.
 
     Returns:
         [N, T] each; 0 beyond the mask.
@@ -42,6 +48,7 @@ def completion_scores(
         experience.completion_ids[mask],
         language_model.lm_head,
         temperature=temperature,
+        entropy_gradient=entropy_gradient,
         chunk_size=max(1, LOGITS_AT_ONCE // language_model.config.get_text_config().vocab_size),
     )
     return TokenScores(*(_scatter(values, mask) for values in scores))
@@ -62,7 +69,7 @@ def select(experience: Experience, rows: Tensor) -> Experience:
         n rows over the prompts they use.
     """
     prompts, prompt_index = experience.prompt_index[rows].unique(return_inverse=True)
-    batch, features = _select_prompts(experience.batch, experience.features, prompts)
+    batch, features = select_prompts(experience.batch, experience.features, prompts)
     mask = experience.completion_mask[rows]
     width = int(mask.sum(dim=1).max())
     return replace(
@@ -75,10 +82,13 @@ def select(experience: Experience, rows: Tensor) -> Experience:
         advantages=_rows(experience.advantages, rows),
         old_per_token_logps=_columns(experience.old_per_token_logps, rows, width),
         ref_per_token_logps=_columns(experience.ref_per_token_logps, rows, width),
+        contrast_per_token_logps=_columns(experience.contrast_per_token_logps, rows, width),
+        loss_mask=_columns(experience.loss_mask, rows, width),
+        policy_mask=_columns(experience.policy_mask, rows, width),
     )
 
 
-def _select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[Batch, Features]:
+def select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[Batch, Features]:
     video_picks, video_rows = _media_rows(batch.video_rows, prompts)
     audio_picks, audio_rows = _media_rows(batch.audio_rows, prompts)
     mask = batch.prompt_mask[prompts]

@@ -92,7 +92,9 @@ class ObjectiveConfig:
             self.kl_in_reward,
             "it needs stage.beta greater than 0",
         )
-        require(0 <= self.entropy_coef < math.inf, "stage.entropy_coef", self.entropy_coef, "0 or more")
+        require(
+            0 <= self.entropy_coef < math.inf, "stage.entropy_coef", self.entropy_coef, "0 or more"
+        )
         require(
             0 < self.top_entropy_quantile <= 1,
             "stage.top_entropy_quantile",
@@ -162,7 +164,10 @@ class ObjectiveConfig:
             "in [0, 1)",
         )
         require(
-            0 <= self.contrast_coef < math.inf, "stage.contrast_coef", self.contrast_coef, "0 or more"
+            0 <= self.contrast_coef < math.inf,
+            "stage.contrast_coef",
+            self.contrast_coef,
+            "0 or more",
         )
         require(
             (self.contrast_coef > 0) == (self.contrast_modality is not None),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from omni_rlvr.stages.objective_options import ObjectiveConfig
 from omni_rlvr.types import require
 
 
@@ -122,23 +123,15 @@ class SftConfig(LoopConfig):
 
 
 @dataclass
-class GrpoConfig(LoopConfig):
+class GrpoConfig(ObjectiveConfig, LoopConfig):
     """Group-relative policy optimisation as R1-Omni does it (arXiv 2503.05379, 2402.03300)."""
 
     num_generations: int = 8
     """G, completions a prompt; at least 2, since a group is its own baseline."""
-    beta: float = 0.04
-    """Weight of the k3 KL to the reference; 0 loads no reference."""
-    epsilon: float = 0.2
-    """Lower clip range of the probability ratio."""
-    epsilon_high: float | None = None
-    """Upper clip range; null takes ``epsilon``."""
     num_iterations: int = 1
     """mu, passes over each batch of rollouts."""
     num_minibatches: int = 1
     """Optimiser steps a pass: the batch's rows are split into so many parts, group by group."""
-    scale_rewards: str = "group"
-    """"group" divides advantages by the group's std, "none" does not."""
     micro_batch_size: int = 64
     """Most completions a backward pass; smaller saves memory and changes no gradient."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -149,22 +142,14 @@ class GrpoConfig(LoopConfig):
         return self.num_iterations * self.num_minibatches
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LoopConfig.__post_init__(self)
+        ObjectiveConfig.__post_init__(self)
         require(
             self.num_generations >= 2,
             "stage.num_generations",
             self.num_generations,
             "2 or more, since advantages are relative to the other completions of the group",
         )
-        require(self.beta >= 0, "stage.beta", self.beta, "0 or more")
-        require(0 < self.epsilon < 1, "stage.epsilon", self.epsilon, "in (0, 1)")
-        if self.epsilon_high is not None:
-            require(
-                self.epsilon_high > 0,
-                "stage.epsilon_high",
-                self.epsilon_high,
-                "greater than 0, or null",
-            )
         for key in ("num_iterations", "num_minibatches"):
             require(self.__dict__[key] >= 1, f"stage.{key}", self.__dict__[key], "1 or more")
         require(
@@ -173,10 +158,4 @@ class GrpoConfig(LoopConfig):
             self.num_minibatches,
             f"at most stage.batch_size={self.batch_size}: "
             "a group is never split over optimiser steps",
-        )
-        require(
-            self.scale_rewards in ("group", "none"),
-            "stage.scale_rewards",
-            self.scale_rewards,
-            "group or none",
         )

@@ -60,6 +60,7 @@ class SftStage:
             rows,
             temperature=1.0,
             gradient_checkpointing=self.config.gradient_checkpointing,
+            entropy_gradient=False,
         )
         mask = rows.completion_mask
         loss = sft_loss(scores.logps, mask, num_tokens=whole.completion_mask.sum())
