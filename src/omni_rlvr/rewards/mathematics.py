@@ -22,6 +22,10 @@ class MathVerify:
         timeout_s: Seconds that reading, and comparing, may take each, at least 1; a longer one is
             wrong. It is a signal's, so it holds on the main thread of a process only.
 
+    Note:
+        math-verify reads past what is no mathematics: ``'42'`` and ``42 sad`` are 42. ``Numeric``
+        is strict.
+
     Raises:
         UserError: math-verify is not installed, or ``timeout_s`` is out of range.
     """

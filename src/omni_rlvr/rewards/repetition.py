@@ -1,8 +1,8 @@
 """The repetition term: a penalty for saying the same again.
 
 Counted over words as a reader sees them and not over tokens, so it means the same for every
-tokenizer: words of letters and digits, other signs one by one. What is written without spaces
-(Chinese, Japanese, or one endless word) is counted by its characters.
+tokenizer: words of letters and digits, a tag as one word, other signs one by one. What is written
+without spaces (Chinese, Japanese, or one endless word) is counted by its characters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from omni_rlvr.types import UserError
 
-_WORD = re.compile(r"\w+|[^\w\s]")
+_WORD = re.compile(r"</?(?:think|answer)>|\w+|[^\w\s]")
 _NO_SPACES = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _LONGEST_WORD = 30
 
@@ -33,8 +33,8 @@ class Repetition:
         "Demystifying Long Chain-of-Thought Reasoning", app. C.2, arXiv 2502.03373.
 
     Note:
-        The tags are words too. A long text repeats some n-grams by nature: 0 is not what good
-        reasoning earns.
+        A long text repeats some n-grams by nature: 0 is not what good reasoning earns. Saying the
+        same in other words costs nothing.
     """
 
     max_score = 0.0

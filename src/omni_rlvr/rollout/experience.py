@@ -89,6 +89,7 @@ def select(experience: Experience, rows: Tensor) -> Experience:
 
 
 def select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[Batch, Features]:
+    """Takes some prompts, [b] int64, and their features."""
     video_picks, video_rows = _media_rows(batch.video_rows, prompts)
     audio_picks, audio_rows = _media_rows(batch.audio_rows, prompts)
     mask = batch.prompt_mask[prompts]

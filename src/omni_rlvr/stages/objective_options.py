@@ -62,8 +62,8 @@ class ObjectiveConfig:
     entropy_coef: float = 0.0
     """Weight of the mean entropy of the policy's tokens, in nats, as a bonus."""
     top_entropy_quantile: float = 1.0
-    """Share of the batch's tokens, by entropy at rollout, whose surrogate counts (arXiv 2506.01939);
-    1 takes all."""
+    """Share of the batch's tokens, those of highest entropy at rollout, whose surrogate counts
+    (arXiv 2506.01939); 1 takes all."""
     mask_truncated_completions: bool = False
     """Completions without an end token teach nothing."""
     max_resample_times: int = 0
