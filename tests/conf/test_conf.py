@@ -33,10 +33,12 @@ USED_BY = {
 """Which tasks read a group; a new group must be entered here."""
 NOT_A_PART = {"task", "hydra", "experiment", "debug"}
 STORED = {"task": TASKS, "stage": ("sft", "grpo")}
-"""Options that are dataclasses and have no file."""
+"""Options that are dataclasses; a group may have files beside them."""
 NEEDED = {
     "preview": ["task.split=test"],
     "pipeline": ["+task.stages.a=[x]", "task.splits=[test]", "+task.evaluate.a=[]"],
+    "soft_overlong": ["stage=grpo"],
+    "cosine_length": ["stage=grpo"],
     "r1_omni": ["dataset.root=clips", "dataset.annotations.train=a.json"],
 }
 """What an option cannot do without."""
@@ -45,8 +47,8 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 def options(group: str) -> list[str]:
     """All options of a group."""
-    files = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    return files or list(STORED[group])
+    files = {path.stem for path in (CONF / group).glob("*.yaml")}
+    return sorted(files | {*STORED.get(group, ())})
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from omni_rlvr.data import options as data_options
 from omni_rlvr.functional import metrics
 from omni_rlvr.record import read_jsonl
 from omni_rlvr.stages import options as stage_options
+from omni_rlvr.stages.objective_options import ObjectiveConfig
 from omni_rlvr.training import callbacks
 from omni_rlvr.types import Example
 
@@ -102,6 +103,11 @@ FLIPS = {
 """Option -> what it is flipped on top of, its other value, and what then changes."""
 ELSEWHERE = {
     "resume": "e2e/test_resume.py",
+    **{
+        f"stage.{name}": "stages/test_objective_options.py"
+        for name in ObjectiveConfig.__dataclass_fields__
+        if f"stage.{name}" not in FLIPS
+    },
     **{f"task.{name}": "the quickstart" for name in schema.PipelineTask.__dataclass_fields__},
 }
 """Options whose effect another test shows."""
