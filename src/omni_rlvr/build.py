@@ -28,6 +28,7 @@ from omni_rlvr.data.options import DatasetConfig, ModalityConfig
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import read_json
 from omni_rlvr.rewards.gold import check_gold
+from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.options import GrpoConfig, LoopConfig, SftConfig
@@ -82,6 +83,7 @@ class EvaluateParts:
     clips: Clips
     task: schema.EvaluateTask
     policy: Policy
+    roll_out: RollOut
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     policy = make(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.EvaluateTask):
-        return EvaluateParts(place, clips, task, policy)
+        return EvaluateParts(place, clips, task, policy, make(cfg.rollout))
     return _train_parts(cfg, place, clips, typed["stage"], policy)
 
 
@@ -170,7 +172,16 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     _check_trainer(config["trainer"])
     if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
         raise UserError(f"resume={config['resume']}: only task=train can be resumed")
-    for key in ("dataset", "model", "reward", "optimizer", "trainer", "logger", "callbacks"):
+    for key in (
+        "dataset",
+        "model",
+        "reward",
+        "rollout",
+        "optimizer",
+        "trainer",
+        "logger",
+        "callbacks",
+    ):
         check_targets(config[key], key)
     return config, typed
 
@@ -236,7 +247,8 @@ def _train_parts(
         assert isinstance(loop, GrpoConfig)
         reward = make(cfg.reward)
         check_gold(reward, clips.examples[clips.dataset.train_split])
-        stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)
+        reference = policy.frozen_copy() if loop.beta > 0 else None
+        stage = GrpoStage(loop, reward, reference, make(cfg.rollout))
     if cfg.resume is not None:
         policy = make(cfg.model, path=str(place.run_dir / "checkpoint"), instruction=None)
     return TrainParts(

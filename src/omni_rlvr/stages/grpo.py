@@ -22,7 +22,7 @@ from omni_rlvr.functional.advantages import group_advantages
 from omni_rlvr.functional.logprobs import TokenScores
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
-from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.rollout.experience import completion_scores, micro_batches, select
 from omni_rlvr.stages.base import Prepared, share
 from omni_rlvr.stages.options import GrpoConfig
@@ -35,17 +35,21 @@ class GrpoStage:
 
     with_target = False
 
-    def __init__(self, config: GrpoConfig, reward: Mixture, reference: Policy | None):
+    def __init__(
+        self, config: GrpoConfig, reward: Mixture, reference: Policy | None, roll_out: RollOut
+    ):
         """Holds the recipe.
 
         Args:
             config: the hyper-parameters.
             reward: scores completions.
             reference: the frozen cold-start policy; None when beta is 0.
+            roll_out: samples completions.
         """
         self.config = config
         self.reward = reward
         self.reference = reference
+        self.roll_out = roll_out
 
     @torch.no_grad()
     def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
@@ -118,7 +122,7 @@ class GrpoStage:
         self, policy: Policy, batch: Batch, features: Features, generator: torch.Generator
     ) -> Rollout:
         sampling = self.config.sampling
-        return decode(
+        return self.roll_out(
             policy,
             policy.embed(batch, features),
             batch.prompt_mask,
