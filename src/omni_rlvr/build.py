@@ -24,11 +24,13 @@ from torch.optim import Optimizer
 
 from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_targets
+from omni_rlvr.config.differences import differences
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import read_json
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.rewards.mixture import Mixture
+from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.options import GrpoConfig, LoopConfig, SftConfig
@@ -83,6 +85,7 @@ class EvaluateParts:
     clips: Clips
     task: schema.EvaluateTask
     policy: Policy
+    roll_out: RollOut
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     policy = make(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.EvaluateTask):
-        return EvaluateParts(place, clips, task, policy)
+        return EvaluateParts(place, clips, task, policy, make(cfg.rollout))
     return _train_parts(cfg, place, clips, typed["stage"], policy, reward)
 
 
@@ -173,7 +176,16 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     _check_trainer(config["trainer"])
     if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
         raise UserError(f"resume={config['resume']}: only task=train can be resumed")
-    for key in ("dataset", "model", "reward", "optimizer", "trainer", "logger", "callbacks"):
+    for key in (
+        "dataset",
+        "model",
+        "reward",
+        "rollout",
+        "optimizer",
+        "trainer",
+        "logger",
+        "callbacks",
+    ):
         check_targets(config[key], key)
     return config, typed
 
@@ -250,7 +262,8 @@ def _train_parts(
     else:
         assert isinstance(loop, GrpoConfig)
         assert reward is not None
-        stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)
+        reference = policy.frozen_copy() if loop.beta > 0 else None
+        stage = GrpoStage(loop, reward, reference, make(cfg.rollout))
     if cfg.resume is not None:
         policy = make(cfg.model, path=str(place.run_dir / "checkpoint"), instruction=None)
     return TrainParts(
@@ -275,20 +288,9 @@ def _check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
             "from; start one without resume"
         )
     before = read_json(run_dir / "run.json")["config"]
-    changed = _differences({**before, "resume": None}, {**config, "resume": None}, "")
+    changed = differences({**before, "resume": None}, {**config, "resume": None}, "")
     if changed:
         raise UserError(
             f"resume={resume}: the config differs from the run's in {'; '.join(changed[:5])}; "
             "give the same overrides, or start a new run with model.path"
         )
-
-
-def _differences(before: Any, now: Any, key: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted({*before, *now})
-        return [
-            d
-            for n in names
-            for d in _differences(before.get(n), now.get(n), f"{key}.{n}".lstrip("."))
-        ]
-    return [] if before == now else [f"{key} ({before!r} then, {now!r} now)"]

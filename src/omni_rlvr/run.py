@@ -273,6 +273,7 @@ def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> E
     with progress_bar(f"evaluating {split}", len(examples)) as progress:
         return evaluate(
             parts.policy,
+            parts.roll_out,
             (move(refuse_bad_media(batch, on_bad_media), device) for batch in loader),
             parts.clips.dataset.labels,
             max_completion_length=task.max_completion_length,

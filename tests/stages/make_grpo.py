@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from omni_rlvr.rollout.decode import decode
 from omni_rlvr.rollout.experience import completion_scores, select
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.options import GrpoConfig, SamplingConfig
@@ -32,7 +33,7 @@ EQUAL = Reward(lambda i, text: 0.1)
 def make_stage(reward=VARIED, reference=None, *, length: int = 6, **changes) -> GrpoStage:
     sampling = SamplingConfig(max_completion_length=length, **changes.pop("sampling", {}))
     settings = {"num_generations": 4, "beta": 0.04 if reference else 0.0, "micro_batch_size": 8}
-    return GrpoStage(GrpoConfig(sampling=sampling, **settings | changes), reward, reference)
+    return GrpoStage(GrpoConfig(sampling=sampling, **settings | changes), reward, reference, decode)
 
 
 def prepare(stage, policy, batch, seed: int = 0) -> Experience:
@@ -44,7 +45,7 @@ def backward(stage, policy, whole, micro_batch_size: int = 8):
     policy.zero_grad()
     sums: dict[str, float] = {}
     config = replace(stage.config, micro_batch_size=micro_batch_size)
-    for rows in GrpoStage(config, stage.reward, stage.reference).micro_batches(whole):
+    for rows in GrpoStage(config, stage.reward, stage.reference, decode).micro_batches(whole):
         out = stage.loss(policy, select(whole, rows), whole)
         out.loss.backward()
         for name, value in out.metrics.items():

@@ -138,7 +138,7 @@ def fixed_answers(monkeypatch):
 def run(policy, batches, *, done=None, **changes):
     settings = {"max_completion_length": 7, "num_resamples": 20} | changes
     ticks = [] if done is None else done
-    return evaluate(policy, batches, LABELS, on_batch=ticks.append, **settings)
+    return evaluate(policy, decode, batches, LABELS, on_batch=ticks.append, **settings)
 
 
 def test_batches_are_judged_row_by_row(tiny_policy, make_batch, fixed_answers):

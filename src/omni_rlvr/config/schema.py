@@ -111,6 +111,7 @@ class RootConfig:
     modality: ModalityConfig = MISSING
     reward: Any = MISSING
     stage: Any = MISSING
+    rollout: Any = MISSING
     optimizer: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING

@@ -22,6 +22,11 @@ flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
+def has_kernel(device: torch.device) -> bool:
+    """Tells whether the parts run in the flash kernel on a device."""
+    return device.type == "cpu"
+
+
 def group_heads(query: Tensor, num_kv_heads: int) -> Tensor:
     """Views [1, H, L, D] as [kvH, H / kvH, L, D]: each key head becomes a batch entry."""
     return query[0].unflatten(0, (num_kv_heads, -1))

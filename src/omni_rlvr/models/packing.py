@@ -17,6 +17,7 @@ from torch import Tensor
 from omni_rlvr.models.attention_parts import (
     CausalFlash,
     SharedFlash,
+    has_kernel,
     plain_causal,
     plain_shared,
 )
@@ -69,7 +70,7 @@ class Packed:
         query, keys = query.to(values.dtype), keys.to(values.dtype)  # autocast leaves them apart
         if self.prefixes is not None:
             self.prefixes[layer] = (keys, values)
-        if query.device.type == "cpu":
+        if has_kernel(query.device):
             return _Flash.apply(query, keys, values, self.segments, scale)
         return _plain(query, keys, values, self.segments, scale)
 

@@ -19,6 +19,9 @@ from omni_rlvr.models.prefix import Prompts
 from omni_rlvr.rollout.sampling import next_tokens, penalise
 from omni_rlvr.types import Rollout
 
+RollOut = Callable[..., Rollout]
+"""``decode`` here, or ``generate`` beside it."""
+
 
 @torch.no_grad()
 def decode(

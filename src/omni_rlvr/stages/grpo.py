@@ -23,7 +23,7 @@ from omni_rlvr.functional.logprobs import TokenScores
 from omni_rlvr.functional.objective import top_entropy_mask
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
-from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.rollout.experience import (
     completion_scores,
     micro_batches,
@@ -50,17 +50,21 @@ class GrpoStage:
 
     with_target = False
 
-    def __init__(self, config: GrpoConfig, reward: Mixture, reference: Policy | None):
+    def __init__(
+        self, config: GrpoConfig, reward: Mixture, reference: Policy | None, roll_out: RollOut
+    ):
         """Holds the recipe.
 
         Args:
             config: the hyper-parameters.
             reward: scores completions.
             reference: the frozen cold-start policy; None when beta is 0.
+            roll_out: samples completions.
         """
         self.config = config
         self.reward = reward
         self.reference = reference
+        self.roll_out = roll_out
 
     @torch.no_grad()
     def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
@@ -95,8 +99,8 @@ class GrpoStage:
         if config.mask_truncated_completions:
             whole = (~rollout.truncated).long().to(device).unsqueeze(1)
             experience = replace(experience, loss_mask=rollout.completion_mask * whole)
-        experience, metrics = self._with_logps(policy, experience), {}
-        penalty = None
+        experience, penalty = self._with_logps(policy, experience), None
+        metrics: dict[str, float] = {}
         if config.kl_in_reward:
             experience, penalty, metrics = self._into_reward(experience)
         advantages = advantages_of(config, self.reward, scored.rewards, penalty)
@@ -146,7 +150,7 @@ class GrpoStage:
         self, policy: Policy, batch: Batch, features: Features, generator: torch.Generator
     ) -> Rollout:
         sampling = self.config.sampling
-        return decode(
+        return self.roll_out(
             policy,
             policy.embed(batch, features),
             batch.prompt_mask,

@@ -15,7 +15,7 @@ import torch
 
 from omni_rlvr.functional import metrics
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.text.parse import normalise_label, parse
 from omni_rlvr.types import Batch, SkippedClip, UserError
 
@@ -43,6 +43,7 @@ def device_of(accelerator: str) -> torch.device:
 @torch.no_grad()
 def evaluate(
     policy: Policy,
+    roll_out: RollOut,
     batches: Iterable[Batch],
     labels: Sequence[str],
     *,
@@ -54,6 +55,7 @@ def evaluate(
 
     Args:
         policy: in eval mode.
+        roll_out: decodes.
         batches: the split, on the policy's device.
         labels: the fixed label list.
         max_completion_length: most tokens an answer may have.
@@ -68,7 +70,7 @@ def evaluate(
     for batch in batches:
         skipped += batch.skipped
         if len(batch) > 0:
-            rollout = decode(
+            rollout = roll_out(
                 policy,
                 policy.embed(batch, policy.encode(batch)),
                 batch.prompt_mask,
