@@ -1,7 +1,7 @@
 """One step of TRL's GRPOTrainer on the same model, prompts and token counts.
 
-Settings are those of ``contestants``: beta, learning rate, temperature, one update a batch, float32,
-no gradient checkpointing (TRL switches it on by default; ``--trl-checkpointing`` leaves it on). The
+Settings are those of ``contestants``: beta, learning rate, temperature, one update a batch, no
+gradient checkpointing (TRL switches it on by default: ``--trl-checkpointing`` does), float32. The
 prompts reach it as text of P words, one token each, and ``min_new_tokens`` keeps completions at C.
 """
 

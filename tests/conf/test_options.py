@@ -65,6 +65,8 @@ FLIPS = {
     "stage.max_steps": (SFT, "1", "steps"),
     "stage.batch_size": (SFT, "1", "num_tokens"),
     "stage.micro_batch_size": (SFT, "1", "backward passes"),
+    "stage.max_tokens_per_micro_batch": (SFT, "1", "backward passes"),
+    "stage.gradient_checkpointing": (SFT, "true", "layer passes"),
     "stage.max_grad_norm": (SFT, "0.01", "weights"),
     "stage.lr_scheduler_type": (LONG, "linear", "learning_rate"),
     "stage.warmup_ratio": (LONG, "0.7", "learning_rate"),
@@ -81,6 +83,7 @@ FLIPS = {
     "stage.sampling.temperature": (GRPO, "0.2", "completions"),
     "stage.sampling.top_p": (GRPO, "0.2", "completions"),
     "stage.sampling.top_k": (GRPO, "2", "completions"),
+    "stage.sampling.repetition_penalty": (GRPO, "9", "completions"),
     "stage.sampling.max_completion_length": (GRPO, "4", "completions"),
     "modality.video": (SFT, "false", "num_tokens"),
     "modality.audio": (SFT, "false", "num_tokens"),
@@ -182,6 +185,7 @@ def observe(runner, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, 
 
     def seen(*overrides: str) -> dict[str, object]:
         out: dict[str, object] = {"backward passes": 0, "saves": [], "batches": 0, "resamples": 0}
+        out["layer passes"] = 0
         parts, folder = runner.build(*overrides)
         folder.mkdir(parents=True, exist_ok=True)  # as Hydra does
         out["folder"] = folder.parent.name
@@ -222,6 +226,9 @@ def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
             out["saves"].append(step)
             return save(*arguments, step=step)
 
+        parts.policy.language_model.model.layers[0].mlp.register_forward_pre_hook(
+            lambda *_: out.update({"layer passes": out["layer passes"] + 1})
+        )
         patch.setattr(parts.stage, "loss", counted)
         patch.setattr(callbacks, "save_checkpoint", noted)
     elif isinstance(parts, EvaluateParts):

@@ -245,3 +245,40 @@ def test_no_gradient_is_kept(tiny_policy, make_batch):
         generator=torch.Generator(),
     )
     assert not rollout.completion_ids.is_inference()  # such tensors could not enter backward
+
+
+def test_on_tokens_is_told_every_token_once_and_no_padding(tiny_policy, make_batch):
+    raise_end_token(tiny_policy, 3.0)
+    told = {row: [] for row in range(16)}
+
+    def note(rows, tokens):
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            told[row].append(token)
+
+    rollout = run(tiny_policy, make_batch(tiny_policy, 4), on_tokens=note)
+    for row, tokens in told.items():
+        assert tokens == rollout.completion_ids[row, rollout.completion_mask[row].bool()].tolist()
+    assert len({len(tokens) for tokens in told.values()}) > 1
+
+
+def test_a_repetition_penalty_ends_repetition(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4)
+    plain, penalised = (
+        run(tiny_policy, batch, **GREEDY, repetition_penalty=c).completion_ids for c in (1.0, 50.0)
+    )
+    assert torch.equal(
+        plain[:, 0], penalised[:, 0]
+    )  # nothing to repeat yet; the prompt is not seen
+    assert min(len(set(row)) for row in plain.tolist()) < 12
+    assert all(len(set(row)) == 12 for row in penalised.tolist())
+
+
+def test_positions_of_the_prompt_can_be_given(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4)
+    counted = (batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
+    same, spread = (
+        run(tiny_policy, batch, **GREEDY, prompt_positions=p).completion_ids
+        for p in (counted, counted * 3)
+    )
+    assert torch.equal(same, run(tiny_policy, batch, **GREEDY).completion_ids)
+    assert not torch.equal(same, spread)

@@ -182,3 +182,42 @@ def test_a_groups_share_does_not_depend_on_the_other_groups(tiny_policy, make_ba
     stage.loss(tiny_policy, part, whole).loss.backward()
     # 4 of 16 rows: a quarter of what they teach alone.
     assert (flat_gradient(tiny_policy) - alone / 4).norm() < 1e-5 * alone.norm()
+
+
+def test_rows_that_teach_nothing_are_not_computed(tiny_policy, make_batch):
+    """Rewards of group 1 are all equal: its rows are left out, and the gradient is the same."""
+    reward = Reward(lambda i, text: 1.0 if 4 <= i < 8 else (i * 7) % 5)
+    stage, batch = make_stage(reward), make_batch(tiny_policy, 3)
+    whole = prepare(stage, tiny_policy, batch)
+    assert torch.cat(stage.micro_batches(whole)).tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
+    got, metrics = backward(stage, tiny_policy, whole)
+    tiny_policy.zero_grad()
+    stage.loss(tiny_policy, whole, whole).loss.backward()
+    expected = flat_gradient(tiny_policy)
+    assert (got - expected).norm() < 1e-5 * expected.norm()
+    # Token means are over the rows that were computed.
+    taught = select(whole, torch.cat(stage.micro_batches(whole)))
+    alone = stage.loss(tiny_policy, taught, taught).metrics
+    assert metrics["entropy"] == pytest.approx(alone["entropy"].item(), rel=1e-5)
+    # With a KL every row teaches.
+    both = make_stage(reward, reference=tiny_policy.frozen_copy())
+    assert sum(map(len, both.micro_batches(prepare(both, tiny_policy, batch)))) == 12
+
+
+@pytest.mark.parametrize(
+    "changes", [{"gradient_checkpointing": True}, {"max_tokens_per_micro_batch": 60}]
+)
+def test_what_saves_memory_leaves_gradient_and_metrics(tiny_policy, make_batch, changes):
+    reference = tiny_policy.frozen_copy()
+    nudge(tiny_policy.train())
+    batch = make_batch(tiny_policy, 4)
+    results = []
+    for more in ({}, changes):
+        stage = make_stage(reference=reference, **more)
+        whole = prepare(stage, tiny_policy, batch)
+        results.append(backward(stage, tiny_policy, whole, 16))
+    (plain, metrics), (saving, others) = results
+    assert (saving - plain).norm() < 1e-5 * plain.norm()
+    assert others == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+    budget = changes.get("max_tokens_per_micro_batch")
+    assert budget is None or len(stage.micro_batches(whole)) > 2

@@ -138,3 +138,42 @@ def test_overfits_one_batch(tiny_policy, make_batch):
     assert losses[0] > 4
     assert losses[-1] < 0.1
     assert out.metrics["mean_token_accuracy"] > 0.99
+
+
+def test_packing_under_a_token_budget_leaves_gradient_and_metrics(tiny_policy, make_batch):
+    experience = prepare(tiny_policy, make_batch(tiny_policy, 8, targets=TARGETS))
+    whole, at_once = backward(tiny_policy, experience, 8)
+    stage = SftStage(SftConfig(max_tokens_per_micro_batch=110))
+    parts = stage.micro_batches(experience)
+    prompts = experience.batch.prompt_mask.sum(dim=1)
+    sizes = prompts + experience.completion_mask.sum(dim=1)
+    assert sorted(torch.cat(parts).tolist()) == list(range(8))
+    assert all(sizes[rows].sum() <= 110 or len(rows) == 1 for rows in parts)
+    assert torch.equal(sizes[torch.cat(parts)], sizes.sort().values)  # like lengths together
+    assert 1 < len(parts) < 8
+    tiny_policy.zero_grad()
+    seen, sums = [], {"loss": 0.0, "mean_token_accuracy": 0.0}
+    tiny_policy.language_model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["inputs_embeds"].shape[1]),
+        with_kwargs=True,
+    )
+    for rows in parts:
+        out = stage.loss(tiny_policy, select(experience, rows), experience)
+        out.loss.backward()
+        for name in sums:
+            sums[name] += out.metrics[name].item()
+    grads = [p.grad.flatten() for p in tiny_policy.parameters() if p.requires_grad]
+    assert (torch.cat(grads) - whole).norm() < 1e-5 * whole.norm()
+    assert sums == pytest.approx(at_once, rel=1e-5)
+    # No padding: the tokens that are there, less each target's last, which is never fed.
+    assert seen == [int(sizes[rows].sum()) - len(rows) for rows in parts]
+
+
+def test_gradient_checkpointing_leaves_the_gradient(tiny_policy, make_batch):
+    experience = prepare(tiny_policy.train(), make_batch(tiny_policy, 4, targets=TARGETS))
+    plain, _ = backward(tiny_policy, experience, 4)
+    tiny_policy.zero_grad()
+    stage = SftStage(SftConfig(gradient_checkpointing=True))
+    stage.loss(tiny_policy, experience, experience).loss.backward()
+    grads = [p.grad.flatten() for p in tiny_policy.parameters() if p.requires_grad]
+    assert (torch.cat(grads) - plain).norm() < 1e-5 * plain.norm()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from omni_rlvr.training import evaluate as module
+from omni_rlvr.rollout.decode import decode
 from omni_rlvr.training.evaluate import evaluate, judge, score
 from omni_rlvr.types import Rollout, SkippedClip, UserError
 
@@ -129,7 +129,7 @@ def fixed_answers(monkeypatch):
             empty = torch.zeros(len(embeds), 1, dtype=torch.long)
             return Rollout(empty, empty, next(texts), torch.zeros(len(embeds), dtype=torch.bool))
 
-        monkeypatch.setattr(module, "decode", decode)
+        monkeypatch.setitem(globals(), "decode", decode)
         return calls
 
     return install

@@ -80,7 +80,8 @@ class SharedDecoder:
                 layout=layout,
             ).last_hidden_state[0]
         for layer in list(layout.prefixes):
-            self.prefixes[layer] = tuple(_spread(x, mask) for x in layout.prefixes.pop(layer))
+            keys, values = layout.prefixes.pop(layer)
+            self.prefixes[layer] = (_spread(keys, mask), _spread(values, mask))
         ends = mask.sum(dim=1).cumsum(dim=0) - 1
         return self.language_model.lm_head(hidden[ends])[self.owners]
 

@@ -138,7 +138,7 @@ class _Flash(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor):
         query, keys, values, out, *lses = ctx.saved_tensors
         grad, out, scale = grad.transpose(1, 2), out.transpose(1, 2), ctx.scale
         dq, dk, dv = (torch.empty_like(x) for x in (query, keys, values))

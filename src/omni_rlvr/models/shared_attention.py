@@ -12,9 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
@@ -35,7 +34,7 @@ class Layout(Protocol):
 
 
 def shared_attention(
-    module: torch.nn.Module,
+    module: Any,
     query: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -94,7 +93,9 @@ def checkpointing(
         language_model: in train mode (transformers' layers do not checkpoint in eval mode).
         again: makes the context in which backward repeats a layer.
     """
-    layers = [m for m in language_model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    layers: list[Any] = [
+        m for m in language_model.modules() if isinstance(m, GradientCheckpointingLayer)
+    ]
     before = [layer.gradient_checkpointing for layer in layers]
     run = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
     for layer in layers:

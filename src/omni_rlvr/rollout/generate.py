@@ -7,6 +7,7 @@ that of ``decode``, from the same random numbers, so both give the same completi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,8 @@ def generate(
         only = torch.full_like(logits, float("-inf"))
         return only.scatter(1, tokens.unsqueeze(1), 0.0)
 
-    ids = policy.language_model.generate(
+    language_model: Any = policy.language_model
+    ids = language_model.generate(
         inputs_embeds=prompt_embeds.repeat_interleave(num_generations, dim=0),
         attention_mask=prompt_mask.repeat_interleave(num_generations, dim=0),
         logits_processor=[choose],
