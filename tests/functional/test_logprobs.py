@@ -89,7 +89,7 @@ def test_higher_temperature_gives_more_entropy():
     assert (warm > cool).all()
 
 
-def scored(chunk_size: int, seen: list[int] | None = None):
+def scored(chunk_size: int, seen: list[int] | None = None, *, entropy_gradient: bool = False):
     """Scores 10 tokens from hidden states of 6 over 13 words; gradients of a weighted sum."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(10, 6, generator=generator).requires_grad_()
@@ -100,8 +100,18 @@ def scored(chunk_size: int, seen: list[int] | None = None):
     if seen is not None:
         head.register_forward_hook(lambda module, args, out: seen.append(len(out)))
     ids = torch.randint(0, 13, (10,), generator=generator)
-    scores = token_scores(hidden, ids, head, temperature=0.7, chunk_size=chunk_size)
-    (scores.logps * torch.arange(10)).sum().backward()
+    scores = token_scores(
+        hidden,
+        ids,
+        head,
+        temperature=0.7,
+        entropy_gradient=entropy_gradient,
+        chunk_size=chunk_size,
+    )
+    loss = (scores.logps * torch.arange(10)).sum()
+    if entropy_gradient:
+        loss = loss + (scores.entropy * torch.arange(10)).sum()
+    loss.backward()
     return scores, (hidden.grad, head.weight.grad, head.bias.grad), head(hidden), ids
 
 
@@ -116,10 +126,25 @@ def test_token_scores_are_those_of_the_logits():
     assert not scores.entropy.requires_grad
 
 
+def test_the_entropy_has_a_gradient_where_it_is_asked_for():
+    _, grads, _, ids = scored(10, entropy_gradient=True)
+    _, without, _, _ = scored(10)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(10, 6, generator=generator).requires_grad_()
+    weight, bias = torch.randn(13, 6, generator=generator), torch.randn(13, generator=generator)
+    logits = (hidden @ weight.T + bias).unsqueeze(0)
+    both = per_token_logps(logits, ids.unsqueeze(0), temperature=0.7)
+    both = both + per_token_entropy(logits, temperature=0.7)
+    (both * torch.arange(10)).sum().backward()
+    torch.testing.assert_close(grads[0], hidden.grad)
+    assert not torch.allclose(grads[0], without[0], atol=1e-2)
+
+
+@pytest.mark.parametrize("entropy_gradient", [False, True])
 @pytest.mark.parametrize("chunk_size", [1, 3, 9])
-def test_chunks_change_neither_scores_nor_gradients(chunk_size):
-    (whole, grads, _, _), seen = scored(10), []
-    parts, part_grads, _, _ = scored(chunk_size, seen)
+def test_chunks_change_neither_scores_nor_gradients(chunk_size, entropy_gradient):
+    (whole, grads, _, _), seen = scored(10, entropy_gradient=entropy_gradient), []
+    parts, part_grads, _, _ = scored(chunk_size, seen, entropy_gradient=entropy_gradient)
     for got, expected in zip((*parts, *part_grads), (*whole, *grads), strict=True):
         torch.testing.assert_close(got, expected)
     assert max(seen[:-1]) == chunk_size  # the last call is that of the test itself
