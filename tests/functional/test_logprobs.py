@@ -136,8 +136,9 @@ def test_the_entropy_has_a_gradient_where_it_is_asked_for():
     both = per_token_logps(logits, ids.unsqueeze(0), temperature=0.7)
     both = both + per_token_entropy(logits, temperature=0.7)
     (both * torch.arange(10)).sum().backward()
-    torch.testing.assert_close(grads[0], hidden.grad)
-    assert not torch.allclose(grads[0], without[0], atol=1e-2)
+    # To rounding: the oracle adds up p log p, in another order.
+    assert (grads[0] - hidden.grad).norm() < 1e-5 * hidden.grad.norm()
+    assert (grads[0] - without[0]).norm() > 0.1 * hidden.grad.norm()
 
 
 @pytest.mark.parametrize("entropy_gradient", [False, True])
