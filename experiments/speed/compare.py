@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import platform
+import resource
 import statistics
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def measure(args: argparse.Namespace) -> dict:
         "weights": sum(w.numel() for w in ours.policy.parameters()),
         **_medians(rounds[1:]),
         **_floor(cell, ours, max(rates)),
+        # of the whole process: one contestant's own only with --contestants ours
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "sharing_gain": floor.sharing_gain(cell),
         "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
     }

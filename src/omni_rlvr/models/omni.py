@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
     SiglipVisionConfig,
@@ -143,10 +142,6 @@ class OmniModel(PreTrainedModel):
                 (ids == self.processor.audio_id).unsqueeze(-1), tokens.to(embeds.dtype)
             )
         return embeds
-
-    def new_cache(self) -> DynamicCache:
-        """Makes an empty key-value cache for ``language_model``."""
-        return DynamicCache()
 
     def completion_logits(
         self,
