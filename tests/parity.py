@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from omni_rlvr.functional import kl, losses
-from omni_rlvr.functional.advantages import group_advantages
+from omni_rlvr.functional.advantages import compute_advantages
 from omni_rlvr.functional.masks import completion_mask
 from omni_rlvr.media.sampling import uniform_indices
 from omni_rlvr.models.omni import OmniModel
@@ -145,8 +145,8 @@ def completion_rows(
 
 def grpo_loss(logps: Tensor, ref: Tensor, mask: Tensor, advantages: Tensor, beta: float) -> Tensor:
     """Computes the loss of a first update."""
-    objective, _ = losses.clipped_surrogate(
-        logps, logps.detach(), advantages, epsilon=0.2, epsilon_high=0.2
+    objective, *_ = losses.clipped_surrogate(
+        logps - logps.detach(), advantages, epsilon=0.2, epsilon_high=0.2, delta=None
     )
     per_token = beta * kl.k3(logps, ref) - objective
     return losses.sequence_mean(per_token, mask, num_sequences=len(logps))
@@ -159,8 +159,11 @@ def grpo_rows(folder: Path) -> Iterator[Row]:
         part = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(name)}
         mask = completion_mask(part["completion_ids"], eos_token_id=setting["eos_token_id"])
         yield compare(f"{name}.completion_mask", mask, part["completion_mask"])
-        advantages = group_advantages(
-            part["rewards"], num_generations=setting["num_generations"], scale_rewards="group"
+        advantages = compute_advantages(
+            part["rewards"],
+            num_generations=setting["num_generations"],
+            estimator="grpo",
+            scale_rewards="group",
         )
         yield close(f"{name}.advantages", advantages, part["advantages"])
         logps, ref = part["policy_logps"].requires_grad_(), part["ref_logps"]

@@ -7,16 +7,17 @@ from types import SimpleNamespace
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from omni_rlvr.data.collate import pad_rows
 from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.functional.masks import position_ids
-from omni_rlvr.functional.penalties import repetition_penalty
 from omni_rlvr.models.load import media_processors
 from omni_rlvr.models.omni import OmniModel
 from omni_rlvr.models.processing import AUDIO_ID, VIDEO_ID, Processor, ProcessorSettings
 from omni_rlvr.models.projectors import pool_grid
 from omni_rlvr.models.towers import patch_features
+from omni_rlvr.rollout.sampling import penalise
 from omni_rlvr.types import Batch, Example
 
 IMAGE_ID = -200
@@ -147,11 +148,11 @@ def greedy(
 ) -> tuple[Tensor, Tensor]:
     """Decodes one prompt greedily: new ids [T], and the logits before any penalty [T, V]."""
     embeds = model.embed(batch, model.encode(batch))
-    cache, ids, seen = model.new_cache(), torch.zeros(1, 0, dtype=torch.long), []
+    cache, ids, seen = DynamicCache(), torch.zeros(1, 0, dtype=torch.long), []
     for _ in range(num_tokens):
         logits = model.language_model(inputs_embeds=embeds, past_key_values=cache).logits[:, -1]
         seen.append(logits)
-        token = repetition_penalty(logits, ids, torch.ones_like(ids), penalty=penalty).argmax(-1)
+        token = penalise(logits, ids, penalty).argmax(-1)
         ids = torch.cat([ids, token[:, None]], dim=1)
         if token.item() == eos:
             break

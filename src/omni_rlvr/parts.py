@@ -16,6 +16,7 @@ from omni_rlvr.data.feature_cache import FeatureCache
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.trainable import Count
+from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.options import LoopConfig
 from omni_rlvr.types import Example
@@ -72,6 +73,7 @@ class EvaluateParts:
     task: schema.EvaluateTask
     policy: Policy
     cache: FeatureCache | None
+    roll_out: RollOut
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class PredictParts:
     labels: Sequence[str]
     policy: Policy
     cache: FeatureCache | None
+    roll_out: RollOut
 
     @property
     def examples(self) -> Sequence[Example]:

@@ -225,7 +225,16 @@ class Experience:
     old_per_token_logps: Tensor | None = None
     """[N, T] nats at rollout; None when the policy has not moved since (ratio 1)."""
     ref_per_token_logps: Tensor | None = None
-    """[N, T] nats of the reference; None when beta is 0."""
+    """[N, T] nats of the reference; None for no KL in the loss."""
+    contrast_per_token_logps: Tensor | None = None
+    """[N, T] nats of the policy at rollout without one modality; None for no contrast."""
+    loss_mask: Tensor | None = None
+    """[N, T] int64, 1 on tokens that the loss counts; None for all of the completions'."""
+    policy_mask: Tensor | None = None
+    """[N, T] int64, 1 on tokens whose surrogate counts (top entropy); None for all."""
+    num_rollout_tokens: float | None = None
+    """Counted tokens of the whole batch of rollouts over its number of minibatches; None where
+    this is the whole batch."""
 
     def __len__(self) -> int:
         return len(self.completion_ids)

@@ -25,6 +25,7 @@ USED_BY = {
     "model": ("train", "evaluate", "cache", "predict", "export"),
     "model/trainable": ("train",),
     "stage": ("train",),
+    "rollout": ("train", "evaluate", "predict"),
     "reward": ("train",),
     "optimizer": ("train",),
     "trainer": ("train", "evaluate", "predict"),
@@ -35,7 +36,7 @@ USED_BY = {
 """Which tasks read a group; a new group must be entered here."""
 NOT_A_PART = {"task", "hydra", "experiment", "debug"}
 STORED = {"task": TASKS, "stage": ("sft", "grpo"), "model/trainable": ("default",)}
-"""Options that are dataclasses and have no file."""
+"""Options that are dataclasses; a group may have files beside them."""
 NEEDED = {
     "preview": ["task.split=test"],
     "export": ["task.to=merged"],
@@ -45,6 +46,8 @@ NEEDED = {
         name: ["dataset.root=clips", "dataset.annotations.train=a.json"]
         for name in ("r1_omni", "ms_swift", "messages")
     },
+    "soft_overlong": ["stage=grpo"],
+    "cosine_length": ["stage=grpo"],
 }
 """What an option cannot do without."""
 EXPERIMENTS = sorted(
@@ -65,8 +68,8 @@ def own_data(experiment: str) -> list[str]:
 
 def options(group: str) -> list[str]:
     """All options of a group."""
-    files = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    return [*files, *STORED.get(group, ())]
+    files = {path.stem for path in (CONF / group).glob("*.yaml")}
+    return sorted(files | {*STORED.get(group, ())})
 
 
 @pytest.fixture(autouse=True)

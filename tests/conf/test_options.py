@@ -8,12 +8,13 @@ two runs of a step or two.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from flips import BUILT, ELSEWHERE, FLIPS, GRPO
 
 from omni_rlvr import run as running
 from omni_rlvr.config import schema
@@ -24,7 +25,6 @@ from omni_rlvr.parts import EvaluateParts, PreviewParts, TrainParts
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.stages import options as stage_options
 from omni_rlvr.training import callbacks
-from omni_rlvr.types import Example
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("e2e_fixtures", ROOT / "tests/e2e/conftest.py")
@@ -33,123 +33,6 @@ assert _spec.loader is not None
 e2e = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(e2e)
 clips, checkpoint, common, runner = e2e.clips, e2e.checkpoint, e2e.common, e2e.runner
-
-
-class Spread:
-    """A reward that a random model can earn."""
-
-    max_score = 1.0
-
-    def __call__(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
-        return [1.0 if "<answer>" in text else len(set(text)) % 7 / 7 for text in completions]
-
-
-SFT = ("stage=sft", "stage.max_steps=2", "stage.batch_size=2")
-LONG = ("stage=sft", "stage.max_steps=4", "stage.batch_size=1")
-EPOCHS = (*LONG, "stage.max_steps=-1", "stage.num_train_epochs=0.1")
-GRPO = (
-    "stage=grpo", "stage.max_steps=1", "stage.batch_size=2", "stage.num_generations=3",
-    "stage.sampling.max_completion_length=8",
-    "+reward.terms.spread._target_=test_options.Spread", "+reward.weights.spread=1",
-)  # fmt: skip
-AGAIN = (*GRPO, "stage.num_iterations=3", "optimizer.lr=0.003")
-LORA = (*SFT, "model/trainable=lora")
-TOWERS = ("vision_tower", "audio_tower")
-TRAINED = ("video_projector", "audio_projector", "language_model", "embeddings")
-EVALUATE = ("task=evaluate", "task.max_completion_length=4", "task.num_resamples=10")
-PREVIEW = ("task=preview", "task.split=test")  # five clips; train has twelve
-
-
-FLIPS = {
-    "seed": (GRPO, "1", "completions"),
-    "name": (SFT, "other", "folder"),
-    # stage, any
-    "stage.num_train_epochs": (EPOCHS, "0.25", "steps"),
-    "stage.max_steps": (SFT, "1", "steps"),
-    "stage.batch_size": (SFT, "1", "num_tokens"),
-    "stage.micro_batch_size": (SFT, "1", "backward passes"),
-    "stage.max_grad_norm": (SFT, "0.01", "weights"),
-    "stage.lr_scheduler_type": (LONG, "linear", "learning_rate"),
-    "stage.warmup_ratio": (LONG, "0.7", "learning_rate"),
-    "stage.save_steps": (LONG, "3", "saves"),
-    "stage.logging_steps": (LONG, "2", "steps"),
-    # stage=grpo
-    "stage.num_generations": (GRPO, "2", "completions"),
-    "stage.beta": (GRPO, "0", "kl"),
-    "stage.epsilon": (AGAIN, "0.0001", "clip_ratio/region_mean"),
-    "stage.epsilon_high": (AGAIN, "0.0001", "clip_ratio/region_mean"),
-    "stage.num_iterations": (GRPO, "2", "backward passes"),
-    "stage.num_minibatches": (GRPO, "2", "backward passes"),
-    "stage.scale_rewards": (GRPO, "none", "advantages"),
-    "stage.sampling.temperature": (GRPO, "0.2", "completions"),
-    "stage.sampling.top_p": (GRPO, "0.2", "completions"),
-    "stage.sampling.top_k": (GRPO, "2", "completions"),
-    "stage.sampling.max_completion_length": (GRPO, "4", "completions"),
-    "modality.video": (SFT, "false", "num_tokens"),
-    "modality.audio": (SFT, "false", "num_tokens"),
-    "optimizer.lr": (SFT, "0.01", "weights"),
-    "optimizer.betas": (SFT, "[0.5,0.9]", "weights"),
-    "optimizer.weight_decay": (SFT, "0.5", "weights"),
-    "model.instruction": (SFT, "Answer.", "num_tokens"),
-    **{f"model.trainable.{part}": (SFT, "true", "trainable") for part in TOWERS},
-    **{f"model.trainable.{part}": (SFT, "false", "trainable") for part in TRAINED},
-    "model.trainable.lora.enabled": (SFT, "true", "trainable"),
-    "model.trainable.lora.r": (LORA, "2", "trainable"),
-    "model.trainable.lora.targets": (LORA, "[q_proj]", "trainable"),
-    "model.trainable.lora.parts": (LORA, "[language_model,audio_tower]", "trainable"),
-    "model.trainable.lora.alpha": (LORA, "3", "adapters"),
-    "model.trainable.lora.dropout": (LORA, "0.5", "adapters"),
-    "model.trainable.lora.use_rslora": (LORA, "true", "adapters"),
-    "dataset.train_split": ((*SFT, "stage.batch_size=6"), "test", "weights"),
-    # task=evaluate
-    "task.batch_size": (EVALUATE, "2", "batches"),
-    "task.max_completion_length": (EVALUATE, "2", "predictions"),
-    "task.max_clips": (EVALUATE, "2", "predictions"),
-    "task.num_resamples": (EVALUATE, "20", "resamples"),
-    "task.splits": (EVALUATE, "[test,train]", "folders"),
-    # task=preview
-    "task.split": (PREVIEW, "train", "sheet"),
-    "task.num_clips": (PREVIEW, "2", "sheet"),
-    "task.max_reasoning_chars": (PREVIEW, "9", "sheet"),
-}
-"""Option -> what it is flipped on top of, its other value, and what then changes."""
-ELSEWHERE = {
-    "resume": "e2e/test_resume.py",
-    **dict.fromkeys(
-        ("feature_cache.enabled", "feature_cache.folder", "feature_cache.dtype"),
-        "e2e/test_cached_runs.py",
-    ),
-    "feature_cache.max_gb": "e2e/test_cached_runs.py",
-    **{
-        f"task.{name}": "e2e/test_predict.py"
-        for name in ("temperature", "stream", "question", "labels", "answer_form")
-    },
-    **dict.fromkeys(("video", "audio"), "e2e/test_predict.py"),
-    "model.base": "e2e/test_lora_runs.py",
-    **{f"task.{name}": "e2e/test_lora_runs.py" for name in ("to", "layout")},
-    **{f"model.trainable.{part}": "models/test_trainable.py" for part in ("gate", "bert")},
-    **{f"task.{name}": "the quickstart" for name in schema.PipelineTask.__dataclass_fields__},
-    **{
-        f"dataset.{name}": "data/test_listed.py and data/test_official.py"
-        for name in ("fold", "words", "label_maps", "label_base", "question", "layout")
-    },
-    **{
-        f"dataset.{name}": "analysis/test_check.py"
-        for name in ("folds", "published", "published_source", "known_bad")
-    },
-    "task.max_listed": "analysis/test_check.py",
-}
-"""Options whose effect another test shows."""
-BUILT = """
-    dataset.name dataset.splits dataset.labels dataset.root dataset.annotations
-    dataset.on_bad_media dataset.decode_timeout_s dataset.max_clips_per_process dataset.num_workers
-    paths.output_root paths.data_root modality.name model.path model.dtype
-    reward.terms.accuracy.synonyms reward.weights.accuracy reward.weights.format
-    trainer.accelerator trainer.devices trainer.precision
-    trainer.enable_checkpointing trainer.enable_model_summary trainer.enable_progress_bar
-    trainer.log_every_n_steps
-""".split()  # noqa: SIM905 (a word a line would take a page)
-"""Options whose effect is seen on what is built, by test_options_built.py."""
 
 
 def leaves_of(node: type, key: str) -> Iterator[str]:
@@ -221,6 +104,7 @@ def observe(runner, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, 
 
     def seen(*overrides: str) -> dict[str, object]:
         out: dict[str, object] = {"backward passes": 0, "saves": [], "batches": 0, "resamples": 0}
+        out["layer passes"] = 0
         parts, folder = runner.build(*overrides)
         folder.mkdir(parents=True, exist_ok=True)  # as Hydra does
         out["folder"] = folder.parent.name
@@ -264,6 +148,9 @@ def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
             out["saves"].append(step)
             return save(*arguments, step=step)
 
+        parts.policy.language_model.model.layers[0].mlp.register_forward_pre_hook(
+            lambda *_: out.update({"layer passes": out["layer passes"] + 1})
+        )
         patch.setattr(parts.stage, "loss", counted)
         patch.setattr(callbacks, "save_checkpoint", noted)
     elif isinstance(parts, EvaluateParts):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_options import EVALUATE, GRPO, SFT, checkpoint, clips, common, e2e, runner
+from flips import EVALUATE, GRPO, SFT
+from test_options import checkpoint, clips, common, e2e, runner
 
 from omni_rlvr import run as running
 from omni_rlvr.parts import TrainParts
-from omni_rlvr.record import read_json
+from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.run import train as training
 from omni_rlvr.run.clips import clip_dataset
 from omni_rlvr.types import Example, UserError
@@ -128,3 +129,15 @@ def test_trainer_options_reach_lightning(runner, override: str, seen: Callable) 
 def test_precision_trains(runner) -> None:
     folder = runner(*SFT, "trainer.precision=bf16-mixed")
     assert read_json(folder / "run.json")["status"] == "finished"
+
+
+def test_the_rollout_decides_what_decodes_and_no_completion(runner) -> None:
+    for settings in (GRPO, EVALUATE):
+        for option, name in ((), "decode"), (("rollout=hf",), "generate"):
+            parts, _ = runner.build(*settings, *option)
+            chosen = parts.stage.roll_out if settings is GRPO else parts.roll_out
+            assert chosen.func.__name__ == name
+    folders = [runner(*GRPO, *option) for option in ((), ("rollout=hf",))]
+    ours, plain = (read_jsonl(folder / "completions.jsonl") for folder in folders)
+    assert ours == plain
+    assert ours

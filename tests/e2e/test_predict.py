@@ -62,7 +62,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         ids: list[int] = []
         plain = decoding.decode
         monkeypatch.setattr(decoding, "next_tokens", dictated)
-        monkeypatch.setattr("omni_rlvr.training.predict.decode", decode)
+        monkeypatch.setattr(decoding, "decode", decode)
 
     return install
 

@@ -163,7 +163,7 @@ def test_resume_with_another_config_is_refused_by_name(runner) -> None:
     folder = interrupted(runner, 1, *runner.sft)
     with pytest.raises(UserError, match=r"optimizer\.lr \(0\.001 then, 0\.01 now\)"):
         runner(*runner.sft, "resume=latest", "optimizer.lr=0.01")
-    with pytest.raises(UserError, match=r"stage\.num_generations"):
+    with pytest.raises(UserError, match=r"stage\.batch_size"):
         runner(*runner.grpo, "resume=latest")
     assert len(read_jsonl(folder / "metrics.jsonl")) == 1  # untouched
 

@@ -9,16 +9,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from omni_rlvr.functional.advantages import group_advantages, zero_spread
+from omni_rlvr.functional.advantages import (
+    OWN_SCALE,
+    compute_advantages,
+    gdpo_advantages,
+    zero_spread,
+)
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity_A"
 NAN = math.nan
 
 
-def advantages(rewards, *, num_generations: int, scale_rewards: str = "group") -> torch.Tensor:
-    return group_advantages(
+def advantages(
+    rewards, *, num_generations: int, scale_rewards: str | None = None, estimator: str = "grpo"
+) -> torch.Tensor:
+    return compute_advantages(
         torch.as_tensor(rewards, dtype=torch.float32),
         num_generations=num_generations,
+        estimator=estimator,
         scale_rewards=scale_rewards,
     )
 
@@ -115,7 +123,106 @@ def test_nearly_equal_rewards_are_damped_by_the_constant():
     assert 0 < got[1] < 0.5
 
 
-@pytest.mark.parametrize("bad", ["batch", "", "Group"])
+def test_scaled_by_the_batch_by_hand():
+    # Groups (0, 2) and (10, 14): centred -1, 1, -2, 2. Batch mean 6.5: squares 42.25 + 20.25 +
+    # 12.25 + 56.25 = 131, over 3: std 6.608.
+    std = math.sqrt(131 / 3) + 1e-4
+    got = advantages([0, 2, 10, 14], num_generations=2, scale_rewards="batch")
+    assert got.tolist() == pytest.approx([-1 / std, 1 / std, -2 / std, 2 / std], abs=1e-6)
+
+
+def test_leave_one_out_by_hand():
+    # 0 - (1 + 5)/2, 1 - (0 + 5)/2, 5 - (0 + 1)/2.
+    got = advantages([0, 1, 5], num_generations=3, estimator="rloo")
+    assert got.tolist() == pytest.approx([-3, -1.5, 4.5], abs=1e-6)
+    # Of (0, NaN, 2) each has only the other: -2 and 2. One alone has no baseline, so nothing.
+    got = advantages([0, NAN, 2], num_generations=3, estimator="rloo")
+    assert got.tolist() == [-2, 0, 2]
+    assert advantages([NAN, 7, NAN], num_generations=3, estimator="rloo").tolist() == [0, 0, 0]
+
+
+def test_reinforce_plus_plus_by_hand():
+    # Mean 6.5 and std 6.608 of the whole batch, as above.
+    std = math.sqrt(131 / 3) + 1e-4
+    got = advantages([0, 2, 10, 14], num_generations=2, estimator="reinforce_plus_plus")
+    expected = [(r - 6.5) / std for r in (0, 2, 10, 14)]
+    assert got.tolist() == pytest.approx(expected, abs=1e-6)
+    # With the group's baseline: -1, 1, -2, 2, whose std is sqrt(10 / 3).
+    std = math.sqrt(10 / 3) + 1e-4
+    got = advantages([0, 2, 10, 14], num_generations=2, estimator="reinforce_plus_plus_baseline")
+    assert got.tolist() == pytest.approx([-1 / std, 1 / std, -2 / std, 2 / std], abs=1e-6)
+
+
+@pytest.mark.parametrize("estimator", OWN_SCALE)
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3])
+def test_equal_rewards_give_exactly_zero_with_every_estimator(estimator, value):
+    for scale in (None, "batch", "none"):
+        got = advantages([value] * 21, num_generations=7, estimator=estimator, scale_rewards=scale)
+        assert got.tolist() == [0.0] * 21
+
+
+@pytest.mark.parametrize(
+    ("estimator", "scale"),
+    [(e, s) for e in OWN_SCALE for s in (None, "group", "batch", "none")
+     if (e, s) != ("reinforce_plus_plus", "group")],
+)  # fmt: skip
+def test_a_tiny_spread_never_blows_up(estimator, scale):
+    # What rounding leaves of equal rewards: 1e-8 over a floor of 1e-4.
+    rewards = torch.full((16,), 0.1) + 1e-8 * torch.arange(16)
+    got = advantages(rewards, num_generations=8, estimator=estimator, scale_rewards=scale)
+    assert got.abs().max() < 2e-3
+
+
+def test_a_group_scale_needs_the_groups_baseline():
+    with pytest.raises(ValueError, match="no meaning"):
+        advantages(
+            [0, 1], num_generations=2, estimator="reinforce_plus_plus", scale_rewards="group"
+        )
+    with pytest.raises(ValueError, match="estimator='remax' is none of grpo, rloo"):
+        advantages([0, 1], num_generations=2, estimator="remax")
+
+
+def gdpo(terms, weights, num_generations: int) -> torch.Tensor:
+    return gdpo_advantages(
+        torch.tensor(terms), torch.tensor(weights), num_generations=num_generations
+    )
+
+
+def test_gdpo_by_hand():
+    # One group. Term a = (0, 1, 1), mean 2/3, std sqrt(1/3); term b = (0, 0, 3), mean 1, std
+    # sqrt(3). Normalised a: -1.1547, 0.5774, 0.5774; b: -0.5774, -0.5774, 1.1547. Weights 1, 2:
+    # -2.3094, -0.5774, 2.8868, mean 0, std sqrt((5.3333 + 0.3333 + 8.3333) / 2) = sqrt(7).
+    got = gdpo([[0.0, 0], [1, 0], [1, 3]], [1.0, 2], 3)
+    expected = [x / math.sqrt(7) for x in (-2.3094, -0.57735, 2.88675)]
+    assert got.tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_gdpo_tells_apart_what_a_sum_does_not():
+    # (1, 0, 0) and (0, 1, 1): sums are all 1. The rare success counts more.
+    terms = [[1.0, 0], [0, 1], [0, 1]]
+    assert advantages([sum(t) for t in terms], num_generations=3).tolist() == [0, 0, 0]
+    assert gdpo([*terms, [0, 0]], [1.0, 1], 4)[0] > gdpo([*terms, [0, 0]], [1.0, 1], 4)[1] > 0
+
+
+def test_gdpo_without_spread_is_exactly_zero():
+    even, odd = [[0.1, 0.7]] * 7, [[0.1, 0.7]] * 6 + [[0.5, 0.7]]
+    assert gdpo(even, [1.0, 1], 7).tolist() == [0.0] * 7
+    got = gdpo(even + odd, [1.0, 0.5], 7)
+    assert got[:7].tolist() == [0.0] * 7
+    assert got[7:].abs().min() > 0.1
+    # Only the first term has spread, and its weight is 0.
+    assert gdpo(odd, [0.0, 1], 7).tolist() == [0.0] * 7
+    assert gdpo(odd, [0.0, 0], 7).tolist() == [0.0] * 7
+
+
+def test_gdpo_leaves_out_what_could_not_be_judged():
+    got = gdpo([[0.0, NAN], [2, NAN], [NAN, NAN]], [1.0, 1], 3)
+    assert got[2] == 0
+    assert got[:2].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5], abs=1e-3)
+    assert gdpo([[NAN, NAN]] * 3, [1.0, 1], 3).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("bad", ["std", "", "Group"])
 def test_unknown_scaling_is_named(bad):
     with pytest.raises(ValueError, match=f"scale_rewards='{bad}'"):
         advantages([0, 1], num_generations=2, scale_rewards=bad)

@@ -1,4 +1,4 @@
-"""The k3 estimator by hand, its promises, its gradient, and the reference's numbers."""
+"""The estimators by hand, their promises, their gradients, and the reference's numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from omni_rlvr.functional.kl import k3
+from omni_rlvr.functional.kl import ESTIMATORS, k1, k2, k3
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity_A"
 
@@ -21,6 +21,33 @@ def test_k3_by_hand():
     assert k3(pi, ref)[0].tolist() == pytest.approx(
         [1 - math.log(2), math.log(2) - 0.5, 0], abs=1e-6
     )
+
+
+def test_k1_and_k2_by_hand():
+    # pi - ref = -log 2 = -0.6931 and log 2; halves of their squares are 0.2402.
+    pi = torch.tensor([[-1.0, -1.0]])
+    ref = pi + torch.tensor([[math.log(2), -math.log(2)]])
+    assert k1(pi, ref)[0].tolist() == pytest.approx([-math.log(2), math.log(2)], abs=1e-6)
+    assert k2(pi, ref)[0].tolist() == pytest.approx([math.log(2) ** 2 / 2] * 2, abs=1e-6)
+
+
+def test_expected_gradients_of_the_estimators():
+    # Under samples of pi: E[d k2] is the gradient of KL(pi || ref), E[d k1] is zero, and E[d k3]
+    # is the gradient of KL(ref || pi): a forward KL, close to the other near the reference.
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(9, generator=generator).double().requires_grad_()
+    q = torch.randn(9, generator=generator).double().log_softmax(0)
+
+    def gradient(f):
+        return torch.autograd.grad(f(z.log_softmax(0)), z)[0]
+
+    got = {
+        name: gradient(lambda p, k=k: (p.detach().exp() * k(p, q)).sum())
+        for name, k in ESTIMATORS.items()
+    }
+    torch.testing.assert_close(got["k1"], torch.zeros_like(z))
+    torch.testing.assert_close(got["k2"], gradient(lambda p: (p.exp() * (p - q)).sum()))
+    torch.testing.assert_close(got["k3"], gradient(lambda p: (q.exp() * (q - p)).sum()))
 
 
 def test_equal_policies_have_none_and_no_gradient():

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from omni_rlvr.functional.logprobs import per_token_entropy, per_token_logps
+from omni_rlvr.functional.logprobs import per_token_entropy, per_token_logps, token_scores
 
 
 def some_logits(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -87,3 +87,66 @@ def test_higher_temperature_gives_more_entropy():
     logits = some_logits(3, 4, 20)
     cool, warm = (per_token_entropy(logits, temperature=t) for t in (0.5, 2.0))
     assert (warm > cool).all()
+
+
+def scored(chunk_size: int, seen: list[int] | None = None, *, entropy_gradient: bool = False):
+    """Scores 10 tokens from hidden states of 6 over 13 words; gradients of a weighted sum."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(10, 6, generator=generator).requires_grad_()
+    head = torch.nn.Linear(6, 13)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(13, 6, generator=generator))
+        head.bias.copy_(torch.randn(13, generator=generator))
+    if seen is not None:
+        head.register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    ids = torch.randint(0, 13, (10,), generator=generator)
+    scores = token_scores(
+        hidden,
+        ids,
+        head,
+        temperature=0.7,
+        entropy_gradient=entropy_gradient,
+        chunk_size=chunk_size,
+    )
+    loss = (scores.logps * torch.arange(10)).sum()
+    if entropy_gradient:
+        loss = loss + (scores.entropy * torch.arange(10)).sum()
+    loss.backward()
+    return scores, (hidden.grad, head.weight.grad, head.bias.grad), head(hidden), ids
+
+
+def test_token_scores_are_those_of_the_logits():
+    scores, _, logits, ids = scored(10)
+    logits, ids = logits.unsqueeze(0), ids.unsqueeze(0)
+    expected = per_token_logps(logits, ids, temperature=0.7)[0]
+    torch.testing.assert_close(scores.logps, expected)
+    torch.testing.assert_close(scores.entropy, per_token_entropy(logits, temperature=0.7)[0])
+    assert torch.equal(scores.is_top, (logits.argmax(dim=-1) == ids)[0])
+    assert scores.is_top.any()
+    assert not scores.entropy.requires_grad
+
+
+def test_the_entropy_has_a_gradient_where_it_is_asked_for():
+    _, grads, _, ids = scored(10, entropy_gradient=True)
+    _, without, _, _ = scored(10)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(10, 6, generator=generator).requires_grad_()
+    weight, bias = torch.randn(13, 6, generator=generator), torch.randn(13, generator=generator)
+    logits = (hidden @ weight.T + bias).unsqueeze(0)
+    both = per_token_logps(logits, ids.unsqueeze(0), temperature=0.7)
+    both = both + per_token_entropy(logits, temperature=0.7)
+    (both * torch.arange(10)).sum().backward()
+    # To rounding: the oracle adds up p log p, in another order.
+    assert (grads[0] - hidden.grad).norm() < 1e-5 * hidden.grad.norm()
+    assert (grads[0] - without[0]).norm() > 0.1 * hidden.grad.norm()
+
+
+@pytest.mark.parametrize("entropy_gradient", [False, True])
+@pytest.mark.parametrize("chunk_size", [1, 3, 9])
+def test_chunks_change_neither_scores_nor_gradients(chunk_size, entropy_gradient):
+    (whole, grads, _, _), seen = scored(10, entropy_gradient=entropy_gradient), []
+    parts, part_grads, _, _ = scored(chunk_size, seen, entropy_gradient=entropy_gradient)
+    for got, expected in zip((*parts, *part_grads), (*whole, *grads), strict=True):
+        torch.testing.assert_close(got, expected)
+    assert max(seen[:-1]) == chunk_size  # the last call is that of the test itself
+    assert sum(seen[:-1]) == 20  # once forward, once more in backward

@@ -12,7 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from omni_rlvr.functional.kl import k3
-from omni_rlvr.functional.losses import clipped_surrogate, sequence_mean, sft_loss
+from omni_rlvr.functional.losses import (
+    cispo_surrogate,
+    clipped_surrogate,
+    sequence_log_ratio,
+    sequence_mean,
+    sft_loss,
+    soft_gate,
+)
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity_A"
 LOG = math.log
@@ -20,8 +27,8 @@ LOG = math.log
 
 def grpo(logps: Tensor, mask: Tensor, advantages: Tensor, ref: Tensor, *, beta: float) -> Tensor:
     """The whole GRPO loss of a first update."""
-    objective, _ = clipped_surrogate(
-        logps, logps.detach(), advantages, epsilon=0.2, epsilon_high=0.2
+    objective, _, _ = clipped_surrogate(
+        logps - logps.detach(), advantages, epsilon=0.2, epsilon_high=0.2, delta=None
     )
     per_token = -objective + beta * k3(logps, ref)
     return sequence_mean(per_token, mask, num_sequences=len(logps))
@@ -70,46 +77,80 @@ def test_a_row_without_tokens_adds_nothing():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "advantage", "objective", "is_clipped"),
+    ("ratio", "advantage", "objective", "clipped"),
     [
-        (1.0, 1.0, 1.0, False),
-        (1.1, 1.0, 1.1, False),
-        (1.5, 1.0, 1.3, True),  # up already: held at 1 + epsilon_high
-        (0.5, 1.0, 0.5, False),  # a good token that became rarer is never clipped
-        (0.5, -1.0, -0.8, True),  # down already: held at 1 - epsilon
-        (1.5, -1.0, -1.5, False),  # a bad token that became likelier is never clipped
-        (0.9, -2.0, -1.8, False),
-        (1.5, 0.0, 0.0, False),
+        (1.0, 1.0, 1.0, None),
+        (1.1, 1.0, 1.1, None),
+        (1.5, 1.0, 1.3, "high"),  # up already: held at 1 + epsilon_high
+        (0.5, 1.0, 0.5, None),  # a good token that became rarer is never clipped
+        (0.5, -1.0, -0.8, "low"),  # down already: held at 1 - epsilon
+        (1.5, -1.0, -1.5, None),  # a bad token that became likelier, below delta
+        (4.0, -1.0, -3.0, "delta"),  # and above it: held at delta
+        (4.0, 1.0, 1.3, "high"),
+        (0.9, -2.0, -1.8, None),
+        (1.5, 0.0, 0.0, None),
     ],
 )
-def test_clipping_by_hand(ratio, advantage, objective, is_clipped):
+def test_clipping_by_hand(ratio, advantage, objective, clipped):
     logps = torch.tensor([[LOG(ratio) - 2]], requires_grad=True)
-    got, where = clipped_surrogate(
-        logps,
-        torch.tensor([[-2.0]]),
-        torch.tensor([advantage]),
-        epsilon=0.2,
-        epsilon_high=0.3,
+    got, low, high = clipped_surrogate(
+        logps + 2, torch.tensor([advantage]), epsilon=0.2, epsilon_high=0.3, delta=3.0
     )
     assert got.item() == pytest.approx(objective, abs=1e-6)
-    assert where.item() is is_clipped
+    assert (low.item(), high.item()) == (clipped == "low", clipped == "high")
     got.sum().backward()
     # d (rho A) / d log pi = rho A; a clipped token has no gradient.
-    expected = 0.0 if is_clipped else ratio * advantage
+    expected = 0.0 if clipped else ratio * advantage
     assert logps.grad.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_first_update_has_the_value_of_the_advantage_and_its_gradient():
     case = random_case()
     logps = case["logps"].requires_grad_()
-    objective, is_clipped = clipped_surrogate(
-        logps, logps.detach(), case["advantages"], epsilon=0.2, epsilon_high=0.2
+    objective, low, high = clipped_surrogate(
+        logps - logps.detach(), case["advantages"], epsilon=0.2, epsilon_high=0.2, delta=None
     )
     expected = case["advantages"].unsqueeze(1).expand(8, 6)
     assert torch.equal(objective, expected)
-    assert not is_clipped.any()
+    assert not (low | high).any()
     objective.sum().backward()
     torch.testing.assert_close(logps.grad, expected)
+
+
+def test_a_sequences_ratio_by_hand():
+    # Means (0.2 + 0.4) / 2 and 0.6 / 1; a row without tokens has ratio 1.
+    got = sequence_log_ratio(
+        torch.tensor([[0.2, 0.4], [0.6, 9.0], [9.0, 9.0]]), torch.tensor([[1, 1], [1, 0], [0, 0]])
+    )
+    assert got.squeeze(1).tolist() == pytest.approx([0.3, 0.6, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "weight", "clipped"),
+    [(1.0, 2.0, 1.0, False), (0.1, 2.0, 0.1, False), (8.0, 2.0, 5.0, True), (8.0, -1, 5.0, False)],
+)
+def test_cispo_by_hand(ratio, advantage, weight, clipped):
+    logps = torch.tensor([[-2.0]], requires_grad=True)
+    got, where = cispo_surrogate(
+        logps, logps + 2 + LOG(ratio), torch.tensor([advantage]), epsilon_high=5.0
+    )
+    assert got.item() == pytest.approx(weight * advantage * -2.0, rel=1e-6)
+    assert where.item() is clipped
+    got.sum().backward()
+    assert logps.grad.item() == pytest.approx(weight * advantage, rel=1e-6)  # never without one
+
+
+@pytest.mark.parametrize(("advantage", "tau"), [(2.0, 1.0), (-2.0, 1.5)])
+def test_the_soft_gate_by_hand(advantage, tau):
+    # At rho = 1 the sigmoid is 1/2 and its slope tau/4: J = 2 A / tau, dJ = A. At rho = 2 the slope
+    # of 4/tau sigmoid(tau (rho - 1)) by log pi is 4 s (1 - s) rho, s = sigmoid(tau).
+    for ratio in (1.0, 2.0):
+        logps = torch.tensor([[LOG(ratio)]], requires_grad=True)
+        got = soft_gate(logps, torch.tensor([advantage]), temperature_pos=1.0, temperature_neg=1.5)
+        s = 1 / (1 + math.exp(-tau * (ratio - 1)))
+        assert got.item() == pytest.approx(4 * s / tau * advantage, rel=1e-6)
+        got.sum().backward()
+        assert logps.grad.item() == pytest.approx(4 * s * (1 - s) * ratio * advantage, rel=1e-5)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.04, 1.0])
@@ -144,12 +185,12 @@ def test_shares_of_micro_batches_add_up_to_the_whole(size):
     logps, mask = case["logps"].requires_grad_(), case["mask"]
     sums = {"grpo": 0.0, "sft": 0.0}
     for rows in torch.arange(8).split(size):
-        objective, _ = clipped_surrogate(
-            logps[rows],
-            logps[rows].detach(),
+        objective, _, _ = clipped_surrogate(
+            logps[rows] - logps[rows].detach(),
             case["advantages"][rows],
             epsilon=0.2,
             epsilon_high=0.2,
+            delta=None,
         )
         per_token = -objective + 0.04 * k3(logps[rows], case["ref"][rows])
         sums["grpo"] += sequence_mean(per_token, mask[rows], num_sequences=8)

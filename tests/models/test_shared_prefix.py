@@ -95,7 +95,9 @@ def test_a_prompt_is_processed_once(tiny_policy, case):
     )
     embeds = tiny_policy.embed(batch, features)
     shared_logits(tiny_policy, embeds, batch.prompt_mask, *rows)
-    assert shapes == [tuple(batch.prompt_ids.shape), (12, 4)]
+    # Each prompt once, each completion without its last token; no padding.
+    tokens = batch.prompt_mask.sum() + (rows[2].sum(dim=1) - 1).sum()
+    assert shapes == [(1, tokens)]
 
 
 def test_what_lies_beyond_the_mask_changes_nothing(tiny_policy, case):

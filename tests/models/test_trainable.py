@@ -11,7 +11,8 @@ import torch
 from omni_rlvr.models.parts import frozen_parts, parts_of, trains
 from omni_rlvr.models.trainable import apply, weights_of
 from omni_rlvr.models.trainable_config import LoraConfig, TrainableConfig
-from omni_rlvr.rollout.experience import all_rows, completion_logits, select
+from omni_rlvr.rollout.experience import completion_scores, select
+from omni_rlvr.stages.options import SftConfig
 from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.types import UserError
 
@@ -128,15 +129,21 @@ def gradients(policy) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
 
 
+def scored(policy, experience) -> torch.Tensor:
+    """Log-probs of the completions, [N, T]."""
+    how = {"temperature": 1.0, "gradient_checkpointing": False, "entropy_gradient": False}
+    return completion_scores(policy, experience, **how).logps
+
+
 @pytest.mark.parametrize("tower", ["vision_tower", "audio_tower"])
 @pytest.mark.parametrize("micro_batch_size", [4, 1])
 def test_a_tower_that_trains_has_the_gradient_of_a_plain_forward(
     tiny_policy, make_batch, tower, micro_batch_size
 ):
     apply(tiny_policy, TrainableConfig(**{tower: True}), BASE)
-    batch, stage = make_batch(tiny_policy, 4, targets=TARGETS), SftStage()
+    batch, stage = make_batch(tiny_policy, 4, targets=TARGETS), SftStage(SftConfig())
     whole = stage.prepare(tiny_policy, batch, torch.Generator()).experience
-    for rows in all_rows(4, micro_batch_size):
+    for rows in torch.arange(4).split(micro_batch_size):
         stage.loss(tiny_policy, select(whole, rows), whole).loss.backward()
     got = gradients(tiny_policy)
     assert any(name.startswith(f"{tower}.") for name in got)
@@ -168,14 +175,14 @@ def test_only_the_tower_that_trains_runs_again(tiny_policy, make_batch):
 
     for name in runs:
         parts_of(tiny_policy)[name].register_forward_hook(counted(name))
-    batch, stage = make_batch(tiny_policy, 4, kinds=("av",), targets=TARGETS), SftStage()
+    batch, stage = make_batch(tiny_policy, 4, kinds=("av",), targets=TARGETS), SftStage(SftConfig())
     whole = stage.prepare(tiny_policy, batch, torch.Generator()).experience
     assert runs == {"vision_tower": 1, "audio_tower": 0}
-    for rows in all_rows(4, 2):
+    for rows in torch.arange(4).split(2):
         part = select(whole, rows)
         assert part.batch.pixel_values is None  # its features stand for it
         assert len(part.batch.input_features) == 2
-        completion_logits(tiny_policy, part)
+        scored(tiny_policy, part)
     assert runs == {"vision_tower": 1, "audio_tower": 2}
 
 
@@ -183,14 +190,14 @@ def test_the_reference_keeps_the_tower_it_began_with(tiny_policy, make_batch):
     apply(tiny_policy, TrainableConfig(vision_tower=True), BASE)
     batch = make_batch(tiny_policy, 2, kinds=("v",), targets=TARGETS)
     reference = tiny_policy.frozen_copy()
-    whole = SftStage().prepare(tiny_policy, batch, torch.Generator()).experience
+    whole = SftStage(SftConfig()).prepare(tiny_policy, batch, torch.Generator()).experience
     with torch.no_grad():
-        before = completion_logits(reference, whole)
-        assert torch.equal(before, completion_logits(tiny_policy, whole))
+        before = scored(reference, whole)
+        assert torch.equal(before, scored(tiny_policy, whole))
         for weight in tiny_policy.vision_tower.parameters():
             weight.mul_(1.1)
-        assert torch.equal(completion_logits(reference, whole), before)
-        assert not torch.equal(completion_logits(tiny_policy, whole), before)
+        assert torch.equal(scored(reference, whole), before)
+        assert not torch.equal(scored(tiny_policy, whole), before)
 
 
 def test_the_reference_shares_the_memory_of_all_that_is_frozen(tiny_policy):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import DynamicCache
 
 from omni_rlvr.functional.logprobs import per_token_logps
+from omni_rlvr.models.decoding import SharedDecoder
 from omni_rlvr.rollout import decode as decode_module
 from omni_rlvr.rollout.decode import decode
-from omni_rlvr.rollout.experience import completion_logits
+from omni_rlvr.rollout.experience import completion_scores
 from omni_rlvr.types import Experience
 
 GREEDY = {"temperature": 0, "num_generations": 1}
@@ -17,7 +17,7 @@ GREEDY = {"temperature": 0, "num_generations": 1}
 
 def run(policy, batch, *, seed=0, **changes):
     settings = {"num_generations": 4, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    settings |= {"max_completion_length": 12} | changes
+    settings |= {"repetition_penalty": 1.0, "max_completion_length": 12} | changes
     with torch.no_grad():
         embeds = policy.embed(batch, policy.encode(batch))
     generator = torch.Generator().manual_seed(seed)
@@ -34,16 +34,17 @@ def raise_end_token(policy, boost: float) -> None:
     policy.language_model.lm_head.register_forward_hook(lift)
 
 
-def count_compactions(policy, monkeypatch) -> list[int]:
+def count_compactions(monkeypatch) -> list[int]:
     """Returns a list that gets the number of rows left each time ended rows leave the batch."""
     left: list[int] = []
 
-    class Counting(DynamicCache):
-        def batch_select_indices(self, indices):
-            left.append(len(indices))
-            super().batch_select_indices(indices)
+    keep = SharedDecoder.keep
 
-    monkeypatch.setattr(policy, "new_cache", Counting)
+    def counted(self, rows):
+        left.append(len(rows))
+        keep(self, rows)
+
+    monkeypatch.setattr(SharedDecoder, "keep", counted)
     return left
 
 
@@ -87,12 +88,12 @@ def test_prompts_differ_in_what_they_say(tiny_policy, make_batch):
 def test_leaving_out_ended_rows_changes_no_completion(tiny_policy, make_batch, monkeypatch, boost):
     raise_end_token(tiny_policy, boost)
     batch = make_batch(tiny_policy, 6)
-    dropped = count_compactions(tiny_policy, monkeypatch)
+    dropped = count_compactions(monkeypatch)
     compacted = run(tiny_policy, batch, max_completion_length=20)
     assert dropped  # rows did leave the batch
     # The same with rows kept to the end: a threshold no count of rows can fall under.
-    monkeypatch.setattr(torch.Tensor, "sum", _sum_that_never_compacts)
     dropped.clear()
+    monkeypatch.setattr(torch.Tensor, "sum", _sum_that_never_compacts)
     kept = run(tiny_policy, batch, max_completion_length=20)
     monkeypatch.undo()
     assert not dropped
@@ -154,8 +155,13 @@ def test_tokens_have_at_decoding_the_logps_the_update_sees(tiny_policy, make_bat
             completion_ids=rollout.completion_ids,
             completion_mask=rollout.completion_mask,
         )
-        logits = completion_logits(tiny_policy, experience)
-    at_update = per_token_logps(logits, rollout.completion_ids, temperature=0.8)
+        at_update = completion_scores(
+            tiny_policy,
+            experience,
+            temperature=0.8,
+            gradient_checkpointing=False,
+            entropy_gradient=False,
+        ).logps
     mask = rollout.completion_mask
     assert len(mask.sum(dim=1).unique()) > 1  # completions of unequal length
     torch.testing.assert_close(at_decoding * mask, at_update * mask, atol=2e-5, rtol=0)
@@ -214,34 +220,12 @@ def test_ends_early_once_every_row_has_ended(tiny_policy, make_batch, monkeypatc
 def test_the_prompt_is_prefilled_once_per_prompt(tiny_policy, make_batch, monkeypatch):
     shapes = []
     tiny_policy.language_model.model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(
-            tuple(
-                (
-                    kwargs.get("inputs_embeds")
-                    if kwargs.get("input_ids") is None
-                    else kwargs["input_ids"]
-                ).shape[:2]
-            )
-        ),
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["inputs_embeds"].shape[:2])),
         with_kwargs=True,
     )
     batch = make_batch(tiny_policy, 3)
     run(tiny_policy, batch, num_generations=5, max_completion_length=3)
-    assert shapes == [tuple(batch.prompt_ids.shape), (15, 1), (15, 1)]
-
-
-@pytest.mark.parametrize("boost", [3.0, 4.0])
-def test_every_token_is_told_as_it_comes(tiny_policy, make_batch, boost):
-    raise_end_token(tiny_policy, boost)
-    told: list[list[int]] = [[] for _ in range(24)]
-
-    def note(rows, tokens):
-        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-            told[row].append(token)
-
-    rollout = run(tiny_policy, make_batch(tiny_policy, 6), on_tokens=note)
-    for row, tokens in enumerate(told):
-        assert tokens == rollout.completion_ids[row, rollout.completion_mask[row].bool()].tolist()
+    assert shapes == [(1, batch.prompt_mask.sum()), (15, 1), (15, 1)]
 
 
 def test_greedy_moves_no_float64_to_the_device(tiny_policy, make_batch, monkeypatch):
@@ -271,7 +255,45 @@ def test_no_gradient_is_kept(tiny_policy, make_batch):
         temperature=1.0,
         top_p=0.9,
         top_k=50,
+        repetition_penalty=1.0,
         max_completion_length=3,
         generator=torch.Generator(),
     )
     assert not rollout.completion_ids.is_inference()  # such tensors could not enter backward
+
+
+def test_on_tokens_is_told_every_token_once_and_no_padding(tiny_policy, make_batch):
+    raise_end_token(tiny_policy, 3.0)
+    told = {row: [] for row in range(16)}
+
+    def note(rows, tokens):
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            told[row].append(token)
+
+    rollout = run(tiny_policy, make_batch(tiny_policy, 4), on_tokens=note)
+    for row, tokens in told.items():
+        assert tokens == rollout.completion_ids[row, rollout.completion_mask[row].bool()].tolist()
+    assert len({len(tokens) for tokens in told.values()}) > 1
+
+
+def test_a_repetition_penalty_ends_repetition(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4)
+    plain, penalised = (
+        run(tiny_policy, batch, **GREEDY, repetition_penalty=c).completion_ids for c in (1.0, 50.0)
+    )
+    assert torch.equal(
+        plain[:, 0], penalised[:, 0]
+    )  # nothing to repeat yet; the prompt is not seen
+    assert min(len(set(row)) for row in plain.tolist()) < 12
+    assert all(len(set(row)) == 12 for row in penalised.tolist())
+
+
+def test_positions_of_the_prompt_can_be_given(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4)
+    counted = (batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
+    same, spread = (
+        run(tiny_policy, batch, **GREEDY, prompt_positions=p).completion_ids
+        for p in (counted, counted * 3)
+    )
+    assert torch.equal(same, run(tiny_policy, batch, **GREEDY).completion_ids)
+    assert not torch.equal(same, spread)

@@ -7,8 +7,8 @@ import itertools
 import pytest
 import torch
 
-from omni_rlvr.rollout.experience import all_rows, completion_logits, select
-from omni_rlvr.types import Experience
+from omni_rlvr.rollout.experience import by_length, completion_scores, micro_batches, select
+from omni_rlvr.types import Batch, Experience, Features
 
 SIZES = (6, 2, 4, 1, 5, 3, 6, 2)
 
@@ -35,11 +35,21 @@ def make_experience(policy, batch, *, per_prompt: int = 2) -> Experience:
     )
 
 
-def check_rows(policy, experience: Experience, rows: list[int]) -> Experience:
-    """The chosen rows have the logits, and everything else, that they have in the whole."""
-    part = select(experience, torch.tensor(rows))
+def logps_of(policy, experience: Experience) -> torch.Tensor:
     with torch.no_grad():
-        whole, some = (completion_logits(policy, e) for e in (experience, part))
+        return completion_scores(
+            policy,
+            experience,
+            temperature=1.0,
+            gradient_checkpointing=False,
+            entropy_gradient=False,
+        ).logps
+
+
+def check_rows(policy, experience: Experience, rows: list[int]) -> Experience:
+    """The chosen rows have the log-probs, and everything else, that they have in the whole."""
+    part = select(experience, torch.tensor(rows))
+    whole, some = (logps_of(policy, e) for e in (experience, part))
     for place, row in enumerate(rows):
         length = int(experience.completion_mask[row].sum())
         torch.testing.assert_close(some[place, :length], whole[row, :length], atol=1e-5, rtol=0)
@@ -82,13 +92,12 @@ def test_two_prompts_of_one_modality_keep_their_own_media(tiny_policy, make_batc
 
 
 def test_a_picture_matters(tiny_policy, make_batch):
-    """Keeps the tests above honest: with another clip's picture the logits are far off."""
+    """Keeps the tests above honest: with another clip's picture the log-probs are far off."""
     experience = make_experience(tiny_policy, make_batch(tiny_policy, 2, kinds=("v", "v")))
     part = select(experience, torch.tensor([0]))
     wrong = select(experience, torch.tensor([2]))
     swapped = type(part)(**{**vars(part), "features": wrong.features})
-    with torch.no_grad():
-        right, other = (completion_logits(tiny_policy, e) for e in (part, swapped))
+    right, other = (logps_of(tiny_policy, e) for e in (part, swapped))
     assert (right - other).abs().max() > 1e-2
 
 
@@ -122,8 +131,7 @@ def test_a_part_of_a_part_is_the_part(tiny_policy, make_batch):
     experience = make_experience(tiny_policy, make_batch(tiny_policy, 4))
     twice = select(select(experience, torch.tensor([6, 2, 5, 0])), torch.tensor([2, 0]))
     once = select(experience, torch.tensor([5, 6]))
-    with torch.no_grad():
-        a, b = (completion_logits(tiny_policy, e) for e in (twice, once))
+    a, b = (logps_of(tiny_policy, e) for e in (twice, once))
     torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
@@ -135,19 +143,52 @@ def test_what_is_not_there_stays_away(tiny_policy, make_batch):
     assert all(vars(part)[name] is None for name in fields)
 
 
-def test_junk_beyond_the_mask_changes_no_logit(tiny_policy, make_batch):
+def test_junk_beyond_the_mask_changes_no_log_prob(tiny_policy, make_batch):
     experience = make_experience(tiny_policy, make_batch(tiny_policy, 4))
     mask = experience.completion_mask.bool()
     junk = torch.where(mask, experience.completion_ids, 99)
     other = type(experience)(**{**vars(experience), "completion_ids": junk})
-    with torch.no_grad():
-        a, b = (completion_logits(tiny_policy, e) for e in (experience, other))
+    a, b = (logps_of(tiny_policy, e) for e in (experience, other))
     assert torch.equal(a[mask], b[mask])
 
 
+def lengths_only(prompts: list[int], owners: list[int], sizes: list[int]) -> Experience:
+    """An experience of which only the numbers of tokens matter."""
+    ones = [(torch.arange(9) < torch.tensor(n).unsqueeze(1)).long() for n in (prompts, sizes)]
+    empty = torch.zeros(0, dtype=torch.long)
+    batch = Batch([None] * len(prompts), ones[0], ones[0], None, empty, None, empty)
+    index = torch.tensor(owners)
+    return Experience(batch, Features(None, None), index, ones[1], ones[1])
+
+
 @pytest.mark.parametrize(
-    ("num_rows", "size", "expected"),
-    [(5, 2, [[0, 1], [2, 3], [4]]), (4, 9, [[0, 1, 2, 3]]), (3, 1, [[0], [1], [2]])],
+    ("max_rows", "max_tokens", "expected"),
+    [
+        (2, 0, [[0, 1], [2, 3], [4]]),  # no budget: by number alone
+        (9, 0, [[0, 1, 2, 3, 4]]),
+        # Prompts of 4 and 2 tokens. 4 + 1 + 3 = 8; row 2 would make 10.
+        (9, 9, [[0, 1], [2, 3], [4]]),  # then 4 + 2 + (2 + 1) = 9; row 4 alone: 2 + 5
+        (9, 10, [[0, 1, 2], [3, 4]]),  # 4 + 1 + 3 + 2 = 10; 2 + 1 + 5 = 8
+        (1, 10, [[0], [1], [2], [3], [4]]),
+        (9, 3, [[0], [1], [2], [3], [4]]),  # only row 3 fits; the others are on their own
+        (9, 99, [[0, 1, 2, 3, 4]]),
+    ],
 )
-def test_all_rows_by_hand(num_rows, size, expected):
-    assert [rows.tolist() for rows in all_rows(num_rows, size)] == expected
+def test_micro_batches_by_hand(max_rows, max_tokens, expected):
+    experience = lengths_only([4, 2], [0, 0, 0, 1, 1], [1, 3, 2, 1, 5])
+    parts = micro_batches(experience, torch.arange(5), max_rows=max_rows, max_tokens=max_tokens)
+    assert [rows.tolist() for rows in parts] == expected
+
+
+def test_only_the_rows_given_are_split():
+    experience = lengths_only([4, 2], [0, 0, 0, 1, 1], [1, 3, 2, 1, 5])
+    some = micro_batches(experience, torch.tensor([4, 1]), max_rows=9, max_tokens=7)
+    assert [rows.tolist() for rows in some] == [[4], [1]]
+    for budget in (0, 7):
+        none = torch.zeros(0, dtype=torch.long)
+        assert micro_batches(experience, none, max_rows=9, max_tokens=budget) == []
+
+
+def test_by_length_by_hand():
+    experience = lengths_only([4, 2], [0, 0, 0, 1, 1], [1, 3, 2, 1, 5])
+    assert by_length(experience).tolist() == [3, 0, 2, 1, 4]  # 5, 7, 6, 3, 7

@@ -98,7 +98,7 @@ def test_the_tokens_scored_are_those_a_model_would_write(tiny_policy):
         assert whole == encode(tiny_policy, REASONED) + encode(tiny_policy, f"{label}</answer>")
 
 
-def test_one_pass_over_each_prompt_and_one_over_all_labels(tiny_policy, make_batch):
+def test_one_pass_over_each_prompt_and_all_labels(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, KINDS)
     slots, shapes = slots_of(tiny_policy), []
     embeds = embedded(tiny_policy, batch)
@@ -107,12 +107,10 @@ def test_one_pass_over_each_prompt_and_one_over_all_labels(tiny_policy, make_bat
         with_kwargs=True,
     )
     label_logps(tiny_policy, embeds, batch.prompt_mask, slots=slots, labels=LABELS)
-    lengths = [
-        int(mask.sum()) + len(slot.ids) + len(encode(tiny_policy, slot.text))
-        for mask, slot in zip(batch.prompt_mask, slots, strict=True)
-    ]
-    longest = max(len(encode(tiny_policy, f"{label}</answer>")) for label in LABELS)
-    assert shapes == [(4, max(lengths)), (20, longest - 1)]  # no column of padding alone
+    pairs = [module._tokenise(tiny_policy.processor, slot, LABELS) for slot in slots]
+    prompts = int(batch.prompt_mask.sum()) + sum(len(lead) for lead, _ in pairs)
+    rest = sum(len(row) - 1 for _, rows in pairs for row in rows)
+    assert shapes == [(1, prompts + rest)]  # each prompt once, and no padding
 
 
 def test_all_labels_together_have_at_most_all_probability(tiny_policy, make_batch):
@@ -122,21 +120,23 @@ def test_all_labels_together_have_at_most_all_probability(tiny_policy, make_batc
     torch.testing.assert_close(ones, torch.ones(4), atol=1e-6, rtol=0)
 
 
-def test_a_prefix_of_a_label_does_not_win_by_being_short(tiny_policy, make_batch):
+def test_a_prefix_of_a_label_does_not_win_by_being_short(tiny_policy, make_batch, monkeypatch):
     """A model sure to say "happy face" gives "happy" next to nothing: its closing does not come."""
     said = encode(tiny_policy, "happy face</answer>")
 
     batch = make_batch(tiny_policy, 1)
     base = scores(tiny_policy, batch, [TAGGED])
 
-    def lift(module, args, logits):
-        """After T scored tokens, lifts token T of ``said``; works on [N, T, V]."""
-        lifted = logits.clone()
-        for t, token in enumerate(said[: logits.shape[1]]):
-            lifted[:, t, token] += 50.0
-        return lifted
+    logits_of = tiny_policy.completion_logits
 
-    tiny_policy.language_model.lm_head.register_forward_hook(lift)
+    def lifted(*inputs):
+        """After T scored tokens, lifts token T of ``said``; works on [N, T, V]."""
+        logits = logits_of(*inputs).clone()
+        for t, token in enumerate(said[: logits.shape[1]]):
+            logits[:, t, token] += 50.0
+        return logits
+
+    monkeypatch.setattr(tiny_policy, "completion_logits", lifted)
     got = scores(tiny_policy, batch, [TAGGED]).softmax(dim=-1)[0]
     assert got[LABELS.index("happy face")] > 0.999
     assert got[LABELS.index("happy")] < 1e-6

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import RepetitionPenaltyLogitsProcessor
 
-from omni_rlvr.rollout.sampling import next_tokens
+from omni_rlvr.rollout.sampling import next_tokens, penalise
 
 PROBS = torch.tensor([0.05, 0.4, 0.1, 0.3, 0.15])
 ALMOST_ONE = 1 - 2.0**-53
@@ -142,3 +143,18 @@ def test_half_precision_logits_are_sampled_in_full():
     # 5000 equal tokens: a float16 cumulative sum would stop growing long before 1.
     drawn = draw(torch.zeros(5000, dtype=torch.float16), [0.1, 0.5, 0.9])
     assert drawn.tolist() == pytest.approx([500, 2500, 4500], abs=3)
+
+
+def test_penalise_by_hand():
+    # Tokens 0 and 1 were seen, 1 twice: 3 / 2 and -1 * 2; the second row saw token 2: 0 stays.
+    logits = torch.tensor([[3.0, -1.0, 2.0], [1.0, 1.0, 0.0]])
+    seen = torch.tensor([[0, 1, 1], [2, 2, 2]])
+    assert penalise(logits, seen, 2.0).tolist() == [[1.5, -2.0, 2.0], [1.0, 1.0, 0.0]]
+    assert torch.equal(penalise(logits, seen[:, :0], 2.0), logits)
+
+
+def test_penalise_equals_transformers():
+    logits = torch.randn(3, 9, generator=torch.Generator().manual_seed(0))
+    seen = torch.randint(0, 9, (3, 5), generator=torch.Generator().manual_seed(1))
+    expected = RepetitionPenaltyLogitsProcessor(1.4)(seen, logits.clone())
+    torch.testing.assert_close(penalise(logits, seen, 1.4), expected)

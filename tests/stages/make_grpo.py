@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
-from omni_rlvr.rollout.experience import all_rows, select
+from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.experience import completion_scores, select
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.options import GrpoConfig, SamplingConfig
 from omni_rlvr.types import Experience, RewardOutput
@@ -18,8 +20,8 @@ class Reward:
     def __init__(self, score: Callable[[int, str], float]):
         self.score = score
 
-    def __call__(self, completions, examples) -> RewardOutput:
-        assert len(completions) == len(examples)
+    def __call__(self, completions, examples, lengths) -> RewardOutput:
+        assert len(completions) == len(examples) == len(lengths)
         rewards = torch.tensor([float(self.score(i, text)) for i, text in enumerate(completions)])
         return RewardOutput(rewards=rewards, terms={"only": rewards})
 
@@ -31,7 +33,7 @@ EQUAL = Reward(lambda i, text: 0.1)
 def make_stage(reward=VARIED, reference=None, *, length: int = 6, **changes) -> GrpoStage:
     sampling = SamplingConfig(max_completion_length=length, **changes.pop("sampling", {}))
     settings = {"num_generations": 4, "beta": 0.04 if reference else 0.0, "micro_batch_size": 8}
-    return GrpoStage(GrpoConfig(sampling=sampling, **settings | changes), reward, reference)
+    return GrpoStage(GrpoConfig(sampling=sampling, **settings | changes), reward, reference, decode)
 
 
 def prepare(stage, policy, batch, seed: int = 0) -> Experience:
@@ -42,12 +44,25 @@ def backward(stage, policy, whole, micro_batch_size: int = 8):
     """Adds up a minibatch's shares; returns the whole gradient as a vector, and the metrics."""
     policy.zero_grad()
     sums: dict[str, float] = {}
-    for rows in all_rows(len(whole), micro_batch_size):
+    config = replace(stage.config, micro_batch_size=micro_batch_size)
+    for rows in GrpoStage(config, stage.reward, stage.reference, decode).micro_batches(whole):
         out = stage.loss(policy, select(whole, rows), whole)
         out.loss.backward()
         for name, value in out.metrics.items():
             sums[name] = sums.get(name, 0) + value.item()
     return flat_gradient(policy), sums
+
+
+def logps_of(policy, experience, temperature: float = 1.0) -> torch.Tensor:
+    """[N, T] log-probs of an experience's completions, without gradient."""
+    with torch.no_grad():
+        return completion_scores(
+            policy,
+            experience,
+            temperature=temperature,
+            gradient_checkpointing=False,
+            entropy_gradient=False,
+        ).logps
 
 
 def flat_gradient(policy) -> torch.Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from make_grpo import EQUAL, Reward, backward, flat_gradient, make_stage, nudge, prepare
+from make_grpo import EQUAL, Reward, backward, flat_gradient, logps_of, make_stage, nudge, prepare
 
-from omni_rlvr.functional.logprobs import per_token_logps
-from omni_rlvr.rollout.experience import completion_logits, select
+from omni_rlvr.rollout.experience import select
 
 
 def test_experience_has_a_group_per_prompt(tiny_policy, make_batch):
@@ -80,9 +80,12 @@ def test_equal_rewards_leave_the_policy_where_it_is(tiny_policy, make_batch):
     prepared = stage.prepare(tiny_policy, make_batch(tiny_policy, 2), torch.Generator())
     assert prepared.metrics["frac_reward_zero_std"] == 1
     assert prepared.metrics["reward_std_within_group"] == pytest.approx(0, abs=1e-6)
-    gradient, metrics = backward(stage, tiny_policy, prepared.experience)
+    assert stage.micro_batches(prepared.experience) == []
+    # Where a KL makes them worth computing, they have no gradient beside the KL's.
+    whole = prepared.experience
+    stage.loss(tiny_policy, whole, replace(whole, advantages=torch.ones(14))).loss.backward()
+    gradient = flat_gradient(tiny_policy)
     assert torch.equal(gradient, torch.zeros_like(gradient))
-    assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_a_row_that_could_not_be_judged_teaches_nothing(tiny_policy, make_batch):
@@ -115,11 +118,7 @@ def test_the_reference_pulls_the_policy_back(tiny_policy, make_batch):
     nudge(tiny_policy, 0.2)
     stage = make_stage(EQUAL, reference=reference, beta=0.5)
     whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
-    with torch.no_grad():
-        logps, ref = (
-            per_token_logps(completion_logits(p, whole), whole.completion_ids, temperature=1)
-            for p in (tiny_policy, reference)
-        )
+    logps, ref = (logps_of(p, whole) for p in (tiny_policy, reference))
     torch.testing.assert_close(whole.ref_per_token_logps, ref, atol=2e-5, rtol=0)
     _, metrics = backward(stage, tiny_policy, whole)
     mask = whole.completion_mask
@@ -183,3 +182,42 @@ def test_a_groups_share_does_not_depend_on_the_other_groups(tiny_policy, make_ba
     stage.loss(tiny_policy, part, whole).loss.backward()
     # 4 of 16 rows: a quarter of what they teach alone.
     assert (flat_gradient(tiny_policy) - alone / 4).norm() < 1e-5 * alone.norm()
+
+
+def test_rows_that_teach_nothing_are_not_computed(tiny_policy, make_batch):
+    """Rewards of group 1 are all equal: its rows are left out, and the gradient is the same."""
+    reward = Reward(lambda i, text: 1.0 if 4 <= i < 8 else (i * 7) % 5)
+    stage, batch = make_stage(reward), make_batch(tiny_policy, 3)
+    whole = prepare(stage, tiny_policy, batch)
+    assert torch.cat(stage.micro_batches(whole)).tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
+    got, metrics = backward(stage, tiny_policy, whole)
+    tiny_policy.zero_grad()
+    stage.loss(tiny_policy, whole, whole).loss.backward()
+    expected = flat_gradient(tiny_policy)
+    assert (got - expected).norm() < 1e-5 * expected.norm()
+    # Token means are over the rows that were computed.
+    taught = select(whole, torch.cat(stage.micro_batches(whole)))
+    alone = stage.loss(tiny_policy, taught, taught).metrics
+    assert metrics["entropy"] == pytest.approx(alone["entropy"].item(), rel=1e-5)
+    # With a KL every row teaches.
+    both = make_stage(reward, reference=tiny_policy.frozen_copy())
+    assert sum(map(len, both.micro_batches(prepare(both, tiny_policy, batch)))) == 12
+
+
+@pytest.mark.parametrize(
+    "changes", [{"gradient_checkpointing": True}, {"max_tokens_per_micro_batch": 60}]
+)
+def test_what_saves_memory_leaves_gradient_and_metrics(tiny_policy, make_batch, changes):
+    reference = tiny_policy.frozen_copy()
+    nudge(tiny_policy.train())
+    batch = make_batch(tiny_policy, 4)
+    results = []
+    for more in ({}, changes):
+        stage = make_stage(reference=reference, **more)
+        whole = prepare(stage, tiny_policy, batch)
+        results.append(backward(stage, tiny_policy, whole, 16))
+    (plain, metrics), (saving, others) = results
+    assert (saving - plain).norm() < 1e-5 * plain.norm()
+    assert others == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+    budget = changes.get("max_tokens_per_micro_batch")
+    assert budget is None or len(stage.micro_batches(whole)) > 2

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from make_grpo import EQUAL, Reward, backward, make_stage, nudge, prepare
-
-from omni_rlvr.functional.logprobs import per_token_logps
-from omni_rlvr.rollout.experience import completion_logits
+from make_grpo import EQUAL, Reward, backward, logps_of, make_stage, nudge, prepare
 
 
 @pytest.mark.parametrize(("iterations", "minibatches"), [(1, 1), (2, 1), (1, 2), (3, 4), (2, 3)])
@@ -39,16 +36,14 @@ def test_old_logps_are_those_of_the_rollout_and_enter_the_ratio(tiny_policy, mak
     stage = make_stage(num_iterations=2, sampling={"temperature": 0.7}, epsilon_high=0.3)
     whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 4))
 
-    def logps():
-        logits = completion_logits(tiny_policy, whole)
-        return per_token_logps(logits, whole.completion_ids, temperature=0.7)
-
     with torch.no_grad():
         mask = whole.completion_mask
         old = whole.old_per_token_logps
-        torch.testing.assert_close(old * mask, logps() * mask, atol=2e-5, rtol=0)
+        torch.testing.assert_close(
+            old * mask, logps_of(tiny_policy, whole, 0.7) * mask, atol=2e-5, rtol=0
+        )
         nudge(tiny_policy, 0.3)
-        ratio, a = (logps() - old).exp(), whole.advantages.unsqueeze(1)
+        ratio, a = (logps_of(tiny_policy, whole, 0.7) - old).exp(), whole.advantages.unsqueeze(1)
         objective = torch.minimum(ratio * a, ratio.clamp(0.8, 1.3) * a)
         expected = -((objective * mask).sum(dim=1) / mask.sum(dim=1)).mean()
         clipped = ((ratio < 0.8) & (a < 0)) | ((ratio > 1.3) & (a > 0))

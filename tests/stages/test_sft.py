@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from omni_rlvr.rollout.experience import all_rows, select
+from omni_rlvr.rollout.experience import select
+from omni_rlvr.stages.options import SftConfig
 from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.types import Experience
 
@@ -18,10 +19,10 @@ TARGETS = (
 
 
 def prepare(policy, batch) -> Experience:
-    prepared = SftStage().prepare(policy, batch, torch.Generator())
+    prepared = SftStage(SftConfig()).prepare(policy, batch, torch.Generator())
     assert prepared.metrics == {}
     assert prepared.completions == []
-    (experience,) = SftStage().minibatches(prepared.experience)
+    (experience,) = SftStage(SftConfig()).minibatches(prepared.experience)
     return experience
 
 
@@ -29,8 +30,8 @@ def backward(policy, experience, micro_batch_size: int) -> tuple[torch.Tensor, d
     """Adds up a step's micro-batches; returns the whole gradient as a vector, and the metrics."""
     policy.zero_grad()
     sums: dict[str, float] = {}
-    for rows in all_rows(len(experience), micro_batch_size):
-        out = SftStage().loss(policy, select(experience, rows), experience)
+    for rows in torch.arange(len(experience)).split(micro_batch_size):
+        out = SftStage(SftConfig()).loss(policy, select(experience, rows), experience)
         out.loss.backward()
         for name, value in out.metrics.items():
             sums[name] = sums.get(name, 0) + value.item()
@@ -44,13 +45,13 @@ def test_loss_is_the_token_mean_over_rows_read_alone(tiny_policy, make_batch):
     with torch.no_grad():
         for row in range(4):
             alone = make_one(tiny_policy, make_batch, row)
-            out = SftStage().loss(tiny_policy, alone, alone)
+            out = SftStage(SftConfig()).loss(tiny_policy, alone, alone)
             size = alone.completion_mask.sum()
             total += out.loss * size
             hits += out.metrics["mean_token_accuracy"] * size
             tokens += size
         whole = prepare(tiny_policy, batch)
-        out = SftStage().loss(tiny_policy, whole, whole)
+        out = SftStage(SftConfig()).loss(tiny_policy, whole, whole)
     assert len({len(tiny_policy.processor.target_ids(t)) for t in TARGETS}) == 4
     assert out.loss.item() == pytest.approx((total / tokens).item(), rel=1e-5)
     accuracy = out.metrics["mean_token_accuracy"].item()
@@ -106,7 +107,7 @@ def test_the_end_token_is_learned(tiny_policy, make_batch):
 
 def test_gradient_reaches_projectors_and_lm_but_no_tower(tiny_policy, make_batch):
     experience = prepare(tiny_policy, make_batch(tiny_policy, 4, targets=TARGETS))
-    SftStage().loss(tiny_policy, experience, experience).loss.backward()
+    SftStage(SftConfig()).loss(tiny_policy, experience, experience).loss.backward()
     for part in (tiny_policy.video_projector, tiny_policy.audio_projector):
         assert all(p.grad.abs().sum() > 0 for p in part.parameters())
     assert all(p.grad is not None for p in tiny_policy.language_model.parameters())
@@ -129,7 +130,7 @@ def test_overfits_one_batch(tiny_policy, make_batch):
     losses = []
     for _ in range(40):
         optimizer.zero_grad()
-        out = SftStage().loss(tiny_policy, experience, experience)
+        out = SftStage(SftConfig()).loss(tiny_policy, experience, experience)
         out.loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
@@ -137,3 +138,42 @@ def test_overfits_one_batch(tiny_policy, make_batch):
     assert losses[0] > 4
     assert losses[-1] < 0.1
     assert out.metrics["mean_token_accuracy"] > 0.99
+
+
+def test_packing_under_a_token_budget_leaves_gradient_and_metrics(tiny_policy, make_batch):
+    experience = prepare(tiny_policy, make_batch(tiny_policy, 8, targets=TARGETS))
+    whole, at_once = backward(tiny_policy, experience, 8)
+    stage = SftStage(SftConfig(max_tokens_per_micro_batch=110))
+    parts = stage.micro_batches(experience)
+    prompts = experience.batch.prompt_mask.sum(dim=1)
+    sizes = prompts + experience.completion_mask.sum(dim=1)
+    assert sorted(torch.cat(parts).tolist()) == list(range(8))
+    assert all(sizes[rows].sum() <= 110 or len(rows) == 1 for rows in parts)
+    assert torch.equal(sizes[torch.cat(parts)], sizes.sort().values)  # like lengths together
+    assert 1 < len(parts) < 8
+    tiny_policy.zero_grad()
+    seen, sums = [], {"loss": 0.0, "mean_token_accuracy": 0.0}
+    tiny_policy.language_model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["inputs_embeds"].shape[1]),
+        with_kwargs=True,
+    )
+    for rows in parts:
+        out = stage.loss(tiny_policy, select(experience, rows), experience)
+        out.loss.backward()
+        for name in sums:
+            sums[name] += out.metrics[name].item()
+    grads = [p.grad.flatten() for p in tiny_policy.parameters() if p.requires_grad]
+    assert (torch.cat(grads) - whole).norm() < 1e-5 * whole.norm()
+    assert sums == pytest.approx(at_once, rel=1e-5)
+    # No padding: the tokens that are there, less each target's last, which is never fed.
+    assert seen == [int(sizes[rows].sum()) - len(rows) for rows in parts]
+
+
+def test_gradient_checkpointing_leaves_the_gradient(tiny_policy, make_batch):
+    experience = prepare(tiny_policy.train(), make_batch(tiny_policy, 4, targets=TARGETS))
+    plain, _ = backward(tiny_policy, experience, 4)
+    tiny_policy.zero_grad()
+    stage = SftStage(SftConfig(gradient_checkpointing=True))
+    stage.loss(tiny_policy, experience, experience).loss.backward()
+    grads = [p.grad.flatten() for p in tiny_policy.parameters() if p.requires_grad]
+    assert (torch.cat(grads) - plain).norm() < 1e-5 * plain.norm()

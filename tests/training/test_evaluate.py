@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from omni_rlvr.training import evaluate as module
+from omni_rlvr.rollout.decode import decode
 from omni_rlvr.training.evaluate import evaluate, judge, score
 from omni_rlvr.types import Rollout, SkippedClip, UserError
 
@@ -129,17 +129,17 @@ def fixed_answers(monkeypatch):
             empty = torch.zeros(len(embeds), 1, dtype=torch.long)
             return Rollout(empty, empty, next(texts), torch.zeros(len(embeds), dtype=torch.bool))
 
-        monkeypatch.setattr(module, "decode", decode)
+        monkeypatch.setitem(globals(), "decode", decode)
         return calls
 
     return install
 
 
 def run(policy, batches, *, done=None, **changes):
-    settings = {"max_completion_length": 7, "num_resamples": 20} | changes
+    settings = {"max_completion_length": 7, "num_resamples": 20, "repetition_penalty": 1} | changes
     ticks = [] if done is None else done
     settings |= {"on_batch": ticks.append, "on_features": lambda batch, features: None}
-    return evaluate(policy, batches, LABELS, **settings)
+    return evaluate(policy, decode, batches, LABELS, **settings)
 
 
 def test_batches_are_judged_row_by_row(tiny_policy, make_batch, fixed_answers):

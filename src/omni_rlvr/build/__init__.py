@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from omni_rlvr.build.config import check, compose_step, make
 from omni_rlvr.build.policy import feature_cache, load
-from omni_rlvr.build.train import train_parts
+from omni_rlvr.build.train import build_reward, train_parts
 from omni_rlvr.config import schema
 from omni_rlvr.config.resume import check_resume
 from omni_rlvr.data.options import DatasetConfig
@@ -37,6 +37,7 @@ from omni_rlvr.parts import (
     PredictParts,
     PreviewParts,
 )
+from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.text.parse import normalise_label
 from omni_rlvr.types import Example, UserError, require
 
@@ -76,19 +77,21 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         return PreviewParts(place, clips, task)
     if isinstance(task, schema.CheckTask):
         return CheckParts(place, clips, task)
+    learns = isinstance(task, schema.TrainTask) and isinstance(typed["stage"], GrpoConfig)
+    reward = build_reward(cfg, clips) if learns else None  # what is wrong shows before loading
     policy = load(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.TrainTask):
-        return train_parts(cfg, place, clips, typed, policy)
+        return train_parts(cfg, place, clips, typed, policy, reward)
     cache = feature_cache(typed["feature_cache"], clips, policy)
     if isinstance(task, schema.EvaluateTask):
-        return EvaluateParts(place, clips, task, policy, cache)
+        return EvaluateParts(place, clips, task, policy, cache, make(cfg.rollout))
     if isinstance(task, schema.CacheTask):
         if cache is None:
             raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")
         return CacheParts(place, clips, task, policy, cache)
     labels = _labels(task, dataset, policy)
-    return PredictParts(place, clips, task, labels, policy, cache)
+    return PredictParts(place, clips, task, labels, policy, cache, make(cfg.rollout))
 
 
 def _splits(task: Any, dataset: DatasetConfig) -> list[str]:

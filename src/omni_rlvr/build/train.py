@@ -17,23 +17,38 @@ from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.trainable import apply
 from omni_rlvr.parts import Clips, Place, TrainParts
 from omni_rlvr.rewards.gold import check_gold
+from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
-from omni_rlvr.stages.options import GrpoConfig
+from omni_rlvr.stages.options import GrpoConfig, SftConfig
 from omni_rlvr.stages.sft import SftStage
 
 
+def build_reward(cfg: DictConfig, clips: Clips) -> Mixture:
+    """Builds the reward and checks that it pays for the gold answers."""
+    reward = make(cfg.reward)
+    check_gold(reward, distinct(clips.examples[clips.dataset.train_split]))
+    return reward
+
+
 def train_parts(
-    cfg: DictConfig, place: Place, clips: Clips, typed: dict[str, Any], policy: Policy
+    cfg: DictConfig,
+    place: Place,
+    clips: Clips,
+    typed: dict[str, Any],
+    policy: Policy,
+    reward: Mixture | None,
 ) -> TrainParts:
-    """Builds all that training a stage needs; gold answers are scored here."""
-    stage: Stage = SftStage()
+    """Builds all that training a stage needs; ``reward`` is GRPO's."""
     loop, trainable, saved = typed["stage"], typed["trainable"], place.run_dir / "checkpoint"
     counts = apply(policy, trainable, _folder(cfg.model.path))
-    if isinstance(loop, GrpoConfig):
-        reward = make(cfg.reward)
-        check_gold(reward, distinct(clips.examples[clips.dataset.train_split]))
-        stage = GrpoStage(loop, reward, policy.frozen_copy() if loop.beta > 0 else None)
+    if isinstance(loop, SftConfig):
+        stage: Stage = SftStage(loop)
+    else:
+        assert isinstance(loop, GrpoConfig)
+        assert reward is not None
+        reference = policy.frozen_copy() if loop.beta > 0 else None
+        stage = GrpoStage(loop, reward, reference, make(cfg.rollout))
     if cfg.resume is not None and policy.delta is not None:
         put_onto(policy, policy.delta.base, saved, LoadOptions(), None)
         apply(policy, trainable, saved)

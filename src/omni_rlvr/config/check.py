@@ -87,6 +87,7 @@ def _check_one(config: Mapping, key: str) -> None:
             signature.bind(**arguments)
     except TypeError as error:
         wanted = ", ".join(inspect.signature(target).parameters)
+        hint = "" if inspect.isclass(target) else "; _partial_: true hands the function itself over"
         raise UserError(
-            f"{key}: {config['_target_']} cannot be called so: {error}; it takes {wanted}"
+            f"{key}: {config['_target_']} cannot be called so: {error}; it takes {wanted}{hint}"
         ) from error

@@ -33,6 +33,8 @@ class EvaluateTask:
     """Prompts decoded together."""
     max_completion_length: int = 96
     """Most tokens an answer may have."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens that an answer has less likely; 1 is off."""
     max_clips: int = 0
     """Evaluates on the first clips only; 0 takes all."""
     num_resamples: int = 2000
@@ -41,6 +43,7 @@ class EvaluateTask:
     def __post_init__(self) -> None:
         for key in ("batch_size", "max_completion_length", "num_resamples"):
             require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
+        _require_penalty(self.repetition_penalty)
         require(self.max_clips >= 0, "task.max_clips", self.max_clips, "0 (all) or more")
         require(bool(self.splits), "task.splits", self.splits, "at least one split")
 
@@ -70,6 +73,8 @@ class PredictTask:
     """Most tokens an answer may have."""
     temperature: float = 0.0
     """Divides the logits when sampling; 0 decodes greedily."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens that an answer has less likely; 1 is off."""
     stream: bool = True
     """Shows the answer to a single clip token by token."""
     question: str | None = None
@@ -89,6 +94,7 @@ class PredictTask:
             self.temperature,
             "0 (greedy) or more",
         )
+        _require_penalty(self.repetition_penalty)
         blank = self.question is not None and not self.question.strip()
         require(not blank, "task.question", self.question, "a question, or null")
         forms = ("auto", "tags", "bare")
@@ -191,6 +197,7 @@ class RootConfig:
     modality: ModalityConfig = MISSING
     reward: Any = MISSING
     stage: Any = MISSING
+    rollout: Any = MISSING
     optimizer: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
@@ -207,3 +214,7 @@ class RootConfig:
     """Of task=predict: a video file, a folder of them, or a glob."""
     audio: str | None = None
     """Of task=predict: sound files likewise; beside ``video``, they replace the videos' sound."""
+
+
+def _require_penalty(value: float) -> None:
+    require(1 <= value < float("inf"), "task.repetition_penalty", value, "1 (off) or more")

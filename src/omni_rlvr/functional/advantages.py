@@ -1,48 +1,118 @@
-"""Advantages of completions relative to their group."""
+"""Advantages of completions: a reward less a baseline, over a spread.
+
+What is equal to its baseline in exact numbers gets exactly zero, whatever rounding makes of a mean.
+A spread is divided by only with ``FLOOR`` added to it, so a tiny one never blows an advantage up. A
+NaN reward (could not be judged) is left out of every mean and spread and gets advantage 0.
+
+| estimator | baseline of row i | its own scale |
+|---|---|---|
+| grpo | mean of the group | group |
+| rloo | mean of the other rows of the group | none |
+| reinforce_plus_plus | mean of the batch | batch |
+| reinforce_plus_plus_baseline | mean of the group | batch |
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+FLOOR = 1e-4
+"""Added to every spread, as in TRL."""
+OWN_SCALE = {
+    "grpo": "group",
+    "rloo": "none",
+    "reinforce_plus_plus": "batch",
+    "reinforce_plus_plus_baseline": "batch",
+}
+"""Estimator -> how its paper scales."""
+SCALES = ("group", "batch", "none")
 
-def group_advantages(rewards: Tensor, *, num_generations: int, scale_rewards: str) -> Tensor:
-    """Computes group-relative advantages.
 
-    A_i = (r_i - mean_g(r)) / (std_g(r) + 1e-4), std with ddof 1 over the group's judged rows.
+def compute_advantages(
+    rewards: Tensor, *, num_generations: int, estimator: str, scale_rewards: str | None
+) -> Tensor:
+    """Computes the advantages of a batch of rollouts.
 
-    A group whose rewards are all equal gets exactly zero, whatever rounding makes of its mean. A
-    NaN reward (could not be judged) is left out of mean and std and gets advantage 0.
+    A_i = (r_i - b_i) / (spread + 1e-4), std with ddof 1 over judged rows; not divided by anything
+    for scale "none".
 
     Args:
-        rewards: [N] float32, row ``b*G + g``.
+        rewards: [N] float32, row ``b*G + g``; NaN where not judged.
         num_generations: G >= 2, divides N.
-        scale_rewards: "group" divides by the group's std, "none" does not (Dr. GRPO).
+        estimator: the baseline, one of ``OWN_SCALE``.
+        scale_rewards: "group" divides by the group's std, "batch" by the std of the whole batch's
+            rewards (for reinforce_plus_plus_baseline: of its r_i - b_i), "none" by nothing; None
+            takes the estimator's own.
 
     Returns:
         [N] float32.
 
     Raises:
-        ValueError: unknown ``scale_rewards``, or N is not a multiple of G.
+        ValueError: unknown estimator or scale, N is not a multiple of G, or "group" with a baseline
+            that is not the group's.
 
     Reference:
-        GRPO, DeepSeekMath sec. 4.1.2, arXiv 2402.03300; no scaling: Dr. GRPO, arXiv 2503.20783.
+        GRPO, DeepSeekMath sec. 4.1.2, arXiv 2402.03300; no scaling: Dr. GRPO, arXiv 2503.20783;
+        batch: "Tricks or Traps", arXiv 2508.08221; RLOO, arXiv 2402.14740; REINFORCE++ and its
+        baseline variant, arXiv 2501.03262.
     """
-    if scale_rewards not in ("group", "none"):
-        raise ValueError(f"scale_rewards={scale_rewards!r} is neither 'group' nor 'none'")
+    if estimator not in OWN_SCALE:
+        raise ValueError(f"estimator={estimator!r} is none of {', '.join(OWN_SCALE)}")
+    scale = OWN_SCALE[estimator] if scale_rewards is None else scale_rewards
+    if scale not in SCALES:
+        raise ValueError(f"scale_rewards={scale!r} is none of {', '.join(SCALES)}")
     if len(rewards) % num_generations:
         raise ValueError(f"{len(rewards)} rewards are no whole groups of {num_generations}")
-    groups = rewards.view(-1, num_generations)
-    judged = ~groups.isnan()
-    values = torch.where(judged, groups, torch.zeros_like(groups))
-    count = judged.sum(dim=1, keepdim=True)
-    mean = values.sum(dim=1, keepdim=True) / count.clamp(min=1)
-    centred = torch.where(judged, groups - mean, torch.zeros_like(groups))
-    centred = torch.where(zero_spread(groups).unsqueeze(1), torch.zeros_like(centred), centred)
-    if scale_rewards == "group":
-        variance = (centred**2).sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
-        centred = centred / (variance.sqrt() + 1e-4)
-    return centred.view(-1)
+    whole_batch = estimator == "reinforce_plus_plus"
+    if whole_batch and scale == "group":
+        raise ValueError("scale_rewards='group' has no meaning for a baseline of the whole batch")
+    groups = rewards.view(-1, rewards.numel() if whole_batch else num_generations)
+    centred = _leave_one_out(groups) if estimator == "rloo" else _centre(groups)
+    if scale == "group":
+        centred = centred / (_std(groups) + FLOOR)
+    elif scale == "batch":
+        spread_of = centred if estimator == "reinforce_plus_plus_baseline" else groups
+        judged = torch.where(groups.isnan(), groups, spread_of)
+        centred = centred / (_std(judged.view(1, -1)) + FLOOR)
+    return centred.nan_to_num(nan=0.0).view(-1)
+
+
+def gdpo_advantages(terms: Tensor, weights: Tensor, *, num_generations: int) -> Tensor:
+    """Computes GDPO's advantages: every reward term is normalised in its group, then summed.
+
+    A^k_i = (r^k_i - mean_g(r^k)) / (std_g(r^k) + 1e-4)
+    A_i = (sum_k w_k A^k_i - mean) / (std + 1e-4), mean and std over the batch
+
+    A sum of rewards makes (1, 0) and (0, 1) one reward; here they stay apart, and a term whose
+    scores spread little within a group counts as much as any other.
+
+    Args:
+        terms: [N, K] float32 scores, row ``b*G + g``; NaN where a term could not judge.
+        weights: [K]; a term of weight 0 is not read.
+        num_generations: G >= 2, divides N.
+
+    Returns:
+        [N] float32; exactly 0 in a group where no weighted term has any spread, and in a row that
+        no weighted term could judge.
+
+    Reference:
+        GDPO, arXiv 2601.05242; TRL's ``multi_objective_aggregation="normalize_then_sum"``.
+    """
+    terms, weights = terms[:, weights != 0], weights[weights != 0]
+    if terms.shape[1] == 0:
+        return torch.zeros(len(terms), dtype=terms.dtype)
+    groups = terms.T.reshape(-1, num_generations)  # [K * B, G]
+    normalised = (_centre(groups) / (_std(groups) + FLOOR)).view(len(weights), -1)
+    summed = (normalised * weights.unsqueeze(1)).nansum(dim=0)
+    judged = ~terms.isnan().all(dim=1)
+    if not judged.any():
+        return torch.zeros_like(summed)
+    flat = zero_spread(groups).view(len(weights), -1).all(dim=0)  # [B]
+    mean, std = summed[judged].mean(), _std(summed[judged].unsqueeze(0))
+    scaled = ((summed - mean) / (std + FLOOR)).view(-1, num_generations)
+    scaled = torch.where(flat.unsqueeze(1), torch.zeros_like(scaled), scaled).view(-1)
+    return torch.where(judged, scaled, torch.zeros_like(scaled))
 
 
 def zero_spread(groups: Tensor) -> Tensor:
@@ -57,3 +127,26 @@ def zero_spread(groups: Tensor) -> Tensor:
     low = groups.nan_to_num(nan=float("inf")).amin(dim=1)
     high = groups.nan_to_num(nan=float("-inf")).amax(dim=1)
     return low >= high
+
+
+def _centre(groups: Tensor) -> Tensor:
+    """[B, G] less the mean of what was judged: NaN stays NaN, a group without spread is 0."""
+    centred = groups - groups.nanmean(dim=1, keepdim=True)
+    flat = zero_spread(groups).unsqueeze(1) & ~groups.isnan()
+    return torch.where(flat, torch.zeros_like(groups), centred)
+
+
+def _leave_one_out(groups: Tensor) -> Tensor:
+    """[B, G] less the mean of the other judged rows of the group.
+
+    r_i - (S - r_i) / (n - 1) = n / (n - 1) (r_i - S / n); a row that is judged alone has 0.
+    """
+    count = (~groups.isnan()).sum(dim=1, keepdim=True)
+    return _centre(groups) * count / (count - 1).clamp(min=1)
+
+
+def _std(groups: Tensor) -> Tensor:
+    """[B, 1] sample std (ddof 1) of what was judged; 0 for fewer than two."""
+    count = (~groups.isnan()).sum(dim=1, keepdim=True)
+    variance = (_centre(groups) ** 2).nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+    return variance.sqrt()

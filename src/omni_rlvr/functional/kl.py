@@ -1,8 +1,52 @@
-"""Estimators of the KL divergence to a reference policy from sampled tokens."""
+"""Estimators of the KL divergence to a reference policy from sampled tokens.
+
+All three estimate KL(pi || ref) from tokens that pi sampled. In a loss they differ by more than
+their variance: the gradient of k1 is zero on average, so k1 belongs in the reward.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
+
+
+def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
+    """Estimates KL(pi || ref) per token with the k1 estimator.
+
+    k1 = pi - ref, unbiased, of either sign, of high variance.
+
+    Args:
+        logps: [N, T] log pi in nats.
+        ref_logps: [N, T] log of the reference in nats.
+
+    Returns:
+        [N, T].
+
+    Reference:
+        Schulman, "Approximating KL Divergence" (2020).
+
+    Note:
+        Its gradient is that of log pi, whose mean over samples of pi is zero: in a loss it adds
+        noise and no pull. In a reward it is the right one.
+    """
+    return logps - ref_logps
+
+
+def k2(logps: Tensor, ref_logps: Tensor) -> Tensor:
+    """Estimates KL(pi || ref) per token with the k2 estimator.
+
+    k2 = (pi - ref)^2 / 2, never negative, biased; its gradient is that of the KL, on average.
+
+    Args:
+        logps: [N, T] log pi in nats.
+        ref_logps: [N, T] log of the reference in nats.
+
+    Returns:
+        [N, T].
+
+    Reference:
+        Schulman, "Approximating KL Divergence" (2020).
+    """
+    return (logps - ref_logps) ** 2 / 2
 
 
 def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
@@ -22,3 +66,7 @@ def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
     """
     log_ratio = ref_logps - logps
     return log_ratio.exp() - log_ratio - 1
+
+
+ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+"""Name, as in ``stage.kl_estimator`` -> estimator."""

@@ -19,7 +19,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -228,10 +227,6 @@ class OmniModel(PreTrainedModel):
             tokens = self.project_audio(features.audio)
             embeds = _put(embeds, ids == AUDIO_ID, tokens)
         return embeds
-
-    def new_cache(self) -> DynamicCache:
-        """Makes an empty key-value cache for ``language_model``."""
-        return DynamicCache()
 
     def completion_logits(
         self,

@@ -2,7 +2,7 @@
 
 A policy turns a batch into tower features (once a prompt), features into prompt embeddings (with
 gradient: projectors train) and embeddings into completion logits. Its ``language_model`` is a
-transformers causal LM, so that decoding can drive the cache itself.
+transformers causal LM, so that rollout and update can share a prompt's keys and values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from omni_rlvr.models.delta import Delta
 from omni_rlvr.models.parts import Modules
@@ -54,9 +54,6 @@ class Policy(Modules, Protocol):
 
     def embed(self, batch: Batch, features: Features) -> Tensor:
         """Projects features into the prompt's embeddings: [B, P, hidden]."""
-
-    def new_cache(self) -> Cache:
-        """Makes an empty key-value cache for ``language_model``."""
 
     def completion_logits(
         self,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from omni_rlvr.text.parse import normalise_label, parse
-from omni_rlvr.types import Example, UserError
+from omni_rlvr.rewards.synonyms import canonical, checked_synonyms
+from omni_rlvr.text.parse import parse
+from omni_rlvr.types import Example
 
 
 class Accuracy:
@@ -36,7 +37,7 @@ class Accuracy:
     max_score = 1.0
 
     def __init__(self, synonyms: Mapping[str, str]) -> None:
-        self._synonyms = _normalised(synonyms)
+        self._synonyms = checked_synonyms(synonyms, "accuracy")
 
     def __call__(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
         """Score N completions, 1.0 or 0.0 each."""
@@ -46,37 +47,5 @@ class Accuracy:
     def _score(self, answer: str | None, gold: str) -> float:
         if not answer:  # no answer, or an empty one, is right for no label
             return 0.0
-        return 1.0 if self._canonical(answer) == self._canonical(gold) else 0.0
-
-    def _canonical(self, label: str) -> str:
-        label = normalise_label(label)
-        return self._synonyms.get(label, label)
-
-
-def _normalised(synonyms: Mapping[str, str]) -> dict[str, str]:
-    if not isinstance(synonyms, Mapping):
-        raise UserError(
-            f"accuracy reward, synonyms: {synonyms!r} is not a mapping; write spelling: label "
-            "pairs, or {} for none"
-        )
-    pairs: dict[str, str] = {}
-    for spelling, label in synonyms.items():
-        if not isinstance(spelling, str) or not isinstance(label, str):
-            raise UserError(
-                f"accuracy reward, synonyms.{spelling}: {spelling!r}: {label!r} is not a pair of "
-                "strings; quote it"
-            )
-        key, value = normalise_label(spelling), normalise_label(label)
-        if key in pairs and pairs[key] != value:
-            raise UserError(
-                f"accuracy reward, synonyms.{spelling}: maps to {label!r} and to "
-                f"{pairs[key]!r}; keep one"
-            )
-        pairs[key] = value
-    for spelling, label in pairs.items():
-        if label in pairs and pairs[label] != label:
-            raise UserError(
-                f"accuracy reward, synonyms.{spelling}: maps to {label!r}, which maps on to "
-                f"{pairs[label]!r}; map {spelling!r} to {pairs[label]!r} itself"
-            )
-    return pairs
+        same = canonical(answer, self._synonyms) == canonical(gold, self._synonyms)
+        return 1.0 if same else 0.0

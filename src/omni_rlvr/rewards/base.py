@@ -1,8 +1,9 @@
 """What a reward term is: strings and gold answers in, one score a completion out.
 
-A term knows nothing of weights, groups or tensors; ``mixture`` adds terms up. A class with these
-two members is a term: name it as ``_target_`` under ``reward.terms`` and give it a weight under
-``reward.weights``.
+A term knows nothing of weights, groups or tensors; ``mixture`` adds terms up. Any callable that
+takes some of the arguments below by their names is a term: name it as ``_target_`` under
+``reward.terms`` (a function with ``_partial_: true``) and give it a weight under
+``reward.weights``. ``judge`` holds what else is understood: one row at a time, and async.
 """
 
 from __future__ import annotations
@@ -18,23 +19,24 @@ class RewardError(UserError):
 
 
 class Term(Protocol):
-    """Scores completions against the examples they answer."""
+    """Scores completions against the examples they answer.
 
-    max_score: float
-    """The most one completion can earn: 1.0 for every term of this package. The least is 0."""
+    A class may say ``max_score``, the most one completion can earn: then gold answers are checked
+    to earn it before training. A penalty's is 0. Without it gold answers may earn anything.
+    """
 
     def __call__(
-        self, completions: Sequence[str], examples: Sequence[Example]
+        self, completions: Sequence[str], examples: Sequence[Example], lengths: Sequence[int]
     ) -> Sequence[float | None]:
         """Score each completion.
 
         Args:
             completions: N decoded completions without special tokens.
-            examples: The N examples they answer, row by row.
+            examples: The N examples they answer, row by row; may be left out of the signature.
+            lengths: Their N lengths in tokens, the end token included; may be left out.
 
         Returns:
-            N finite scores from 0 to ``max_score``; None where a completion cannot be judged, which
-            is not 0: the term is then left out of that row's reward. Raise when something is wrong:
-            it stops the run.
+            N finite scores; None where a completion cannot be judged, which is not 0: the term is
+            then left out of that row's reward. Raise when something is wrong: it stops the run.
         """
         ...

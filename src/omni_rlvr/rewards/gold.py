@@ -44,7 +44,8 @@ def check_gold(mixture: Mixture, examples: Sequence[Example]) -> None:
 def _check(mixture: Mixture, rows: Sequence[tuple[str, Example]]) -> None:
     if not rows:
         return
-    output = mixture([completion for completion, _ in rows], [example for _, example in rows])
+    completions, gold_examples = zip(*rows, strict=True)
+    output = mixture(completions, gold_examples, [0] * len(rows))  # no length is too long here
     attainable = _attainable(mixture, output)
     full = torch.isclose(output.rewards, attainable, rtol=_TOLERANCE, atol=0.0)
     if not full.all():
@@ -68,8 +69,11 @@ def _attainable(mixture: Mixture, output: RewardOutput) -> Tensor:
     """The most each row can earn from the terms that judged it, [N]."""
     attainable = torch.zeros_like(output.rewards)
     for name, term in mixture.terms.items():
-        most = max(mixture.weights[name], 0.0) * term.max_score
-        attainable += most * ~output.terms[name].isnan()
+        weight, judged = mixture.weights[name], ~output.terms[name].isnan()
+        if term.max_score is None:  # nobody says what gold answers should earn of this one
+            attainable += weight * output.terms[name].nan_to_num()
+        else:
+            attainable += max(weight, 0.0) * term.max_score * judged
     return attainable
 
 

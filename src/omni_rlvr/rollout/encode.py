@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,16 @@ def encode(policy: Policy, batch: Batch) -> Features:
         merged = _merge(new, old, torch.isin(rows, rows.new_tensor(batch.cached_rows)))
         parts[name] = None if merged is None else merged.to(policy.dtype)
     return Features(**parts)
+
+
+def without_encoded(batch: Batch) -> Batch:
+    """Drops pixels, sound and cached features that encoding has used up; nothing needs them.
+
+    Without a cache all of them are kept: a tower that trains will see them again.
+    """
+    if batch.feature_dtype is None:
+        return batch
+    return replace(batch, pixel_values=None, input_features=None, cached_rows=(), features=None)
 
 
 def _merge(fresh: Tensor | None, cached: Tensor | None, is_cached: Tensor) -> Tensor | None:

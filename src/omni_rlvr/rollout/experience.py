@@ -11,28 +11,58 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from omni_rlvr.functional.logprobs import TokenScores, token_scores
 from omni_rlvr.models.parts import trains
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.prefix import Prompts, Rows, completion_hidden
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.types import Batch, Experience, Features
 
+LOGITS_AT_ONCE = 2**25
+"""Numbers that the logits in memory at one time may have; 128 MiB in float32."""
 
-def completion_logits(policy: Policy, experience: Experience) -> Tensor:
-    """Computes the logits of an experience's completions.
 
-    Prompts are embedded once, then expanded to their rows.
+def completion_scores(
+    policy: Policy,
+    experience: Experience,
+    *,
+    temperature: float,
+    gradient_checkpointing: bool,
+    entropy_gradient: bool,
+) -> TokenScores:
+    """Scores an experience's completions; prompts are embedded and processed once.
+
+    Args:
+        policy: whose probabilities.
+        experience: N rows.
+        temperature: the one that the completions were sampled with.
+        gradient_checkpointing: whether layers keep only their inputs for backward.
+        entropy_gradient: whether the entropy has one too.
 
     Returns:
-        [N, T, V].
+        [N, T] each; 0 beyond the mask.
     """
-    embeds = policy.embed(experience.batch, _all_features(policy, experience))
-    return policy.completion_logits(
-        embeds,
-        experience.batch.prompt_mask,
-        experience.prompt_index,
-        experience.completion_ids,
-        experience.completion_mask,
+    batch, mask = experience.batch, experience.completion_mask.bool()
+    embeds = policy.embed(batch, _all_features(policy, experience))
+    prompts = Prompts.counted(embeds, batch.prompt_mask)
+    rows = Rows(
+        prompts, experience.prompt_index, experience.completion_ids, experience.completion_mask
     )
+    language_model = policy.language_model
+    hidden = completion_hidden(language_model, rows, gradient_checkpointing=gradient_checkpointing)
+    scores = token_scores(
+        hidden,
+        experience.completion_ids[mask],
+        language_model.lm_head,
+        temperature=temperature,
+        entropy_gradient=entropy_gradient,
+        chunk_size=max(1, LOGITS_AT_ONCE // language_model.config.get_text_config().vocab_size),
+    )
+    return TokenScores(*(_scatter(values, mask) for values in scores))
+
+
+def _scatter(values: Tensor, mask: Tensor) -> Tensor:
+    return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
 def encode_frozen(policy: Policy, batch: Batch) -> Features:
@@ -83,7 +113,7 @@ def select(experience: Experience, rows: Tensor) -> Experience:
         n rows over the prompts they use.
     """
     prompts, prompt_index = experience.prompt_index[rows].unique(return_inverse=True)
-    batch, features = _select_prompts(experience.batch, experience.features, prompts)
+    batch, features = select_prompts(experience.batch, experience.features, prompts)
     mask = experience.completion_mask[rows]
     width = int(mask.sum(dim=1).max())
     return replace(
@@ -96,10 +126,14 @@ def select(experience: Experience, rows: Tensor) -> Experience:
         advantages=_rows(experience.advantages, rows),
         old_per_token_logps=_columns(experience.old_per_token_logps, rows, width),
         ref_per_token_logps=_columns(experience.ref_per_token_logps, rows, width),
+        contrast_per_token_logps=_columns(experience.contrast_per_token_logps, rows, width),
+        loss_mask=_columns(experience.loss_mask, rows, width),
+        policy_mask=_columns(experience.policy_mask, rows, width),
     )
 
 
-def _select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[Batch, Features]:
+def select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[Batch, Features]:
+    """Takes some prompts, [b] int64, and their features."""
     video_picks, video_rows = _media_rows(batch.video_rows, prompts)
     audio_picks, audio_rows = _media_rows(batch.audio_rows, prompts)
     mask = batch.prompt_mask[prompts]
@@ -139,6 +173,41 @@ def _columns(values: Tensor | None, rows: Tensor, width: int) -> Tensor | None:
     return None if values is None else values[rows, :width]
 
 
-def all_rows(num_rows: int, micro_batch_size: int) -> list[Tensor]:
-    """Splits row numbers 0..N-1 into consecutive micro-batches of at most ``micro_batch_size``."""
-    return list(torch.arange(num_rows).split(micro_batch_size))
+def micro_batches(
+    experience: Experience, rows: Tensor, *, max_rows: int, max_tokens: int
+) -> list[Tensor]:
+    """Splits rows, in the order given, into micro-batches.
+
+    Args:
+        experience: N rows.
+        rows: [n] int64, those to split.
+        max_rows: most rows of a micro-batch.
+        max_tokens: most tokens, a prompt counted once however many rows it has; 0 sets no limit. A
+            row that is longer is on its own.
+
+    Returns:
+        Row numbers, in parts.
+    """
+    if max_tokens == 0:
+        return list(rows.split(max_rows)) if len(rows) else []
+    prompts = experience.batch.prompt_mask.sum(dim=1).tolist()
+    sizes = experience.completion_mask.sum(dim=1).tolist()
+    owners = experience.prompt_index.tolist()
+    parts: list[list[int]] = []
+    seen: set[int] = set()
+    tokens = 0
+    for row in rows.tolist():
+        more = sizes[row] + (0 if owners[row] in seen else prompts[owners[row]])
+        if not parts or len(parts[-1]) == max_rows or tokens + more > max_tokens:
+            parts.append([])
+            seen, tokens, more = set(), 0, sizes[row] + prompts[owners[row]]
+        parts[-1].append(row)
+        seen.add(owners[row])
+        tokens += more
+    return [torch.tensor(part, device=rows.device) for part in parts]
+
+
+def by_length(experience: Experience) -> Tensor:
+    """Orders rows by their tokens, prompt included, so that micro-batches hold equal ones: [N]."""
+    prompts = experience.batch.prompt_mask.sum(dim=1)[experience.prompt_index]
+    return (prompts + experience.completion_mask.sum(dim=1)).argsort(stable=True)

@@ -41,6 +41,24 @@ def next_tokens(
     return drawn.squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 
+def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Makes tokens that a completion already holds less likely: z / c if z > 0, else z c.
+
+    Args:
+        logits: [N, V].
+        seen: [N, t] int64, each row's tokens so far; the prompt is not among them.
+        penalty: c; 1 changes nothing, above 1 discourages repetition.
+
+    Returns:
+        [N, V].
+
+    Reference:
+        CTRL, section 4.1, arXiv 1909.05858; the rule for negative logits is transformers'.
+    """
+    chosen = logits.gather(1, seen)
+    return logits.scatter(1, seen, torch.where(chosen > 0, chosen / penalty, chosen * penalty))
+
+
 def _nucleus(probs: Tensor, top_p: float) -> Tensor:
     """Zeroes what lies outside the smallest set with at least ``top_p`` of the mass, in [N, V]."""
     ordered, places = probs.sort(dim=-1, descending=True)

@@ -39,6 +39,7 @@ def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> E
     with progress_bar(f"evaluating {split}", len(examples)) as progress:
         return evaluate(
             parts.policy,
+            parts.roll_out,
             batches(
                 parts.clips,
                 examples,
@@ -48,6 +49,7 @@ def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> E
                 device=device,
             ),
             parts.clips.dataset.labels,
+            repetition_penalty=task.repetition_penalty,
             max_completion_length=task.max_completion_length,
             num_resamples=task.num_resamples,
             on_features=keeper(parts.cache),

@@ -69,6 +69,7 @@ def _predictions(
     task = parts.task
     for batch in predict(
         parts.policy,
+        parts.roll_out,
         batches(
             parts.clips,
             parts.examples,
@@ -80,6 +81,7 @@ def _predictions(
         parts.labels,
         answer_form=task.answer_form,
         temperature=task.temperature,
+        repetition_penalty=task.repetition_penalty,
         max_completion_length=task.max_completion_length,
         generator=torch.Generator().manual_seed(parts.place.config["seed"]),
         on_features=keeper(parts.cache),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.types import Batch, Experience, LossOutput
+from omni_rlvr.types import Batch, Experience, Features, LossOutput
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Prepared:
     """What ``prepare`` hands to the loop."""
 
     experience: Experience
+    features: Features
+    """The towers' outputs for the batch as it came, for a feature cache."""
     metrics: Mapping[str, float]
     """To log, under TRL's names."""
     completions: list[dict[str, object]]
@@ -35,6 +37,11 @@ class Stage(Protocol):
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
         """Yields what each optimiser step learns from, in order."""
+
+    def micro_batches(self, whole: Experience) -> list[Tensor]:
+        """Splits a minibatch into row numbers for one backward pass each; rows that could teach
+        nothing are left out.
+        """
 
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
         """Computes the share of a micro-batch ``rows`` in the loss of its minibatch ``whole``."""

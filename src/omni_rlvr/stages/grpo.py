@@ -1,10 +1,12 @@
-"""Group-relative policy optimisation, first as R1-Omni does it: sample G completions, score them by
-rules, push the policy towards those better than their group's mean, with a k3 KL to the cold-start
-model.
+"""Group-relative policy optimisation: sample G completions, score them by rules, push the policy
+towards those better than their group's baseline.
+
+By default as R1-Omni does it, with a k3 KL to the cold-start model:
 
     L = - 1/N sum_i 1/|o_i| sum_t [ min(rho_t A_i, clip(rho_t, 1-eps, 1+eps_high) A_i) - beta k3_t ]
 
-With one minibatch and one iteration rho is 1: the plain policy gradient of the reference.
+With one minibatch and one iteration rho is 1: the plain policy gradient of the reference. The other
+objectives are options of the same path: ``functional/objective`` has their table.
 
 Reference: DeepSeekMath, arXiv 2402.03300; R1-Omni, arXiv 2503.05379.
 """
@@ -17,15 +19,29 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from omni_rlvr.functional import kl, losses
-from omni_rlvr.functional.advantages import group_advantages
-from omni_rlvr.functional.logprobs import per_token_entropy, per_token_logps
+from omni_rlvr.functional.logprobs import TokenScores
+from omni_rlvr.functional.objective import top_entropy_mask
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
-from omni_rlvr.rollout.decode import decode
-from omni_rlvr.rollout.encode import encode
-from omni_rlvr.rollout.experience import all_rows, completion_logits, keep_frozen, select
-from omni_rlvr.stages.base import Prepared, share
+from omni_rlvr.rollout.decode import RollOut
+from omni_rlvr.rollout.encode import encode, without_encoded
+from omni_rlvr.rollout.experience import (
+    completion_scores,
+    keep_frozen,
+    micro_batches,
+    select,
+    select_prompts,
+)
+from omni_rlvr.stages.base import Prepared
+from omni_rlvr.stages.dynamic_sampling import Scored, refill
+from omni_rlvr.stages.modality_dropout import drop_modalities, without
+from omni_rlvr.stages.objective import (
+    advantages_of,
+    kl_of_completions,
+    loss_mask_of,
+    policy_loss,
+    rows_that_teach,
+)
 from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.stages.rollout_metrics import completion_rows, rollout_metrics
 from omni_rlvr.types import Batch, Experience, Features, LossOutput, Rollout
@@ -36,89 +52,112 @@ class GrpoStage:
 
     with_target = False
 
-    def __init__(self, config: GrpoConfig, reward: Mixture, reference: Policy | None):
+    def __init__(
+        self, config: GrpoConfig, reward: Mixture, reference: Policy | None, roll_out: RollOut
+    ):
         """Holds the recipe.
 
         Args:
             config: the hyper-parameters.
             reward: scores completions.
             reference: the frozen cold-start policy; None when beta is 0.
+            roll_out: samples completions.
         """
         self.config = config
         self.reward = reward
         self.reference = reference
+        self.roll_out = roll_out
 
     @torch.no_grad()
     def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
         """Samples, scores and compares: everything an update needs, each clip encoded once."""
-        features = encode(policy, batch)
-        rollout = self._rollout(policy, batch, features, generator)
-        examples = [e for e in batch.examples for _ in range(self.config.num_generations)]
-        scored = self.reward(rollout.texts, examples)
-        advantages = group_advantages(
-            scored.rewards,
-            num_generations=self.config.num_generations,
-            scale_rewards=self.config.scale_rewards,
-        ).to(rollout.completion_ids.device)
+        config = self.config
+        features = all_features = encode(policy, batch)
+        batch = without_encoded(batch)
+        if config.modality_dropout > 0:
+            batch, features = drop_modalities(
+                batch,
+                features,
+                policy.processor,
+                probability=config.modality_dropout,
+                generator=generator,
+            )
+        first = self._sampled(policy, batch, features, generator)
+        scored, num_resampled = refill(
+            first,
+            lambda prompts: self._sampled(
+                policy,
+                *select_prompts(batch, features, prompts.to(batch.prompt_ids.device)),
+                generator,
+            ),
+            num_generations=config.num_generations,
+            max_resample_times=config.max_resample_times,
+        )
+        rollout, device = scored.rollout, scored.rollout.completion_ids.device
         experience = Experience(
             batch=batch,
             features=keep_frozen(policy, features),
-            prompt_index=torch.arange(len(batch), device=advantages.device).repeat_interleave(
-                self.config.num_generations
+            prompt_index=torch.arange(len(batch), device=device).repeat_interleave(
+                config.num_generations
             ),
             completion_ids=rollout.completion_ids,
             completion_mask=rollout.completion_mask,
-            advantages=advantages,
         )
-        metrics = rollout_metrics(rollout, scored, num_generations=self.config.num_generations)
-        completions = completion_rows(rollout, scored, advantages, examples)
-        return Prepared(self._with_logps(policy, experience), metrics, completions)
+        if config.mask_truncated_completions:
+            whole = (~rollout.truncated).long().to(device).unsqueeze(1)
+            experience = replace(experience, loss_mask=rollout.completion_mask * whole)
+        experience, penalty = self._with_logps(policy, experience), None
+        metrics: dict[str, float] = {}
+        if config.kl_in_reward:
+            experience, penalty, metrics = self._into_reward(experience)
+        advantages = advantages_of(config, self.reward, scored.rewards, penalty)
+        experience = replace(experience, advantages=advantages.to(device))
+        if config.max_resample_times > 0:
+            metrics["num_resampled_groups"] = float(num_resampled)
+        metrics |= rollout_metrics(rollout, scored.rewards, num_generations=config.num_generations)
+        examples = [e for e in batch.examples for _ in range(config.num_generations)]
+        completions = completion_rows(rollout, scored.rewards, advantages, examples)
+        return Prepared(experience, all_features, metrics, completions)
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
         """Yields ``num_iterations`` passes over ``num_minibatches`` parts; no group is split."""
         num_prompts = len(experience.batch)
+        parts = [
+            prompts
+            for prompts in torch.arange(num_prompts).tensor_split(self.config.num_minibatches)
+            if len(prompts)
+        ]
+        counted = float(loss_mask_of(experience).sum()) / len(parts)
+        experience = replace(experience, num_rollout_tokens=counted)
         for _ in range(self.config.num_iterations):
-            for prompts in torch.arange(num_prompts).tensor_split(self.config.num_minibatches):
+            for prompts in parts:
                 if len(prompts) == num_prompts:
                     yield experience
-                elif len(prompts):
+                else:
                     rows = torch.isin(experience.prompt_index.cpu(), prompts).nonzero().squeeze(1)
                     yield select(experience, rows.to(experience.prompt_index.device))
 
+    def micro_batches(self, whole: Experience) -> list[Tensor]:
+        """Splits the rows that can teach into micro-batches."""
+        return self._split(whole, rows_that_teach(self.config, whole))
+
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
-        """Computes a micro-batch's share of the GRPO loss above."""
-        assert rows.advantages is not None
-        config, mask = self.config, rows.completion_mask
-        logits = completion_logits(policy, rows)
-        logps = per_token_logps(
-            logits, rows.completion_ids, temperature=config.sampling.temperature
-        )
-        old = logps.detach() if rows.old_per_token_logps is None else rows.old_per_token_logps
-        high = config.epsilon if config.epsilon_high is None else config.epsilon_high
-        objective, clipped = losses.clipped_surrogate(
-            logps, old, rows.advantages, epsilon=config.epsilon, epsilon_high=high
-        )
-        loss = losses.sequence_mean(-objective, mask, num_sequences=len(whole))
-        with torch.no_grad():
-            entropy = per_token_entropy(logits, temperature=config.sampling.temperature)
-            metrics = {
-                "policy_loss": loss.detach(),
-                "entropy": share(entropy, mask, whole.completion_mask),
-                "clip_ratio/region_mean": share(clipped.float(), mask, whole.completion_mask),
-            }
-        if rows.ref_per_token_logps is not None:
-            divergence = kl.k3(logps, rows.ref_per_token_logps)
-            loss = loss + config.beta * losses.sequence_mean(
-                divergence, mask, num_sequences=len(whole)
-            )
-            metrics["kl"] = share(divergence, mask, whole.completion_mask)
-        return LossOutput(loss, {"loss": loss.detach(), **metrics})
+        """Computes a micro-batch's share of the objective."""
+        return policy_loss(self.config, rows, whole, self._scores(policy, rows))
+
+    def _sampled(
+        self, policy: Policy, batch: Batch, features: Features, generator: torch.Generator
+    ) -> Scored:
+        rollout = self._rollout(policy, batch, features, generator)
+        examples = [e for e in batch.examples for _ in range(self.config.num_generations)]
+        lengths = rollout.completion_mask.sum(dim=1).tolist()
+        return Scored(rollout, self.reward(rollout.texts, examples, lengths))
 
     def _rollout(
         self, policy: Policy, batch: Batch, features: Features, generator: torch.Generator
     ) -> Rollout:
         sampling = self.config.sampling
-        return decode(
+        return self.roll_out(
             policy,
             policy.embed(batch, features),
             batch.prompt_mask,
@@ -126,31 +165,80 @@ class GrpoStage:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
+            repetition_penalty=sampling.repetition_penalty,
             max_completion_length=sampling.max_completion_length,
             generator=generator,
         )
 
     def _with_logps(self, policy: Policy, experience: Experience) -> Experience:
-        """Adds the log-probs that the loss compares with.
-
-        Old ones if the policy will have moved by the last update, the reference's if beta is not 0.
+        """Adds what the loss compares with, each only if it is read: log-probs at rollout, of the
+        reference and without a modality, and which tokens have the highest entropy.
         """
-        if self.config.num_iterations * self.config.num_minibatches > 1:
-            experience = replace(experience, old_per_token_logps=self._logps(policy, experience))
+        config, old = self.config, None
+        if config.updates_per_step > 1 or config.kl_in_reward or config.top_entropy_quantile < 1:
+            old, entropy = self._score_all(policy, experience)
+            if config.top_entropy_quantile < 1:
+                keep = top_entropy_mask(
+                    entropy, loss_mask_of(experience), quantile=config.top_entropy_quantile
+                )
+                experience = replace(experience, policy_mask=keep)
+            if config.updates_per_step > 1 or config.kl_in_reward:
+                experience = replace(experience, old_per_token_logps=old)
         if self.reference is not None:
             reference = self.reference.to(device=experience.completion_ids.device)
-            experience = replace(experience, ref_per_token_logps=self._logps(reference, experience))
+            ref, _ = self._score_all(reference, experience)
+            experience = replace(experience, ref_per_token_logps=ref)
+        if config.contrast_modality is not None:
+            lacks = torch.ones(len(experience.batch), dtype=torch.bool)
+            batch, features = without(
+                experience.batch,
+                experience.features,
+                policy.processor,
+                video=lacks & (config.contrast_modality == "video"),
+                audio=lacks & (config.contrast_modality == "audio"),
+            )
+            contrast, _ = self._score_all(
+                policy, replace(experience, batch=batch, features=features)
+            )
+            experience = replace(experience, contrast_per_token_logps=contrast)
         return experience
 
-    def _logps(self, policy: Policy, experience: Experience) -> Tensor:
-        """Scores all completions under a policy, micro-batch by micro-batch: [N, T]."""
-        out = torch.zeros(experience.completion_ids.shape, device=experience.completion_ids.device)
-        for rows in all_rows(len(experience), self.config.micro_batch_size):
-            part = select(experience, rows.to(out.device))
-            logps = per_token_logps(
-                completion_logits(policy, part),
-                part.completion_ids,
-                temperature=self.config.sampling.temperature,
-            )
-            out[rows, : logps.shape[1]] = logps
-        return out
+    def _into_reward(self, experience: Experience) -> tuple[Experience, Tensor, dict[str, float]]:
+        """Takes the KL out of the loss: what it costs each completion, [N], and its token mean."""
+        old, ref = experience.old_per_token_logps, experience.ref_per_token_logps
+        assert old is not None
+        assert ref is not None
+        mask = experience.completion_mask
+        divergence = kl_of_completions(self.config, old, ref, mask)
+        if self.config.updates_per_step == 1:  # the policy has not moved by the only update
+            experience = replace(experience, old_per_token_logps=None)
+        metrics = {"kl": (divergence.sum() / mask.sum()).item()}
+        experience = replace(experience, ref_per_token_logps=None)
+        return experience, self.config.beta * divergence.cpu(), metrics
+
+    def _score_all(self, policy: Policy, experience: Experience) -> tuple[Tensor, Tensor]:
+        """Scores all completions, micro-batch by micro-batch: log-probs and entropies, [N, T]."""
+        shape, device = experience.completion_ids.shape, experience.completion_ids.device
+        logps, entropy = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
+        for rows in self._split(experience, torch.arange(len(experience), device=device)):
+            scores = self._scores(policy, select(experience, rows))
+            logps[rows, : scores.logps.shape[1]] = scores.logps
+            entropy[rows, : scores.entropy.shape[1]] = scores.entropy
+        return logps, entropy
+
+    def _scores(self, policy: Policy, rows: Experience) -> TokenScores:
+        return completion_scores(
+            policy,
+            rows,
+            temperature=self.config.sampling.temperature,
+            gradient_checkpointing=self.config.gradient_checkpointing and torch.is_grad_enabled(),
+            entropy_gradient=self.config.entropy_coef > 0,
+        )
+
+    def _split(self, whole: Experience, rows: Tensor) -> list[Tensor]:
+        return micro_batches(
+            whole,
+            rows,
+            max_rows=self.config.micro_batch_size,
+            max_tokens=self.config.max_tokens_per_micro_batch,
+        )

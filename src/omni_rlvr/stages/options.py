@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from omni_rlvr.stages.objective_options import ObjectiveConfig
 from omni_rlvr.types import require
 
 
@@ -21,6 +22,9 @@ class SamplingConfig:
     """Nucleus mass in (0, 1]; 1 keeps all tokens."""
     top_k: int = 0
     """Keeps the k most probable tokens; 0 keeps all."""
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens that a completion already has; 1 is off. Sampling only: the
+    update's log-probabilities are those of the policy without it."""
     max_completion_length: int = 96
     """Most tokens a completion may have, its end token included."""
 
@@ -30,6 +34,12 @@ class SamplingConfig:
         )
         require(0 < self.top_p <= 1, "stage.sampling.top_p", self.top_p, "in (0, 1]")
         require(self.top_k >= 0, "stage.sampling.top_k", self.top_k, "0 (off) or more")
+        require(
+            self.repetition_penalty > 0,
+            "stage.sampling.repetition_penalty",
+            self.repetition_penalty,
+            "greater than 0 (1 is off)",
+        )
         require(
             self.max_completion_length >= 1,
             "stage.sampling.max_completion_length",
@@ -49,7 +59,12 @@ class LoopConfig:
     batch_size: int = 16
     """Prompts a step."""
     micro_batch_size: int = 16
-    """Completions a backward pass; smaller saves memory and changes no gradient."""
+    """Most completions a backward pass; smaller saves memory and changes no gradient."""
+    max_tokens_per_micro_batch: int = 0
+    """Most tokens a backward pass, a prompt counted once for all its completions; 0 is off. Memory
+    then follows the tokens that are there; SFT puts samples of like length together."""
+    gradient_checkpointing: bool = False
+    """Layers keep only their inputs and are computed again in backward: less memory, more time."""
     max_grad_norm: float = 1.0
     """Clips the gradient's global norm; 0 switches clipping off."""
     lr_scheduler_type: str = "cosine"
@@ -82,6 +97,12 @@ class LoopConfig:
         for key in ("batch_size", "micro_batch_size", "save_steps", "logging_steps"):
             require(self.__dict__[key] >= 1, f"stage.{key}", self.__dict__[key], "1 or more")
         require(
+            self.max_tokens_per_micro_batch >= 0,
+            "stage.max_tokens_per_micro_batch",
+            self.max_tokens_per_micro_batch,
+            "0 (off) or more tokens",
+        )
+        require(
             self.max_grad_norm >= 0, "stage.max_grad_norm", self.max_grad_norm, "0 (off) or more"
         )
         require(
@@ -102,25 +123,17 @@ class SftConfig(LoopConfig):
 
 
 @dataclass
-class GrpoConfig(LoopConfig):
+class GrpoConfig(ObjectiveConfig, LoopConfig):
     """Group-relative policy optimisation as R1-Omni does it (arXiv 2503.05379, 2402.03300)."""
 
     num_generations: int = 8
     """G, completions a prompt; at least 2, since a group is its own baseline."""
-    beta: float = 0.04
-    """Weight of the k3 KL to the reference; 0 loads no reference."""
-    epsilon: float = 0.2
-    """Lower clip range of the probability ratio."""
-    epsilon_high: float | None = None
-    """Upper clip range; null takes ``epsilon``."""
     num_iterations: int = 1
     """mu, passes over each batch of rollouts."""
     num_minibatches: int = 1
     """Optimiser steps a pass: the batch's rows are split into so many parts, group by group."""
-    scale_rewards: str = "group"
-    """"group" divides advantages by the group's std, "none" does not."""
     micro_batch_size: int = 64
-    """Completions a backward pass; smaller saves memory and changes no gradient."""
+    """Most completions a backward pass; smaller saves memory and changes no gradient."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     @property
@@ -129,22 +142,14 @@ class GrpoConfig(LoopConfig):
         return self.num_iterations * self.num_minibatches
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LoopConfig.__post_init__(self)
+        ObjectiveConfig.__post_init__(self)
         require(
             self.num_generations >= 2,
             "stage.num_generations",
             self.num_generations,
             "2 or more, since advantages are relative to the other completions of the group",
         )
-        require(self.beta >= 0, "stage.beta", self.beta, "0 or more")
-        require(0 < self.epsilon < 1, "stage.epsilon", self.epsilon, "in (0, 1)")
-        if self.epsilon_high is not None:
-            require(
-                self.epsilon_high > 0,
-                "stage.epsilon_high",
-                self.epsilon_high,
-                "greater than 0, or null",
-            )
         for key in ("num_iterations", "num_minibatches"):
             require(self.__dict__[key] >= 1, f"stage.{key}", self.__dict__[key], "1 or more")
         require(
@@ -153,10 +158,4 @@ class GrpoConfig(LoopConfig):
             self.num_minibatches,
             f"at most stage.batch_size={self.batch_size}: "
             "a group is never split over optimiser steps",
-        )
-        require(
-            self.scale_rewards in ("group", "none"),
-            "stage.scale_rewards",
-            self.scale_rewards,
-            "group or none",
         )

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
-from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.functional.losses import sft_loss
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.experience import completion_logits, encode_frozen
+from omni_rlvr.rollout.experience import (
+    by_length,
+    completion_scores,
+    encode_frozen,
+    micro_batches,
+)
 from omni_rlvr.stages.base import Prepared, share
+from omni_rlvr.stages.options import SftConfig
 from omni_rlvr.types import Batch, Experience, LossOutput
 
 
@@ -18,6 +24,10 @@ class SftStage:
     """Cold start, or the label-only baseline, by what the targets are."""
 
     with_target = True
+
+    def __init__(self, config: SftConfig):
+        """Holds the recipe."""
+        self.config = config
 
     @torch.no_grad()
     def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
@@ -31,17 +41,33 @@ class SftStage:
             completion_ids=batch.completion_ids,
             completion_mask=batch.completion_mask,
         )
-        return Prepared(experience, {}, [])
+        return Prepared(experience, experience.features, {}, [])
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
         """Yields the whole batch once."""
         yield experience
 
+    def micro_batches(self, whole: Experience) -> list[Tensor]:
+        """Splits rows into micro-batches; under a token budget, short ones go together."""
+        budget = self.config.max_tokens_per_micro_batch
+        rows = by_length(whole) if budget else torch.arange(len(whole))
+        return micro_batches(
+            whole,
+            rows.to(whole.completion_ids.device),
+            max_rows=self.config.micro_batch_size,
+            max_tokens=budget,
+        )
+
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
         """Computes the token-mean loss's share, and the share of target tokens ranked first."""
-        logits = completion_logits(policy, rows)
-        logps = per_token_logps(logits, rows.completion_ids, temperature=1.0)
-        loss = sft_loss(logps, rows.completion_mask, num_tokens=whole.completion_mask.sum())
-        hits = (logits.argmax(dim=-1) == rows.completion_ids).float()
-        accuracy = share(hits, rows.completion_mask, whole.completion_mask)
+        scores = completion_scores(
+            policy,
+            rows,
+            temperature=1.0,
+            gradient_checkpointing=self.config.gradient_checkpointing,
+            entropy_gradient=False,
+        )
+        mask = rows.completion_mask
+        loss = sft_loss(scores.logps, mask, num_tokens=whole.completion_mask.sum())
+        accuracy = share(scores.is_top.float(), mask, whole.completion_mask)
         return LossOutput(loss, {"loss": loss.detach(), "mean_token_accuracy": accuracy})

@@ -15,7 +15,7 @@ import torch
 
 from omni_rlvr.functional import metrics
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.text.parse import normalise_label, parse
 from omni_rlvr.types import Batch, Features, SkippedClip, UserError
@@ -57,9 +57,11 @@ def device_of(accelerator: str) -> torch.device:
 @torch.no_grad()
 def evaluate(
     policy: Policy,
+    roll_out: RollOut,
     batches: Iterable[Batch],
     labels: Sequence[str],
     *,
+    repetition_penalty: float,
     max_completion_length: int,
     num_resamples: int,
     on_features: Callable[[Batch, Features], None],
@@ -69,8 +71,10 @@ def evaluate(
 
     Args:
         policy: in eval mode.
+        roll_out: decodes.
         batches: the split, on the policy's device.
         labels: the fixed label list.
+        repetition_penalty: above 1 makes tokens that an answer has less likely; 1 is off.
         max_completion_length: most tokens an answer may have.
         num_resamples: of the 95 % bootstrap interval.
         on_features: handed what the towers gave each batch (for a feature cache).
@@ -86,7 +90,7 @@ def evaluate(
         if len(batch) > 0:
             features = encode(policy, batch)
             on_features(batch, features)
-            rollout = decode(
+            rollout = roll_out(
                 policy,
                 policy.embed(batch, features),
                 batch.prompt_mask,
@@ -94,6 +98,7 @@ def evaluate(
                 temperature=0,
                 top_p=1,
                 top_k=0,
+                repetition_penalty=repetition_penalty,
                 max_completion_length=max_completion_length,
                 generator=torch.Generator(),
             )

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord
-from omni_rlvr.rollout.experience import all_rows, select
+from omni_rlvr.rollout.experience import select
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.options import LoopConfig
 from omni_rlvr.training.schedule import make_schedule
@@ -100,7 +100,7 @@ class RLVRModule(LightningModule):
             # what is sampled, and the log-probs it is compared by, come without dropout
             prepared = self.stage.prepare(self.policy.eval(), batch, self._generator())
             self.policy.train()
-            self.on_features(batch, prepared.experience.features)
+            self.on_features(batch, prepared.features)
             updates = [
                 self.update(minibatch) for minibatch in self.stage.minibatches(prepared.experience)
             ]
@@ -122,12 +122,18 @@ class RLVRModule(LightningModule):
         optimizer, schedule = self.optimizer, self.schedule
         sums: dict[str, float] = defaultdict(float)
         optimizer.zero_grad()
-        for rows in all_rows(len(minibatch), self.loop.micro_batch_size):
-            out = self.stage.loss(self.policy, select(minibatch, rows.to(self.device)), minibatch)
+        micro_batches = self.stage.micro_batches(minibatch)
+        for rows in micro_batches:
+            out = self.stage.loss(self.policy, select(minibatch, rows), minibatch)
             self.manual_backward(out.loss)
             for name, value in out.metrics.items():
                 sums[name] += value.item()
         weights = [p for p in self.policy.parameters() if p.grad is not None]
+        if not micro_batches:  # nothing to learn: the step of a zero gradient
+            weights = [p for p in self.policy.parameters() if p.requires_grad]
+            for weight in weights:
+                weight.grad = torch.zeros_like(weight)
+            sums["loss"] = 0.0
         limit = self.loop.max_grad_norm or float("inf")
         sums["grad_norm"] = nn.utils.clip_grad_norm_(weights, limit).item()
         sums["learning_rate"] = float(schedule.get_last_lr()[0])
@@ -182,7 +188,10 @@ def _num_tokens(experience: Experience) -> int:
 
 def _mean_of(updates: list[dict[str, float]]) -> dict[str, float]:
     return (
-        {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
+        {
+            name: sum(u[name] for u in updates if name in u) / sum(name in u for u in updates)
+            for name in {name: None for u in updates for name in u}
+        }
         if updates
         else {}
     )

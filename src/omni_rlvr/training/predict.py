@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.rollout.labels import (
     BARE,
@@ -58,11 +58,13 @@ class Prediction:
 @torch.no_grad()
 def predict(
     policy: Policy,
+    roll_out: RollOut,
     batches: Iterable[Batch],
     labels: Sequence[str],
     *,
     answer_form: str,
     temperature: float,
+    repetition_penalty: float,
     max_completion_length: int,
     generator: torch.Generator,
     on_features: Callable[[Batch, Features], None],
@@ -72,10 +74,12 @@ def predict(
 
     Args:
         policy: in eval mode.
+        roll_out: decodes.
         batches: clips, on the policy's device.
         labels: what probabilities are over.
         answer_form: "tags", "bare" or "auto" (what the model said, then what the prompt asks for).
         temperature: 0 decodes greedily.
+        repetition_penalty: above 1 makes tokens that an answer has less likely; 1 is off.
         max_completion_length: most tokens an answer may have.
         generator: of the random numbers, on the CPU.
         on_features: handed what the towers gave each batch (for a feature cache).
@@ -98,7 +102,7 @@ def predict(
                     f"task.temperature={temperature}: sampling needs float64, which mps does not "
                     "have; use task.temperature=0 or trainer.accelerator=cpu"
                 )
-            rollout = decode(
+            rollout = roll_out(
                 policy,
                 embeds,
                 batch.prompt_mask,
@@ -106,6 +110,7 @@ def predict(
                 temperature=temperature,
                 top_p=1,
                 top_k=0,
+                repetition_penalty=repetition_penalty,
                 max_completion_length=max_completion_length,
                 generator=generator,
                 on_tokens=on_tokens,

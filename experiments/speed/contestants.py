@@ -1,0 +1,141 @@
+"""One GRPO step of this project, and the same step done naively with transformers alone.
+
+Both sample with the same numbers, give the same rewards and take the same optimiser step. A step
+returns the seconds of its rollout and of the rest (log-probs of the reference, forward, backward,
+optimiser).
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from clock import now
+from torch import Tensor
+from workload import (
+    BETA,
+    LEARNING_RATE,
+    TEMPERATURE,
+    Cell,
+    Reward,
+    TextPolicy,
+    make_batch,
+    make_model,
+    prompt_ids,
+)
+
+from omni_rlvr.functional.advantages import compute_advantages
+from omni_rlvr.functional.kl import k3
+from omni_rlvr.functional.losses import clipped_surrogate, sequence_mean
+from omni_rlvr.rollout.decode import RollOut, decode
+from omni_rlvr.rollout.experience import select
+from omni_rlvr.rollout.generate import generate
+from omni_rlvr.stages.grpo import GrpoStage
+from omni_rlvr.stages.options import GrpoConfig, SamplingConfig
+from omni_rlvr.types import Rollout
+
+Times = dict[str, float]
+
+
+class Timed:
+    """A rollout function that notes how long it took."""
+
+    def __init__(self, roll_out: RollOut):
+        self.roll_out, self.seconds = roll_out, 0.0
+
+    def __call__(self, *arguments, **settings) -> Rollout:
+        started = now()
+        out = self.roll_out(*arguments, **settings)
+        self.seconds = now() - started
+        return out
+
+
+class Ours:
+    """The stage that trains, without Lightning around it."""
+
+    def __init__(self, cell: Cell, *, gradient_checkpointing: bool):
+        self.policy, self.roll_out = TextPolicy(make_model(cell)), Timed(decode)
+        reference = copy.deepcopy(self.policy).requires_grad_(False).eval()
+        config = GrpoConfig(
+            num_generations=cell.generations,
+            beta=BETA,
+            micro_batch_size=cell.rows,
+            gradient_checkpointing=gradient_checkpointing,
+            sampling=SamplingConfig(temperature=TEMPERATURE, max_completion_length=cell.completion),
+        )
+        self.stage = GrpoStage(config, Reward(), reference, self.roll_out)  # type: ignore[arg-type]
+        self.batch = make_batch(prompt_ids(cell, cell.prompts))
+        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LEARNING_RATE)
+
+    def step(self) -> Times:
+        """Takes one step."""
+        started = now()
+        prepared = self.stage.prepare(self.policy, self.batch, torch.Generator().manual_seed(0))
+        self.optimizer.zero_grad()
+        for whole in self.stage.minibatches(prepared.experience):
+            for rows in self.stage.micro_batches(whole):
+                self.stage.loss(self.policy, select(whole, rows), whole).loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
+        self.optimizer.step()
+        seconds = now() - started
+        return {"rollout": self.roll_out.seconds, "update": seconds - self.roll_out.seconds}
+
+
+class Naive:
+    """``generate`` on expanded prompts, and whole rows with all their logits in the update."""
+
+    def __init__(self, cell: Cell):
+        self.cell, self.policy = cell, TextPolicy(make_model(cell))
+        self.reference = copy.deepcopy(self.policy).requires_grad_(False).eval()
+        self.batch = make_batch(prompt_ids(cell, cell.prompts))
+        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LEARNING_RATE)
+
+    def step(self) -> Times:
+        """Takes one step."""
+        started = now()
+        with torch.no_grad():
+            rollout = generate(
+                self.policy,
+                self.policy.embed(self.batch, self.policy.encode(self.batch)),
+                self.batch.prompt_mask,
+                num_generations=self.cell.generations,
+                temperature=TEMPERATURE,
+                top_p=1.0,
+                top_k=0,
+                repetition_penalty=1.0,
+                max_completion_length=self.cell.completion,
+                generator=torch.Generator().manual_seed(0),
+            )
+        rolled_out = now()
+        self._update(rollout)
+        return {"rollout": rolled_out - started, "update": now() - rolled_out}
+
+    def _update(self, rollout: Rollout) -> None:
+        rewards = Reward()(rollout.texts, [], []).rewards
+        advantages = compute_advantages(
+            rewards,
+            num_generations=self.cell.generations,
+            estimator="grpo",
+            scale_rewards="group",
+        )
+        with torch.no_grad():
+            ref = self._logps(self.reference, rollout.completion_ids)
+        self.optimizer.zero_grad()
+        logps = self._logps(self.policy, rollout.completion_ids)
+        objective, _, _ = clipped_surrogate(
+            logps - logps.detach(), advantages, epsilon=0.2, epsilon_high=0.2, delta=None
+        )
+        loss = sequence_mean(
+            BETA * k3(logps, ref) - objective,
+            rollout.completion_mask,
+            num_sequences=self.cell.rows,
+        )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
+        self.optimizer.step()
+
+    def _logps(self, policy: TextPolicy, ids: Tensor) -> Tensor:
+        prompts = self.batch.prompt_ids.repeat_interleave(self.cell.generations, dim=0)
+        rows = torch.cat([prompts, ids], dim=1)
+        logits = policy.language_model(input_ids=rows).logits[:, self.cell.prompt - 1 : -1]
+        return logits.log_softmax(dim=-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,76 @@
+"""Gathers the cells' JSON files into results.csv beside this file, and draws cost.png from it."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+CENTRE = {"prompt": 970, "completion": 64, "generations": 8, "hidden": 256, "layers": 6}
+AXES = {
+    "prompt": "P, tokens of a prompt",
+    "completion": "C, tokens of a completion",
+    "generations": "G, completions a prompt",
+    "weights": "weights of the model",
+}
+LINES = {"trl_s": "TRL", "naive_s": "naive", "ours_s": "this engine", "floor_s": "floor"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, required=True, help="folder of JSON files")
+    args = parser.parse_args()
+    rows = gather(args.results)
+    with (HERE / "results.csv").open("w", newline="") as file:
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    draw([row for row in rows if "trl_s" in row and row["run"].startswith("grpo")])
+
+
+def gather(folder: Path) -> list[dict]:
+    """Reads all cells, the file's name first."""
+    return [
+        {"run": path.stem, **json.loads(path.read_text())} for path in sorted(folder.glob("*.json"))
+    ]
+
+
+def sweep(rows: list[dict], axis: str) -> list[dict]:
+    """The cells that differ from the centre in this axis alone."""
+    varied = {"hidden", "layers"} if axis == "weights" else {axis}
+    fixed = {name: value for name, value in CENTRE.items() if name not in varied}
+    chosen = [row for row in rows if all(row[name] == value for name, value in fixed.items())]
+    return sorted(chosen, key=lambda row: row[axis])
+
+
+def draw(rows: list[dict]) -> None:
+    """Draws seconds a step against each axis."""
+    figure, panels = plt.subplots(1, 4, figsize=(15, 3.6), sharey=True)
+    for panel, (axis, label) in zip(panels, AXES.items(), strict=True):
+        cells = sweep(rows, axis)
+        for name, line in LINES.items():
+            panel.plot(
+                [cell[axis] for cell in cells],
+                [cell[name] for cell in cells],
+                marker="o",
+                linestyle="--" if name == "floor_s" else "-",
+                label=line,
+            )
+        panel.set(xscale="log", yscale="log", xlabel=label)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("seconds a step (median)")
+    panels[0].legend()
+    figure.tight_layout()
+    figure.savefig(HERE / "cost.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()

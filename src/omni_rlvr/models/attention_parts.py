@@ -1,0 +1,182 @@
+"""Attention over a shared prefix, part by part: the pieces that packing and decoding are made of.
+
+A completion's token attends to its prompt and to its own completion. The two parts are computed
+apart, each with the logarithm of its softmax's denominator (lse), and merged:
+
+    lse = log(exp lse_1 + exp lse_2);  out = sum_i exp(lse_i - lse) out_i
+
+So all completions of a prompt meet its keys in one product, and the prompt's keys are never copied.
+The backward pass of a part, given the merged output and lse, is exact for that part. On a CPU the
+parts run in PyTorch's flash kernel, which keeps no score matrix; elsewhere in plain operations.
+
+Reference: Hydragen, arXiv 2402.05099; bifurcated attention, arXiv 2403.08845; FlashAttention,
+arXiv 2205.14135.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def has_kernel(device: torch.device) -> bool:
+    """Tells whether the parts run in the flash kernel on a device."""
+    return device.type == "cpu"
+
+
+def group_heads(query: Tensor, num_kv_heads: int) -> Tensor:
+    """Views [1, H, L, D] as [kvH, H / kvH, L, D]: each key head becomes a batch entry."""
+    return query[0].unflatten(0, (num_kv_heads, -1))
+
+
+def share_heads(keys: Tensor, num_heads: int) -> Tensor:
+    """Views [1, kvH, L, D] as [kvH, H / kvH, L, D], for ``group_heads``; nothing is copied."""
+    return keys[0].unsqueeze(1).expand(-1, num_heads // keys.shape[1], -1, -1)
+
+
+def fold_rows(query: Tensor, num_kv_heads: int) -> Tensor:
+    """Folds rows and heads of a key head into the query axis: [n, H, T, D] -> [1, kvH, r*n*T, D].
+
+    Every query of every row then meets the one prefix in one product.
+    """
+    n, _, t, d = query.shape
+    folded = query.view(n, num_kv_heads, -1, t, d).permute(1, 2, 0, 3, 4)
+    return folded.reshape(1, num_kv_heads, -1, d)
+
+
+def unfold_rows(folded: Tensor, like: Tensor) -> Tensor:
+    """Undoes ``fold_rows``; also for a log-sum-exp, which has no last axis D."""
+    n, heads, t, _ = like.shape
+    kv_heads = folded.shape[1]
+    out = folded.reshape(kv_heads, heads // kv_heads, n, t, *folded.shape[3:])
+    return out.permute(2, 0, 1, 3, *range(4, out.ndim)).reshape(n, heads, t, *folded.shape[3:])
+
+
+def repeat_heads(keys: Tensor, num_heads: int) -> Tensor:
+    """Copies key heads so that there is one a query head: [n, kvH, T, D] -> [n, H, T, D]."""
+    return keys.repeat_interleave(num_heads // keys.shape[1], dim=1)
+
+
+def sum_heads(gradient: Tensor, num_kv_heads: int) -> Tensor:
+    """Sums the gradients of ``repeat_heads``' copies."""
+    return gradient.unflatten(1, (num_kv_heads, -1)).sum(dim=2)
+
+
+def merge(parts: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Merges two parts (output [..., D], lse [...]) of one softmax."""
+    (out, lse), (other_out, other_lse) = parts, others
+    total = torch.logaddexp(lse, other_lse)
+    weight = (lse - total).exp().unsqueeze(-1).to(out.dtype)
+    other_weight = (other_lse - total).exp().unsqueeze(-1).to(out.dtype)
+    return out * weight + other_out * other_weight, total
+
+
+class CausalFlash:
+    """Causal attention within one sequence: forward and backward in the flash kernel."""
+
+    @staticmethod
+    def forward(query: Tensor, keys: Tensor, values: Tensor, scale: float):
+        """Attends: [1, H, L, D] over [1, kvH, L, D] -> output [1, H, L, D], lse."""
+        heads, kv_heads = query.shape[1], keys.shape[1]
+        out, lse = flash(
+            group_heads(query, kv_heads),
+            share_heads(keys, heads),
+            share_heads(values, heads),
+            0.0,
+            True,
+            scale=scale,
+        )
+        return out.flatten(0, 1).unsqueeze(0), lse
+
+    @staticmethod
+    def backward(grad: Tensor, saved: tuple[Tensor, ...], scale: float):
+        """Computes the gradients of query, keys and values."""
+        query, keys, values, out, lse = saved
+        heads, kv_heads = query.shape[1], keys.shape[1]
+        dq, dk, dv = flash_backward(
+            group_heads(grad, kv_heads),
+            group_heads(query, kv_heads),
+            share_heads(keys, heads),
+            share_heads(values, heads),
+            group_heads(out, kv_heads),
+            lse,
+            0.0,
+            True,
+            scale=scale,
+        )
+        return (
+            dq.flatten(0, 1).unsqueeze(0),
+            dk.sum(dim=1).unsqueeze(0),
+            dv.sum(dim=1).unsqueeze(0),
+        )
+
+
+class SharedFlash:
+    """Rows over one prefix and each over itself, merged: forward and backward in the kernel."""
+
+    @staticmethod
+    def forward(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
+        """Attends: [n, H, T, D] over a prefix [1, kvH, P, D] and, causally, over [n, kvH, T, D]."""
+        heads, kv_heads = query.shape[1], keys.shape[1]
+        far = flash(fold_rows(query, kv_heads), *prefix, 0.0, False, scale=scale)
+        near = flash(
+            query, repeat_heads(keys, heads), repeat_heads(values, heads), 0.0, True, scale=scale
+        )
+        return merge(near, (unfold_rows(far[0], query), unfold_rows(far[1], query)))
+
+    @staticmethod
+    def backward(grad: Tensor, saved: tuple[Tensor, ...], prefix, scale: float):
+        """Computes the gradients of query, prefix keys and values, own keys and values."""
+        query, keys, values, out, lse = saved
+        heads, kv_heads = query.shape[1], keys.shape[1]
+        far_q, far_k, far_v = flash_backward(
+            fold_rows(grad, kv_heads),
+            fold_rows(query, kv_heads),
+            *prefix,
+            fold_rows(out, kv_heads),
+            fold_rows(lse.unsqueeze(-1), kv_heads).squeeze(-1),
+            0.0,
+            False,
+            scale=scale,
+        )
+        dq, dk, dv = flash_backward(
+            grad,
+            query,
+            repeat_heads(keys, heads),
+            repeat_heads(values, heads),
+            out,
+            lse,
+            0.0,
+            True,
+            scale=scale,
+        )
+        dq = dq + unfold_rows(far_q, query)
+        return dq, far_k, far_v, sum_heads(dk, kv_heads), sum_heads(dv, kv_heads)
+
+
+def plain_causal(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """Attends causally within one sequence, in differentiable operations of any device."""
+    return torch.nn.functional.scaled_dot_product_attention(
+        query,
+        repeat_heads(keys, query.shape[1]),
+        repeat_heads(values, query.shape[1]),
+        is_causal=True,
+        scale=scale,
+    )
+
+
+def plain_shared(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
+    """Does what ``SharedFlash`` does in differentiable operations; keeps the scores."""
+    kv_heads, length = keys.shape[1], query.shape[2]
+    far = fold_rows(query, kv_heads) @ prefix[0].transpose(-1, -2)
+    near = query @ repeat_heads(keys, query.shape[1]).transpose(-1, -2)
+    later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+    near = near.masked_fill(later, float("-inf"))
+    scores = torch.cat([unfold_rows(far, query), near], dim=-1) * scale
+    probs = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    far_probs, near_probs = probs.split([prefix[0].shape[2], length], dim=-1)
+    from_prefix = unfold_rows(fold_rows(far_probs, kv_heads) @ prefix[1], query)
+    return from_prefix + near_probs @ repeat_heads(values, query.shape[1])

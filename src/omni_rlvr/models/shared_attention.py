@@ -1,0 +1,107 @@
+"""The attention function that transformers' causal LMs call while a prefix is shared.
+
+It hands queries, keys and values to the layout of the pass (``packing`` in an update, ``decoding``
+in a rollout), which travels down the model as the keyword ``layout``. The model's own attention is
+set back afterwards. Models whose attention means more than softmax(q k) v are left to the plain
+path.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+NAME = "omni_rlvr_shared_prefix"
+NEEDS_MORE = ("attn_logit_softcapping", "attention_chunk_size")
+"""Config fields that, when set, change what attention computes."""
+
+
+class Layout(Protocol):
+    """Who attends to whom in one pass."""
+
+    def attend(
+        self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float
+    ) -> Tensor:
+        """Attends with rotated queries [n, H, L, D] and keys [n, kvH, L, D] -> [n, L, H, D]."""
+
+
+def shared_attention(
+    module: Any,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    layout: Layout,
+    scaling: float,
+    **framework_arguments,
+) -> tuple[Tensor, None]:
+    """Attends as the pass's layout says; what transformers hands over besides is not needed."""
+    return layout.attend(module.layer_idx, query, keys, values, scaling), None
+
+
+AttentionInterface.register(NAME, shared_attention)
+
+
+def can_share(language_model: PreTrainedModel) -> bool:
+    """Tells whether a model's attention can be swapped; warns, once a kind of model, if not."""
+    kind, config = type(language_model), language_model.model.config
+    layers = set(vars(config).get("layer_types") or ["full_attention"])
+    wants = [field for field in NEEDS_MORE if vars(config).get(field)]
+    if kind.is_backend_compatible() and layers == {"full_attention"} and not wants:
+        return True
+    if kind not in _warned:
+        _warned.add(kind)
+        warnings.warn(
+            f"{kind.__name__}: its attention cannot share a prefix; each completion is decoded and "
+            "scored with its own copy of the prompt's keys and values",
+            stacklevel=2,
+        )
+    return False
+
+
+_warned: set[type] = set()
+
+
+@contextmanager
+def sharing(language_model: PreTrainedModel) -> Iterator[None]:
+    """Sets the shared attention for the time of a pass."""
+    config = language_model.model.config
+    before = config._attn_implementation_internal
+    config._attn_implementation_internal = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation_internal = before
+
+
+@contextmanager
+def checkpointing(
+    language_model: PreTrainedModel, again: Callable[[], AbstractContextManager]
+) -> Iterator[None]:
+    """Makes layers keep only their inputs; backward computes them once more.
+
+    Args:
+        language_model: in train mode (transformers' layers do not checkpoint in eval mode).
+        again: makes the context in which backward repeats a layer.
+    """
+    layers: list[Any] = [
+        m for m in language_model.modules() if isinstance(m, GradientCheckpointingLayer)
+    ]
+    before = [layer.gradient_checkpointing for layer in layers]
+    run = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
+    for layer in layers:
+        layer.gradient_checkpointing, layer._gradient_checkpointing_func = True, run
+    try:
+        yield
+    finally:
+        for layer, value in zip(layers, before, strict=True):
+            layer.gradient_checkpointing = value

@@ -1,0 +1,67 @@
+"""Rolls out with transformers' plain ``generate``: the yardstick that ``decode`` is held to.
+
+Every completion has its own copy of its prompt, and every row is decoded to the end. Sampling is
+that of ``decode``, from the same random numbers, so both give the same completions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.rollout.decode import to_rollout
+from omni_rlvr.rollout.sampling import next_tokens, penalise
+from omni_rlvr.types import Rollout
+
+
+@torch.no_grad()
+def generate(
+    policy: Policy,
+    prompt_embeds: Tensor,
+    prompt_mask: Tensor,
+    *,
+    num_generations: int,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    repetition_penalty: float,
+    max_completion_length: int,
+    generator: torch.Generator,
+    on_tokens: Callable[[Tensor, Tensor], None] | None = None,
+) -> Rollout:
+    """Samples G completions for each of B prompts; see ``decode`` for the arguments."""
+    num_rows = len(prompt_embeds) * num_generations
+    everything = torch.arange(num_rows, device=prompt_embeds.device)
+    eos, ended = policy.processor.tokenizer.eos_token_id, torch.zeros_like(everything).bool()
+
+    def choose(so_far: Tensor, logits: Tensor) -> Tensor:
+        """Leaves only the drawn token, so that generate's argmax takes it."""
+        nonlocal ended
+        uniform = torch.rand(num_rows, generator=generator, dtype=torch.float64)
+        if repetition_penalty != 1:
+            logits = penalise(logits, so_far, repetition_penalty)
+        tokens = next_tokens(
+            logits, uniform.to(logits.device), temperature=temperature, top_p=top_p, top_k=top_k
+        )
+        if on_tokens is not None:
+            on_tokens(everything[~ended], tokens[~ended])
+        ended = ended | (tokens == eos)
+        only = torch.full_like(logits, float("-inf"))
+        return only.scatter(1, tokens.unsqueeze(1), 0.0)
+
+    language_model: Any = policy.language_model
+    ids = language_model.generate(
+        inputs_embeds=prompt_embeds.repeat_interleave(num_generations, dim=0),
+        attention_mask=prompt_mask.repeat_interleave(num_generations, dim=0),
+        logits_processor=[choose],
+        do_sample=False,
+        max_new_tokens=max_completion_length,
+        repetition_penalty=1.0,  # ours is in choose
+        pad_token_id=policy.processor.tokenizer.pad_token_id,
+        eos_token_id=eos,
+    )
+    return to_rollout(policy, ids)

@@ -1,0 +1,124 @@
+"""Between experience and the pure objective: which of an experience's tensors and counts it reads.
+
+No arithmetic of a loss or an advantage stands here; that is ``functional/objective`` and
+``functional/advantages``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.functional import kl
+from omni_rlvr.functional.advantages import compute_advantages, gdpo_advantages
+from omni_rlvr.functional.logprobs import TokenScores
+from omni_rlvr.functional.objective import Tokens, Whole, masked, policy_objective
+from omni_rlvr.rewards.mixture import Mixture
+from omni_rlvr.stages.options import GrpoConfig
+from omni_rlvr.types import Experience, LossOutput, RewardOutput
+
+
+def advantages_of(
+    config: GrpoConfig, reward: Mixture, scored: RewardOutput, penalty: Tensor | None
+) -> Tensor:
+    """Computes advantages as the options say.
+
+    Args:
+        config: the options.
+        reward: whose weights the terms have.
+        scored: rewards and terms of N completions.
+        penalty: [N] to take off the rewards (the KL), or None.
+
+    Returns:
+        [N] float32.
+    """
+    if config.multi_objective_aggregation == "normalize_then_sum":
+        terms = torch.stack(list(scored.terms.values()), dim=1)
+        weights = torch.tensor([reward.weights[name] for name in scored.terms])
+        return gdpo_advantages(terms, weights, num_generations=config.num_generations)
+    rewards = scored.rewards if penalty is None else scored.rewards - penalty
+    return compute_advantages(
+        rewards,
+        num_generations=config.num_generations,
+        estimator=config.advantage_estimator,
+        scale_rewards=config.scale_rewards,
+    )
+
+
+def kl_of_completions(config: GrpoConfig, logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
+    """Estimates each completion's KL to the reference, the sum of its tokens': [N] nats."""
+    log_ratio = masked(logps - ref_logps, mask)
+    return kl.ESTIMATORS[config.kl_estimator](log_ratio, torch.zeros_like(log_ratio)).sum(dim=1)
+
+
+def loss_mask_of(experience: Experience) -> Tensor:
+    """The tokens that the loss counts: [N, T]."""
+    return experience.completion_mask if experience.loss_mask is None else experience.loss_mask
+
+
+def rows_that_teach(config: GrpoConfig, whole: Experience) -> Tensor:
+    """Rows whose gradient may differ from zero: [n] int64.
+
+    Without a KL, an entropy bonus or a contrast, those of advantage 0 cannot; nor can rows of which
+    no token counts.
+    """
+    assert whole.advantages is not None
+    teaches = whole.advantages != 0
+    pulled = (whole.ref_per_token_logps, whole.contrast_per_token_logps)
+    if config.entropy_coef or any(logps is not None for logps in pulled):
+        teaches = torch.ones_like(teaches)
+    return (teaches & loss_mask_of(whole).bool().any(dim=1)).nonzero().squeeze(1)
+
+
+def policy_loss(
+    config: GrpoConfig, rows: Experience, whole: Experience, scores: TokenScores
+) -> LossOutput:
+    """Computes a micro-batch's share of the objective.
+
+    Args:
+        config: the options.
+        rows: the micro-batch.
+        whole: its minibatch.
+        scores: the policy's, of ``rows``, with gradient.
+    """
+    assert rows.advantages is not None
+    tokens = Tokens(
+        logps=scores.logps,
+        mask=loss_mask_of(rows),
+        advantages=rows.advantages,
+        old_logps=rows.old_per_token_logps,
+        ref_logps=rows.ref_per_token_logps,
+        contrast_logps=rows.contrast_per_token_logps,
+        policy_mask=rows.policy_mask,
+        entropy=scores.entropy,
+    )
+    loss, metrics = policy_objective(
+        tokens,
+        _counts(config, whole),
+        loss_type=config.loss_type,
+        epsilon=config.epsilon,
+        epsilon_high=config.epsilon if config.epsilon_high is None else config.epsilon_high,
+        delta=config.delta,
+        sapo_temperature_pos=config.sapo_temperature_pos,
+        sapo_temperature_neg=config.sapo_temperature_neg,
+        beta=config.beta,
+        kl_estimator=config.kl_estimator,
+        entropy_coef=config.entropy_coef,
+        contrast_coef=config.contrast_coef,
+    )
+    return LossOutput(loss, metrics)
+
+
+def _counts(config: GrpoConfig, whole: Experience) -> Whole:
+    mask = loss_mask_of(whole)
+    num_tokens = mask.sum()
+    policy = num_tokens if whole.policy_mask is None else (mask * whole.policy_mask).sum()
+    of_batch = whole.num_rollout_tokens
+    return Whole(
+        num_sequences=len(whole),
+        num_tokens=num_tokens,
+        num_policy_tokens=policy,
+        num_scored_tokens=mask[rows_that_teach(config, whole)].sum(),
+        num_rollout_tokens=num_tokens if of_batch is None else of_batch,
+        max_completion_length=config.sampling.max_completion_length,
+    )

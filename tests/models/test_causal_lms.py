@@ -1,0 +1,275 @@
+"""Sharing a prefix in transformers' causal LMs: each equals its own plain forward and generate."""
+
+from __future__ import annotations
+
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniTextConfig
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
+
+from omni_rlvr.models import shared_attention
+from omni_rlvr.models.decoding import RepeatedDecoder, SharedDecoder, make_decoder
+from omni_rlvr.models.packing import Packed
+from omni_rlvr.models.prefix import Prompts, Rows, completion_hidden
+from omni_rlvr.models.shared_attention import can_share
+
+SIZES = {
+    "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+MODELS = {
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 24}),
+    "llama": (LlamaForCausalLM, LlamaConfig, {"attention_bias": True}),
+    "one head a key": (Qwen2ForCausalLM, Qwen2Config, {"num_key_value_heads": 4}),
+}
+PROMPTS, COMPLETIONS = (9, 4, 7), (5, 1, 4, 5, 2, 3, 5)
+OWNERS = (0, 2, 0, 1, 2, 0, 2)
+"""Groups of three, one and three rows; left padding; the rows of a prompt apart."""
+
+
+class Thinker(nn.Module):
+    """Qwen2.5-Omni's text model with a head: its rotary positions have three axes."""
+
+    def __init__(self):
+        super().__init__()
+        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+        config = Qwen2_5OmniTextConfig(**SIZES, rope_parameters=rope)
+        self.config, self.model = config, Qwen2_5OmniThinkerTextModel(config)
+        self.lm_head = nn.Linear(64, 97, bias=False)
+
+    is_backend_compatible = Qwen2_5OmniThinkerTextModel.is_backend_compatible
+
+    def get_input_embeddings(self):
+        return self.model.embed_tokens
+
+
+def make(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    if name == "thinker":
+        model = Thinker()
+    else:
+        kind, config, changes = MODELS[name]
+        model = kind(config(**SIZES | changes))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(4)  # answers that depend on what was read
+    return model.eval()
+
+
+def left_padded(lengths, width: int) -> torch.Tensor:
+    return (torch.arange(width) >= width - torch.tensor(lengths).unsqueeze(1)).long()
+
+
+def make_rows(model: nn.Module, *, axes: int = 1) -> Rows:
+    generator = torch.Generator().manual_seed(0)
+    mask = left_padded(PROMPTS, 9)
+    ids = torch.randint(1, 97, mask.shape, generator=generator)
+    prompts = Prompts.counted(model.get_input_embeddings()(ids), mask)
+    if axes == 3:  # as a picture of 2 x 2 patches inside each prompt would have it
+        height, width = prompts.positions + torch.randint(0, 3, (2, 3, 9), generator=generator)
+        prompts = Prompts(
+            prompts.embeds, mask, torch.stack([prompts.positions, height, width]) * mask
+        )
+    done = (torch.arange(5) < torch.tensor(COMPLETIONS).unsqueeze(1)).long()
+    ids = torch.randint(1, 97, done.shape, generator=generator) * done
+    return Rows(prompts, torch.tensor(OWNERS), ids, done)
+
+
+def alone(model: nn.Module, rows: Rows) -> torch.Tensor:
+    """[M, hidden]: each completion behind its own prompt, one by one, without padding."""
+    out = []
+    for ids, mask, owner in zip(rows.ids, rows.mask, rows.prompt_index, strict=True):
+        here = rows.prompts.mask[owner].bool()
+        tail = model.get_input_embeddings()(ids[: mask.sum() - 1])
+        places = rows.prompts.positions[..., owner, here]
+        later = places.max() + 1 + torch.arange(len(tail))
+        places = torch.cat([places, later.expand(*places.shape[:-1], -1)], dim=-1)
+        hidden = model.model(
+            inputs_embeds=torch.cat([rows.prompts.embeds[owner, here], tail]).unsqueeze(0),
+            position_ids=places.unsqueeze(-2),
+            use_cache=False,
+        ).last_hidden_state[0]
+        out.append(hidden[-len(tail) - 1 :])
+    return torch.cat(out)
+
+
+def gradient(hidden: torch.Tensor, model: nn.Module) -> torch.Tensor:
+    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2))
+    model.zero_grad()
+    (hidden * weights).sum().backward()
+    return torch.cat([p.grad.flatten() for p in model.model.parameters()])
+
+
+@pytest.fixture(params=["cpu kernel", "plain operations"])
+def kernel(request, monkeypatch):
+    """Both ways to compute a packed row's attention: other devices have the plain one only."""
+    if request.param == "plain operations":
+        monkeypatch.setattr("omni_rlvr.models.packing.has_kernel", lambda device: False)
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("name", [*MODELS, "thinker"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_hidden_states_and_gradients_equal_each_row_alone(name, checkpointing):
+    model = make(name).train()
+    axes = 3 if name == "thinker" else 1
+    rows = make_rows(model, axes=axes)
+    hidden = completion_hidden(model, rows, gradient_checkpointing=checkpointing)
+    expected = alone(model, rows)
+    torch.testing.assert_close(hidden, expected, atol=2e-5, rtol=1e-5)
+    got = gradient(hidden, model)
+    want = gradient(alone(model, make_rows(model, axes=axes)), model)
+    assert (got - want).norm() < 1e-5 * want.norm()
+    assert model.config._attn_implementation == "sdpa"  # as before
+
+
+@pytest.mark.parametrize("name", ["qwen2", "thinker"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_plain_path_equals_each_row_alone(name, checkpointing, monkeypatch):
+    monkeypatch.setattr("omni_rlvr.models.prefix.can_share", lambda model: False)
+    model = make(name).train()
+    rows = make_rows(model, axes=3 if name == "thinker" else 1)
+    hidden = completion_hidden(model, rows, gradient_checkpointing=checkpointing)
+    torch.testing.assert_close(hidden, alone(model, rows), atol=2e-5, rtol=1e-5)
+
+
+def test_checkpointing_computes_every_layer_twice():
+    model, calls = make("qwen2").train(), []
+    for layer in model.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    for checkpointing, expected in ((False, 3), (True, 6)):
+        calls.clear()
+        hidden = completion_hidden(model, make_rows(model), gradient_checkpointing=checkpointing)
+        gradient(hidden, model)
+        assert len(calls) == expected
+    assert not model.model.layers[0].gradient_checkpointing  # as before
+
+
+@pytest.mark.parametrize("name", [*MODELS, "thinker"])
+def test_decoding_equals_the_update_and_the_plain_decoder(name):
+    """Logits step by step, rows leaving on the way: ragged groups, then a prompt without rows."""
+    model, tokens = make(name), torch.arange(1, 41).view(5, 8)
+    prompts = make_rows(model, axes=3 if name == "thinker" else 1).prompts
+    keeps = {1: [0, 2, 3, 5, 6, 7], 3: [0, 3, 4, 5]}  # after 3: rows 0, 5, 6, 7 of prompts 0 and 2
+    with torch.no_grad():
+        shared = SharedDecoder(model, prompts, 3, 6)
+        plain = RepeatedDecoder(model, prompts, 3)
+        pairs = [(shared.prefill(), plain.prefill())]
+        rows = torch.arange(9)
+        for t in range(5):
+            if t in keeps:
+                keep = torch.tensor(keeps[t])
+                shared.keep(keep)
+                plain.keep(keep)
+                rows = rows[keep]
+            fed = tokens[t].repeat(2)[rows]
+            pairs.append((shared.step(fed), plain.step(fed)))
+    for got, expected in pairs:
+        torch.testing.assert_close(got, expected, atol=2e-4, rtol=1e-4)
+    assert len({tuple(row) for row in pairs[-1][0].argsort()[:, -3:].tolist()}) > 1
+
+
+def test_a_prompt_is_stored_once_and_suffixes_are_never_copied():
+    model = make("qwen2")
+    prompts = make_rows(model).prompts
+    with torch.no_grad():
+        decoder = SharedDecoder(model, prompts, 4, 6)
+        decoder.prefill()
+        places = set()
+        for _ in range(4):
+            decoder.step(torch.arange(12))
+            places.add(decoder.suffixes[0][0].data_ptr())
+    assert decoder.prefixes[0][0].shape == (3, 2, 9, 16)  # 3 prompts, not 12 rows
+    assert decoder.suffixes[0][0].shape == (12, 2, 6, 16)
+    assert len(places) == 1
+
+
+def gemma() -> Gemma2ForCausalLM:
+    """A model whose scores are capped and whose layers see a window: neither is shared here."""
+    sizes = {name: size for name, size in SIZES.items() if not name.endswith("_id")}
+    torch.manual_seed(0)
+    return Gemma2ForCausalLM(Gemma2Config(**sizes, head_dim=16, attn_implementation="eager")).eval()
+
+
+def test_a_model_that_cannot_share_falls_back_with_one_warning():
+    model = gemma()
+    shared_attention._warned.clear()
+    with pytest.warns(UserWarning, match="Gemma2ForCausalLM: its attention cannot share"):
+        assert not can_share(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = make_rows(model)
+        hidden = completion_hidden(model, rows, gradient_checkpointing=False)
+        decoder = make_decoder(model, rows.prompts, num_generations=2, max_completion_length=4)
+    assert isinstance(decoder, RepeatedDecoder)
+    torch.testing.assert_close(hidden, alone(model, rows), atol=2e-5, rtol=1e-5)
+
+
+def test_a_model_outside_the_attention_interface_falls_back():
+    class Own(Qwen2ForCausalLM):
+        _supports_attention_backend = False
+
+    shared_attention._warned.clear()
+    with pytest.warns(UserWarning, match="cannot share a prefix"):
+        assert not can_share(Own(Qwen2Config(**SIZES)))
+
+
+def test_packed_rows_by_hand():
+    # Prompt of 2, rows of 3, 0 and 1; prompt of 1 with a row of 2: p p a a a b | q c c.
+    first, second = Packed([2, 1], [[3, 0, 1], [2]]).segments
+    assert (first.prompt, first.rest, second.whole) == (slice(0, 2), slice(2, 6), slice(6, 9))
+    assert (first.num_rows, first.width) == (2, 3)
+    assert first.pad.tolist() == [0, 1, 2, 3, 0, 0]  # the last two are padding
+    assert first.unpad.tolist() == [0, 1, 2, 3]
+    assert second.pad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near_float32(dtype):
+    model = make("qwen2")
+    rows = make_rows(model)
+    expected = alone(model, rows)
+    model = model.to(dtype)
+    prompts = Prompts(rows.prompts.embeds.to(dtype), rows.prompts.mask, rows.prompts.positions)
+    half = Rows(prompts, rows.prompt_index, rows.ids, rows.mask)
+    got = completion_hidden(model, half, gradient_checkpointing=False)
+    assert got.dtype == dtype
+    assert (got.float() - expected).norm() < 0.05 * expected.norm()
+
+
+def test_autocast_leaves_queries_and_values_of_one_type():
+    model = make("qwen2").train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = completion_hidden(model, make_rows(model), gradient_checkpointing=False)
+    assert gradient(hidden, model).isfinite().all()
+
+
+def test_layout_protocol_is_called_once_a_layer():
+    seen = []
+    layout = SimpleNamespace(
+        attend=lambda layer, q, k, v, scale: seen.append(layer) or q.transpose(1, 2)
+    )
+    model = make("llama")
+    with shared_attention.sharing(model), torch.no_grad():
+        model.model(
+            inputs_embeds=torch.randn(1, 4, 64), attention_mask=torch.empty(1, 1, 1, 1),
+            use_cache=False, layout=layout,
+        )  # fmt: skip
+    assert seen == [0, 1, 2]

@@ -1,0 +1,65 @@
+"""The yardstick: transformers' plain generate gives the very completions of shared decoding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_decode import raise_end_token
+
+from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.generate import generate
+
+SETTINGS = {
+    "num_generations": 3, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0,
+    "max_completion_length": 14,
+}  # fmt: skip
+
+
+def both(policy, batch, **changes):
+    with torch.no_grad():
+        embeds = policy.embed(batch, policy.encode(batch))
+    return [
+        roll_out(
+            policy,
+            embeds,
+            batch.prompt_mask,
+            generator=torch.Generator().manual_seed(3),
+            **SETTINGS | changes,
+        )
+        for roll_out in (decode, generate)
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"temperature": 0, "num_generations": 1},
+        {"temperature": 0.7, "top_p": 0.8},
+        {"temperature": 1.5, "top_k": 9},
+        {"repetition_penalty": 1.3},
+        {"max_completion_length": 1},
+    ],
+)
+@pytest.mark.parametrize("boost", [0.0, 3.0])
+def test_same_completions_from_the_same_random_numbers(tiny_policy, make_batch, changes, boost):
+    raise_end_token(tiny_policy, boost)
+    batch = make_batch(tiny_policy, 4)
+    assert (batch.prompt_mask[:, 0] == 0).any()
+    ours, plain = both(tiny_policy, batch, **changes)
+    assert torch.equal(ours.completion_ids, plain.completion_ids)
+    assert torch.equal(ours.completion_mask, plain.completion_mask)
+    assert torch.equal(ours.truncated, plain.truncated)
+    assert ours.texts == plain.texts
+
+
+def test_tokens_are_told_as_they_come(tiny_policy, make_batch):
+    raise_end_token(tiny_policy, 3.0)
+    batch, told = make_batch(tiny_policy, 4), []
+
+    def note(rows, tokens):
+        told.append(list(zip(rows.tolist(), tokens.tolist(), strict=True)))
+
+    both(tiny_policy, batch, on_tokens=note)
+    half = len(told) // 2
+    assert told[:half] == told[half:]  # decode's, then generate's
