@@ -1,0 +1,263 @@
+"""Label scores against one plain forward pass a label, and what must not change them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
+from omni_rlvr.rollout import labels as module
+from omni_rlvr.rollout.labels import BARE, TAGS, Lead, answer_form, label_logps, own_lead
+
+LABELS = ("happy", "sad", "happy face", "s", "surprise")
+"""One is a prefix of another as text, one as a token too; token counts differ."""
+KINDS = ("av", "v", "a", "t")
+NESTED = "<think><answer>sad</answer></think><answer>"
+REASONED = "<think>The brows are raised.</think>\n<answer>"
+
+
+def encode(policy, text: str) -> list[int]:
+    return policy.processor.tokenizer.encode(text, add_special_tokens=False)
+
+
+def embedded(policy, batch) -> torch.Tensor:
+    with torch.no_grad():
+        return policy.embed(batch, policy.encode(batch))
+
+
+def scores(policy, batch, leads, *, labels=LABELS, closing=TAGS.closing) -> torch.Tensor:
+    return label_logps(
+        policy,
+        embedded(policy, batch),
+        batch.prompt_mask,
+        leads=leads,
+        labels=labels,
+        closing=closing,
+    )
+
+
+@torch.no_grad()
+def by_hand(policy, embeds, prompt_mask, given: list[int], scored: list[int]) -> float:
+    """Log-probability of ``scored`` behind one unpadded prompt and ``given``: a plain forward."""
+    embed = policy.language_model.get_input_embeddings()
+    tail = embed(torch.tensor([given + scored]))
+    whole = torch.cat([embeds[prompt_mask.bool()].unsqueeze(0), tail], dim=1)
+    logits = policy.language_model(inputs_embeds=whole).logits[0].log_softmax(dim=-1)
+    first = whole.shape[1] - len(scored)
+    return sum(logits[first + t - 1, token].item() for t, token in enumerate(scored))
+
+
+def leads_of(policy) -> list[Lead]:
+    """Nothing, the tag alone, and reasoning of two lengths: one row of each."""
+    return [
+        Lead((), "<answer>"),
+        Lead(encode(policy, "<think>A smile.</think>\n"), "<answer>"),
+        Lead(encode(policy, REASONED), ""),
+        Lead((), "<answer>"),
+    ]
+
+
+def test_tagged_labels_equal_a_plain_forward_each(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4, KINDS)
+    assert (batch.prompt_mask[:, 0] == 0).any()  # left-padded, ragged
+    leads = leads_of(tiny_policy)
+    got = scores(tiny_policy, batch, leads)
+    assert got.shape == (4, 5)
+    embeds = embedded(tiny_policy, batch)
+    for row, lead in enumerate(leads):
+        for column, label in enumerate(LABELS):
+            given = [*lead.ids, *encode(tiny_policy, lead.text)]
+            scored = encode(tiny_policy, f"{label}</answer>")
+            expected = by_hand(tiny_policy, embeds[row], batch.prompt_mask[row], given, scored)
+            assert got[row, column].item() == pytest.approx(expected, abs=1e-5, rel=1e-6)
+    assert got.std(dim=1).min() > 0.1  # scores that say something
+
+
+def test_bare_labels_end_with_the_end_token(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4, KINDS)
+    got = scores(tiny_policy, batch, [Lead((), "")] * 4, closing=BARE.closing)
+    embeds = embedded(tiny_policy, batch)
+    for row in range(4):
+        for column, label in enumerate(LABELS):
+            scored = tiny_policy.processor.target_ids(label)
+            expected = by_hand(tiny_policy, embeds[row], batch.prompt_mask[row], [], scored)
+            assert got[row, column].item() == pytest.approx(expected, abs=1e-5, rel=1e-6)
+
+
+def test_the_tokens_scored_are_those_a_model_would_write(tiny_policy):
+    """The reference above tokenises lead and label apart; here that is the same as the whole."""
+    for label in LABELS:
+        whole = encode(tiny_policy, f"{REASONED}{label}</answer>")
+        assert whole == encode(tiny_policy, REASONED) + encode(tiny_policy, f"{label}</answer>")
+
+
+def test_one_pass_over_each_prompt_and_one_over_all_labels(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4, KINDS)
+    leads, shapes = leads_of(tiny_policy), []
+    embeds = embedded(tiny_policy, batch)
+    tiny_policy.language_model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["inputs_embeds"].shape[:2])),
+        with_kwargs=True,
+    )
+    how = {"leads": leads, "labels": LABELS, "closing": TAGS.closing}
+    label_logps(tiny_policy, embeds, batch.prompt_mask, **how)
+    lengths = [
+        int(mask.sum()) + len(lead.ids) + len(encode(tiny_policy, lead.text))
+        for mask, lead in zip(batch.prompt_mask, leads, strict=True)
+    ]
+    longest = max(len(encode(tiny_policy, f"{label}</answer>")) for label in LABELS)
+    assert shapes == [(4, max(lengths)), (20, longest - 1)]  # no column of padding alone
+
+
+@pytest.mark.parametrize("closing", [TAGS.closing, BARE.closing])
+def test_all_labels_together_have_at_most_all_probability(tiny_policy, make_batch, closing):
+    got = scores(
+        tiny_policy, make_batch(tiny_policy, 4), [Lead((), "<answer>")] * 4, closing=closing
+    )
+    assert (got.exp().sum(dim=1) <= 1 + 1e-6).all()
+    ones = got.log_softmax(dim=-1).exp().sum(dim=1)
+    torch.testing.assert_close(ones, torch.ones(4), atol=1e-6, rtol=0)
+
+
+def test_a_prefix_of_a_label_does_not_win_by_being_short(tiny_policy, make_batch):
+    """A model sure to say "happy face" gives "happy" next to nothing: its closing does not come."""
+    said = encode(tiny_policy, "happy face</answer>")
+
+    batch = make_batch(tiny_policy, 1)
+    base = scores(tiny_policy, batch, [Lead((), "<answer>")])
+
+    def lift(module, args, logits):
+        """After T scored tokens, lifts token T of ``said``; works on [N, T, V]."""
+        lifted = logits.clone()
+        for t, token in enumerate(said[: logits.shape[1]]):
+            lifted[:, t, token] += 50.0
+        return lifted
+
+    tiny_policy.language_model.lm_head.register_forward_hook(lift)
+    got = scores(tiny_policy, batch, [Lead((), "<answer>")]).softmax(dim=-1)[0]
+    assert got[LABELS.index("happy face")] > 0.999
+    assert got[LABELS.index("happy")] < 1e-6
+    assert base.softmax(dim=-1)[0, LABELS.index("happy face")] < 0.9
+
+
+def test_a_row_is_the_same_alone_and_under_other_padding(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4, KINDS)
+    embeds, mask, leads = embedded(tiny_policy, batch), batch.prompt_mask, leads_of(tiny_policy)
+    how = {"labels": LABELS, "closing": TAGS.closing}
+    whole = label_logps(tiny_policy, embeds, mask, leads=leads, **how)
+    junk = torch.randn(4, 7, embeds.shape[-1])
+    padded = label_logps(
+        tiny_policy,
+        torch.cat([junk, embeds], dim=1),
+        torch.cat([torch.zeros(4, 7, dtype=torch.long), mask], dim=1),
+        leads=leads,
+        **how,
+    )
+    torch.testing.assert_close(padded, whole, atol=1e-5, rtol=0)
+    for row in range(4):
+        one = slice(row, row + 1)
+        alone = label_logps(tiny_policy, embeds[one], mask[one], leads=leads[one], **how)
+        torch.testing.assert_close(alone, whole[one], atol=1e-5, rtol=0)
+
+
+def test_the_order_of_labels_and_the_list_change_no_score(tiny_policy, make_batch):
+    batch, leads = make_batch(tiny_policy, 4), leads_of(tiny_policy)
+    whole = scores(tiny_policy, batch, leads)
+    turned = scores(tiny_policy, batch, leads, labels=LABELS[::-1]).flip(1)
+    torch.testing.assert_close(turned, whole, atol=1e-5, rtol=0)
+    one = scores(tiny_policy, batch, leads, labels=("sad",))
+    torch.testing.assert_close(one[:, 0], whole[:, 1], atol=1e-5, rtol=0)
+
+
+def test_a_lead_changes_the_scores(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 1)
+    short, long = (
+        scores(tiny_policy, batch, [lead]) for lead in (leads_of(tiny_policy)[i] for i in (0, 2))
+    )
+    assert (short - long).abs().max() > 0.1
+
+
+def joining_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character, but ``>`` and ``h`` join, as a byte-level BPE may have learnt."""
+    vocab = {token: i for i, token in enumerate(["<e>", "<", "a", "b", ">", "h", "s", ">h"])}
+    bpe = Tokenizer(models.BPE(vocab=vocab, merges=[(">", "h")]))
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<e>")
+
+
+def test_a_label_that_joins_the_tag_is_scored_from_where_they_part(tiny_policy):
+    processor = replace(tiny_policy.processor, tokenizer=joining_tokenizer())
+    lead, rows = module._tokenise(processor, Lead([7, 7], "<a>"), ("h", "s"), "<b")
+    ids = processor.tokenizer.get_vocab()
+    # "<a>" is < a >, "<a>h<b" is < a >h < b, "<a>s<b" is < a > s < b: they part behind "< a".
+    assert lead == [7, 7, ids["<"], ids["a"]]
+    assert rows == [
+        [ids[">h"], ids["<"], ids["b"]],
+        [ids[">"], ids["s"], ids["<"], ids["b"]],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "lead"),
+    [
+        (f"{REASONED}happy</answer>", REASONED),
+        ("<answer>happy</answer>", "<answer>"),
+        (f"{REASONED}happ", REASONED),  # cut short by the length
+        (f"{NESTED}happy</answer>", NESTED),  # the tag in the thinking is none
+        ("<think>A smile", None),
+        ("happy", None),
+        ("<answer>a</answer><answer>b</answer>", None),
+    ],
+)
+def test_the_lead_of_a_completion(tiny_policy, text, lead):
+    processor = tiny_policy.processor
+    ids = torch.tensor([*processor.target_ids(text), processor.pad_token_id])
+    mask = torch.tensor([1] * (len(ids) - 1) + [0])
+    got = own_lead(processor, ids, mask)
+    if lead is None:
+        assert got is None
+        return
+    assert got is not None
+    assert got.text == "<answer>"
+    assert processor.tokenizer.decode(got.ids) + got.text == lead
+    assert got.ids == ids.tolist()[: len(got.ids)]  # the model's own tokens
+
+
+def test_a_token_that_reaches_into_the_tag_is_tokenised_again(tiny_policy):
+    class Pieces:
+        """A tokenizer of five tokens; the second ends in the first character of the tag."""
+
+        @staticmethod
+        def batch_decode(rows, skip_special_tokens):
+            pieces = ["x", "\n<", "answer>", "happy", "</answer>"]
+            return ["".join(pieces[i] for i in row) for row in rows]
+
+    processor = replace(tiny_policy.processor, tokenizer=Pieces())
+    lead = own_lead(processor, torch.arange(5), torch.ones(5))
+    assert lead == Lead([0], "\n<answer>")
+
+
+def test_the_form_follows_what_the_prompt_asks_for(tiny_policy):
+    processor = tiny_policy.processor
+    asks = "Output the thinking process in <think> </think> and emotion in <answer> </answer> tags."
+    assert answer_form(processor, EMOTION_QUESTION) is BARE
+    assert answer_form(processor, f"{EMOTION_QUESTION} {asks}") is TAGS
+    assert answer_form(processor.with_instruction(asks), EMOTION_QUESTION) is TAGS
+
+
+def test_scores_by_hand(tiny_policy, make_batch, monkeypatch):
+    """Every token has probability 1/V under equal logits: log p = -n log V."""
+    vocabulary = tiny_policy.config.text_config.vocab_size
+    monkeypatch.setattr(
+        tiny_policy,
+        "completion_logits",
+        lambda embeds, mask, index, ids, ids_mask: torch.zeros(*ids.shape, vocabulary),
+    )
+    got = scores(tiny_policy, make_batch(tiny_policy, 1), [Lead((), "<answer>")])[0]
+    for label, logp in zip(LABELS, got.tolist(), strict=True):
+        n = len(encode(tiny_policy, f"{label}</answer>"))
+        assert logp == pytest.approx(-n * math.log(vocabulary), rel=1e-6)
