@@ -26,6 +26,7 @@ from omni_rlvr.data.options import DatasetConfig
 from omni_rlvr.models.fingerprint import tower_fingerprints
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.parts import (
+    AttributeParts,
     CacheParts,
     Clips,
     EvaluateParts,
@@ -69,11 +70,15 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     clips = Clips(dataset, typed["modality"], examples)
     if isinstance(task, schema.PreviewTask):
         return PreviewParts(place, clips, task)
+    if isinstance(task, schema.AttributeTask):
+        _check_attribution(clips)
     policy = make(cfg.model)
     _check_texts(policy, examples)
     cache = _feature_cache(typed["feature_cache"], clips, policy)
     if isinstance(task, schema.EvaluateTask):
         return EvaluateParts(place, clips, task, policy, cache)
+    if isinstance(task, schema.AttributeTask):
+        return AttributeParts(place, clips, task, policy, cache, make(cfg.lexicon))
     if isinstance(task, schema.CacheTask):
         if cache is None:
             raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")
@@ -136,7 +141,16 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     _check_trainer(config["trainer"])
     if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
         raise UserError(f"resume={config['resume']}: only task=train can be resumed")
-    for key in ("dataset", "model", "reward", "optimizer", "trainer", "logger", "callbacks"):
+    for key in (
+        "dataset",
+        "model",
+        "reward",
+        "lexicon",
+        "optimizer",
+        "trainer",
+        "logger",
+        "callbacks",
+    ):
         check_targets(config[key], key)
     return config, typed
 
@@ -187,6 +201,23 @@ def _read(dataset: DatasetConfig, split: str) -> list[Example]:
         key = f"dataset.annotations.{split}"
         raise UserError(f"{key} must be given, e.g. {key}=FILE")
     return make(dataset.splits[split]).read()
+
+
+def _check_attribution(clips: Clips) -> None:
+    """Refuses what has no two modalities to compare, or gold answers that cannot be scored."""
+    if not (clips.modality.video and clips.modality.audio):
+        raise UserError(
+            f"modality={clips.modality.name}: task=attribute compares picture and sound; "
+            "use modality=video_audio"
+        )
+    labels = clips.dataset.labels
+    require(len({*labels}) == len(labels) > 1, "dataset.labels", labels, "two labels or more")
+    for example in (e for rows in clips.examples.values() for e in rows):
+        if example.answer not in labels:
+            raise UserError(
+                f"{example.source}: the answer {example.answer!r} is not of dataset.labels; "
+                "task=attribute scores that list: use a split with its words (task.splits)"
+            )
 
 
 def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:

@@ -17,6 +17,7 @@ from omni_rlvr.data.options import DatasetConfig, ModalityConfig
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.options import LoopConfig
+from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.types import Example
 
 
@@ -72,6 +73,18 @@ class EvaluateParts:
 
 
 @dataclass(frozen=True)
+class AttributeParts:
+    """All that measuring modalities needs."""
+
+    place: Place
+    clips: Clips
+    task: schema.AttributeTask
+    policy: Policy
+    cache: FeatureCache | None
+    lexicon: Lexicon
+
+
+@dataclass(frozen=True)
 class CacheParts:
     """All that filling the feature cache needs."""
 
@@ -100,4 +113,4 @@ class PipelineParts:
     task: schema.PipelineTask
 
 
-Parts = TrainParts | EvaluateParts | CacheParts | PreviewParts | PipelineParts
+Parts = TrainParts | EvaluateParts | AttributeParts | CacheParts | PreviewParts | PipelineParts

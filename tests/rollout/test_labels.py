@@ -12,7 +12,14 @@ from transformers import PreTrainedTokenizerFast
 
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.rollout import labels as module
-from omni_rlvr.rollout.labels import BARE, TAGS, Lead, answer_form, label_logps, own_lead
+from omni_rlvr.rollout.labels import (
+    BARE,
+    TAGGED,
+    AnswerSlot,
+    completion_slot,
+    label_logps,
+    prompt_slot,
+)
 
 LABELS = ("happy", "sad", "happy face", "s", "surprise")
 """One is a prefix of another as text, one as a token too; token counts differ."""
@@ -30,15 +37,9 @@ def embedded(policy, batch) -> torch.Tensor:
         return policy.embed(batch, policy.encode(batch))
 
 
-def scores(policy, batch, leads, *, labels=LABELS, closing=TAGS.closing) -> torch.Tensor:
-    return label_logps(
-        policy,
-        embedded(policy, batch),
-        batch.prompt_mask,
-        leads=leads,
-        labels=labels,
-        closing=closing,
-    )
+def scores(policy, batch, slots, *, labels=LABELS) -> torch.Tensor:
+    embeds = embedded(policy, batch)
+    return label_logps(policy, embeds, batch.prompt_mask, slots=slots, labels=labels)
 
 
 @torch.no_grad()
@@ -52,41 +53,42 @@ def by_hand(policy, embeds, prompt_mask, given: list[int], scored: list[int]) ->
     return sum(logits[first + t - 1, token].item() for t, token in enumerate(scored))
 
 
-def leads_of(policy) -> list[Lead]:
-    """Nothing, the tag alone, and reasoning of two lengths: one row of each."""
+def slots_of(policy) -> list[AnswerSlot]:
+    """The tag alone, reasoning of two lengths, and a bare label: one row of each."""
     return [
-        Lead((), "<answer>"),
-        Lead(encode(policy, "<think>A smile.</think>\n"), "<answer>"),
-        Lead(encode(policy, REASONED), ""),
-        Lead((), "<answer>"),
+        TAGGED,
+        replace(TAGGED, ids=encode(policy, "<think>A smile.</think>\n")),
+        replace(TAGGED, ids=encode(policy, REASONED), text=""),
+        BARE,
     ]
 
 
-def test_tagged_labels_equal_a_plain_forward_each(tiny_policy, make_batch):
+def closed(policy, label: str, slot: AnswerSlot) -> list[int]:
+    """The tokens of a label and what closes it."""
+    end = [] if slot.closing else [policy.processor.tokenizer.eos_token_id]
+    return [*encode(policy, label + slot.closing), *end]
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_scores_equal_a_plain_forward_for_each_label(tiny_policy, make_batch, turn):
     batch = make_batch(tiny_policy, 4, KINDS)
     assert (batch.prompt_mask[:, 0] == 0).any()  # left-padded, ragged
-    leads = leads_of(tiny_policy)
-    got = scores(tiny_policy, batch, leads)
+    slots = slots_of(tiny_policy)
+    slots = slots[turn:] + slots[:turn]  # every slot meets every kind of clip
+    got = scores(tiny_policy, batch, slots)
     assert got.shape == (4, 5)
     embeds = embedded(tiny_policy, batch)
-    for row, lead in enumerate(leads):
+    for row, slot in enumerate(slots):
+        given = [*slot.ids, *encode(tiny_policy, slot.text)]
         for column, label in enumerate(LABELS):
-            given = [*lead.ids, *encode(tiny_policy, lead.text)]
-            scored = encode(tiny_policy, f"{label}</answer>")
+            scored = closed(tiny_policy, label, slot)
             expected = by_hand(tiny_policy, embeds[row], batch.prompt_mask[row], given, scored)
-            assert got[row, column].item() == pytest.approx(expected, abs=1e-5, rel=1e-6)
+            assert abs(got[row, column].item() - expected) < 1e-5
     assert got.std(dim=1).min() > 0.1  # scores that say something
 
 
-def test_bare_labels_end_with_the_end_token(tiny_policy, make_batch):
-    batch = make_batch(tiny_policy, 4, KINDS)
-    got = scores(tiny_policy, batch, [Lead((), "")] * 4, closing=BARE.closing)
-    embeds = embedded(tiny_policy, batch)
-    for row in range(4):
-        for column, label in enumerate(LABELS):
-            scored = tiny_policy.processor.target_ids(label)
-            expected = by_hand(tiny_policy, embeds[row], batch.prompt_mask[row], [], scored)
-            assert got[row, column].item() == pytest.approx(expected, abs=1e-5, rel=1e-6)
+def test_a_bare_label_is_scored_as_it_is_trained(tiny_policy):
+    assert closed(tiny_policy, "happy", BARE) == tiny_policy.processor.target_ids("happy")
 
 
 def test_the_tokens_scored_are_those_a_model_would_write(tiny_policy):
@@ -98,27 +100,23 @@ def test_the_tokens_scored_are_those_a_model_would_write(tiny_policy):
 
 def test_one_pass_over_each_prompt_and_one_over_all_labels(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, KINDS)
-    leads, shapes = leads_of(tiny_policy), []
+    slots, shapes = slots_of(tiny_policy), []
     embeds = embedded(tiny_policy, batch)
     tiny_policy.language_model.model.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(tuple(kwargs["inputs_embeds"].shape[:2])),
         with_kwargs=True,
     )
-    how = {"leads": leads, "labels": LABELS, "closing": TAGS.closing}
-    label_logps(tiny_policy, embeds, batch.prompt_mask, **how)
+    label_logps(tiny_policy, embeds, batch.prompt_mask, slots=slots, labels=LABELS)
     lengths = [
-        int(mask.sum()) + len(lead.ids) + len(encode(tiny_policy, lead.text))
-        for mask, lead in zip(batch.prompt_mask, leads, strict=True)
+        int(mask.sum()) + len(slot.ids) + len(encode(tiny_policy, slot.text))
+        for mask, slot in zip(batch.prompt_mask, slots, strict=True)
     ]
     longest = max(len(encode(tiny_policy, f"{label}</answer>")) for label in LABELS)
     assert shapes == [(4, max(lengths)), (20, longest - 1)]  # no column of padding alone
 
 
-@pytest.mark.parametrize("closing", [TAGS.closing, BARE.closing])
-def test_all_labels_together_have_at_most_all_probability(tiny_policy, make_batch, closing):
-    got = scores(
-        tiny_policy, make_batch(tiny_policy, 4), [Lead((), "<answer>")] * 4, closing=closing
-    )
+def test_all_labels_together_have_at_most_all_probability(tiny_policy, make_batch):
+    got = scores(tiny_policy, make_batch(tiny_policy, 4), slots_of(tiny_policy))
     assert (got.exp().sum(dim=1) <= 1 + 1e-6).all()
     ones = got.log_softmax(dim=-1).exp().sum(dim=1)
     torch.testing.assert_close(ones, torch.ones(4), atol=1e-6, rtol=0)
@@ -129,7 +127,7 @@ def test_a_prefix_of_a_label_does_not_win_by_being_short(tiny_policy, make_batch
     said = encode(tiny_policy, "happy face</answer>")
 
     batch = make_batch(tiny_policy, 1)
-    base = scores(tiny_policy, batch, [Lead((), "<answer>")])
+    base = scores(tiny_policy, batch, [TAGGED])
 
     def lift(module, args, logits):
         """After T scored tokens, lifts token T of ``said``; works on [N, T, V]."""
@@ -139,7 +137,7 @@ def test_a_prefix_of_a_label_does_not_win_by_being_short(tiny_policy, make_batch
         return lifted
 
     tiny_policy.language_model.lm_head.register_forward_hook(lift)
-    got = scores(tiny_policy, batch, [Lead((), "<answer>")]).softmax(dim=-1)[0]
+    got = scores(tiny_policy, batch, [TAGGED]).softmax(dim=-1)[0]
     assert got[LABELS.index("happy face")] > 0.999
     assert got[LABELS.index("happy")] < 1e-6
     assert base.softmax(dim=-1)[0, LABELS.index("happy face")] < 0.9
@@ -147,37 +145,36 @@ def test_a_prefix_of_a_label_does_not_win_by_being_short(tiny_policy, make_batch
 
 def test_a_row_is_the_same_alone_and_under_other_padding(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, KINDS)
-    embeds, mask, leads = embedded(tiny_policy, batch), batch.prompt_mask, leads_of(tiny_policy)
-    how = {"labels": LABELS, "closing": TAGS.closing}
-    whole = label_logps(tiny_policy, embeds, mask, leads=leads, **how)
+    embeds, mask, slots = embedded(tiny_policy, batch), batch.prompt_mask, slots_of(tiny_policy)
+    whole = label_logps(tiny_policy, embeds, mask, slots=slots, labels=LABELS)
     junk = torch.randn(4, 7, embeds.shape[-1])
     padded = label_logps(
         tiny_policy,
         torch.cat([junk, embeds], dim=1),
         torch.cat([torch.zeros(4, 7, dtype=torch.long), mask], dim=1),
-        leads=leads,
-        **how,
+        slots=slots,
+        labels=LABELS,
     )
     torch.testing.assert_close(padded, whole, atol=1e-5, rtol=0)
     for row in range(4):
         one = slice(row, row + 1)
-        alone = label_logps(tiny_policy, embeds[one], mask[one], leads=leads[one], **how)
+        alone = label_logps(tiny_policy, embeds[one], mask[one], slots=slots[one], labels=LABELS)
         torch.testing.assert_close(alone, whole[one], atol=1e-5, rtol=0)
 
 
 def test_the_order_of_labels_and_the_list_change_no_score(tiny_policy, make_batch):
-    batch, leads = make_batch(tiny_policy, 4), leads_of(tiny_policy)
-    whole = scores(tiny_policy, batch, leads)
-    turned = scores(tiny_policy, batch, leads, labels=LABELS[::-1]).flip(1)
+    batch, slots = make_batch(tiny_policy, 4), slots_of(tiny_policy)
+    whole = scores(tiny_policy, batch, slots)
+    turned = scores(tiny_policy, batch, slots, labels=LABELS[::-1]).flip(1)
     torch.testing.assert_close(turned, whole, atol=1e-5, rtol=0)
-    one = scores(tiny_policy, batch, leads, labels=("sad",))
+    one = scores(tiny_policy, batch, slots, labels=("sad",))
     torch.testing.assert_close(one[:, 0], whole[:, 1], atol=1e-5, rtol=0)
 
 
 def test_a_lead_changes_the_scores(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 1)
     short, long = (
-        scores(tiny_policy, batch, [lead]) for lead in (leads_of(tiny_policy)[i] for i in (0, 2))
+        scores(tiny_policy, batch, [slot]) for slot in (slots_of(tiny_policy)[i] for i in (0, 2))
     )
     assert (short - long).abs().max() > 0.1
 
@@ -191,7 +188,7 @@ def joining_tokenizer() -> PreTrainedTokenizerFast:
 
 def test_a_label_that_joins_the_tag_is_scored_from_where_they_part(tiny_policy):
     processor = replace(tiny_policy.processor, tokenizer=joining_tokenizer())
-    lead, rows = module._tokenise(processor, Lead([7, 7], "<a>"), ("h", "s"), "<b")
+    lead, rows = module._tokenise(processor, AnswerSlot([7, 7], "<a>", "<b"), ("h", "s"))
     ids = processor.tokenizer.get_vocab()
     # "<a>" is < a >, "<a>h<b" is < a >h < b, "<a>s<b" is < a > s < b: they part behind "< a".
     assert lead == [7, 7, ids["<"], ids["a"]]
@@ -217,7 +214,7 @@ def test_the_lead_of_a_completion(tiny_policy, text, lead):
     processor = tiny_policy.processor
     ids = torch.tensor([*processor.target_ids(text), processor.pad_token_id])
     mask = torch.tensor([1] * (len(ids) - 1) + [0])
-    got = own_lead(processor, ids, mask)
+    got = completion_slot(processor, ids, mask)
     if lead is None:
         assert got is None
         return
@@ -237,16 +234,16 @@ def test_a_token_that_reaches_into_the_tag_is_tokenised_again(tiny_policy):
             return ["".join(pieces[i] for i in row) for row in rows]
 
     processor = replace(tiny_policy.processor, tokenizer=Pieces())
-    lead = own_lead(processor, torch.arange(5), torch.ones(5))
-    assert lead == Lead([0], "\n<answer>")
+    slot = completion_slot(processor, torch.arange(5), torch.ones(5))
+    assert slot == AnswerSlot([0], "\n<answer>", "</answer>")
 
 
-def test_the_form_follows_what_the_prompt_asks_for(tiny_policy):
+def test_the_slot_follows_what_the_prompt_asks_for(tiny_policy):
     processor = tiny_policy.processor
     asks = "Output the thinking process in <think> </think> and emotion in <answer> </answer> tags."
-    assert answer_form(processor, EMOTION_QUESTION) is BARE
-    assert answer_form(processor, f"{EMOTION_QUESTION} {asks}") is TAGS
-    assert answer_form(processor.with_instruction(asks), EMOTION_QUESTION) is TAGS
+    assert prompt_slot(processor, EMOTION_QUESTION) is BARE
+    assert prompt_slot(processor, f"{EMOTION_QUESTION} {asks}") is TAGGED
+    assert prompt_slot(processor.with_instruction(asks), EMOTION_QUESTION) is TAGGED
 
 
 def test_scores_by_hand(tiny_policy, make_batch, monkeypatch):
@@ -257,7 +254,7 @@ def test_scores_by_hand(tiny_policy, make_batch, monkeypatch):
         "completion_logits",
         lambda embeds, mask, index, ids, ids_mask: torch.zeros(*ids.shape, vocabulary),
     )
-    got = scores(tiny_policy, make_batch(tiny_policy, 1), [Lead((), "<answer>")])[0]
+    got = scores(tiny_policy, make_batch(tiny_policy, 1), [TAGGED])[0]
     for label, logp in zip(LABELS, got.tolist(), strict=True):
         n = len(encode(tiny_policy, f"{label}</answer>"))
         assert logp == pytest.approx(-n * math.log(vocabulary), rel=1e-6)

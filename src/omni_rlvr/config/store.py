@@ -21,6 +21,7 @@ def register() -> None:
     for name, node in (
         ("train", schema.TrainTask),
         ("evaluate", schema.EvaluateTask),
+        ("attribute", schema.AttributeTask),
         ("cache", schema.CacheTask),
         ("preview", schema.PreviewTask),
         ("pipeline", schema.PipelineTask),

@@ -10,7 +10,7 @@ Prompts and leads are processed once; all labels of all prompts run over their k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import torch
@@ -22,41 +22,34 @@ from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.processing import Processor
 from omni_rlvr.text.parse import parse
 
-_OPENING, _CLOSING = "<answer>", "</answer>"
-
 
 @dataclass(frozen=True)
-class AnswerForm:
-    """How a model writes an answer; the closing keeps a label from winning as another's prefix."""
-
-    name: str
-    opening: str
-    """Text before the label."""
-    closing: str
-    """Text after the label; empty where the end token closes it."""
-
-
-TAGS = AnswerForm("tags", _OPENING, _CLOSING)
-BARE = AnswerForm("bare", "", "")
-
-
-@dataclass(frozen=True)
-class Lead:
-    """What stands between a prompt and a label."""
+class AnswerSlot:
+    """The place of a label in a reply: its lead before it, its closing behind it."""
 
     ids: Sequence[int]
-    """Tokens that were generated; they stay as they are."""
+    """Tokens of the lead that were generated; they stay as they are."""
     text: str
-    """Text that follows them. It is tokenised together with the label, since the two may join."""
+    """The rest of the lead. It is tokenised together with the label, since the two may join."""
+    closing: str
+    """Keeps a label from winning as another's prefix; empty where the end token closes it."""
 
 
-def answer_form(processor: Processor, question: str) -> AnswerForm:
+TAGGED = AnswerSlot((), "<answer>", "</answer>")
+"""In answer tags, directly after the prompt."""
+BARE = AnswerSlot((), "", "")
+"""The reply is the label."""
+
+
+def prompt_slot(processor: Processor, question: str) -> AnswerSlot:
     """Chooses by the prompt: tags where the question or the instruction asks for them."""
-    asked = _OPENING in question + processor.settings.instruction
-    return TAGS if asked else BARE
+    asked = TAGGED.text in question + processor.settings.instruction
+    return TAGGED if asked else BARE
 
 
-def own_lead(processor: Processor, completion_ids: Tensor, completion_mask: Tensor) -> Lead | None:
+def completion_slot(
+    processor: Processor, completion_ids: Tensor, completion_mask: Tensor
+) -> AnswerSlot | None:
     """Cuts one completion off after the ``<answer>`` that its answer stands in.
 
     Args:
@@ -65,19 +58,22 @@ def own_lead(processor: Processor, completion_ids: Tensor, completion_mask: Tens
         completion_mask: [T].
 
     Returns:
-        The lead, or None where there is no such tag. An answer cut short by the length counts.
+        The slot behind that tag, or None where there is none. An answer that the length cut short
+        counts.
     """
     ids = completion_ids[completion_mask.bool()]
     text = _text(processor, ids)
-    if parse(text).answer is None and parse(text + _CLOSING).answer is None:
+    if parse(text).answer is None and parse(text + TAGGED.closing).answer is None:
         return None
-    tag = text.rfind(_OPENING)  # the answer comes last, so its tag is the last one
+    tag = text.rfind(TAGGED.text)  # the answer comes last, so its tag is the last one
     # A token may reach from before the tag into it; the tokens that end before it stay.
-    for kept in range(len(ids), -1, -1):
-        before = _text(processor, ids[:kept])
-        if text[:tag].startswith(before):
-            return Lead(ids[:kept].tolist(), text[len(before) : tag] + _OPENING)
-    return None
+    kept = next(
+        count
+        for count in range(len(ids), -1, -1)
+        if text[:tag].startswith(_text(processor, ids[:count]))
+    )
+    lead = text[len(_text(processor, ids[:kept])) : tag] + TAGGED.text
+    return replace(TAGGED, ids=ids[:kept].tolist(), text=lead)
 
 
 def _text(processor: Processor, ids: Tensor) -> str:
@@ -90,9 +86,8 @@ def label_logps(
     prompt_embeds: Tensor,
     prompt_mask: Tensor,
     *,
-    leads: Sequence[Lead],
+    slots: Sequence[AnswerSlot],
     labels: Sequence[str],
-    closing: str,
 ) -> Tensor:
     """Computes the log-probability that each label is the answer.
 
@@ -106,9 +101,8 @@ def label_logps(
         policy: in eval mode.
         prompt_embeds: [B, P, hidden].
         prompt_mask: [B, P], left-padded.
-        leads: B leads, of any lengths.
+        slots: B places of the label, with leads of any lengths.
         labels: L different labels.
-        closing: text after the label; empty where the end token closes it.
 
     Returns:
         [B, L] float32, in nats.
@@ -117,7 +111,7 @@ def label_logps(
         A sum, not a mean over tokens: it is the probability of the very words. A label of more
         tokens has more places to lose probability, just as it has when it is sampled.
     """
-    pairs = [_tokenise(policy.processor, lead, labels, closing) for lead in leads]
+    pairs = [_tokenise(policy.processor, slot, labels) for slot in slots]
     pad, device = policy.processor.pad_token_id, prompt_embeds.device
     lead_ids, lead_mask = pad_rows([lead for lead, _ in pairs], pad=pad, left=False)
     ids, mask = pad_rows([row for _, rows in pairs for row in rows], pad=pad, left=False)
@@ -128,25 +122,25 @@ def label_logps(
         policy.language_model.get_input_embeddings()(lead_ids.to(device)),
         lead_mask.to(device),
     )
-    prompts = torch.arange(len(leads), device=device).repeat_interleave(len(labels))
+    prompts = torch.arange(len(slots), device=device).repeat_interleave(len(labels))
     logits = policy.completion_logits(embeds, whole_mask, prompts, ids, mask)
     logps = per_token_logps(logits, ids, temperature=1.0)
-    return logps.masked_fill(mask == 0, 0.0).sum(dim=1).unflatten(0, (len(leads), len(labels)))
+    return logps.masked_fill(mask == 0, 0.0).sum(dim=1).unflatten(0, (len(slots), len(labels)))
 
 
 def _tokenise(
-    processor: Processor, lead: Lead, labels: Sequence[str], closing: str
+    processor: Processor, slot: AnswerSlot, labels: Sequence[str]
 ) -> tuple[list[int], list[list[int]]]:
     """Tokens of the lead, and for each label the tokens to be scored behind them."""
-    encode, end = processor.tokenizer.encode, [processor.tokenizer.eos_token_id]
-    opening = encode(lead.text, add_special_tokens=False)
+    encode = processor.tokenizer.encode
+    end = [] if slot.closing else [processor.tokenizer.eos_token_id]
+    opening = encode(slot.text, add_special_tokens=False)
     rows = [
-        encode(lead.text + label + closing, add_special_tokens=False) + ([] if closing else end)
-        for label in labels
+        encode(slot.text + label + slot.closing, add_special_tokens=False) + end for label in labels
     ]
     columns = zip(opening, *rows, strict=False)
     shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-    return [*lead.ids, *opening[:shared]], [row[shared:] for row in rows]
+    return [*slot.ids, *opening[:shared]], [row[shared:] for row in rows]
 
 
 def _append(

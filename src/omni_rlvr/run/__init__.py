@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from omni_rlvr.parts import CacheParts, EvaluateParts, Parts, PreviewParts, TrainParts
+from omni_rlvr.parts import (
+    AttributeParts,
+    CacheParts,
+    EvaluateParts,
+    Parts,
+    PreviewParts,
+    TrainParts,
+)
+from omni_rlvr.run.attribute import attribute_splits
 from omni_rlvr.run.cache import fill_cache
 from omni_rlvr.run.evaluate import evaluate_splits
 from omni_rlvr.run.pipeline import run_pipeline
@@ -20,6 +28,8 @@ def run(parts: Parts) -> None:
         train_stage(parts)
     elif isinstance(parts, EvaluateParts):
         evaluate_splits(parts)
+    elif isinstance(parts, AttributeParts):
+        attribute_splits(parts)
     elif isinstance(parts, CacheParts):
         fill_cache(parts)
     elif isinstance(parts, PreviewParts):
