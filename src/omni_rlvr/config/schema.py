@@ -64,7 +64,7 @@ class AttributeTask:
     or a grey picture, "other_clip" that of a clip with another label."""
     value: str = "log_prob"
     """v(S): "log_prob" or "prob" of a label, normalised over the label list."""
-    lead: str = "direct"
+    lead: str = "empty_think"
     """What stands before the label: "direct" nothing but the answer tag, "empty_think" an empty
     think block too, "own_reasoning" the policy's greedy reasoning under each subset (a generation
     a subset)."""

@@ -29,6 +29,7 @@ from omni_rlvr.rollout.subsets import (
     NO_DONOR,
     Mix,
     Stand,
+    distinct_mixes,
     find_donors,
     mixed,
     places,
@@ -130,7 +131,9 @@ def score_batch(
     stand, unpaired = _stand(batch, method, pictures, sounds)
     swaps = swap_mixes(batch, sounds) if method.swap else []
     mixes = [*subset_mixes(batch, stand, num_players=method.num_players), *swaps]
-    logps, texts = score_mixes(policy, batch, _with(features, blank), mixes, method)
+    distinct, index = distinct_mixes(batch, mixes)
+    logps, texts = score_mixes(policy, batch, _with(features, blank), distinct, method)
+    logps = logps[torch.tensor(index, device=logps.device)]
     num_subsets = 2**method.num_players
     table_rows = len(batch) * num_subsets
     table = logps[:table_rows].unflatten(0, (len(batch), num_subsets)).clone()
@@ -139,7 +142,7 @@ def score_batch(
         logps=table,
         swaps=logps[table_rows:],
         pairs=[(mix.row, sounds[mix.row]) for mix in swaps],
-        texts=None if texts is None else texts[num_subsets - 1 : table_rows : num_subsets],
+        texts=texts and [texts[i] for i in index[num_subsets - 1 : table_rows : num_subsets]],
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from omni_rlvr.data.synthetic.claims import Claim, find_claims
+from omni_rlvr.data.claims import Claim, find_claims
 from omni_rlvr.text.modality_words import Lexicon, WordCounts
 from omni_rlvr.text.parse import normalise_label, parse
 from omni_rlvr.types import Example

@@ -83,6 +83,20 @@ def swap_mixes(batch: Batch, donors: Sequence[int]) -> list[Mix]:
     ]
 
 
+def distinct_mixes(batch: Batch, mixes: Sequence[Mix]) -> tuple[list[Mix], list[int]]:
+    """Keeps one of those that make the same prompt: without media, clips do not differ.
+
+    Returns:
+        The distinct mixes, and which of them each mix is.
+    """
+    first: dict[tuple, Mix] = {}
+    keys = [(batch.examples[m.row].question, m.video, m.audio, m.text) for m in mixes]
+    for key, mix in zip(keys, mixes, strict=True):
+        first.setdefault(key, mix)
+    place = {key: i for i, key in enumerate(first)}
+    return list(first.values()), [place[key] for key in keys]
+
+
 def places(media_rows: Tensor) -> dict[int, int]:
     """Row of the batch -> its place in the stack of that modality's features."""
     return {row: place for place, row in enumerate(media_rows.tolist())}

@@ -1,7 +1,8 @@
 """Reads a reasoning's claims about cues back out of its words, and checks them against a clip.
 
 The inverse of ``wording.phrase``: a value right before a cue's noun is a claim ("raised brows").
-What is said otherwise is no claim; nothing is interpreted.
+What is said otherwise is no claim; nothing is interpreted. (Not in data/synthetic: every file there
+is part of the name of its clips.)
 """
 
 from __future__ import annotations
