@@ -20,9 +20,7 @@ KIND = {0: "t", 1: "a", 2: "v", 3: "av"}
 
 def labelled(batch, labels=LABELS):
     """The same clips with labels in turn."""
-    examples = [
-        replace(e, answer=labels[i % len(labels)]) for i, e in enumerate(batch.examples)
-    ]
+    examples = [replace(e, answer=labels[i % len(labels)]) for i, e in enumerate(batch.examples)]
     return replace(batch, examples=examples)
 
 
@@ -43,9 +41,7 @@ def test_left_out_is_as_if_it_never_was_there(tiny_policy, make_batch, subset: i
             video=whole.video if subset & 2 else None, audio=whole.audio if subset & 1 else None
         )
         embeds = tiny_policy.embed(alone, features)
-    expected = label_logps(
-        tiny_policy, embeds, alone.prompt_mask, slots=[BARE] * 4, labels=LABELS
-    )
+    expected = label_logps(tiny_policy, embeds, alone.prompt_mask, slots=[BARE] * 4, labels=LABELS)
     got = scored(tiny_policy, batch).logps[:, subset]
     torch.testing.assert_close(got, expected, atol=2e-4, rtol=0)
 
@@ -128,9 +124,7 @@ def test_the_label_is_scored_behind_the_reasoning_that_was_written(
     method = replace(METHOD, lead="own_reasoning", swap=False)
     with torch.no_grad():
         embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
-    expected = label_logps(
-        tiny_policy, embeds, batch.prompt_mask, slots=[slot] * 2, labels=LABELS
-    )
+    expected = label_logps(tiny_policy, embeds, batch.prompt_mask, slots=[slot] * 2, labels=LABELS)
     got = scored(tiny_policy, batch, method).logps[:, 3]
     torch.testing.assert_close(got, expected, atol=2e-4, rtol=0)
 
@@ -171,7 +165,9 @@ def test_where_one_modality_decides_it_gets_all(
     phi = shapley_values(values)
     # v = log 1/3 without it, and log e^5 / (e^5 + 2) with it
     gained = torch.tensor(5.0).exp() / (torch.tensor(5.0).exp() + 2)
-    torch.testing.assert_close(phi[:, place], (3 * gained).log().double().expand(9), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        phi[:, place], (3 * gained).log().double().expand(9), atol=1e-5, rtol=0
+    )
     assert phi[:, 1 - place].abs().max() < 1e-6
     assert interaction(values, 0, 1).abs().max() < 1e-6
     # every swap answers with the label of the clip that gave the deciding modality
