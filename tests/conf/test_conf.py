@@ -17,13 +17,14 @@ from omni_rlvr.config.store import register
 from omni_rlvr.types import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
-TASKS = ("train", "evaluate", "preview", "pipeline")
+TASKS = ("train", "evaluate", "attribute", "preview", "pipeline")
 USED_BY = {
-    "dataset": ("train", "evaluate", "preview"),
+    "dataset": ("train", "evaluate", "attribute", "preview"),
     "modality": ("train", "evaluate", "preview"),
-    "model": ("train", "evaluate"),
+    "model": ("train", "evaluate", "attribute"),
     "stage": ("train",),
     "reward": ("train",),
+    "lexicon": ("attribute",),
     "optimizer": ("train",),
     "trainer": ("train",),
     "logger": ("train",),

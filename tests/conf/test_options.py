@@ -107,6 +107,11 @@ ELSEWHERE = {
         "e2e/test_cached_runs.py",
     ),
     "feature_cache.max_gb": "e2e/test_cached_runs.py",
+    **dict.fromkeys(
+        ("task.text", "task.absent", "task.value", "task.lead", "task.swap", "task.reasoning"),
+        "e2e/test_attribute.py",
+    ),
+    **dict.fromkeys(("lexicon.visual", "lexicon.vocal"), "text/test_modality_words.py"),
     **{f"task.{name}": "the quickstart" for name in schema.PipelineTask.__dataclass_fields__},
 }
 """Options whose effect another test shows."""
@@ -152,7 +157,13 @@ def test_every_option_is_flipped() -> None:
         "stage": (stage_options.SftConfig, stage_options.GrpoConfig),
         "modality": (data_options.ModalityConfig,),
         "dataset": (data_options.DatasetConfig,),
-        "task": (schema.EvaluateTask, schema.CacheTask, schema.PreviewTask, schema.PipelineTask),
+        "task": (
+            schema.EvaluateTask,
+            schema.AttributeTask,
+            schema.CacheTask,
+            schema.PreviewTask,
+            schema.PipelineTask,
+        ),
         "paths": (schema.PathsConfig,),
         "feature_cache": (data_options.FeatureCacheConfig,),
     }
@@ -168,6 +179,7 @@ def test_every_option_is_flipped() -> None:
         ("optimizer", "adamw"),
         ("trainer", "default"),
         ("reward", "accuracy_format"),
+        ("lexicon", "english"),
     ):
         leaves |= set(leaves_in(group, option))
     leaves -= {"task.name"}  # says which task it is; not for the user to set

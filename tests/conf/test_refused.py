@@ -139,6 +139,18 @@ def test_an_evaluation_out_of_range_is_named(override: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "override",
+    [
+        "task.batch_size=0", "task.max_completion_length=0", "task.num_resamples=0",
+        "task.max_clips=-1", "task.splits=[]", "task.absent=gone", "task.value=logit",
+        "task.lead=none",
+    ],
+)  # fmt: skip
+def test_an_attribution_out_of_range_is_named(override: str) -> None:
+    assert refused("task=attribute", override).startswith(override.partition("=")[0])
+
+
+@pytest.mark.parametrize(
     "override", ["task.num_clips=0", "task.num_clips=51", "task.max_reasoning_chars=0"]
 )
 def test_a_preview_out_of_range_is_named(override: str) -> None:

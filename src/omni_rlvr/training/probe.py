@@ -184,7 +184,7 @@ def probe_set(data: TrainData, probe: ModalityProbe) -> Batch:
     examples = dataset.examples if probe.reader is None else probe.reader.read()
     known = [e for e in examples if e.answer in probe.method.labels]
     samples: list[Sample] = []
-    for sample in dataset.samples_of(_spread(known, probe.num_clips)):
+    for sample in dataset.samples_of(spread(known, probe.num_clips)):
         if sample.has_video and sample.has_audio:
             samples.append(sample)
         if len(samples) == probe.num_clips:
@@ -197,7 +197,7 @@ def probe_set(data: TrainData, probe: ModalityProbe) -> Batch:
     return data.collate(samples)
 
 
-def _spread(examples: Sequence[Example], count: int) -> list[Example]:
+def spread(examples: Sequence[Example], count: int) -> list[Example]:
     """All examples, those first that lie evenly over the list (which may be sorted by label)."""
     stride = max(1, len(examples) // count)
     return [e for start in range(stride) for e in examples[start::stride]]
