@@ -108,7 +108,7 @@ ELSEWHERE = {
     ),
     "feature_cache.max_gb": "e2e/test_cached_runs.py",
     **dict.fromkeys(
-        ("task.text", "task.absent", "task.value", "task.lead", "task.swap", "task.reasoning"),
+        ("task.text", "task.absent", "task.value", "task.lead", "task.swap", "task.num_reasoned"),
         "e2e/test_attribute.py",
     ),
     **dict.fromkeys(("lexicon.visual", "lexicon.vocal"), "text/test_modality_words.py"),

@@ -143,7 +143,7 @@ def test_an_evaluation_out_of_range_is_named(override: str) -> None:
     [
         "task.batch_size=0", "task.max_completion_length=0", "task.num_resamples=0",
         "task.max_clips=-1", "task.splits=[]", "task.absent=gone", "task.value=logit",
-        "task.lead=none",
+        "task.lead=none", "task.num_reasoned=-2",
     ],
 )  # fmt: skip
 def test_an_attribution_out_of_range_is_named(override: str) -> None:

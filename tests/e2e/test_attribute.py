@@ -81,20 +81,36 @@ def test_own_reasoning_reasons_about_every_subset(runner, plain, monkeypatch) ->
 
     monkeypatch.setattr(attribution, "decode", counted)
     folder, _, report = seen(runner, *ATTRIBUTE, "task.lead=own_reasoning")
-    assert rows == [4 * 12 + 1]  # three subsets and the swap; without media all ask the same
+    # without media all ask the same; one modality; both, and swapped sounds
+    assert sorted(rows) == [1, 12, 12, 24]
     assert report["faithfulness"]["num_clips"] == 12
     whole = pd.read_parquet(folder / "faithfulness.parquet").set_index("clip").completion
     same = pd.read_parquet(plain[0] / "faithfulness.parquet").set_index("clip").completion
     assert whole.sort_index().tolist() == same.sort_index().tolist()  # greedy, of the whole clip
 
 
+def test_reasoning_is_of_as_many_clips_as_asked(runner, plain) -> None:
+    folder, _, report = seen(runner, *ATTRIBUTE, "task.num_reasoned=4", "task.batch_size=3")
+    some = pd.read_parquet(folder / "faithfulness.parquet")
+    assert len(some) == report["faithfulness"]["num_clips"] == 4
+    every = pd.read_parquet(plain[0] / "faithfulness.parquet").set_index("clip").completion
+    assert every[some["clip"]].tolist() == some.completion.tolist()
+
+
 def test_swaps_and_reasoning_can_be_left_out(runner) -> None:
-    folder, _, report = seen(runner, *ATTRIBUTE, "task.swap=false", "task.reasoning=false")
+    folder, _, report = seen(runner, *ATTRIBUTE, "task.swap=false", "task.num_reasoned=0")
     assert report["swap"] is report["faithfulness"] is None
     assert {p.name for p in folder.glob("*.parquet")} == {
         "attribution.parquet",
         "distributions.parquet",
     }
+
+
+def test_answers_that_differ_from_the_generated_ones_are_warned_of(runner, caplog) -> None:
+    _, _, report = seen(runner, *ATTRIBUTE, "task.max_clips=3")  # random weights answer nothing
+    assert report["faithfulness"]["same_answer"] == 0
+    assert "is the generated answer for 0 % of the clips only" in caplog.text
+    assert "task.lead=own_reasoning measures that" in caplog.text
 
 
 def test_batches_do_not_change_values(runner, plain) -> None:

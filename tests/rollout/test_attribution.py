@@ -14,7 +14,7 @@ from omni_rlvr.rollout.labels import BARE, TAGGED, label_logps
 from omni_rlvr.types import Features
 
 LABELS = ("happy", "sad", "neutral")
-METHOD = Method(LABELS, 2, "drop", "direct", swap=True, max_completion_length=6)
+METHOD = Method(LABELS, 2, "drop", "direct", swap=True, max_completion_length=6, num_prompts=4)
 KIND = {0: "t", 1: "a", 2: "v", 3: "av"}
 
 
@@ -174,3 +174,14 @@ def test_where_one_modality_decides_it_gets_all(
     giver = [pair[0 if decides == "video" else 1] for pair in scores.pairs]
     assert scores.swaps.argmax(dim=1).tolist() == [i % 3 for i in giver]
     assert len(giver) == 9
+
+
+def test_how_many_prompts_go_together_changes_no_value(tiny_policy, make_batch):
+    batch = labelled(make_batch(tiny_policy, 5, ("av", "v")))
+    one, all_ = (
+        scored(tiny_policy, batch, replace(METHOD, num_prompts=num, lead="own_reasoning"))
+        for num in (1, 99)
+    )
+    torch.testing.assert_close(one.logps, all_.logps, atol=2e-4, rtol=0)
+    torch.testing.assert_close(one.swaps, all_.swaps, atol=2e-4, rtol=0)
+    assert one.texts == all_.texts

@@ -41,6 +41,15 @@ class ClipScores:
     """[N, 2**n, L] nats of each label as the answer; NaN where a clip had no donor."""
 
 
+def some(scores: ClipScores, picks: Sequence[int]) -> ClipScores:
+    """Takes some of the clips."""
+    columns = {
+        name: [vars(scores)[name][i] for i in picks]
+        for name in ("ids", "labels", "has_video", "has_audio")
+    }
+    return ClipScores(**columns, logps=scores.logps[list(picks)])
+
+
 def subset_names(num_players: int) -> list[str]:
     """Names every subset; with the prompt text as a player, ``no_text_...`` ones lack it."""
     return (

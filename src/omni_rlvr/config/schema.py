@@ -53,8 +53,7 @@ class AttributeTask:
     splits: list[str] = field(default_factory=lambda: ["test"])
     """Splits of the data set to measure on; gold answers must be of dataset.labels."""
     batch_size: int = 32
-    """Clips scored together: 5 prompts and 5 times the label list each; donors for swaps are found
-    within a batch."""
+    """Clips read together, within which donors for swaps are found; and prompts scored at once."""
     max_clips: int = 0
     """Takes the first clips only; 0 takes all."""
     text: bool = False
@@ -70,8 +69,9 @@ class AttributeTask:
     a subset)."""
     swap: bool = True
     """Whether other clips' sounds are put under pictures, to see which one is followed."""
-    reasoning: bool = True
-    """Whether whole clips are reasoned about, to see if the reasoning is true to what drove it."""
+    num_reasoned: int = 100
+    """Clips, drawn by the seed, that are reasoned about too, to see if the reasoning is true to
+    what drove the answer; 0 none, -1 all. With lead=own_reasoning it is all, at no cost."""
     max_completion_length: int = 96
     """Most tokens a reasoning may have."""
     num_resamples: int = 2000
@@ -81,6 +81,12 @@ class AttributeTask:
         for key in ("batch_size", "max_completion_length", "num_resamples"):
             require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
         require(self.max_clips >= 0, "task.max_clips", self.max_clips, "0 (all) or more")
+        require(
+            self.num_reasoned >= -1,
+            "task.num_reasoned",
+            self.num_reasoned,
+            "-1 (all), or 0 or more",
+        )
         require(bool(self.splits), "task.splits", self.splits, "at least one split")
         for key, choices in (
             ("absent", ("drop", "silence_grey", "other_clip")),

@@ -59,6 +59,8 @@ class Method:
     """Whether sounds are swapped too."""
     max_completion_length: int
     """Most tokens of a generated reasoning."""
+    num_prompts: int
+    """Prompts scored at once: a matter of memory and speed that changes no value."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,11 @@ def score_batch(
 
 def score_mixes(
     policy: Policy, batch: Batch, features: Features, mixes: Sequence[Mix], method: Method
-) -> tuple[Tensor, Sequence[str] | None]:
+) -> tuple[Tensor, list[str] | None]:
     """Scores the label list behind each prompt: [N, L] nats, and the reasoning if it was asked for.
+
+    Prompts of the same modalities go together, since they are about as long: nothing is padded to
+    the length of a picture that is not there.
 
     Args:
         policy: in eval mode.
@@ -158,6 +163,23 @@ def score_mixes(
         mixes: N prompts.
         method: labels and lead.
     """
+    alike: dict[tuple[bool, bool, bool], list[int]] = {}
+    for i, mix in enumerate(mixes):
+        alike.setdefault((mix.video is None, mix.audio is None, mix.text), []).append(i)
+    logps = torch.zeros(len(mixes), len(method.labels), device=batch.prompt_ids.device)
+    texts: dict[int, str] = {}
+    for group in alike.values():
+        for start in range(0, len(group), method.num_prompts):
+            rows = group[start : start + method.num_prompts]
+            scored, said = _score(policy, batch, features, [mixes[i] for i in rows], method)
+            logps[rows] = scored
+            texts |= zip(rows, said or (), strict=False)
+    return logps, [texts[i] for i in range(len(mixes))] if texts else None
+
+
+def _score(
+    policy: Policy, batch: Batch, features: Features, mixes: Sequence[Mix], method: Method
+) -> tuple[Tensor, Sequence[str] | None]:
     prompts, media = mixed(batch, features, mixes, policy.processor)
     embeds = policy.embed(prompts, media)
     slots = [_slot(policy.processor, e.question, method.lead) for e in prompts.examples]

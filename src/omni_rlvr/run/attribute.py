@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,10 @@ from omni_rlvr.types import Batch, Example, Features, SkippedClip, UserError
 if TYPE_CHECKING:
     from omni_rlvr.analysis.attribution import ClipScores
 
+log = logging.getLogger(__name__)
+
+TRUSTED = 0.8
+"""Share of answers that the scored label must have in common with the generated ones."""
 FILES = ("attribution.parquet", "distributions.parquet", "swap.parquet", "faithfulness.parquet")
 
 
@@ -38,7 +43,8 @@ class Measured:
     logps: list[Tensor] = field(default_factory=list)
     swaps: list[Tensor] = field(default_factory=list)
     pairs: list[tuple[int, int]] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    texts: list[str | None] = field(default_factory=list)
+    """Completions of the clips that were reasoned about."""
     skipped: list[SkippedClip] = field(default_factory=list)
 
 
@@ -107,8 +113,7 @@ def _add(
     out.logps.append(scores.logps.cpu())
     out.swaps.append(scores.swaps.cpu())
     out.pairs += [(before + picture, before + sound) for picture, sound in scores.pairs]
-    if parts.task.reasoning:
-        out.texts += scores.texts or _texts(parts, batch, features)
+    out.texts += scores.texts or _texts(parts, batch, features, before)
 
 
 def _method(parts: AttributeParts) -> Method:
@@ -120,22 +125,33 @@ def _method(parts: AttributeParts) -> Method:
         lead=task.lead,
         swap=task.swap,
         max_completion_length=task.max_completion_length,
+        num_prompts=task.batch_size,
     )
 
 
-def _texts(parts: AttributeParts, batch: Batch, features: Features) -> Sequence[str]:
-    """Greedy completions of the whole clips, as an evaluation would get them."""
-    return decode(
+def _texts(
+    parts: AttributeParts, batch: Batch, features: Features, before: int
+) -> Sequence[str | None]:
+    """Greedy completions of whole clips, as an evaluation would get them, so long as any are due.
+
+    Clips come in an order that the seed drew, so that the first ones are a sample of all.
+    """
+    wanted = len(batch) if parts.task.num_reasoned == -1 else parts.task.num_reasoned - before
+    wanted = max(0, min(wanted, len(batch)))
+    if wanted == 0:
+        return [None] * len(batch)
+    rollout = decode(
         parts.policy,
-        parts.policy.embed(batch, features),
-        batch.prompt_mask,
+        parts.policy.embed(batch, features)[:wanted],
+        batch.prompt_mask[:wanted],
         num_generations=1,
         temperature=0,
         top_p=1,
         top_k=0,
         max_completion_length=parts.task.max_completion_length,
         generator=torch.Generator(),
-    ).texts
+    )
+    return [*rollout.texts, *([None] * (len(batch) - wanted))]
 
 
 def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, Any]:
@@ -169,11 +185,12 @@ def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, A
         swaps = attribution.swap_table(scores, torch.cat(measured.swaps), measured.pairs, names)
         report["swap"] = attribution.swap_summary(swaps, num_resamples=task.num_resamples)
         tables[FILES[2]] = swaps
-    if task.reasoning:
+    if any(text is not None for text in measured.texts):
         tables[FILES[3]], report["faithfulness"] = _faithfulness(parts, measured, scores)
     for file, table in tables.items():
         about = {"dataset": parts.clips.dataset.name, "split": split, "absent": task.absent}
         table.assign(**about, value=task.value, lead=task.lead).to_parquet(folder / file)
+    _warn(report)
     write_json(folder / "attribution.json", report)
     title = f"{split}: absent={task.absent}, value={task.value}, lead={task.lead}"
     attribution_plots.attribution_figure(clips, report, title, folder / "attribution.png")
@@ -185,14 +202,32 @@ def _faithfulness(parts: AttributeParts, measured: Measured, scores: ClipScores)
     from omni_rlvr.analysis import attribution, faithfulness
 
     names = parts.clips.dataset.labels
-    rows = zip(measured.texts, measured.examples, strict=True)
-    said = [read_reasoning(text, e, names, parts.lexicon) for text, e in rows]
+    texts = {i: text for i, text in enumerate(measured.texts) if text is not None}
+    scores = attribution.some(scores, list(texts))
+    rows = [(text, measured.examples[i]) for i, text in texts.items()]
+    said = [read_reasoning(text, example, names, parts.lexicon) for text, example in rows]
     phi = attribution.answer_values(scores, [r.answer for r in said], names, value=parts.task.value)
-    table = faithfulness.faithfulness_table(scores.ids, measured.texts, said, phi)
+    table = faithfulness.faithfulness_table(scores.ids, list(texts.values()), said, phi)
     summary = faithfulness.faithfulness_summary(table, num_resamples=parts.task.num_resamples)
     best = scores.logps[:, -1].argmax(dim=-1).tolist()
     same = [r.answer == names[i] for r, i in zip(said, best, strict=True)]
     return table, {**summary, "same_answer": sum(same) / len(same)}
+
+
+def _warn(report: dict[str, Any]) -> None:
+    """Says so where what was scored is not what the policy answers once it has reasoned."""
+    same = report["faithfulness"] and report["faithfulness"]["same_answer"]
+    if same is not None and same < TRUSTED:
+        log.warning(
+            "%s: the most probable label is the generated answer for %.0f %% of the clips only; "
+            "these values are of task.lead=%s, not of the reasoned answer%s",
+            report["split"],
+            100 * same,
+            report["method"]["lead"],
+            ""
+            if report["method"]["lead"] == "own_reasoning"
+            else ": task.lead=own_reasoning measures that",
+        )
 
 
 def _described(parts: AttributeParts) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class ModalityProbe(Callback):
             lead=lead,
             swap=False,
             max_completion_length=max_completion_length,
+            num_prompts=num_clips,
         )
         self.batch: Batch | None = None
         self.features = Features(None, None)
