@@ -259,4 +259,7 @@ def _sentence(report: dict[str, Any]) -> str:
     for name in ("agreement", "hallucination"):
         if faith and faith[name]:
             said.append(f"{name} {100 * faith[name]['mean']:.1f} %")
-    return "  ".join([*said, f"({every['num_whole']} of {every['num_clips']} clips have both)"])
+    method = report["method"]
+    said.append(f"(absent={method['absent']} value={method['value'].split()[0]}")
+    said.append(f"lead={method['lead']}, {every['num_whole']} of {every['num_clips']} clips)")
+    return "  ".join(said)
