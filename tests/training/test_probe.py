@@ -102,9 +102,11 @@ def test_an_option_of_the_probe_does_something(runner, probed, flip: str) -> Non
         assert row["modality/phi_audio"] != pytest.approx(before["modality/phi_audio"], abs=1e-6)
 
 
-def test_clips_that_cannot_be_probed_are_named(runner) -> None:
-    with pytest.raises(UserError, match=r"callbacks\.probe: no clip has picture, sound"):
-        runner(*SFT, "callbacks.probe.labels=[joy,rage]", *PROBE)
+@pytest.mark.parametrize("why", ["callbacks.probe.labels=[joy,rage]", "modality=audio"])
+def test_with_nothing_to_probe_training_goes_on_and_says_so(runner, caplog, why: str) -> None:
+    folder = runner(*SFT, "stage.max_steps=1", *PROBE, why)
+    assert "modality probe: off, since no clip has picture, sound" in caplog.text
+    assert not [n for n in read_jsonl(folder / "metrics.jsonl")[0] if n.startswith("modality/")]
 
 
 @pytest.mark.parametrize("flip", ["every_n_steps=0", "num_clips=0", "lead=none"])

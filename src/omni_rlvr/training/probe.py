@@ -8,6 +8,7 @@ its seconds too.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -25,10 +26,14 @@ from omni_rlvr.rollout.encode import encode
 from omni_rlvr.rollout.reasoning import agrees, read_reasoning
 from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.training.module import RLVRModule
-from omni_rlvr.types import Batch, Example, Features, Sample, UserError, require
+from omni_rlvr.types import Batch, Example, Features, Sample, require
 
 SUBSETS = ("none", "audio", "video", "both")
 AUDIO, VIDEO = 0, 1
+TRIES = 8
+"""Clips read, at most, for each that is probed: some lack a modality."""
+
+log = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
@@ -88,6 +93,12 @@ class ModalityProbe(Callback):
         """Reads the probe set and encodes it once."""
         assert isinstance(trainer.datamodule, TrainData)  # type: ignore[attr-defined]
         batch = probe_set(trainer.datamodule, self)  # type: ignore[attr-defined]
+        if batch is None:
+            log.warning(
+                "modality probe: off, since no clip has picture, sound and an answer of "
+                "dataset.labels; callbacks=default leaves it out without a word"
+            )
+            return
         self.batch = move(batch, pl_module.device)
         with torch.no_grad():
             self.features = encode(pl_module.policy, self.batch)
@@ -96,7 +107,8 @@ class ModalityProbe(Callback):
         self, trainer: Trainer, pl_module: RLVRModule, batch: Batch, batch_idx: int
     ) -> None:
         """Probes when due, before the step moves the policy."""
-        if pl_module.step == 0 or (pl_module.step + 1) % self.every_n_steps == 0:
+        due = pl_module.step == 0 or (pl_module.step + 1) % self.every_n_steps == 0
+        if due and self.batch is not None:
             pl_module.probed = self.probe(pl_module.policy)
 
     @torch.no_grad()
@@ -175,27 +187,24 @@ def game_metrics(p: Tensor, gold: Tensor) -> dict[str, float]:
     return metrics | {f"acc_{name}": hits[i].item() for i, name in enumerate(SUBSETS)}
 
 
-def probe_set(data: TrainData, probe: ModalityProbe) -> Batch:
-    """Reads the clips to probe, as training reads its own.
+def probe_set(data: TrainData, probe: ModalityProbe) -> Batch | None:
+    """Reads the clips to probe, as training reads its own; None if none of those tried will do.
 
-    Raises:
-        UserError: no clip has picture, sound, and a gold answer of the label list.
+    A clip needs picture, sound and a gold answer of the label list.
     """
     dataset = data.dataset
+    if not (dataset.video and dataset.audio):
+        return None
     examples = dataset.examples if probe.reader is None else probe.reader.read()
     known = [e for e in examples if e.answer in probe.method.labels]
+    tried = spread(known, probe.num_clips)[: TRIES * probe.num_clips]
     samples: list[Sample] = []
-    for sample in dataset.samples_of(spread(known, probe.num_clips)):
+    for sample in dataset.samples_of(tried):
         if sample.has_video and sample.has_audio:
             samples.append(sample)
         if len(samples) == probe.num_clips:
             break
-    if not samples:
-        raise UserError(
-            "callbacks.probe: no clip has picture, sound and an answer of dataset.labels; "
-            "set callbacks=default, or callbacks.probe.reader to a split that has"
-        )
-    return data.collate(samples)
+    return data.collate(samples) if samples else None
 
 
 def spread(examples: Sequence[Example], count: int) -> list[Example]:
