@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from omni_rlvr.functional.masks import position_ids
+from omni_rlvr.models.packed import can_pack, packed_logits
 
 
 def completion_logits(
@@ -34,6 +35,10 @@ def completion_logits(
     Returns:
         [N, T, V]; position t predicts ``completion_ids[:, t]``.
     """
+    if can_pack(language_model, prompt_mask, prompt_index, completion_ids.shape[1]):
+        return packed_logits(
+            language_model, prompt_embeds, prompt_mask, completion_ids, completion_mask
+        )
     cache = DynamicCache()
     prompt_hidden = language_model.model(
         inputs_embeds=prompt_embeds,
