@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-from conftest import example
 
 from omni_rlvr.rollout.reasoning import agrees, read_reasoning
 from omni_rlvr.text.modality_words import Lexicon
+from omni_rlvr.types import Example
 
 LEXICON = Lexicon(["face", "brows", "mouth"], ["voice", "tone"])
 CUES = {"brows": "raised", "mouth": "smiling", "tremor": "steady"}
 
 
 def read(text: str, cues=CUES):
-    return read_reasoning(text, replace(example("a"), cues=cues), ("happy", "sad"), LEXICON)
+    clip = Example(id="a", question="?", answer="sad", target="sad", video=None, cues=cues)
+    return read_reasoning(text, clip, ("happy", "sad"), LEXICON)
 
 
 def test_by_hand():

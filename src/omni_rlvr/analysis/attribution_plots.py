@@ -47,7 +47,7 @@ def attribution_figure(
         _draw_swaps(row[2], swap)
     figure.suptitle(title, parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, bbox_inches="tight")
+    figure.savefig(path, dpi=DPI)
     return figure
 
 

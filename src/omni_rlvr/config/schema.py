@@ -69,7 +69,7 @@ class AttributeTask:
     a subset)."""
     swap: bool = True
     """Whether other clips' sounds are put under pictures, to see which one is followed."""
-    num_reasoned: int = 100
+    num_reasoned: int = 64
     """Clips, drawn by the seed, that are reasoned about too, to see if the reasoning is true to
     what drove the answer; 0 none, -1 all. With lead=own_reasoning it is all, at no cost."""
     max_completion_length: int = 96
