@@ -19,6 +19,7 @@ from omni_rlvr.models.trainable import Count
 from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.options import LoopConfig
+from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.types import Example
 
 
@@ -74,6 +75,18 @@ class EvaluateParts:
     policy: Policy
     cache: FeatureCache | None
     roll_out: RollOut
+
+
+@dataclass(frozen=True)
+class AttributeParts:
+    """All that measuring modalities needs."""
+
+    place: Place
+    clips: Clips
+    task: schema.AttributeTask
+    policy: Policy
+    cache: FeatureCache | None
+    lexicon: Lexicon
 
 
 @dataclass(frozen=True)
@@ -145,6 +158,7 @@ class ExportParts:
 Parts = (
     TrainParts
     | EvaluateParts
+    | AttributeParts
     | CacheParts
     | PredictParts
     | PreviewParts

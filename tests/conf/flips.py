@@ -104,6 +104,11 @@ ELSEWHERE = {
     },
     **dict.fromkeys(("video", "audio"), "e2e/test_predict.py"),
     "model.base": "e2e/test_lora_runs.py",
+    **dict.fromkeys(
+        ("task.text", "task.absent", "task.value", "task.lead", "task.swap", "task.num_reasoned"),
+        "e2e/test_attribute.py",
+    ),
+    **dict.fromkeys(("lexicon.visual", "lexicon.vocal"), "text/test_modality_words.py"),
     **{f"task.{name}": "e2e/test_lora_runs.py" for name in ("to", "layout")},
     **{f"model.trainable.{part}": "models/test_trainable.py" for part in ("gate", "bert")},
     **{

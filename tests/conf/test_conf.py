@@ -17,16 +17,19 @@ from omni_rlvr.config.store import register
 from omni_rlvr.types import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
-TASKS = ("train", "evaluate", "cache", "predict", "preview", "check", "pipeline", "export")
-READ_CLIPS = ("train", "evaluate", "cache", "predict", "preview", "check")
+TASKS = (
+    "train", "evaluate", "attribute", "cache", "predict", "preview", "check", "pipeline", "export"
+)  # fmt: skip
+READ_CLIPS = ("train", "evaluate", "attribute", "cache", "predict", "preview", "check")
 USED_BY = {
     "dataset": READ_CLIPS,
     "modality": READ_CLIPS,
-    "model": ("train", "evaluate", "cache", "predict", "export"),
+    "model": ("train", "evaluate", "attribute", "cache", "predict", "export"),
     "model/trainable": ("train",),
     "stage": ("train",),
     "rollout": ("train", "evaluate", "predict"),
     "reward": ("train",),
+    "lexicon": ("attribute",),
     "optimizer": ("train",),
     "trainer": ("train", "evaluate", "predict"),
     "logger": ("train",),

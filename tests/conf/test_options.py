@@ -67,6 +67,7 @@ def test_every_option_is_flipped() -> None:
         "dataset": (data_options.DatasetConfig, data_options.OfficialConfig),
         "task": (
             schema.EvaluateTask,
+            schema.AttributeTask,
             schema.CacheTask,
             schema.CheckTask,
             schema.PredictTask,
@@ -90,6 +91,7 @@ def test_every_option_is_flipped() -> None:
         ("optimizer", "adamw"),
         ("trainer", "default"),
         ("reward", "accuracy_format"),
+        ("lexicon", "english"),
     ):
         leaves |= set(leaves_in(group, option))
     leaves -= {"task.name"}  # says which task it is; not for the user to set

@@ -160,6 +160,18 @@ def test_clips_by_name_are_refused_where_nothing_reads_them(task: str, override:
 
 
 @pytest.mark.parametrize(
+    "override",
+    [
+        "task.batch_size=0", "task.max_completion_length=0", "task.num_resamples=0",
+        "task.max_clips=-1", "task.splits=[]", "task.absent=gone", "task.value=logit",
+        "task.lead=none", "task.num_reasoned=-2",
+    ],
+)  # fmt: skip
+def test_an_attribution_out_of_range_is_named(override: str) -> None:
+    assert refused("task=attribute", override).startswith(override.partition("=")[0])
+
+
+@pytest.mark.parametrize(
     "override", ["task.num_clips=0", "task.num_clips=51", "task.max_reasoning_chars=0"]
 )
 def test_a_preview_out_of_range_is_named(override: str) -> None:

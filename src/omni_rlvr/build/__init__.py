@@ -26,6 +26,7 @@ from omni_rlvr.data.table import suspects
 from omni_rlvr.models.merged import check_target
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.parts import (
+    AttributeParts,
     CacheParts,
     CheckParts,
     Clips,
@@ -77,6 +78,8 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         return PreviewParts(place, clips, task)
     if isinstance(task, schema.CheckTask):
         return CheckParts(place, clips, task)
+    if isinstance(task, schema.AttributeTask):
+        _check_attribution(clips)
     learns = isinstance(task, schema.TrainTask) and isinstance(typed["stage"], GrpoConfig)
     reward = build_reward(cfg, clips) if learns else None  # what is wrong shows before loading
     policy = load(cfg.model)
@@ -86,6 +89,8 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     cache = feature_cache(typed["feature_cache"], clips, policy)
     if isinstance(task, schema.EvaluateTask):
         return EvaluateParts(place, clips, task, policy, cache, make(cfg.rollout))
+    if isinstance(task, schema.AttributeTask):
+        return AttributeParts(place, clips, task, policy, cache, make(cfg.lexicon))
     if isinstance(task, schema.CacheTask):
         if cache is None:
             raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")
@@ -125,6 +130,23 @@ def _labels(task: schema.PredictTask, dataset: DatasetConfig, policy: Policy) ->
     for label in labels:
         policy.processor.check_text(label, key)
     return list(labels)
+
+
+def _check_attribution(clips: Clips) -> None:
+    """Refuses what has no two modalities to compare, or gold answers that cannot be scored."""
+    if not (clips.modality.video and clips.modality.audio):
+        raise UserError(
+            f"modality={clips.modality.name}: task=attribute compares picture and sound; "
+            "use modality=video_audio"
+        )
+    labels = clips.dataset.labels
+    require(len({*labels}) == len(labels) > 1, "dataset.labels", labels, "two labels or more")
+    for example in (e for rows in clips.examples.values() for e in rows):
+        if example.answer not in labels:
+            raise UserError(
+                f"{example.source}: the answer {example.answer!r} is not of dataset.labels; "
+                "task=attribute scores that list: use a split with its words (task.splits)"
+            )
 
 
 def _check_texts(policy: Policy, examples: dict[str, Sequence[Example]]) -> None:

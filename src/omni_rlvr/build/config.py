@@ -57,7 +57,8 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     for key in ("video", "audio"):
         if config[key] is not None and not isinstance(typed["task"], schema.PredictTask):
             raise UserError(f"{key}={config[key]}: only task=predict reads it")
-    for key in ("dataset", "reward", "rollout", "optimizer", "trainer", "logger", "callbacks"):
+    groups = ("dataset", "reward", "rollout", "lexicon", "optimizer", "trainer", "logger")
+    for key in (*groups, "callbacks"):
         check_targets(config[key], key)
     check_targets(loader_of(config["model"]), "model")
     return config, typed

@@ -49,6 +49,58 @@ class EvaluateTask:
 
 
 @dataclass
+class AttributeTask:
+    """Measures what each modality did: Shapley values, swapped sounds, faithful reasoning."""
+
+    name: str = "attribute"
+    splits: list[str] = field(default_factory=lambda: ["test"])
+    """Splits of the data set to measure on; gold answers must be of dataset.labels."""
+    batch_size: int = 32
+    """Clips read together, within which donors for swaps are found; and prompts scored at once."""
+    max_clips: int = 0
+    """Takes the first clips only; 0 takes all."""
+    text: bool = False
+    """Whether the prompt text (the question, not the instruction) is a third player."""
+    absent: str = "drop"
+    """What absent means: "drop" leaves the modality out of the prompt, "silence_grey" shows silence
+    or a grey picture, "other_clip" that of a clip with another label."""
+    value: str = "log_prob"
+    """v(S): "log_prob" or "prob" of a label, normalised over the label list."""
+    lead: str = "empty_think"
+    """What stands before the label: "direct" nothing but the answer tag, "empty_think" an empty
+    think block too, "own_reasoning" the policy's greedy reasoning under each subset (a generation
+    a subset)."""
+    swap: bool = True
+    """Whether other clips' sounds are put under pictures, to see which one is followed."""
+    num_reasoned: int = 64
+    """Clips, drawn by the seed, that are reasoned about too, to see if the reasoning is true to
+    what drove the answer; 0 none, -1 all. With lead=own_reasoning it is all, at no cost."""
+    max_completion_length: int = 96
+    """Most tokens a reasoning may have."""
+    num_resamples: int = 2000
+    """Bootstrap resamples of the 95 % intervals."""
+
+    def __post_init__(self) -> None:
+        for key in ("batch_size", "max_completion_length", "num_resamples"):
+            require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
+        require(self.max_clips >= 0, "task.max_clips", self.max_clips, "0 (all) or more")
+        require(
+            self.num_reasoned >= -1,
+            "task.num_reasoned",
+            self.num_reasoned,
+            "-1 (all), or 0 or more",
+        )
+        require(bool(self.splits), "task.splits", self.splits, "at least one split")
+        for key, choices in (
+            ("absent", ("drop", "silence_grey", "other_clip")),
+            ("value", ("log_prob", "prob")),
+            ("lead", ("direct", "empty_think", "own_reasoning")),
+        ):
+            seen = self.__dict__[key]
+            require(seen in choices, f"task.{key}", seen, f"one of {', '.join(choices)}")
+
+
+@dataclass
 class CacheTask:
     """Fills the feature cache with splits, so that runs on them never wait for a tower."""
 
@@ -196,6 +248,7 @@ class RootConfig:
     model: Any = MISSING
     modality: ModalityConfig = MISSING
     reward: Any = MISSING
+    lexicon: Any = MISSING
     stage: Any = MISSING
     rollout: Any = MISSING
     optimizer: Any = MISSING

@@ -22,6 +22,7 @@ def register() -> None:
     for name, node in (
         ("train", schema.TrainTask),
         ("evaluate", schema.EvaluateTask),
+        ("attribute", schema.AttributeTask),
         ("cache", schema.CacheTask),
         ("predict", schema.PredictTask),
         ("preview", schema.PreviewTask),

@@ -6,7 +6,8 @@ place. Whether that ends the run is decided where batches arrive (``datamodule.r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Dataset
 
@@ -63,6 +64,13 @@ class ClipDataset(Dataset):
             return sample
         except MediaError as error:
             return SkippedClip(example, f"{error} (annotation {example.source})")
+
+    def samples_of(self, examples: Sequence[Example]) -> Iterator[Sample]:
+        """Reads other examples as these are read, one by one; leaves out what cannot be read."""
+        other = copy.copy(self)
+        other.examples = examples
+        items = (other[i] for i in range(len(examples)))
+        return (item for item in items if isinstance(item, Sample))
 
     def _read(self, example: Example) -> Clip:
         return self.reader.read(

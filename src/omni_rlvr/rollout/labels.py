@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import takewhile
 
 import torch
@@ -111,7 +112,8 @@ def label_logps(
         A sum, not a mean over tokens: it is the probability of the very words. A label of more
         tokens has more places to lose probability, just as it has when it is sampled.
     """
-    pairs = [_tokenise(policy.processor, slot, labels) for slot in slots]
+    tokenise = cache(lambda slot: _tokenise(policy.processor, slot, labels))
+    pairs = [tokenise(replace(slot, ids=tuple(slot.ids))) for slot in slots]  # many are the same
     pad, device = policy.processor.pad_token_id, prompt_embeds.device
     lead_ids, lead_mask = pad_rows([lead for lead, _ in pairs], pad=pad, left=False)
     ids, mask = pad_rows([row for _, rows in pairs for row in rows], pad=pad, left=False)

@@ -7,6 +7,7 @@ from functools import partial
 
 from omni_rlvr import parts as made
 from omni_rlvr.parts import Parts
+from omni_rlvr.run.attribute import attribute_splits
 from omni_rlvr.run.cache import fill_cache
 from omni_rlvr.run.check import check_clips
 from omni_rlvr.run.evaluate import evaluate_splits
@@ -26,6 +27,7 @@ def run(parts: Parts) -> None:
     tasks: dict[type, Callable] = {
         made.TrainParts: train_stage,
         made.EvaluateParts: evaluate_splits,
+        made.AttributeParts: attribute_splits,
         made.CacheParts: fill_cache,
         made.CheckParts: check_clips,
         made.PredictParts: predict_clips,

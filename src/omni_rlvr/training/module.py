@@ -75,6 +75,8 @@ class RLVRModule(LightningModule):
         self.num_tokens = 0
         self.num_skipped = 0
         self.bar: dict[str, float] = {}
+        self.probed: dict[str, float] = {}
+        """What a probe found since the last line of metrics; goes into the next."""
 
     def configure_optimizers(self):
         """Builds the optimizer over what trains, and its schedule."""
@@ -172,6 +174,7 @@ class RLVRModule(LightningModule):
         values = {name: float(value) for name, value in metrics.items()}
         self.bar = {name: values[name] for name in ON_BAR if name in values}
         if self.step % self.loop.logging_steps == 0:
+            values, self.probed = values | self.probed, {}
             self.record.log("metrics.jsonl", [{"step": self.step, **values}])
             for logger in self.loggers:
                 logger.log_metrics(values, step=self.step)
