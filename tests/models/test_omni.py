@@ -257,13 +257,6 @@ def test_frozen_copy_touches_nobodys_mode(tiny_policy, mode):
         assert not any(module.training for module in part.modules())
 
 
-def test_a_new_cache_is_empty_and_ones_own(tiny_policy):
-    one, other = tiny_policy.new_cache(), tiny_policy.new_cache()
-    assert one is not other
-    tiny_policy.language_model(torch.tensor([[5, 6, 7]]), past_key_values=one)
-    assert (one.get_seq_length(), other.get_seq_length()) == (3, 0)
-
-
 def test_embedding_without_features_leaves_text(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 2, kinds=("t",))
     embeds = tiny_policy.embed(batch, Features(video=None, audio=None))
