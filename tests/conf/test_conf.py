@@ -24,6 +24,7 @@ USED_BY = {
     "model": ("train", "evaluate"),
     "stage": ("train",),
     "reward": ("train",),
+    "rollout": ("train", "evaluate"),
     "optimizer": ("train",),
     "trainer": ("train",),
     "logger": ("train",),

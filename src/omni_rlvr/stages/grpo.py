@@ -90,7 +90,12 @@ class GrpoStage:
 
     def micro_batches(self, whole: Experience) -> list[Tensor]:
         """Splits the rows that can teach into micro-batches."""
-        return self._split(whole, self._rows(whole))
+        return micro_batches(
+            whole,
+            self._rows(whole),
+            max_rows=self.config.micro_batch_size,
+            max_tokens=self.config.max_tokens_per_micro_batch,
+        )
 
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
         """Computes a micro-batch's share of the GRPO loss above."""
@@ -149,9 +154,9 @@ class GrpoStage:
         return experience
 
     def _logps(self, policy: Policy, experience: Experience) -> Tensor:
-        """Scores all completions under a policy, micro-batch by micro-batch: [N, T]."""
+        """Scores the rows that can teach under a policy: [N, T], 0 in the others."""
         out = torch.zeros(experience.completion_ids.shape, device=experience.completion_ids.device)
-        for rows in self._split(experience, torch.arange(len(experience), device=out.device)):
+        for rows in self.micro_batches(experience):
             logps = self._scores(policy, select(experience, rows)).logps
             out[rows, : logps.shape[1]] = logps
         return out
@@ -167,15 +172,6 @@ class GrpoStage:
     def _rows(self, whole: Experience) -> Tensor:
         """The rows that can teach: without a KL, those of advantage 0 cannot."""
         assert whole.advantages is not None
-        teaches = whole.advantages != 0
-        if whole.ref_per_token_logps is not None:
-            teaches = torch.ones_like(teaches)
-        return teaches.nonzero().squeeze(1)
-
-    def _split(self, whole: Experience, rows: Tensor) -> list[Tensor]:
-        return micro_batches(
-            whole,
-            rows,
-            max_rows=self.config.micro_batch_size,
-            max_tokens=self.config.max_tokens_per_micro_batch,
-        )
+        if self.reference is not None:
+            return torch.arange(len(whole), device=whole.advantages.device)
+        return whole.advantages.nonzero().squeeze(1)
