@@ -65,7 +65,7 @@ class Ours:
         )
         self.stage = GrpoStage(config, Reward(), reference, self.roll_out)  # type: ignore[arg-type]
         self.batch = make_batch(prompt_ids(cell, cell.prompts))
-        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LEARNING_RATE)
+        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LEARNING_RATE, fused=True)
 
     def step(self) -> Times:
         """Takes one step."""
@@ -88,7 +88,7 @@ class Naive:
         self.cell, self.policy = cell, TextPolicy(make_model(cell))
         self.reference = copy.deepcopy(self.policy).requires_grad_(False).eval()
         self.batch = make_batch(prompt_ids(cell, cell.prompts))
-        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LEARNING_RATE)
+        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LEARNING_RATE, fused=True)
 
     def step(self) -> Times:
         """Takes one step."""

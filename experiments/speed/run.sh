@@ -6,10 +6,11 @@ cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-.venv/bin/python}
 REPEATS=${REPEATS:-3}
 OUT=${OUT:-outputs/speed}
+EXTRA=${EXTRA:-} # e.g. "--clock cpu --threads 1" on a busy machine
 mkdir -p "$OUT"
 
 cell() { # P C G hidden layers
-  "$PYTHON" experiments/speed/compare.py --prompt "$1" --completion "$2" --generations "$3" --prompts 2 \
+  "$PYTHON" experiments/speed/compare.py $EXTRA --prompt "$1" --completion "$2" --generations "$3" --prompts 2 \
     --hidden "$4" --layers "$5" --repeats "$REPEATS" --json "$OUT/grpo_P$1_C$2_G$3_H$4_L$5.json"
 }
 
@@ -24,8 +25,8 @@ cell 970 64 8 128 4
 cell 970 64 8 512 8
 
 for g in 4 16; do # peak memory, alone in a process
-  "$PYTHON" experiments/speed/compare.py --contestants ours --prompt 970 --completion 64 --generations $g --prompts 2 \
+  "$PYTHON" experiments/speed/compare.py $EXTRA --contestants ours --prompt 970 --completion 64 --generations $g --prompts 2 \
     --hidden 256 --layers 6 --repeats 1 --json "$OUT/memory_G$g.json"
 done
-"$PYTHON" experiments/speed/sft.py --samples 16 --prompt 970 --completion 180 --repeats "$REPEATS" --json "$OUT/sft.json"
+"$PYTHON" experiments/speed/sft.py $EXTRA --samples 16 --prompt 970 --completion 180 --repeats "$REPEATS" --json "$OUT/sft.json"
 "$PYTHON" experiments/speed/plot.py --results "$OUT"

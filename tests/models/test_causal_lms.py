@@ -13,6 +13,8 @@ from transformers import (
     Gemma2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -229,6 +231,28 @@ def test_a_model_outside_the_attention_interface_falls_back():
     shared_attention._warned.clear()
     with pytest.warns(UserWarning, match="cannot share a prefix"):
         assert not can_share(Own(Qwen2Config(**SIZES)))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        MistralForCausalLM(MistralConfig(**SIZES, sliding_window=4)),
+        Qwen2ForCausalLM(Qwen2Config(**SIZES, attention_dropout=0.1)),
+        Qwen2ForCausalLM(
+            Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=4, max_window_layers=1)
+        ),
+    ],
+    ids=["window", "dropout", "some windows"],
+)
+def test_windows_and_dropout_are_not_shared(model):
+    shared_attention._warned.clear()
+    with pytest.warns(UserWarning, match="cannot share a prefix"):
+        assert not can_share(model)
+
+
+def test_what_a_layer_wants_besides_is_never_ignored():
+    with pytest.raises(NotImplementedError, match="softcap"):
+        shared_attention.shared_attention(None, *[None] * 4, layout=None, scaling=1.0, softcap=30.0)
 
 
 def test_packed_rows_by_hand():

@@ -20,8 +20,10 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 NAME = "omni_rlvr_shared_prefix"
-NEEDS_MORE = ("attn_logit_softcapping", "attention_chunk_size")
+NEEDS_MORE = ("attn_logit_softcapping", "attention_chunk_size", "attention_dropout")
 """Config fields that, when set, change what attention computes."""
+CHANGES = ("sliding_window", "softcap", "s_aux", "position_bias")
+"""The same, among the arguments that a layer hands to its attention function."""
 
 
 class Layout(Protocol):
@@ -45,6 +47,8 @@ def shared_attention(
     **framework_arguments,
 ) -> tuple[Tensor, None]:
     """Attends as the pass's layout says; what transformers hands over besides is not needed."""
+    if any(framework_arguments.get(name) is not None for name in CHANGES):
+        raise NotImplementedError(f"{type(module).__name__} wants one of {CHANGES}")
     return layout.attend(module.layer_idx, query, keys, values, scaling), None
 
 
@@ -54,8 +58,10 @@ AttentionInterface.register(NAME, shared_attention)
 def can_share(language_model: PreTrainedModel) -> bool:
     """Tells whether a model's attention can be swapped; warns, once a kind of model, if not."""
     kind, config = type(language_model), language_model.model.config
-    layers = set(vars(config).get("layer_types") or ["full_attention"])
-    wants = [field for field in NEEDS_MORE if vars(config).get(field)]
+    fields = vars(config)
+    windowed = "sliding_attention" if fields.get("sliding_window") else "full_attention"
+    layers = set(fields.get("layer_types") or [windowed])
+    wants = [field for field in NEEDS_MORE if fields.get(field)]
     if kind.is_backend_compatible() and layers == {"full_attention"} and not wants:
         return True
     if kind not in _warned:
