@@ -8,7 +8,9 @@ scored before training.
 
 from __future__ import annotations
 
+import copy
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from omni_rlvr.config import schema
-from omni_rlvr.config.check import check_targets
+from omni_rlvr.config.check import check_targets, check_trainer, differences
 from omni_rlvr.data.feature_cache import FeatureCache, open_cache
 from omni_rlvr.data.options import DatasetConfig
 from omni_rlvr.models.fingerprint import tower_fingerprints
@@ -33,9 +35,11 @@ from omni_rlvr.parts import (
     PipelineParts,
     Place,
     PreviewParts,
+    ReportParts,
+    StartedParts,
     TrainParts,
 )
-from omni_rlvr.record import read_json
+from omni_rlvr.record import identity, read_json
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
@@ -57,10 +61,49 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     Raises:
         UserError: anything about the config, the annotations or the checkpoint that is wrong.
     """
+    start = start_of(cfg)
+    if start is None:
+        return _build(cfg, run_dir, latest)
+    started, start_cfg, start_dir = start
+    return StartedParts(
+        Place(start_dir, None, check(start_cfg)[0]),
+        lambda: _build(start_cfg, start_dir, None),
+        lambda: _build(started, run_dir, latest),
+    )
+
+
+def start_of(cfg: DictConfig) -> tuple[DictConfig, DictConfig, Path] | None:
+    """Composes the run whose checkpoint a run is to start from.
+
+    Returns:
+        The config with ``model.path`` set to that checkpoint, that run's config and its folder; or
+        None: the run starts from the ``model.path`` it has.
+    """
+    start = check(cfg)[1]["task"].start_from if cfg.task.name == "train" else None
+    if start is None or not start.overrides or start.num_examples == 0:
+        return None
+    limit = f"dataset.max_train_examples={start.num_examples}"
+    start_cfg = compose_step([*start.overrides, *([limit] if start.num_examples > 0 else [])])
+    config, _ = check(start_cfg)
+    folder = Path(config["paths"]["output_root"]) / config["name"] / "shared" / identity(config)
+    started = copy.deepcopy(cfg)
+    started.model.path = str(folder / "checkpoint")
+    return started, start_cfg, folder
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Resolves the config of a run as it will stand in its run.json."""
+    start = start_of(cfg)
+    return check(cfg if start is None else start[0])[0]
+
+
+def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     config, typed = check(cfg)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset = typed["task"], typed["dataset"]
     place = Place(run_dir, latest, config)
+    if isinstance(task, schema.ReportTask):
+        return ReportParts(place, task, _report_runs(config["runs"]))
     if isinstance(task, schema.PipelineTask):
         return PipelineParts(place, dataset.labels, task)
     if isinstance(task, schema.TrainTask) and cfg.resume is not None:
@@ -78,7 +121,7 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         if cache is None:
             raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")
         return CacheParts(place, clips, task, policy, cache)
-    return _train_parts(cfg, place, clips, typed["stage"], policy, cache)
+    return _train_parts(cfg, clips, typed, policy, cache, place)
 
 
 def _feature_cache(config: Any, clips: Clips, policy: Policy) -> FeatureCache | None:
@@ -133,29 +176,17 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     except OmegaConfBaseException as error:
         raise _as_user_error(error) from error
     require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
-    _check_trainer(config["trainer"])
+    check_trainer(config["trainer"])
+    if (config["runs"] is not None) != isinstance(typed["task"], schema.ReportTask):
+        raise UserError(
+            f"runs={config['runs']}: task=report needs runs=FOLDER, a glob, or '[a,b]'; "
+            "no other task takes it"
+        )
     if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
         raise UserError(f"resume={config['resume']}: only task=train can be resumed")
     for key in ("dataset", "model", "reward", "optimizer", "trainer", "logger", "callbacks"):
         check_targets(config[key], key)
     return config, typed
-
-
-def _check_trainer(trainer: dict[str, Any]) -> None:
-    """Refuses flags of Lightning's trainer that would do nothing, or harm, in this loop."""
-    ours = {
-        "max_epochs": "stage.num_train_epochs",
-        "max_steps": "stage.max_steps",
-        "accumulate_grad_batches": "stage.micro_batch_size",
-        "gradient_clip_val": "stage.max_grad_norm",
-    }
-    for flag, instead in ours.items():
-        if flag in trainer:
-            raise UserError(f"trainer.{flag}={trainer[flag]!r} has no effect here; use {instead}")
-    allowed = ("32-true", "bf16-mixed")
-    if "precision" in trainer:
-        precision = trainer["precision"]
-        require(precision in allowed, "trainer.precision", precision, f"one of {allowed}")
 
 
 def _as_user_error(error: Exception) -> UserError:
@@ -170,9 +201,15 @@ def _as_user_error(error: Exception) -> UserError:
     return UserError(f"config: {' '.join(str(error).split())}")
 
 
+def _report_runs(runs: Any) -> list[str]:
+    texts = runs if isinstance(runs, list) else [runs]
+    return [part for text in texts for part in str(text).split(",") if part]
+
+
 def _splits(task: Any, dataset: DatasetConfig) -> list[str]:
     if isinstance(task, schema.TrainTask):
-        return [dataset.train_split]
+        after = task.evaluate_after.splits if task.evaluate_after is not None else []
+        return list(dict.fromkeys([dataset.train_split, *after]))
     if isinstance(task, schema.PreviewTask):
         return [task.split]
     return list(task.splits) or list(dataset.splits)
@@ -197,12 +234,14 @@ def _check_texts(policy: Policy, examples: dict[str, list[Example]]) -> None:
 
 def _train_parts(
     cfg: DictConfig,
-    place: Place,
     clips: Clips,
-    loop: LoopConfig,
+    typed: dict[str, Any],
     policy: Policy,
     cache: FeatureCache | None,
+    place: Place,
 ) -> TrainParts:
+    loop: LoopConfig = typed["stage"]
+    after: schema.EvaluateTask | None = typed["task"].evaluate_after
     stage: Stage = SftStage()
     if isinstance(loop, GrpoConfig):
         reward = make(cfg.reward)
@@ -212,7 +251,7 @@ def _train_parts(
         policy = make(cfg.model, path=str(place.run_dir / "checkpoint"), instruction=None)
     return TrainParts(
         place=place,
-        clips=clips,
+        clips=_training_clips(clips),
         policy=policy,
         cache=cache,
         stage=stage,
@@ -222,7 +261,19 @@ def _train_parts(
         loggers=[make(x)(save_dir=str(place.run_dir)) for x in cfg.logger.values()],
         callbacks=[make(callback) for callback in cfg.callbacks.values()],
         resume=cfg.resume is not None,
+        evaluation=EvaluateParts(place, clips, after, policy, cache) if after else None,
     )
+
+
+def _training_clips(clips: Clips) -> Clips:
+    """Keeps the training split, cut at ``dataset.max_train_examples``."""
+    split, limit = clips.dataset.train_split, clips.dataset.max_train_examples
+    examples = clips.examples[split]
+    if limit > len(examples):
+        raise UserError(
+            f"dataset.max_train_examples={limit}: {split} has only {len(examples)} examples"
+        )
+    return replace(clips, examples={split: examples[:limit] if limit > 0 else examples})
 
 
 def _check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
@@ -233,20 +284,9 @@ def _check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
             "from; start one without resume"
         )
     before = read_json(run_dir / "run.json")["config"]
-    changed = _differences({**before, "resume": None}, {**config, "resume": None}, "")
+    changed = differences({**before, "resume": None}, {**config, "resume": None}, "")
     if changed:
         raise UserError(
             f"resume={resume}: the config differs from the run's in {'; '.join(changed[:5])}; "
             "give the same overrides, or start a new run with model.path"
         )
-
-
-def _differences(before: Any, now: Any, key: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted({*before, *now})
-        return [
-            d
-            for n in names
-            for d in _differences(before.get(n), now.get(n), f"{key}.{n}".lstrip("."))
-        ]
-    return [] if before == now else [f"{key} ({before!r} then, {now!r} now)"]

@@ -58,6 +58,8 @@ class TrainParts:
     loggers: Sequence[Logger]
     callbacks: Sequence[pl.Callback]
     resume: bool
+    evaluation: EvaluateParts | None
+    """What follows the training, on the trained policy."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,25 @@ class EvaluateParts:
     task: schema.EvaluateTask
     policy: Policy
     cache: FeatureCache | None
+
+
+@dataclass(frozen=True)
+class StartedParts:
+    """A run that starts from another run's checkpoint, which may have to be made first."""
+
+    start: Place
+    build_start: Callable[[], Parts]
+    build: Callable[[], Parts]
+
+
+@dataclass(frozen=True)
+class ReportParts:
+    """All that a report needs."""
+
+    place: Place
+    task: schema.ReportTask
+    runs: Sequence[str]
+    """Folders or globs."""
 
 
 @dataclass(frozen=True)
@@ -100,4 +121,12 @@ class PipelineParts:
     task: schema.PipelineTask
 
 
-Parts = TrainParts | EvaluateParts | CacheParts | PreviewParts | PipelineParts
+Parts = (
+    TrainParts
+    | StartedParts
+    | EvaluateParts
+    | CacheParts
+    | PreviewParts
+    | PipelineParts
+    | ReportParts
+)

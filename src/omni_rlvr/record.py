@@ -6,6 +6,7 @@ beside itself and renamed, so that a kill leaves the old one or the new one, nev
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -58,6 +59,26 @@ def read_jsonl(path: Path) -> list[dict]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+NOT_IDENTITY = ("paths", "resume", "runs", "logger", "callbacks")
+"""Groups of a config that say where and how a run is written down, not what it computes."""
+
+
+def identity(config: Mapping[str, object]) -> str:
+    """Names what a run computes by 12 hex digits: equal for equal resolved configs."""
+    counted = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    text = json.dumps(counted, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def finished_config(folder: Path) -> dict | None:
+    """Reads the config of a run that finished; None for a folder without one."""
+    try:
+        record = read_json(folder / "run.json")
+    except (OSError, json.JSONDecodeError):
+        return None
+    return record["config"] if record["status"] == "finished" else None
 
 
 def keep_steps(path: Path, last_step: int) -> None:

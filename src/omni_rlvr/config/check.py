@@ -1,7 +1,7 @@
-"""Binds every ``_target_`` of a config to the signature of what it names, before anything is built.
+"""Checks of a resolved config, before anything is built.
 
-An argument that the target does not take, or one that is missing, is found here and named by its
-key.
+Every ``_target_`` is bound to the signature of what it names: an argument that it does not take, or
+one that is missing, is found here and named by its key.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
-from omni_rlvr.types import UserError
+from omni_rlvr.types import UserError, require
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
@@ -33,6 +34,35 @@ def check_targets(config: object, key: str) -> None:
     elif isinstance(config, list):
         for i, value in enumerate(config):
             check_targets(value, f"{key}[{i}]")
+
+
+def check_trainer(trainer: dict[str, Any]) -> None:
+    """Refuses flags of Lightning's trainer that would do nothing, or harm, in this loop."""
+    ours = {
+        "max_epochs": "stage.num_train_epochs",
+        "max_steps": "stage.max_steps",
+        "accumulate_grad_batches": "stage.micro_batch_size",
+        "gradient_clip_val": "stage.max_grad_norm",
+    }
+    for flag, instead in ours.items():
+        if flag in trainer:
+            raise UserError(f"trainer.{flag}={trainer[flag]!r} has no effect here; use {instead}")
+    allowed = ("32-true", "bf16-mixed")
+    if "precision" in trainer:
+        precision = trainer["precision"]
+        require(precision in allowed, "trainer.precision", precision, f"one of {allowed}")
+
+
+def differences(before: Any, now: Any, key: str) -> list[str]:
+    """Names every key below ``key`` whose values differ, with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = sorted({*before, *now})
+        return [
+            d
+            for n in names
+            for d in differences(before.get(n), now.get(n), f"{key}.{n}".lstrip("."))
+        ]
+    return [] if before == now else [f"{key} ({before!r} then, {now!r} now)"]
 
 
 def locate(path: str, key: str) -> object:

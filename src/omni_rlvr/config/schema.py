@@ -16,13 +16,6 @@ from omni_rlvr.types import require
 
 
 @dataclass
-class TrainTask:
-    """Trains one stage and saves a checkpoint."""
-
-    name: str = "train"
-
-
-@dataclass
 class EvaluateTask:
     """Generates greedily on labelled splits and measures WAR, UAR and format."""
 
@@ -43,6 +36,36 @@ class EvaluateTask:
             require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
         require(self.max_clips >= 0, "task.max_clips", self.max_clips, "0 (all) or more")
         require(bool(self.splits), "task.splits", self.splits, "at least one split")
+
+
+@dataclass
+class StartConfig:
+    """The training run whose checkpoint a run starts from, in place of ``model.path``."""
+
+    overrides: list[str] = field(default_factory=list)
+    """Its Hydra overrides; none: there is no such run. It is made once, by whichever run needs it
+    first, under ``outputs/<its name>/shared``."""
+    num_examples: int = -1
+    """Training examples it gets (``dataset.max_train_examples``); -1 is all, 0 leaves it out, so
+    that the run starts from ``model.path``."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_examples >= -1,
+            "task.start_from.num_examples",
+            self.num_examples,
+            "-1 (all), 0 (no such run) or more",
+        )
+
+
+@dataclass
+class TrainTask:
+    """Trains one stage and saves a checkpoint."""
+
+    name: str = "train"
+    start_from: StartConfig = field(default_factory=StartConfig)
+    evaluate_after: EvaluateTask | None = None
+    """An evaluation, as of task=evaluate, of the trained model; its files go into the same run."""
 
 
 @dataclass
@@ -108,6 +131,25 @@ class PipelineTask:
 
 
 @dataclass
+class ReportTask:
+    """Puts runs side by side: tables, tests against a baseline, figures, one HTML page."""
+
+    name: str = "report"
+    baseline: str = ""
+    """What the others are tested against: a run's name, or COLUMN=VALUE; none: no tests."""
+    allow_different_labels: bool = False
+    """Lets runs be compared whose scores are over different label lists."""
+    num_resamples: int = 2000
+    """Bootstrap resamples of the 95 % intervals of differences."""
+    max_groups: int = 8
+    """Most settings in a figure of recalls or confusion; the best by WAR and the baseline stay."""
+
+    def __post_init__(self) -> None:
+        for key in ("num_resamples", "max_groups"):
+            require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
+
+
+@dataclass
 class PathsConfig:
     """Where things are read and written."""
 
@@ -135,5 +177,8 @@ class RootConfig:
     """The experiment's name: runs go to ``outputs/<name>/<date_time>``."""
     seed: int = 0
     """Of weights, data order and sampling."""
+    runs: Any = None
+    """What task=report gathers: a run's folder, a folder of runs (a sweep), a glob, or a list of
+    these, ``runs='[a,b]'``."""
     resume: str | None = None
     """"latest" or a run's folder: goes on where that run stopped."""

@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from omni_rlvr.config import schema
+from omni_rlvr.config.sweep import run_name
 from omni_rlvr.data import options as data_options
 from omni_rlvr.stages import options as stage_options
 from omni_rlvr.types import UserError
@@ -24,6 +25,7 @@ def register() -> None:
         ("cache", schema.CacheTask),
         ("preview", schema.PreviewTask),
         ("pipeline", schema.PipelineTask),
+        ("report", schema.ReportTask),
     ):
         store.store(group="task", name=name, node=node)
     store.store(group="stage", name="sft", node=stage_options.SftConfig)
@@ -34,6 +36,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("latest", _latest, replace=True)
     OmegaConf.register_new_resolver("tiny_base", _tiny_base, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
+    OmegaConf.register_new_resolver("sweep_run", run_name, replace=True)
 
 
 def _tiny_base() -> str:

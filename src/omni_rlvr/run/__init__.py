@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from omni_rlvr.parts import CacheParts, EvaluateParts, Parts, PreviewParts, TrainParts
+from omni_rlvr.parts import (
+    CacheParts,
+    EvaluateParts,
+    Parts,
+    PreviewParts,
+    ReportParts,
+    StartedParts,
+    TrainParts,
+)
 from omni_rlvr.run.cache import fill_cache
 from omni_rlvr.run.evaluate import evaluate_splits
 from omni_rlvr.run.pipeline import run_pipeline
 from omni_rlvr.run.preview import draw_preview
+from omni_rlvr.run.report import write_report
+from omni_rlvr.run.start import run_from_start
 from omni_rlvr.run.train import train_stage
 
 
@@ -18,6 +28,10 @@ def run(parts: Parts) -> None:
     """
     if isinstance(parts, TrainParts):
         train_stage(parts)
+    elif isinstance(parts, StartedParts):
+        run_from_start(parts, run)
+    elif isinstance(parts, ReportParts):
+        write_report(parts)
     elif isinstance(parts, EvaluateParts):
         evaluate_splits(parts)
     elif isinstance(parts, CacheParts):

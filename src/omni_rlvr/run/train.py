@@ -9,12 +9,15 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from omni_rlvr.data.datamodule import StepSampler, TrainData, num_steps
-from omni_rlvr.parts import TrainParts
-from omni_rlvr.record import keep_steps
+from omni_rlvr.parts import EvaluateParts, TrainParts
+from omni_rlvr.record import RunRecord, keep_steps
 from omni_rlvr.run.clips import collate, keeper, processed_clips
+from omni_rlvr.run.evaluate import score_splits
 from omni_rlvr.run.lifecycle import recorded
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
+from omni_rlvr.training.evaluate import device_of
 from omni_rlvr.training.module import RLVRModule
+from omni_rlvr.training.trackers import log_scores, tracking
 from omni_rlvr.types import Interrupted, UserError
 
 
@@ -30,7 +33,8 @@ def train_stage(parts: TrainParts) -> None:
     stop = CleanStop()
     saves = Checkpoints(run_dir, loop.save_steps, parts.place.latest)
     trainer = _make_trainer(parts, [*([resume] if resume else []), stop, saves])
-    with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
+    device = str(trainer.strategy.root_device)
+    with recorded(parts.place, device=device) as record, tracking(parts.loggers, parts.place.config):
         module = RLVRModule(
             parts.policy.train(),
             parts.stage,
@@ -46,8 +50,14 @@ def train_stage(parts: TrainParts) -> None:
         parts.policy.eval()
         if stop.asked:
             raise Interrupted(f"stopped at step {module.step} of {steps}; resume={run_dir} goes on")
+        if parts.evaluation is not None:
+            log_scores(parts.loggers, _evaluate(parts.evaluation, record), step=steps)
         record.finish("finished")
     print(f"checkpoint: {run_dir / 'checkpoint'}")
+
+
+def _evaluate(parts: EvaluateParts, record: RunRecord) -> dict[str, dict]:
+    return score_splits(parts, record, device_of(parts.place.config["trainer"]["accelerator"]))
 
 
 def _data(parts: TrainParts, start: int, seed: int) -> tuple[TrainData, int]:

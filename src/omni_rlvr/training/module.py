@@ -75,6 +75,7 @@ class RLVRModule(LightningModule):
         self.num_tokens = 0
         self.num_skipped = 0
         self.bar: dict[str, float] = {}
+        self.completions: list[dict[str, object]] = []
 
     def configure_optimizers(self):
         """Builds the optimizer over what trains, and its schedule."""
@@ -111,6 +112,7 @@ class RLVRModule(LightningModule):
                 "tokens/s": num_tokens / seconds,
                 "step_time": seconds,
             }
+            self.completions = prepared.completions
             self._write_completions(prepared.completions)
         self.step += 1
         self._write(metrics)
