@@ -17,7 +17,7 @@ from omni_rlvr.config.store import register
 from omni_rlvr.types import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
-TASKS = ("train", "evaluate", "preview", "pipeline")
+TASKS = ("train", "evaluate", "preview", "pipeline", "report")
 USED_BY = {
     "dataset": ("train", "evaluate", "preview"),
     "modality": ("train", "evaluate", "preview"),
@@ -31,11 +31,12 @@ USED_BY = {
     "paths": TASKS,
 }
 """Which tasks read a group; a new group must be entered here."""
-NOT_A_PART = {"task", "hydra", "experiment", "debug"}
+NOT_A_PART = {"task", "hydra", "experiment", "debug", "sweep"}
 STORED = {"task": TASKS, "stage": ("sft", "grpo")}
 """Options that are dataclasses and have no file."""
 NEEDED = {
     "preview": ["task.split=test"],
+    "report": ["runs=outputs"],
     "pipeline": ["+task.stages.a=[x]", "task.splits=[test]", "+task.evaluate.a=[]"],
     "r1_omni": ["dataset.root=clips", "dataset.annotations.train=a.json"],
 }

@@ -87,6 +87,7 @@ FLIPS = {
     "optimizer.betas": (SFT, "[0.5,0.9]", "weights"),
     "optimizer.weight_decay": (SFT, "0.5", "weights"),
     "model.instruction": (SFT, "Answer.", "num_tokens"),
+    "dataset.max_train_examples": ((*SFT, "stage.batch_size=12"), "2", "weights"),
     "dataset.train_split": ((*SFT, "stage.batch_size=6"), "test", "weights"),
     # task=evaluate
     "task.batch_size": (EVALUATE, "2", "batches"),
@@ -107,6 +108,13 @@ ELSEWHERE = {
         "e2e/test_cached_runs.py",
     ),
     "feature_cache.max_gb": "e2e/test_cached_runs.py",
+    "runs": "analysis/test_report.py",
+    "task.evaluate_after": "e2e/test_sweep.py",
+    "task.start_from.overrides": "e2e/test_sweep.py",
+    "task.start_from.num_examples": "e2e/test_sweep.py",
+    "task.baseline": "analysis/test_report.py",
+    "task.allow_different_labels": "analysis/test_report.py",
+    "task.max_groups": "analysis/test_report.py",
     **{f"task.{name}": "the quickstart" for name in schema.PipelineTask.__dataclass_fields__},
 }
 """Options whose effect another test shows."""
@@ -152,7 +160,14 @@ def test_every_option_is_flipped() -> None:
         "stage": (stage_options.SftConfig, stage_options.GrpoConfig),
         "modality": (data_options.ModalityConfig,),
         "dataset": (data_options.DatasetConfig,),
-        "task": (schema.EvaluateTask, schema.CacheTask, schema.PreviewTask, schema.PipelineTask),
+        "task": (
+            schema.TrainTask,
+            schema.EvaluateTask,
+            schema.CacheTask,
+            schema.PreviewTask,
+            schema.PipelineTask,
+            schema.ReportTask,
+        ),
         "paths": (schema.PathsConfig,),
         "feature_cache": (data_options.FeatureCacheConfig,),
     }
@@ -162,7 +177,7 @@ def test_every_option_is_flipped() -> None:
         for n in group_nodes
         for leaf in leaves_of(n, group)
     }
-    leaves |= {"seed", "name", "resume"}
+    leaves |= {"seed", "name", "runs", "resume"}
     for group, option in (
         ("model", "tiny"),
         ("optimizer", "adamw"),

@@ -96,7 +96,7 @@ def test_tensorboard_events_hold_the_loss(road: dict[str, Path]) -> None:
 
     events = EventAccumulator(str(road["cold_start"] / "tensorboard"))
     events.Reload()
-    logged = [(event.step, event.value) for event in events.Scalars("loss")]
+    logged = [(event.step, event.value) for event in events.Scalars("train/loss")]
     rows = read_jsonl(road["cold_start"] / "metrics.jsonl")
     assert logged == [(row["step"], pytest.approx(row["loss"])) for row in rows]
 

@@ -24,9 +24,7 @@ def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
     return scores
 
 
-def score_splits(
-    parts: EvaluateParts, record: RunRecord, device: torch.device
-) -> dict[str, dict]:
+def score_splits(parts: EvaluateParts, record: RunRecord, device: torch.device) -> dict[str, dict]:
     """Evaluates within a run that is open already; returns each split's scores."""
     parts.policy.eval().to(device=device)
     scores = {}

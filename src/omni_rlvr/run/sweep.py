@@ -1,4 +1,4 @@
-"""One run of a sweep: skipped if it is finished, written down if it fails, never the end of the rest.
+"""One run of a sweep: skipped if it is finished, and never the end of the rest if it fails.
 
 A sweep's home is one folder with a folder a run and ``sweep.jsonl``, a line a run of the last
 sweep there; config/sweep.py opens it and puts the table under it.

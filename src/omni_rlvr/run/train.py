@@ -34,7 +34,10 @@ def train_stage(parts: TrainParts) -> None:
     saves = Checkpoints(run_dir, loop.save_steps, parts.place.latest)
     trainer = _make_trainer(parts, [*([resume] if resume else []), stop, saves])
     device = str(trainer.strategy.root_device)
-    with recorded(parts.place, device=device) as record, tracking(parts.loggers, parts.place.config):
+    with (
+        recorded(parts.place, device=device) as record,
+        tracking(parts.loggers, parts.place.config),
+    ):
         module = RLVRModule(
             parts.policy.train(),
             parts.stage,

@@ -8,7 +8,6 @@ as they are, and that sends completions as a table where the service has tables.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -201,7 +200,7 @@ def trackio(save_dir: str, *, prefix: str, project: str, space_id: str | None) -
 
 def run_name(save_dir: str) -> str:
     """Names a run by the last two parts of its folder, e.g. ``rlvr/2026-01-31_12-00-00``."""
-    return "/".join(Path(os.path.abspath(save_dir)).parts[-2:])
+    return "/".join(Path(save_dir).absolute().parts[-2:])
 
 
 @contextlib.contextmanager

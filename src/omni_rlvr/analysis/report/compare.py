@@ -1,0 +1,211 @@
+"""Tests runs against a named baseline, clip by clip on the same test sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from omni_rlvr.analysis.report.columns import SEED, Row, label
+from omni_rlvr.analysis.report.gather import RunData
+from omni_rlvr.functional.significance import holm, mcnemar_exact, paired_bootstrap
+from omni_rlvr.types import UserError
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run and the baseline run that it is tested against."""
+
+    run: RunData
+    values: Row
+    """The run's values of the keys that differ."""
+    baseline: RunData
+
+
+def pair_with_baseline(
+    runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row], baseline: str
+) -> list[Pair]:
+    """Finds for each finished run the baseline run to test it against.
+
+    With a run's name, that run for all. With COLUMN=VALUE, the run with that value which agrees in
+    all other columns; else the one with the same seed; else the only one.
+
+    Raises:
+        UserError: no run is the baseline, or it is not clear which.
+    """
+    column, value = _column_of(baseline, keys, runs)
+    if column is None:
+        chosen = _run_named(baseline, runs)
+        return [
+            Pair(run, row, chosen)
+            for run, row in zip(runs, values, strict=True)
+            if run.finished and run is not chosen
+        ]
+    done = [(r, v) for r, v in zip(runs, values, strict=True) if r.finished]
+    bases = [(r, v) for r, v in done if _same(v[column], value)]
+    if not bases:
+        known = ", ".join(sorted({str(row[column]) for row in values}))
+        raise UserError(f"task.baseline={baseline}: no finished run has it; {column} is {known}")
+    others = [(r, v) for r, v in done if not _same(v[column], value)]
+    return [Pair(r, v, _partner(r, v, column, bases, baseline)) for r, v in others]
+
+
+def compare_runs(pairs: Sequence[Pair], *, num_resamples: int) -> pd.DataFrame:
+    """Tests each run against its baseline run.
+
+    Returns:
+        A row a run and split: the WAR difference in points with its 95 % paired bootstrap interval,
+        the clips that only one of the two got right, McNemar's exact p-value, and that p-value
+        after Holm's correction for the number of rows.
+    """
+    rows: list[Row] = []
+    for split, runs, differences in _by_split(pairs):
+        low, high = _interval(differences, num_resamples)
+        for i, pair in enumerate(runs):
+            better, worse = int((differences[i] > 0).sum()), int((differences[i] < 0).sum())
+            rows.append(
+                {
+                    "run": pair.run.name,
+                    "baseline": pair.baseline.name,
+                    "split": split,
+                    "difference": 100 * differences[i].mean().item(),
+                    "low": low[i],
+                    "high": high[i],
+                    "only run right": better,
+                    "only baseline right": worse,
+                    "p": mcnemar_exact(better, worse),
+                }
+            )
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p Holm"] = p
+    return pd.DataFrame(rows)
+
+
+def compare_settings(
+    pairs: Sequence[Pair], keys: Sequence[str], *, num_resamples: int
+) -> pd.DataFrame:
+    """Tests each setting against the baseline: per clip, the mean difference over seeds.
+
+    Returns:
+        A row a setting and split: the mean WAR difference in points, its 95 % interval over clips
+        (seeds are averaged, not resampled), and in how many pairs of runs the setting was ahead.
+    """
+    by = [key for key in keys if key != SEED]
+    rows: list[Row] = []
+    for split, runs, differences in _by_split(pairs):
+        names = [label(pair.values, by) for pair in runs]
+        settings = list(dict.fromkeys(names))
+        members = [[i for i, name in enumerate(names) if name == s] for s in settings]
+        means = torch.stack([differences[chosen].mean(dim=0) for chosen in members])
+        low, high = _interval(means, num_resamples)
+        for k, chosen in enumerate(members):
+            ahead = int((differences[chosen].mean(dim=1) > 0).sum())
+            rows.append(
+                {
+                    "setting": settings[k],
+                    "split": split,
+                    "runs": len(chosen),
+                    "difference": 100 * means[k].mean().item(),
+                    "low": low[k],
+                    "high": high[k],
+                    "ahead": f"{ahead} of {len(chosen)}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _by_split(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair], torch.Tensor]]:
+    """For each split, the pairs that have it and their differences clip by clip, [K, N]."""
+    out = []
+    read: dict[tuple[str, str], dict[str, bool]] = {}
+    for split in dict.fromkeys(s for pair in pairs for s in pair.run.scores):
+        both = [p for p in pairs if split in p.run.scores and split in p.baseline.scores]
+        if not both:
+            continue
+        for run in (run for pair in both for run in (pair.run, pair.baseline)):
+            if (run.name, split) not in read:
+                read[run.name, split] = run.correct(split)
+        ids = sorted(read[both[0].baseline.name, split])
+        rows = []
+        for pair in both:
+            ours, base = (read[r.name, split] for r in (pair.run, pair.baseline))
+            for run, right in ((pair.run, ours), (pair.baseline, base)):
+                _check_same_clips(split, run, right, both[0].baseline, ids)
+            rows.append([float(ours[i]) - float(base[i]) for i in ids])
+        out.append((split, both, torch.tensor(rows, dtype=torch.float64)))
+    return out
+
+
+def _check_same_clips(
+    split: str, run: RunData, right: Mapping[str, bool], baseline: RunData, ids: Sequence[str]
+) -> None:
+    if right.keys() != set(ids):
+        odd = min(right.keys() ^ set(ids))
+        raise UserError(
+            f"runs: {run.name} and {baseline.name} were not tested on the same clips of {split} "
+            f"({len(right)} and {len(ids)}; {odd} is in one only): no paired test"
+        )
+
+
+def _interval(differences: torch.Tensor, num_resamples: int) -> tuple[list[float], list[float]]:
+    low, high = paired_bootstrap(
+        differences, num_resamples=num_resamples, confidence=CONFIDENCE, seed=0
+    )
+    return (100 * low).tolist(), (100 * high).tolist()
+
+
+def _column_of(
+    baseline: str, keys: Sequence[str], runs: Sequence[RunData]
+) -> tuple[str | None, str]:
+    """The column and value of COLUMN=VALUE; no column where it is a run's name."""
+    column, equals, value = baseline.partition("=")
+    if not equals or any(run.name == baseline for run in runs):
+        return None, baseline
+    found = [key for key in keys if key == column] or [k for k in keys if k.endswith(f".{column}")]
+    found = found or [key for key in keys if key == f"{column}.name"]
+    if len(found) != 1:
+        raise UserError(
+            f"task.baseline={baseline}: {len(found)} columns are called {column}; "
+            f"the columns are {', '.join(keys) or 'none: no key differs'}"
+        )
+    return found[0], value
+
+
+def _run_named(baseline: str, runs: Sequence[RunData]) -> RunData:
+    found = [run for run in runs if run.name == baseline]
+    found = found or [run for run in runs if run.folder.name == baseline]
+    if len(found) != 1 or not found[0].finished:
+        names = ", ".join(run.name for run in runs[:10])
+        raise UserError(
+            f"task.baseline={baseline}: {len(found)} runs are called so, or it did not finish; "
+            f"give COLUMN=VALUE or one of: {names}"
+        )
+    return found[0]
+
+
+def _partner(
+    run: RunData, values: Row, column: str, bases: Sequence[tuple[RunData, Row]], baseline: str
+) -> RunData:
+    same = [r for r, v in bases if all(v[k] == values[k] for k in v if k != column)]
+    same = same or [r for r, v in bases if SEED in v and v[SEED] == values[SEED]]
+    same = same or [r for r, _ in bases]
+    if len(same) != 1:
+        raise UserError(
+            f"task.baseline={baseline}: {len(same)} runs could be the one that {run.name} is "
+            "tested against; name one run instead"
+        )
+    return same[0]
+
+
+def _same(value: Any, text: str) -> bool:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(text) == float(value)
+        except ValueError:
+            return False
+    return str(value).lower() == text.lower()
