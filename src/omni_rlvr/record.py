@@ -68,8 +68,17 @@ NOT_IDENTITY = ("paths", "resume", "runs", "logger", "callbacks")
 def identity(config: Mapping[str, object]) -> str:
     """Names what a run computes by 12 hex digits: equal for equal resolved configs."""
     counted = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
-    text = json.dumps(counted, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(whole_numbers(counted), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def whole_numbers(value: object) -> object:
+    """Turns 1.0 into 1, in a config and all below it: ``weight=1`` and a default of 1.0 are one."""
+    if isinstance(value, Mapping):
+        return {key: whole_numbers(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [whole_numbers(below) for below in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def finished_config(folder: Path) -> dict | None:

@@ -136,7 +136,8 @@ class ReportTask:
 
     name: str = "report"
     baseline: str = ""
-    """What the others are tested against: a run's name, or COLUMN=VALUE; none: no tests."""
+    """What the others are tested against: a run's name, or COLUMN:VALUE, e.g. ``format:1``; none:
+    no tests."""
     allow_different_labels: bool = False
     """Lets runs be compared whose scores are over different label lists."""
     num_resamples: int = 2000

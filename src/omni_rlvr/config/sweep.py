@@ -41,7 +41,7 @@ def run_name(overrides: Sequence[str], *, _root_: DictConfig) -> str:
     parts = []
     for text in overrides:
         key, _, value = text.lstrip("+~").partition("=")
-        if key.split(".")[0].split("/")[0] not in NOT_IN_A_NAME:
+        if re.split("[./]", key)[0] not in NOT_IN_A_NAME and not re.search(r"[/\[{]", value):
             parts.append(re.sub(r"[^A-Za-z0-9.-]+", "-", f"{key.split('.')[-1]}-{value}"))
     name = "_".join(parts)[:LONGEST_NAME].rstrip("-_.")
     return f"{name or 'run'}_{identity(plain)[:8]}"
@@ -87,8 +87,10 @@ def end_sweep(home: Path) -> int:
     if folders:
         write_sweep_table(home, list(dict.fromkeys(folders)))
     print("sweep: " + ", ".join(f"{n} {status}" for status, n in count.items()))
+    shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
     for job in failed:
-        print(f"failed: {' '.join(job['overrides'])}: {job['error']}", file=sys.stderr)
+        own = [text for text in job["overrides"] if text not in shared]
+        print(f"failed: {' '.join(own)}: {job['error']}", file=sys.stderr)
     if failed:
         again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         print(f"run these alone with the same command: {again}", file=sys.stderr)

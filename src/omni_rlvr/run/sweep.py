@@ -53,7 +53,7 @@ def run_job(
             _clear(run_dir)
             run(build())
         else:
-            print(f"skipped: {' '.join(overrides)}: finished in {there}", flush=True)
+            print(f"skipped: finished in {there}", flush=True)
         row |= {"run": (there or run_dir).name, "status": "skipped" if there else "finished"}
         return objective(there or run_dir, config)
     except (Interrupted, KeyboardInterrupt):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omni_rlvr.analysis.report.gather import RunData
-from omni_rlvr.record import NOT_IDENTITY
+from omni_rlvr.record import NOT_IDENTITY, whole_numbers
 
 SEED = "seed"
 START = "task.start_from"
@@ -63,7 +63,7 @@ def _flat(config: Mapping[str, Any]) -> Row:
         else:
             out[key] = json.dumps(value) if isinstance(value, list | dict) else value
 
-    walk({k: v for k, v in config.items() if k not in NOT_IDENTITY}, "")
+    walk(whole_numbers({k: v for k, v in config.items() if k not in NOT_IDENTITY}), "")
     start = out.pop(f"{START}.overrides", None)
     texts = json.loads(start) if start is not None else []
     if texts and out[f"{START}.num_examples"] != 0:

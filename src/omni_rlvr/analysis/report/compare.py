@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,11 +33,12 @@ def pair_with_baseline(
 ) -> list[Pair]:
     """Finds for each finished run the baseline run to test it against.
 
-    With a run's name, that run for all. With COLUMN=VALUE, the run with that value which agrees in
-    all other columns; else the one with the same seed; else the only one.
+    With a run's name, that run for all. With COLUMN:VALUE, the run with that value which agrees in
+    all other columns; else the one with the same seed; else the only one. A run without one is left
+    out.
 
     Raises:
-        UserError: no run is the baseline, or it is not clear which.
+        UserError: no run is the baseline, or no other run can be paired with it.
     """
     column, value = _column_of(baseline, keys, runs)
     if column is None:
@@ -51,8 +53,14 @@ def pair_with_baseline(
     if not bases:
         known = ", ".join(sorted({str(row[column]) for row in values}))
         raise UserError(f"task.baseline={baseline}: no finished run has it; {column} is {known}")
-    others = [(r, v) for r, v in done if not _same(v[column], value)]
-    return [Pair(r, v, _partner(r, v, column, bases, baseline)) for r, v in others]
+    others = [(r, v, _partner(v, column, bases)) for r, v in done if not _same(v[column], value)]
+    pairs = [Pair(run, row, base) for run, row, base in others if base is not None]
+    if not pairs:
+        raise UserError(
+            f"task.baseline={baseline}: no finished run can be paired with one of the baseline's; "
+            "their seeds or other keys differ; name one run instead"
+        )
+    return pairs
 
 
 def compare_runs(pairs: Sequence[Pair], *, num_resamples: int) -> pd.DataFrame:
@@ -162,9 +170,12 @@ def _interval(differences: torch.Tensor, num_resamples: int) -> tuple[list[float
 def _column_of(
     baseline: str, keys: Sequence[str], runs: Sequence[RunData]
 ) -> tuple[str | None, str]:
-    """The column and value of COLUMN=VALUE; no column where it is a run's name."""
-    column, equals, value = baseline.partition("=")
-    if not equals or any(run.name == baseline for run in runs):
+    """The column and value of COLUMN:VALUE; no column where it is a run's name.
+
+    The colon needs no quotes in Hydra's grammar; an equals sign does the same.
+    """
+    column, value = [*re.split("[:=]", baseline, maxsplit=1), ""][:2]
+    if column == baseline or any(run.name == baseline for run in runs):
         return None, baseline
     found = [key for key in keys if key == column] or [k for k in keys if k.endswith(f".{column}")]
     found = found or [key for key in keys if key == f"{column}.name"]
@@ -183,23 +194,16 @@ def _run_named(baseline: str, runs: Sequence[RunData]) -> RunData:
         names = ", ".join(run.name for run in runs[:10])
         raise UserError(
             f"task.baseline={baseline}: {len(found)} runs are called so, or it did not finish; "
-            f"give COLUMN=VALUE or one of: {names}"
+            f"give COLUMN:VALUE or one of: {names}"
         )
     return found[0]
 
 
-def _partner(
-    run: RunData, values: Row, column: str, bases: Sequence[tuple[RunData, Row]], baseline: str
-) -> RunData:
+def _partner(values: Row, column: str, bases: Sequence[tuple[RunData, Row]]) -> RunData | None:
     same = [r for r, v in bases if all(v[k] == values[k] for k in v if k != column)]
     same = same or [r for r, v in bases if SEED in v and v[SEED] == values[SEED]]
     same = same or [r for r, _ in bases]
-    if len(same) != 1:
-        raise UserError(
-            f"task.baseline={baseline}: {len(same)} runs could be the one that {run.name} is "
-            "tested against; name one run instead"
-        )
-    return same[0]
+    return same[0] if len(same) == 1 else None
 
 
 def _same(value: Any, text: str) -> bool:

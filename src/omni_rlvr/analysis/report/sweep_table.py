@@ -23,7 +23,7 @@ def write_sweep_table(home: Path, folders: Sequence[Path]) -> None:
     check_labels(runs)
     keys, values = differing(runs)
     frame = runs_table(runs, keys, values)
-    settings = settings_table(frame, keys)
+    settings = settings_table(frame, differing([run for run in runs if run.finished])[0])
     write_table(frame, home / "sweep_runs")
     files = write_table(settings, home / "sweep")
     Console().print(plain_table(*printed(settings)))

@@ -39,7 +39,7 @@ def write_all(
     Args:
         folder: where they go; it exists.
         places: runs, folders of runs, or globs of either.
-        baseline: a run's name or COLUMN=VALUE; empty for no tests.
+        baseline: a run's name or COLUMN:VALUE; empty for no tests.
         allow_different_labels: whether scores over different label lists may stand side by side.
         num_resamples: of the bootstrap intervals.
         max_groups: most settings in a figure with a panel or colour a setting.
@@ -53,6 +53,7 @@ def write_all(
     keys, values = differing(runs)
     pairs = pair_with_baseline(runs, keys, values, baseline) if baseline else []
     frame = runs_table(runs, keys, values)
+    keys, _ = differing([run for run in runs if run.finished])  # of a failed run: no setting
     tables = {"settings": settings_table(frame, keys), "runs": frame}
     if pairs:
         tables["comparisons"] = compare_settings(pairs, keys, num_resamples=num_resamples)
@@ -65,6 +66,10 @@ def write_all(
     )
     sections = [*_table_sections(tables, baseline), *_figure_sections(pictures, left_out)]
     intro = f"{len(runs)} runs, {len(tables['settings'])} settings. {_provenance(runs)}"
+    if pairs:
+        paired = {run.name for pair in pairs for run in (pair.run, pair.baseline)}
+        alone = [run.name for run in runs if run.finished and run.name not in paired]
+        intro += f" Without a run of the baseline to test against: {', '.join(alone) or 'none'}."
     page.write_page(folder / "report.html", "Runs side by side", intro, sections)
     return [folder / "report.html", *(folder / f"{name}.csv" for name in tables)]
 
