@@ -28,6 +28,16 @@ class Pair:
     baseline: RunData
 
 
+@dataclass(frozen=True)
+class PairedSplit:
+    """What all pairs did on one split."""
+
+    split: str
+    pairs: Sequence[Pair]
+    differences: torch.Tensor
+    """[K, N] 1 where only the run was right, -1 where only its baseline was, 0 elsewhere."""
+
+
 def pair_with_baseline(
     runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row], baseline: str
 ) -> list[Pair]:
@@ -63,8 +73,35 @@ def pair_with_baseline(
     return pairs
 
 
-def compare_runs(pairs: Sequence[Pair], *, num_resamples: int) -> pd.DataFrame:
+def paired_splits(pairs: Sequence[Pair]) -> list[PairedSplit]:
+    """Reads predictions and takes the differences clip by clip, for each split that both have.
+
+    Raises:
+        UserError: two runs were not tested on the same clips.
+    """
+    out = []
+    for split in dict.fromkeys(s for pair in pairs for s in pair.run.scores):
+        both = [p for p in pairs if split in p.run.scores and split in p.baseline.scores]
+        if not both:
+            continue
+        first = both[0].baseline
+        runs = {run.name: run for pair in both for run in (pair.baseline, pair.run)}
+        right = {name: run.correct(split) for name, run in runs.items()}
+        ids = sorted(right[first.name])
+        for name in runs:
+            _check_same_clips(split, runs[name], right[name], first, ids)
+        scores = {name: torch.tensor([float(row[i]) for i in ids]) for name, row in right.items()}
+        rows = [scores[pair.run.name] - scores[pair.baseline.name] for pair in both]
+        out.append(PairedSplit(split, both, torch.stack(rows).double()))
+    return out
+
+
+def compare_runs(splits: Sequence[PairedSplit], *, num_resamples: int) -> pd.DataFrame:
     """Tests each run against its baseline run.
+
+    Args:
+        splits: from ``paired_splits``.
+        num_resamples: of the bootstrap intervals.
 
     Returns:
         A row a run and split: the WAR difference in points with its 95 % paired bootstrap interval,
@@ -72,16 +109,17 @@ def compare_runs(pairs: Sequence[Pair], *, num_resamples: int) -> pd.DataFrame:
         after Holm's correction for the number of rows.
     """
     rows: list[Row] = []
-    for split, runs, differences in _by_split(pairs):
-        low, high = _interval(differences, num_resamples)
-        for i, pair in enumerate(runs):
-            better, worse = int((differences[i] > 0).sum()), int((differences[i] < 0).sum())
+    for part in splits:
+        low, high = _interval(part.differences, num_resamples)
+        for i, pair in enumerate(part.pairs):
+            better = int((part.differences[i] > 0).sum())
+            worse = int((part.differences[i] < 0).sum())
             rows.append(
                 {
                     "run": pair.run.name,
                     "baseline": pair.baseline.name,
-                    "split": split,
-                    "difference": 100 * differences[i].mean().item(),
+                    "split": part.split,
+                    "difference": 100 * part.differences[i].mean().item(),
                     "low": low[i],
                     "high": high[i],
                     "only run right": better,
@@ -95,9 +133,14 @@ def compare_runs(pairs: Sequence[Pair], *, num_resamples: int) -> pd.DataFrame:
 
 
 def compare_settings(
-    pairs: Sequence[Pair], keys: Sequence[str], *, num_resamples: int
+    splits: Sequence[PairedSplit], keys: Sequence[str], *, num_resamples: int
 ) -> pd.DataFrame:
     """Tests each setting against the baseline: per clip, the mean difference over seeds.
+
+    Args:
+        splits: from ``paired_splits``.
+        keys: the keys that differ.
+        num_resamples: of the bootstrap intervals.
 
     Returns:
         A row a setting and split: the mean WAR difference in points, its 95 % interval over clips
@@ -105,18 +148,18 @@ def compare_settings(
     """
     by = [key for key in keys if key != SEED]
     rows: list[Row] = []
-    for split, runs, differences in _by_split(pairs):
-        names = [label(pair.values, by) for pair in runs]
+    for part in splits:
+        names = [label(pair.values, by) for pair in part.pairs]
         settings = list(dict.fromkeys(names))
         members = [[i for i, name in enumerate(names) if name == s] for s in settings]
-        means = torch.stack([differences[chosen].mean(dim=0) for chosen in members])
+        means = torch.stack([part.differences[chosen].mean(dim=0) for chosen in members])
         low, high = _interval(means, num_resamples)
         for k, chosen in enumerate(members):
-            ahead = int((differences[chosen].mean(dim=1) > 0).sum())
+            ahead = int((part.differences[chosen].mean(dim=1) > 0).sum())
             rows.append(
                 {
                     "setting": settings[k],
-                    "split": split,
+                    "split": part.split,
                     "runs": len(chosen),
                     "difference": 100 * means[k].mean().item(),
                     "low": low[k],
@@ -125,28 +168,6 @@ def compare_settings(
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _by_split(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair], torch.Tensor]]:
-    """For each split, the pairs that have it and their differences clip by clip, [K, N]."""
-    out = []
-    read: dict[tuple[str, str], dict[str, bool]] = {}
-    for split in dict.fromkeys(s for pair in pairs for s in pair.run.scores):
-        both = [p for p in pairs if split in p.run.scores and split in p.baseline.scores]
-        if not both:
-            continue
-        for run in (run for pair in both for run in (pair.run, pair.baseline)):
-            if (run.name, split) not in read:
-                read[run.name, split] = run.correct(split)
-        ids = sorted(read[both[0].baseline.name, split])
-        rows = []
-        for pair in both:
-            ours, base = (read[r.name, split] for r in (pair.run, pair.baseline))
-            for run, right in ((pair.run, ours), (pair.baseline, base)):
-                _check_same_clips(split, run, right, both[0].baseline, ids)
-            rows.append([float(ours[i]) - float(base[i]) for i in ids])
-        out.append((split, both, torch.tensor(rows, dtype=torch.float64)))
-    return out
 
 
 def _check_same_clips(

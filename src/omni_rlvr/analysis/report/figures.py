@@ -6,6 +6,7 @@ a setting shows a few settings only; which, the caller decides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from omni_rlvr.analysis import plots
@@ -104,18 +105,44 @@ def recalls(settings: Settings, split: str, path: Path) -> Picture | None:
     return Picture(path, f"Recall per class on {split}, mean over the runs of a setting.")
 
 
-def confusions(settings: Settings, split: str, folder: Path) -> list[Picture]:
-    """Draws a confusion matrix a setting, counts added up over its runs."""
-    pictures = []
-    for i, (name, runs) in enumerate(settings.items()):
+def confusions(settings: Settings, split: str, path: Path) -> Picture | None:
+    """Draws a panel a setting: colour is the share of the gold class, counts add up over runs."""
+    panels = {}
+    for name, runs in settings.items():
         scored = [run.scores[split] for run in runs if split in run.scores]
-        scored = [scores for scores in scored if scores["labels"] == scored[0]["labels"]]
-        if scored:
-            counts = torch.tensor([scores["confusion"] for scores in scored]).sum(dim=0)
-            path = folder / f"confusion_{split}_{i}.png"
-            plots.confusion_figure(counts, scored[0]["labels"], f"{name}\n{split}", path)
-            pictures.append(Picture(path, f"{name}: {split}, {len(scored)} runs added up."))
-    return pictures
+        same = [s["confusion"] for s in scored if s["labels"] == scored[0]["labels"]]
+        if same:
+            panels[name] = (np.sum(same, axis=0), scored[0]["labels"], len(same))
+    if not panels:
+        return None
+    num_columns = min(3, len(panels))
+    num_rows = math.ceil(len(panels) / num_columns)
+    size = max(len(labels) for _, labels, _ in panels.values())
+    side = 1.6 + 0.36 * size
+    figure = Figure(figsize=(side * num_columns, side * num_rows))
+    figure.subplots_adjust(0.1 / num_columns + 0.03, 0.04, 0.99, 0.95, hspace=0.5, wspace=0.45)
+    grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
+    for axes, (name, (counts, labels, num_runs)) in zip(grid, panels.items(), strict=False):
+        _draw_confusion(axes, counts, labels, f"{name} ({num_runs} runs)")
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    figure.savefig(path, dpi=110)  # no tight box: with so many texts it would double the time
+    text = f"Confusion on {split}: rows are gold, columns answers, the last is any other answer."
+    return Picture(path, f"{text} Counts are added up over the runs of a setting.")
+
+
+def _draw_confusion(axes: Axes, counts: np.ndarray, labels: Sequence[str], title: str) -> None:
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        if counts[row, column]:
+            ink = "white" if share > 0.6 else "0.2"
+            text = str(int(counts[row, column]))
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
+    axes.set_xticks(range(len(labels) + 1), [*labels, "other"], fontsize=7, rotation=60, ha="right")
+    axes.set_yticks(range(len(labels)), list(labels), fontsize=7)
+    axes.set_title(title, fontsize=8)
 
 
 _SHOWN = {*plots.SFT_PANELS, *plots.RL_PANELS}
@@ -145,5 +172,5 @@ def _labels(settings: Settings, split: str) -> list[str]:
 
 
 def _saved(figure: Figure, path: Path, caption: str) -> Picture:
-    figure.savefig(path, dpi=plots.DPI, bbox_inches="tight")
+    figure.savefig(path, dpi=110)
     return Picture(path, caption)

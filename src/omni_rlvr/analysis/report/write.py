@@ -14,6 +14,7 @@ from omni_rlvr.analysis.report.compare import (
     compare_runs,
     compare_settings,
     pair_with_baseline,
+    paired_splits,
 )
 from omni_rlvr.analysis.report.gather import RunData, check_labels, gather
 from omni_rlvr.analysis.report.table import (
@@ -56,8 +57,9 @@ def write_all(
     keys, _ = differing([run for run in runs if run.finished])  # of a failed run: no setting
     tables = {"settings": settings_table(frame, keys), "runs": frame}
     if pairs:
-        tables["comparisons"] = compare_settings(pairs, keys, num_resamples=num_resamples)
-        tables["comparisons_runs"] = compare_runs(pairs, num_resamples=num_resamples)
+        paired = paired_splits(pairs)
+        tables["comparisons"] = compare_settings(paired, keys, num_resamples=num_resamples)
+        tables["comparisons_runs"] = compare_runs(paired, num_resamples=num_resamples)
     for name, content in tables.items():
         write_table(content, folder / name)
     shown, left_out = _shown(_settings(runs, keys, values), pairs, max_groups)
@@ -67,8 +69,8 @@ def write_all(
     sections = [*_table_sections(tables, baseline), *_figure_sections(pictures, left_out)]
     intro = f"{len(runs)} runs, {len(tables['settings'])} settings. {_provenance(runs)}"
     if pairs:
-        paired = {run.name for pair in pairs for run in (pair.run, pair.baseline)}
-        alone = [run.name for run in runs if run.finished and run.name not in paired]
+        tested = {run.name for pair in pairs for run in (pair.run, pair.baseline)}
+        alone = [run.name for run in runs if run.finished and run.name not in tested]
         intro += f" Without a run of the baseline to test against: {', '.join(alone) or 'none'}."
     page.write_page(folder / "report.html", "Runs side by side", intro, sections)
     return [folder / "report.html", *(folder / f"{name}.csv" for name in tables)]
@@ -119,7 +121,8 @@ def _pictures(
         out["Scores"] += figures.heat_maps(frame, keys, split, folder)
         recall = figures.recalls(shown, split, folder / f"recall_{split}.png")
         out["Recall per class"] += [recall] if recall else []
-        out["Confusion"] += figures.confusions(shown, split, folder)
+        confusion = figures.confusions(shown, split, folder / f"confusion_{split}.png")
+        out["Confusion"] += [confusion] if confusion else []
     return out
 
 
