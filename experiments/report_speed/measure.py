@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,10 @@ def main() -> None:
         started = time.perf_counter()
         command = [sys.executable, "-c", CODE, *REPORT, f"runs={root}/runs"]
         subprocess.run([*command, f"paths.output_root={root}/out"], check=True)
-        print(f"{num_runs} runs: {time.perf_counter() - started:.1f} s")
+        wall = time.perf_counter() - started
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = used.ru_utime + used.ru_stime
+        print(f"{num_runs} runs: {wall:.1f} s, of which {cpu:.1f} s of CPU time")
 
 
 def make_run(folder: Path, config: dict, weight: float, beta: float, seed: int) -> None:

@@ -155,8 +155,15 @@ def wandb(
     )
 
 
-def mlflow(save_dir: str, *, prefix: str, experiment_name: str, tracking_uri: str) -> Tracker:
-    """Makes a tracker that sends to an MLflow server, or into a folder of it.
+def mlflow(
+    save_dir: str,
+    *,
+    prefix: str,
+    experiment_name: str,
+    tracking_uri: str,
+    artifact_location: str | None,
+) -> Tracker:
+    """Makes a tracker that sends to an MLflow server, or into a data base.
 
     Raises:
         UserError: the package is missing.
@@ -166,6 +173,7 @@ def mlflow(save_dir: str, *, prefix: str, experiment_name: str, tracking_uri: st
             experiment_name=experiment_name,
             run_name=run_name(save_dir),
             tracking_uri=tracking_uri,
+            artifact_location=artifact_location,
         )
 
     def table(rows: Rows, step: int) -> None:

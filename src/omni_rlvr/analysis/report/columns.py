@@ -41,6 +41,13 @@ def differing(runs: Sequence[RunData]) -> tuple[list[str], list[Row]]:
     return keys, [{key: row.get(key) for key in keys} for row in flat]
 
 
+def in_order(runs: Sequence[RunData]) -> list[RunData]:
+    """Sorts runs by their values of the keys that differ, numbers before words, the seed last."""
+    _, values = differing(runs)
+    rank = [[_rank(value) for value in row.values()] for row in values]
+    return [runs[i] for i in sorted(range(len(runs)), key=lambda i: rank[i])]
+
+
 def label(row: Mapping[str, Any], keys: Sequence[str]) -> str:
     """Words a setting by the last part of its keys: ``format=0.5, beta=0``."""
     tails = [key.rsplit(".", 1)[-1] for key in keys]
@@ -77,6 +84,11 @@ def _restates(override: str, flat: Row) -> bool:
     key, _, value = override.partition("=")
     own = flat.get(key, flat.get(f"{key}.name"))
     return key.startswith("paths.") or (own is not None and _text(own) == value)
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    is_number = isinstance(value, int | float)
+    return not is_number, float(value) if is_number else 0.0, _text(value)
 
 
 def _follows(rows: Sequence[Row], key: str, source: str) -> bool:

@@ -120,7 +120,10 @@ def confusions(settings: Settings, split: str, path: Path) -> Picture | None:
     size = max(len(labels) for _, labels, _ in panels.values())
     side = 1.6 + 0.36 * size
     figure = Figure(figsize=(side * num_columns, side * num_rows))
-    figure.subplots_adjust(0.1 / num_columns + 0.03, 0.04, 0.99, 0.95, hspace=0.5, wspace=0.45)
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(
+        0.75 / width, 0.6 / height, 1 - 0.1 / width, 1 - 0.4 / height, hspace=0.5, wspace=0.45
+    )
     grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     for axes, (name, (counts, labels, num_runs)) in zip(grid, panels.items(), strict=False):
         _draw_confusion(axes, counts, labels, f"{name} ({num_runs} runs)")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from omni_rlvr.analysis.report.columns import differing
+from omni_rlvr.analysis.report.columns import differing, in_order
 from omni_rlvr.analysis.report.gather import check_labels, gather
 from omni_rlvr.analysis.report.table import printed, runs_table, settings_table, write_table
 from omni_rlvr.analysis.tables import plain_table
@@ -19,7 +19,7 @@ def write_sweep_table(home: Path, folders: Sequence[Path]) -> None:
     Raises:
         UserError: their scores are over different label lists.
     """
-    runs = gather([str(folder) for folder in folders])
+    runs = in_order(gather([str(folder) for folder in folders]))
     check_labels(runs)
     keys, values = differing(runs)
     frame = runs_table(runs, keys, values)

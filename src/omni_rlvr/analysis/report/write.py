@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from omni_rlvr.analysis.report import figures, page
-from omni_rlvr.analysis.report.columns import SEED, Row, differing, label
+from omni_rlvr.analysis.report.columns import SEED, Row, differing, in_order, label
 from omni_rlvr.analysis.report.compare import (
     Pair,
     compare_runs,
@@ -48,7 +48,7 @@ def write_all(
     Raises:
         UserError: nothing to gather, different label lists or test sets, or no such baseline.
     """
-    runs = gather(places)
+    runs = in_order(gather(places))
     if not allow_different_labels:
         check_labels(runs)
     keys, values = differing(runs)
