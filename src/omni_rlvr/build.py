@@ -182,6 +182,8 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
             f"runs={config['runs']}: task=report needs runs=FOLDER, a glob, or '[a,b]'; "
             "no other task takes it"
         )
+    if isinstance(typed["task"], schema.EvaluateTask):
+        require(bool(typed["task"].splits), "task.splits", [], "at least one split")
     if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
         raise UserError(f"resume={config['resume']}: only task=train can be resumed")
     for key in ("dataset", "model", "reward", "optimizer", "trainer", "logger", "callbacks"):
@@ -208,8 +210,7 @@ def _report_runs(runs: Any) -> list[str]:
 
 def _splits(task: Any, dataset: DatasetConfig) -> list[str]:
     if isinstance(task, schema.TrainTask):
-        after = task.evaluate_after.splits if task.evaluate_after is not None else []
-        return list(dict.fromkeys([dataset.train_split, *after]))
+        return list(dict.fromkeys([dataset.train_split, *task.evaluate_after.splits]))
     if isinstance(task, schema.PreviewTask):
         return [task.split]
     return list(task.splits) or list(dataset.splits)
@@ -241,7 +242,7 @@ def _train_parts(
     place: Place,
 ) -> TrainParts:
     loop: LoopConfig = typed["stage"]
-    after: schema.EvaluateTask | None = typed["task"].evaluate_after
+    after: schema.EvaluateTask = typed["task"].evaluate_after
     stage: Stage = SftStage()
     if isinstance(loop, GrpoConfig):
         reward = make(cfg.reward)
@@ -261,7 +262,7 @@ def _train_parts(
         loggers=[make(x)(save_dir=str(place.run_dir)) for x in cfg.logger.values()],
         callbacks=[make(callback) for callback in cfg.callbacks.values()],
         resume=cfg.resume is not None,
-        evaluation=EvaluateParts(place, clips, after, policy, cache) if after else None,
+        evaluation=EvaluateParts(place, clips, after, policy, cache) if after.splits else None,
     )
 
 

@@ -187,20 +187,6 @@ def test_latest_without_a_run_says_what_to_do(runner) -> None:
         runner("+experiment=rlvr", "dataset.train_split=train", "model.path=${latest:cold_start}")
 
 
-def test_a_sweep_makes_a_folder_a_job(runner) -> None:
-    done = runner.command(
-        "-m", "name=sweep", *runner.sft, "stage.max_steps=1", "modality=video,audio", "seed=5"
-    )
-    assert done.returncode == 0, done.stderr
-    (sweep,) = (runner.root / "sweep").glob("*_sweep")
-    for job, modality in (("0", "video"), ("1", "audio")):
-        record = read_json(sweep / job / "run.json")
-        assert record["status"] == "finished"
-        assert record["config"]["modality"]["name"] == modality
-        assert len(read_jsonl(sweep / job / "metrics.jsonl")) == 1
-    assert not (runner.root / "sweep" / "latest").exists()  # which of the two would it be?
-
-
 @pytest.mark.skipif(
     not (Path(__file__).parents[2] / "src/omni_rlvr/models/tiny_base/model.safetensors").exists(),
     reason="the base weights are not there yet",

@@ -35,7 +35,6 @@ class EvaluateTask:
         for key in ("batch_size", "max_completion_length", "num_resamples"):
             require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
         require(self.max_clips >= 0, "task.max_clips", self.max_clips, "0 (all) or more")
-        require(bool(self.splits), "task.splits", self.splits, "at least one split")
 
 
 @dataclass
@@ -64,8 +63,9 @@ class TrainTask:
 
     name: str = "train"
     start_from: StartConfig = field(default_factory=StartConfig)
-    evaluate_after: EvaluateTask | None = None
-    """An evaluation, as of task=evaluate, of the trained model; its files go into the same run."""
+    evaluate_after: EvaluateTask = field(default_factory=lambda: EvaluateTask(splits=[]))
+    """An evaluation, as of task=evaluate, of the trained model; its files go into the same run. No
+    splits: none."""
 
 
 @dataclass

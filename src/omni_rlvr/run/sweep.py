@@ -82,10 +82,9 @@ def finished_run(home: Path, config: dict[str, Any]) -> Path | None:
 
 def objective(run_dir: Path, config: dict[str, Any]) -> float | None:
     """Reads WAR on the first split that the run was evaluated on."""
-    after = config["task"].get("evaluate_after")
-    if not after:
-        return None
-    return read_json(run_dir / after["splits"][0] / "metrics.json")["war"]
+    task = config["task"]
+    splits = task["evaluate_after"]["splits"] if task["name"] == "train" else []
+    return read_json(run_dir / splits[0] / "metrics.json")["war"] if splits else None
 
 
 def _clear(run_dir: Path) -> None:
