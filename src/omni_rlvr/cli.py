@@ -28,15 +28,22 @@ def conf_dir() -> str:
     return str(packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf")
 
 
-def task(cfg: DictConfig) -> None:
-    """Builds and runs one composed config."""
-    from omni_rlvr.build import build
+def task(cfg: DictConfig) -> float | None:
+    """Builds and runs one composed config; a run of a sweep returns what a search maximises."""
+    from omni_rlvr.build import build, resolved
     from omni_rlvr.run import run
+    from omni_rlvr.run.sweep import run_job
 
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    single = HydraConfig.get().mode == RunMode.RUN
+    hydra_cfg = HydraConfig.get()
+    run_dir = Path(hydra_cfg.runtime.output_dir)
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
-        run(build(cfg, run_dir, run_dir.parent / "latest" if single else None))
+        if hydra_cfg.mode == RunMode.MULTIRUN:
+            overrides = list(hydra_cfg.overrides.task)
+            return run_job(
+                run_dir, overrides, lambda: resolved(cfg), lambda: build(cfg, run_dir, None)
+            )
+        run(build(cfg, run_dir, run_dir.parent / "latest"))
+    return None
 
 
 @contextlib.contextmanager

@@ -63,6 +63,8 @@ class TrainParts:
     resume: bool
     counts: Sequence[Count]
     """What trains, by part."""
+    evaluation: EvaluateParts | None
+    """What follows the training, on the trained policy."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,25 @@ class AttributeParts:
     policy: Policy
     cache: FeatureCache | None
     lexicon: Lexicon
+
+
+@dataclass(frozen=True)
+class StartedParts:
+    """A run that starts from another run's checkpoint, which may have to be made first."""
+
+    start: Place
+    build_start: Callable[[], Parts]
+    build: Callable[[], Parts]
+
+
+@dataclass(frozen=True)
+class ReportParts:
+    """All that a report needs."""
+
+    place: Place
+    task: schema.ReportTask
+    runs: Sequence[str]
+    """Folders or globs."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +178,7 @@ class ExportParts:
 
 Parts = (
     TrainParts
+    | StartedParts
     | EvaluateParts
     | AttributeParts
     | CacheParts
@@ -165,4 +187,5 @@ Parts = (
     | CheckParts
     | PipelineParts
     | ExportParts
+    | ReportParts
 )

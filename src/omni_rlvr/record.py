@@ -6,6 +6,7 @@ beside itself and renamed, so that a kill leaves the old one or the new one, nev
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -59,6 +60,35 @@ def read_jsonl(path: Path) -> list[dict]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+NOT_IDENTITY = ("paths", "resume", "runs", "logger", "callbacks")
+"""Groups of a config that say where and how a run is written down, not what it computes."""
+
+
+def identity(config: Mapping[str, object]) -> str:
+    """Names what a run computes by 12 hex digits: equal for equal resolved configs."""
+    counted = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    text = json.dumps(whole_numbers(counted), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def whole_numbers(value: object) -> object:
+    """Turns 1.0 into 1, in a config and all below it: ``weight=1`` and a default of 1.0 are one."""
+    if isinstance(value, Mapping):
+        return {key: whole_numbers(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [whole_numbers(below) for below in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def finished_config(folder: Path) -> dict | None:
+    """Reads the config of a run that finished; None for a folder without one."""
+    try:
+        record = read_json(folder / "run.json")
+    except (OSError, json.JSONDecodeError):
+        return None
+    return record["config"] if record["status"] == "finished" else None
 
 
 def keep_steps(path: Path, last_step: int) -> None:

@@ -77,6 +77,7 @@ FLIPS = {
     "model.trainable.lora.alpha": (LORA, "3", "adapters"),
     "model.trainable.lora.dropout": (LORA, "0.5", "adapters"),
     "model.trainable.lora.use_rslora": (LORA, "true", "adapters"),
+    "dataset.max_train_examples": ((*SFT, "stage.batch_size=12"), "2", "weights"),
     "dataset.train_split": ((*SFT, "stage.batch_size=6"), "test", "weights"),
     # task=evaluate
     "task.batch_size": (EVALUATE, "2", "batches"),
@@ -104,6 +105,13 @@ ELSEWHERE = {
     },
     **dict.fromkeys(("video", "audio"), "e2e/test_predict.py"),
     "model.base": "e2e/test_lora_runs.py",
+    "runs": "analysis/test_report.py",
+    "task.evaluate_after": "e2e/test_sweep.py",
+    "task.start_from.overrides": "e2e/test_sweep.py",
+    "task.start_from.num_examples": "e2e/test_sweep.py",
+    "task.baseline": "analysis/test_report.py",
+    "task.allow_different_labels": "analysis/test_report.py",
+    "task.max_groups": "analysis/test_report.py",
     **dict.fromkeys(
         ("task.text", "task.absent", "task.value", "task.lead", "task.swap", "task.num_reasoned"),
         "e2e/test_attribute.py",

@@ -18,7 +18,8 @@ from omni_rlvr.types import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
 TASKS = (
-    "train", "evaluate", "attribute", "cache", "predict", "preview", "check", "pipeline", "export"
+    "train", "evaluate", "attribute", "cache", "predict", "preview", "check", "pipeline", "export",
+    "report",
 )  # fmt: skip
 READ_CLIPS = ("train", "evaluate", "attribute", "cache", "predict", "preview", "check")
 USED_BY = {
@@ -37,12 +38,13 @@ USED_BY = {
     "paths": TASKS,
 }
 """Which tasks read a group; a new group must be entered here."""
-NOT_A_PART = {"task", "hydra", "experiment", "debug"}
+NOT_A_PART = {"task", "hydra", "experiment", "debug", "sweep"}
 STORED = {"task": TASKS, "stage": ("sft", "grpo"), "model/trainable": ("default",)}
 """Options that are dataclasses; a group may have files beside them."""
 NEEDED = {
     "preview": ["task.split=test"],
     "export": ["task.to=merged"],
+    "report": ["runs=outputs"],
     "pipeline": ["+task.stages.a=[x]", "task.splits=[test]", "+task.evaluate.a=[]"],
     **{path.stem: ["dataset.root=clips"] for path in (CONF / "dataset").glob("*.yaml")},
     **{

@@ -66,6 +66,7 @@ def test_every_option_is_flipped() -> None:
         "modality": (data_options.ModalityConfig,),
         "dataset": (data_options.DatasetConfig, data_options.OfficialConfig),
         "task": (
+            schema.TrainTask,
             schema.EvaluateTask,
             schema.AttributeTask,
             schema.CacheTask,
@@ -74,6 +75,7 @@ def test_every_option_is_flipped() -> None:
             schema.PreviewTask,
             schema.PipelineTask,
             schema.ExportTask,
+            schema.ReportTask,
         ),
         "paths": (schema.PathsConfig,),
         "feature_cache": (data_options.FeatureCacheConfig,),
@@ -85,7 +87,7 @@ def test_every_option_is_flipped() -> None:
         for n in group_nodes
         for leaf in leaves_of(n, group)
     }
-    leaves |= {"seed", "name", "resume", "video", "audio"}
+    leaves |= {"seed", "name", "runs", "resume", "video", "audio"}
     for group, option in (
         ("model", "tiny"),
         ("optimizer", "adamw"),

@@ -50,6 +50,8 @@ OUT_OF_RANGE = [
     "dataset.decode_timeout_s=0",
     "dataset.max_clips_per_process=0",
     "dataset.num_workers=-1",
+    "dataset.max_train_examples=0",
+    "task.start_from.num_examples=-2",
 ]
 NOT_A_NUMBER = [
     "stage.beta=nan",

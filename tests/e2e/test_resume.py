@@ -129,7 +129,9 @@ def test_a_resumed_run_keeps_its_logs(runner) -> None:
     runner(*sft, "resume=latest")
     events = EventAccumulator(str(parted / "tensorboard"))
     events.Reload()
-    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    lines = (parted / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "1", "2", "3", "4"]
 
 
 def test_a_resumed_run_keeps_the_list_of_skipped_clips(runner, clips: Path) -> None:

@@ -71,6 +71,11 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Lay out cells that are words already for a terminal."""
+    return _rich(header, rows, rule_before=None)
+
+
 def _model_header(gap: str) -> list[str]:
     columns = ["WAR [95%]", "UAR", "format"]
     return ["model"] + [f"{split}{gap}{name}" for split in SPLITS.values() for name in columns]

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from omni_rlvr.build.config import check, compose_step, make
 from omni_rlvr.build.policy import feature_cache, load
+from omni_rlvr.build.start import resolved, start_of
 from omni_rlvr.build.train import build_reward, train_parts
 from omni_rlvr.config import schema
 from omni_rlvr.config.resume import check_resume
@@ -37,12 +38,14 @@ from omni_rlvr.parts import (
     Place,
     PredictParts,
     PreviewParts,
+    ReportParts,
+    StartedParts,
 )
 from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.text.parse import normalise_label
 from omni_rlvr.types import Example, UserError, require
 
-__all__ = ["build", "check", "compose_step"]
+__all__ = ["build", "check", "compose_step", "resolved"]
 
 
 def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
@@ -56,10 +59,24 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     Raises:
         UserError: anything about the config, the annotations or the checkpoint that is wrong.
     """
+    start = start_of(cfg)
+    if start is None:
+        return _build(cfg, run_dir, latest)
+    started, start_cfg, start_dir = start
+    return StartedParts(
+        Place(start_dir, None, check(start_cfg)[0]),
+        lambda: _build(start_cfg, start_dir, None),
+        lambda: _build(started, run_dir, latest),
+    )
+
+
+def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     config, typed = check(cfg)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset = typed["task"], typed["dataset"]
     place = Place(run_dir, latest, config)
+    if isinstance(task, schema.ReportTask):
+        return ReportParts(place, task, _report_runs(config["runs"]))
     if isinstance(task, schema.PipelineTask):
         return PipelineParts(place, dataset.labels, task)
     if isinstance(task, schema.ExportTask):
@@ -99,9 +116,14 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     return PredictParts(place, clips, task, labels, policy, cache, make(cfg.rollout))
 
 
+def _report_runs(runs: Any) -> list[str]:
+    texts = runs if isinstance(runs, list) else [runs]
+    return [part for text in texts for part in str(text).split(",") if part]
+
+
 def _splits(task: Any, dataset: DatasetConfig) -> list[str]:
     if isinstance(task, schema.TrainTask):
-        return [dataset.train_split]
+        return list(dict.fromkeys([dataset.train_split, *task.evaluate_after.splits]))
     if isinstance(task, schema.PreviewTask):
         return [task.split]
     if isinstance(task, schema.CheckTask) and not task.splits:

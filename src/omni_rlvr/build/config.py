@@ -52,6 +52,13 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         raise _as_user_error(error) from error
     require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
     check_trainer(config["trainer"])
+    if (config["runs"] is not None) != isinstance(typed["task"], schema.ReportTask):
+        raise UserError(
+            f"runs={config['runs']}: task=report needs runs=FOLDER, a glob, or '[a,b]'; "
+            "no other task takes it"
+        )
+    if isinstance(typed["task"], schema.EvaluateTask):
+        require(bool(typed["task"].splits), "task.splits", [], "at least one split")
     if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):
         raise UserError(f"resume={config['resume']}: only task=train can be resumed")
     for key in ("video", "audio"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,21 @@ from omegaconf import DictConfig
 
 from omni_rlvr.build.config import loader_of, make
 from omni_rlvr.build.policy import feature_cache
+from omni_rlvr.config import schema
 from omni_rlvr.data.table import distinct
 from omni_rlvr.models.hub import find_checkpoint
 from omni_rlvr.models.load import put_onto
 from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.trainable import apply
-from omni_rlvr.parts import Clips, Place, TrainParts
+from omni_rlvr.parts import Clips, EvaluateParts, Place, TrainParts
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.options import GrpoConfig, SftConfig
 from omni_rlvr.stages.sft import SftStage
+from omni_rlvr.types import UserError
 
 
 def build_reward(cfg: DictConfig, clips: Clips) -> Mixture:
@@ -55,11 +58,13 @@ def train_parts(
     elif cfg.resume is not None:
         policy = make(loader_of(cfg.model), path=str(saved), instruction=None)
         apply(policy, trainable, saved)
+    after: schema.EvaluateTask = typed["task"].evaluate_after
+    cache = feature_cache(typed["feature_cache"], clips, policy)
     return TrainParts(
         place=place,
-        clips=clips,
+        clips=_training_clips(clips),
         policy=policy,
-        cache=feature_cache(typed["feature_cache"], clips, policy),
+        cache=cache,
         stage=stage,
         loop=loop,
         make_optimizer=make(cfg.optimizer),
@@ -68,7 +73,21 @@ def train_parts(
         callbacks=[make(callback) for callback in cfg.callbacks.values()],
         resume=cfg.resume is not None,
         counts=counts,
+        evaluation=EvaluateParts(place, clips, after, policy, cache, make(cfg.rollout))
+        if after.splits
+        else None,
     )
+
+
+def _training_clips(clips: Clips) -> Clips:
+    """Keeps the training split, cut at ``dataset.max_train_examples``."""
+    split, limit = clips.dataset.train_split, clips.dataset.max_train_examples
+    examples = clips.examples[split]
+    if limit > len(examples):
+        raise UserError(
+            f"dataset.max_train_examples={limit}: {split} has only {len(examples)} examples"
+        )
+    return replace(clips, examples={split: examples[:limit] if limit > 0 else examples})
 
 
 def _folder(path: str | None) -> Path | None:

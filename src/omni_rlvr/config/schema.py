@@ -11,15 +11,32 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from omni_rlvr.config.tasks import (
+    AttributeTask,
+    CacheTask,
+    CheckTask,
+    ExportTask,
+    PreviewTask,
+    ReportTask,
+)
 from omni_rlvr.data.options import DatasetConfig, FeatureCacheConfig, ModalityConfig
 from omni_rlvr.types import require
 
-
-@dataclass
-class TrainTask:
-    """Trains one stage and saves a checkpoint."""
-
-    name: str = "train"
+__all__ = [
+    "AttributeTask",
+    "CacheTask",
+    "CheckTask",
+    "EvaluateTask",
+    "ExportTask",
+    "PathsConfig",
+    "PipelineTask",
+    "PredictTask",
+    "PreviewTask",
+    "ReportTask",
+    "RootConfig",
+    "StartConfig",
+    "TrainTask",
+]
 
 
 @dataclass
@@ -45,73 +62,37 @@ class EvaluateTask:
             require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
         _require_penalty(self.repetition_penalty)
         require(self.max_clips >= 0, "task.max_clips", self.max_clips, "0 (all) or more")
-        require(bool(self.splits), "task.splits", self.splits, "at least one split")
 
 
 @dataclass
-class AttributeTask:
-    """Measures what each modality did: Shapley values, swapped sounds, faithful reasoning."""
+class StartConfig:
+    """The training run whose checkpoint a run starts from, in place of ``model.path``."""
 
-    name: str = "attribute"
-    splits: list[str] = field(default_factory=lambda: ["test"])
-    """Splits of the data set to measure on; gold answers must be of dataset.labels."""
-    batch_size: int = 32
-    """Clips read together, within which donors for swaps are found; and prompts scored at once."""
-    max_clips: int = 0
-    """Takes the first clips only; 0 takes all."""
-    text: bool = False
-    """Whether the prompt text (the question, not the instruction) is a third player."""
-    absent: str = "drop"
-    """What absent means: "drop" leaves the modality out of the prompt, "silence_grey" shows silence
-    or a grey picture, "other_clip" that of a clip with another label."""
-    value: str = "log_prob"
-    """v(S): "log_prob" or "prob" of a label, normalised over the label list."""
-    lead: str = "empty_think"
-    """What stands before the label: "direct" nothing but the answer tag, "empty_think" an empty
-    think block too, "own_reasoning" the policy's greedy reasoning under each subset (a generation
-    a subset)."""
-    swap: bool = True
-    """Whether other clips' sounds are put under pictures, to see which one is followed."""
-    num_reasoned: int = 64
-    """Clips, drawn by the seed, that are reasoned about too, to see if the reasoning is true to
-    what drove the answer; 0 none, -1 all. With lead=own_reasoning it is all, at no cost."""
-    max_completion_length: int = 96
-    """Most tokens a reasoning may have."""
-    num_resamples: int = 2000
-    """Bootstrap resamples of the 95 % intervals."""
+    overrides: list[str] = field(default_factory=list)
+    """Its Hydra overrides; none: there is no such run. It is made once, by whichever run needs it
+    first, under ``outputs/<its name>/shared``."""
+    num_examples: int = -1
+    """Training examples it gets (``dataset.max_train_examples``); -1 is all, 0 leaves it out, so
+    that the run starts from ``model.path``."""
 
     def __post_init__(self) -> None:
-        for key in ("batch_size", "max_completion_length", "num_resamples"):
-            require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
-        require(self.max_clips >= 0, "task.max_clips", self.max_clips, "0 (all) or more")
         require(
-            self.num_reasoned >= -1,
-            "task.num_reasoned",
-            self.num_reasoned,
-            "-1 (all), or 0 or more",
+            self.num_examples >= -1,
+            "task.start_from.num_examples",
+            self.num_examples,
+            "-1 (all), 0 (no such run) or more",
         )
-        require(bool(self.splits), "task.splits", self.splits, "at least one split")
-        for key, choices in (
-            ("absent", ("drop", "silence_grey", "other_clip")),
-            ("value", ("log_prob", "prob")),
-            ("lead", ("direct", "empty_think", "own_reasoning")),
-        ):
-            seen = self.__dict__[key]
-            require(seen in choices, f"task.{key}", seen, f"one of {', '.join(choices)}")
 
 
 @dataclass
-class CacheTask:
-    """Fills the feature cache with splits, so that runs on them never wait for a tower."""
+class TrainTask:
+    """Trains one stage and saves a checkpoint."""
 
-    name: str = "cache"
-    splits: list[str] = field(default_factory=list)
-    """Splits of the data set to encode; none means all."""
-    batch_size: int = 16
-    """Clips encoded together."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "task.batch_size", self.batch_size, "1 or more")
+    name: str = "train"
+    start_from: StartConfig = field(default_factory=StartConfig)
+    evaluate_after: EvaluateTask = field(default_factory=lambda: EvaluateTask(splits=[]))
+    """An evaluation, as of task=evaluate, of the trained model; its files go into the same run. No
+    splits: none."""
 
 
 @dataclass
@@ -154,42 +135,6 @@ class PredictTask:
 
 
 @dataclass
-class PreviewTask:
-    """Draws a sheet of clips: filmstrip, mel spectrogram, label, reasoning."""
-
-    name: str = "preview"
-    split: str = MISSING
-    """The split to draw from."""
-    num_clips: int = 8
-    """Clips on the sheet."""
-    max_reasoning_chars: int = 320
-    """Longer reasoning is cut."""
-
-    def __post_init__(self) -> None:
-        require(1 <= self.num_clips <= 50, "task.num_clips", self.num_clips, "1 to 50")
-        require(
-            self.max_reasoning_chars >= 1,
-            "task.max_reasoning_chars",
-            self.max_reasoning_chars,
-            "1 or more",
-        )
-
-
-@dataclass
-class CheckTask:
-    """Opens every clip of a data set and holds its counts against the published ones."""
-
-    name: str = "check"
-    splits: list[str] = field(default_factory=list)
-    """Splits to check; empty checks all that the data set has."""
-    max_listed: int = 10
-    """Bad clips printed a split; check.json lists all."""
-
-    def __post_init__(self) -> None:
-        require(self.max_listed >= 0, "task.max_listed", self.max_listed, "0 or more")
-
-
-@dataclass
 class PipelineTask:
     """Trains several stages, evaluates every model, and ends in one table."""
 
@@ -212,22 +157,6 @@ class PipelineTask:
             "task.evaluate",
             self.evaluate,
             "at least one, with task.splits",
-        )
-
-
-@dataclass
-class ExportTask:
-    """Merges adapters into their base and writes a checkpoint that stands alone."""
-
-    name: str = "export"
-    to: str = MISSING
-    """The folder to write; must not exist."""
-    layout: str = "omni"
-    """File layout: "omni" (this project's), or "humanomni" for what HumanOmni's code reads."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.layout in ("omni", "humanomni"), "task.layout", self.layout, "omni or humanomni"
         )
 
 
@@ -261,6 +190,9 @@ class RootConfig:
     """The experiment's name: runs go to ``outputs/<name>/<date_time>``."""
     seed: int = 0
     """Of weights, data order and sampling."""
+    runs: Any = None
+    """What task=report gathers: a run's folder, a folder of runs (a sweep), a glob, or a list of
+    these, ``runs='[a,b]'``."""
     resume: str | None = None
     """"latest" or a run's folder: goes on where that run stopped."""
     video: str | None = None

@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr.config import schema
+from omni_rlvr.config.sweep import run_name
 from omni_rlvr.data import options as data_options
 from omni_rlvr.models import trainable_config
 from omni_rlvr.stages import options as stage_options
@@ -29,6 +30,7 @@ def register() -> None:
         ("check", schema.CheckTask),
         ("pipeline", schema.PipelineTask),
         ("export", schema.ExportTask),
+        ("report", schema.ReportTask),
     ):
         store.store(group="task", name=name, node=node)
     store.store(group="stage", name="sft", node=stage_options.SftConfig)
@@ -44,6 +46,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("label_map", _label_map, replace=True)
     OmegaConf.register_new_resolver("label_words", _label_words, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
+    OmegaConf.register_new_resolver("sweep_run", run_name, replace=True)
 
 
 def _tiny_base() -> str:

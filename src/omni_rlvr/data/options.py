@@ -64,6 +64,8 @@ class DatasetConfig:
     """Split name -> annotation file, where a data set's readers take one."""
     train_split: str = "???"
     """The split a stage trains on."""
+    max_train_examples: int = -1
+    """Trains on the first examples of the split only; -1 takes all."""
     on_bad_media: str = "raise"
     """What to do with a clip that cannot be read: "raise", or "skip" it (its whole group goes,
     counted and named)."""
@@ -101,6 +103,12 @@ class DatasetConfig:
             "dataset.max_clips_per_process",
             self.max_clips_per_process,
             "1 or more",
+        )
+        require(
+            self.max_train_examples == -1 or self.max_train_examples >= 1,
+            "dataset.max_train_examples",
+            self.max_train_examples,
+            "-1 (all), or 1 or more",
         )
         require(self.num_workers >= 0, "dataset.num_workers", self.num_workers, "0 or more")
 

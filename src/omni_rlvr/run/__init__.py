@@ -15,6 +15,8 @@ from omni_rlvr.run.export import export_checkpoint
 from omni_rlvr.run.pipeline import run_pipeline
 from omni_rlvr.run.predict import predict_clips
 from omni_rlvr.run.preview import draw_preview
+from omni_rlvr.run.report import write_report
+from omni_rlvr.run.start import run_from_start
 from omni_rlvr.run.train import train_stage
 
 
@@ -26,6 +28,7 @@ def run(parts: Parts) -> None:
     """
     tasks: dict[type, Callable] = {
         made.TrainParts: train_stage,
+        made.StartedParts: partial(run_from_start, run=run),
         made.EvaluateParts: evaluate_splits,
         made.AttributeParts: attribute_splits,
         made.CacheParts: fill_cache,
@@ -33,6 +36,7 @@ def run(parts: Parts) -> None:
         made.PredictParts: predict_clips,
         made.PreviewParts: draw_preview,
         made.ExportParts: export_checkpoint,
+        made.ReportParts: write_report,
         made.PipelineParts: partial(run_pipeline, run=run),
     }
     tasks[type(parts)](parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from omni_rlvr.parts import EvaluateParts
+from omni_rlvr.record import RunRecord
 from omni_rlvr.run.clips import batches, keeper
 from omni_rlvr.run.lifecycle import move_latest, recorded
 from omni_rlvr.training.evaluate import Evaluation, device_of, evaluate
@@ -13,23 +14,29 @@ from omni_rlvr.training.progress import progress_bar
 
 def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
     """Evaluates a policy on each split of the task; returns each split's scores."""
-    from omni_rlvr.analysis.evaluation import write_evaluation  # matplotlib: not for --help
-
     device = device_of(parts.place.config["trainer"]["accelerator"])
-    parts.policy.eval().to(device=device)
-    scores = {}
     with recorded(parts.place, device=str(device)) as record:
-        for split in parts.task.splits:
-            result = _evaluate_split(parts, split, device)
-            record.add_skipped((clip.example.id, clip.reason) for clip in result.skipped)
-            write_evaluation(parts.place.run_dir / split, split, result.scores, result.predictions)
-            scores[split] = result.scores
-            print(
-                f"{split}: WAR {result.scores['war']:.1f}  UAR {result.scores['uar']:.1f}  "
-                f"format {result.scores['format']:.1f}  ({result.scores['num_clips']} clips)"
-            )
+        scores = score_splits(parts, record, device)
         record.finish("finished")
     move_latest(parts.place)
+    return scores
+
+
+def score_splits(parts: EvaluateParts, record: RunRecord, device: torch.device) -> dict[str, dict]:
+    """Evaluates within a run that is open already; returns each split's scores."""
+    from omni_rlvr.analysis.evaluation import write_evaluation  # matplotlib: not for --help
+
+    parts.policy.eval().to(device=device)
+    scores = {}
+    for split in parts.task.splits:
+        result = _evaluate_split(parts, split, device)
+        record.add_skipped((clip.example.id, clip.reason) for clip in result.skipped)
+        write_evaluation(parts.place.run_dir / split, split, result.scores, result.predictions)
+        scores[split] = result.scores
+        print(
+            f"{split}: WAR {result.scores['war']:.1f}  UAR {result.scores['uar']:.1f}  "
+            f"format {result.scores['format']:.1f}  ({result.scores['num_clips']} clips)"
+        )
     return scores
 
 

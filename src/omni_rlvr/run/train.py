@@ -8,12 +8,15 @@ from rich.console import Console
 
 from omni_rlvr.analysis.tables import trainable_table
 from omni_rlvr.data.datamodule import StepSampler, TrainData, num_steps
-from omni_rlvr.parts import TrainParts
-from omni_rlvr.record import keep_steps
+from omni_rlvr.parts import EvaluateParts, TrainParts
+from omni_rlvr.record import RunRecord, keep_steps
 from omni_rlvr.run.clips import collate, keeper, processed_clips
+from omni_rlvr.run.evaluate import score_splits
 from omni_rlvr.run.lifecycle import recorded
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
+from omni_rlvr.training.evaluate import device_of
 from omni_rlvr.training.module import RLVRModule
+from omni_rlvr.training.trackers import log_scores, tracking
 from omni_rlvr.training.trainer import build_trainer
 from omni_rlvr.types import Interrupted
 
@@ -32,7 +35,11 @@ def train_stage(parts: TrainParts) -> None:
     own = [*([resume] if resume else []), stop, saves]
     trainer = build_trainer(parts.make_trainer, parts.loggers, [*parts.callbacks, *own])
     Console().print(trainable_table(parts.counts))
-    with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
+    device = str(trainer.strategy.root_device)
+    with (
+        recorded(parts.place, device=device) as record,
+        tracking(parts.loggers, parts.place.config),
+    ):
         record.update(trainable=[asdict(count) for count in parts.counts])
         module = RLVRModule(
             parts.policy.train(),
@@ -49,8 +56,14 @@ def train_stage(parts: TrainParts) -> None:
         parts.policy.eval()
         if stop.asked:
             raise Interrupted(f"stopped at step {module.step} of {steps}; resume={run_dir} goes on")
+        if parts.evaluation is not None:
+            log_scores(parts.loggers, _evaluate(parts.evaluation, record), step=steps)
         record.finish("finished")
     print(f"checkpoint: {run_dir / 'checkpoint'}")
+
+
+def _evaluate(parts: EvaluateParts, record: RunRecord) -> dict[str, dict]:
+    return score_splits(parts, record, device_of(parts.place.config["trainer"]["accelerator"]))
 
 
 def _data(parts: TrainParts, start: int, seed: int) -> tuple[TrainData, int]:

@@ -77,6 +77,7 @@ class RLVRModule(LightningModule):
         self.bar: dict[str, float] = {}
         self.probed: dict[str, float] = {}
         """What a probe found since the last line of metrics; goes into the next."""
+        self.completions: list[dict[str, object]] = []
 
     def configure_optimizers(self):
         """Builds the optimizer over what trains, and its schedule."""
@@ -115,6 +116,7 @@ class RLVRModule(LightningModule):
                 "tokens/s": num_tokens / seconds,
                 "step_time": seconds,
             }
+            self.completions = prepared.completions
             self._write_completions(prepared.completions)
         self.step += 1
         self._write(metrics)

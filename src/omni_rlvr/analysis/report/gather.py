@@ -1,0 +1,129 @@
+"""Finds runs and reads what they left: config, how they ended, scores of every split.
+
+A run is a folder with run.json that trained or was evaluated. A pipeline counts as the runs below
+it. Curves and predictions are read when asked for, since they are large.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omni_rlvr.record import read_json, read_jsonl
+from omni_rlvr.types import UserError
+
+
+@dataclass(frozen=True)
+class RunData:
+    """One run."""
+
+    name: str
+    """Unique: its folder below the folder that all runs share."""
+    folder: Path
+    record: dict[str, Any]
+    """run.json."""
+    scores: dict[str, dict[str, Any]]
+    """Split name -> metrics.json, of the splits it was evaluated on."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ran to its end."""
+        return self.record["status"] == "finished"
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None where it did not end."""
+        if "ended" not in self.record:
+            return None
+        start, end = (datetime.fromisoformat(self.record[k]) for k in ("started", "ended"))
+        return (end - start).total_seconds()
+
+    def curves(self) -> list[dict]:
+        """Reads its metrics.jsonl."""
+        return read_jsonl(self.folder / "metrics.jsonl")
+
+    def correct(self, split: str) -> dict[str, bool]:
+        """Reads which clips of a split it got right, by id."""
+        rows = read_jsonl(self.folder / split / "predictions.jsonl")
+        return {row["id"]: row["correct"] for row in rows}
+
+
+def gather(places: Sequence[str]) -> list[RunData]:
+    """Reads runs.
+
+    Args:
+        places: runs, folders of runs, or globs of either.
+
+    Raises:
+        UserError: a place does not exist or holds no run, or a run.json cannot be read.
+    """
+    folders: dict[Path, None] = {}
+    for place in places:
+        found = [folder for path in _paths(place) for folder in _runs_below(path)]
+        if not found:
+            raise UserError(f"runs={place}: no run there: a folder with run.json that has scores")
+        folders |= dict.fromkeys(found)
+    names = _names(list(folders))
+    return [_read(name, folder) for name, folder in zip(names, folders, strict=True)]
+
+
+def check_labels(runs: Sequence[RunData]) -> None:
+    """Refuses runs whose scores are over different label lists.
+
+    Raises:
+        UserError: two runs differ; names both.
+    """
+    seen = [(run.name, split, s["labels"]) for run in runs for split, s in run.scores.items()]
+    for name, split, labels in seen:
+        first, _, wanted = seen[0]
+        if labels != wanted:
+            raise UserError(
+                f"runs: {name} ({split}) is scored over the labels {', '.join(labels)}, "
+                f"{first} over {', '.join(wanted)}; scores over different label lists do not "
+                "compare; task.allow_different_labels=true puts them into one table all the same"
+            )
+
+
+def _paths(place: str) -> list[Path]:
+    if glob.has_magic(place):
+        return [Path(path) for path in sorted(glob.glob(place))]  # noqa: PTH207 (may be absolute)
+    return [Path(place)] if Path(place).is_dir() else []
+
+
+def _runs_below(top: Path) -> Iterator[Path]:
+    """Yields every run at or below a folder; what lies below a run is part of it."""
+    for place, folders, files in os.walk(top.resolve()):
+        folders.sort()
+        if "run.json" in files:
+            folder = Path(place)
+            task = _record(folder)["config"]["task"]["name"]
+            if task == "train" or next(folder.glob("*/metrics.json"), None) is not None:
+                yield folder
+            if task != "pipeline":
+                folders.clear()
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        return read_json(folder / "run.json")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / 'run.json'} cannot be read: {error}") from error
+
+
+def _read(name: str, folder: Path) -> RunData:
+    paths = sorted(folder.glob("*/metrics.json"))
+    return RunData(
+        name, folder, _record(folder), {path.parent.name: read_json(path) for path in paths}
+    )
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    if len(folders) == 1:
+        return [folders[0].name]
+    shared = os.path.commonpath(folders)
+    return [os.path.relpath(folder, shared) for folder in folders]

@@ -1,0 +1,30 @@
+"""The table that a sweep ends in: a row a setting, on the terminal and as files in its home."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from omni_rlvr.analysis.report.columns import differing, in_order
+from omni_rlvr.analysis.report.gather import check_labels, gather
+from omni_rlvr.analysis.report.table import printed, runs_table, settings_table, write_table
+from omni_rlvr.analysis.tables import plain_table
+
+
+def write_sweep_table(home: Path, folders: Sequence[Path]) -> None:
+    """Puts runs into one table: sweep.* with a row a setting, sweep_runs.* with a row a run.
+
+    Raises:
+        UserError: their scores are over different label lists.
+    """
+    runs = in_order(gather([str(folder) for folder in folders]))
+    check_labels(runs)
+    keys, values = differing(runs)
+    frame = runs_table(runs, keys, values)
+    settings = settings_table(frame, differing([run for run in runs if run.finished])[0])
+    write_table(frame, home / "sweep_runs")
+    files = write_table(settings, home / "sweep")
+    Console().print(plain_table(*printed(settings)))
+    print(f"table: {files[2]}; figures and tests: omni-rlvr task=report runs={home}")

@@ -1,0 +1,177 @@
+"""Writes a report: gathers, tabulates, compares, draws, and puts all of it on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from omni_rlvr.analysis.report import figures, page
+from omni_rlvr.analysis.report.columns import SEED, Row, differing, in_order, label
+from omni_rlvr.analysis.report.compare import (
+    Pair,
+    compare_runs,
+    compare_settings,
+    pair_with_baseline,
+    paired_splits,
+)
+from omni_rlvr.analysis.report.gather import RunData, check_labels, gather
+from omni_rlvr.analysis.report.table import (
+    printed,
+    runs_table,
+    settings_table,
+    splits_of,
+    write_table,
+)
+
+
+def write_all(
+    folder: Path,
+    places: Sequence[str],
+    *,
+    baseline: str,
+    allow_different_labels: bool,
+    num_resamples: int,
+    max_groups: int,
+) -> list[Path]:
+    """Writes tables, figures and ``report.html``; returns the files a reader starts from.
+
+    Args:
+        folder: where they go; it exists.
+        places: runs, folders of runs, or globs of either.
+        baseline: a run's name or COLUMN:VALUE; empty for no tests.
+        allow_different_labels: whether scores over different label lists may stand side by side.
+        num_resamples: of the bootstrap intervals.
+        max_groups: most settings in a figure with a panel or colour a setting.
+
+    Raises:
+        UserError: nothing to gather, different label lists or test sets, or no such baseline.
+    """
+    runs = in_order(gather(places))
+    if not allow_different_labels:
+        check_labels(runs)
+    keys, values = differing(runs)
+    pairs = pair_with_baseline(runs, keys, values, baseline) if baseline else []
+    frame = runs_table(runs, keys, values)
+    keys, _ = differing([run for run in runs if run.finished])  # of a failed run: no setting
+    tables = {"settings": settings_table(frame, keys), "runs": frame}
+    if pairs:
+        paired = paired_splits(pairs)
+        tables["comparisons"] = compare_settings(paired, keys, num_resamples=num_resamples)
+        tables["comparisons_runs"] = compare_runs(paired, num_resamples=num_resamples)
+    for name, content in tables.items():
+        write_table(content, folder / name)
+    shown, left_out = _shown(_settings(runs, keys, values), pairs, max_groups)
+    pictures = _pictures(
+        folder / "figures", frame, keys, runs, (_settings(runs, keys, values), shown)
+    )
+    sections = [*_table_sections(tables, baseline), *_figure_sections(pictures, left_out)]
+    intro = f"{len(runs)} runs, {len(tables['settings'])} settings. {_provenance(runs)}"
+    if pairs:
+        tested = {run.name for pair in pairs for run in (pair.run, pair.baseline)}
+        alone = [run.name for run in runs if run.finished and run.name not in tested]
+        intro += f" Without a run of the baseline to test against: {', '.join(alone) or 'none'}."
+    page.write_page(folder / "report.html", "Runs side by side", intro, sections)
+    return [folder / "report.html", *(folder / f"{name}.csv" for name in tables)]
+
+
+def _settings(
+    runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row]
+) -> dict[str, list[RunData]]:
+    by = [key for key in keys if key != SEED]
+    out: dict[str, list[RunData]] = {}
+    for run, row in zip(runs, values, strict=True):
+        if run.finished:
+            out.setdefault(label(row, by), []).append(run)
+    return out
+
+
+def _shown(
+    settings: Mapping[str, list[RunData]], pairs: Sequence[Pair], most: int
+) -> tuple[dict[str, list[RunData]], int]:
+    """Keeps the baseline's settings and the best by WAR on the first split; counts the rest."""
+    bases = {pair.baseline.name for pair in pairs}
+
+    def rank(item: tuple[str, list[RunData]]) -> tuple[bool, float]:
+        scores = [next(iter(run.scores.values()))["war"] for run in item[1] if run.scores]
+        is_base = any(run.name in bases for run in item[1])
+        return not is_base, -sum(scores) / len(scores) if scores else 1.0
+
+    kept = dict(sorted(settings.items(), key=rank)[:most])
+    return {name: settings[name] for name in settings if name in kept}, len(settings) - len(kept)
+
+
+def _pictures(
+    folder: Path,
+    frame: pd.DataFrame,
+    keys: Sequence[str],
+    runs: Sequence[RunData],
+    settings: tuple[Mapping[str, list[RunData]], Mapping[str, list[RunData]]],
+) -> dict[str, list[figures.Picture]]:
+    """Draws everything; ``settings`` are all of them, and those that every figure can hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    every, shown = settings
+    out: dict[str, list[figures.Picture]] = {"Scores": [], "Learning curves": []}
+    out |= {"Recall per class": [], "Confusion": []}
+    curves = figures.curves(shown, folder / "curves.png")
+    out["Learning curves"] += [curves] if curves else []
+    for split in splits_of(runs):
+        out["Scores"].append(figures.score_dots(every, split, folder / f"scores_{split}.png"))
+        out["Scores"] += figures.heat_maps(frame, keys, split, folder)
+        recall = figures.recalls(shown, split, folder / f"recall_{split}.png")
+        out["Recall per class"] += [recall] if recall else []
+        confusion = figures.confusions(shown, split, folder / f"confusion_{split}.png")
+        out["Confusion"] += [confusion] if confusion else []
+    return out
+
+
+TABLES = {
+    "settings": (
+        "Settings",
+        "Percent, mean ± sample standard deviation over the runs of a setting.",
+    ),
+    "comparisons": (
+        "Settings against the baseline",
+        "WAR difference in points, run by run on the same clips, averaged over runs; 95 % interval "
+        "by resampling clips. Seeds are averaged, not resampled: it speaks of these models.",
+    ),
+    "comparisons_runs": (
+        "Runs against the baseline",
+        "WAR difference in points with its 95 % paired bootstrap interval; p is McNemar's exact "
+        "test, p Holm the same after correction for the number of rows.",
+    ),
+    "runs": ("Runs", "One row a run; the columns are the keys of the config that differ."),
+}
+"""Tables in the order of the page: title and small print."""
+
+
+def _table_sections(tables: Mapping[str, pd.DataFrame], baseline: str) -> list[page.Section]:
+    out = []
+    for name, (title, text) in TABLES.items():
+        if name in tables:
+            title = f"{title} {baseline}" if name.startswith("comparisons") else title
+            out.append(page.Section(title, [page.table(*printed(tables[name])), page.note(text)]))
+    return out
+
+
+def _figure_sections(
+    pictures: Mapping[str, list[figures.Picture]], left_out: int
+) -> list[page.Section]:
+    out = []
+    for title, content in pictures.items():
+        blocks = [page.picture(item.path, item.caption) for item in content]
+        if blocks and left_out and title != "Scores":
+            blocks.append(page.note(f"{left_out} settings are left out here: task.max_groups."))
+        out.append(page.Section(title, blocks))
+    return out
+
+
+def _provenance(runs: Sequence[RunData]) -> str:
+    """Says what code and how many unfinished runs are behind the numbers."""
+    commits = sorted({str(run.record["commit"]) for run in runs})
+    text = f"Code: {', '.join(commits)}."
+    unfinished = [run.name for run in runs if not run.finished]
+    if unfinished:
+        text += f" Not finished, and in no mean: {', '.join(unfinished)}."
+    return text

@@ -1,0 +1,147 @@
+"""Tasks that train nothing: what a person tunes of each. No torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from omni_rlvr.types import require
+
+
+@dataclass
+class AttributeTask:
+    """Measures what each modality did: Shapley values, swapped sounds, faithful reasoning."""
+
+    name: str = "attribute"
+    splits: list[str] = field(default_factory=lambda: ["test"])
+    """Splits of the data set to measure on; gold answers must be of dataset.labels."""
+    batch_size: int = 32
+    """Clips read together, within which donors for swaps are found; and prompts scored at once."""
+    max_clips: int = 0
+    """Takes the first clips only; 0 takes all."""
+    text: bool = False
+    """Whether the prompt text (the question, not the instruction) is a third player."""
+    absent: str = "drop"
+    """What absent means: "drop" leaves the modality out of the prompt, "silence_grey" shows silence
+    or a grey picture, "other_clip" that of a clip with another label."""
+    value: str = "log_prob"
+    """v(S): "log_prob" or "prob" of a label, normalised over the label list."""
+    lead: str = "empty_think"
+    """What stands before the label: "direct" nothing but the answer tag, "empty_think" an empty
+    think block too, "own_reasoning" the policy's greedy reasoning under each subset (a generation
+    a subset)."""
+    swap: bool = True
+    """Whether other clips' sounds are put under pictures, to see which one is followed."""
+    num_reasoned: int = 64
+    """Clips, drawn by the seed, that are reasoned about too, to see if the reasoning is true to
+    what drove the answer; 0 none, -1 all. With lead=own_reasoning it is all, at no cost."""
+    max_completion_length: int = 96
+    """Most tokens a reasoning may have."""
+    num_resamples: int = 2000
+    """Bootstrap resamples of the 95 % intervals."""
+
+    def __post_init__(self) -> None:
+        for key in ("batch_size", "max_completion_length", "num_resamples"):
+            require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
+        require(self.max_clips >= 0, "task.max_clips", self.max_clips, "0 (all) or more")
+        require(
+            self.num_reasoned >= -1,
+            "task.num_reasoned",
+            self.num_reasoned,
+            "-1 (all), or 0 or more",
+        )
+        require(bool(self.splits), "task.splits", self.splits, "at least one split")
+        for key, choices in (
+            ("absent", ("drop", "silence_grey", "other_clip")),
+            ("value", ("log_prob", "prob")),
+            ("lead", ("direct", "empty_think", "own_reasoning")),
+        ):
+            seen = self.__dict__[key]
+            require(seen in choices, f"task.{key}", seen, f"one of {', '.join(choices)}")
+
+
+@dataclass
+class CacheTask:
+    """Fills the feature cache with splits, so that runs on them never wait for a tower."""
+
+    name: str = "cache"
+    splits: list[str] = field(default_factory=list)
+    """Splits of the data set to encode; none means all."""
+    batch_size: int = 16
+    """Clips encoded together."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "task.batch_size", self.batch_size, "1 or more")
+
+
+@dataclass
+class PreviewTask:
+    """Draws a sheet of clips: filmstrip, mel spectrogram, label, reasoning."""
+
+    name: str = "preview"
+    split: str = MISSING
+    """The split to draw from."""
+    num_clips: int = 8
+    """Clips on the sheet."""
+    max_reasoning_chars: int = 320
+    """Longer reasoning is cut."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.num_clips <= 50, "task.num_clips", self.num_clips, "1 to 50")
+        require(
+            self.max_reasoning_chars >= 1,
+            "task.max_reasoning_chars",
+            self.max_reasoning_chars,
+            "1 or more",
+        )
+
+
+@dataclass
+class CheckTask:
+    """Opens every clip of a data set and holds its counts against the published ones."""
+
+    name: str = "check"
+    splits: list[str] = field(default_factory=list)
+    """Splits to check; empty checks all that the data set has."""
+    max_listed: int = 10
+    """Bad clips printed a split; check.json lists all."""
+
+    def __post_init__(self) -> None:
+        require(self.max_listed >= 0, "task.max_listed", self.max_listed, "0 or more")
+
+
+@dataclass
+class ExportTask:
+    """Merges adapters into their base and writes a checkpoint that stands alone."""
+
+    name: str = "export"
+    to: str = MISSING
+    """The folder to write; must not exist."""
+    layout: str = "omni"
+    """File layout: "omni" (this project's), or "humanomni" for what HumanOmni's code reads."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.layout in ("omni", "humanomni"), "task.layout", self.layout, "omni or humanomni"
+        )
+
+
+@dataclass
+class ReportTask:
+    """Puts runs side by side: tables, tests against a baseline, figures, one HTML page."""
+
+    name: str = "report"
+    baseline: str = ""
+    """What the others are tested against: a run's name, or COLUMN:VALUE, e.g. ``format:1``; none:
+    no tests."""
+    allow_different_labels: bool = False
+    """Lets runs be compared whose scores are over different label lists."""
+    num_resamples: int = 2000
+    """Bootstrap resamples of the 95 % intervals of differences."""
+    max_groups: int = 8
+    """Most settings in a figure of recalls or confusion; the best by WAR and the baseline stay."""
+
+    def __post_init__(self) -> None:
+        for key in ("num_resamples", "max_groups"):
+            require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")

@@ -1,0 +1,110 @@
+"""One run of a sweep: skipped if it is finished, and never the end of the rest if it fails.
+
+A sweep's home is one folder with a folder a run and ``sweep.jsonl``, a line a run of the last
+sweep there; config/sweep.py opens it and puts the table under it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omni_rlvr.config.sweep import JOURNAL
+from omni_rlvr.parts import Parts
+from omni_rlvr.record import RunRecord, append_jsonl, finished_config, identity, read_json
+from omni_rlvr.run import run
+from omni_rlvr.types import Interrupted, UserError
+
+log = logging.getLogger(__name__)
+
+
+def run_job(
+    run_dir: Path,
+    overrides: Sequence[str],
+    resolve: Callable[[], dict[str, Any]],
+    build: Callable[[], Parts],
+) -> float | None:
+    """Does one run of a sweep unless it is there.
+
+    Args:
+        run_dir: its folder, below the sweep's home.
+        overrides: what makes it differ from the others, for messages.
+        resolve: gives its resolved config, as it will stand in run.json.
+        build: builds its parts.
+
+    Returns:
+        WAR, in percent, on the first split of ``task.evaluate_after``: what a search maximises.
+        None without such an evaluation, and for a failed run.
+
+    Raises:
+        Interrupted: the user asked for a stop; that does end the rest.
+    """
+    started = time.perf_counter()
+    row: dict[str, object] = {"overrides": list(overrides), "run": run_dir.name}
+    config = None
+    try:
+        config = resolve()
+        there = finished_run(run_dir.parent, config)
+        if there is None:
+            _clear(run_dir)
+            run(build())
+        else:
+            print(f"skipped: finished in {there}", flush=True)
+        row |= {"run": (there or run_dir).name, "status": "skipped" if there else "finished"}
+        return objective(there or run_dir, config)
+    except (Interrupted, KeyboardInterrupt):
+        row["status"] = "interrupted"
+        raise
+    except Exception as error:
+        row |= {"status": "failed", "error": _one_line(error)}
+        log.error("%s: %s", run_dir, row["error"], exc_info=not isinstance(error, UserError))
+        if config is not None:
+            _record_failure(run_dir, config, error)
+        return None
+    finally:
+        row["seconds"] = round(time.perf_counter() - started, 2)
+        append_jsonl(run_dir.parent / JOURNAL, [row])
+
+
+def finished_run(home: Path, config: dict[str, Any]) -> Path | None:
+    """Finds a finished run of the same resolved config in a sweep's home."""
+    wanted = identity(config)
+    for path in sorted(home.glob("*/run.json")):
+        before = finished_config(path.parent)
+        if before is not None and identity(before) == wanted:
+            return path.parent
+    return None
+
+
+def objective(run_dir: Path, config: dict[str, Any]) -> float | None:
+    """Reads WAR on the first split that the run was evaluated on."""
+    task = config["task"]
+    splits = task["evaluate_after"]["splits"] if task["name"] == "train" else []
+    return read_json(run_dir / splits[0] / "metrics.json")["war"] if splits else None
+
+
+def _clear(run_dir: Path) -> None:
+    """Removes what a failed try of the same run left; Hydra's own files of this try stay."""
+    if (run_dir / "run.json").exists():
+        for path in run_dir.iterdir():
+            if path.is_dir() and not path.is_symlink() and path.name != ".hydra":
+                shutil.rmtree(path)
+            elif path.suffix != ".log" and path.name != ".hydra":
+                path.unlink()
+
+
+def _record_failure(run_dir: Path, config: dict[str, Any], error: Exception) -> None:
+    """Says in run.json that a run failed, where it failed before it could say so itself."""
+    if not (run_dir / "run.json").exists():
+        record = RunRecord(run_dir, config, device="none")
+        record.update(error=f"{type(error).__name__}: {error}")
+        record.finish("failed")
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,221 @@
+"""Sweeps: a table at the end, finished runs skipped, failed ones alone again, one cold start."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+
+from omni_rlvr import run as running
+from omni_rlvr.build import build, resolved
+from omni_rlvr.cli import conf_dir
+from omni_rlvr.record import read_json, read_jsonl
+from omni_rlvr.run import start as starting
+from omni_rlvr.run import sweep as sweeping
+from omni_rlvr.types import Interrupted, UserError
+
+ONE = (
+    "stage=sft", "stage.max_steps=1", "stage.batch_size=3", "task.evaluate_after.splits=[test]",
+    "task.evaluate_after.max_completion_length=8", "task.evaluate_after.num_resamples=50",
+)  # fmt: skip
+
+
+def installed(plugin: str) -> bool:
+    """Whether a Hydra plugin is there."""
+    there = importlib.util.find_spec("hydra_plugins") is not None
+    return there and importlib.util.find_spec(f"hydra_plugins.{plugin}") is not None
+
+
+@pytest.fixture
+def job(runner):
+    """Does one run of a sweep in this process."""
+
+    def do(name: str, *overrides: str) -> float | None:
+        folder = runner.root / "sweep" / name
+        folder.mkdir(parents=True, exist_ok=True)  # as Hydra does
+        cfg = runner.compose(*ONE, *overrides)
+        with hydra():
+            return sweeping.run_job(
+                folder, overrides, lambda: resolved(cfg), lambda: build(cfg, folder, None)
+            )
+
+    return do
+
+
+def hydra():
+    """Hydra, initialised as within the command: a start is composed there."""
+    return initialize_config_dir(conf_dir(), version_base="1.3")
+
+
+def journal(runner) -> list[dict]:
+    return read_jsonl(runner.root / "sweep" / "sweep.jsonl")
+
+
+def test_a_run_trains_evaluates_and_returns_its_score(job, runner) -> None:
+    value = job("a", "seed=1")
+    folder = runner.root / "sweep" / "a"
+    assert value == read_json(folder / "test" / "metrics.json")["war"]
+    assert len(read_jsonl(folder / "test" / "predictions.jsonl")) == 5
+    assert (folder / "checkpoint" / "model.safetensors").exists()
+    assert read_json(folder / "run.json")["status"] == "finished"
+    assert [row["status"] for row in journal(runner)] == ["finished"]
+
+
+def test_a_finished_run_is_known_by_its_config_whatever_its_folder(job, runner) -> None:
+    first = job("a", "seed=1")
+    before = (runner.root / "sweep" / "a" / "run.json").read_bytes()
+    assert job("b", "seed=1") == first
+    assert job("c", "seed=2") is not None
+    assert [(r["run"], r["status"]) for r in journal(runner)] == [
+        ("a", "finished"), ("a", "skipped"), ("c", "finished"),
+    ]  # fmt: skip
+    assert (runner.root / "sweep" / "a" / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("when", ["building", "running"])
+def test_a_failed_run_is_written_down_and_done_again(
+    job, runner, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def fail(*_, **__):
+        raise RuntimeError("no luck")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if when == "building":
+            patch.setattr("omni_rlvr.build.make", fail)
+        else:
+            patch.setattr("omni_rlvr.run.train.score_splits", fail)
+        assert job("a", "seed=1") is None
+    folder = runner.root / "sweep" / "a"
+    record = read_json(folder / "run.json")
+    assert record["status"] == "failed"
+    assert record["error"] == "RuntimeError: no luck"
+    assert journal(runner)[0]["error"] == "RuntimeError: no luck"
+    assert job("a", "seed=1") is not None
+    assert "error" not in read_json(folder / "run.json")
+    assert [row["step"] for row in read_jsonl(folder / "metrics.jsonl")] == [1]
+
+
+def test_an_error_of_the_user_is_in_the_journal_and_a_stop_ends_the_sweep(job, runner) -> None:
+    assert job("a", "optimizer.lr=-1") is None
+    assert journal(runner)[0]["error"].startswith("optimizer: Invalid learning rate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeping, "run", lambda parts: (_ for _ in ()).throw(Interrupted("stop")))
+        with pytest.raises(Interrupted):
+            job("b", "seed=2")
+    assert journal(runner)[1]["status"] == "interrupted"
+
+
+@pytest.fixture
+def start(runner, clips: Path) -> list[str]:
+    """Overrides: begin from a cold start of three steps."""
+    small = [o for o in runner.overrides if not o.startswith("dataset.annotations.test")]
+    over = ["+experiment=cold_start", *small, "dataset.train_split=train", *ONE[:3]]
+    quoted = ",".join(f"'{text}'" for text in over if not text.startswith("task"))
+    return [f"task.start_from.overrides=[{quoted}]", "model.path=${tiny_base:}"]
+
+
+def test_runs_share_one_start(job, runner, start, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+    train = running.train_stage
+    monkeypatch.setattr(
+        running, "train_stage", lambda parts: (trained.append(parts.place.run_dir), train(parts))
+    )
+    for seed in (1, 2):
+        assert job(f"s{seed}", *start, f"seed={seed}") is not None
+    (shared,) = (runner.root / "cold_start" / "shared").iterdir()
+    assert trained == [shared, runner.root / "sweep" / "s1", runner.root / "sweep" / "s2"]
+    config = read_json(runner.root / "sweep" / "s1" / "run.json")["config"]
+    assert config["model"]["path"] == str(shared / "checkpoint")
+    assert job("s3", *start, "seed=1") is not None  # known, with its start
+    assert journal(runner)[-1]["status"] == "skipped"
+
+
+def test_a_start_gets_so_many_examples(runner, start) -> None:
+    cfg = runner.compose(*ONE, *start, "task.start_from.num_examples=2")
+    with hydra():
+        parts = build(cfg, runner.root / "x", None).build_start()
+    assert len(parts.clips.examples["train"]) == 2
+    with pytest.raises(UserError, match="train has only 12 examples"):
+        runner.build(*ONE, "dataset.max_train_examples=13")
+
+
+def hold(folder: Path, seconds: float) -> None:
+    with starting._locked(folder):
+        (folder / "held").touch()
+        time.sleep(seconds)
+        (folder / "done").touch()
+
+
+def test_a_second_process_waits_for_the_start(tmp_path: Path) -> None:
+    other = multiprocessing.get_context("fork").Process(target=hold, args=(tmp_path, 0.5))
+    other.start()
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    with starting._locked(tmp_path):
+        assert (tmp_path / "done").exists()
+    other.join()
+
+
+def test_a_sweep_ends_in_a_table_and_goes_on_where_it_stopped(runner) -> None:
+    def sweep(devices: str):
+        return runner.command("-m", "name=s", *ONE, "seed=0,1", f"trainer.devices={devices}")
+
+    done = sweep("1,none")
+    home = runner.root / "s" / "sweep"
+    assert done.returncode == 1
+    assert "sweep: 2 finished, 0 skipped, 2 failed" in done.stdout
+    failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert [line.split(": ")[1] for line in failed] == [
+        "seed=0 trainer.devices=none", "seed=1 trainer.devices=none",
+    ]  # fmt: skip
+    assert "run these alone with the same command: omni-rlvr -m name=s" in done.stderr
+    assert len((home / "sweep_runs.csv").read_text().splitlines()) == 3
+    assert "test/war" in (home / "sweep.md").read_text()
+    statuses = [read_json(path)["status"] for path in home.glob("*/run.json")]
+    assert sorted(statuses) == ["failed", "failed", "finished", "finished"]
+    assert not (runner.root / "s" / "latest").exists()  # which of them would it be?
+    done = sweep("1")
+    assert done.returncode == 0, done.stderr
+    assert "sweep: 0 finished, 2 skipped, 0 failed" in done.stdout
+
+
+def test_a_key_that_does_not_exist_is_named_before_the_first_run(runner) -> None:
+    done = runner.command("-m", "name=s", *ONE, "seed=0,1", "stage.betta=0,1")
+    assert done.returncode == 1
+    (line,) = (x for x in done.stderr.splitlines() if "HYDRA" not in x)
+    assert line.startswith("error: ")
+    assert "stage.betta" in line
+    assert not list(runner.root.glob("s/sweep/*/run.json"))
+
+
+@pytest.mark.skipif(
+    not installed("hydra_joblib_launcher"), reason="hydra-joblib-launcher is not installed"
+)
+def test_runs_side_by_side_share_a_start_and_end_in_the_same_table(runner, start) -> None:
+    done = runner.command(
+        "-m", "name=s", *ONE, *start, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sweep: 2 finished, 0 skipped, 0 failed" in done.stdout
+    assert len(list((runner.root / "cold_start" / "shared").iterdir())) == 1
+    assert done.stdout.count("is made first") == 1
+
+
+@pytest.mark.skipif(
+    not installed("hydra_optuna_sweeper"), reason="hydra-optuna-sweeper is not installed"
+)
+def test_a_search_goes_on_after_a_failed_trial(runner) -> None:
+    done = runner.command(
+        "-m", "name=s", *ONE, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.n_jobs=1", "hydra.sweeper.direction=maximize",
+        "hydra.sweeper.max_failure_rate=1.0", "hydra.sweeper.sampler.seed=0",
+        "optimizer.lr=choice(-1,0.001)",
+    )  # fmt: skip
+    rows = read_jsonl(runner.root / "s" / "sweep" / "sweep.jsonl")
+    assert len(rows) == 3
+    assert {row["status"] for row in rows} <= {"finished", "skipped", "failed"}
+    assert done.returncode == int(any(row["status"] == "failed" for row in rows)), done.stderr

@@ -1,0 +1,158 @@
+"""Trackers: names, the CSV file, and W&B and MLflow offline, each with the real package."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from omni_rlvr.training import trackers
+from omni_rlvr.training.metrics_csv import MetricsCsv
+from omni_rlvr.types import UserError
+
+ROWS = [
+    {"id": f"{i}.mp4", "label": "happy", "completion": f"<answer>{i}</answer>", "reward": 0.5 * i}
+    for i in range(3)
+]
+SCORES = {"test": {"war": 60.0, "uar": 50.0, "format": 100.0, "num_clips": 5}}
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    """Skips where an optional package is not there, and says which."""
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f"{package} is not installed")
+
+
+def follow(tracker: trackers.Tracker) -> None:
+    """Sends a short run: config, two steps, completions, scores; then closes."""
+    with trackers.tracking([tracker], {"seed": 3, "stage": {"beta": 0.04}}):
+        for step in (1, 2):
+            tracker.log_metrics({"reward": 0.5 * step, "rewards/accuracy/mean": 0.1}, step)
+        if tracker.log_table is not None:
+            tracker.log_table(ROWS, 2)
+        trackers.log_scores([tracker], SCORES, step=2)
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    """A CSV file's lines."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_grows_a_column_when_a_metric_appears(tmp_path: Path) -> None:
+    sink = MetricsCsv(tmp_path / "metrics.csv")
+    sink.log_metrics({"loss": 1.0}, 1)
+    sink.log_metrics({"loss": 0.5, "kl": 0.1}, 2)
+    sink.log_metrics({"loss": 0.25}, 3)
+    assert lines(sink.path) == [
+        {"step": "1", "loss": "1.0", "kl": ""},
+        {"step": "2", "loss": "0.5", "kl": "0.1"},
+        {"step": "3", "loss": "0.25", "kl": ""},
+    ]
+
+
+def test_csv_of_a_resumed_run_is_that_of_the_unbroken_one(tmp_path: Path) -> None:
+    def write(path: Path, steps: range) -> None:
+        sink = MetricsCsv(path)
+        for step in steps:
+            sink.log_metrics({"loss": float(step), "kl": 0.5}, step)
+
+    write(tmp_path / "unbroken.csv", range(1, 8))
+    write(tmp_path / "resumed.csv", range(1, 6))  # was at step 5, its checkpoint at step 3
+    write(tmp_path / "resumed.csv", range(4, 8))
+    assert (tmp_path / "resumed.csv").read_text() == (tmp_path / "unbroken.csv").read_text()
+
+
+def test_csv_has_trls_names_and_evaluations_have_eval_in_front(tmp_path: Path) -> None:
+    follow(trackers.metrics_csv(str(tmp_path), ""))
+    assert lines(tmp_path / "metrics.csv")[-1]["eval_test_war"] == "60.0"
+    assert lines(tmp_path / "metrics.csv")[1]["rewards/accuracy/mean"] == "0.1"
+
+
+def test_tensorboard_has_the_names_of_transformers_callback(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    follow(trackers.tensorboard(str(tmp_path), "train/"))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"train/reward", "train/rewards/accuracy/mean", "eval/test_war"} <= tags
+    assert [event.value for event in events.Scalars("train/reward")] == [0.5, 1.0]
+
+
+def test_a_tracker_is_closed_also_when_the_run_fails() -> None:
+    closed: list[str] = []
+    tracker = trackers.Tracker(
+        MetricsCsv(Path("x")), prefix="", log_config=None, log_table=None, close=closed.append
+    )
+    with pytest.raises(RuntimeError), trackers.tracking([tracker], {}):
+        raise RuntimeError
+    with trackers.tracking([tracker], {}):
+        pass
+    assert closed == ["failed", "success"]
+
+
+@pytest.mark.parametrize("package", ["wandb", "mlflow", "trackio"])
+def test_a_package_that_is_missing_is_named(package: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    options: dict[str, dict] = {
+        "wandb": {"project": "p", "entity": None, "group": None, "offline": True},
+        "mlflow": {"experiment_name": "e", "tracking_uri": "x", "artifact_location": None},
+        "trackio": {"project": "p", "space_id": None},
+    }
+    with pytest.raises(UserError, match=rf"logger={package}: .*omni-rlvr\[{package}\]"):
+        vars(trackers)[package](str(tmp_path), prefix="", **options[package])
+
+
+@needs("wandb")
+@pytest.mark.filterwarnings("ignore")  # the package's own
+def test_wandb_offline_keeps_metrics_and_a_table_a_run(tmp_path: Path, monkeypatch) -> None:
+    import wandb
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for name in ("one", "two"):  # a second run of the process is a run of its own
+        (tmp_path / name).mkdir()
+        options = {"project": "p", "entity": None, "group": "g", "offline": True}
+        follow(trackers.wandb(str(tmp_path / name), prefix="train/", **options))
+    wandb.teardown()  # its background process has then written everything
+    for name in ("one", "two"):
+        (table,) = (tmp_path / name / "wandb").glob("offline-*/files/media/table/*.json")
+        content = json.loads(table.read_text())
+        assert content["columns"] == list(ROWS[0])
+        assert content["data"][2] == list(ROWS[2].values())
+        (log,) = (tmp_path / name / "wandb").glob("offline-*/*.wandb")
+        stored = log.read_bytes()
+        for key in (b"train/reward", b"train/rewards/accuracy/mean", b"eval/test_war"):
+            assert key in stored
+
+
+@needs("mlflow")
+@needs("sqlalchemy")
+@pytest.mark.filterwarnings("ignore")  # the package's own
+def test_mlflow_without_a_server_keeps_metrics_config_and_a_table(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    tracker = trackers.mlflow(
+        str(tmp_path / "run"),
+        prefix="",
+        experiment_name="e",
+        tracking_uri=uri,
+        artifact_location=str(tmp_path / "artifacts"),
+    )
+    follow(tracker)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("e")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["stage/beta"] == "0.04"
+    assert [m.value for m in client.get_metric_history(run.info.run_id, "reward")] == [0.5, 1.0]
+    assert run.data.metrics["eval_test_war"] == 60
+    (table,) = (tmp_path / "artifacts").rglob("completions.json")
+    content = json.loads(table.read_text())
+    assert content["columns"] == ["step", *ROWS[0]]
+    assert content["data"][1] == [2, *ROWS[1].values()]
