@@ -157,7 +157,7 @@ def grpo_rows(folder: Path) -> Iterator[Row]:
     tensors = load_file(folder / "grpo.safetensors")
     for name, setting in json.loads((folder / "grpo.json").read_text())["scenarios"].items():
         part = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(name)}
-        mask = completion_mask(part["completion_ids"], eos_token_id=setting["eos_token_id"])
+        mask = completion_mask(part["completion_ids"], eos_token_ids=[setting["eos_token_id"]])
         yield compare(f"{name}.completion_mask", mask, part["completion_mask"])
         advantages = compute_advantages(
             part["rewards"],

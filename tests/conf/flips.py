@@ -105,6 +105,9 @@ ELSEWHERE = {
     },
     **dict.fromkeys(("video", "audio"), "e2e/test_predict.py"),
     "model.base": "e2e/test_lora_runs.py",
+    **dict.fromkeys(
+        ("dataset.published_scores", "dataset.published_scores_note"), "analysis/test_published.py"
+    ),
     "runs": "analysis/test_report.py",
     "task.evaluate_after": "e2e/test_sweep.py",
     "task.start_from.overrides": "e2e/test_sweep.py",

@@ -26,23 +26,23 @@ EOS = 9
     ],
 )
 def test_completion_mask_by_hand(ids, mask):
-    got = completion_mask(torch.tensor([ids]), eos_token_id=EOS)
+    got = completion_mask(torch.tensor([ids]), eos_token_ids=[EOS])
     assert got.tolist() == [mask]
     assert got.dtype == torch.int64
 
 
 def test_tokens_after_the_end_change_no_mask():
     ids = torch.randint(20, (50, 12), generator=torch.Generator().manual_seed(0))
-    mask = completion_mask(ids, eos_token_id=EOS)
+    mask = completion_mask(ids, eos_token_ids=[EOS])
     other = torch.where(mask.bool(), ids, (ids + 3) % 20)
     assert not torch.equal(other, ids)
-    assert torch.equal(completion_mask(other, eos_token_id=EOS), mask)
+    assert torch.equal(completion_mask(other, eos_token_ids=[EOS]), mask)
 
 
 def test_rows_do_not_see_each_other():
     ids = torch.randint(12, (20, 8), generator=torch.Generator().manual_seed(1))
-    alone = [completion_mask(row.unsqueeze(0), eos_token_id=EOS) for row in ids]
-    assert torch.equal(completion_mask(ids, eos_token_id=EOS), torch.cat(alone))
+    alone = [completion_mask(row.unsqueeze(0), eos_token_ids=[EOS]) for row in ids]
+    assert torch.equal(completion_mask(ids, eos_token_ids=[EOS]), torch.cat(alone))
 
 
 def test_position_ids_by_hand():
@@ -60,5 +60,5 @@ def test_lengths_by_hand():
 @pytest.mark.parametrize("case", ["s0", "s1", "e2e"])
 def test_mask_of_the_reference(case):
     data = load_file(PARITY / "grpo.safetensors")
-    mask = completion_mask(data[f"{case}.completion_ids"], eos_token_id=126)
+    mask = completion_mask(data[f"{case}.completion_ids"], eos_token_ids=[126])
     assert torch.equal(mask, data[f"{case}.completion_mask"])

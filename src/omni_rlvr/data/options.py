@@ -80,6 +80,10 @@ class DatasetConfig:
     or ``total`` -> number of clips, or [least, most]."""
     published_source: str = ""
     """Where these numbers stand."""
+    published_scores: dict[str, list[float]] = field(default_factory=dict)
+    """Method -> [WAR, UAR] in percent, shown beside an evaluation's."""
+    published_scores_note: str = ""
+    """Where they stand, on which clips and labels they are."""
     known_bad: list[str] = field(default_factory=list)
     """Ids of clips that are known to be broken in the release itself."""
     layout: dict[str, Any] = field(default_factory=dict)
@@ -110,6 +114,9 @@ class DatasetConfig:
             self.max_train_examples,
             "-1 (all), or 1 or more",
         )
+        for method, pair in self.published_scores.items():
+            key = f"dataset.published_scores.{method}"
+            require(len(pair) == 2, key, pair, "[WAR, UAR] in percent")
         require(self.num_workers >= 0, "dataset.num_workers", self.num_workers, "0 or more")
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
-def completion_mask(completion_ids: Tensor, *, eos_token_id: int) -> Tensor:
+def completion_mask(completion_ids: Tensor, *, eos_token_ids: Sequence[int]) -> Tensor:
     """Marks the tokens of each completion up to and including its first end token.
 
     Args:
         completion_ids: [N, T] int64.
-        eos_token_id: the end token.
+        eos_token_ids: the end tokens; any of them ends a completion.
 
     Returns:
         [N, T] int64; a row without an end token is all ones.
     """
-    is_eos = completion_ids == eos_token_id
+    is_eos = torch.isin(completion_ids, completion_ids.new_tensor(eos_token_ids))
     ended_before = is_eos.cumsum(dim=1) - is_eos.long()
     return (ended_before == 0).long()
 

@@ -174,7 +174,7 @@ def _changed(
     """Applies what was chosen; None keeps what the checkpoint has."""
     changes: dict[str, Any] = {
         name: vars(options)[name]
-        for name in ("image_fit", "media_end", "stray_vision_tokens", "gate_text")
+        for name in ("image_fit", "media_end", "stray_vision_tokens", "mask_stops", "gate_text")
         if vars(options)[name] is not None
     }
     if options.wording is not None:

@@ -33,6 +33,9 @@ class LoadOptions:
     """Whether Qwen2-VL's three vision tokens stand before the media, as in the authors' RL."""
     gate_text: str | None = None
     """What the gate reads: "prompt", or "turn" as in the authors' SFT."""
+    mask_stops: bool | None = None
+    """Whether a completion that another stop token ends (151643 in Qwen2.5) counts up to it; false
+    in the authors' RL: its padding counts too."""
     bert_dropout: bool = False
     """Whether the gate's BERT drops out while the policy trains, as it did for the authors."""
     reset_gate: bool = False

@@ -68,11 +68,17 @@ class ProcessorSettings:
     """Between the media and the question."""
     stray_vision_tokens: bool = False
     """Whether three vision tokens of Qwen2-VL stand before the media, as in R1-Omni's RL."""
+    stop_ids: Sequence[int] = ()
+    """Tokens that end a completion besides the chat's end token."""
+    mask_stops: bool = True
+    """Whether what such a token ends counts up to it; False counts it to the end of its row, as
+    R1-Omni's RL does, which looks for the chat's end token alone."""
     gate_text: str = "prompt"
     """What the instruction gate reads: the "prompt" (question and instruction), or the "turn" as
     R1-Omni's SFT left it, with the media's wrappers and without newlines."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stop_ids", tuple(self.stop_ids))  # a list, where it is read
         fits, texts = ("pad", "squash"), ("prompt", "turn")
         require(self.image_fit in fits, "image_fit", self.image_fit, f"one of {fits}")
         backends = ("torchvision", "pil")
@@ -107,6 +113,11 @@ class Processor:
     def pad_token_id(self) -> int:
         """The id that fills rows up."""
         return self.tokenizer.get_vocab()[str(self.tokenizer.pad_token)]
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """The ids that end a completion, the chat's end token first."""
+        return [self.tokenizer.eos_token_id, *self.settings.stop_ids]
 
     @property
     def sample_rate(self) -> int:

@@ -107,7 +107,16 @@ def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:
         audio_end="<au_end>",
         media_separator="\n",
         media_end="\n",
+        stop_ids=_stop_ids(config),
     )
+
+
+def _stop_ids(config: OmniConfig) -> list[int]:
+    """The end tokens of generation_config.json besides the chat's."""
+    generation = (config.published or {"generation": {}})["generation"]
+    ends = generation.get("eos_token_id", [])
+    listed = ends if isinstance(ends, list) else [ends]
+    return [end for end in listed if end != config.text_config.eos_token_id]
 
 
 def _text_config(fields: Mapping[str, Any]) -> Qwen2Config:

@@ -72,6 +72,7 @@ def decode(
     logits = decoder.prefill()
     num_rows = len(logits)
     ids = torch.full((num_rows, max_completion_length), tokenizer.pad_token_id, device=device)
+    stops = torch.tensor(policy.processor.stop_ids, device=device)
     rows = torch.arange(num_rows, device=device)  # what is still in the batch
     alive = torch.ones_like(rows, dtype=torch.bool)  # which of these rows have not ended
     for t in range(max_completion_length):
@@ -84,7 +85,7 @@ def decode(
         ids[rows, t] = torch.where(alive, tokens, tokenizer.pad_token_id)
         if on_tokens is not None:
             on_tokens(rows[alive], tokens[alive])
-        alive = alive & (tokens != tokenizer.eos_token_id)
+        alive = alive & ~torch.isin(tokens, stops)
         if t + 1 == max_completion_length or not alive.any():
             break
         if alive.sum() <= 0.75 * len(rows):
@@ -97,11 +98,12 @@ def decode(
 
 def to_rollout(policy: Policy, ids: Tensor) -> Rollout:
     """Marks and decodes completions [N, T], padded after their end token."""
-    eos = policy.processor.tokenizer.eos_token_id
-    mask = completion_mask(ids, eos_token_id=eos)
+    processor = policy.processor
+    ends = processor.stop_ids if processor.settings.mask_stops else processor.stop_ids[:1]
+    mask = completion_mask(ids, eos_token_ids=ends)
     return Rollout(
         completion_ids=ids,
         completion_mask=mask,
         texts=policy.processor.decode(ids, mask),
-        truncated=~(ids == eos).any(dim=1),
+        truncated=~torch.isin(ids, ids.new_tensor(processor.stop_ids)).any(dim=1),
     )

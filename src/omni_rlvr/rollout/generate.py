@@ -36,7 +36,8 @@ def generate(
     """Samples G completions for each of B prompts; see ``decode`` for the arguments."""
     num_rows = len(prompt_embeds) * num_generations
     everything = torch.arange(num_rows, device=prompt_embeds.device)
-    eos, ended = policy.processor.tokenizer.eos_token_id, torch.zeros_like(everything).bool()
+    stops = torch.tensor(policy.processor.stop_ids, device=prompt_embeds.device)
+    ended = torch.zeros_like(everything).bool()
 
     def choose(so_far: Tensor, logits: Tensor) -> Tensor:
         """Leaves only the drawn token, so that generate's argmax takes it."""
@@ -49,7 +50,7 @@ def generate(
         )
         if on_tokens is not None:
             on_tokens(everything[~ended], tokens[~ended])
-        ended = ended | (tokens == eos)
+        ended = ended | torch.isin(tokens, stops)
         only = torch.full_like(logits, float("-inf"))
         return only.scatter(1, tokens.unsqueeze(1), 0.0)
 
@@ -62,6 +63,6 @@ def generate(
         max_new_tokens=max_completion_length,
         repetition_penalty=1.0,  # ours is in choose
         pad_token_id=policy.processor.tokenizer.pad_token_id,
-        eos_token_id=eos,
+        eos_token_id=policy.processor.stop_ids,
     )
     return to_rollout(policy, ids)

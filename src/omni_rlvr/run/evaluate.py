@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from omni_rlvr.analysis.published import published_markdown
 from omni_rlvr.parts import EvaluateParts
 from omni_rlvr.record import RunRecord
 from omni_rlvr.run.clips import batches, keeper
@@ -17,6 +18,7 @@ def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
     device = device_of(parts.place.config["trainer"]["accelerator"])
     with recorded(parts.place, device=str(device)) as record:
         scores = score_splits(parts, record, device)
+        _compare(parts, scores)
         record.finish("finished")
     move_latest(parts.place)
     return scores
@@ -38,6 +40,14 @@ def score_splits(parts: EvaluateParts, record: RunRecord, device: torch.device) 
             f"format {result.scores['format']:.1f}  ({result.scores['num_clips']} clips)"
         )
     return scores
+
+
+def _compare(parts: EvaluateParts, scores: dict[str, dict]) -> None:
+    """Shows published scores of the data set beside these, where there are any."""
+    if parts.clips.dataset.published_scores:
+        text = published_markdown(scores, parts.clips.dataset)
+        (parts.place.run_dir / "published.md").write_text(text, encoding="utf-8")
+        print(f"\n{text}")
 
 
 def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> Evaluation:

@@ -1,0 +1,60 @@
+"""Which tokens end a completion, and how far its mask then goes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from omni_rlvr.rollout.decode import decode, to_rollout
+from omni_rlvr.rollout.generate import generate
+
+OTHER = 9
+HOW = {
+    "num_generations": 2,
+    "temperature": 1.0,
+    "top_p": 1,
+    "top_k": 0,
+    "repetition_penalty": 1,
+    "max_completion_length": 12,
+}
+
+
+def with_stops(policy, *, mask_stops: bool):
+    settings = replace(policy.processor.settings, stop_ids=[OTHER], mask_stops=mask_stops)
+    policy.processor = replace(policy.processor, settings=settings)
+    return policy
+
+
+def test_masks_by_hand(tiny_policy):
+    eos, pad = tiny_policy.processor.tokenizer.eos_token_id, tiny_policy.processor.pad_token_id
+    ids = torch.tensor([[5, eos, pad, pad], [5, OTHER, pad, pad], [5, 6, 7, 8]])
+    kept = to_rollout(with_stops(tiny_policy, mask_stops=True), ids)
+    assert kept.completion_mask.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
+    theirs = to_rollout(with_stops(tiny_policy, mask_stops=False), ids)
+    assert theirs.completion_mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
+    for rollout in (kept, theirs):
+        assert rollout.truncated.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("roll_out", [decode, generate])
+def test_decoding_ends_at_any_of_them(tiny_policy, make_batch, roll_out):
+    policy, batch = with_stops(tiny_policy, mask_stops=True), make_batch(tiny_policy, 3)
+
+    def lift(module, args, logits):
+        logits = logits.clone()
+        logits[..., OTHER] += 4.0
+        return logits
+
+    policy.language_model.lm_head.register_forward_hook(lift)
+    embeds = policy.embed(batch, policy.encode(batch))
+    out = roll_out(
+        policy, embeds, batch.prompt_mask, **HOW, generator=torch.Generator().manual_seed(0)
+    )
+    ended = (out.completion_ids == OTHER).any(dim=1)
+    assert ended.any()
+    for ids, mask in zip(out.completion_ids[ended], out.completion_mask[ended], strict=True):
+        assert ids[mask.bool()][-1] == OTHER
+        assert (ids[mask.bool()][:-1] != OTHER).all()
+    assert not out.truncated[ended].any()
