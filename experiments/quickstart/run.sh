@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Three seeds of the quickstart, then one table: bash experiments/quickstart/run.sh
-# JOBS=2 runs two seeds at a time, one thread each (21 minutes for two seeds on two cores).
+# JOBS=2 runs two seeds at a time, one thread each.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 BIN=${BIN:-.venv/bin}
