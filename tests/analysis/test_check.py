@@ -171,7 +171,13 @@ def test_ctrl_c_ends_the_command(dfew: Path, tmp_path: Path) -> None:
         f"dataset.root={tmp_path}", "task.splits=[test]", f"paths.output_root={tmp_path}/outputs",
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # a suite that runs in the background has it ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 60
