@@ -106,7 +106,8 @@ ELSEWHERE = {
     **dict.fromkeys(("video", "audio"), "e2e/test_predict.py"),
     "model.base": "e2e/test_lora_runs.py",
     **dict.fromkeys(
-        ("dataset.published_scores", "dataset.published_scores_note"), "analysis/test_published_table.py"
+        ("dataset.published_scores", "dataset.published_scores_note"),
+        "analysis/test_published_table.py",
     ),
     "runs": "analysis/test_report.py",
     "task.evaluate_after": "e2e/test_sweep.py",
