@@ -107,7 +107,7 @@ ELSEWHERE = {
     "model.base": "e2e/test_lora_runs.py",
     **dict.fromkeys(
         ("dataset.published_scores", "dataset.published_scores_note"),
-        "analysis/test_published_table.py",
+        "analysis/test_beside.py",
     ),
     "runs": "analysis/test_report.py",
     "task.evaluate_after": "e2e/test_sweep.py",
