@@ -47,6 +47,7 @@ def shared_attention(
     **framework_arguments,
 ) -> tuple[Tensor, None]:
     """Attends as the pass's layout says; what transformers hands over besides is not needed."""
+    # ``can_share`` has sent such models the plain way; this is for one that it does not recognise
     if any(framework_arguments.get(name) is not None for name in CHANGES):
         raise NotImplementedError(f"{type(module).__name__} wants one of {CHANGES}")
     return layout.attend(module.layer_idx, query, keys, values, scaling), None

@@ -91,6 +91,7 @@ class ModalityProbe(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
         """Reads the probe set and encodes it once."""
+        # Lightning sets the attribute as the fit begins, and does not declare it
         assert isinstance(trainer.datamodule, TrainData)  # type: ignore[attr-defined]
         batch = probe_set(trainer.datamodule, self)  # type: ignore[attr-defined]
         if batch is None:
