@@ -33,8 +33,8 @@ RECIPES = {
         "loss_type": "gspo", "epsilon": 3e-4, "epsilon_high": 4e-4, "beta": 0.0,
         "num_minibatches": 4,
     },
-    # MiniMax-M1, sec. 3.1: no KL, no lower bound; ScaleRL's bound
-    "cispo": {"loss_type": "cispo", "epsilon_high": 5.0, "beta": 0.0},
+    # MiniMax-M1, sec. 3.1: no KL, no lower bound; ScaleRL's upper one is the option's own default
+    "cispo": {"loss_type": "cispo", "beta": 0.0},
     # TRL's RLOOConfig
     "rloo": {
         "loss_type": "dr_grpo", "advantage_estimator": "rloo", "kl_estimator": "k1",

@@ -103,9 +103,15 @@ def test_the_defaults_are_r1_omnis():
     assert (config.num_generations, config.num_iterations, config.num_minibatches) == (8, 1, 1)
 
 
+def test_what_no_upper_clip_stands_for():
+    assert GrpoConfig().upper_clip == 0.2
+    assert GrpoConfig(epsilon=0.1).upper_clip == 0.1
+    assert GrpoConfig(epsilon=0.1, epsilon_high=0.3).upper_clip == 0.3
+    assert GrpoConfig(loss_type="cispo").upper_clip == 5.0  # ScaleRL's, arXiv 2510.13786
+
+
 REFUSED = [
     ({"loss_type": "ppo"}, "stage.loss_type='ppo'"),
-    ({"loss_type": "cispo"}, "stage.epsilon_high=None"),
     (CISPO | {"epsilon_high": 0.28}, "stage.epsilon_high=0.28"),
     ({"delta": 1.2}, "stage.delta=1.2"),
     ({"delta": 1.4, "epsilon_high": 0.5}, "stage.delta=1.4"),

@@ -97,7 +97,7 @@ def policy_loss(
         _counts(config, whole),
         loss_type=config.loss_type,
         epsilon=config.epsilon,
-        epsilon_high=config.epsilon if config.epsilon_high is None else config.epsilon_high,
+        epsilon_high=config.upper_clip,
         delta=config.delta,
         sapo_temperature_pos=config.sapo_temperature_pos,
         sapo_temperature_neg=config.sapo_temperature_neg,

@@ -24,6 +24,8 @@ CHOICES = {
 OPTIONAL = ("scale_rewards", "contrast_modality")
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo")
 """Loss types with a clipped ratio."""
+CISPO_EPSILON_HIGH = 5.0
+"""The most a weight of cispo may be, where ``epsilon_high`` is null."""
 
 
 @dataclass
@@ -36,7 +38,8 @@ class ObjectiveConfig:
     epsilon: float = 0.2
     """Lower clip range of the probability ratio; cispo and sapo have none."""
     epsilon_high: float | None = None
-    """Upper clip range; null takes ``epsilon``. With cispo the most a weight may be, 1 or more."""
+    """Upper clip range; null takes ``epsilon``. With cispo the most a weight may be, 1 or more; null
+    takes ScaleRL's 5 (arXiv 2510.13786), which TRL advises too."""
     delta: float | None = None
     """Bound on the ratio where the advantage is negative (two-sided clip), above 1 + epsilon_high;
     null sets none."""
@@ -77,6 +80,13 @@ class ObjectiveConfig:
     contrast_modality: str | None = None
     """"video" or "audio": what the other policy of ``contrast_coef`` is not shown."""
 
+    @property
+    def upper_clip(self) -> float:
+        """What ``epsilon_high`` stands for."""
+        if self.epsilon_high is not None:
+            return self.epsilon_high
+        return CISPO_EPSILON_HIGH if self.loss_type == "cispo" else self.epsilon
+
     def __post_init__(self) -> None:
         for key, names in CHOICES.items():
             value = self.__dict__[key]
@@ -110,7 +120,7 @@ class ObjectiveConfig:
 
     def _check_clips(self) -> None:
         require(0 < self.epsilon < 1, "stage.epsilon", self.epsilon, "in (0, 1)")
-        high = self.epsilon if self.epsilon_high is None else self.epsilon_high
+        high = self.upper_clip
         require(high > 0, "stage.epsilon_high", self.epsilon_high, "greater than 0, or null")
         require(
             self.loss_type != "cispo" or high >= 1,
