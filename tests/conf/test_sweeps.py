@@ -23,7 +23,7 @@ GRIDS = [name for name in STUDIES if name != "search"]
 NUM_RUNS = {
     "modality": 9,
     "reward_weights": 15,
-    "objective": 42,
+    "objective": 21,
     "num_generations": 12,
     "beta": 15,
     "cold_start_size": 12,
