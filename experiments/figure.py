@@ -70,16 +70,25 @@ def curves(axes: Axes, frame: pd.DataFrame, by: str, of: Looks, metric: str, yla
 
 def legend(figure: Figure, of: Looks, columns: int) -> None:
     """Names the lines once, below all panels."""
-    handles = [
-        Line2D([], [], color=look.colour, linestyle=look.line, linewidth=2, label=look.name)
-        for look in of.values()
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    figure.legend(handles=_lines(of), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def key(axes: Axes, of: Looks) -> None:
+    """Names the lines of a row of panels, to the right of its last one."""
+    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    axes.legend(handles=_lines(of), frameon=False, fontsize=9, **place)
 
 
 def save(figure: Figure, path: Path) -> None:
     """Writes the picture."""
     figure.savefig(path, dpi=130)
+
+
+def _lines(of: Looks) -> list[Line2D]:
+    return [
+        Line2D([], [], color=look.colour, linestyle=look.line, linewidth=2, label=look.name)
+        for look in of.values()
+    ]
 
 
 def _bare(axes: Axes) -> None:

@@ -247,4 +247,5 @@ class LossOutput:
     loss: Tensor
     """[] the share: micro-batch shares of one minibatch add up to its loss."""
     metrics: Mapping[str, Tensor]
-    """Shares too: add them up over micro-batches."""
+    """Shares too: add them up over micro-batches. A name that ends in ``_min`` or ``_max`` is the
+    least or most of any row instead."""

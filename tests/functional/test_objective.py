@@ -18,6 +18,7 @@ from omni_rlvr.functional.objective import (
     policy_objective,
     top_entropy_mask,
 )
+from omni_rlvr.stages.base import add_up
 
 SETTINGS = {
     "loss_type": "grpo",
@@ -67,8 +68,7 @@ def run(tokens: Tokens, whole: Whole, parts: list[Tensor], **changes):
     for rows in parts:
         share, shares = policy_objective(rows_of(tokens, rows), whole, **SETTINGS | changes)
         loss = loss + share
-        for name, value in shares.items():
-            metrics[name] = metrics.get(name, 0.0) + value.item()
+        add_up(metrics, shares)
     grads = torch.autograd.grad(loss, [tokens.logps, tokens.entropy], allow_unused=True)
     return loss.item(), grads, metrics
 
@@ -119,6 +119,31 @@ def test_normalisers_by_hand():
         {"grpo": row_mean, "gspo": row_mean, "sapo": row_mean, "bnpo": 9 / 3,
          "dr_grpo": 9 / (2 * 10), "dapo": 9 / 6, "cispo": 9 / 6}
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("parts", [[[0, 1, 2, 3]], [[0], [1], [2], [3]], [[3, 0], [2, 1]]])
+def test_the_ends_of_rows_by_hand(parts):
+    # Ratios 2 and 1/2 (clipped, by the sign of A) or 1. Shares clipped from below, A < 0: row 0
+    # 1 of 2 tokens, row 1 1 of 1; from above, A > 0: row 2 1 of 2. Row 3 has no token.
+    log2 = math.log(2)
+    ratios = torch.tensor([[-log2, 0.0], [-log2, log2], [log2, 0.0], [log2, log2]]).double()
+    old = torch.full((4, 2), -1.0).double()
+    tokens = Tokens(
+        logps=(old + ratios).requires_grad_(),
+        mask=torch.tensor([[1, 1], [1, 0], [1, 1], [0, 0]]),
+        advantages=torch.tensor([-1.0, -1.0, 1.0, 1.0]).double(),
+        old_logps=old,
+        entropy=torch.zeros(4, 2, dtype=torch.float64, requires_grad=True),
+    )
+    rows = [torch.tensor(part) for part in parts if part != [3]]  # no token: in no micro-batch
+    _, _, metrics = run(tokens, Whole(4, 5, 5, 5, 5, 10), rows)
+    assert metrics["clip_ratio/low_mean"] == pytest.approx(2 / 5)
+    assert metrics["clip_ratio/low_min"] == 0  # row 2
+    assert metrics["clip_ratio/high_max"] == 0.5
+    only = [torch.tensor([0, 1])]
+    assert run(tokens, Whole(2, 3, 3, 3, 3, 10), only)[2]["clip_ratio/low_min"] == 0.5
+    left_out = Whole(4, 5, 5, 3, 5, 10, leaves_rows_out=True)
+    assert run(tokens, left_out, only)[2]["clip_ratio/low_min"] == 0
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)

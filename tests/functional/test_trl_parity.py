@@ -110,6 +110,8 @@ def test_value_and_gradient_of_every_loss_type(loss_type, variant):
             if name != "policy_loss":  # TRL logs it with the KL in it
                 assert metrics[name].item() == pytest.approx(logged[name], abs=1e-6), name
         assert {"entropy"} <= {*metrics} & {*logged}
+        clips = [{n for n in names if "clip" in n} for names in (metrics, logged)]
+        assert clips[0] >= clips[1] or loss_type == "sapo"
 
 
 def test_the_variants_do_clip():

@@ -9,6 +9,7 @@ import torch
 
 from omni_rlvr.rollout.decode import decode
 from omni_rlvr.rollout.experience import completion_scores, select
+from omni_rlvr.stages.base import add_up
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.options import GrpoConfig, SamplingConfig
 from omni_rlvr.types import Experience, RewardOutput
@@ -48,8 +49,7 @@ def backward(stage, policy, whole, micro_batch_size: int = 8):
     for rows in GrpoStage(config, stage.reward, stage.reference, decode).micro_batches(whole):
         out = stage.loss(policy, select(whole, rows), whole)
         out.loss.backward()
-        for name, value in out.metrics.items():
-            sums[name] = sums.get(name, 0) + value.item()
+        add_up(sums, out.metrics)
     return flat_gradient(policy), sums
 
 

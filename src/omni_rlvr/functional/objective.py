@@ -29,6 +29,11 @@ from omni_rlvr.functional import kl, losses
 
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo")
 ROW_MEAN = ("grpo", "gspo", "sapo")
+ROW_ENDS = {
+    "clip_ratio/low_mean": "clip_ratio/low_min",
+    "clip_ratio/high_mean": "clip_ratio/high_max",
+}
+"""Share of clipped tokens -> the least or most that a row has of them; TRL's names."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ class Whole:
     """Tokens that the loss counts in the whole batch of rollouts, divided by its minibatches."""
     max_completion_length: int
     """Most tokens a completion may have."""
+    leaves_rows_out: bool = False
+    """Whether rows with tokens teach nothing and are in no micro-batch: of them nothing is clipped.
+    """
 
 
 def policy_objective(
@@ -106,7 +114,8 @@ def policy_objective(
             ``contrast_logps`` is given.
 
     Returns:
-        [] the share, and shares of what to log, without gradient, under TRL's names.
+        [] the share, and shares of what to log, without gradient, under TRL's names; those that end
+        in ``_min`` or ``_max`` are the least or most that a row has.
 
     Raises:
         ValueError: unknown ``loss_type``.
@@ -127,6 +136,10 @@ def policy_objective(
     for name, clipped in clips:
         places = clipped.to(tokens.logps.dtype)
         metrics[name] = _clip_share(places, tokens.mask, whole, loss_type=loss_type)
+        if name in ROW_ENDS:
+            ends = _row_shares(places, tokens.mask).aminmax()
+            least = ends.min.clamp(max=0) if whole.leaves_rows_out else ends.min
+            metrics[ROW_ENDS[name]] = least if ROW_ENDS[name].endswith("_min") else ends.max
     if tokens.ref_logps is not None:
         log_ratio = masked(tokens.ref_logps - tokens.logps, tokens.mask)
         divergence = kl.ESTIMATORS[kl_estimator](-log_ratio, torch.zeros_like(log_ratio))
@@ -270,6 +283,15 @@ def _clip_share(clipped: Tensor, mask: Tensor, whole: Whole, *, loss_type: str) 
     if loss_type == "gspo":
         return clipped.sum() / whole.num_sequences
     return _token_share(clipped, mask, whole.num_tokens)
+
+
+def _row_shares(places: Tensor, mask: Tensor) -> Tensor:
+    """Share of clipped tokens of each row that has any: [m], or [1] zero if none has."""
+    size = mask.sum(dim=1)
+    if places.shape[1] > 1:
+        places = (places * mask).sum(dim=1, keepdim=True) / size.clamp(min=1).unsqueeze(1)
+    shares = places.squeeze(1)[size > 0]
+    return shares if len(shares) else shares.new_zeros(1)
 
 
 def _token_share(values: Tensor, mask: Tensor, num_tokens: Tensor | int) -> Tensor:

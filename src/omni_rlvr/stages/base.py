@@ -53,3 +53,15 @@ def share(values: Tensor, mask: Tensor, whole_mask: Tensor) -> Tensor:
     share = sum over its tokens / tokens of the whole minibatch
     """
     return (values * mask).sum().detach() / whole_mask.sum()
+
+
+def add_up(sums: dict[str, float], metrics: Mapping[str, Tensor]) -> None:
+    """Takes a micro-batch's metrics into those of its minibatch, as ``LossOutput`` says."""
+    for name, tensor in metrics.items():
+        value = tensor.item()
+        if name not in sums:
+            sums[name] = value
+        elif name.endswith(("_min", "_max")):
+            sums[name] = (min if name.endswith("_min") else max)(sums[name], value)
+        else:
+            sums[name] += value

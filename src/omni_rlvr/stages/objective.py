@@ -110,7 +110,7 @@ def policy_loss(
 
 
 def _counts(config: GrpoConfig, whole: Experience) -> Whole:
-    mask = loss_mask_of(whole)
+    mask, rows = loss_mask_of(whole), rows_that_teach(config, whole)
     num_tokens = mask.sum()
     policy = num_tokens if whole.policy_mask is None else (mask * whole.policy_mask).sum()
     of_batch = whole.num_rollout_tokens
@@ -118,7 +118,8 @@ def _counts(config: GrpoConfig, whole: Experience) -> Whole:
         num_sequences=len(whole),
         num_tokens=num_tokens,
         num_policy_tokens=policy,
-        num_scored_tokens=mask[rows_that_teach(config, whole)].sum(),
+        num_scored_tokens=mask[rows].sum(),
         num_rollout_tokens=num_tokens if of_batch is None else of_batch,
         max_completion_length=config.sampling.max_completion_length,
+        leaves_rows_out=len(rows) < int(mask.bool().any(dim=1).sum()),
     )

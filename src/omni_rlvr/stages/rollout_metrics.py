@@ -30,6 +30,7 @@ def rollout_metrics(
     """
     size = lengths(rollout.completion_mask.cpu())
     ended = size[~rollout.truncated.cpu()]
+    ended = ended if len(ended) else size.new_zeros(1)
     groups = scored.rewards.view(-1, num_generations)
     metrics = {
         "reward": _mean(scored.rewards),
@@ -40,7 +41,9 @@ def rollout_metrics(
         "completions/min_length": size.min().item(),
         "completions/max_length": size.max().item(),
         "completions/clipped_ratio": rollout.truncated.float().mean().item(),
-        "completions/mean_terminated_length": ended.mean().item() if len(ended) else 0.0,
+        "completions/mean_terminated_length": ended.mean().item(),
+        "completions/min_terminated_length": ended.min().item(),
+        "completions/max_terminated_length": ended.max().item(),
     }
     for name, scores in scored.terms.items():
         metrics[f"rewards/{name}/mean"] = _mean(scores)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import torch
@@ -23,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord
 from omni_rlvr.rollout.experience import select
-from omni_rlvr.stages.base import Stage
+from omni_rlvr.stages.base import Stage, add_up
 from omni_rlvr.stages.options import LoopConfig
 from omni_rlvr.training.schedule import make_schedule
 from omni_rlvr.types import Batch, Experience, Features, UserError
@@ -124,14 +123,13 @@ class RLVRModule(LightningModule):
     def update(self, minibatch: Experience) -> dict[str, float]:
         """Takes one optimiser step: backward per micro-batch, clip, step, schedule."""
         optimizer, schedule = self.optimizer, self.schedule
-        sums: dict[str, float] = defaultdict(float)
+        sums: dict[str, float] = {}
         optimizer.zero_grad()
         micro_batches = self.stage.micro_batches(minibatch)
         for rows in micro_batches:
             out = self.stage.loss(self.policy, select(minibatch, rows), minibatch)
             self.manual_backward(out.loss)
-            for name, value in out.metrics.items():
-                sums[name] += value.item()
+            add_up(sums, out.metrics)
         weights = [p for p in self.policy.parameters() if p.grad is not None]
         if not micro_batches:  # nothing to learn: the step of a zero gradient
             weights = [p for p in self.policy.parameters() if p.requires_grad]
