@@ -7,7 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 BIN=${BIN:-.venv/bin} OUT=${OUT:-outputs} STEPS=${STEPS:-75}
 sweep() {
-  "$BIN/omni-rlvr" -m +sweep=objective "stage.max_steps=$STEPS" "paths.output_root=$OUT" ${ARGS:-} "$@"
+  "$BIN/omni-rlvr" -m +sweep=objective "stage.max_steps=$STEPS" stage.batch_size=8 callbacks=default \
+    "paths.output_root=$OUT" ${ARGS:-} "$@"
 }
 if [ -z "${COLLECT_ONLY:-}" ]; then
   sweep

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +21,9 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from omni_rlvr.config.store import register
 from omni_rlvr.types import Interrupted, UserError
+
+if TYPE_CHECKING:
+    from omni_rlvr.parts import Parts
 
 
 def conf_dir() -> str:
@@ -36,12 +40,15 @@ def task(cfg: DictConfig) -> float | None:
 
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
+
+    def built(resume: str | None) -> Parts:
+        cfg.resume = resume
+        return build(cfg, run_dir, None)
+
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
         if hydra_cfg.mode == RunMode.MULTIRUN:
             overrides = list(hydra_cfg.overrides.task)
-            return run_job(
-                run_dir, overrides, lambda: resolved(cfg), lambda: build(cfg, run_dir, None)
-            )
+            return run_job(run_dir, overrides, lambda: resolved(cfg), built)
         run(build(cfg, run_dir, run_dir.parent / "latest"))
     return None
 

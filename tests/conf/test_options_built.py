@@ -141,3 +141,10 @@ def test_the_rollout_decides_what_decodes_and_no_completion(runner) -> None:
     ours, plain = (read_jsonl(folder / "completions.jsonl") for folder in folders)
     assert ours == plain
     assert ours
+
+
+def test_another_rollout_is_refused_where_nothing_is_rolled_out(runner) -> None:
+    with pytest.raises(UserError, match=r"rollout\._target_=.*generate.*stage=sft"):
+        runner.build(*SFT, "rollout=hf", "model.path=/nowhere")
+    runner.build(*SFT, "rollout=hf", "task.evaluate_after.splits=[test]")
+    runner.build(*SFT)  # the default is the default

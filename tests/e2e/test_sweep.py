@@ -13,9 +13,10 @@ from hydra import initialize_config_dir
 from omni_rlvr import run as running
 from omni_rlvr.build import build, resolved
 from omni_rlvr.cli import conf_dir
-from omni_rlvr.record import read_json, read_jsonl
+from omni_rlvr.record import read_json, read_jsonl, write_json
 from omni_rlvr.run import start as starting
 from omni_rlvr.run import sweep as sweeping
+from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.types import Interrupted, UserError
 
 ONE = (
@@ -38,10 +39,13 @@ def job(runner):
         folder = runner.root / "sweep" / name
         folder.mkdir(parents=True, exist_ok=True)  # as Hydra does
         cfg = runner.compose(*ONE, *overrides)
+
+        def built(resume: str | None):
+            cfg.resume = resume
+            return build(cfg, folder, None)
+
         with hydra():
-            return sweeping.run_job(
-                folder, overrides, lambda: resolved(cfg), lambda: build(cfg, folder, None)
-            )
+            return sweeping.run_job(folder, overrides, lambda: resolved(cfg), built)
 
     return do
 
@@ -107,6 +111,43 @@ def test_an_error_of_the_user_is_in_the_journal_and_a_stop_ends_the_sweep(job, r
         with pytest.raises(Interrupted):
             job("b", "seed=2")
     assert journal(runner)[1]["status"] == "interrupted"
+
+
+LONG = (*ONE, "stage.max_steps=4", "stage.save_steps=1")
+
+
+@pytest.mark.parametrize("how", ["interrupted", "killed", "failed", "changed"])
+def test_a_stopped_run_goes_on_where_it_stopped(
+    job, runner, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    whole = runner(*LONG, "seed=1")
+    folder = runner.root / "sweep" / "a"
+    trained, train_step = [], RLVRModule.training_step
+
+    def step(module, batch, batch_idx):
+        if how != "done" and module.step == 2:
+            raise KeyboardInterrupt if how == "interrupted" else RuntimeError("no luck")
+        trained.append(module.step)
+        return train_step(module, batch, batch_idx)
+
+    monkeypatch.setattr(RLVRModule, "training_step", step)
+    if how == "interrupted":
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            job("a", *LONG, "seed=1")
+        assert journal(runner)[-1]["status"] == "interrupted"
+    else:
+        job("a", *LONG, "seed=1")
+    if how in ("killed", "changed"):  # a kill leaves no word of it
+        write_json(folder / "run.json", read_json(folder / "run.json") | {"status": "running"})
+    expected = how in ("interrupted", "killed")
+    again = ["stage.save_steps=2"] if how == "changed" else []
+    how = "done"
+    assert job("a", *LONG, "seed=1", *again) is not None
+    goes_on = trained == [0, 1, 2, 3]
+    assert [row["step"] for row in read_jsonl(folder / "metrics.jsonl")] == [1, 2, 3, 4]
+    weights = [run / "checkpoint" / "model.safetensors" for run in (whole, folder)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert goes_on == expected
 
 
 @pytest.fixture

@@ -45,6 +45,9 @@ from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.text.parse import normalise_label
 from omni_rlvr.types import Example, UserError, require
 
+ROLLOUT = "omni_rlvr.rollout.decode.decode"
+"""Of conf/rollout/shared_prefix, the default."""
+
 __all__ = ["build", "check", "compose_step", "resolved"]
 
 
@@ -84,6 +87,7 @@ def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         return ExportParts(place, task, load(cfg.model))
     if isinstance(task, schema.TrainTask) and cfg.resume is not None:
         check_resume(run_dir, cfg.resume, config)
+    _check_rollout(config, typed)
     if isinstance(task, schema.PredictTask):
         question = EMOTION_QUESTION if task.question is None else task.question
         read = FileReader(cfg.video, cfg.audio, question).read()
@@ -114,6 +118,20 @@ def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         return CacheParts(place, clips, task, policy, cache)
     labels = _labels(task, dataset, policy)
     return PredictParts(place, clips, task, labels, policy, cache, make(cfg.rollout))
+
+
+def _check_rollout(config: dict[str, Any], typed: dict[str, Any]) -> None:
+    """Refuses another rollout where nothing is rolled out: an option that does nothing misleads."""
+    task, target = typed["task"], config["rollout"]["_target_"]
+    samples = isinstance(typed["stage"], GrpoConfig)
+    if isinstance(task, schema.TrainTask) and not (samples or task.evaluate_after.splits):
+        require(
+            target == ROLLOUT,
+            "rollout._target_",
+            target,
+            "left alone with stage=sft, which samples nothing (task.evaluate_after.splits=[test] "
+            "would)",
+        )
 
 
 def _report_runs(runs: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Refuses to resume a run that has no checkpoint, or under another config than it began with."""
+"""Which runs can go on: those with a checkpoint, under the config that they began with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from typing import Any
 
 from omni_rlvr.record import read_json
 from omni_rlvr.types import UserError
+
+STOPPED = ("interrupted", "running")
+"""How run.json says that a run was stopped by its user, or killed."""
+
+
+def goes_on(run_dir: Path, config: dict[str, Any]) -> bool:
+    """Whether a run of this resolved config was stopped there and left a checkpoint.
+
+    One that failed does not go on: what failed may be in its weights.
+    """
+    if not (_has_checkpoint(run_dir) and (run_dir / "run.json").exists()):
+        return False
+    before = read_json(run_dir / "run.json")
+    return before["status"] in STOPPED and not _changed(before["config"], config)
 
 
 def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
@@ -20,18 +34,25 @@ def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
     Raises:
         UserError: it cannot; names what is missing or what differs.
     """
-    if not (run_dir / "checkpoint" / "trainer_state.pt").exists():
+    if not _has_checkpoint(run_dir):
         raise UserError(
             f"resume={resume}: there is no run of '{config['name']}' with a checkpoint to go on "
             "from; start one without resume"
         )
-    before = read_json(run_dir / "run.json")["config"]
-    changed = _differences({**before, "resume": None}, {**config, "resume": None}, "")
+    changed = _changed(read_json(run_dir / "run.json")["config"], config)
     if changed:
         raise UserError(
             f"resume={resume}: the config differs from the run's in {'; '.join(changed[:5])}; "
             "give the same overrides, or start a new run with model.path"
         )
+
+
+def _has_checkpoint(run_dir: Path) -> bool:
+    return (run_dir / "checkpoint" / "trainer_state.pt").exists()
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return _differences({**before, "resume": None}, {**now, "resume": None}, "")
 
 
 def _differences(before: Any, now: Any, key: str) -> list[str]:

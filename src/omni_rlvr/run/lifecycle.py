@@ -20,7 +20,8 @@ def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
     try:
         yield record
     except BaseException as error:
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        # Lightning makes a SystemExit of a second Ctrl-C
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
         try:
             record.update(error=None if stopped else f"{type(error).__name__}: {error}")
             record.finish("interrupted" if stopped else "failed")

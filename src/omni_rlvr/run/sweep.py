@@ -1,4 +1,5 @@
-"""One run of a sweep: skipped if it is finished, and never the end of the rest if it fails.
+"""One run of a sweep: skipped if it is finished, gone on with if it was stopped, and never the end
+of the rest if it fails.
 
 A sweep's home is one folder with a folder a run and ``sweep.jsonl``, a line a run of the last
 sweep there; config/sweep.py opens it and puts the table under it.
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from omni_rlvr.config.resume import goes_on
 from omni_rlvr.config.sweep import JOURNAL
 from omni_rlvr.parts import Parts
 from omni_rlvr.record import RunRecord, append_jsonl, finished_config, identity, read_json
@@ -26,15 +28,15 @@ def run_job(
     run_dir: Path,
     overrides: Sequence[str],
     resolve: Callable[[], dict[str, Any]],
-    build: Callable[[], Parts],
+    build: Callable[[str | None], Parts],
 ) -> float | None:
-    """Does one run of a sweep unless it is there.
+    """Does one run of a sweep unless it is there; what was stopped goes on from its checkpoint.
 
     Args:
         run_dir: its folder, below the sweep's home.
         overrides: what makes it differ from the others, for messages.
         resolve: gives its resolved config, as it will stand in run.json.
-        build: builds its parts.
+        build: builds its parts, given ``resume``: the folder of the run to go on with, or None.
 
     Returns:
         WAR, in percent, on the first split of ``task.evaluate_after``: what a search maximises.
@@ -49,14 +51,17 @@ def run_job(
     try:
         config = resolve()
         there = finished_run(run_dir.parent, config)
-        if there is None:
-            _clear(run_dir)
-            run(build())
-        else:
+        if there is not None:
             print(f"skipped: finished in {there}", flush=True)
+        elif goes_on(run_dir, config):
+            print(f"going on: {run_dir} was stopped before its end", flush=True)
+            run(build(str(run_dir)))
+        else:
+            _clear(run_dir)
+            run(build(None))
         row |= {"run": (there or run_dir).name, "status": "skipped" if there else "finished"}
         return objective(there or run_dir, config)
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt, SystemExit):
         row["status"] = "interrupted"
         raise
     except Exception as error:

@@ -38,8 +38,8 @@ class ObjectiveConfig:
     epsilon: float = 0.2
     """Lower clip range of the probability ratio; cispo and sapo have none."""
     epsilon_high: float | None = None
-    """Upper clip range; null takes ``epsilon``. With cispo the most a weight may be, 1 or more; null
-    takes ScaleRL's 5 (arXiv 2510.13786), which TRL advises too."""
+    """Upper clip range; null takes ``epsilon``. With cispo the most a weight may be, 1 or more,
+    and null takes ScaleRL's 5 (arXiv 2510.13786), as TRL advises."""
     delta: float | None = None
     """Bound on the ratio where the advantage is negative (two-sided clip), above 1 + epsilon_high;
     null sets none."""
