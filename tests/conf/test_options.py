@@ -52,7 +52,7 @@ def leaves_in(group: str, option: str) -> Iterator[str]:
     def walk(value: object, key: str) -> Iterator[str]:
         if isinstance(value, dict) and value:
             for name, below in value.items():
-                if not name.startswith("_"):
+                if not str(name).startswith("_"):
                     yield from walk(below, f"{key}.{name}")
         else:
             yield key
