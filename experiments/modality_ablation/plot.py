@@ -26,6 +26,11 @@ from experiments.paired import (
 HERE = Path(__file__).parent
 BASE = "video_audio"
 NAMES = {"video": "video", "audio": "audio", "video_audio": "video + audio"}
+ALIKE = {
+    "video": (("fear", "surprise"), ("angry", "disgust"), ("sad", "neutral")),
+    "audio": (("happy", "surprise"), ("angry", "fear"), ("sad", "disgust")),
+}
+"""Pairs that look alike and sound different, and the reverse: see data/synthetic/cues.py."""
 CURVES = {
     "rewards/accuracy/mean": "accuracy reward",
     "frac_reward_zero_std": "share of groups\nwithout spread",
@@ -86,7 +91,7 @@ def recalls(frame: pd.DataFrame) -> str:
 
 def findings(frame: pd.DataFrame) -> list[str]:
     """What differs, in words, with the numbers that say so."""
-    out = []
+    out = [pairs(frame, name, by) for name in there(frame) for by in ALIKE if by in name]
     alone = [name for name in there(frame) if name != BASE]
     if BASE not in there(frame):
         return out
@@ -108,6 +113,18 @@ def findings(frame: pd.DataFrame) -> list[str]:
             f"{NAMES[name].capitalize()} alone is within the seeds' spread of both on: {text}."
         )
     return out
+
+
+def pairs(frame: pd.DataFrame, name: str, by: str) -> str:
+    """Recalls of pairs that are alike, seed by seed: is one of the two always answered?"""
+    said = []
+    for pair in ALIKE[by]:
+        one, other = (recall(frame, label).loc[name].dropna() for label in pair)
+        seeds = ", ".join(f"{a:.0f}/{b:.0f}" for a, b in zip(one, other, strict=True))
+        both = ((one + other) / 2).mean()
+        said.append(f"{'/'.join(pair)} {seeds} (mean of the two {both:.0f})")
+    verb = {"video": "look", "audio": "sound"}[by]
+    return f"{NAMES[name].capitalize()}, recall of pairs that {verb} alike: {'; '.join(said)}."
 
 
 def _most(gaps: dict[str, Difference]) -> str:

@@ -98,10 +98,10 @@ def findings(part: pd.DataFrame, arm: int) -> list[str]:
         values = final(part, metric, "loss_type")
         out.append(f"{head}, {what} against grpo: {summary(values, names, unit, digits)}.")
     for metric, of in (("clip_ratio/region_mean", "tokens"), ("cispo_clip_ratio", "weights")):
-        clipped = final(part, metric, "loss_type").mean(axis=1)
+        clipped = part[part.metric == metric].groupby("loss_type").value.mean()
         if len(clipped):
             shares = ", ".join(f"{name} {100 * v:.2f} %" for name, v in clipped.items())
-            out.append(f"{head}, {of} clipped in the last tenth: {shares}.")
+            out.append(f"{head}, {of} clipped, mean of the run: {shares}.")
     return out
 
 
