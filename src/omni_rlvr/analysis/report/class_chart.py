@@ -78,8 +78,9 @@ def _group(name: str, group: Mapping[str, Any], keys: Sequence[str], top: float,
             continue
         left, right = sorted((across(0), across(entry["mean"])))
         low, high = (across(end) for end in entry["ci"])
+        size = f'width="{right - left:.1f}" height="{BAR - 2}"'
         parts += [
-            f'<rect class="{key}" x="{left}" y="{y}" width="{right - left:.1f}" height="{BAR - 2}"/>',
+            f'<rect class="{key}" x="{left}" y="{y}" {size}/>',
             f'<path class="spread" d="M{low} {y + BAR / 2 - 1}H{high}"/>',
         ]
     return "".join(parts)
@@ -98,7 +99,7 @@ def _ticks(low: float, high: float) -> list[float]:
     """Round numbers that hold both ends, about five of them."""
     span = (high - low) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 4))
-    step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= 5)
+    step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= 6)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [i * step for i in range(first, max(last, first + 1) + 1)]
 

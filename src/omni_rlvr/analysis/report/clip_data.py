@@ -43,7 +43,7 @@ def clip_card(
     """All that is shown of a clip once it is opened."""
     clip = run.clips[chosen["id"]]
     files = (chosen[name] and Path(chosen[name]) for name in ("video", "audio"))
-    names = [name for name in ("num_claims", "false_claims", "question", "answer")]
+    names = ("num_claims", "false_claims", "question", "answer")
     return {
         "file": chosen["video"] or chosen["audio"],
         "has_video": bool(clip["has_video"]),

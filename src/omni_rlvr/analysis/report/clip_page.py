@@ -77,6 +77,7 @@ def write_clip_page(path: Path, places: Sequence[str]) -> None:
         script=script,
         script_hash=_hash(script),
         intro=escape(_intro(runs)),
+        many=" many" if len(runs) > 1 else "",
         summary=_summary(runs),
         classes="\n".join(_classes(run, alone=len(runs) == 1) for run in runs),
         method="\n".join(_method(run) for run in runs),

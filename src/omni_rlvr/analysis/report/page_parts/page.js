@@ -157,7 +157,8 @@
   function makeCard(data, row) {
     const closing = [];
     const card = make("div", { class: "card", role: "group", "aria-label": `Clip ${row.clip}` },
-      mediaPart(data, closing), reasoningPart(data), labelsPart(data, row), gamesPart(data),
+      mediaPart(data, closing),
+      make("div", { class: "facts" }, reasoningPart(data), labelsPart(data, row), gamesPart(data)),
       samplesPart(data));
     return { card, close: () => closing.forEach(end => end()) };
   }
@@ -231,7 +232,7 @@
       : " It leans to the other modality than the Shapley values do.";
     put(part, soft(`${visual} visual and ${vocal} vocal words.${leans}`));
     put(part, soft(data.answer === null
-      ? "Its answer is not of the label list." : `Its answer, generated greedily: ${data.answer}.`));
+      ? "Its answer, generated greedily, is not in the label list." : `Its answer, generated greedily: ${data.answer}.`));
     if (data.num_claims !== null) {
       const wrong = data.false_claims.length ? `: ${data.false_claims.join(", ")}.` : ".";
       put(part, soft(`${data.false_claims.length} of ${data.num_claims} claims about the clip are false${wrong}`));
@@ -252,7 +253,7 @@
         label === row.label ? make("span", { class: "tag" }, "gold") : null),
       ...data.subsets.map(({ p }, i) => {
         const bar = make("span", { class: "bar" });
-        bar.style.width = `calc((100% - .5rem) * ${p[label] || 0})`;
+        bar.style.width = `calc((100% - 1rem) * ${p[label] || 0})`;
         const text = p[label] === null ? "–" : (100 * p[label]).toFixed(1);
         return make("td", { class: p[label] !== null && tops[i] === label ? "top" : null }, bar, text);
       })));
