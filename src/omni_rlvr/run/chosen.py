@@ -66,7 +66,8 @@ def write_chosen(
                     folder / FILES[0],
                     [{**rows[e.id], **_described(parts, e, text)} for e, text in about],
                 )
-                append_jsonl(folder / FILES[1], sampled)
+                if sampled:
+                    append_jsonl(folder / FILES[1], sampled)
             progress.advance(progress.task_ids[0], len(batch) + len(batch.skipped))
 
 
