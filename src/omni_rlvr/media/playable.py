@@ -142,7 +142,7 @@ def _upright(frame: av.VideoFrame) -> av.VideoFrame:
     if turns == 0:
         return frame
     turned = np.rot90(frame.to_ndarray(format="rgb24"), k=turns)
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(turned), format="rgb24")
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(turned, np.uint8), format="rgb24")
 
 
 def _add_picture(out: av.container.OutputContainer, frame: av.VideoFrame) -> av.VideoStream:

@@ -51,11 +51,10 @@ def clip_media(reader: ClipReader, video: Path | None, audio: Path | None) -> di
         made = playable(video, audio, seen.waveform, sample_rate=SAMPLE_RATE)
     except MediaError as error:
         return {"error": str(error)}
-    film = seen.frames is not None and len(seen.frames) > 0
     return {
         "duration_s": round(seen.duration_s, 3),
-        "thumb": _picture(_cut(seen.frames[len(seen.frames) // 2], THUMB_PIXELS)) if film else None,
-        "film": _film(seen) if film else None,
+        "thumb": _thumb(seen),
+        "film": _film(seen),
         "sound": None if seen.waveform is None else _sound(seen.waveform),
         "clip": {
             "mime": made.mime,
@@ -65,9 +64,16 @@ def clip_media(reader: ClipReader, video: Path | None, audio: Path | None) -> di
     }
 
 
-def _film(clip: Clip) -> dict[str, Any]:
+def _thumb(clip: Clip) -> str | None:
+    """The frame in the middle."""
+    frames = clip.frames
+    return None if frames is None else _picture(_cut(frames[len(frames) // 2], THUMB_PIXELS))
+
+
+def _film(clip: Clip) -> dict[str, Any] | None:
     """The sampled frames side by side, and when each is shown."""
-    assert clip.frames is not None  # asked before
+    if clip.frames is None:
+        return None
     times = [] if clip.frame_times_s is None else clip.frame_times_s.tolist()
     strip = np.concatenate([_cut(frame, STRIP_PIXELS) for frame in clip.frames], axis=1)
     return {"src": _picture(strip), "times_s": [round(t, 2) for t in times]}

@@ -79,7 +79,7 @@ def write_clip_page(path: Path, places: Sequence[str]) -> None:
         intro=escape(_intro(runs)),
         many=" many" if len(runs) > 1 else "",
         summary=_summary(runs),
-        classes="\n".join(_classes(run, alone=len(runs) == 1) for run in runs),
+        classes="\n".join(f"<div>{_classes(run, alone=len(runs) == 1)}</div>" for run in runs),
         method="\n".join(_method(run) for run in runs),
         data="\n".join(
             [_block("rows", {"rows": rows, "rules": RULES})]
