@@ -252,6 +252,9 @@ def test_runs_stand_side_by_side(tmp_path: Path, browser_page: Page) -> None:
     browser_page.goto((tmp_path / "page.html").as_uri())
     heads = browser_page.locator("#summary thead th").all_inner_texts()
     assert heads == ["", "cold/test", "rlvr/test"]
+    line = browser_page.locator("#summary tr", has_text="label list says what is generated")
+    assert line.locator("td").all_inner_texts() == ["25.0", "25.0"]
+    assert "claims that are false" not in browser_page.locator("#summary").inner_text()
     browser_page.get_by_label("Run").select_option("rlvr/test")
     assert sorted(names(browser_page)) == ["a", "b"]
 

@@ -49,6 +49,9 @@ MEASURES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "reasoning leans as the values do": lambda r: _percent(
         (r["faithfulness"] or {}).get("agreement")
     ),
+    "label list says what is generated": lambda r: _share(
+        (r["faithfulness"] or {}).get("same_answer")
+    ),
     "claims that are false": lambda r: _percent((r["faithfulness"] or {}).get("hallucination")),
 }
 """Line of the summary -> what stands there for one report."""
@@ -170,6 +173,11 @@ def _plain(entry: Entry) -> str | None:
 
 def _percent(entry: Entry) -> str | None:
     return _said(entry, 100.0, ".1f")
+
+
+def _share(value: float | None) -> str | None:
+    """A rate that has no interval."""
+    return None if value is None else f"{100 * value:.1f}"
 
 
 def _said(entry: Entry, scale: float, form: str) -> str | None:
