@@ -16,6 +16,7 @@ from omni_rlvr.data.feature_cache import FeatureCache
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.trainable import Count
+from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.options import LoopConfig
@@ -89,6 +90,8 @@ class AttributeParts:
     policy: Policy
     cache: FeatureCache | None
     lexicon: Lexicon
+    reward: Mixture | None
+    """Scores completions of chosen clips, where they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class ReportParts:
     task: schema.ReportTask
     runs: Sequence[str]
     """Folders or globs."""
+    html: bool
+    """Whether it is the page of what each modality did."""
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,12 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 def read_jsonl(path: Path) -> list[dict]:
     """Reads a file of JSON lines; no file is no lines."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in _lines(path)] if path.exists() else []
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines as we end them; a completion may hold other signs that ``splitlines`` splits at."""
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 NOT_IDENTITY = ("paths", "resume", "runs", "logger", "callbacks")
@@ -96,7 +99,7 @@ def keep_steps(path: Path, last_step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in _lines(path):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:  # a kill in mid-line; nothing after it

@@ -6,7 +6,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from omni_rlvr.analysis.preview import NUM_MELS, log_mel, preview_sheet
+from omni_rlvr.analysis.mel import NUM_MELS, log_mel
+from omni_rlvr.analysis.preview import preview_sheet
 from omni_rlvr.types import Clip, Example, Sample
 
 RATE = 16000

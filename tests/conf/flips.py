@@ -110,6 +110,7 @@ ELSEWHERE = {
         "analysis/test_beside.py",
     ),
     "runs": "analysis/test_report.py",
+    **dict.fromkeys(("html", "task.num_chosen", "task.num_generations"), "e2e/test_page.py"),
     "task.evaluate_after": "e2e/test_sweep.py",
     "task.start_from.overrides": "e2e/test_sweep.py",
     "task.start_from.num_examples": "e2e/test_sweep.py",

@@ -29,7 +29,7 @@ USED_BY = {
     "model/trainable": ("train",),
     "stage": ("train",),
     "rollout": ("train", "evaluate", "predict"),
-    "reward": ("train",),
+    "reward": ("train", "attribute"),
     "lexicon": ("attribute",),
     "optimizer": ("train",),
     "trainer": ("train", "evaluate", "predict"),

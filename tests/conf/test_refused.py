@@ -166,11 +166,18 @@ def test_clips_by_name_are_refused_where_nothing_reads_them(task: str, override:
     [
         "task.batch_size=0", "task.max_completion_length=0", "task.num_resamples=0",
         "task.max_clips=-1", "task.splits=[]", "task.absent=gone", "task.value=logit",
-        "task.lead=none", "task.num_reasoned=-2",
+        "task.lead=none", "task.num_reasoned=-2", "task.num_chosen=-1", "task.num_generations=1",
+        "task.num_generations=-1", "task.temperature=0", "task.temperature=inf",
     ],
 )  # fmt: skip
 def test_an_attribution_out_of_range_is_named(override: str) -> None:
     assert refused("task=attribute", override).startswith(override.partition("=")[0])
+
+
+@pytest.mark.parametrize("override", ["html=true", "+html=true", "html=false"])
+def test_a_page_is_refused_where_nothing_makes_it(override: str) -> None:
+    value = override.partition("=")[2].capitalize()
+    assert refused("task=attribute", override) == f"html={value}: only task=report makes a page"
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_options_code_and_weights(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for path in [*PACKAGE.rglob("*.py"), *(PACKAGE / "models").glob("tiny_base/**/*")]:
+    others = ("models/tiny_base/**/*", "analysis/report/page_parts/*")
+    for path in [*PACKAGE.rglob("*.py"), *(p for o in others for p in PACKAGE.glob(o))]:
         if path.is_file():
             assert f"omni_rlvr/{path.relative_to(PACKAGE).as_posix()}" in names
     for path in (ROOT / "conf").rglob("*.yaml"):

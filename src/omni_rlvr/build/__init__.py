@@ -79,7 +79,7 @@ def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     task, dataset = typed["task"], typed["dataset"]
     place = Place(run_dir, latest, config)
     if isinstance(task, schema.ReportTask):
-        return ReportParts(place, task, _report_runs(config["runs"]))
+        return ReportParts(place, task, _report_runs(config["runs"]), bool(config["html"]))
     if isinstance(task, schema.PipelineTask):
         return PipelineParts(place, dataset.labels, task)
     if isinstance(task, schema.ExportTask):
@@ -103,6 +103,8 @@ def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         _check_attribution(clips)
     learns = isinstance(task, schema.TrainTask) and isinstance(typed["stage"], GrpoConfig)
     reward = build_reward(cfg, clips) if learns else None  # what is wrong shows before loading
+    if isinstance(task, schema.AttributeTask) and task.num_chosen and task.num_generations:
+        reward = make(cfg.reward)  # judges what is shown; nothing learns, so gold is not scored
     policy = load(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.TrainTask):
@@ -111,7 +113,7 @@ def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     if isinstance(task, schema.EvaluateTask):
         return EvaluateParts(place, clips, task, policy, cache, make(cfg.rollout))
     if isinstance(task, schema.AttributeTask):
-        return AttributeParts(place, clips, task, policy, cache, make(cfg.lexicon))
+        return AttributeParts(place, clips, task, policy, cache, make(cfg.lexicon), reward)
     if isinstance(task, schema.CacheTask):
         if cache is None:
             raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")

@@ -57,6 +57,8 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
             f"runs={config['runs']}: task=report needs runs=FOLDER, a glob, or '[a,b]'; "
             "no other task takes it"
         )
+    if config["html"] is not None and not isinstance(typed["task"], schema.ReportTask):
+        raise UserError(f"html={config['html']}: only task=report makes a page")
     if isinstance(typed["task"], schema.EvaluateTask):
         require(bool(typed["task"].splits), "task.splits", [], "at least one split")
     if config["resume"] is not None and not isinstance(typed["task"], schema.TrainTask):

@@ -193,6 +193,9 @@ class RootConfig:
     runs: Any = None
     """What task=report gathers: a run's folder, a folder of runs (a sweep), a glob, or a list of
     these, ``runs='[a,b]'``."""
+    html: bool | None = None
+    """Of task=report: true makes the page of what each modality did, from runs of task=attribute,
+    in place of tables of scores."""
     resume: str | None = None
     """"latest" or a run's folder: goes on where that run stopped."""
     video: str | None = None

@@ -40,11 +40,30 @@ class AttributeTask:
     """Most tokens a reasoning may have."""
     num_resamples: int = 2000
     """Bootstrap resamples of the 95 % intervals."""
+    num_chosen: int = 0
+    """Clips by each rule (most confident right, most confident wrong, largest conflict) that are
+    written out for the page of task=report html=true; 0 none."""
+    num_generations: int = 8
+    """G, completions sampled for each chosen clip and scored by ``reward``; 0 none."""
+    temperature: float = 1.0
+    """Divides the logits when these are sampled."""
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "max_completion_length", "num_resamples"):
             require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
-        require(self.max_clips >= 0, "task.max_clips", self.max_clips, "0 (all) or more")
+        for key, least in (("max_clips", "all"), ("num_chosen", "none")):
+            require(
+                self.__dict__[key] >= 0, f"task.{key}", self.__dict__[key], f"0 ({least}) or more"
+            )
+        require(
+            self.num_generations == 0 or self.num_generations >= 2,
+            "task.num_generations",
+            self.num_generations,
+            "0 (none), or 2 or more: advantages compare",
+        )
+        require(
+            0 < self.temperature < float("inf"), "task.temperature", self.temperature, "above 0"
+        )
         require(
             self.num_reasoned >= -1,
             "task.num_reasoned",

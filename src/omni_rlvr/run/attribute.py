@@ -17,6 +17,7 @@ from omni_rlvr.rollout.attribution import Method, blank_features, score_batch
 from omni_rlvr.rollout.decode import decode
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.rollout.reasoning import read_reasoning
+from omni_rlvr.run.chosen import write_chosen
 from omni_rlvr.run.clips import batches, keeper
 from omni_rlvr.run.lifecycle import move_latest, recorded
 from omni_rlvr.training.evaluate import device_of
@@ -59,6 +60,8 @@ def attribute_splits(parts: AttributeParts) -> dict[str, dict]:
             record.add_skipped((clip.example.id, clip.reason) for clip in measured.skipped)
             reports[split] = _write(parts, split, measured)
             print(f"{split}: {_sentence(reports[split])}")
+            if parts.task.num_chosen:
+                write_chosen(parts, split, measured.examples, device)
         record.finish("finished")
     move_latest(parts.place)
     return reports

@@ -1,6 +1,8 @@
-"""Puts any set of runs side by side."""
+"""Puts any set of runs side by side, or makes the page of what each modality did."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from omni_rlvr.parts import ReportParts
 from omni_rlvr.run.lifecycle import move_latest, recorded
@@ -8,18 +10,31 @@ from omni_rlvr.run.lifecycle import move_latest, recorded
 
 def write_report(parts: ReportParts) -> None:
     """Gathers runs and writes tables, figures and one HTML page into the run's folder."""
-    from omni_rlvr.analysis.report.write import write_all
-
-    place, task = parts.place, parts.task
+    place = parts.place
     with recorded(place, device="cpu") as record:
-        files = write_all(
-            place.run_dir,
-            parts.runs,
-            baseline=task.baseline,
-            allow_different_labels=task.allow_different_labels,
-            num_resamples=task.num_resamples,
-            max_groups=task.max_groups,
-        )
+        files = _page(parts) if parts.html else _tables(parts)
         record.finish("finished")
     move_latest(place)
     print("written:", *(str(file) for file in files), sep="\n  ")
+
+
+def _page(parts: ReportParts) -> list[Path]:
+    from omni_rlvr.analysis.report.clip_page import write_clip_page
+
+    path = parts.place.run_dir / "modalities.html"
+    write_clip_page(path, parts.runs)
+    return [path]
+
+
+def _tables(parts: ReportParts) -> list[Path]:
+    from omni_rlvr.analysis.report.write import write_all
+
+    task = parts.task
+    return write_all(
+        parts.place.run_dir,
+        parts.runs,
+        baseline=task.baseline,
+        allow_different_labels=task.allow_different_labels,
+        num_resamples=task.num_resamples,
+        max_groups=task.max_groups,
+    )

@@ -64,11 +64,14 @@ def gather(places: Sequence[str]) -> list[RunData]:
     """
     folders: dict[Path, None] = {}
     for place in places:
-        found = [folder for path in _paths(place) for folder in _runs_below(path)]
+        found = [folder for path in paths_of(place) for folder in _runs_below(path)]
         if not found:
-            raise UserError(f"runs={place}: no run there: a folder with run.json that has scores")
+            raise UserError(
+                f"runs={place}: no run there: a folder with run.json that has scores; "
+                "of runs of task=attribute, +html=true makes a page"
+            )
         folders |= dict.fromkeys(found)
-    names = _names(list(folders))
+    names = names_of(list(folders))
     return [_read(name, folder) for name, folder in zip(names, folders, strict=True)]
 
 
@@ -89,7 +92,8 @@ def check_labels(runs: Sequence[RunData]) -> None:
             )
 
 
-def _paths(place: str) -> list[Path]:
+def paths_of(place: str) -> list[Path]:
+    """Finds what a folder or a glob names."""
     if glob.has_magic(place):
         return [Path(path) for path in sorted(glob.glob(place))]  # noqa: PTH207 (may be absolute)
     return [Path(place)] if Path(place).is_dir() else []
@@ -122,7 +126,8 @@ def _read(name: str, folder: Path) -> RunData:
     )
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Names each run by its folder below the folder that all share."""
     if len(folders) == 1:
         return [folders[0].name]
     shared = os.path.commonpath(folders)

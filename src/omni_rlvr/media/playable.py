@@ -1,0 +1,172 @@
+"""A clip as bytes that a browser plays: its own file where that will do, else a small new one.
+
+H.264 in yuv420p and AAC in mp4 are played everywhere, and such a file is kept byte for byte unless
+it is large. Anything else (other codecs, a sidecar sound, a long clip) is encoded again, small, and
+cut after ``MAX_S``. No time limit of its own: read the clip with ``isolated`` first.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from omni_rlvr.media.container import look_into, open_container, read_bytes, reason
+from omni_rlvr.types import MediaError
+
+MAX_S = 30.0
+"""Seconds that are kept of a longer clip."""
+MAX_BYTES = 400_000
+"""A larger file is encoded again."""
+HEIGHT = 240
+"""Most rows of a picture that is encoded again."""
+MAX_FPS = 30
+TICK = Fraction(1, 1000)
+
+
+@dataclass(frozen=True)
+class Playable:
+    """A clip for a browser."""
+
+    data: bytes
+    mime: str
+    """``video/mp4`` or ``audio/mp4``."""
+    is_cut: bool
+    """Whether only the first ``MAX_S`` seconds are in it."""
+
+
+def playable(
+    video: Path | None, audio: Path | None, waveform: np.ndarray | None, *, sample_rate: int
+) -> Playable:
+    """Makes a clip that a browser plays.
+
+    Args:
+        video: the container, or None.
+        audio: a sound file that replaces the container's track, or None.
+        waveform: [S] float32 mono, the clip's sound as it was read; None for no sound.
+        sample_rate: of the waveform, Hz.
+
+    Raises:
+        MediaError: the picture cannot be opened or encoded.
+    """
+    data = None if video is None else read_bytes(video)
+    contents = None if data is None or video is None else look_into(data, video)
+    picture = None if contents is None else contents.picture
+    duration_s = max(
+        0.0 if picture is None else picture.duration_s,
+        0.0 if waveform is None else len(waveform) / sample_rate,
+    )
+    mime = "audio/mp4" if picture is None else "video/mp4"
+    if data is not None and audio is None and len(data) <= MAX_BYTES and duration_s <= MAX_S:
+        try:
+            if _is_common(data):
+                return Playable(data, mime, False)
+        except (av.FFmpegError, ValueError):
+            pass  # the encoder below says what is wrong
+    try:
+        out = _encode(data, None if picture is None else picture.stream, waveform, sample_rate)
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(
+            f"{video or audio}: cannot be encoded for a browser ({reason(error)})"
+        ) from error
+    return Playable(out, mime, duration_s > MAX_S)
+
+
+def _is_common(data: bytes) -> bool:
+    """Whether every browser plays this file."""
+    with open_container(data) as container:
+        if "mp4" not in container.format.name:
+            return False
+        pictures = [
+            (s.codec_context.name, s.codec_context.pix_fmt) == ("h264", "yuv420p")
+            for s in container.streams.video
+        ]
+        sounds = [s.codec_context.name == "aac" for s in container.streams.audio]
+        return len(pictures) <= 1 and all(pictures) and all(sounds)
+
+
+def _encode(
+    data: bytes | None, stream: int | None, waveform: np.ndarray | None, sample_rate: int
+) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as out:
+        sound = None
+        if data is not None and stream is not None:
+            with open_container(data) as container:
+                sound = _encode_picture(out, container, stream, waveform, sample_rate)
+        elif waveform is not None:
+            sound = _add_sound(out, sample_rate)
+        if sound is not None and waveform is not None:
+            _encode_sound(out, sound, waveform, sample_rate)
+    return file.getvalue()
+
+
+def _encode_picture(
+    out: av.container.OutputContainer,
+    container: av.container.InputContainer,
+    stream: int,
+    waveform: np.ndarray | None,
+    sample_rate: int,
+) -> av.AudioStream | None:
+    """Writes the picture; streams must all be there before the first packet."""
+    encoder, sound, last = None, None, -1.0
+    start_s = (container.start_time or 0) / av.time_base
+    for frame in container.decode(stream):
+        assert isinstance(frame, av.VideoFrame)  # of a picture stream
+        time_s = max(0.0, (frame.time or 0.0) - start_s)
+        if time_s >= MAX_S:
+            break
+        if time_s < last + 0.9 / MAX_FPS and last >= 0:
+            continue
+        last, frame = time_s, _upright(frame)
+        if encoder is None:
+            encoder = _add_picture(out, frame)
+            sound = None if waveform is None else _add_sound(out, sample_rate)
+        small = frame.reformat(width=encoder.width, height=encoder.height, format="yuv420p")
+        small.pts, small.time_base = round(time_s / TICK), TICK
+        small.pict_type = av.video.frame.PictureType.NONE
+        out.mux(encoder.encode(small))
+    if encoder is None:
+        raise ValueError("no frame in it can be decoded")
+    out.mux(encoder.encode(None))
+    return sound
+
+
+def _upright(frame: av.VideoFrame) -> av.VideoFrame:
+    """Turns a frame as its display matrix says (counter-clockwise)."""
+    turns = round(frame.rotation / 90) % 4
+    if turns == 0:
+        return frame
+    turned = np.rot90(frame.to_ndarray(format="rgb24"), k=turns)
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(turned, np.uint8), format="rgb24")
+
+
+def _add_picture(out: av.container.OutputContainer, frame: av.VideoFrame) -> av.VideoStream:
+    options = {"preset": "veryfast", "crf": "28", "threads": "1"}
+    encoder = out.add_stream("libx264", rate=MAX_FPS, options=options)
+    scale = min(1.0, HEIGHT / frame.height)
+    encoder.width, encoder.height = (
+        max(2, 2 * round(side * scale / 2)) for side in (frame.width, frame.height)
+    )
+    encoder.pix_fmt, encoder.codec_context.time_base = "yuv420p", TICK
+    return encoder
+
+
+def _add_sound(out: av.container.OutputContainer, sample_rate: int) -> av.AudioStream:
+    stream = out.add_stream("aac", rate=sample_rate, layout="mono")
+    stream.bit_rate = 48_000
+    return stream
+
+
+def _encode_sound(
+    out: av.container.OutputContainer, stream: av.AudioStream, waveform: np.ndarray, rate: int
+) -> None:
+    kept = np.ascontiguousarray(waveform[: round(MAX_S * rate)], np.float32)
+    frame = av.AudioFrame.from_ndarray(kept[None, :], format="fltp", layout="mono")
+    frame.sample_rate = rate
+    out.mux(stream.encode(frame))
+    out.mux(stream.encode(None))
