@@ -31,6 +31,7 @@ def conf_dir() -> str:
 def task(cfg: DictConfig) -> float | None:
     """Builds and runs one composed config; a run of a sweep returns what a search maximises."""
     from omni_rlvr.build import build, resolved
+    from omni_rlvr.parts import ServeParts
     from omni_rlvr.run import run
     from omni_rlvr.run.sweep import run_job
 
@@ -42,7 +43,13 @@ def task(cfg: DictConfig) -> float | None:
             return run_job(
                 run_dir, overrides, lambda: resolved(cfg), lambda: build(cfg, run_dir, None)
             )
-        run(build(cfg, run_dir, run_dir.parent / "latest"))
+        parts = build(cfg, run_dir, run_dir.parent / "latest")
+        if isinstance(parts, ServeParts):
+            from omni_rlvr.app.serve import serve
+
+            serve(parts)
+        else:
+            run(parts)
     return None
 
 

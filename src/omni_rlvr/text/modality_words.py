@@ -7,7 +7,7 @@ lean is true to what the policy used is for ``analysis/faithfulness``.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from omni_rlvr.types import UserError
@@ -52,11 +52,28 @@ class Lexicon:
 
     def count(self, text: str) -> WordCounts:
         """Counts the words of each list in a text."""
-        words = [word.casefold() for word in _WORD.findall(text)]
-        return WordCounts(
-            visual=sum(word in self.visual for word in words),
-            vocal=sum(word in self.vocal for word in words),
-        )
+        kinds = [kind for _, kind in self.pieces(text)]
+        return WordCounts(visual=kinds.count("visual"), vocal=kinds.count("vocal"))
+
+    def pieces(self, text: str) -> Iterator[tuple[str, str]]:
+        """Cuts a text up; the pieces add up to it.
+
+        Yields:
+            A piece, and "visual" or "vocal" where it is a word of that list, else "".
+        """
+        done = 0
+        for match in _WORD.finditer(text):
+            kind = self._kind(match.group().casefold())
+            if kind:
+                if match.start() > done:
+                    yield text[done : match.start()], ""
+                yield match.group(), kind
+                done = match.end()
+        if done < len(text):
+            yield text[done:], ""
+
+    def _kind(self, word: str) -> str:
+        return "visual" if word in self.visual else "vocal" if word in self.vocal else ""
 
 
 def _words(words: Sequence[str], key: str) -> frozenset[str]:
