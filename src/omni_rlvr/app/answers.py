@@ -174,7 +174,7 @@ def _game(
 def _spoken(
     work: Callable[[Callable[[str], None]], Answer], stop: threading.Event
 ) -> Generator[str, None, Answer]:
-    """Runs ``work`` in a thread and yields what it writes; leaving early ends it at its next word."""
+    """Runs ``work`` in a thread and yields what it writes; leaving early ends it at its next."""
     pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     left = threading.Event()
 

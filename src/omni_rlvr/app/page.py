@@ -18,7 +18,7 @@ from typing import Any
 import gradio as gr
 
 from omni_rlvr.app import render
-from omni_rlvr.app.answers import Answer, Clip, ask
+from omni_rlvr.app.answers import Answer, Clip, Stopped, ask
 from omni_rlvr.app.uploads import Upload, Uploads, shown_name
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.parts import ServeParts
@@ -26,6 +26,11 @@ from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Example, UserError
 
 MODALITIES = {"picture + sound": (True, True), "picture": (True, False), "sound": (False, True)}
+START = "Add a clip: drop a file, record one, or take one from below."
+HEAD = (
+    "<h1>omni-rlvr</h1><p>What does the model see and hear, what does it conclude, "
+    "and which of the two drove its answer?</p>"
+)
 MAX_QUESTION = 500
 """Characters."""
 
@@ -47,13 +52,12 @@ class Page:
 
     def take(self, session: Session, path: str | None, *, kind: str) -> tuple[Session, str]:
         """Takes a file in, or forgets the one before: kind is "video" or "audio"."""
-        self.uploads.sweep()
         before: Upload | None = vars(session)[kind]
         if before is not None and str(before.path) != path:
             self.uploads.delete(before.path)
         session = replace(session, **{kind: None})
         if path is None:
-            return session, ""
+            return session, self._given(session)
         try:
             upload = self.uploads.take(Path(path), as_sound=kind == "audio")
         except UserError as error:
@@ -63,7 +67,11 @@ class Page:
             self.uploads.delete(Path(path))
             raise
         session = replace(session, **{kind: upload})
-        return session, render.message(_found(upload), kind="note")
+        return session, self._given(session)
+
+    def _given(self, session: Session) -> str:
+        found = [_found(upload) for upload in (session.video, session.audio) if upload is not None]
+        return render.message(" ".join(found) or START, kind="note")
 
     def run(self, session: Session, modality: str, question: str) -> Iterator[tuple[str, ...]]:
         """Asks one model after the other; yields the message and every column, again and again."""
@@ -72,13 +80,15 @@ class Page:
             clip, note = _shown(session, modality)
             if not 0 < len(question.strip()) <= MAX_QUESTION:
                 raise UserError(f"The question must have 1 to {MAX_QUESTION} characters.")
-            text = render.message(note, kind="note") if note else ""
+            text = render.message(note, kind="note") if note else self._given(session)
             for place, model in enumerate(self.parts.models):
                 for body, busy in self._asked(place, clip, question.strip()):
                     columns[place] = render.panel(model.path, body, busy=busy)
                     yield text, *columns
         except UserError as error:
             yield render.message(str(error), kind="error"), *columns
+        except Stopped:
+            return
         finally:
             for upload in (session.video, session.audio):
                 if upload is not None:
@@ -93,7 +103,7 @@ class Page:
             except StopIteration as end:
                 answer: Answer = end.value
                 break
-            yield render.reasoning(said, lexicon, busy=True), True
+            yield render.reasoning(said.rstrip("\n"), lexicon, busy=True), True
         options = {"value": task.value, "lead": task.lead, "absent": task.absent}
         yield render.answer(answer, lexicon, **options), False
 
@@ -113,50 +123,54 @@ def build_page(page: Page) -> gr.Blocks:
     parts = page.parts
     with gr.Blocks(title="omni-rlvr", analytics_enabled=False) as blocks:
         session = gr.State(Session())
+        gr.HTML(HEAD, elem_id="head")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                video, audio = _inputs(parts)
-                message = gr.HTML(elem_id="message")
+                video, audio = _media(parts)
+                message = gr.HTML(render.message(START, kind="note"), elem_id="message")
                 modality = gr.Radio(
-                    list(MODALITIES), value=_first(parts), label="Show the model", elem_id="modality"
+                    list(MODALITIES),
+                    value=_first(parts),
+                    label="Show the model",
+                    elem_id="modality",
                 )
                 question = gr.Textbox(
                     parts.task.question or EMOTION_QUESTION,
                     label="Question",
                     lines=2,
                     max_length=MAX_QUESTION,
+                    elem_id="question",
                 )
-                button = gr.Button("Ask", variant="primary", elem_id="ask")
+                with gr.Row():
+                    button = gr.Button("Ask", variant="primary", elem_id="ask", scale=3)
+                    stop = gr.Button("Stop", elem_id="stop", min_width=80)
                 tries = _tries(parts.examples)
-            with gr.Column(scale=5, min_width=300), gr.Row():
+            with gr.Column(scale=5, min_width=300), gr.Row(elem_classes="answers"):
                 columns = [
                     gr.HTML(
                         render.panel(m.path, render.waiting("Its answer will stand here.")),
                         elem_id=f"model-{i}",
-                        elem_classes="answer-column",
                     )
                     for i, m in enumerate(parts.models)
                 ]
-        _connect(page, session, video, audio, message, tries)
-        _event(button.click, page.run, [session, modality, question], [message, *columns])
+        _take_in(page, session, video, audio, message, tries)
+        asked = _event(button.click, page.run, [session, modality, question], [message, *columns])
+        stop.click(None, cancels=[asked], queue=False, api_visibility="private")
     return blocks
 
 
-def _inputs(parts: ServeParts) -> tuple[gr.Video, gr.Audio]:
+def _media(parts: ServeParts) -> tuple[gr.Video, gr.Audio]:
     limits = f"up to {parts.task.max_clip_s:g} s and {parts.task.max_upload_mb:g} MB"
     video = gr.Video(
         sources=["upload", "webcam"],
         include_audio=True,
         label=f"Clip ({limits})",
-        height=260,
         elem_id="video",
     )
-    audio = gr.Audio(
-        sources=["upload", "microphone"],
-        type="filepath",
-        label="Sound alone, or in place of the clip's",
-        elem_id="audio",
-    )
+    with gr.Accordion("Sound alone, or in place of the clip's", open=False, elem_id="sound"):
+        audio = gr.Audio(
+            sources=["upload", "microphone"], type="filepath", show_label=False, elem_id="audio"
+        )
     return video, audio
 
 
@@ -169,7 +183,7 @@ def _tries(examples: Sequence[Example]) -> list[tuple[gr.Button, Example]]:
     """A button for each clip to try, named by its label."""
     if not examples:
         return []
-    gr.HTML('<div class="omni"><h4>Or try a clip of the data set, annotated as</h4></div>')
+    gr.HTML('<div class="omni"><h4>Or try a clip of the data set; its label is</h4></div>')
     with gr.Row(elem_id="examples"):
         return [
             (gr.Button(printable(e.answer), size="sm", min_width=80, elem_classes="try"), e)
@@ -177,7 +191,7 @@ def _tries(examples: Sequence[Example]) -> list[tuple[gr.Button, Example]]:
         ]
 
 
-def _connect(
+def _take_in(
     page: Page,
     session: gr.State,
     video: gr.Video,
@@ -196,9 +210,11 @@ def _connect(
         _event(button.click, partial(page.example, example), [], [video, audio])
 
 
-def _event(listen: Callable[..., Any], handler: Callable[..., Any], inputs: list, outputs: list):
+def _event(
+    listen: Callable[..., Any], handler: Callable[..., Any], inputs: list, outputs: list
+) -> Any:
     """Every event waits for the one before: there is one model and one reader of files."""
-    listen(
+    return listen(
         handler,
         inputs,
         outputs,
@@ -228,7 +244,7 @@ def _shown(session: Session, modality: str) -> tuple[Clip, str]:
     if modality not in MODALITIES:
         raise UserError(f"{modality} is no choice of modalities.")
     if session.video is None and session.audio is None:
-        raise UserError("Add a clip first: drop a file, or record one.")
+        raise UserError(START)
     want_video, want_audio = MODALITIES[modality]
     seen = session.video if session.video is not None and session.video.has_video else None
     heard = next((u for u in (session.audio, session.video) if u is not None and u.has_audio), None)

@@ -9,16 +9,21 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from omni_rlvr.analysis.predictions import answer_line, scoring_line
+from omni_rlvr.analysis.predictions import scoring_line
 from omni_rlvr.app.answers import Answer, Game
-from omni_rlvr.text.modality_words import Lexicon
+from omni_rlvr.text.modality_words import Lexicon, Segment
 from omni_rlvr.text.terminal import printable
+from omni_rlvr.training.predict import Prediction
 
+MAX_ANSWER = 60
+"""Characters of an answer that is no label."""
 TAGS = re.compile(r"(</?(?:think|answer)>)")
+LEAST_NATS = 1.0
+"""What a bar of full length stands for at least."""
 SUBSET_NAMES = {"none": "neither", "audio": "sound", "video": "picture", "both": "both"}
 PLAYERS = {"video": "picture", "audio": "sound"}
 LEADS = {
-    "own_reasoning": "behind what the model says under each",
+    "own_reasoning": "behind what the model says when it is shown just that",
     "empty_think": "behind an empty think block",
     "direct": "without any reasoning",
 }
@@ -27,8 +32,8 @@ ABSENT = {
     "silence_grey": "what is absent is silence or a grey picture",
 }
 LEGEND = (
-    '<span class="legend">words of <mark class="visual">sight</mark> and of '
-    '<mark class="vocal">hearing</mark></span>'
+    '<span class="legend"><mark class="visual counted">seen</mark> '
+    '<mark class="vocal counted">heard</mark></span>'
 )
 
 
@@ -70,11 +75,18 @@ def reasoning(text: str, lexicon: Lexicon, *, busy: bool = False) -> str:
         if TAGS.fullmatch(part):
             shown.append(f'<span class="tag">{escape(part)}</span>')
             continue
-        for piece, kind in lexicon.pieces(part):
-            inside = escape(piece)
-            shown.append(f'<mark class="{kind}">{inside}</mark>' if kind else inside)
+        shown += [_segment(segment) for segment in lexicon.segments(part)]
     caret = '<span class="caret" aria-hidden="true"></span>' if busy else ""
     return f'<h4>Reasoning {LEGEND}</h4><div class="reasoning">{"".join(shown)}{caret}</div>'
+
+
+def _segment(segment: Segment) -> str:
+    """A piece of a phrase: coloured by its modality, and marked if it is a word of the lexicon."""
+    text = escape(segment.text)
+    if segment.modality is None:
+        return text
+    counted = " counted" if segment.is_counted else ""
+    return f'<mark class="{segment.modality}{counted}">{text}</mark>'
 
 
 def answer(said: Answer, lexicon: Lexicon, *, value: str, lead: str, absent: str) -> str:
@@ -84,10 +96,26 @@ def answer(said: Answer, lexicon: Lexicon, *, value: str, lead: str, absent: str
     bars = "".join(_bar(label, p, f"{100 * p:.1f} %") for label, p in likely)
     return (
         reasoning(said.prediction.completion or "", lexicon)
-        + f'<p class="answer">{escape(_sentence(answer_line(row)))}</p>'
+        + _conclusion(said.prediction)
         + f'<h4>Label probabilities</h4><div class="bars labels">{bars}</div>'
-        + f'<p class="quiet">{escape(_sentence(scoring_line(row)))}</p>'
+        + f'<p class="quiet">{escape(scoring_line(row).capitalize())}.</p>'
         + _game(said.game, _there(row), value=value, lead=lead, absent=absent)
+    )
+
+
+def _conclusion(said: Prediction) -> str:
+    """The answer in a line, and what it was read from."""
+    there = [PLAYERS[player] for player in _there(vars(said))]
+    notes = [f"from {' and '.join(there)}"]
+    if said.answer is not None and said.predicted is None:
+        notes.append("not one of the labels")
+    if said.truncated:
+        notes.append("cut short by task.max_completion_length")
+    text = said.predicted or said.answer or "none given"
+    short = text if len(text) <= MAX_ANSWER else f"{text[:MAX_ANSWER]}…"
+    return (
+        f'<p class="answer"><span>Answer:</span> <b>{escape(printable(short))}</b> '
+        f'<span class="quiet">{escape("; ".join(notes))}</span></p>'
     )
 
 
@@ -100,13 +128,16 @@ def _game(game: Game, there: Sequence[str], *, value: str, lead: str, absent: st
         if name in ("none", *there) or (name == "both" and len(there) == 2)
     ]
     rows = "".join(_bar(SUBSET_NAMES[name], p, f"{100 * p:.1f} %") for name, p in subsets)
-    widest = max(1.0 if value == "prob" else 1e-9, *(abs(phi) for phi in game.phi.values()))
+    widest = max(1.0 if value == "prob" else LEAST_NATS, *map(abs, game.phi.values()))
     phis = "".join(
         _signed_bar(PLAYERS[player], game.phi[player], widest, value) for player in there
     )
     missing = [PLAYERS[player] for player in PLAYERS if player not in there]
     without = f" No {missing[0]} was shown, so it did nothing." if missing else ""
-    note = f"Shapley values; labels scored {LEADS[lead]}; {ABSENT[absent]}.{without}"
+    note = (
+        f"Shapley values: the bars above add up to the step from “neither” to the last row. Labels "
+        f"are scored {LEADS[lead]}; {ABSENT[absent]}.{without}"
+    )
     return (
         f"<h4>What each modality did for “{label}”</h4>"
         f'<div class="bars shapley">{phis}</div>'
@@ -138,7 +169,3 @@ def _signed_bar(name: str, phi: float, widest: float, value: str) -> str:
 
 def _there(row: Mapping[str, object]) -> list[str]:
     return [player for player in PLAYERS if row[f"has_{player}"]]
-
-
-def _sentence(line: str) -> str:
-    return f"{line[:1].upper()}{line[1:]}."

@@ -6,7 +6,10 @@ visitors upload lies in a temporary folder that goes with the server.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -22,6 +25,8 @@ from omni_rlvr.types import Interrupted, UserError
 
 PREFIX = "omni-rlvr-serve-"
 """Of the temporary folder's name."""
+SWEEP_S = 30
+"""Seconds between two looks for files that nobody came back for."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETTINGS = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -75,12 +80,21 @@ def _serve(parts: ServeParts, uploads: Uploads, listening: socket.socket) -> Non
         css=css,
         max_upload=int(parts.task.max_upload_mb * 1e6),
     )
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none")
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none")
+    )
+    running = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    running.start()
     print("\n".join(_greeting(parts, host, port)), flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing may be left then, either
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        while running.is_alive() and not stop.wait(SWEEP_S):
+            uploads.sweep()
     finally:
         stop.set()
+        logging.getLogger("uvicorn.error").disabled = True  # visitors are cut off, and that is all
+        server.should_exit = True
+        running.join()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -89,9 +103,11 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listening = socket.socket(family, kind, proto)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        with contextlib.ExitStack() as stack:
+            listening = stack.enter_context(socket.socket(family, kind, proto))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            stack.pop_all()
     except OSError as error:
         raise UserError(
             f"task.host={host} task.port={port}: cannot listen there ({error.strerror}); "

@@ -10,9 +10,7 @@ from omni_rlvr.text.parse import normalise_label
 from omni_rlvr.types import require
 
 
-def probability_labels(
-    own: Sequence[str], dataset: DatasetConfig, policy: Policy
-) -> list[str]:
+def probability_labels(own: Sequence[str], dataset: DatasetConfig, policy: Policy) -> list[str]:
     """Takes the task's own labels, or else the data set's.
 
     Raises:

@@ -7,12 +7,15 @@ lean is true to what the policy used is for ``analysis/faithfulness``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omni_rlvr.types import UserError
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
+_BREAK = re.compile(r"[.,;:!?()\n]+|\b(?:and|but|while|whereas|though|although)\b")
+"""What ends a phrase."""
+VISUAL, VOCAL = "visual", "vocal"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,17 @@ class WordCounts:
         """
         total = self.visual + self.vocal
         return (self.visual - self.vocal) / total if total else None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a text, for a reader."""
+
+    text: str
+    modality: str | None
+    """"visual", "vocal", or None."""
+    is_counted: bool
+    """Whether it is one of the lexicon's words, not what surrounds it in its phrase."""
 
 
 class Lexicon:
@@ -52,28 +66,49 @@ class Lexicon:
 
     def count(self, text: str) -> WordCounts:
         """Counts the words of each list in a text."""
-        kinds = [kind for _, kind in self.pieces(text)]
-        return WordCounts(visual=kinds.count("visual"), vocal=kinds.count("vocal"))
+        words = [word.casefold() for word in _WORD.findall(text)]
+        return WordCounts(
+            visual=sum(word in self.visual for word in words),
+            vocal=sum(word in self.vocal for word in words),
+        )
 
-    def pieces(self, text: str) -> Iterator[tuple[str, str]]:
-        """Cuts a text up; the pieces add up to it.
+    def segments(self, text: str) -> list[Segment]:
+        """Cuts a text into phrases of one modality, and the words in them that are counted.
 
-        Yields:
-            A piece, and "visual" or "vocal" where it is a word of that list, else "".
+        A phrase is what stands between punctuation or conjunctions. It speaks of a modality if it
+        has words of that one alone; of a phrase with words of both, only these words are marked.
+
+        Returns:
+            Segments that make up the text.
         """
-        done = 0
-        for match in _WORD.finditer(text):
-            kind = self._kind(match.group().casefold())
-            if kind:
-                if match.start() > done:
-                    yield text[done : match.start()], ""
-                yield match.group(), kind
-                done = match.end()
-        if done < len(text):
-            yield text[done:], ""
+        out: list[Segment] = []
+        start = 0
+        for stop in [*_BREAK.finditer(text), None]:
+            end = len(text) if stop is None else stop.start()
+            out += self._phrase(text[start:end])
+            if stop is not None:
+                out.append(Segment(stop.group(), None, False))
+                start = stop.end()
+        return [segment for segment in out if segment.text]
 
-    def _kind(self, word: str) -> str:
-        return "visual" if word in self.visual else "vocal" if word in self.vocal else ""
+    def _phrase(self, text: str) -> list[Segment]:
+        found = [(word, self._modality(word.group())) for word in _WORD.finditer(text)]
+        marks = [(word, modality) for word, modality in found if modality is not None]
+        one = {modality for _, modality in marks}
+        around = one.pop() if len(one) == 1 else None
+        body = text.strip()
+        first = len(text) - len(text.lstrip())
+        out, place = [Segment(text[:first], None, False)], first
+        for word, modality in marks:
+            out.append(Segment(text[place : word.start()], around, False))
+            out.append(Segment(word.group(), modality, True))
+            place = word.end()
+        out.append(Segment(text[place : first + len(body)], around, False))
+        return [*out, Segment(text[first + len(body) :], None, False)]
+
+    def _modality(self, word: str) -> str | None:
+        word = word.casefold()
+        return VISUAL if word in self.visual else VOCAL if word in self.vocal else None
 
 
 def _words(words: Sequence[str], key: str) -> frozenset[str]:
