@@ -149,6 +149,8 @@ def test_an_answer_that_is_odd_says_so() -> None:
     assert "not one of the labels" in long
     assert "cut short by task.max_completion_length" in long
     assert f"<b>{'a' * 60}…</b>" in long
+    assert "for “angry”, the likeliest label" in long
+    assert "the likeliest label" not in said()
     assert "<b>none given</b>" in said(answer=None, predicted=None)
     assert "from picture and sound" in said()
     for lead, words in render.LEADS.items():

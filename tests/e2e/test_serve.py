@@ -71,7 +71,8 @@ def server(
             "task.num_examples=2",
             "task.max_upload_mb=1",
             "task.max_clip_s=30",
-            "task.max_completion_length=60",
+            "task.max_completion_length=40",
+            "rollout._target_=slow_rollout.decode_slowly",
             "model.instruction='in <answer> </answer> tags'",
         )
     lines = []
@@ -182,6 +183,19 @@ def test_a_silent_clip_goes_on_with_the_picture_or_with_a_sound_beside_it(
     page.click("#modality label:has-text('picture + sound')")
     page.click("#ask")
     expect(page.locator("#model-1 .answer")).to_contain_text("from picture and sound")
+    assert server.files() == []
+
+
+def test_an_answer_can_be_stopped(server: Server, page: Page, clips: Path) -> None:
+    drop(page, clips / "clips/000000.mp4")
+    page.click("#ask")
+    expect(page.locator("#model-0 .caret")).to_be_visible()
+    page.click("#stop")
+    drop(page, clips / "clips/000004.mp4")  # its turn comes once the answer has ended
+    expect(message(page)).to_contain_text("000004.mp4")
+    assert page.locator(".shapley").count() == 0
+    assert page.locator("#model-1 .reasoning").count() == 0
+    ask(page)
     assert server.files() == []
 
 

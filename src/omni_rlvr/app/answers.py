@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from omni_rlvr.analysis.attribution import SUBSETS
 from omni_rlvr.app.uploads import Upload
@@ -83,7 +84,12 @@ def ask(
 
     def work(write: Callable[[str], None]) -> Answer:
         stream = TextStream(model.policy.processor.decode, write)
-        prediction, features = _predict(parts, model, batch, stream)
+
+        def on_tokens(rows: Tensor, tokens: Tensor) -> None:
+            write("")  # ends it if nobody waits, even where the tokens are no text yet
+            stream.on_tokens(rows, tokens)
+
+        prediction, features = _predict(parts, model, batch, on_tokens)
         stream.end(prediction.completion or "")
         return Answer(prediction, _game(parts, model, batch, features, prediction))
 
@@ -119,7 +125,10 @@ def _batch(model: ServedModel, clip: Clip, question: str, place: int) -> Batch:
 
 
 def _predict(
-    parts: ServeParts, model: ServedModel, batch: Batch, stream: TextStream
+    parts: ServeParts,
+    model: ServedModel,
+    batch: Batch,
+    on_tokens: Callable[[Tensor, Tensor], None],
 ) -> tuple[Prediction, Features]:
     kept: list[Features] = []
     ((prediction,),) = predict(
@@ -133,7 +142,7 @@ def _predict(
         max_completion_length=parts.task.max_completion_length,
         generator=torch.Generator(),
         on_features=lambda _, features: kept.append(features),
-        on_tokens=stream.on_tokens,
+        on_tokens=on_tokens,
     )
     return prediction, kept[0]
 
@@ -181,14 +190,22 @@ def _spoken(
     def write(piece: str) -> None:
         if left.is_set() or stop.is_set():
             raise Stopped
-        pieces.put(piece)
+        if piece:
+            pieces.put(piece)
 
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(work, write)
         done.add_done_callback(lambda _: pieces.put(None))
         try:
-            while (piece := pieces.get()) is not None:
-                yield piece
+            speaking = True
+            while speaking:
+                said = [pieces.get()]
+                while not pieces.empty():  # what came while the page was drawn
+                    said.append(pieces.get())
+                speaking = None not in said
+                text = "".join(piece for piece in said if piece is not None)
+                if text:
+                    yield text
         finally:
             left.set()
     return done.result()

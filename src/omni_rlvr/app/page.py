@@ -26,7 +26,7 @@ from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Example, UserError
 
 MODALITIES = {"picture + sound": (True, True), "picture": (True, False), "sound": (False, True)}
-START = "Add a clip: drop a file, record one, or take one from below."
+START = "Add a clip: drop a file, or record one."
 HEAD = (
     "<h1>omni-rlvr</h1><p>What does the model see and hear, what does it conclude, "
     "and which of the two drove its answer?</p>"

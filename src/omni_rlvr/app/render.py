@@ -5,12 +5,12 @@ text, never run. Strings in, strings out.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
 from omni_rlvr.analysis.predictions import scoring_line
-from omni_rlvr.app.answers import Answer, Game
+from omni_rlvr.app.answers import Answer
 from omni_rlvr.text.modality_words import Lexicon, Segment
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.training.predict import Prediction
@@ -92,14 +92,14 @@ def _segment(segment: Segment) -> str:
 def answer(said: Answer, lexicon: Lexicon, *, value: str, lead: str, absent: str) -> str:
     """All of an answer: reasoning, label probabilities, and what each modality did."""
     row = vars(said.prediction)
-    likely = sorted(said.prediction.probabilities.items(), key=lambda item: -item[1])
+    likely = sorted((said.prediction.probabilities or {}).items(), key=lambda item: -item[1])
     bars = "".join(_bar(label, p, f"{100 * p:.1f} %") for label, p in likely)
     return (
         reasoning(said.prediction.completion or "", lexicon)
         + _conclusion(said.prediction)
         + f'<h4>Label probabilities</h4><div class="bars labels">{bars}</div>'
         + f'<p class="quiet">{escape(scoring_line(row).capitalize())}.</p>'
-        + _game(said.game, _there(row), value=value, lead=lead, absent=absent)
+        + _game(said, value=value, lead=lead, absent=absent)
     )
 
 
@@ -119,9 +119,11 @@ def _conclusion(said: Prediction) -> str:
     )
 
 
-def _game(game: Game, there: Sequence[str], *, value: str, lead: str, absent: str) -> str:
+def _game(said: Answer, *, value: str, lead: str, absent: str) -> str:
     """Shapley bars, and the probabilities that they come from."""
+    game, there = said.game, _there(vars(said.prediction))
     label = escape(printable(game.label))
+    which = ", the likeliest label" if said.prediction.predicted is None else ""
     subsets = [
         (name, p)
         for name, p in game.probabilities.items()
@@ -139,7 +141,7 @@ def _game(game: Game, there: Sequence[str], *, value: str, lead: str, absent: st
         f"are scored {LEADS[lead]}; {ABSENT[absent]}.{without}"
     )
     return (
-        f"<h4>What each modality did for “{label}”</h4>"
+        f"<h4>What each modality did for “{label}”{which}</h4>"
         f'<div class="bars shapley">{phis}</div>'
         f'<p class="caption">Probability of “{label}” when the model is shown</p>'
         f'<div class="bars subsets">{rows}</div><p class="quiet">{escape(note)}</p>'
