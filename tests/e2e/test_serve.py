@@ -191,6 +191,7 @@ def test_an_answer_can_be_stopped(server: Server, page: Page, clips: Path) -> No
     page.click("#ask")
     expect(page.locator("#model-0 .caret")).to_be_visible()
     page.click("#stop")
+    page.get_by_label("Clear").first.click()
     drop(page, clips / "clips/000004.mp4")  # its turn comes once the answer has ended
     expect(message(page)).to_contain_text("000004.mp4")
     assert page.locator(".shapley").count() == 0
