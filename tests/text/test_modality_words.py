@@ -27,6 +27,44 @@ def test_counts_by_hand(text: str, visual: int, vocal: int, lean: float | None):
     assert counts.lean == (None if lean is None else pytest.approx(lean))
 
 
+def test_a_phrase_is_of_a_modality_if_its_words_are():
+    text = "A wide smile, a face and voice as one (high pitch!) but <i>Face</i>\nno more."
+    marked = [(s.text, s.modality, s.is_counted) for s in LEXICON.segments(text)]
+    assert "".join(part for part, _, _ in marked) == text
+    assert [part for part in marked if part[1]] == [
+        ("A wide ", "visual", False),
+        ("smile", "visual", True),
+        ("a ", "visual", False),
+        ("face", "visual", True),
+        ("voice", "vocal", True),
+        (" as one", "vocal", False),
+        ("high ", "vocal", False),
+        ("pitch", "vocal", True),
+        ("<i>", "visual", False),
+        ("Face", "visual", True),
+        ("</i>", "visual", False),
+    ]
+
+
+def test_of_a_phrase_with_both_only_the_words_are_marked():
+    marked = [(s.text, s.modality) for s in LEXICON.segments("her face fits her voice well")]
+    assert marked == [
+        ("her ", None),
+        ("face", "visual"),
+        (" fits her ", None),
+        ("voice", "vocal"),
+        (" well", None),
+    ]
+    counted = [s for s in LEXICON.segments("face voice") if s.is_counted]
+    counts = LEXICON.count("face voice")
+    assert len(counted) == counts.visual + counts.vocal
+
+
+@pytest.mark.parametrize("text", ["", " ", ".", "face", " ... and", "\n\nvoice\n"])
+def test_segments_make_up_the_text(text: str):
+    assert "".join(s.text for s in LEXICON.segments(text)) == text
+
+
 @pytest.mark.parametrize(
     ("visual", "vocal", "message"),
     [

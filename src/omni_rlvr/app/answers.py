@@ -200,8 +200,7 @@ def _spoken(
             speaking = True
             while speaking:
                 said = [pieces.get()]
-                while not pieces.empty():  # what came while the page was drawn
-                    said.append(pieces.get())
+                said += [pieces.get() for _ in range(pieces.qsize())]  # came while it was drawn
                 speaking = None not in said
                 text = "".join(piece for piece in said if piece is not None)
                 if text:
