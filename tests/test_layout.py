@@ -28,7 +28,8 @@ LADDER = (
     ("parts",),
     ("build",),
     ("run",),
-    ("cli", "app"),
+    ("app",),
+    ("cli",),
 )
 RUNG = {name: height for height, names in enumerate(LADDER) for name in names}
 HOMES = {
@@ -42,6 +43,7 @@ HOMES = {
         ("training/", "run/", "build/", "parts.py", "data/datamodule.py"),
     ),
     "hydra": (("hydra", "omegaconf"), ("cli.py", "build/", "config/")),
+    "page": (("gradio", "uvicorn", "starlette", "fastapi"), ("app/",)),
 }
 PURE = {"__future__", "collections", "dataclasses", "math", "typing", "torch", "omni_rlvr"}
 """What functional/ may import."""

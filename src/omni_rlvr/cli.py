@@ -35,6 +35,7 @@ def conf_dir() -> str:
 def task(cfg: DictConfig) -> float | None:
     """Builds and runs one composed config; a run of a sweep returns what a search maximises."""
     from omni_rlvr.build import build, resolved
+    from omni_rlvr.parts import ServeParts
     from omni_rlvr.run import run
     from omni_rlvr.run.sweep import run_job
 
@@ -49,7 +50,13 @@ def task(cfg: DictConfig) -> float | None:
         if hydra_cfg.mode == RunMode.MULTIRUN:
             overrides = list(hydra_cfg.overrides.task)
             return run_job(run_dir, overrides, lambda: resolved(cfg), built)
-        run(build(cfg, run_dir, run_dir.parent / "latest"))
+        parts = build(cfg, run_dir, run_dir.parent / "latest")
+        if isinstance(parts, ServeParts):
+            from omni_rlvr.app.serve import serve
+
+            serve(parts)
+        else:
+            run(parts)
     return None
 
 

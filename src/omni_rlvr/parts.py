@@ -181,6 +181,35 @@ class ExportParts:
     policy: Policy
 
 
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that a page answers with."""
+
+    path: str
+    """Where it came from: its name on the page."""
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class ServeParts:
+    """All that a page for clips needs."""
+
+    place: Place
+    clips: Clips
+    """How clips are read; one split, "examples", of clips to try."""
+    task: schema.ServeTask
+    labels: Sequence[str]
+    models: Sequence[ServedModel]
+    """One, or two side by side."""
+    lexicon: Lexicon
+    roll_out: RollOut
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The clips to try."""
+        return self.clips.examples["examples"]
+
+
 Parts = (
     TrainParts
     | StartedParts
@@ -193,4 +222,5 @@ Parts = (
     | PipelineParts
     | ExportParts
     | ReportParts
+    | ServeParts
 )

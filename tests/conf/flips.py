@@ -121,6 +121,12 @@ ELSEWHERE = {
         ("task.text", "task.absent", "task.value", "task.lead", "task.swap", "task.num_reasoned"),
         "e2e/test_attribute.py",
     ),
+    **dict.fromkeys(
+        ("task.host", "task.port", "task.compare", "task.max_upload_mb", "task.max_clip_s"),
+        "e2e/test_serve.py",
+    ),
+    "task.keep_upload_s": "e2e/test_serve_uploads.py",
+    "task.num_examples": "e2e/test_serve_answers.py",
     **dict.fromkeys(("lexicon.visual", "lexicon.vocal"), "text/test_modality_words.py"),
     **{f"task.{name}": "e2e/test_lora_runs.py" for name in ("to", "layout")},
     **{f"model.trainable.{part}": "models/test_trainable.py" for part in ("gate", "bert")},

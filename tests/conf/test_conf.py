@@ -19,20 +19,20 @@ from omni_rlvr.types import UserError
 CONF = Path(__file__).parents[2] / "conf"
 TASKS = (
     "train", "evaluate", "attribute", "cache", "predict", "preview", "check", "pipeline", "export",
-    "report",
+    "report", "serve",
 )  # fmt: skip
-READ_CLIPS = ("train", "evaluate", "attribute", "cache", "predict", "preview", "check")
+READ_CLIPS = ("train", "evaluate", "attribute", "cache", "predict", "preview", "check", "serve")
 USED_BY = {
     "dataset": READ_CLIPS,
     "modality": READ_CLIPS,
-    "model": ("train", "evaluate", "attribute", "cache", "predict", "export"),
+    "model": ("train", "evaluate", "attribute", "cache", "predict", "export", "serve"),
     "model/trainable": ("train",),
     "stage": ("train",),
-    "rollout": ("train", "evaluate", "predict"),
+    "rollout": ("train", "evaluate", "predict", "serve"),
     "reward": ("train", "attribute"),
-    "lexicon": ("attribute",),
+    "lexicon": ("attribute", "serve"),
     "optimizer": ("train",),
-    "trainer": ("train", "evaluate", "predict"),
+    "trainer": ("train", "evaluate", "predict", "serve"),
     "logger": ("train",),
     "callbacks": ("train",),
     "paths": TASKS,

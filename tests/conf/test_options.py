@@ -76,6 +76,7 @@ def test_every_option_is_flipped() -> None:
             schema.PipelineTask,
             schema.ExportTask,
             schema.ReportTask,
+            schema.ServeTask,
         ),
         "paths": (schema.PathsConfig,),
         "feature_cache": (data_options.FeatureCacheConfig,),

@@ -15,7 +15,9 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from omni_rlvr.build.config import check, compose_step, make
+from omni_rlvr.build.labels import probability_labels
 from omni_rlvr.build.policy import feature_cache, load
+from omni_rlvr.build.serve import serve_parts
 from omni_rlvr.build.start import resolved, start_of
 from omni_rlvr.build.train import build_reward, train_parts
 from omni_rlvr.config import schema
@@ -42,7 +44,6 @@ from omni_rlvr.parts import (
     StartedParts,
 )
 from omni_rlvr.stages.options import GrpoConfig
-from omni_rlvr.text.parse import normalise_label
 from omni_rlvr.types import Example, UserError, require
 
 ROLLOUT = "omni_rlvr.rollout.decode.decode"
@@ -85,6 +86,8 @@ def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     if isinstance(task, schema.ExportTask):
         check_target(Path(task.to))
         return ExportParts(place, task, load(cfg.model))
+    if isinstance(task, schema.ServeTask):
+        return serve_parts(cfg, place, typed)
     if isinstance(task, schema.TrainTask) and cfg.resume is not None:
         check_resume(run_dir, cfg.resume, config)
     _check_rollout(config, typed)
@@ -118,7 +121,7 @@ def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         if cache is None:
             raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")
         return CacheParts(place, clips, task, policy, cache)
-    labels = _labels(task, dataset, policy)
+    labels = probability_labels(task.labels, dataset, policy)
     return PredictParts(place, clips, task, labels, policy, cache, make(cfg.rollout))
 
 
@@ -161,17 +164,6 @@ def _read(dataset: DatasetConfig, split: str) -> Sequence[Example]:
         key = f"dataset.annotations.{split}"
         raise UserError(f"{key} must be given, e.g. {key}=FILE")
     return make(dataset.splits[split]).read()
-
-
-def _labels(task: schema.PredictTask, dataset: DatasetConfig, policy: Policy) -> list[str]:
-    """The labels that probabilities are over, checked."""
-    key = "task.labels" if task.labels else "dataset.labels"
-    labels = task.labels or dataset.labels
-    different = len({normalise_label(label) for label in labels} - {""}) == len(labels)
-    require(bool(labels) and different, key, list(labels), "different labels, at least one")
-    for label in labels:
-        policy.processor.check_text(label, key)
-    return list(labels)
 
 
 def _check_attribution(clips: Clips) -> None:

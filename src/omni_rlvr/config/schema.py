@@ -18,6 +18,7 @@ from omni_rlvr.config.tasks import (
     ExportTask,
     PreviewTask,
     ReportTask,
+    ServeTask,
 )
 from omni_rlvr.data.options import DatasetConfig, FeatureCacheConfig, ModalityConfig
 from omni_rlvr.types import require
@@ -34,6 +35,7 @@ __all__ = [
     "PreviewTask",
     "ReportTask",
     "RootConfig",
+    "ServeTask",
     "StartConfig",
     "TrainTask",
 ]

@@ -31,6 +31,7 @@ def register() -> None:
         ("pipeline", schema.PipelineTask),
         ("export", schema.ExportTask),
         ("report", schema.ReportTask),
+        ("serve", schema.ServeTask),
     ):
         store.store(group="task", name=name, node=node)
     store.store(group="stage", name="sft", node=stage_options.SftConfig)
@@ -41,6 +42,7 @@ def register() -> None:
     store.store(group="modality", name="schema", node=data_options.ModalityConfig)
     store.store(group="paths", name="schema", node=schema.PathsConfig)
     OmegaConf.register_new_resolver("latest", _latest, replace=True)
+    OmegaConf.register_new_resolver("latest_if_any", _latest_if_any, replace=True)
     OmegaConf.register_new_resolver("tiny_base", _tiny_base, replace=True)
     OmegaConf.register_new_resolver("split_or_first", _split_or_first, replace=True)
     OmegaConf.register_new_resolver("label_map", _label_map, replace=True)
@@ -76,13 +78,20 @@ def _label_words(label_maps: DictConfig, words: str) -> list[str]:
 
 def _latest(experiment: str, *, _root_) -> str:
     """The checkpoint of the latest run of an experiment."""
-    folder = Path(_root_.paths.output_root) / experiment / "latest"
-    if not (folder / "checkpoint").exists():
+    found = _latest_if_any(experiment, _root_=_root_)
+    if found is None:
+        folder = Path(_root_.paths.output_root) / experiment
         raise UserError(
-            f"model.path: there is no run of '{experiment}' under {folder.parent} to start from; "
+            f"model.path: there is no run of '{experiment}' under {folder} to start from; "
             f"run 'omni-rlvr +experiment={experiment}' first, or set model.path=DIR"
         )
-    return str((folder / "checkpoint").resolve())
+    return found
+
+
+def _latest_if_any(experiment: str, *, _root_) -> str | None:
+    """The same, or None where there is no such run."""
+    checkpoint = Path(_root_.paths.output_root) / experiment / "latest" / "checkpoint"
+    return str(checkpoint.resolve()) if checkpoint.exists() else None
 
 
 def _run_dir(output_root: str, name: str, resume: str | None) -> str:

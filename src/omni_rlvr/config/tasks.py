@@ -164,3 +164,62 @@ class ReportTask:
     def __post_init__(self) -> None:
         for key in ("num_resamples", "max_groups"):
             require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
+
+
+@dataclass
+class ServeTask:
+    """Serves a page on this machine: a clip in, its reasoning, and what drove the answer, out."""
+
+    name: str = "serve"
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but this machine's own lets others in; there is no password.
+    """
+    port: int = 7860
+    """0 takes any that is free."""
+    compare: str | None = None
+    """A second checkpoint of the same model group, shown beside model.path; null: none."""
+    max_upload_mb: float = 100.0
+    """Largest file taken, in 10^6 bytes."""
+    max_clip_s: float = 60.0
+    """Longest clip taken, in seconds."""
+    keep_upload_s: float = 600.0
+    """Seconds after which a file goes that nobody asked anything about; others go once their
+    answer is there."""
+    max_completion_length: int = 256
+    """Most tokens an answer may have."""
+    question: str | None = None
+    """What is asked at first (the page can change it); null asks R1-Omni's question for the
+    emotion."""
+    labels: list[str] = field(default_factory=list)
+    """What probabilities are over; empty takes dataset.labels."""
+    absent: str = "drop"
+    """What absent means: "drop" leaves the modality out of the prompt, "silence_grey" shows silence
+    or a grey picture."""
+    value: str = "prob"
+    """v(S) of the Shapley bars: "prob" or "log_prob" of the answer, normalised over the labels."""
+    lead: str = "own_reasoning"
+    """What stands before the label then: "own_reasoning" what the model says under each subset (a
+    generation a subset), "empty_think" or "direct" as in task=attribute: faster, but not of the
+    reasoned answer."""
+    split: str = "test"
+    """Where the page's examples come from; a data set without it offers none."""
+    num_examples: int = 6
+    """How many it offers, each of another label as far as they go; 0 none."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.port < 2**16, "task.port", self.port, "0 (any free one) to 65535")
+        for key in ("max_upload_mb", "max_clip_s", "keep_upload_s"):
+            seen = self.__dict__[key]
+            require(0 < seen < float("inf"), f"task.{key}", seen, "greater than 0")
+        seen = self.max_completion_length
+        require(seen >= 1, "task.max_completion_length", seen, "1 or more")
+        require(self.num_examples >= 0, "task.num_examples", self.num_examples, "0 or more")
+        blank = self.question is not None and not self.question.strip()
+        require(not blank, "task.question", self.question, "a question, or null")
+        for key, choices in (
+            ("absent", ("drop", "silence_grey")),
+            ("value", ("log_prob", "prob")),
+            ("lead", ("direct", "empty_think", "own_reasoning")),
+        ):
+            seen = self.__dict__[key]
+            require(seen in choices, f"task.{key}", seen, f"one of {', '.join(choices)}")

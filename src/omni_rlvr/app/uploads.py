@@ -1,0 +1,150 @@
+"""Takes a visitor's files in: checked before they are decoded, read once, and deleted.
+
+What stays of a file are the towers' outputs, a few small tensors that its owner's session holds;
+another question about the same clip needs nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from omni_rlvr.data.collate import Collate
+from omni_rlvr.data.datamodule import move
+from omni_rlvr.media.isolated import ClipReader
+from omni_rlvr.parts import ServeParts
+from omni_rlvr.text.terminal import printable
+from omni_rlvr.types import Clip, Example, Features, MediaError, Sample, UserError
+
+MEASURE = "omni_rlvr.media.length:measure_clip"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that was taken in."""
+
+    path: Path
+    """Where it lay, or still lies."""
+    duration_s: float
+    features: Sequence[Features]
+    """Of each model: the towers' outputs, one row, None for what the file does not have."""
+
+    @property
+    def has_video(self) -> bool:
+        """Whether it has a picture."""
+        return self.features[0].video is not None
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether it has sound."""
+        return self.features[0].audio is not None
+
+
+class Uploads:
+    """The folder that files come into, and what reads them. Not for several threads at once."""
+
+    def __init__(self, parts: ServeParts, folder: Path, device: torch.device):
+        """Takes an empty folder that nobody else writes to."""
+        self.task, self.models, self.device = parts.task, parts.models, device
+        self.folder = folder.resolve()
+        dataset = parts.clips.dataset
+        limits = (dataset.decode_timeout_s, dataset.max_clips_per_process)
+        self.measure, self.reader = ClipReader(*limits, MEASURE), ClipReader(*limits)
+
+    def take(self, path: Path, *, as_sound: bool) -> Upload:
+        """Reads a file and runs the towers on it.
+
+        Args:
+            path: in the folder.
+            as_sound: whether only its sound is wanted.
+
+        Raises:
+            UserError: it is too large, too long, or cannot be read; one sentence, with its name.
+        """
+        video, audio = (None, path) if as_sound else (path, None)
+        megabytes = path.stat().st_size / 1e6
+        if megabytes > self.task.max_upload_mb:
+            raise UserError(
+                f"{shown_name(path)} has {megabytes:.1f} MB; this page takes files of up to "
+                f"{self.task.max_upload_mb:g} MB."
+            )
+        try:
+            seen = self._read(self.measure, video, audio, None)
+            if seen.duration_s > self.task.max_clip_s:
+                raise UserError(
+                    f"{shown_name(path)} is {seen.duration_s:.0f} s long; this page takes clips "
+                    f"of up to {self.task.max_clip_s:g} s."
+                )
+            if seen.frames is None and seen.waveform is None:
+                raise UserError(f"{shown_name(path)} has neither picture nor sound.")
+            features = self._features(video, audio, seen)
+        except MediaError as error:
+            message = str(error).replace(str(path), shown_name(path))
+            raise UserError(f"{printable(message)}.") from error
+        return Upload(path, seen.duration_s, features)
+
+    @torch.no_grad()
+    def _features(self, video: Path | None, audio: Path | None, seen: Clip) -> list[Features]:
+        clips: dict[tuple[int, int], Clip] = {}
+        features = []
+        for model in self.models:
+            processor = model.policy.processor
+            wanted = (processor.settings.num_frames, processor.sample_rate)
+            if wanted not in clips:  # two models mostly want the same
+                clips[wanted] = self._read(self.reader, video, audio, (seen, *wanted))
+            sample = Sample(Example("", "", "", "", video, audio), clips[wanted])
+            batch = move(Collate(processor, with_target=False)([sample]), self.device)
+            features.append(model.policy.encode(batch))
+        return features
+
+    def _read(
+        self,
+        reader: ClipReader,
+        video: Path | None,
+        audio: Path | None,
+        wanted: tuple[Clip, int, int] | None,
+    ) -> Clip:
+        """Reads what was seen to be there; at first, nothing is known and nothing demanded."""
+        seen, num_frames, sample_rate = wanted or (None, 1, 16_000)
+        return reader.read(
+            video,
+            audio,
+            num_frames=num_frames,
+            sample_rate=sample_rate,
+            want_video=seen is not None and seen.frames is not None,
+            want_audio=seen is not None and seen.waveform is not None,
+        )
+
+    def delete(self, path: Path) -> None:
+        """Deletes a file of the folder, and the folder it had for itself."""
+        if self.folder not in path.resolve().parents:
+            return
+        path.unlink(missing_ok=True)
+        if path.parent.resolve() != self.folder:
+            with contextlib.suppress(OSError):  # not empty, or gone
+                path.parent.rmdir()
+
+    def sweep(self) -> None:
+        """Deletes what has lain here longer than ``task.keep_upload_s``."""
+        oldest = time.time() - self.task.keep_upload_s
+        for path in [p for p in self.folder.rglob("*") if p.is_file()]:
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ctime < oldest:
+                    self.delete(path)
+
+    def close(self) -> None:
+        """Stops the readers and deletes the folder."""
+        self.measure.close()
+        self.reader.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def shown_name(path: Path) -> str:
+    """A file's name as its owner knows it; it may hold anything, HTML too."""
+    return printable(path.name)

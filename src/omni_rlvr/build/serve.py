@@ -1,0 +1,58 @@
+"""The parts of task=serve: one or two checkpoints, and clips to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from omni_rlvr.build.config import make
+from omni_rlvr.build.labels import probability_labels
+from omni_rlvr.build.policy import load
+from omni_rlvr.data.options import DatasetConfig
+from omni_rlvr.parts import Clips, Place, ServedModel, ServeParts
+from omni_rlvr.types import Example, UserError
+
+
+def serve_parts(cfg: DictConfig, place: Place, typed: Mapping[str, Any]) -> ServeParts:
+    """Builds them.
+
+    Raises:
+        UserError: Gradio is not installed, or a checkpoint, the labels or the question are wrong.
+    """
+    if find_spec("gradio") is None:
+        raise UserError("task=serve needs Gradio; install it: pip install 'omni-rlvr[serve]'")
+    task, dataset = typed["task"], typed["dataset"]
+    examples = list(_different(_read(dataset, task.split, task.num_examples), task.num_examples))
+    configs = [cfg.model]
+    if task.compare is not None:
+        configs.append(OmegaConf.merge(cfg.model, {"path": task.compare}))
+    models = [ServedModel(str(config.path), load(config)) for config in configs]
+    for model in models:
+        labels = probability_labels(task.labels, dataset, model.policy)
+        model.policy.processor.check_text(task.question or "", "task.question")
+    clips = Clips(dataset, typed["modality"], {"examples": examples})
+    return ServeParts(place, clips, task, labels, models, make(cfg.lexicon), make(cfg.rollout))
+
+
+def _read(dataset: DatasetConfig, split: str, num_examples: int) -> Sequence[Example]:
+    """Reads a split, where the data set has it; of one that makes its clips, only as many."""
+    reader = dataset.splits.get(split)
+    unnamed = split in dataset.annotations and not dataset.annotations[split]
+    if reader is None or unnamed or num_examples == 0:
+        return []
+    few = {"num_clips": num_examples} if "num_clips" in reader else {}
+    return make(reader, **few).read()
+
+
+def _different(examples: Sequence[Example], count: int) -> Iterator[Example]:
+    """Yields the first clip of each label, then the first of the rest, up to a count."""
+    first: dict[str, int] = {}
+    for i, example in enumerate(examples):
+        first.setdefault(example.answer, i)
+        if len(first) == count:
+            break
+    picks = [*first.values(), *(set(range(min(count, len(examples)))) - {*first.values()})]
+    yield from (examples[i] for i in sorted(picks[:count]))

@@ -1,0 +1,69 @@
+"""How long a clip really is, before any of it is decoded.
+
+Headers may not tell (a browser's recordings) or tell of one stream only, so the packets are counted
+out. For whoever has to refuse long clips; see ``probe`` for what else is known without decoding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import av
+
+from omni_rlvr.media.container import open_container, read_bytes
+from omni_rlvr.media.probe import probe_clip
+from omni_rlvr.media.video import Backend
+from omni_rlvr.types import Clip
+
+
+def measure_clip(
+    video: Path | None,
+    audio: Path | None,
+    *,
+    num_frames: int,
+    sample_rate: int,
+    want_video: bool,
+    want_audio: bool,
+    backend: Backend = "decord",
+) -> Clip:
+    """Opens a clip as ``probe.probe_clip`` does, for ``isolated.ClipReader``.
+
+    Returns:
+        As there, but ``duration_s`` is that of the longest stream.
+
+    Raises:
+        MediaError: as there.
+    """
+    clip = probe_clip(
+        video,
+        audio,
+        num_frames=num_frames,
+        sample_rate=sample_rate,
+        want_video=want_video,
+        want_audio=want_audio,
+        backend=backend,
+    )
+    lengths = [longest_s(read_bytes(path)) for path in (video, audio) if path is not None]
+    return replace(clip, duration_s=max(clip.duration_s, *lengths))
+
+
+def longest_s(data: bytes) -> float:
+    """Seconds from the first packet of a file's longest stream to the end of its last.
+
+    Args:
+        data: the whole file; 0 for one that FFmpeg does not know.
+    """
+    spans: dict[int, tuple[float, float]] = {}
+    with contextlib.suppress(av.FFmpegError, ValueError), open_container(data) as container:
+        streams = [*container.streams.video, *container.streams.audio]
+        for packet in container.demux(streams):
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is None or packet.time_base is None:
+                continue
+            start = float(time * packet.time_base)
+            end = start + float((packet.duration or 0) * packet.time_base)
+            first, last = spans.get(packet.stream_index, (start, end))
+            spans[packet.stream_index] = (min(first, start), max(last, end))
+    return max((last - first for first, last in spans.values()), default=0.0)

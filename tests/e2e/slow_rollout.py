@@ -1,0 +1,32 @@
+"""Decoding that takes its time, so that a test can look at, or stop, what is not yet whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.rollout.decode import decode
+from omni_rlvr.types import Rollout
+
+STEP_S = 0.02
+
+
+def decode_slowly(
+    policy: Policy,
+    prompt_embeds: Tensor,
+    prompt_mask: Tensor,
+    *,
+    on_tokens: Callable[[Tensor, Tensor], None],
+    **settings: Any,
+) -> Rollout:
+    """Decodes as usual, with a pause after every token."""
+
+    def pause(rows: Tensor, tokens: Tensor) -> None:
+        time.sleep(STEP_S)
+        on_tokens(rows, tokens)
+
+    return decode(policy, prompt_embeds, prompt_mask, on_tokens=pause, **settings)
