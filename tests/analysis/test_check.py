@@ -151,13 +151,13 @@ def test_a_fault_in_the_middle_is_found_by_decoding_all(
     torn[len(torn) // 2 : len(torn) * 2 // 3] = bytes(len(torn) * 2 // 3 - len(torn) // 2)
     path.write_bytes(torn)
     assert checked(TEST, f"dataset.root={root}")["test"]["bad"] == []
-    assert "heads only; task.decode=all" in " ".join(capsys.readouterr().out.split())
+    assert "one frame each; task.decode=all" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(UserError, match="1 of 2 clips are bad"):
         checked(TEST, f"dataset.root={root}", "task.decode=all")
     (bad,) = check_json(tmp_path)["test"]["bad"]
     assert bad["id"] == "Clip/original/00001.mp4"
     assert bad["reason"].startswith(f"{path}: its ")
-    with pytest.raises(UserError, match=r"task\.decode='most' is out of range: head or all"):
+    with pytest.raises(UserError, match=r"task\.decode='most' is out of range: frame or all"):
         checked(TEST, "task.decode=most")
 
 

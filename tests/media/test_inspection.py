@@ -62,7 +62,7 @@ def test_whole_clips_pass_and_say_what_they_hold(tmp_path, name, recipe):
 )
 def test_a_fault_in_the_middle_is_found(tmp_path, name, recipe, stream):
     path = write(tmp_path / name, recipe)
-    damage(path, stream, 0.6)
+    damage(path, stream, 0.9)
     assert probe_clip(path, None, **WANTED).duration_s > 0.9  # opening it finds nothing
     with pytest.raises(MediaError) as caught:
         inspect_clip(path, None, **WANTED)

@@ -68,7 +68,7 @@ def check_split(
         examples: All of them.
         dataset: Limits of reading, and what was published.
         modality: What of a clip is used.
-        decode: "head" or "all" of each clip.
+        decode: "frame" or "all", see ``CheckTask``.
         on_clip: Called after each clip, for a progress bar.
     """
     fold, label_map = None, None
@@ -121,7 +121,7 @@ def conclude(
             f"{num_bad} of {num_clips} clips are bad, all in {folder / 'check.json'}; mend them, "
             "or dataset.on_bad_media=skip leaves them out"
         )
-    how = "" if decode == "all" else " (heads only; task.decode=all decodes clips to their end)"
+    how = "" if decode == "all" else " (one frame each; task.decode=all decodes clips whole)"
     print(f"checked: {folder / 'check.json'}{how}")
 
 
