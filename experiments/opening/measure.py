@@ -33,7 +33,10 @@ FORMS = {
     "swift": "ms_swift",
     "items": "messages",
 }
-KINDS = (*(f"{name}.{suffix}" for name in FORMS for suffix in ("json", "jsonl")), "dfew.csv")
+KINDS = (
+    *("labels.json", "labels.jsonl", "thoughts.json", "thoughts.jsonl"),
+    *("cues.json", "swift.jsonl", "items.json", "dfew.csv"),
+)
 
 
 def row(kind: str, i: int) -> dict:

@@ -115,6 +115,20 @@ def test_half_a_character_is_named(tmp_path: Path) -> None:
         read("ms_swift", write(tmp_path / "a.json", rows))
 
 
+def test_a_link_below_the_root_is_the_owners(tmp_path: Path) -> None:
+    """Nobody can make a link by writing an annotation: what it points to may be anywhere."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "clips").symlink_to(tmp_path / "disk")
+    path, root = tmp_path / "a.jsonl", str(tmp_path / "root")
+    write(path, [swift(videos=["clips/1.mp4"], audios=["1.wav"])])
+    (example,) = AnnotationReader("ms_swift", str(path), root, None, 0).read()
+    assert example.video == tmp_path / "root" / "clips" / "1.mp4"
+    write(path, [swift(videos=[f"{tmp_path}/disk/1.mp4"], audios=["1.wav"])])
+    with pytest.raises(UserError, match=r"a\.jsonl:1: video .* is outside the data folder"):
+        AnnotationReader("ms_swift", str(path), root, None, 0).read()
+
+
 # ---- tables
 
 

@@ -198,7 +198,7 @@ def test_roles(tmp_path: Path, roles: tuple[str, str], words: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["video", "audio"])
-@pytest.mark.parametrize("name", [5, "", " ", ["1.mp4"], True, "a\0b"])
+@pytest.mark.parametrize("name", [5, "", " ", ["1.mp4"], True, "a\0b", "https://a.org/b.mp4"])
 def test_a_clip_of_a_wrong_type(tmp_path: Path, key: str, name: Any) -> None:
     assert_refused(tmp_path, row(**{key: name}), f"{key} is {name!r}, not the path of a clip")
 

@@ -258,7 +258,7 @@ def _paths(raw: pa.Table, key: str, root: Path) -> Column:
 
 def _inside(name: str, key: str, root: Path) -> str:
     """The path relative to the root; refuses what climbs out of it."""
-    if not name.strip() or "\0" in name:
+    if not name.strip() or "\0" in name or "://" in name:
         raise UserError(f"{key} is {name!r}, not the path of a clip")
     inside = os.path.normpath(name)
     if Path(inside).is_absolute():
