@@ -26,24 +26,43 @@ THOUGHT = (
     "<think>In clip {i} a person looks down and speaks slowly, with a low voice.</think>\n"
     "<answer>{word}</answer>"
 )
-KINDS = ("labels.json", "labels.jsonl", "thoughts.json", "thoughts.jsonl", "dfew.csv")
+FORMS = {
+    "labels": "r1_omni",
+    "thoughts": "r1_omni",
+    "cues": "r1_omni",
+    "swift": "ms_swift",
+    "items": "messages",
+}
+KINDS = (
+    *("labels.json", "labels.jsonl", "thoughts.json", "thoughts.jsonl"),
+    *("cues.json", "swift.jsonl", "items.json", "dfew.csv"),
+)
 
 
-def conversation(i: int, *, thought: bool) -> dict:
+def row(kind: str, i: int) -> dict:
+    """One annotation. All but ``labels`` reason; ``cues`` and the chat forms have number ids."""
     word = WORDS[i % 7]
-    target = THOUGHT.format(i=i, word=word) if thought else word
-    return {
-        "video": f"DFEW/videos/{i}.mp4",
-        "conversations": [
-            {"from": "human", "value": f"<video>\n<audio>\n{QUESTION}"},
-            {"from": "gpt", "value": target},
-        ],
-    }
+    target = word if kind == "labels" else THOUGHT.format(i=i, word=word)
+    clip = f"DFEW/videos/{i}.mp4"
+    if kind in ("labels", "thoughts", "cues"):
+        asked = {"from": "human", "value": f"<video>\n<audio>\n{QUESTION}"}
+        plain = {"video": clip, "conversations": [asked, {"from": "gpt", "value": target}]}
+        own = {"id": i, "cues": {"brows": "raised", "pace": "slow"}} if kind == "cues" else {}
+        return plain | own
+    content: object = f"<video><audio>{QUESTION}"
+    if kind == "items":
+        content = [{"type": "video", "video": clip}, {"type": "text", "text": QUESTION}]
+    said = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": content},
+        {"role": "assistant", "content": target},
+    ]
+    media = {} if kind == "items" else {"videos": [clip], "audios": [f"{clip[:-4]}.wav"]}
+    return {"id": i, "messages": said, "solution": word, **media}
 
 
 def write(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    thought = path.stem == "thoughts"
     with path.open("w") as file:  # row by row: a child starts with the parent's peak memory
         file.write({".csv": "video_name,label\n", ".json": "[", ".jsonl": ""}[path.suffix])
         for i in range(NUM_ROWS):
@@ -51,7 +70,7 @@ def write(path: Path) -> None:
                 file.write(f"{i},{1 + i % 7}\n")
             else:
                 between = (", " if path.suffix == ".json" else "\n") if i else ""
-                file.write(between + json.dumps(conversation(i, thought=thought)))
+                file.write(between + json.dumps(row(path.stem, i)))
         file.write("]" if path.suffix == ".json" else "")
 
 
@@ -63,9 +82,9 @@ def place(folder: Path, kind: str) -> Path:
 
 def reader(path: Path, folder: Path):
     if path.suffix != ".csv":
-        from omni_rlvr.data.readers.r1_omni import R1OmniReader
+        from omni_rlvr.data.readers.annotated import AnnotationReader
 
-        return R1OmniReader(str(path), str(folder), list(WORDS), 0)
+        return AnnotationReader(FORMS[path.stem], str(path), str(folder), list(WORDS), 0)
     from omni_rlvr.data.labels import LabelMap
     from omni_rlvr.data.readers.listed import ListedReader
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,9 @@ from omni_rlvr.types import Interrupted, UserError
 
 if TYPE_CHECKING:
     from omni_rlvr.parts import Parts
+
+_QUIET = 128 + signal.SIGPIPE
+"""The exit code that a shell shows of a tool whose reader went away."""
 
 
 def conf_dir() -> str:
@@ -65,14 +70,32 @@ def one_line() -> Iterator[None]:
     """Ends the process with one line where a user can mend what went wrong, or asked for a stop."""
     try:
         yield
+        sys.stdout.flush()  # what cannot be written shows here, not while Python ends
     except Interrupted as stop:
         print(stop)
         sys.exit(130)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         why = error.__cause__ if isinstance(error.__cause__, ValidationError) else ""
         sys.exit(f"error: {' '.join(f'{error} {why}'.split())}")
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        sys.exit(_QUIET)
     except OSError as error:  # Hydra makes the run's folder before any of our code runs
-        sys.exit(f"error: {error.strerror}: {error.filename}; set paths.output_root=DIR")
+        where = f": {error.filename}; set paths.output_root=DIR" if error.filename else ""
+        sys.exit(f"error: {error.strerror}{where}")
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads what is printed any more, as after ``| head``; then nothing more is."""
+    poll, gone = select.poll(), False
+    for stream in (sys.stdout, sys.stderr):
+        poll.register(stream.fileno(), 0)
+    for descriptor, event in poll.poll(0):
+        if event & (select.POLLERR | select.POLLHUP):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+            gone = True
+    return gone
 
 
 def main() -> None:

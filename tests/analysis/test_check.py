@@ -68,13 +68,15 @@ def checked(dfew: Path, tmp_path: Path) -> Callable[..., dict]:
         parts = build(cfg, tmp_path / "run", None)
         assert isinstance(parts, CheckParts)
         (tmp_path / "run").mkdir(exist_ok=True)
-        try:
-            run(parts)
-        finally:
-            check.report = read_json(tmp_path / "run" / "check.json")
-        return check.report
+        run(parts)
+        return check_json(tmp_path)
 
     return check
+
+
+def check_json(folder: Path) -> dict:
+    """The report of the latest check."""
+    return read_json(folder / "run" / "check.json")
 
 
 SKIP = "dataset.on_bad_media=skip"
@@ -133,6 +135,30 @@ def test_bad_clips_listed(checked: Callable, capsys: pytest.CaptureFixture) -> N
         checked(TEST, "task.max_listed=-1")
     with pytest.raises(UserError, match=r"dataset\.fold=1 .*folds of dfew are 2"):
         checked("dataset.folds=[2]")
+
+
+def test_a_fault_in_the_middle_is_found_by_decoding_all(
+    checked: Callable, dfew: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = tmp_path / "torn"
+    (root / "Clip/original").mkdir(parents=True)
+    (root / TEST_1).parent.mkdir(parents=True)
+    (root / TEST_1).write_text("1,7\n2,1\n")
+    whole = (dfew / "Clip/original/00001.mp4").read_bytes()
+    (root / "Clip/original/00002.mp4").write_bytes(whole)
+    path = write(root / "Clip/original/00001.mp4", Recipe())
+    torn = bytearray(path.read_bytes())
+    torn[len(torn) // 2 : len(torn) * 2 // 3] = bytes(len(torn) * 2 // 3 - len(torn) // 2)
+    path.write_bytes(torn)
+    assert checked(TEST, f"dataset.root={root}")["test"]["bad"] == []
+    assert "one frame each; task.decode=all" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(UserError, match="1 of 2 clips are bad"):
+        checked(TEST, f"dataset.root={root}", "task.decode=all")
+    (bad,) = check_json(tmp_path)["test"]["bad"]
+    assert bad["id"] == "Clip/original/00001.mp4"
+    assert bad["reason"].startswith(f"{path}: its ")
+    with pytest.raises(UserError, match=r"task\.decode='most' is out of range: frame or all"):
+        checked(TEST, "task.decode=most")
 
 
 def test_published_counts_are_in_our_words() -> None:

@@ -144,7 +144,7 @@ ELSEWHERE = {
         f"dataset.{name}": "analysis/test_check.py"
         for name in ("folds", "published", "published_source", "known_bad")
     },
-    "task.max_listed": "analysis/test_check.py",
+    **dict.fromkeys(("task.max_listed", "task.decode"), "analysis/test_check.py"),
 }
 """Options whose effect another test shows."""
 BUILT = """

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from omni_rlvr.data.readers.r1_omni import R1OmniReader
+from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.types import Example, UserError
 
 QUESTION = "As an emotional recognition expert; which emotion is the most obvious to you?"
@@ -34,7 +34,7 @@ def write(path: Path, rows: Sequence[Any]) -> Path:
 
 
 def read(path: Path, *, labels: Any = None, root: str = "/data", seed: int = 0) -> list[Example]:
-    return list(R1OmniReader(annotations=str(path), root=root, labels=labels, seed=seed).read())
+    return list(AnnotationReader("r1_omni", str(path), root, labels, seed).read())
 
 
 def read_rows(tmp_path: Path, *rows: Any, labels: Any = None, root: str = "/data") -> list[Example]:
@@ -198,7 +198,7 @@ def test_roles(tmp_path: Path, roles: tuple[str, str], words: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["video", "audio"])
-@pytest.mark.parametrize("name", [5, "", " ", ["1.mp4"], True, "a\0b"])
+@pytest.mark.parametrize("name", [5, "", " ", ["1.mp4"], True, "a\0b", "https://a.org/b.mp4"])
 def test_a_clip_of_a_wrong_type(tmp_path: Path, key: str, name: Any) -> None:
     assert_refused(tmp_path, row(**{key: name}), f"{key} is {name!r}, not the path of a clip")
 
@@ -262,7 +262,7 @@ def test_an_answer_outside_the_labels(tmp_path: Path, target: str) -> None:
 @pytest.mark.parametrize("labels", [[], "sad", ["sad", "SAD "], ["sad", " "], [False], [1]])
 def test_wrong_labels(labels: Any) -> None:
     with pytest.raises(UserError, match="labels: "):
-        R1OmniReader(annotations="a.json", root="/", labels=labels, seed=0)
+        AnnotationReader("r1_omni", "a.json", "/", labels, 0)
 
 
 @pytest.mark.parametrize(

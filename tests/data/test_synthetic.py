@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from omni_rlvr.data.dataset import ClipDataset
-from omni_rlvr.data.readers.r1_omni import R1OmniReader
+from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.data.readers.synthetic import SyntheticReader
 from omni_rlvr.data.synthetic import generate
 from omni_rlvr.data.synthetic.cues import LABELS, VISUAL, VOCAL
@@ -43,7 +43,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def examples(split: Path) -> list[Example]:
     """Its annotations, as any R1-Omni file is read."""
-    return list(R1OmniReader(str(split / ANNOTATIONS), str(split), LABELS, 0).read())
+    return list(AnnotationReader("r1_omni", str(split / ANNOTATIONS), str(split), LABELS, 0).read())
 
 
 def clip_bytes(folder: Path) -> dict[str, bytes]:
@@ -111,7 +111,7 @@ def test_annotations_are_read_as_any_r1_omni_file(split: Path, examples: list[Ex
 
 
 def test_a_label_that_is_not_listed_is_refused(split: Path) -> None:
-    reader = R1OmniReader(str(split / ANNOTATIONS), str(split), LABELS[:3], 0)
+    reader = AnnotationReader("r1_omni", str(split / ANNOTATIONS), str(split), LABELS[:3], 0)
     with pytest.raises(UserError, match="is not one of the labels"):
         reader.read()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omni_rlvr.data.readers.r1_omni import R1OmniReader
+from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.data.synthetic import container, cues, face, voice, wording
 from omni_rlvr.data.synthetic.cues import (
     CUES,
@@ -140,14 +140,14 @@ def test_free_words_are_other_words_at_the_unlikely_volumes(rows) -> None:
 def test_cold_start_is_read_without_a_label_list(rows, tmp_path: Path) -> None:
     made = [row for row, _, _ in rows("cold_start", 60)]
     (tmp_path / "a.json").write_text(json.dumps(made))
-    examples = R1OmniReader(str(tmp_path / "a.json"), str(tmp_path), None, 0).read()
+    examples = AnnotationReader("r1_omni", str(tmp_path / "a.json"), str(tmp_path), None, 0).read()
     assert {example.answer for example in examples} - set(LABELS)
     for row, example in zip(made, examples, strict=True):
         assert example.question == QUESTION
         assert example.target == row["conversations"][1]["value"]
         assert example.target.endswith(f"<answer>{example.answer}</answer>")
     with pytest.raises(UserError, match="is not one of the labels"):
-        R1OmniReader(str(tmp_path / "a.json"), str(tmp_path), LABELS, 0).read()
+        AnnotationReader("r1_omni", str(tmp_path / "a.json"), str(tmp_path), LABELS, 0).read()
 
 
 @pytest.mark.parametrize("split", ["rlvr", "test", "ood"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CLI = Path(sys.executable).with_name("omni-rlvr")
 PROBE = """
 import sys, atexit
 heavy = {"torch", "transformers", "peft", "pytorch_lightning", "av"}
@@ -131,3 +133,23 @@ def test_cfg_job_prints_the_config_and_runs_nothing(runner) -> None:
     assert "seed: 7" in done.stdout
     assert "num_train_epochs: 6" in done.stdout
     assert not runner.root.exists()
+
+
+def test_a_reader_that_went_away_ends_the_command_quietly(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as head does when it has seen enough
+    with os.fdopen(writing, "wb") as nowhere:
+        done = subprocess.run(
+            [CLI, "--help"], stdout=nowhere, stderr=subprocess.PIPE, cwd=tmp_path, timeout=120
+        )
+    assert (done.returncode, done.stderr) == (141, b"")  # what a shell shows of SIGPIPE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_what_cannot_be_printed_is_no_fault_of_the_output_folder(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [CLI, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "error: No space left on device"

@@ -162,8 +162,10 @@ def test_config_that_is_a_list(folder):
 
 def test_git_lfs_pointer(folder):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+    (folder / "tokenizer.json").write_text(pointer)  # large enough to be one on the hub, too
+    refused_path(folder, "tokenizer.json is a Git-LFS pointer", "git lfs pull")
     (folder / WEIGHTS).write_text(pointer)
-    refused_path(folder, "Git-LFS pointer", "git lfs pull")
+    refused_path(folder, f"{WEIGHTS} is a Git-LFS pointer", "git lfs pull")
 
 
 @pytest.mark.parametrize("kept", [0, 4, 1000, 0.5, 0.999])

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig, OfficialConfig
-from omni_rlvr.data.probe import PROBE, Finding, probe_clips
+from omni_rlvr.data.probe import INSPECT, PROBE, Finding, probe_clips
 from omni_rlvr.data.table import ExampleTable
 from omni_rlvr.media.isolated import ClipReader
 from omni_rlvr.record import write_json
@@ -58,15 +58,17 @@ def check_split(
     examples: Sequence[Example],
     dataset: DatasetConfig,
     modality: ModalityConfig,
+    decode: str,
     on_clip: Callable[[], object],
 ) -> SplitReport:
-    """Open a split's clips as reading would and report.
+    """Open or decode a split's clips as reading would and report.
 
     Args:
         split: Its name.
         examples: All of them.
         dataset: Limits of reading, and what was published.
         modality: What of a clip is used.
+        decode: "frame" or "all", see ``CheckTask``.
         on_clip: Called after each clip, for a progress bar.
     """
     fold, label_map = None, None
@@ -77,7 +79,9 @@ def check_split(
     probing = probe_clips(
         examples,
         make_reader=lambda: ClipReader(
-            dataset.decode_timeout_s, dataset.max_clips_per_process, PROBE
+            dataset.decode_timeout_s,
+            dataset.max_clips_per_process,
+            INSPECT if decode == "all" else PROBE,
         ),
         num_workers=max(1, min(dataset.num_workers, len(examples))),
         want_video=modality.video,
@@ -97,7 +101,11 @@ def check_split(
 
 
 def conclude(
-    reports: Sequence[SplitReport], dataset: DatasetConfig, max_listed: int, folder: Path
+    reports: Sequence[SplitReport],
+    dataset: DatasetConfig,
+    decode: str,
+    max_listed: int,
+    folder: Path,
 ) -> None:
     """Print the reports and write check.json.
 
@@ -113,7 +121,8 @@ def conclude(
             f"{num_bad} of {num_clips} clips are bad, all in {folder / 'check.json'}; mend them, "
             "or dataset.on_bad_media=skip leaves them out"
         )
-    print(f"checked: {folder / 'check.json'}")
+    how = "" if decode == "all" else " (one frame each; task.decode=all decodes clips whole)"
+    print(f"checked: {folder / 'check.json'}{how}")
 
 
 def gather(

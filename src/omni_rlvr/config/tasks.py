@@ -123,10 +123,14 @@ class CheckTask:
     name: str = "check"
     splits: list[str] = field(default_factory=list)
     """Splits to check; empty checks all that the data set has."""
+    decode: str = "frame"
+    """How much of a clip is decoded: "frame" its middle frame and the first of its sound, "all"
+    what training would sample, then every frame and all sound: slower, but any fault is found."""
     max_listed: int = 10
     """Bad clips printed a split; check.json lists all."""
 
     def __post_init__(self) -> None:
+        require(self.decode in ("frame", "all"), "task.decode", self.decode, "frame or all")
         require(self.max_listed >= 0, "task.max_listed", self.max_listed, "0 or more")
 
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from omni_rlvr.data.json_columns import line_numbers
 from omni_rlvr.types import UserError
 
 
@@ -47,7 +46,7 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
         places = dict(zip(names, (0, len(cells) - 1), strict=True))
     if len(set(places.values())) < len(names):
         raise UserError(f"{path}:1: {first!r} holds one column; {', '.join(names)} are needed")
-    numbers = line_numbers(path)
+    numbers = _line_numbers(path)
     table = _read(path, delimiter, len(cells), int(numbers[0]) - 1 + has_header)
     columns = {
         column: pc.utf8_trim_whitespace(table[str(place)]) for column, place in places.items()
@@ -110,6 +109,12 @@ def _first_line(path: Path) -> str:
             if line.strip():
                 return line.strip()
     raise UserError(f"{path}: the annotation file is empty")
+
+
+def _line_numbers(path: Path) -> np.ndarray:
+    """The numbers of the lines that are not blank, from 1."""
+    with path.open("rb") as file:
+        return np.fromiter((n for n, line in enumerate(file, 1) if line.strip()), np.int64)
 
 
 def _place(header: Sequence[str], called: Sequence[str], path: Path) -> int:

@@ -1,7 +1,7 @@
 """Annotation files as rows, one at a time: JSON lists and JSON Lines, each row with its place.
 
 It knows file formats, not what a row means: ``readers`` turn rows into examples. This is the strict
-way, which words every error; ``columns`` is the quick one for files without any.
+way, which words every error; ``json_blocks`` is the quick one for files without any.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def iterate(path: Path) -> Iterator[Row]:
         UserError: The file is missing, empty, or not what its suffix says.
     """
     text = read_text(path)
-    return _list_rows(text, path) if _is_list(path) else _line_rows(text, path)
+    return _list_rows(text, path) if is_list(path) else _line_rows(text, path)
 
 
 def read_text(path: Path) -> str:
@@ -85,7 +85,8 @@ def kind(value: object) -> str:
     return names[type(value)]
 
 
-def _is_list(path: Path) -> bool:
+def is_list(path: Path) -> bool:
+    """Whether a file is one JSON list, rather than an object a line."""
     return path.suffix.lower() == ".json"
 
 
@@ -96,7 +97,7 @@ def _parse_json(text: str, path: Path, line: int) -> object:
     except json.JSONDecodeError as error:
         source = f"{path}:{line + error.lineno - 1}"
         message = f"{source}: not valid JSON: {error.msg} at column {error.colno}"
-        if error.msg == "Extra data" and _is_list(path):
+        if error.msg == "Extra data" and is_list(path):
             message += "; if it holds one object a line, name it .jsonl"
         raise UserError(message) from error
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a list 100,000 deep

@@ -1,4 +1,4 @@
-"""Opens every clip of a data set, several at a time, and notes what is wrong with which.
+"""Opens or decodes all clips of a data set, several at a time, and notes what is wrong with which.
 
 Each worker thread asks a child process of its own (``media.isolated``), so a file that hangs or
 crashes a decoder costs its time limit and nothing else. Nothing is kept of a clip but a line.
@@ -16,6 +16,10 @@ from omni_rlvr.media.isolated import ClipReader
 from omni_rlvr.types import Clip, Example, MediaError
 
 PROBE = "omni_rlvr.media.probe:probe_clip"
+INSPECT = "omni_rlvr.media.inspection:inspect_clip"
+"""What a worker's child calls: to open a clip, or to decode all of it."""
+_NUM_FRAMES = 8
+"""Frames that are sampled as training would, where a clip is decoded; R1-Omni's number."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def probe_clips(
 
     Args:
         examples: What to open.
-        make_reader: Makes the reader of one worker; its child calls ``PROBE``.
+        make_reader: Makes the reader of one worker; its child calls ``PROBE`` or ``INSPECT``.
         num_workers: Clips opened at the same time, at least 1.
         want_video: Whether pictures are used: a clip without one is bad.
         want_audio: Whether sound is used: a clip without any is bad if pictures are not.
@@ -96,7 +100,7 @@ def _open(
         clip = reader.read(
             example.video,
             example.audio,
-            num_frames=1,
+            num_frames=_NUM_FRAMES,
             sample_rate=16_000,
             want_video=want_video and example.video is not None,
             want_audio=want_audio,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,7 +26,8 @@ from omni_rlvr.types import UserError
 Column: TypeAlias = pa.ChunkedArray
 RAW = pa.schema(
     [
-        *((name, pa.string()) for name in ("question", "target", "video", "audio", "id", "cues")),
+        ("question", pa.dictionary(pa.int32(), pa.string())),  # few differ
+        *((name, pa.string()) for name in ("target", "video", "audio", "id", "cues")),
         ("file", pa.dictionary(pa.int32(), pa.string())),
         ("number", pa.int64()),
     ]
@@ -36,8 +38,8 @@ _PLACEHOLDER = re.compile(r"<(?:video|audio|image)>")
 _PLACEHOLDERS_FIRST = r"^(?:<(?:video|audio|image)>[\r\n]*)+"
 _TAG = r"</?(?:think|answer)>"
 _THOUGHT = r"^\s*<think>[^<]*</think>\s*<answer>(?P<answer>[^<]*)</answer>\s*$"
-_TIDY_PATH = r"^[^/\x00]+(?:/[^/\x00]+)*$"
-_DOTS = r"(?:^|/)\.\.?(?:/|$)"
+_STEP = r"(?:\.{0,2}[^/.\x00][^/\x00]*|\.\.\.[^/\x00]*)"  # neither empty nor . nor ..
+_TIDY_PATH = f"^{_STEP}(?:/{_STEP})*$"
 
 
 def to_examples(
@@ -61,10 +63,13 @@ def to_examples(
         raise UserError(
             f"{source(raw, row)}: neither video nor audio is there; one of them must name a clip"
         )
+    with ThreadPoolExecutor(max_workers=2) as pool:  # Arrow computes without Python's lock
+        ids = pool.submit(_ids, raw)
+        answers = pool.submit(_answers, raw, None if labels is None else spellings(labels))
     columns = {
-        "id": _ids(raw),
+        "id": ids.result(),
         "question": _questions(raw),
-        "answer": _answers(raw, None if labels is None else spellings(labels)),
+        "answer": answers.result(),
         "target": raw["target"],
         **clips,
         **{name: raw[name] for name in ("cues", "file", "number")},
@@ -141,7 +146,7 @@ def _rest(
 
 
 def _questions(raw: pa.Table) -> Column:
-    """Questions without placeholders, as a dictionary: few differ."""
+    """Questions without placeholders, as a dictionary."""
     encoded = raw["question"].dictionary_encode().unify_dictionaries()
     column = pa.chunked_array([encoded.chunk(0).dictionary])
     done = pc.replace_substring_regex(column, _PLACEHOLDERS_FIRST, "")
@@ -235,12 +240,12 @@ def _paths(raw: pa.Table, key: str, root: Path) -> Column:
     if column.null_count == len(column):
         return column
     done = column
-    if root.is_absolute():
-        done = pc.replace_substring_regex(done, f"^{re.escape(str(root).rstrip('/'))}/+", "")
+    above = f"{str(root).rstrip('/')}/"
+    if root.is_absolute() and pc.any(pc.starts_with(column, above)).as_py():
+        done = pc.replace_substring_regex(done, f"^{re.escape(above)}/*", "")
     tidy = pc.and_(
         pc.match_substring_regex(done, _TIDY_PATH), pc.not_equal(pc.utf8_trim_whitespace(done), "")
     )
-    tidy = pc.and_not(tidy, pc.match_substring_regex(done, _DOTS))
     is_done = pc.fill_null(tidy, True)
     return _rest(
         column,
@@ -253,7 +258,7 @@ def _paths(raw: pa.Table, key: str, root: Path) -> Column:
 
 def _inside(name: str, key: str, root: Path) -> str:
     """The path relative to the root; refuses what climbs out of it."""
-    if not name.strip() or "\0" in name:
+    if not name.strip() or "\0" in name or "://" in name:
         raise UserError(f"{key} is {name!r}, not the path of a clip")
     inside = os.path.normpath(name)
     if Path(inside).is_absolute():

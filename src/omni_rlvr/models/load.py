@@ -27,6 +27,7 @@ from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.processing import SETTINGS, Processor, ProcessorSettings
 from omni_rlvr.models.reading import first_line, is_published, read_fields, read_model
 from omni_rlvr.models.vocabulary import load_gate_tokenizer, load_tokenizer
+from omni_rlvr.models.weights import check_pointer
 from omni_rlvr.text.prompts import WORDINGS
 from omni_rlvr.types import UserError
 
@@ -124,6 +125,12 @@ def put_onto(
 
 def load_processor(folder: Path) -> Processor:
     """Loads tokenizer, image processor, feature extractor and settings of a checkpoint of ours."""
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(
+            f"model.path={folder}: the processor cannot be read: tokenizer.json is missing; copy "
+            "it from the checkpoint that this one was trained from"
+        )
+    check_pointer(folder / "tokenizer.json")
     try:
         settings = ProcessorSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
         return Processor(

@@ -9,6 +9,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from omni_rlvr.models.processing import GATE
+from omni_rlvr.models.weights import check_pointer
 from omni_rlvr.types import UserError
 
 PACKAGED = Path(__file__).parent / "bert_base_uncased" / "vocab.txt"
@@ -31,6 +32,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     try:
         if (folder / "tokenizer.json").exists():
+            check_pointer(folder / "tokenizer.json")
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
             tokenizer = Qwen2Tokenizer.from_pretrained(folder)

@@ -104,7 +104,7 @@ def _open(path: Path, dtype: torch.dtype) -> dict[str, Any]:
     A mapped file costs memory only where a weight is used; but what is cast would stand in memory
     twice.
     """
-    _check_pointer(path)
+    check_pointer(path)
     try:
         file = safe_open(path, framework="pt", backend="pread")
         names = list(file.keys())
@@ -119,7 +119,7 @@ def _open(path: Path, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
-    _check_pointer(path)
+    check_pointer(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
@@ -129,10 +129,11 @@ def _unpickle(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _check_pointer(path: Path) -> None:
+def check_pointer(path: Path) -> None:
+    """Refuses what Git leaves in place of a large file that was not fetched."""
     with path.open("rb") as stream:
         if stream.read(len(_LFS)) == _LFS:
             raise UserError(
-                f"model.path={path.parent}: {path.name} is a Git-LFS pointer, not the weights; "
+                f"model.path={path.parent}: {path.name} is a Git-LFS pointer, not the file itself; "
                 "run 'git lfs pull' there"
             )

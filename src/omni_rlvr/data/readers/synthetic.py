@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omni_rlvr.data.readers.r1_omni import R1OmniReader
+from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.data.synthetic.generate import ANNOTATIONS, ensure_split
 from omni_rlvr.types import Example
 
@@ -48,5 +48,6 @@ class SyntheticReader:
             seed=self.seed,
             num_workers=self.num_workers,
         )
-        reader = R1OmniReader(str(folder / ANNOTATIONS), str(folder), self.labels, self.seed)
-        return reader.read()
+        return AnnotationReader(
+            "r1_omni", str(folder / ANNOTATIONS), str(folder), self.labels, self.seed
+        ).read()

@@ -1,0 +1,117 @@
+"""What rows of several forms have: an id, turns by role, and a solution.
+
+Each comes in two: of a typed row, None where it needs a closer look; of any row, with its error.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from omni_rlvr.data.manifest import Row
+from omni_rlvr.data.records import read_answer
+from omni_rlvr.text.parse import normalise_label
+from omni_rlvr.types import UserError
+
+_SPOKEN = (["user"], ["user", "assistant"])
+_LAST = {1: "user", 2: "assistant"}
+_THOUGHT = re.compile(r"\s*<think>[^<]*</think>\s*<answer>\s*([^<\s][^<]*)</answer>\s*")
+
+
+class _Turn(Protocol):
+    role: str
+
+
+Spoken = TypeVar("Spoken", bound=_Turn)
+
+
+def plain_id(given: str | int | None) -> str | None:
+    """The id that a typed row gives itself, or None."""
+    return None if given is None else str(given)
+
+
+def own_id(row: Row) -> str | None:
+    """The id that a row gives itself, or None."""
+    given = row.value.get("id")
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
+        raise UserError(f"{row.source}: id is {given!r}, not a string")
+    return str(given)
+
+
+def plain_turns(turns: Sequence[Spoken]) -> Sequence[Spoken] | None:
+    """The user's turn and, if there is one, the assistant's; a system turn is dropped."""
+    said = turns[1:] if turns and turns[0].role == "system" else turns
+    if not 1 <= len(said) <= 2 or said[0].role != "user" or said[-1].role != _LAST[len(said)]:
+        return None
+    return said
+
+
+def messages(row: Row) -> list[tuple[str, object]]:
+    """The user's turn and, if there is one, the assistant's: (role, content)."""
+    given = row.value.get("messages")
+    if not isinstance(given, list) or not given:
+        keys = ", ".join(row.value) or "no key"
+        raise UserError(f"{row.source}: messages is {given!r}, not a list; there is {keys}")
+    for index, turn in enumerate(given):
+        if not isinstance(turn, dict) or "role" not in turn or "content" not in turn:
+            raise UserError(
+                f"{row.source}: messages[{index}] is {turn!r}, not an object with role and content"
+            )
+    turns = [(str(turn["role"]), turn["content"]) for turn in given]
+    spoken = turns[1:] if turns[0][0] == "system" else turns
+    if [role for role, _ in spoken] not in _SPOKEN:
+        raise UserError(
+            f"{row.source}: the roles are {', '.join(role for role, _ in turns)}; one user turn "
+            "and at most one assistant turn after it can be learnt from"
+        )
+    return spoken
+
+
+def plain_target(answer: str | None, solution: str | None) -> str | None:
+    """What is learnt: the assistant's turn, or else the solution; with both they must agree."""
+    if answer is None or solution is None:
+        return solution if answer is None else answer
+    thought = _THOUGHT.fullmatch(answer)  # the usual text, read sooner than by ``read_answer``
+    try:
+        said = thought[1] if thought else read_answer(answer)
+        return answer if _agree(said, _known_answer(solution)) else None
+    except UserError:
+        return None
+
+
+@functools.lru_cache(maxsize=1024)  # solutions are few
+def _known_answer(solution: str) -> str:
+    return read_answer(solution)
+
+
+def target_of(row: Row, answer: object) -> str:
+    """What is learnt: the assistant's turn, or else the solution."""
+    solution = row.value.get("solution")
+    solution = row.value.get("answer") if solution is None else solution
+    for name, text in (("the assistant's content", answer), ("solution", solution)):
+        if text is not None and not isinstance(text, str):
+            raise UserError(f"{row.source}: {name} is {text!r}, not a string")
+    if answer is None and solution is None:
+        raise UserError(f"{row.source}: there is neither an assistant turn nor a solution")
+    if answer is not None and solution is not None:
+        said, gold = _read(str(answer), row), _read(str(solution), row)
+        if not _agree(said, gold):
+            raise UserError(
+                f"{row.source}: the assistant says {said!r}, the solution {gold!r}; leave one out"
+            )
+    return str(solution if answer is None else answer)
+
+
+def _agree(said: str, gold: str) -> bool:
+    return said == gold or normalise_label(said) == normalise_label(gold)
+
+
+def _read(text: str, row: Row) -> str:
+    try:
+        return read_answer(text)
+    except UserError as error:
+        raise UserError(f"{row.source}: {error}") from None

@@ -1,0 +1,106 @@
+"""A clip decoded from end to end, to find a fault in its middle before a training run does.
+
+It refuses what ``probe.probe_clip`` and ``clip.read_clip`` refuse, and besides: frames that the
+decoder itself marks as damaged (training would see its repair of them), and a file that ends before
+its header says. A few wrong bytes may still decode to a wrong picture that no decoder notices.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+
+from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.container import look_into, open_container, read_bytes
+from omni_rlvr.media.probe import probe_clip
+from omni_rlvr.media.video import Backend
+from omni_rlvr.types import Clip, MediaError
+
+_MAX_SHORTFALL = 0.1
+"""Share of the promised length that may be missing: headers round."""
+_OPEN_END = 2**32 - 1  # what a recorder writes where it does not know the size yet
+_MEND = "convert or download it again"
+
+
+def inspect_clip(
+    video: Path | None,
+    audio: Path | None,
+    *,
+    num_frames: int,
+    sample_rate: int,
+    want_video: bool,
+    want_audio: bool,
+    backend: Backend = "decord",
+) -> Clip:
+    """Decode one clip as training would, then all of it, for ``isolated.ClipReader``.
+
+    Args and Returns: as ``probe.probe_clip``; only what is wanted is decoded.
+
+    Raises:
+        MediaError: As ``read_clip``; a frame is damaged; or a file is shorter than it says.
+    """
+    seen, _ = (
+        read(
+            video,
+            audio,
+            num_frames=num_frames,
+            sample_rate=sample_rate,
+            want_video=want_video,
+            want_audio=want_audio,
+            backend=backend,
+        )
+        for read in (probe_clip, read_clip)
+    )
+    if video is not None:
+        _refuse_damage(video, picture=want_video, sound=want_audio and audio is None)
+    if audio is not None and want_audio:
+        _refuse_cut_wave(audio)
+    return seen
+
+
+def _refuse_damage(path: Path, *, picture: bool, sound: bool) -> None:
+    data = read_bytes(path)
+    contents = look_into(data, path)
+    wanted = {contents.picture.stream: "picture"} if picture and contents.picture else {}
+    wanted |= {contents.sound.stream: "sound"} if sound and contents.sound else {}
+    damaged: dict[str, list[float]] = {"picture": [], "sound": []}
+    with open_container(data) as container:
+        start_s = (container.start_time or 0) / av.time_base
+        promised_s, end_s = (container.duration or 0) / av.time_base, 0.0
+        for packet in container.demux():
+            begins_s = _seconds(packet, packet.dts if packet.pts is None else packet.pts) - start_s
+            end_s = max(end_s, begins_s + _seconds(packet, packet.duration))
+            if packet.stream.index in wanted and not _is_whole(packet):
+                damaged[wanted[packet.stream.index]].append(begins_s)
+    for kind, times_s in damaged.items():
+        if times_s:
+            raise MediaError(
+                f"{path}: its {kind} is damaged in {len(times_s)} places, the first near "
+                f"{max(0.0, min(times_s)):.2f} s; {_MEND}"
+            )
+    if contents.picture is not None and end_s < promised_s * (1 - _MAX_SHORTFALL):
+        raise MediaError(
+            f"{path}: ends at {end_s:.2f} s of the {promised_s:.2f} s that its header promises; "
+            f"{_MEND}"
+        )
+
+
+def _seconds(packet: av.Packet, ticks: int | None) -> float:
+    return float((ticks or 0) * packet.time_base) if packet.time_base else 0.0
+
+
+def _is_whole(packet: av.Packet) -> bool:
+    """Whether a packet decodes, and to no frame that the decoder marks."""
+    try:
+        return not any(frame.is_corrupt for frame in packet.decode())
+    except av.FFmpegError:
+        return False
+
+
+def _refuse_cut_wave(path: Path) -> None:
+    """Refuse a wav file that is cut short; libsndfile reads what is there without a word."""
+    data = read_bytes(path)
+    missing = 8 + int.from_bytes(data[4:8], "little") - len(data)
+    if data[:4] == b"RIFF" and missing > 0 and missing + len(data) - 8 < _OPEN_END:
+        raise MediaError(f"{path}: is truncated, {missing} bytes are missing at its end; {_MEND}")
