@@ -23,6 +23,7 @@ from omni_rlvr.types import MediaError, SkippedClip
 
 def sampler(num_examples: int, **changes) -> StepSampler:
     settings = {"batch_size": 4, "num_steps": 6, "start": 0, "seed": 0}
+    settings |= {"rank": 0, "num_ranks": 1}
     return StepSampler(num_examples, **settings | changes)
 
 
@@ -175,6 +176,8 @@ def test_training_data_refuses_before_a_batch_is_moved(lossy):
     def data(on_bad_media: str) -> TrainData:
         return TrainData(Numbers(3), list, sampler(3), num_workers=0, on_bad_media=on_bad_media)
 
-    assert data("skip").on_before_batch_transfer(lossy, 0) is lossy
+    kept = data("skip").on_before_batch_transfer(lossy, 0)
+    assert kept.skipped is lossy.skipped
+    assert kept.prompt_ids is lossy.prompt_ids
     with pytest.raises(MediaError, match="clip2"):
         data("raise").on_before_batch_transfer(lossy, 0)

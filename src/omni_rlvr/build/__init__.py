@@ -14,7 +14,8 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from omni_rlvr.build.config import check, compose_step, make
+from omni_rlvr import ranks
+from omni_rlvr.build.config import check, compose_step, make, resolve
 from omni_rlvr.build.policy import feature_cache, load
 from omni_rlvr.build.start import resolved, start_of
 from omni_rlvr.build.train import build_reward, train_parts
@@ -33,6 +34,7 @@ from omni_rlvr.parts import (
     Clips,
     EvaluateParts,
     ExportParts,
+    LaunchParts,
     Parts,
     PipelineParts,
     Place,
@@ -43,9 +45,10 @@ from omni_rlvr.parts import (
 )
 from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.text.parse import normalise_label
+from omni_rlvr.training.devices import device_numbers
 from omni_rlvr.types import Example, UserError, require
 
-__all__ = ["build", "check", "compose_step", "resolved"]
+__all__ = ["build", "build_one", "check", "compose_step", "resolved"]
 
 
 def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
@@ -61,17 +64,23 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     """
     start = start_of(cfg)
     if start is None:
-        return _build(cfg, run_dir, latest)
+        return build_one(cfg, run_dir, latest)
     started, start_cfg, start_dir = start
     return StartedParts(
         Place(start_dir, None, check(start_cfg)[0]),
-        lambda: _build(start_cfg, start_dir, None),
-        lambda: _build(started, run_dir, latest),
+        lambda: build_one(start_cfg, start_dir, None),
+        lambda: build_one(started, run_dir, latest),
     )
 
 
-def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
+def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
+    """Builds a task that starts from what is there; see ``build``.
+
+    A task for several devices is checked as far as a model is not needed, and then handed on to be
+    launched; in each of the processes that are launched, this builds the task itself.
+    """
     config, typed = check(cfg)
+    devices = _devices(config, typed)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset = typed["task"], typed["dataset"]
     place = Place(run_dir, latest, config)
@@ -99,6 +108,8 @@ def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         _check_attribution(clips)
     learns = isinstance(task, schema.TrainTask) and isinstance(typed["stage"], GrpoConfig)
     reward = build_reward(cfg, clips) if learns else None  # what is wrong shows before loading
+    if len(devices) > ranks.num_ranks():
+        return LaunchParts(place, resolve(cfg), devices)
     policy = load(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.TrainTask):
@@ -114,6 +125,28 @@ def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         return CacheParts(place, clips, task, policy, cache)
     labels = _labels(task, dataset, policy)
     return PredictParts(place, clips, task, labels, policy, cache, make(cfg.rollout))
+
+
+def _devices(config: dict[str, Any], typed: dict[str, Any]) -> list[int]:
+    """The devices that a task runs on, checked."""
+    if not isinstance(typed["task"], schema.TrainTask | schema.EvaluateTask):
+        return [0]
+    trainer, batch_size = config["trainer"], typed["stage"].batch_size
+    devices = device_numbers(trainer["accelerator"], trainer["devices"])
+    if ranks.num_ranks() > 1:
+        require(
+            len(devices) == ranks.num_ranks(),
+            "trainer.devices",
+            trainer["devices"],
+            f"{ranks.num_ranks()}, the number of processes that were started",
+        )
+    if isinstance(typed["task"], schema.TrainTask) and batch_size % len(devices):
+        raise UserError(
+            f"stage.batch_size={batch_size} cannot be split over trainer.devices="
+            f"{trainer['devices']}: {len(devices)} devices get equal numbers of prompts, so give a "
+            f"batch size that {len(devices)} divides, or another number of devices"
+        )
+    return devices
 
 
 def _report_runs(runs: Any) -> list[str]:
