@@ -64,7 +64,7 @@ def train_stage(parts: TrainParts) -> None:
         if start < steps:
             trainer.fit(module, datamodule=data)
         parts.policy.eval()
-        if stop.stops:
+        if any(ranks.gather(stop.asked)):
             raise Interrupted(f"stopped at step {module.step} of {steps}; resume={run_dir} goes on")
         if parts.evaluation is not None:
             log_scores(loggers, score_splits(parts.evaluation, record, device), step=steps)

@@ -87,7 +87,6 @@ class CleanStop(Callback):
 
     def __init__(self) -> None:
         self.asked = False
-        self.stops = False
         self._before: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
@@ -111,7 +110,7 @@ class CleanStop(Callback):
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
         """Stops, if any rank was asked to."""
-        trainer.should_stop = self.stops = any(ranks.gather(self.asked))
+        trainer.should_stop = any(ranks.gather(self.asked))
 
     def teardown(self, trainer: Trainer, pl_module: RLVRModule, stage: str) -> None:
         """Gives the signals back."""
