@@ -123,7 +123,7 @@ def select(experience: Experience, rows: Tensor) -> Experience:
         prompt_index=prompt_index,
         completion_ids=experience.completion_ids[rows, :width],
         completion_mask=mask[:, :width],
-        advantages=_rows(experience.advantages, rows),
+        advantages=None if experience.advantages is None else experience.advantages[rows],
         old_per_token_logps=_columns(experience.old_per_token_logps, rows, width),
         ref_per_token_logps=_columns(experience.ref_per_token_logps, rows, width),
         contrast_per_token_logps=_columns(experience.contrast_per_token_logps, rows, width),
