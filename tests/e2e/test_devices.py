@@ -6,13 +6,15 @@ Two processes on the CPU stand for two GPUs; the same code takes them to either.
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
-from make_ranks import run_in_ranks
+from make_ranks import TWO, run_in_ranks
 from safetensors.torch import load_file
-from test_resume import SPREAD, steady
+from test_resume import SPREAD, num_lines, steady, wait_for
 
 from omni_rlvr.record import read_json, read_jsonl
 
@@ -85,3 +87,34 @@ def test_grpo(runner, options: tuple[str, ...]) -> None:
     two, one = run_in_ranks(runner, *grpo), runner(*grpo)
     assert_same_run(two, one)
     assert any(row["advantage"] for row in read_jsonl(one / "completions.jsonl"))
+
+
+def test_ctrl_c_stops_all_together_and_resume_goes_on(runner) -> None:
+    long = (*SFT, "stage.max_steps=12", "name=long", "stage.save_steps=100")
+    process = runner.start(*long, TWO)
+    home = runner.root / "long"
+    wait_for(process, lambda: num_lines(home) >= 2, limit_s=240)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert output.count("stopping after this step") == 1
+    folder = (home / "latest").resolve()
+    assert f"resume={folder} goes on" in output
+    assert read_json(folder / "run.json")["status"] == "interrupted"
+    assert read_json(folder / "run.json")["command"][0] == "omni-rlvr"
+    assert run_in_ranks(runner, *long, "resume=latest") == folder
+    assert_same_run(folder, runner(*long, "resume=null"))
+
+
+def test_an_error_of_one_rank_ends_all_with_its_message(runner, mixed) -> None:
+    wrong = (*SFT, *mixed, "dataset.on_bad_media=raise", "name=wrong")
+    done = runner.command(*wrong, TWO, timeout=240)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert "nowhere.mp4" in errors[0]
+    assert "Traceback" not in done.stderr
+    record = read_json(next((runner.root / "wrong").glob("*/run.json")))
+    assert record["status"] == "failed"
+    assert record["error"].startswith("MediaError: ")
