@@ -71,12 +71,12 @@ def test_hyper_parameters(name, wanted) -> None:
 def test_hardware_decides_sizes_and_nothing_that_is_learnt(name: str, hardware: str) -> None:
     plain, sized = (composed(name, *more)[0] for more in ((), (f"+hardware={hardware}",)))
     sizes = ("micro_batch_size", "max_tokens_per_micro_batch", "gradient_checkpointing")
+    assert sized["stage"]["batch_size"] % sized["trainer"]["devices"] == 0
     for key in (*sizes, "devices", "accelerator"):
         group = "stage" if key in sizes else "trainer"
         assert sized[group].pop(key) is not None
         plain[group].pop(key)
     assert sized == plain  # the batch of all devices among it
-    assert sized["stage"]["batch_size"] % composed(name, f"+hardware={hardware}")[0]["trainer"]["devices"] == 0
 
 
 def test_eight_gpus() -> None:

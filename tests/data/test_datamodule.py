@@ -70,6 +70,24 @@ def test_a_resumed_sampler_gives_exactly_the_tail(start):
     assert len(resumed) == 12 - start
 
 
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_ranks_share_each_batch_without_rest(num_ranks):
+    # 10 examples, 4 a step: rank 0 of 2 has places 0 and 2 of each batch, rank 1 places 1 and 3.
+    whole = list(sampler(10))
+    parts = [list(sampler(10, rank=rank, num_ranks=num_ranks)) for rank in range(num_ranks)]
+    for step, batch in enumerate(whole):
+        assert {len(part[step]) for part in parts} == {4 // num_ranks}
+        assert [batch[i] for i in range(4)] == [
+            parts[i % num_ranks][step][i // num_ranks] for i in range(4)
+        ]
+
+
+def test_prompts_know_their_place_among_all_ranks(lossy):
+    batch = replace(lossy, places=[0, 2])  # of three, the second could not be read
+    for rank, expected in ((0, [0, 4]), (1, [1, 5])):
+        assert sampler(10, rank=rank, num_ranks=2).places(batch) == expected
+
+
 def test_a_longer_run_begins_like_a_shorter_one():
     assert list(sampler(10, num_steps=20))[:6] == list(sampler(10, num_steps=6))
 

@@ -1,4 +1,4 @@
-"""Two ranks by forking the test's process: what ``run/rank.py`` does, without importing torch anew."""
+"""Two ranks by forking the test's process: what ``run/rank.py`` does, but torch is there already."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def in_ranks(folder: Path, task: Callable[[], object], num_ranks: int = 2) -> No
 def _do(folder: Path, task: Callable[[], object], rank: int, num_ranks: int) -> None:
     try:
         meeting = f"file://{folder}/meeting"
-        distributed.init_process_group(
-            "gloo", init_method=meeting, rank=rank, world_size=num_ranks
-        )
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=num_ranks)
         if rank > 0:
             sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (until the process ends)
         task()

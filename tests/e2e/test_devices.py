@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,9 @@ def assert_same_run(two: Path, one: Path) -> None:
     for ours, wanted in zip(*completions, strict=True):
         assert ours["advantage"] == pytest.approx(wanted["advantage"], abs=1e-6)
         assert {**ours, "advantage": 0} == {**wanted, "advantage": 0}
-    assert read_json(two / "run.json")["skipped_clips"] == read_json(one / "run.json")["skipped_clips"]
+    assert (
+        read_json(two / "run.json")["skipped_clips"] == read_json(one / "run.json")["skipped_clips"]
+    )
     weights = [load_file(*(folder / "checkpoint").glob("*.safetensors")) for folder in (two, one)]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
@@ -108,8 +111,8 @@ def test_ctrl_c_stops_all_together_and_resume_goes_on(runner) -> None:
 
 
 def test_an_error_of_one_rank_ends_all_with_its_message(runner, mixed) -> None:
-    wrong = (*SFT, *mixed, "dataset.on_bad_media=raise", "name=wrong")
-    done = runner.command(*wrong, TWO, timeout=240)
+    runner.overrides += [*mixed, "dataset.on_bad_media=raise", TWO, "name=wrong"]
+    done = runner.command(*SFT, timeout=240)
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, done.stderr
@@ -118,3 +121,9 @@ def test_an_error_of_one_rank_ends_all_with_its_message(runner, mixed) -> None:
     record = read_json(next((runner.root / "wrong").glob("*/run.json")))
     assert record["status"] == "failed"
     assert record["error"].startswith("MediaError: ")
+
+
+def test_evaluation_is_shared_and_scored_as_a_whole(runner) -> None:
+    two, one = (run(*runner.evaluate) for run in (partial(run_in_ranks, runner), runner))
+    for file in ("test/predictions.jsonl", "test/metrics.json"):  # five clips: three and two
+        assert (two / file).read_text() == (one / file).read_text()

@@ -7,6 +7,7 @@ annotations are read before a model is loaded; gold answers are scored before tr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,11 @@ def _devices(config: dict[str, Any], typed: dict[str, Any]) -> list[int]:
     """The devices that a task runs on, checked."""
     if not isinstance(typed["task"], schema.TrainTask | schema.EvaluateTask):
         return [0]
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UserError(
+            f"torchrun: omni-rlvr starts a process a device itself: omni-rlvr ... trainer.devices="
+            f"{os.environ['WORLD_SIZE']}"
+        )
     trainer, batch_size = config["trainer"], typed["stage"].batch_size
     devices = device_numbers(trainer["accelerator"], trainer["devices"])
     if ranks.num_ranks() > 1:

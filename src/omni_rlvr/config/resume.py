@@ -26,12 +26,17 @@ def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
             "from; start one without resume"
         )
     before = read_json(run_dir / "run.json")["config"]
-    changed = _differences({**before, "resume": None}, {**config, "resume": None}, "")
+    changed = _differences(_computed(before), _computed(config), "")
     if changed:
         raise UserError(
             f"resume={resume}: the config differs from the run's in {'; '.join(changed[:5])}; "
             "give the same overrides, or start a new run with model.path"
         )
+
+
+def _computed(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without what may change when a run goes on: the number of devices."""
+    return {**config, "resume": None, "trainer": {**config["trainer"], "devices": None}}
 
 
 def _differences(before: Any, now: Any, key: str) -> list[str]:

@@ -31,7 +31,8 @@ class Outcome:
     """How a rank ended."""
 
     kind: str
-    """"finished", "interrupted" (as asked, cleanly), "cut" (at once), "user" (error) or "failed"."""
+    """"finished", "interrupted" (as asked, in its own time), "cut" (at once), "user" (a UserError)
+    or "failed"."""
     name: str
     """The exception's class."""
     message: str

@@ -24,7 +24,6 @@ from omni_rlvr.training.trackers import log_scores, tracking
 from omni_rlvr.training.trainer import build_trainer
 from omni_rlvr.types import Interrupted
 
-
 LOOK_ON = (CompletionsTable, ModalityProbe, ProgressBar)
 """Callbacks that change nothing of a run: of several ranks the first has them."""
 

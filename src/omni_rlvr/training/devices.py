@@ -1,4 +1,4 @@
-"""Which devices ``trainer.devices`` means; which kind they are is ``evaluate.device_of``'s to say."""
+"""Which devices ``trainer.devices`` means; of which kind they are, ``evaluate.device_of`` says."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def device_numbers(accelerator: str, devices: int | str | Sequence[int]) -> list
     there = {"cuda": torch.cuda.device_count(), "mps": 1}
     key, wanted = "trainer.devices", "1 or more, a list of GPU numbers, or auto"
     if devices in ALL:
-        return [*range(there[kind] if kind in there else 1)]
+        return [*range(there.get(kind, 1))]
     if isinstance(devices, int | str):
         require(str(devices).isdigit() and int(devices) >= 1, key, devices, wanted)
         numbers = [*range(int(devices))]
     else:
-        numbers = list(devices)
-        different = numbers and len({*numbers}) == len(numbers)
-        require(bool(different) and all(isinstance(n, int) for n in numbers), key, devices, wanted)
+        numbers = list(devices) if isinstance(devices, Sequence) else []
+        different = len({*numbers}) == len(numbers) > 0
+        require(different and all(isinstance(n, int) for n in numbers), key, devices, wanted)
     if kind in there and max(numbers) >= there[kind]:
         raise UserError(f"{key}={devices}: this machine has {there[kind]} of accelerator={kind}")
     return numbers
