@@ -107,7 +107,8 @@ def test_ctrl_c_stops_all_together_and_resume_goes_on(runner) -> None:
     assert read_json(folder / "run.json")["status"] == "interrupted"
     assert read_json(folder / "run.json")["command"][0] == "omni-rlvr"
     assert run_in_ranks(runner, *long, "resume=latest") == folder
-    assert_same_run(folder, runner(*long, "resume=null"))
+    assert_same_run(folder, runner(*long))
+    assert runner(*long, f"resume={folder}") == folder  # the number of devices may change
 
 
 def test_an_error_of_one_rank_ends_all_with_its_message(runner, mixed) -> None:

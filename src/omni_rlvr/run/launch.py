@@ -22,6 +22,9 @@ from omni_rlvr.run.job import Job, Outcome
 from omni_rlvr.run.watch import end, forwarding, wait
 from omni_rlvr.types import Interrupted, UserError
 
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+"""All ranks are on this machine: the name that it has in a network need not mean anything."""
+
 
 def launch(parts: LaunchParts) -> None:
     """Runs a task in a process a device and waits for all of them.
@@ -77,11 +80,12 @@ def _start(parts: LaunchParts, rank: int, folder: Path) -> subprocess.Popen:
             if isinstance(handler, logging.FileHandler)
         ],
     )
+    inherited = {**LOOPBACK, **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     threads = str(max(1, (os.cpu_count() or 1) // len(parts.devices)))
     quiet = [] if rank == 0 else ["-W", "ignore"]
     process = subprocess.Popen(
         [sys.executable, "-P", *quiet, "-m", "omni_rlvr.run.rank"],
-        env={"OMP_NUM_THREADS": threads, **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={"OMP_NUM_THREADS": threads, **inherited},
         stdin=subprocess.PIPE,
         stdout=None if rank == 0 else subprocess.DEVNULL,
         start_new_session=True,
