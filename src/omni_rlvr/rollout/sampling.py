@@ -25,6 +25,18 @@ def uniforms(generator: Generators, num_rows: int) -> Tensor:
     return torch.cat(drawn) if drawn else torch.zeros(0, dtype=torch.float64)
 
 
+def branch(generator: Generators) -> Generators:
+    """New generators, each seeded by one number of an old one.
+
+    A rollout draws until the last row of its batch has ended. From a branch it may: what is drawn
+    after it is then the same, whichever other prompts there were.
+    """
+    if isinstance(generator, torch.Generator):
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        return torch.Generator().manual_seed(seed)
+    return [new for one in generator if isinstance(new := branch(one), torch.Generator)]
+
+
 def generators_of(generator: Generators, prompts: Tensor) -> Generators:
     """The generators of some prompts, [b] int64."""
     if isinstance(generator, torch.Generator):

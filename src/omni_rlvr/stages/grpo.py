@@ -33,7 +33,7 @@ from omni_rlvr.rollout.experience import (
     select,
     select_prompts,
 )
-from omni_rlvr.rollout.sampling import Generators, generators_of
+from omni_rlvr.rollout.sampling import Generators, branch, generators_of
 from omni_rlvr.stages.base import Prepared
 from omni_rlvr.stages.dynamic_sampling import Scored, refill
 from omni_rlvr.stages.modality_dropout import drop_modalities, without
@@ -156,7 +156,7 @@ class GrpoStage:
     def _sampled(
         self, policy: Policy, batch: Batch, features: Features, generator: Generators
     ) -> Scored:
-        rollout = self._rollout(policy, batch, features, generator)
+        rollout = self._rollout(policy, batch, features, branch(generator))
         examples = [e for e in batch.examples for _ in range(self.config.num_generations)]
         lengths = rollout.completion_mask.sum(dim=1).tolist()
         return Scored(rollout, self.reward(rollout.texts, examples, lengths))
