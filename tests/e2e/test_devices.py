@@ -19,8 +19,16 @@ from test_resume import SPREAD, num_lines, steady, wait_for
 
 from omni_rlvr.record import read_json, read_jsonl
 
-SFT = ("stage=sft", "stage.max_steps=3", "stage.batch_size=4", "stage.micro_batch_size=2")
+SGD = (
+    "optimizer._target_=torch.optim.SGD",
+    "~optimizer.betas",
+    "+optimizer.momentum=0.9",
+    "optimizer.lr=0.1",
+)
+"""Moves weights by their gradients; Adam would divide one that is only rounding by its own size."""
+SFT = ("stage=sft", "stage.max_steps=3", "stage.batch_size=4", "stage.micro_batch_size=2", *SGD)
 GRPO = (
+    *SGD,
     "stage=grpo",
     "stage.max_steps=2",
     "stage.batch_size=4",
