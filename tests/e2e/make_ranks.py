@@ -1,4 +1,4 @@
-"""Two ranks by forking the test's process: what ``run/rank.py`` does, but torch is there already."""
+"""Two ranks by forking the test's process: as ``run/rank.py`` does, but torch is there already."""
 
 from __future__ import annotations
 
