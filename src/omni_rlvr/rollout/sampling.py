@@ -26,15 +26,15 @@ def uniforms(generator: Generators, num_rows: int) -> Tensor:
 
 
 def branch(generator: Generators) -> Generators:
-    """New generators, each seeded by one number of an old one.
+    """A new generator a prompt, seeded by one number of its old one; one for all is handed back.
 
     A rollout draws until the last row of its batch has ended. From a branch it may: what is drawn
     after it is then the same, whichever other prompts there were.
     """
     if isinstance(generator, torch.Generator):
-        seed = int(torch.randint(2**31, (1,), generator=generator))
-        return torch.Generator().manual_seed(seed)
-    return [new for one in generator if isinstance(new := branch(one), torch.Generator)]
+        return generator
+    seeds = [int(torch.randint(2**31, (1,), generator=one)) for one in generator]
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def generators_of(generator: Generators, prompts: Tensor) -> Generators:
