@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LADDER = (
     ("types",),
     ("record",),
-    ("functional", "media", "text"),
+    ("functional", "media", "text", "ranks"),
     ("data", "models", "rewards"),
     ("rollout",),
     ("stages",),

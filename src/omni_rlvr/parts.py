@@ -104,6 +104,16 @@ class StartedParts:
 
 
 @dataclass(frozen=True)
+class LaunchParts:
+    """A task for several devices: each gets a process, which builds the parts for itself."""
+
+    place: Place
+    config: Any
+    """The composed config, with every reference in it resolved."""
+    devices: Sequence[int]
+
+
+@dataclass(frozen=True)
 class ReportParts:
     """All that a report needs."""
 
@@ -213,6 +223,7 @@ class ServeParts:
 Parts = (
     TrainParts
     | StartedParts
+    | LaunchParts
     | EvaluateParts
     | AttributeParts
     | CacheParts

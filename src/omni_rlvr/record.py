@@ -119,16 +119,33 @@ def point_to(link: Path, target: Path) -> None:
     os.replace(partial, link)
 
 
+def close_record(folder: Path, status: str, error: str | None) -> None:
+    """Says in run.json how a run ended whose own process could not, or knew only half of it."""
+    if (folder / "run.json").exists():
+        ended = datetime.now().isoformat(timespec="seconds")
+        fields = {**read_json(folder / "run.json"), "error": error, "status": status}
+        write_json(folder / "run.json", {**fields, "ended": ended})
+
+
 class RunRecord:
     """The folder of one run."""
 
-    def __init__(self, folder: Path, config: Mapping[str, object], *, device: str):
+    def __init__(
+        self, folder: Path, config: Mapping[str, object], *, device: str, writes: bool = True
+    ):
         """Opens the folder and writes run.json with status "running".
+
+        Args:
+            folder: the run's.
+            config: resolved.
+            device: what it runs on.
+            writes: False keeps all in memory: of several ranks one writes.
 
         Raises:
             UserError: the folder cannot be written.
         """
         self.folder = folder
+        self.writes = writes
         self.fields: dict[str, object] = {
             "status": "running",
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -153,7 +170,8 @@ class RunRecord:
     def update(self, **fields: object) -> None:
         """Sets fields of run.json and writes it."""
         self.fields.update(fields)
-        write_json(self.folder / "run.json", self.fields)
+        if self.writes:
+            write_json(self.folder / "run.json", self.fields)
 
     def add_skipped(self, clips: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Adds clips that could not be read, once each: (id, reason); returns the new ones."""
@@ -166,7 +184,8 @@ class RunRecord:
 
     def log(self, file: str, rows: Iterable[Mapping[str, object]]) -> None:
         """Appends rows to a .jsonl file of the run."""
-        append_jsonl(self.folder / file, rows)
+        if self.writes:
+            append_jsonl(self.folder / file, rows)
 
     def finish(self, status: str) -> None:
         """Says how the run ended: "finished", "interrupted" or "failed"."""

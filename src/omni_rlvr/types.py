@@ -167,6 +167,9 @@ class Batch:
     """[B, T] int64: the tokenised target with its end token (SFT), right-padded."""
     completion_mask: Tensor | None = None
     """[B, T] int64, 1 on target tokens."""
+    places: Sequence[int] = ()
+    """[B]: where each prompt stands in the step's whole batch, over all ranks and with what was
+    skipped; empty: 0, 1, .."""
     skipped: Sequence[SkippedClip] = ()
     """Clips that were to be in this batch and could not be read."""
 
@@ -209,6 +212,22 @@ class RewardOutput:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What the shares of a minibatch are divided by."""
+
+    num_sequences: float
+    """Rows, truncated ones included."""
+    num_tokens: float
+    """Tokens that the loss counts."""
+    num_policy_tokens: float
+    """Tokens whose surrogate counts; as ``num_tokens`` without an entropy mask."""
+    num_scored_tokens: float
+    """Those of ``num_tokens`` that go through the policy at all: rows that teach nothing do not."""
+    num_left_out: float
+    """Rows with tokens that teach nothing, and so are in no micro-batch."""
+
+
+@dataclass(frozen=True)
 class Experience:
     """All that a policy update reads: prompts, their features, completions and what they earned."""
 
@@ -235,6 +254,8 @@ class Experience:
     num_rollout_tokens: float | None = None
     """Counted tokens of the whole batch of rollouts over its number of minibatches; None where
     this is the whole batch."""
+    counts: Counts | None = None
+    """Of the whole minibatch over all ranks; None where these rows are all of it."""
 
     def __len__(self) -> int:
         return len(self.completion_ids)

@@ -38,7 +38,7 @@ USED_BY = {
     "paths": TASKS,
 }
 """Which tasks read a group; a new group must be entered here."""
-NOT_A_PART = {"task", "hydra", "experiment", "debug", "sweep"}
+NOT_A_PART = {"task", "hydra", "experiment", "debug", "sweep", "hardware"}
 STORED = {"task": TASKS, "stage": ("sft", "grpo"), "model/trainable": ("default",)}
 """Options that are dataclasses; a group may have files beside them."""
 NEEDED = {

@@ -14,7 +14,7 @@ from flips import EVALUATE, GRPO, SFT
 from test_options import checkpoint, clips, common, e2e, runner
 
 from omni_rlvr import run as running
-from omni_rlvr.parts import TrainParts
+from omni_rlvr.parts import LaunchParts, TrainParts
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.run import train as training
 from omni_rlvr.run.clips import clip_dataset
@@ -111,7 +111,6 @@ def test_reward_options_decide_the_reward(runner) -> None:
     ("override", "seen"),
     [
         ("accelerator=cpu", lambda t: type(t.accelerator).__name__ == "CPUAccelerator"),
-        ("devices=2", lambda t: t.num_devices == 2),
         ("precision=bf16-mixed", lambda t: t.precision == "bf16-mixed"),
         ("enable_checkpointing=true", lambda t: t.checkpoint_callback is not None),
         ("enable_model_summary=true", lambda t: "Summary" in str(t.callbacks)),
@@ -124,6 +123,15 @@ def test_trainer_options_reach_lightning(runner, override: str, seen: Callable) 
     plain, flipped = (make(logger=False) for make in makes)
     assert seen(flipped)
     assert override == "accelerator=cpu" or not seen(plain)
+
+
+def test_devices_are_launched(runner) -> None:
+    parts, _ = runner.build(*SFT, "trainer.devices=2")
+    assert isinstance(parts, LaunchParts)
+    assert parts.devices == [0, 1]
+    assert isinstance(runner.build(*SFT)[0], TrainParts)
+    with pytest.raises(UserError, match=r"stage\.batch_size=2 .* trainer\.devices=3: 3 devices"):
+        runner.build(*SFT, "trainer.devices=3", "model.path=nowhere")  # no model is looked for
 
 
 def test_precision_trains(runner) -> None:

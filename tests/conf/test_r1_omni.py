@@ -66,6 +66,25 @@ def test_hyper_parameters(name, wanted) -> None:
         assert config["optimizer"]["betas"] == [0.9, 0.999]
 
 
+@pytest.mark.parametrize("name", ["cold_start", "sft_labels", "rlvr", "as_published/rlvr"])
+@pytest.mark.parametrize("hardware", sorted(path.stem for path in (CONF / "hardware").iterdir()))
+def test_hardware_decides_sizes_and_nothing_that_is_learnt(name: str, hardware: str) -> None:
+    plain, sized = (composed(name, *more)[0] for more in ((), (f"+hardware={hardware}",)))
+    sizes = ("micro_batch_size", "max_tokens_per_micro_batch", "gradient_checkpointing")
+    assert sized["stage"]["batch_size"] % sized["trainer"]["devices"] == 0
+    for key in (*sizes, "devices", "accelerator"):
+        group = "stage" if key in sizes else "trainer"
+        assert sized[group].pop(key) is not None
+        plain[group].pop(key)
+    assert sized == plain  # the batch of all devices among it
+
+
+def test_eight_gpus() -> None:
+    config = composed("rlvr", "+hardware=8gpu")[0]
+    assert (config["trainer"]["devices"], config["trainer"]["accelerator"]) == (8, "cuda")
+    assert config["stage"]["gradient_checkpointing"]
+
+
 def test_rlvr_samples_as_the_authors_do() -> None:
     for name, top_k in (("rlvr", 0), ("as_published/rlvr", 50)):
         stage = composed(name)[1]["stage"]

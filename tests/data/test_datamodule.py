@@ -23,6 +23,7 @@ from omni_rlvr.types import MediaError, SkippedClip
 
 def sampler(num_examples: int, **changes) -> StepSampler:
     settings = {"batch_size": 4, "num_steps": 6, "start": 0, "seed": 0}
+    settings |= {"rank": 0, "num_ranks": 1}
     return StepSampler(num_examples, **settings | changes)
 
 
@@ -67,6 +68,24 @@ def test_a_resumed_sampler_gives_exactly_the_tail(start):
     resumed = sampler(10, num_steps=12, start=start)
     assert list(resumed) == whole[start:]
     assert len(resumed) == 12 - start
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_ranks_share_each_batch_without_rest(num_ranks):
+    # 10 examples, 4 a step: rank 0 of 2 has places 0 and 2 of each batch, rank 1 places 1 and 3.
+    whole = list(sampler(10))
+    parts = [list(sampler(10, rank=rank, num_ranks=num_ranks)) for rank in range(num_ranks)]
+    for step, batch in enumerate(whole):
+        assert {len(part[step]) for part in parts} == {4 // num_ranks}
+        assert [batch[i] for i in range(4)] == [
+            parts[i % num_ranks][step][i // num_ranks] for i in range(4)
+        ]
+
+
+def test_prompts_know_their_place_among_all_ranks(lossy):
+    batch = replace(lossy, places=[0, 2])  # of three, the second could not be read
+    for rank, expected in ((0, [0, 4]), (1, [1, 5])):
+        assert sampler(10, rank=rank, num_ranks=2).places(batch) == expected
 
 
 def test_a_longer_run_begins_like_a_shorter_one():
@@ -175,6 +194,8 @@ def test_training_data_refuses_before_a_batch_is_moved(lossy):
     def data(on_bad_media: str) -> TrainData:
         return TrainData(Numbers(3), list, sampler(3), num_workers=0, on_bad_media=on_bad_media)
 
-    assert data("skip").on_before_batch_transfer(lossy, 0) is lossy
+    kept = data("skip").on_before_batch_transfer(lossy, 0)
+    assert kept.skipped is lossy.skipped
+    assert kept.prompt_ids is lossy.prompt_ids
     with pytest.raises(MediaError, match="clip2"):
         data("raise").on_before_batch_transfer(lossy, 0)

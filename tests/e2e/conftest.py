@@ -114,13 +114,15 @@ class Runner:
     def build(self, *overrides: str) -> tuple[Parts, Path]:
         """Composes and builds."""
         cfg = self.compose(*overrides)
+        folder = self.folder(cfg)
+        return build(cfg, folder, self.root / cfg.name / "latest"), folder
+
+    def folder(self, cfg: DictConfig) -> Path:
+        """Where the run of a config writes."""
         home = self.root / cfg.name
         if cfg.resume is None:
-            folder = home / f"{len(list(home.glob('[0-9]*'))):03d}"
-        else:
-            folder = home / "latest" if cfg.resume == "latest" else Path(cfg.resume)
-            folder = folder.resolve()
-        return build(cfg, folder, home / "latest"), folder
+            return home / f"{len(list(home.glob('[0-9]*'))):03d}"
+        return (home / "latest" if cfg.resume == "latest" else Path(cfg.resume)).resolve()
 
     def __call__(self, *overrides: str) -> Path:
         """Composes, builds and runs; returns the run's folder."""

@@ -240,9 +240,12 @@ def test_the_top_entropy_mask_by_hand():
     # Values 1..5 are counted; the 0.6-quantile lies 0.4 of the way from 3 to 4.
     entropy = torch.tensor([[1.0, 5.0, 9.0], [3.0, 4.0, 2.0]])
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    assert top_entropy_mask(entropy, mask, quantile=0.4).tolist() == [[0, 1, 0], [0, 1, 0]]
-    assert torch.equal(top_entropy_mask(entropy, mask, quantile=1.0), mask)
-    assert top_entropy_mask(entropy, 0 * mask, quantile=0.4).sum() == 0
+    assert top_entropy_mask(entropy, mask, quantile=0.4, whole=None).tolist() == [
+        [0, 1, 0],
+        [0, 1, 0],
+    ]
+    assert torch.equal(top_entropy_mask(entropy, mask, quantile=1.0, whole=None), mask)
+    assert top_entropy_mask(entropy, 0 * mask, quantile=0.4, whole=None).sum() == 0
 
 
 def test_an_unknown_loss_type_is_named():

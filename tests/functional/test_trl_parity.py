@@ -95,7 +95,7 @@ def test_value_and_gradient_of_every_loss_type(loss_type, variant):
             max_completion_length=MAX_LENGTH,
             **settings,
         )
-        keep = top_entropy_mask(tokens.entropy.detach(), tokens.mask, quantile=quantile)
+        keep = top_entropy_mask(tokens.entropy.detach(), tokens.mask, quantile=quantile, whole=None)
         ours, metrics = policy_objective(
             replace(tokens, policy_mask=keep if quantile < 1 else None),
             Whole(8, num, keep.sum(), num, num + 5, MAX_LENGTH),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
 
+import torch
+from make_grpo import EQUAL, make_stage
+
+from omni_rlvr.rollout.experience import select_prompts
 from omni_rlvr.stages.dynamic_sampling import Scored, refill
-from omni_rlvr.types import RewardOutput, Rollout
+from omni_rlvr.types import Features, RewardOutput, Rollout
 
 NAN = float("nan")
+NOTHING = Features(None, None)
 
 
 def scored(rewards: list[float], width: int, mark: int) -> Scored:
@@ -73,3 +78,25 @@ def test_completions_of_other_lengths_fit() -> None:
         out, _, _ = run([0, 1, 1, 1], [[0, 1]], widths)
         assert out.rollout.completion_mask.sum(dim=1).tolist() == [widths[0]] * 2 + [widths[1]] * 2
         assert out.rollout.completion_ids.shape == out.rollout.completion_mask.shape == (4, 5)
+
+
+def test_what_a_prompt_samples_does_not_depend_on_the_prompts_beside_it(tiny_policy, make_batch):
+    # Half of all tokens end a completion, so that batches take unequal numbers of steps; rewards
+    # are equal, so that each prompt is sampled twice.
+    stops = range(0, tiny_policy.language_model.config.vocab_size, 2)
+    settings = replace(tiny_policy.processor.settings, stop_ids=list(stops))
+    tiny_policy.processor = replace(tiny_policy.processor, settings=settings)
+    stage = make_stage(EQUAL, max_resample_times=1, length=12)
+    whole = make_batch(tiny_policy, 4, kinds=("t",))
+
+    def sampled(prompts: list[int]) -> list[str]:
+        batch, _ = select_prompts(whole, NOTHING, torch.tensor(prompts))
+        generators = [torch.Generator().manual_seed(place) for place in prompts]
+        rows = stage.prepare(tiny_policy, batch, generators).completions
+        return [str(row["completion"]) for row in rows]
+
+    together = sampled([0, 1, 2, 3])
+    assert len({len(text) for text in together}) > 3
+    assert sampled([0, 2]) + sampled([1, 3]) == [
+        text for b in (0, 2, 1, 3) for text in together[4 * b : 4 * b + 4]
+    ]

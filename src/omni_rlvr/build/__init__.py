@@ -7,6 +7,7 @@ annotations are read before a model is loaded; gold answers are scored before tr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from omni_rlvr.build.config import check, compose_step, make
+from omni_rlvr import ranks
+from omni_rlvr.build.config import check, compose_step, make, resolve
 from omni_rlvr.build.labels import probability_labels
 from omni_rlvr.build.policy import feature_cache, load
 from omni_rlvr.build.serve import serve_parts
@@ -35,6 +37,7 @@ from omni_rlvr.parts import (
     Clips,
     EvaluateParts,
     ExportParts,
+    LaunchParts,
     Parts,
     PipelineParts,
     Place,
@@ -44,12 +47,13 @@ from omni_rlvr.parts import (
     StartedParts,
 )
 from omni_rlvr.stages.options import GrpoConfig
+from omni_rlvr.training.devices import device_numbers
 from omni_rlvr.types import Example, UserError, require
 
 ROLLOUT = "omni_rlvr.rollout.decode.decode"
 """Of conf/rollout/shared_prefix, the default."""
 
-__all__ = ["build", "check", "compose_step", "resolved"]
+__all__ = ["build", "build_one", "check", "compose_step", "resolved"]
 
 
 def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
@@ -65,17 +69,23 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     """
     start = start_of(cfg)
     if start is None:
-        return _build(cfg, run_dir, latest)
+        return build_one(cfg, run_dir, latest)
     started, start_cfg, start_dir = start
     return StartedParts(
         Place(start_dir, None, check(start_cfg)[0]),
-        lambda: _build(start_cfg, start_dir, None),
-        lambda: _build(started, run_dir, latest),
+        lambda: build_one(start_cfg, start_dir, None),
+        lambda: build_one(started, run_dir, latest),
     )
 
 
-def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
+def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
+    """Builds a task that starts from what is there; see ``build``.
+
+    A task for several devices is checked as far as a model is not needed, and then handed on to be
+    launched; in each of the processes that are launched, this builds the task itself.
+    """
     config, typed = check(cfg)
+    devices = _devices(config, typed)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset = typed["task"], typed["dataset"]
     place = Place(run_dir, latest, config)
@@ -108,6 +118,8 @@ def _build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     reward = build_reward(cfg, clips) if learns else None  # what is wrong shows before loading
     if isinstance(task, schema.AttributeTask) and task.num_chosen and task.num_generations:
         reward = make(cfg.reward)  # judges what is shown; nothing learns, so gold is not scored
+    if len(devices) > ranks.num_ranks():
+        return LaunchParts(place, resolve(cfg), devices)
     policy = load(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.TrainTask):
@@ -137,6 +149,33 @@ def _check_rollout(config: dict[str, Any], typed: dict[str, Any]) -> None:
             "left alone with stage=sft, which samples nothing (task.evaluate_after.splits=[test] "
             "would)",
         )
+
+
+def _devices(config: dict[str, Any], typed: dict[str, Any]) -> list[int]:
+    """The devices that a task runs on, checked."""
+    if not isinstance(typed["task"], schema.TrainTask | schema.EvaluateTask):
+        return [0]
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UserError(
+            f"torchrun: omni-rlvr starts a process a device itself: omni-rlvr ... trainer.devices="
+            f"{os.environ['WORLD_SIZE']}"
+        )
+    trainer, batch_size = config["trainer"], typed["stage"].batch_size
+    devices = device_numbers(trainer["accelerator"], trainer["devices"])
+    if ranks.num_ranks() > 1:
+        require(
+            len(devices) == ranks.num_ranks(),
+            "trainer.devices",
+            trainer["devices"],
+            f"{ranks.num_ranks()}, the number of processes that were started",
+        )
+    if isinstance(typed["task"], schema.TrainTask) and batch_size % len(devices):
+        raise UserError(
+            f"stage.batch_size={batch_size} cannot be split over trainer.devices="
+            f"{trainer['devices']}: {len(devices)} devices get equal numbers of prompts, so give a "
+            f"batch size that {len(devices)} divides, or another number of devices"
+        )
+    return devices
 
 
 def _report_runs(runs: Any) -> list[str]:

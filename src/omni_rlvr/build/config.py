@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,6 +72,13 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         check_targets(config[key], key)
     check_targets(loader_of(config["model"]), "model")
     return config, typed
+
+
+def resolve(cfg: DictConfig) -> DictConfig:
+    """A copy with every reference resolved, e.g. to the latest run of an experiment."""
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.resolve(cfg)
+    return cfg
 
 
 def loader_of(model: Mapping[str, Any]) -> dict[str, Any]:

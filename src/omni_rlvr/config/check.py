@@ -43,6 +43,8 @@ def check_trainer(trainer: dict[str, Any]) -> None:
         "max_steps": "stage.max_steps",
         "accumulate_grad_batches": "stage.micro_batch_size",
         "gradient_clip_val": "stage.max_grad_norm",
+        "strategy": "trainer.devices: gradients are summed once an update (ranks.py)",
+        "num_nodes": "trainer.devices, on one machine",
     }
     for flag, instead in ours.items():
         if flag in trainer:

@@ -52,7 +52,12 @@ def _has_checkpoint(run_dir: Path) -> bool:
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return _differences({**before, "resume": None}, {**now, "resume": None}, "")
+    return _differences(_computed(before), _computed(now), "")
+
+
+def _computed(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without what may change when a run goes on: the number of devices."""
+    return {**config, "resume": None, "trainer": {**config["trainer"], "devices": None}}
 
 
 def _differences(before: Any, now: Any, key: str) -> list[str]:

@@ -23,6 +23,7 @@ class Collate:
 
     def __call__(self, items: Sequence[Sample | SkippedClip]) -> Batch:
         """Collates what could be read; what could not is handed on in ``Batch.skipped``."""
+        places = [i for i, item in enumerate(items) if isinstance(item, Sample)]
         samples = [item for item in items if isinstance(item, Sample)]
         skipped = [item for item in items if isinstance(item, SkippedClip)]
         pad = self.processor.pad_token_id
@@ -44,6 +45,7 @@ class Collate:
             feature_dtype=self.feature_dtype,
             completion_ids=completion_ids,
             completion_mask=completion_mask,
+            places=places,
             skipped=skipped,
         )
 

@@ -23,17 +23,31 @@ from omni_rlvr.types import Batch, MediaError
 
 
 class StepSampler(Sampler[list[int]]):
-    """Batches of indices for steps ``start``..``num_steps``; each epoch is another permutation."""
+    """Batches of indices for steps ``start``..``num_steps``; each epoch is another permutation.
+
+    A rank takes every ``num_ranks``-th prompt of a batch, so that each has its share of whatever
+    part of the batch a minibatch is.
+    """
 
     def __init__(
-        self, num_examples: int, *, batch_size: int, num_steps: int, start: int, seed: int
+        self,
+        num_examples: int,
+        *,
+        batch_size: int,
+        num_steps: int,
+        start: int,
+        seed: int,
+        rank: int,
+        num_ranks: int,
     ):
-        """Holds the plan; ``num_examples`` must be at least 1."""
+        """Holds the plan; ``num_examples`` is at least 1, ``batch_size`` that of all ranks."""
         self.num_examples = num_examples
         self.batch_size = batch_size
         self.num_steps = num_steps
         self.start = start
         self.seed = seed
+        self.rank = rank
+        self.num_ranks = num_ranks
 
     def __len__(self) -> int:
         return self.num_steps - self.start
@@ -47,7 +61,11 @@ class StepSampler(Sampler[list[int]]):
                     epoch = place // self.num_examples
                     order = self.permutation(epoch)
                 batch.append(order[place % self.num_examples])
-            yield batch
+            yield batch[self.rank :: self.num_ranks]
+
+    def places(self, batch: Batch) -> list[int]:
+        """Where the prompts of a rank's batch stand in the batch of all ranks."""
+        return [place * self.num_ranks + self.rank for place in batch.places]
 
     def permutation(self, epoch: int) -> list[int]:
         """The order of an epoch."""
@@ -86,8 +104,9 @@ class TrainData(LightningDataModule):
         self.on_bad_media = on_bad_media
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Ends the run at a clip that cannot be read, if it is to."""
-        return refuse_bad_media(batch, self.on_bad_media)
+        """Ends the run at a clip that cannot be read, if it is to; says where prompts stand."""
+        batch = refuse_bad_media(batch, self.on_bad_media)
+        return replace(batch, places=self.sampler.places(batch))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Makes the loader; one pass over it is the (rest of the) run."""

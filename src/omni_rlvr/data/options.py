@@ -74,7 +74,7 @@ class DatasetConfig:
     max_clips_per_process: int = 2000
     """Clips after which a decoding process is replaced: decord leaks memory."""
     num_workers: int = 2
-    """Processes that read clips ahead; 0 reads in the main process."""
+    """Processes that read clips ahead, for each device; 0 reads in the main process."""
     published: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the release says of itself, for task=check: split (or ``split/fold``) -> official label,
     or ``total`` -> number of clips, or [least, most]."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def sft_loss(logps: Tensor, mask: Tensor, *, num_tokens: Tensor | int) -> Tensor:
+def sft_loss(logps: Tensor, mask: Tensor, *, num_tokens: Tensor | float) -> Tensor:
     """Computes the token-mean negative log-likelihood's share.
 
     L = - sum_t log pi(o_t) / num_tokens
@@ -128,7 +128,7 @@ def soft_gate(
     return (tau * (log_ratio.exp() - 1)).sigmoid() * 4 / tau * a
 
 
-def sequence_mean(per_token: Tensor, mask: Tensor, *, num_sequences: Tensor | int) -> Tensor:
+def sequence_mean(per_token: Tensor, mask: Tensor, *, num_sequences: Tensor | float) -> Tensor:
     """Averages per sequence, then over the minibatch's sequences (GRPO's aggregation).
 
     L = 1/N sum_i 1/|o_i| sum_t l_it

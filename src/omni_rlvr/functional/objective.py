@@ -10,8 +10,8 @@
 | cispo | weighted log-likelihood | as dapo |
 | sapo | sigmoid gate | as grpo |
 
-``policy_objective`` gives one micro-batch's share; shares of a minibatch add up to its loss,
-whatever the split. The KL and the entropy bonus are added here too.
+``policy_objective`` gives one micro-batch's share, KL and entropy bonus included; shares of a
+minibatch add up to its loss, whatever the split.
 
 Reference:
     grpo: arXiv 2402.03300; bnpo: TRL's name; dr_grpo: arXiv 2503.20783; dapo: arXiv 2503.14476;
@@ -62,21 +62,20 @@ class Tokens:
 class Whole:
     """Counts of the whole minibatch, so that shares add up."""
 
-    num_sequences: int
+    num_sequences: float
     """Rows, truncated ones included."""
-    num_tokens: Tensor | int
+    num_tokens: Tensor | float
     """Tokens that the loss counts."""
-    num_policy_tokens: Tensor | int
+    num_policy_tokens: Tensor | float
     """Tokens whose surrogate counts; as ``num_tokens`` without an entropy mask."""
-    num_scored_tokens: Tensor | int
+    num_scored_tokens: Tensor | float
     """Those of ``num_tokens`` that go through the policy at all: rows that teach nothing do not."""
     num_rollout_tokens: Tensor | float
     """Tokens that the loss counts in the whole batch of rollouts, divided by its minibatches."""
     max_completion_length: int
     """Most tokens a completion may have."""
     leaves_rows_out: bool = False
-    """Whether rows with tokens teach nothing and are in no micro-batch: of them nothing is clipped.
-    """
+    """Whether rows with tokens are in no micro-batch, since they teach nothing: none is clipped."""
 
 
 def policy_objective(
@@ -206,15 +205,19 @@ def modality_contrast(logps: Tensor, contrast_logps: Tensor, mask: Tensor) -> Te
     return kl.k3(log_ratio, torch.zeros_like(log_ratio)).clamp(max=10.0)
 
 
-def top_entropy_mask(entropy: Tensor, mask: Tensor, *, quantile: float) -> Tensor:
+def top_entropy_mask(
+    entropy: Tensor, mask: Tensor, *, quantile: float, whole: Tensor | None
+) -> Tensor:
     """Marks the tokens of highest entropy, the forks in the road.
 
     keep_t = H_t >= the (1 - quantile)-quantile of H over all tokens
 
     Args:
-        entropy: [N, T] nats, of the whole batch: a quantile of a part is another one.
+        entropy: [N, T] nats.
         mask: [N, T].
         quantile: share of tokens to keep, in (0, 1].
+        whole: [n] the counted entropies of the whole batch, of which these rows are a part: a
+            quantile of a part is another one. None where these rows are all.
 
     Returns:
         [N, T] int64, 0 where ``mask`` is.
@@ -222,7 +225,7 @@ def top_entropy_mask(entropy: Tensor, mask: Tensor, *, quantile: float) -> Tenso
     Reference:
         "Beyond the 80/20 Rule", arXiv 2506.01939.
     """
-    counted = entropy[mask.bool()].float()
+    counted = (entropy[mask.bool()] if whole is None else whole).float()
     if len(counted) == 0:
         return torch.zeros_like(mask)
     rank = (1 - quantile) * (len(counted) - 1)  # by sorting: torch.quantile ends at 16 M values
@@ -274,7 +277,7 @@ def _surrogate(
     value, low, high = losses.clipped_surrogate(
         log_ratio, a, epsilon=epsilon, epsilon_high=epsilon_high, delta=delta
     )
-    names = ("clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
+    names = (*ROW_ENDS, "clip_ratio/region_mean")
     return value, list(zip(names, (low, high, low | high), strict=True))
 
 
@@ -294,5 +297,5 @@ def _row_shares(places: Tensor, mask: Tensor) -> Tensor:
     return shares if len(shares) else shares.new_zeros(1)
 
 
-def _token_share(values: Tensor, mask: Tensor, num_tokens: Tensor | int) -> Tensor:
+def _token_share(values: Tensor, mask: Tensor, num_tokens: Tensor | float) -> Tensor:
     return (values * mask).sum().detach() / at_least_one(num_tokens)

@@ -16,7 +16,7 @@ from omni_rlvr.functional.masks import completion_mask
 from omni_rlvr.models.decoding import make_decoder
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.prefix import Prompts
-from omni_rlvr.rollout.sampling import next_tokens, penalise
+from omni_rlvr.rollout.sampling import Generators, next_tokens, penalise, uniforms
 from omni_rlvr.types import Rollout
 
 RollOut = Callable[..., Rollout]
@@ -35,7 +35,7 @@ def decode(
     top_k: int,
     repetition_penalty: float,
     max_completion_length: int,
-    generator: torch.Generator,
+    generator: Generators,
     prompt_positions: Tensor | None = None,
     on_tokens: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Rollout:
@@ -52,7 +52,7 @@ def decode(
         repetition_penalty: above 1 makes tokens that a completion already has less likely; 1 is
             off.
         max_completion_length: most tokens a completion may have, its end token included.
-        generator: source of the random numbers, on the CPU.
+        generator: source of the random numbers, on the CPU; or one a prompt.
         prompt_positions: [B, P] or [3, B, P]; None counts tokens.
         on_tokens: told after each step which rows ([n]) that had not ended got which tokens ([n]).
 
@@ -76,7 +76,7 @@ def decode(
     rows = torch.arange(num_rows, device=device)  # what is still in the batch
     alive = torch.ones_like(rows, dtype=torch.bool)  # which of these rows have not ended
     for t in range(max_completion_length):
-        uniform = torch.rand(num_rows, generator=generator, dtype=torch.float64)
+        uniform = uniforms(generator, num_rows)
         if temperature > 0:  # greedy reads none, and not every device has float64
             uniform = uniform.to(device)[rows]
         if repetition_penalty != 1:

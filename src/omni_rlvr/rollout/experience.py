@@ -115,7 +115,7 @@ def select(experience: Experience, rows: Tensor) -> Experience:
     prompts, prompt_index = experience.prompt_index[rows].unique(return_inverse=True)
     batch, features = select_prompts(experience.batch, experience.features, prompts)
     mask = experience.completion_mask[rows]
-    width = int(mask.sum(dim=1).max())
+    width = _longest(mask)
     return replace(
         experience,
         batch=batch,
@@ -123,7 +123,7 @@ def select(experience: Experience, rows: Tensor) -> Experience:
         prompt_index=prompt_index,
         completion_ids=experience.completion_ids[rows, :width],
         completion_mask=mask[:, :width],
-        advantages=_rows(experience.advantages, rows),
+        advantages=None if experience.advantages is None else experience.advantages[rows],
         old_per_token_logps=_columns(experience.old_per_token_logps, rows, width),
         ref_per_token_logps=_columns(experience.ref_per_token_logps, rows, width),
         contrast_per_token_logps=_columns(experience.contrast_per_token_logps, rows, width),
@@ -137,7 +137,7 @@ def select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[B
     video_picks, video_rows = _media_rows(batch.video_rows, prompts)
     audio_picks, audio_rows = _media_rows(batch.audio_rows, prompts)
     mask = batch.prompt_mask[prompts]
-    start = int(mask.shape[1] - mask.sum(dim=1).max())  # left padding no chosen prompt needs
+    start = mask.shape[1] - _longest(mask)  # left padding no chosen prompt needs
     chosen = replace(
         batch,
         examples=[batch.examples[i] for i in prompts.tolist()],
@@ -148,6 +148,7 @@ def select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[B
         video_rows=video_rows,
         input_features=_rows(batch.input_features, audio_picks) if features.audio is None else None,
         audio_rows=audio_rows,
+        places=[batch.places[i] for i in prompts.tolist()] if batch.places else (),
         cached_rows=(),
         features=None,
         completion_ids=None,
@@ -156,6 +157,11 @@ def select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[B
     return chosen, Features(
         video=_rows(features.video, video_picks), audio=_rows(features.audio, audio_picks)
     )
+
+
+def _longest(mask: Tensor) -> int:
+    """Tokens of the longest row of [n, L]; 0 without rows."""
+    return int(mask.sum(dim=1).max()) if len(mask) else 0
 
 
 def _media_rows(media_rows: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.decode import to_rollout
-from omni_rlvr.rollout.sampling import next_tokens, penalise
+from omni_rlvr.rollout.sampling import Generators, next_tokens, penalise, uniforms
 from omni_rlvr.types import Rollout
 
 
@@ -30,7 +30,7 @@ def generate(
     top_k: int,
     repetition_penalty: float,
     max_completion_length: int,
-    generator: torch.Generator,
+    generator: Generators,
     on_tokens: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Rollout:
     """Samples G completions for each of B prompts; see ``decode`` for the arguments."""
@@ -42,7 +42,7 @@ def generate(
     def choose(so_far: Tensor, logits: Tensor) -> Tensor:
         """Leaves only the drawn token, so that generate's argmax takes it."""
         nonlocal ended
-        uniform = torch.rand(num_rows, generator=generator, dtype=torch.float64)
+        uniform = uniforms(generator, num_rows)
         if repetition_penalty != 1:
             logits = penalise(logits, so_far, repetition_penalty)
         tokens = next_tokens(

@@ -1,13 +1,47 @@
 """Draws the next token of every row from its logits.
 
 Sampling inverts the cumulative distribution at one given uniform number a row, so a row's token
-depends on its own number alone: which other rows are still being decoded changes nothing.
+depends on its own number alone: which other rows are still being decoded changes nothing. With a
+generator a prompt, which other prompts there are changes nothing either.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+Generators = torch.Generator | Sequence[torch.Generator]
+"""One for all prompts, or one for each; on the CPU."""
+
+
+def uniforms(generator: Generators, num_rows: int) -> Tensor:
+    """Draws a random number a row, the same count for every prompt: [num_rows] float64, [0, 1)."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(num_rows, generator=generator, dtype=torch.float64)
+    count = num_rows // max(1, len(generator))
+    drawn = [torch.rand(count, generator=one, dtype=torch.float64) for one in generator]
+    return torch.cat(drawn) if drawn else torch.zeros(0, dtype=torch.float64)
+
+
+def branch(generator: Generators) -> Generators:
+    """A new generator a prompt, seeded by one number of its old one; one for all is handed back.
+
+    A rollout draws until the last row of its batch has ended. From a branch it may: what is drawn
+    after it is then the same, whichever other prompts there were.
+    """
+    if isinstance(generator, torch.Generator):
+        return generator
+    seeds = [int(torch.randint(2**31, (1,), generator=one)) for one in generator]
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def generators_of(generator: Generators, prompts: Tensor) -> Generators:
+    """The generators of some prompts, [b] int64."""
+    if isinstance(generator, torch.Generator):
+        return generator
+    return [generator[i] for i in prompts.tolist()]
 
 
 def next_tokens(

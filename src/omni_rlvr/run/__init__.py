@@ -12,6 +12,7 @@ from omni_rlvr.run.cache import fill_cache
 from omni_rlvr.run.check import check_clips
 from omni_rlvr.run.evaluate import evaluate_splits
 from omni_rlvr.run.export import export_checkpoint
+from omni_rlvr.run.launch import launch
 from omni_rlvr.run.pipeline import run_pipeline
 from omni_rlvr.run.predict import predict_clips
 from omni_rlvr.run.preview import draw_preview
@@ -28,6 +29,7 @@ def run(parts: Parts) -> None:
     """
     tasks: dict[type, Callable] = {
         made.TrainParts: train_stage,
+        made.LaunchParts: launch,
         made.StartedParts: partial(run_from_start, run=run),
         made.EvaluateParts: evaluate_splits,
         made.AttributeParts: attribute_splits,

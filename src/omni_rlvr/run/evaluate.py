@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from omni_rlvr import ranks
 from omni_rlvr.analysis.published import published_markdown
 from omni_rlvr.parts import EvaluateParts
 from omni_rlvr.record import RunRecord
 from omni_rlvr.run.clips import batches, keeper
 from omni_rlvr.run.lifecycle import move_latest, recorded
-from omni_rlvr.training.evaluate import Evaluation, device_of, evaluate
+from omni_rlvr.training.devices import take_device
+from omni_rlvr.training.evaluate import Evaluation, evaluate
 from omni_rlvr.training.progress import progress_bar
 
 
 def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
     """Evaluates a policy on each split of the task; returns each split's scores."""
-    device = device_of(parts.place.config["trainer"]["accelerator"])
+    device = take_device(parts.place.config["trainer"], ranks.rank())
     with recorded(parts.place, device=str(device)) as record:
         scores = score_splits(parts, record, device)
         _compare(parts, scores)
@@ -33,7 +35,8 @@ def score_splits(parts: EvaluateParts, record: RunRecord, device: torch.device) 
     for split in parts.task.splits:
         result = _evaluate_split(parts, split, device)
         record.add_skipped((clip.example.id, clip.reason) for clip in result.skipped)
-        write_evaluation(parts.place.run_dir / split, split, result.scores, result.predictions)
+        if ranks.is_first():
+            write_evaluation(parts.place.run_dir / split, split, result.scores, result.predictions)
         scores[split] = result.scores
         print(
             f"{split}: WAR {result.scores['war']:.1f}  UAR {result.scores['uar']:.1f}  "
@@ -44,7 +47,7 @@ def score_splits(parts: EvaluateParts, record: RunRecord, device: torch.device) 
 
 def _compare(parts: EvaluateParts, scores: dict[str, dict]) -> None:
     """Shows published scores of the data set beside these, where there are any."""
-    if parts.clips.dataset.published_scores:
+    if parts.clips.dataset.published_scores and ranks.is_first():
         text = published_markdown(scores, parts.clips.dataset)
         (parts.place.run_dir / "published.md").write_text(text, encoding="utf-8")
         print(f"\n{text}")
@@ -53,6 +56,7 @@ def _compare(parts: EvaluateParts, scores: dict[str, dict]) -> None:
 def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> Evaluation:
     task, examples = parts.task, parts.clips.examples[split]
     examples = examples[: task.max_clips] if task.max_clips else examples
+    examples = examples[ranks.rank() :: ranks.num_ranks()]
     with progress_bar(f"evaluating {split}", len(examples)) as progress:
         return evaluate(
             parts.policy,

@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
+from omni_rlvr import ranks
 from omni_rlvr.parts import Place
 from omni_rlvr.record import RunRecord, point_to
 from omni_rlvr.types import Interrupted
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 @contextlib.contextmanager
 def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
     """Opens run.json and says there how the task ended if it did not finish."""
-    record = RunRecord(place.run_dir, place.config, device=device)
+    record = RunRecord(place.run_dir, place.config, device=device, writes=ranks.is_first())
     try:
         yield record
     except BaseException as error:
@@ -32,5 +33,5 @@ def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
 
 def move_latest(place: Place) -> None:
     """Points ``latest`` at this run, where it has such a link."""
-    if place.latest is not None:
+    if place.latest is not None and ranks.is_first():
         point_to(place.latest, place.run_dir)

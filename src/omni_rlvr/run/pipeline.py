@@ -14,6 +14,9 @@ from omni_rlvr.run.lifecycle import move_latest, recorded
 from omni_rlvr.training.progress import timed
 from omni_rlvr.types import Example
 
+ONE_DEVICE = "trainer.devices=1"
+"""Evaluations of a pipeline run in its own process, whose models follow one another."""
+
 
 def run_pipeline(parts: PipelineParts, run: Callable[[Parts], None]) -> None:
     """Trains the stages in order, evaluates every model, and ends in one table with pictures.
@@ -36,14 +39,14 @@ def run_pipeline(parts: PipelineParts, run: Callable[[Parts], None]) -> None:
         examples: dict[str, Sequence[Example]] = {}
         for name, overrides in task.evaluate.items():
             with timed(seconds, f"evaluate {name}"):
-                over = [*overrides, f"task.splits=[{','.join(task.splits)}]"]
+                over = [*overrides, f"task.splits=[{','.join(task.splits)}]", ONE_DEVICE]
                 evaluation = _step(parts, over, folders, f"evaluate/{name}")
                 models[name] = evaluate_splits(evaluation)
                 examples = evaluation.clips.examples
         modality: dict[str, dict] = {}
         for name, overrides in task.modality.items():
             with timed(seconds, f"evaluate modality {name}"):
-                over = [*overrides, f"task.splits=[{task.splits[0]}]"]
+                over = [*overrides, f"task.splits=[{task.splits[0]}]", ONE_DEVICE]
                 evaluation = _step(parts, over, folders, f"evaluate/modality_{name}")
                 modality[name] = evaluate_splits(evaluation)[task.splits[0]]
         summary = summarise(models, modality, oracle_scores(examples), seconds)

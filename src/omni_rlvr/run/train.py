@@ -6,19 +6,26 @@ from dataclasses import asdict
 
 from rich.console import Console
 
+from omni_rlvr import ranks
 from omni_rlvr.analysis.tables import trainable_table
 from omni_rlvr.data.datamodule import StepSampler, TrainData, num_steps
-from omni_rlvr.parts import EvaluateParts, TrainParts
-from omni_rlvr.record import RunRecord, keep_steps
+from omni_rlvr.parts import TrainParts
+from omni_rlvr.record import keep_steps
 from omni_rlvr.run.clips import collate, keeper, processed_clips
 from omni_rlvr.run.evaluate import score_splits
 from omni_rlvr.run.lifecycle import recorded
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
-from omni_rlvr.training.evaluate import device_of
+from omni_rlvr.training.completions_table import CompletionsTable
+from omni_rlvr.training.devices import take_device
 from omni_rlvr.training.module import RLVRModule
+from omni_rlvr.training.probe import ModalityProbe
+from omni_rlvr.training.progress import ProgressBar
 from omni_rlvr.training.trackers import log_scores, tracking
 from omni_rlvr.training.trainer import build_trainer
 from omni_rlvr.types import Interrupted
+
+LOOK_ON = (CompletionsTable, ModalityProbe, ProgressBar)
+"""Callbacks that change nothing of a run: of several ranks the first has them."""
 
 
 def train_stage(parts: TrainParts) -> None:
@@ -27,18 +34,20 @@ def train_stage(parts: TrainParts) -> None:
     seed = parts.place.config["seed"]
     resume = Resume(run_dir) if parts.resume else None
     start = resume.step if resume else 0
-    for file in ("metrics.jsonl", "completions.jsonl"):
+    for file in ("metrics.jsonl", "completions.jsonl") if ranks.is_first() else ():
         keep_steps(run_dir / file, start)
     data, steps = _data(parts, start, seed)
     stop = CleanStop()
     saves = Checkpoints(run_dir, loop.save_steps, parts.place.latest)
     own = [*([resume] if resume else []), stop, saves]
-    trainer = build_trainer(parts.make_trainer, parts.loggers, [*parts.callbacks, *own])
+    loggers = parts.loggers if ranks.is_first() else []
+    callbacks = [c for c in parts.callbacks if ranks.is_first() or not isinstance(c, LOOK_ON)]
+    device = take_device(parts.place.config["trainer"], ranks.rank())
+    trainer = build_trainer(parts.make_trainer, loggers, [*callbacks, *own], device)
     Console().print(trainable_table(parts.counts))
-    device = str(trainer.strategy.root_device)
     with (
-        recorded(parts.place, device=device) as record,
-        tracking(parts.loggers, parts.place.config),
+        recorded(parts.place, device=str(trainer.strategy.root_device)) as record,
+        tracking(loggers, parts.place.config),
     ):
         record.update(trainable=[asdict(count) for count in parts.counts])
         module = RLVRModule(
@@ -54,16 +63,12 @@ def train_stage(parts: TrainParts) -> None:
         if start < steps:
             trainer.fit(module, datamodule=data)
         parts.policy.eval()
-        if stop.asked:
+        if any(ranks.gather(stop.asked)):
             raise Interrupted(f"stopped at step {module.step} of {steps}; resume={run_dir} goes on")
         if parts.evaluation is not None:
-            log_scores(parts.loggers, _evaluate(parts.evaluation, record), step=steps)
+            log_scores(loggers, score_splits(parts.evaluation, record, device), step=steps)
         record.finish("finished")
     print(f"checkpoint: {run_dir / 'checkpoint'}")
-
-
-def _evaluate(parts: EvaluateParts, record: RunRecord) -> dict[str, dict]:
-    return score_splits(parts, record, device_of(parts.place.config["trainer"]["accelerator"]))
 
 
 def _data(parts: TrainParts, start: int, seed: int) -> tuple[TrainData, int]:
@@ -80,7 +85,13 @@ def _data(parts: TrainParts, start: int, seed: int) -> tuple[TrainData, int]:
         processed_clips(parts.clips, examples, processor, parts.cache),
         collate(processor, parts.cache, with_target=parts.stage.with_target),
         StepSampler(
-            len(examples), batch_size=loop.batch_size, num_steps=steps, start=start, seed=seed
+            len(examples),
+            batch_size=loop.batch_size,
+            num_steps=steps,
+            start=start,
+            seed=seed,
+            rank=ranks.rank(),
+            num_ranks=ranks.num_ranks(),
         ),
         num_workers=dataset.num_workers,
         on_bad_media=dataset.on_bad_media,

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.rollout.sampling import Generators
 from omni_rlvr.types import Batch, Experience, Features, LossOutput
 
 
@@ -21,9 +21,9 @@ class Prepared:
     features: Features
     """The towers' outputs for the batch as it came, for a feature cache."""
     metrics: Mapping[str, float]
-    """To log, under TRL's names."""
+    """To log, under TRL's names; of all ranks together."""
     completions: list[dict[str, object]]
-    """Rows for completions.jsonl; empty for SFT."""
+    """Rows for completions.jsonl, of this rank; empty for SFT."""
 
 
 class Stage(Protocol):
@@ -32,11 +32,14 @@ class Stage(Protocol):
     with_target: bool
     """Whether batches carry the annotated target."""
 
-    def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
-        """Makes experience from a batch, without gradient; runs the towers, once a prompt."""
+    def prepare(self, policy: Policy, batch: Batch, generator: Generators) -> Prepared:
+        """Makes experience from a rank's batch, without gradient; runs the towers, once a prompt.
+
+        Every rank calls it at every step, also one whose clips were all skipped.
+        """
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
-        """Yields what each optimiser step learns from, in order."""
+        """Yields a rank's part of what each optimiser step learns from, in order."""
 
     def micro_batches(self, whole: Experience) -> list[Tensor]:
         """Splits a minibatch into row numbers for one backward pass each; rows that could teach
@@ -47,18 +50,20 @@ class Stage(Protocol):
         """Computes the share of a micro-batch ``rows`` in the loss of its minibatch ``whole``."""
 
 
-def share(values: Tensor, mask: Tensor, whole_mask: Tensor) -> Tensor:
+def share(values: Tensor, mask: Tensor, num_tokens: float | Tensor) -> Tensor:
     """Computes a micro-batch's share of a token mean.
 
     share = sum over its tokens / tokens of the whole minibatch
     """
-    return (values * mask).sum().detach() / whole_mask.sum()
+    return (values * mask).sum().detach() / num_tokens
 
 
-def add_up(sums: dict[str, float], metrics: Mapping[str, Tensor]) -> None:
-    """Takes a micro-batch's metrics into those of its minibatch, as ``LossOutput`` says."""
-    for name, tensor in metrics.items():
-        value = tensor.item()
+def add_up(sums: dict[str, float], shares: Mapping[str, float | Tensor]) -> None:
+    """Takes shares of a minibatch's metrics into ``sums``, as ``LossOutput`` says: least and most
+    by name, the rest by sum. They are those of a micro-batch, or of a rank.
+    """
+    for name, share_ in shares.items():
+        value = float(share_)
         if name not in sums:
             sums[name] = value
         elif name.endswith(("_min", "_max")):

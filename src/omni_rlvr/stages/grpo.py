@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from omni_rlvr import ranks
 from omni_rlvr.functional.logprobs import TokenScores
 from omni_rlvr.functional.objective import top_entropy_mask
 from omni_rlvr.models.policy import Policy
@@ -32,11 +33,13 @@ from omni_rlvr.rollout.experience import (
     select,
     select_prompts,
 )
+from omni_rlvr.rollout.sampling import Generators, branch, generators_of
 from omni_rlvr.stages.base import Prepared
 from omni_rlvr.stages.dynamic_sampling import Scored, refill
 from omni_rlvr.stages.modality_dropout import drop_modalities, without
 from omni_rlvr.stages.objective import (
     advantages_of,
+    counts_of,
     kl_of_completions,
     loss_mask_of,
     policy_loss,
@@ -44,6 +47,7 @@ from omni_rlvr.stages.objective import (
 )
 from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.stages.rollout_metrics import completion_rows, rollout_metrics
+from omni_rlvr.stages.whole import gather_rollout, own_prompts, with_counts
 from omni_rlvr.types import Batch, Experience, Features, LossOutput, Rollout
 
 
@@ -69,7 +73,7 @@ class GrpoStage:
         self.roll_out = roll_out
 
     @torch.no_grad()
-    def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
+    def prepare(self, policy: Policy, batch: Batch, generator: Generators) -> Prepared:
         """Samples, scores and compares: everything an update needs, each clip encoded once."""
         config = self.config
         features = all_features = encode(policy, batch)
@@ -88,12 +92,12 @@ class GrpoStage:
             lambda prompts: self._sampled(
                 policy,
                 *select_prompts(batch, features, prompts.to(batch.prompt_ids.device)),
-                generator,
+                generators_of(generator, prompts),
             ),
             num_generations=config.num_generations,
             max_resample_times=config.max_resample_times,
         )
-        rollout, device = scored.rollout, scored.rollout.completion_ids.device
+        rollout, device = scored.rollout, batch.prompt_ids.device
         experience = Experience(
             batch=batch,
             features=keep_frozen(policy, features),
@@ -110,32 +114,36 @@ class GrpoStage:
         metrics: dict[str, float] = {}
         if config.kl_in_reward:
             experience, penalty, metrics = self._into_reward(experience)
-        advantages = advantages_of(config, self.reward, scored.rewards, penalty)
+        step = gather_rollout(batch, rollout, scored.rewards, penalty)
+        advantages = advantages_of(config, self.reward, step.scored, step.penalty)[step.own]
         experience = replace(experience, advantages=advantages.to(device))
         if config.max_resample_times > 0:
-            metrics["num_resampled_groups"] = float(num_resampled)
-        metrics |= rollout_metrics(rollout, scored.rewards, num_generations=config.num_generations)
+            (metrics["num_resampled_groups"],) = ranks.total([float(num_resampled)])
+        metrics |= rollout_metrics(
+            step.size, step.truncated, step.scored, num_generations=config.num_generations
+        )
         examples = [e for e in batch.examples for _ in range(config.num_generations)]
         completions = completion_rows(rollout, scored.rewards, advantages, examples)
         return Prepared(experience, all_features, metrics, completions)
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
         """Yields ``num_iterations`` passes over ``num_minibatches`` parts; no group is split."""
-        num_prompts = len(experience.batch)
+        own, num_prompts = own_prompts(experience.batch)
         parts = [
             prompts
             for prompts in torch.arange(num_prompts).tensor_split(self.config.num_minibatches)
             if len(prompts)
         ]
-        counted = float(loss_mask_of(experience).sum()) / len(parts)
-        experience = replace(experience, num_rollout_tokens=counted)
+        (counted,) = ranks.total([float(loss_mask_of(experience).sum())])
+        experience = replace(experience, num_rollout_tokens=counted / len(parts))
+        numbers = own[experience.prompt_index.cpu()]
         for _ in range(self.config.num_iterations):
             for prompts in parts:
-                if len(prompts) == num_prompts:
-                    yield experience
-                else:
-                    rows = torch.isin(experience.prompt_index.cpu(), prompts).nonzero().squeeze(1)
-                    yield select(experience, rows.to(experience.prompt_index.device))
+                part = experience
+                if len(prompts) < num_prompts:
+                    rows = torch.isin(numbers, prompts).nonzero().squeeze(1)
+                    part = select(experience, rows.to(experience.prompt_index.device))
+                yield with_counts(part, counts_of(self.config, part))
 
     def micro_batches(self, whole: Experience) -> list[Tensor]:
         """Splits the rows that can teach into micro-batches."""
@@ -146,17 +154,20 @@ class GrpoStage:
         return policy_loss(self.config, rows, whole, self._scores(policy, rows))
 
     def _sampled(
-        self, policy: Policy, batch: Batch, features: Features, generator: torch.Generator
+        self, policy: Policy, batch: Batch, features: Features, generator: Generators
     ) -> Scored:
-        rollout = self._rollout(policy, batch, features, generator)
+        rollout = self._rollout(policy, batch, features, branch(generator))
         examples = [e for e in batch.examples for _ in range(self.config.num_generations)]
         lengths = rollout.completion_mask.sum(dim=1).tolist()
         return Scored(rollout, self.reward(rollout.texts, examples, lengths))
 
     def _rollout(
-        self, policy: Policy, batch: Batch, features: Features, generator: torch.Generator
+        self, policy: Policy, batch: Batch, features: Features, generator: Generators
     ) -> Rollout:
         sampling = self.config.sampling
+        if len(batch) == 0:  # a rank whose clips were all skipped
+            nothing = batch.prompt_ids.new_zeros(0, 1)
+            return Rollout(nothing, nothing, texts=(), truncated=nothing[:, 0].bool())
         return self.roll_out(
             policy,
             policy.embed(batch, features),
@@ -178,8 +189,10 @@ class GrpoStage:
         if config.updates_per_step > 1 or config.kl_in_reward or config.top_entropy_quantile < 1:
             old, entropy = self._score_all(policy, experience)
             if config.top_entropy_quantile < 1:
+                mask = loss_mask_of(experience)
+                counted = torch.cat(ranks.gather(entropy[mask.bool()].cpu())).to(entropy.device)
                 keep = top_entropy_mask(
-                    entropy, loss_mask_of(experience), quantile=config.top_entropy_quantile
+                    entropy, mask, quantile=config.top_entropy_quantile, whole=counted
                 )
                 experience = replace(experience, policy_mask=keep)
             if config.updates_per_step > 1 or config.kl_in_reward:
@@ -212,7 +225,8 @@ class GrpoStage:
         divergence = kl_of_completions(self.config, old, ref, mask)
         if self.config.updates_per_step == 1:  # the policy has not moved by the only update
             experience = replace(experience, old_per_token_logps=None)
-        metrics = {"kl": (divergence.sum() / mask.sum()).item()}
+        in_all, num_tokens = ranks.total([float(divergence.sum()), float(mask.sum())])
+        metrics = {"kl": in_all / num_tokens}
         experience = replace(experience, ref_per_token_logps=None)
         return experience, self.config.beta * divergence.cpu(), metrics
 

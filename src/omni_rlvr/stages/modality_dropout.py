@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.data.collate import pad_rows
+from omni_rlvr.rollout.sampling import Generators, uniforms
 from omni_rlvr.types import Batch, Features, Processing
 
 
@@ -59,7 +60,7 @@ def drop_modalities(
     processor: Processing,
     *,
     probability: float,
-    generator: torch.Generator,
+    generator: Generators,
 ) -> tuple[Batch, Features]:
     """Takes video or audio, by a fair coin, out of some prompts that have both.
 
@@ -70,12 +71,12 @@ def drop_modalities(
         features: theirs.
         processor: writes the prompts again.
         probability: that a prompt with both loses one.
-        generator: source of the random numbers, on the CPU; two a prompt.
+        generator: source of the random numbers, on the CPU, two a prompt; or one a prompt.
 
     Returns:
         B prompts, each with at least one of its modalities, and the features that are left.
     """
-    drawn = torch.rand(2, len(batch), generator=generator)
+    drawn = [uniforms(generator, len(batch)) for _ in range(2)]
     has_video, has_audio = (torch.zeros(len(batch), dtype=torch.bool) for _ in range(2))
     has_video[batch.video_rows.cpu()] = True
     has_audio[batch.audio_rows.cpu()] = True

@@ -15,7 +15,7 @@ from omni_rlvr.functional.logprobs import TokenScores
 from omni_rlvr.functional.objective import Tokens, Whole, masked, policy_objective
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.stages.options import GrpoConfig
-from omni_rlvr.types import Experience, LossOutput, RewardOutput
+from omni_rlvr.types import Counts, Experience, LossOutput, RewardOutput
 
 
 def advantages_of(
@@ -94,7 +94,7 @@ def policy_loss(
     )
     loss, metrics = policy_objective(
         tokens,
-        _counts(config, whole),
+        _whole(config, whole),
         loss_type=config.loss_type,
         epsilon=config.epsilon,
         epsilon_high=config.upper_clip,
@@ -109,17 +109,28 @@ def policy_loss(
     return LossOutput(loss, metrics)
 
 
-def _counts(config: GrpoConfig, whole: Experience) -> Whole:
+def counts_of(config: GrpoConfig, whole: Experience) -> Counts:
+    """Counts the rows and tokens of a minibatch (of a rank's part of it)."""
     mask, rows = loss_mask_of(whole), rows_that_teach(config, whole)
-    num_tokens = mask.sum()
-    policy = num_tokens if whole.policy_mask is None else (mask * whole.policy_mask).sum()
+    acting = mask if whole.policy_mask is None else mask * whole.policy_mask
+    return Counts(
+        num_sequences=len(whole),
+        num_tokens=float(mask.sum()),
+        num_policy_tokens=float(acting.sum()),
+        num_scored_tokens=float(mask[rows].sum()),
+        num_left_out=int(mask.bool().any(dim=1).sum()) - len(rows),
+    )
+
+
+def _whole(config: GrpoConfig, whole: Experience) -> Whole:
+    counts = whole.counts or counts_of(config, whole)
     of_batch = whole.num_rollout_tokens
     return Whole(
-        num_sequences=len(whole),
-        num_tokens=num_tokens,
-        num_policy_tokens=policy,
-        num_scored_tokens=mask[rows].sum(),
-        num_rollout_tokens=num_tokens if of_batch is None else of_batch,
+        num_sequences=counts.num_sequences,
+        num_tokens=counts.num_tokens,
+        num_policy_tokens=counts.num_policy_tokens,
+        num_scored_tokens=counts.num_scored_tokens,
+        num_rollout_tokens=counts.num_tokens if of_batch is None else of_batch,
         max_completion_length=config.sampling.max_completion_length,
-        leaves_rows_out=len(rows) < int(mask.bool().any(dim=1).sum()),
+        leaves_rows_out=counts.num_left_out > 0,
     )

@@ -57,7 +57,7 @@ class LoopConfig:
     max_steps: int = -1
     """Optimiser rounds (batches of prompts); -1 lets ``num_train_epochs`` decide."""
     batch_size: int = 16
-    """Prompts a step."""
+    """Prompts a step, on all devices together."""
     micro_batch_size: int = 16
     """Most completions a backward pass; smaller saves memory and changes no gradient."""
     max_tokens_per_micro_batch: int = 0

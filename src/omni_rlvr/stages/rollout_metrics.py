@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.functional.advantages import zero_spread
-from omni_rlvr.functional.masks import lengths
 from omni_rlvr.types import Example, RewardOutput, Rollout
 
 
 def rollout_metrics(
-    rollout: Rollout, scored: RewardOutput, *, num_generations: int
+    size: Tensor, truncated: Tensor, scored: RewardOutput, *, num_generations: int
 ) -> dict[str, float]:
     """Measures completions and rewards.
 
@@ -21,15 +20,15 @@ def rollout_metrics(
     groups' (ms-swift).
 
     Args:
-        rollout: N = B*G completions.
+        size: [N] tokens of N = B*G completions, those of all ranks.
+        truncated: [N] bool: which have no end token.
         scored: their rewards; NaN rows are left out.
         num_generations: G.
 
     Returns:
         Metric name -> value.
     """
-    size = lengths(rollout.completion_mask.cpu())
-    ended = size[~rollout.truncated.cpu()]
+    ended = size[~truncated]
     ended = ended if len(ended) else size.new_zeros(1)
     groups = scored.rewards.view(-1, num_generations)
     metrics = {
@@ -40,7 +39,7 @@ def rollout_metrics(
         "completions/mean_length": size.mean().item(),
         "completions/min_length": size.min().item(),
         "completions/max_length": size.max().item(),
-        "completions/clipped_ratio": rollout.truncated.float().mean().item(),
+        "completions/clipped_ratio": truncated.float().mean().item(),
         "completions/mean_terminated_length": ended.mean().item(),
         "completions/min_terminated_length": ended.min().item(),
         "completions/max_terminated_length": ended.max().item(),

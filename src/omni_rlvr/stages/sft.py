@@ -15,9 +15,11 @@ from omni_rlvr.rollout.experience import (
     encode_frozen,
     micro_batches,
 )
+from omni_rlvr.rollout.sampling import Generators
 from omni_rlvr.stages.base import Prepared, share
 from omni_rlvr.stages.options import SftConfig
-from omni_rlvr.types import Batch, Experience, LossOutput
+from omni_rlvr.stages.whole import with_counts
+from omni_rlvr.types import Batch, Counts, Experience, LossOutput
 
 
 class SftStage:
@@ -30,7 +32,7 @@ class SftStage:
         self.config = config
 
     @torch.no_grad()
-    def prepare(self, policy: Policy, batch: Batch, generator: torch.Generator) -> Prepared:
+    def prepare(self, policy: Policy, batch: Batch, generator: Generators) -> Prepared:
         """Runs the frozen towers; the targets are the completions, one a prompt."""
         assert batch.completion_ids is not None  # collated, since ``with_target`` is set
         assert batch.completion_mask is not None
@@ -45,7 +47,7 @@ class SftStage:
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
         """Yields the whole batch once."""
-        yield experience
+        yield with_counts(experience, self._counts(experience))
 
     def micro_batches(self, whole: Experience) -> list[Tensor]:
         """Splits rows into micro-batches; under a token budget, short ones go together."""
@@ -67,7 +69,11 @@ class SftStage:
             gradient_checkpointing=self.config.gradient_checkpointing,
             entropy_gradient=False,
         )
-        mask = rows.completion_mask
-        loss = sft_loss(scores.logps, mask, num_tokens=whole.completion_mask.sum())
-        accuracy = share(scores.is_top.float(), mask, whole.completion_mask)
+        mask, counts = rows.completion_mask, whole.counts or self._counts(whole)
+        loss = sft_loss(scores.logps, mask, num_tokens=counts.num_tokens)
+        accuracy = share(scores.is_top.float(), mask, counts.num_tokens)
         return LossOutput(loss, {"loss": loss.detach(), "mean_token_accuracy": accuracy})
+
+    def _counts(self, whole: Experience) -> Counts:
+        num_tokens = float(whole.completion_mask.sum())
+        return Counts(len(whole), num_tokens, num_tokens, num_tokens, num_left_out=0)

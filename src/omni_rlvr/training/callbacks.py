@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 
+from omni_rlvr import ranks
 from omni_rlvr.record import point_to
 from omni_rlvr.training.checkpoint import load_state, save_checkpoint
 from omni_rlvr.training.module import RLVRModule
@@ -43,14 +44,16 @@ class Checkpoints(Callback):
             self.save(pl_module)
 
     def save(self, module: RLVRModule) -> None:
-        """Writes the checkpoint."""
+        """Writes the checkpoint; of several ranks, which hold the same, the first does."""
+        self.saved_step = module.step
+        if not ranks.is_first():
+            return
         state = {
             "optimizer": module.optimizer.optimizer.state_dict(),
             "schedule": module.schedule.state_dict(),
             "num_tokens": module.num_tokens,
         }
         save_checkpoint(self.run, module.policy, state, step=module.step)
-        self.saved_step = module.step
         if self.latest is not None:
             point_to(self.latest, self.run)
 
@@ -77,7 +80,10 @@ class Resume(Callback):
 
 
 class CleanStop(Callback):
-    """Turns the first Ctrl-C (or SIGTERM) into a stop after the step; a second stops at once."""
+    """Turns the first Ctrl-C (or SIGTERM) into a stop after the step; a second stops at once.
+
+    Several ranks stop after the same step, whichever was asked.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -93,12 +99,18 @@ class CleanStop(Callback):
                 return  # a data worker, which inherits this handler and is stopped by its parent
             if self.asked:
                 raise KeyboardInterrupt
-            self.asked = trainer.should_stop = True
+            self.asked = True
             print("\nstopping after this step; press Ctrl-C again to stop at once", flush=True)
 
         self._before = {
             number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)
         }
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
+    ) -> None:
+        """Stops, if any rank was asked to."""
+        trainer.should_stop = any(ranks.gather(self.asked))
 
     def teardown(self, trainer: Trainer, pl_module: RLVRModule, stage: str) -> None:
         """Gives the signals back."""

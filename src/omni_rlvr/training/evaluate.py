@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from omni_rlvr import ranks
 from omni_rlvr.functional import metrics
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.decode import RollOut
@@ -67,12 +68,12 @@ def evaluate(
     on_features: Callable[[Batch, Features], None],
     on_batch: Callable[[int], None],
 ) -> Evaluation:
-    """Evaluates a policy greedily.
+    """Evaluates a policy greedily; of several ranks each has every n-th clip and all the scores.
 
     Args:
         policy: in eval mode.
         roll_out: decodes.
-        batches: the split, on the policy's device.
+        batches: the rank's clips, in order, on the policy's device.
         labels: the fixed label list.
         repetition_penalty: above 1 makes tokens that an answer has less likely; 1 is off.
         max_completion_length: most tokens an answer may have.
@@ -85,8 +86,12 @@ def evaluate(
     """
     predictions: list[dict[str, object]] = []
     skipped: list[SkippedClip] = []
+    places: list[int] = []
+    num_seen = 0
     for batch in batches:
         skipped += batch.skipped
+        places += [num_seen + place for place in batch.places or range(len(batch))]
+        num_seen += len(batch) + len(batch.skipped)
         if len(batch) > 0:
             features = encode(policy, batch)
             on_features(batch, features)
@@ -105,6 +110,9 @@ def evaluate(
             rows = zip(batch.examples, rollout.texts, strict=True)
             predictions += [judge(e.id, e.answer, text, labels) for e, text in rows]
         on_batch(len(batch) + len(batch.skipped))
+    step, start = ranks.num_ranks(), ranks.rank()
+    predictions = ranks.in_order(predictions, [place * step + start for place in places])
+    skipped = [clip for part in ranks.gather(skipped) for clip in part]
     if not predictions:
         raise UserError(f"nothing to evaluate: none of the {len(skipped)} clips could be read")
     return Evaluation(predictions, score(predictions, labels, num_resamples=num_resamples), skipped)

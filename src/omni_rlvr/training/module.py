@@ -2,12 +2,13 @@
 arithmetic it has.
 
 Optimisation is manual, so that ``num_iterations`` is a visible loop and a micro-batch's share of
-the loss is exact. Random numbers of a step are seeded by (seed, step): a resumed run samples what
-the unbroken one would have.
+the loss is exact. Random numbers of a prompt are seeded by (seed, step, its place in the batch): a
+resumed run, or one on other devices, samples what the unbroken one would have.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -19,11 +20,13 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from omni_rlvr import ranks
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord
 from omni_rlvr.rollout.experience import select
 from omni_rlvr.stages.base import Stage, add_up
 from omni_rlvr.stages.options import LoopConfig
+from omni_rlvr.stages.whole import places_of
 from omni_rlvr.training.schedule import make_schedule
 from omni_rlvr.types import Batch, Experience, Features, UserError
 
@@ -93,21 +96,26 @@ class RLVRModule(LightningModule):
         )
         return [optimizer], [schedule]
 
+    def on_fit_start(self) -> None:
+        """Starts all ranks from the same weights."""
+        ranks.start_equal(p for p in self.policy.parameters() if p.requires_grad)
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Runs one step: rollout and rewards (or nothing, for SFT), then the updates."""
         started = time.perf_counter()
-        self._note_skipped(batch)
-        metrics: dict[str, float] = {"media/failed": float(len(batch.skipped))}
-        if len(batch) > 0:
+        torch.manual_seed(_seed(self.seed, self.step, f"rank {ranks.rank()}"))  # of dropout
+        metrics: dict[str, float] = {"media/failed": float(self._note_skipped(batch))}
+        (num_prompts,) = ranks.total([len(batch)])
+        if num_prompts > 0:
             # what is sampled, and the log-probs it is compared by, come without dropout
-            prepared = self.stage.prepare(self.policy.eval(), batch, self._generator())
+            prepared = self.stage.prepare(self.policy.eval(), batch, self._generators(batch))
             self.policy.train()
             self.on_features(batch, prepared.features)
             updates = [
                 self.update(minibatch) for minibatch in self.stage.minibatches(prepared.experience)
             ]
             metrics |= {**prepared.metrics, **_mean_of(updates)}
-            num_tokens = _num_tokens(prepared.experience)
+            num_tokens = int(ranks.total([_num_tokens(prepared.experience)])[0])
             seconds = time.perf_counter() - started
             self.num_tokens += num_tokens
             metrics |= {
@@ -115,24 +123,31 @@ class RLVRModule(LightningModule):
                 "tokens/s": num_tokens / seconds,
                 "step_time": seconds,
             }
-            self.completions = prepared.completions
-            self._write_completions(prepared.completions)
+            self.completions = _in_order(prepared.completions, batch)
+            self._write_completions(self.completions)
         self.step += 1
         self._write(metrics)
 
     def update(self, minibatch: Experience) -> dict[str, float]:
-        """Takes one optimiser step: backward per micro-batch, clip, step, schedule."""
+        """Takes one optimiser step: backward per micro-batch, sum over ranks, clip, step, schedule.
+
+        The loss comes in shares of the whole minibatch, so that sums over micro-batches and ranks
+        are the gradient and the metrics of one device with one micro-batch.
+        """
         optimizer, schedule = self.optimizer, self.schedule
-        sums: dict[str, float] = {}
+        shares: dict[str, float] = {}
         optimizer.zero_grad()
-        micro_batches = self.stage.micro_batches(minibatch)
-        for rows in micro_batches:
+        for rows in self.stage.micro_batches(minibatch):
             out = self.stage.loss(self.policy, select(minibatch, rows), minibatch)
             self.manual_backward(out.loss)
-            add_up(sums, out.metrics)
-        weights = [p for p in self.policy.parameters() if p.grad is not None]
-        if not micro_batches:  # nothing to learn: the step of a zero gradient
-            weights = [p for p in self.policy.parameters() if p.requires_grad]
+            add_up(shares, out.metrics)
+        sums: dict[str, float] = {}
+        for part in ranks.gather(shares):
+            add_up(sums, part)
+        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        weights = ranks.sum_gradients(trained)
+        if not weights:  # nothing to learn: the step of a zero gradient
+            weights = trained
             for weight in weights:
                 weight.grad = torch.zeros_like(weight)
             sums["loss"] = 0.0
@@ -157,18 +172,24 @@ class RLVRModule(LightningModule):
         assert isinstance(schedule, LRScheduler)
         return schedule
 
-    def _note_skipped(self, batch: Batch) -> None:
-        """Lists skipped clips in run.json; the log names the first few."""
-        new = self.record.add_skipped((clip.example.id, clip.reason) for clip in batch.skipped)
+    def _note_skipped(self, batch: Batch) -> int:
+        """Lists all ranks' skipped clips in run.json; the log names the first few. Counts them."""
+        gathered = ranks.gather([(clip.example.id, clip.reason) for clip in batch.skipped])
+        skipped = [clip for part in gathered for clip in part]
+        new = self.record.add_skipped(skipped)
         for clip_id, reason in new:
             self.num_skipped += 1
             if self.num_skipped <= SKIPS_LOGGED:
                 log.warning("skipped clip %s: %s", clip_id, reason)
             if self.num_skipped == SKIPS_LOGGED:
                 log.warning("further skipped clips are listed in run.json, and not here")
+        return len(skipped)
 
-    def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+    def _generators(self, batch: Batch) -> list[torch.Generator]:
+        return [
+            torch.Generator().manual_seed(_seed(self.seed, self.step, f"prompt {place}"))
+            for place in places_of(batch)
+        ]
 
     def _write(self, metrics: Mapping[str, float]) -> None:
         values = {name: float(value) for name, value in metrics.items()}
@@ -182,6 +203,19 @@ class RLVRModule(LightningModule):
     def _write_completions(self, rows: list[dict[str, object]]) -> None:
         if rows:
             self.record.log("completions.jsonl", ({"step": self.step + 1, **row} for row in rows))
+
+
+def _seed(seed: int, step: int, what: str) -> int:
+    """A seed that has nothing to do with those of other steps or prompts."""
+    digest = hashlib.blake2b(f"{seed} {step} {what}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest)
+
+
+def _in_order(rows: list[dict[str, object]], batch: Batch) -> list[dict[str, object]]:
+    """The completions of all ranks, prompt by prompt."""
+    size = len(rows) // max(1, len(batch))
+    groups = [rows[i * size : (i + 1) * size] for i in range(len(batch))]
+    return [row for group in ranks.in_order(groups, places_of(batch)) for row in group]
 
 
 def _num_tokens(experience: Experience) -> int:

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 
+import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -14,14 +15,18 @@ from omni_rlvr.types import UserError
 
 
 def build_trainer(
-    make: Callable[..., Trainer], loggers: Sequence[Logger], callbacks: Sequence[Callback]
+    make: Callable[..., Trainer],
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+    device: torch.device,
 ) -> Trainer:
-    """Builds the trainer of one run.
+    """Builds the trainer of one run; of several ranks each has its own, for its own device.
 
     Args:
         make: the config's trainer, without loggers and callbacks.
         loggers: where metrics go besides metrics.jsonl.
         callbacks: all of them, in order.
+        device: this process's.
 
     Raises:
         UserError: Lightning refuses an option.
@@ -36,6 +41,7 @@ def build_trainer(
             max_epochs=1,  # one pass over the step sampler is the run
             callbacks=list(callbacks),
             logger=list(loggers),
+            devices=1 if device.index is None else [device.index],
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {error}") from error

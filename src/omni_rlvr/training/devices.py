@@ -1,0 +1,54 @@
+"""Which devices ``trainer.devices`` means; of which kind they are, ``evaluate.device_of`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from omni_rlvr.training.evaluate import device_of
+from omni_rlvr.types import UserError, require
+
+ALL = ("auto", "-1", -1)
+
+
+def device_numbers(accelerator: str, devices: int | str | Sequence[int]) -> list[int]:
+    """Numbers the devices of a run, one process each.
+
+    Args:
+        accelerator: ``trainer.accelerator``.
+        devices: ``trainer.devices``: how many, a list of GPU numbers, or "auto" for all GPUs. On a
+            CPU the number is that of processes, and "auto" is one.
+
+    Returns:
+        Their numbers; on a CPU 0, 1, ..
+
+    Raises:
+        UserError: this machine does not have them.
+    """
+    kind = device_of(accelerator).type
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}
+    key, wanted = "trainer.devices", "1 or more, a list of GPU numbers, or auto"
+    if devices in ALL:
+        return [*range(there.get(kind, 1))]
+    if isinstance(devices, int | str):
+        require(str(devices).isdigit() and int(devices) >= 1, key, devices, wanted)
+        numbers = [*range(int(devices))]
+    else:
+        numbers = list(devices) if isinstance(devices, Sequence) else []
+        different = len({*numbers}) == len(numbers) > 0
+        require(different and all(isinstance(n, int) for n in numbers), key, devices, wanted)
+    if kind in there and max(numbers) >= there[kind]:
+        raise UserError(f"{key}={devices}: this machine has {there[kind]} of accelerator={kind}")
+    return numbers
+
+
+def take_device(trainer: Mapping[str, Any], rank: int) -> torch.device:
+    """Makes the device of a rank, by the config's trainer, this process's own."""
+    device = device_of(trainer["accelerator"])
+    if device.type != "cuda":
+        return device
+    number = device_numbers(trainer["accelerator"], trainer["devices"])[rank]
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
