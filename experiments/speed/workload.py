@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from omni_rlvr.models.processing import ProcessorSettings
 from omni_rlvr.types import Batch, Example, Features, RewardOutput
 
 BETA, LEARNING_RATE, TEMPERATURE = 0.04, 1e-6, 1.0
@@ -106,6 +107,8 @@ class Processor:
 
     def __init__(self, vocabulary: int):
         self.tokenizer = Tokenizer(vocabulary)
+        self.stop_ids = [self.tokenizer.eos_token_id]
+        self.settings = ProcessorSettings(1, 0, 0, "pad", "")
 
     def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
         return [""] * len(ids)

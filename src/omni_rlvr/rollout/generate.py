@@ -32,8 +32,12 @@ def generate(
     max_completion_length: int,
     generator: torch.Generator,
     on_tokens: Callable[[Tensor, Tensor], None] | None = None,
+    keep_tape: bool = False,
 ) -> Rollout:
-    """Samples G completions for each of B prompts; see ``decode`` for the arguments."""
+    """Samples G completions for each of B prompts; see ``decode`` for the arguments.
+
+    ``generate`` shows nothing of what its layers compute: no tape is kept, ``keep_tape`` or not.
+    """
     num_rows = len(prompt_embeds) * num_generations
     everything = torch.arange(num_rows, device=prompt_embeds.device)
     stops = torch.tensor(policy.processor.stop_ids, device=prompt_embeds.device)
