@@ -45,7 +45,7 @@ def completion_scores(
     """
     batch, mask = experience.batch, experience.completion_mask.bool()
     embeds = policy.embed(batch, _all_features(policy, experience))
-    prompts = Prompts.counted(embeds, batch.prompt_mask)
+    prompts = Prompts(embeds, batch.prompt_mask, policy.positions(batch))
     rows = Rows(
         prompts, experience.prompt_index, experience.completion_ids, experience.completion_mask
     )

@@ -169,6 +169,7 @@ class GrpoStage:
             repetition_penalty=sampling.repetition_penalty,
             max_completion_length=sampling.max_completion_length,
             generator=generator,
+            prompt_positions=policy.positions(batch),
             keep_tape=self.config.keeps_tape(len(batch)),
         )
 
