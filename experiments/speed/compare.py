@@ -24,6 +24,8 @@ import transformers
 from contestants import Naive, Ours, Times
 from workload import add_arguments, cell_of
 
+from omni_rlvr.training.allocator import keep_freed_memory
+
 NAMES = ("ours", "naive", "trl", "trl_plain")
 """``trl`` with its own default for gradient checkpointing (on), ``trl_plain`` without."""
 
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true", help="ours with it")
     args = parser.parse_args()
     clock.choose(args.clock)
+    keep_freed_memory()  # for all contestants
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
     logging.getLogger("trl").setLevel(logging.ERROR)
