@@ -24,7 +24,10 @@ import transformers
 from contestants import Naive, Ours, Times
 from workload import add_arguments, cell_of
 
-NAMES = ("ours", "naive", "trl")
+from omni_rlvr.training.allocator import keep_freed_memory
+
+NAMES = ("ours", "naive", "trl", "trl_plain")
+"""``trl`` with its own default for gradient checkpointing (on), ``trl_plain`` without."""
 
 
 def main() -> None:
@@ -33,9 +36,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="where the medians go")
     parser.add_argument("--contestants", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--checkpointing", action="store_true", help="ours with it")
-    parser.add_argument("--trl-checkpointing", action="store_true", help="TRL with its default")
     args = parser.parse_args()
     clock.choose(args.clock)
+    keep_freed_memory()  # for all contestants
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
     logging.getLogger("trl").setLevel(logging.ERROR)
@@ -54,25 +57,35 @@ def measure(args: argparse.Namespace) -> dict:
     rounds: list[dict[str, Times]] = []
     rates: list[float] = []
 
-    def finish(trl: Times | None) -> None:
+    def finish(trl: dict[str, Times]) -> None:
         times = {name: contestant.step() for name, contestant in others.items()}
-        rounds.append(times if trl is None else {**times, "trl": trl})
+        rounds.append({**times, **trl})
         rates.append(floor.matmul_rate())
 
-    if "trl" in args.contestants:
+    trainers = [name for name in args.contestants if name.startswith("trl")]
+    for name in trainers:  # one after the other, each in rounds with ours
         import trl_grpo
 
-        trl_grpo.run(cell, args.repeats + 1, finish, checkpointing=args.trl_checkpointing)
-    else:
+        first = len(rounds)
+        trl_grpo.run(
+            cell,
+            args.repeats + 1,
+            lambda times, name=name: finish({name: times}),  # type: ignore[misc]
+            checkpointing=name == "trl",
+        )
+        del rounds[first]  # the warm-up
+        others = {"ours": ours}
+    if not trainers:
         for _ in range(args.repeats + 1):
-            finish(None)
+            finish({})
+        del rounds[0]
     return {
         **vars(cell),
         "threads": args.threads,
         "repeats": args.repeats,
         "clock": args.clock,
         "weights": sum(w.numel() for w in ours.policy.parameters()),
-        **_medians(rounds[1:]),
+        **_medians(rounds),
         **_floor(cell, ours, max(rates)),
         # of the whole process: one contestant's own only with --contestants ours
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -84,15 +97,16 @@ def measure(args: argparse.Namespace) -> dict:
 def _medians(rounds: list[dict[str, Times]]) -> dict[str, float]:
     """Medians of each contestant's parts, and of the ratios within a round."""
     out: dict[str, float] = {}
-    for name in rounds[0]:
+    for name in {name: None for times in rounds for name in times}:
+        mine = [times for times in rounds if name in times]
         for part in ("rollout", "update"):
-            out[f"{name}_{part}_s"] = statistics.median(r[name][part] for r in rounds)
-        out[f"{name}_s"] = statistics.median(sum(r[name].values()) for r in rounds)
+            out[f"{name}_{part}_s"] = statistics.median(times[name][part] for times in mine)
+        out[f"{name}_s"] = statistics.median(sum(times[name].values()) for times in mine)
         if name != "ours":
             for part in ("rollout", "update"):
-                ratios = [r[name][part] / r["ours"][part] for r in rounds]
+                ratios = [times[name][part] / times["ours"][part] for times in mine]
                 out[f"{part}_over_{name}"] = statistics.median(ratios)
-            ratios = [sum(r[name].values()) / sum(r["ours"].values()) for r in rounds]
+            ratios = [sum(times[name].values()) / sum(times["ours"].values()) for times in mine]
             out[f"over_{name}"] = statistics.median(ratios)
     return out
 

@@ -13,7 +13,6 @@ import torch
 from clock import now
 from torch import Tensor
 from workload import (
-    BETA,
     LEARNING_RATE,
     TEMPERATURE,
     Cell,
@@ -55,10 +54,10 @@ class Ours:
 
     def __init__(self, cell: Cell, *, gradient_checkpointing: bool):
         self.policy, self.roll_out = TextPolicy(make_model(cell)), Timed(decode)
-        reference = copy.deepcopy(self.policy).requires_grad_(False).eval()
+        reference = copy.deepcopy(self.policy).requires_grad_(False).eval() if cell.beta else None
         config = GrpoConfig(
             num_generations=cell.generations,
-            beta=BETA,
+            beta=cell.beta,
             micro_batch_size=cell.rows,
             gradient_checkpointing=gradient_checkpointing,
             sampling=SamplingConfig(temperature=TEMPERATURE, max_completion_length=cell.completion),
@@ -118,15 +117,17 @@ class Naive:
             estimator="grpo",
             scale_rewards="group",
         )
-        with torch.no_grad():
-            ref = self._logps(self.reference, rollout.completion_ids)
+        ref = None
+        if self.cell.beta:
+            with torch.no_grad():
+                ref = self._logps(self.reference, rollout.completion_ids)
         self.optimizer.zero_grad()
         logps = self._logps(self.policy, rollout.completion_ids)
         objective, _, _ = clipped_surrogate(
             logps - logps.detach(), advantages, epsilon=0.2, epsilon_high=0.2, delta=None
         )
         loss = sequence_mean(
-            BETA * k3(logps, ref) - objective,
+            (0 if ref is None else self.cell.beta * k3(logps, ref)) - objective,
             rollout.completion_mask,
             num_sequences=self.cell.rows,
         )

@@ -41,7 +41,8 @@ def operations(cell: Cell, model: Qwen2ForCausalLM) -> dict[str, float]:
     forward = 2 * layers * tokens + width * keys
     return {
         "rollout": forward + 2 * head * n * c,
-        "update": 4 * (forward + 2 * head * n * c),  # the reference's 1, the policy's 1 + 2
+        # the policy's 1 + 2, the reference's 1
+        "update": (4 if cell.beta else 3) * (forward + 2 * head * n * c),
     }
 
 

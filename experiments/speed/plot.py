@@ -13,27 +13,42 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
-CENTRE = {"prompt": 970, "completion": 64, "generations": 8, "hidden": 256, "layers": 6}
+CENTRE = {
+    "prompt": 970,
+    "completion": 64,
+    "generations": 8,
+    "hidden": 256,
+    "layers": 6,
+    "beta": 0.04,
+}
 AXES = {
     "prompt": "P, tokens of a prompt",
     "completion": "C, tokens of a completion",
     "generations": "G, completions a prompt",
     "weights": "weights of the model",
 }
-LINES = {"trl_s": "TRL", "naive_s": "naive", "ours_s": "this engine", "floor_s": "floor"}
+LINES = {
+    "trl_s": "TRL, as it comes",
+    "trl_plain_s": "TRL, no checkpointing",
+    "naive_s": "naive",
+    "ours_s": "this engine",
+    "floor_s": "floor",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, required=True, help="folder of JSON files")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.csv and cost.png")
     args = parser.parse_args()
     rows = gather(args.results)
-    with (HERE / "results.csv").open("w", newline="") as file:
+    with (args.out / "results.csv").open("w", newline="") as file:
         names = list(dict.fromkeys(name for row in rows for name in row))
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    draw([row for row in rows if "trl_s" in row and row["run"].startswith("grpo")])
+    cells = [row for row in rows if row["run"].startswith("grpo")]
+    draw([row for row in cells if LINES.keys() <= row.keys()], args.out / "cost.png")
 
 
 def gather(folder: Path) -> list[dict]:
@@ -51,9 +66,9 @@ def sweep(rows: list[dict], axis: str) -> list[dict]:
     return sorted(chosen, key=lambda row: row[axis])
 
 
-def draw(rows: list[dict]) -> None:
+def draw(rows: list[dict], path: Path) -> None:
     """Draws seconds a step against each axis."""
-    figure, panels = plt.subplots(1, 4, figsize=(15, 3.6), sharey=True)
+    figure, panels = plt.subplots(1, 4, figsize=(16, 3.6), sharey=True, layout="constrained")
     for panel, (axis, label) in zip(panels, AXES.items(), strict=True):
         cells = sweep(rows, axis)
         for name, line in LINES.items():
@@ -65,11 +80,15 @@ def draw(rows: list[dict]) -> None:
                 label=line,
             )
         panel.set(xscale="log", yscale="log", xlabel=label)
+        values = [cell[axis] for cell in cells]
+        names = [f"{v / 1e6:.1f} M" if axis == "weights" else str(v) for v in values]
+        panel.set_xticks(values, names)
+        panel.set_xticks([], minor=True)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("seconds a step (median)")
-    panels[0].legend()
-    figure.tight_layout()
-    figure.savefig(HERE / "cost.png", dpi=120)
+    panels[0].yaxis.set_major_formatter("{x:g}")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

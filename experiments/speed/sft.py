@@ -31,6 +31,7 @@ from omni_rlvr.data.collate import pad_rows
 from omni_rlvr.rollout.experience import select
 from omni_rlvr.stages.options import SftConfig
 from omni_rlvr.stages.sft import SftStage
+from omni_rlvr.training.allocator import keep_freed_memory
 from omni_rlvr.types import Batch, Example
 
 Samples = list[tuple[list[int], list[int]]]
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="where the medians go")
     args = parser.parse_args()
     clock.choose(args.clock)
+    keep_freed_memory()  # for all contestants
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
     logging.getLogger("trl").setLevel(logging.ERROR)

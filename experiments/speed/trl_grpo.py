@@ -1,8 +1,8 @@
 """One step of TRL's GRPOTrainer on the same model, prompts and token counts.
 
-Settings are those of ``contestants``: beta, learning rate, temperature, one update a batch, no
-gradient checkpointing (TRL switches it on by default: ``--trl-checkpointing`` does), float32. The
-prompts reach it as text of P words, one token each, and ``min_new_tokens`` keeps completions at C.
+Settings are those of ``contestants``: beta, learning rate, temperature, one update a batch,
+float32. Gradient checkpointing is TRL's own default (on) or off. The prompts reach it as text of P
+words, one token each, and ``min_new_tokens`` keeps completions at C.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
-from workload import BETA, LEARNING_RATE, TEMPERATURE, Cell, make_model, prompt_ids, rewards_of
+from workload import LEARNING_RATE, TEMPERATURE, Cell, make_model, prompt_ids, rewards_of
 
 Times = dict[str, float]
 
@@ -61,7 +61,7 @@ def run(cell: Cell, steps: int, between: Callable[[Times], None], *, checkpointi
             reward_funcs=lambda completions, **kwargs: rewards_of(len(completions)),
             args=GRPOConfig(
                 output_dir=folder,
-                beta=BETA,
+                beta=cell.beta,
                 learning_rate=LEARNING_RATE,
                 temperature=TEMPERATURE,
                 num_generations=cell.generations,

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from omni_rlvr.functional.masks import position_ids
+from omni_rlvr.models.processing import ProcessorSettings
 from omni_rlvr.types import Batch, Example, Features, RewardOutput
 
-BETA, LEARNING_RATE, TEMPERATURE = 0.04, 1e-6, 1.0
+LEARNING_RATE, TEMPERATURE = 1e-6, 1.0
 HEAD_SIZE, VOCABULARY = 64, 640
 
 
@@ -37,6 +39,8 @@ class Cell:
     hidden: int
     layers: int
     vocabulary: int
+    beta: float
+    """Weight of the KL; with 0 nobody has a reference pass."""
 
     @property
     def rows(self) -> int:
@@ -53,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
+    parser.add_argument("--beta", type=float, default=0.04, help="0.04 as R1-Omni; TRL's own is 0")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="see clock.py")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds after one warm-up")
@@ -60,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def cell_of(args: argparse.Namespace) -> Cell:
     """Reads the cell from the command line."""
-    return Cell(**{name: vars(args)[name] for name in Cell.__dataclass_fields__})
+    return Cell(**{field.name: vars(args)[field.name] for field in fields(Cell)})
 
 
 def make_model(cell: Cell) -> Qwen2ForCausalLM:
@@ -106,6 +111,8 @@ class Processor:
 
     def __init__(self, vocabulary: int):
         self.tokenizer = Tokenizer(vocabulary)
+        self.stop_ids = [self.tokenizer.eos_token_id]
+        self.settings = ProcessorSettings(1, 0, 0, "pad", "")
 
     def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
         return [""] * len(ids)
@@ -124,6 +131,9 @@ class TextPolicy(nn.Module):
 
     def embed(self, batch: Batch, features: Features) -> Tensor:
         return self.language_model.get_input_embeddings()(batch.prompt_ids)
+
+    def positions(self, batch: Batch) -> Tensor:
+        return position_ids(batch.prompt_mask)
 
 
 class Reward:

@@ -187,6 +187,13 @@ class Features:
     """[Ba, frames, D_audio], or None; as for video."""
 
 
+class Tape(Protocol):
+    """What a rollout computed for some rows, for its update; made in ``models/tape.py``."""
+
+    def select(self, rows: Tensor) -> Tape:
+        """Takes some of these rows, [n] int64."""
+
+
 @dataclass(frozen=True)
 class Rollout:
     """G sampled completions for each of B prompts."""
@@ -199,6 +206,8 @@ class Rollout:
     """N decoded completions without special tokens."""
     truncated: Tensor
     """[N] bool: no end token within ``max_completion_length``."""
+    tape: Tape | None = None
+    """What was computed on the way, if that was asked for and can be kept."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +265,8 @@ class Experience:
     this is the whole batch."""
     counts: Counts | None = None
     """Of the whole minibatch over all ranks; None where these rows are all of it."""
+    tape: Tape | None = None
+    """Of the rows' rollout, for the first update at the weights that sampled."""
 
     def __len__(self) -> int:
         return len(self.completion_ids)

@@ -21,9 +21,11 @@ from omni_rlvr.config import schema
 from omni_rlvr.data import options as data_options
 from omni_rlvr.functional import metrics
 from omni_rlvr.models import trainable_config
+from omni_rlvr.models.tape import TapeRows
 from omni_rlvr.parts import EvaluateParts, PreviewParts, TrainParts
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.stages import options as stage_options
+from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.training import callbacks
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +111,7 @@ def observe(runner, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, 
 
     def seen(*overrides: str) -> dict[str, object]:
         out: dict[str, object] = {"backward passes": 0, "saves": [], "batches": 0, "resamples": 0}
-        out["layer passes"] = 0
+        out["layer passes"] = out["tapes played"] = 0
         parts, folder = runner.build(*overrides)
         folder.mkdir(parents=True, exist_ok=True)  # as Hydra does
         out["folder"] = folder.parent.name
@@ -153,9 +155,17 @@ def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
             out["saves"].append(step)
             return save(*arguments, step=step)
 
-        parts.policy.language_model.model.layers[0].mlp.register_forward_pre_hook(
-            lambda *_: out.update({"layer passes": out["layer passes"] + 1})
-        )
+        def played(*arguments):
+            notes = play(*arguments)
+            out["tapes played"] += notes is not None
+            return notes
+
+        play = TapeRows.play
+        patch.setattr(TapeRows, "play", played)
+        if isinstance(parts.stage, SftStage):  # a hook, with which a rollout keeps no tape
+            parts.policy.language_model.model.layers[0].mlp.register_forward_pre_hook(
+                lambda *_: out.update({"layer passes": out["layer passes"] + 1})
+            )
         patch.setattr(parts.stage, "loss", counted)
         patch.setattr(callbacks, "save_checkpoint", noted)
     elif isinstance(parts, EvaluateParts):

@@ -75,7 +75,7 @@ class Whole:
     max_completion_length: int
     """Most tokens a completion may have."""
     leaves_rows_out: bool = False
-    """Whether rows with tokens are in no micro-batch, since they teach nothing: none is clipped."""
+    """Whether rows with tokens teach nothing and are in no micro-batch: none is clipped."""
 
 
 def policy_objective(
@@ -216,8 +216,7 @@ def top_entropy_mask(
         entropy: [N, T] nats.
         mask: [N, T].
         quantile: share of tokens to keep, in (0, 1].
-        whole: [n] the counted entropies of the whole batch, of which these rows are a part: a
-            quantile of a part is another one. None where these rows are all.
+        whole: [n] counted entropies of the whole batch; None where these rows are all of it.
 
     Returns:
         [N, T] int64, 0 where ``mask`` is.

@@ -79,7 +79,7 @@ class CausalFlash:
 
     @staticmethod
     def forward(query: Tensor, keys: Tensor, values: Tensor, scale: float):
-        """Attends: [1, H, L, D] over [1, kvH, L, D] -> output [1, H, L, D], lse."""
+        """Attends: [1, H, L, D] over [1, kvH, L, D] -> output [1, H, L, D], lse [1, H, L]."""
         heads, kv_heads = query.shape[1], keys.shape[1]
         out, lse = flash(
             group_heads(query, kv_heads),
@@ -89,7 +89,7 @@ class CausalFlash:
             True,
             scale=scale,
         )
-        return out.flatten(0, 1).unsqueeze(0), lse
+        return out.flatten(0, 1).unsqueeze(0), lse.flatten(0, 1).unsqueeze(0)
 
     @staticmethod
     def backward(grad: Tensor, saved: tuple[Tensor, ...], scale: float):
@@ -102,7 +102,7 @@ class CausalFlash:
             share_heads(keys, heads),
             share_heads(values, heads),
             group_heads(out, kv_heads),
-            lse,
+            group_heads(lse, kv_heads),
             0.0,
             True,
             scale=scale,

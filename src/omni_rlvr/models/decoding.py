@@ -14,13 +14,18 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from omni_rlvr.models.lean import LeanPass, Notes, make_pass
 from omni_rlvr.models.packing import Packed
-from omni_rlvr.models.prefix import Prompts, first_positions, no_mask
-from omni_rlvr.models.shared_attention import can_share, sharing
+from omni_rlvr.models.prefix import Prompts, first_positions
+from omni_rlvr.models.shared_attention import can_share
+from omni_rlvr.models.tape import Tape
 
 
 class Decoder(Protocol):
     """Feeds tokens and returns the logits of the next, for rows ``b*G + g`` that may leave."""
+
+    tape: Tape | None
+    """What was computed so far, if that is recorded."""
 
     def prefill(self) -> Tensor:
         """Processes the prompts: [N, V], the logits of each row's first token."""
@@ -38,10 +43,16 @@ def make_decoder(
     *,
     num_generations: int,
     max_completion_length: int,
+    keep_tape: bool = False,
 ) -> Decoder:
-    """Makes the decoder that a model's attention allows; use under ``no_grad``."""
+    """Makes the decoder that a model's attention allows; use under ``no_grad``.
+
+    Only a model whose layers run on their weights (``lean``) can keep a tape.
+    """
     if can_share(language_model):
-        return SharedDecoder(language_model, prompts, num_generations, max_completion_length)
+        return SharedDecoder(
+            language_model, prompts, num_generations, max_completion_length, keep_tape=keep_tape
+        )
     return RepeatedDecoder(language_model, prompts, num_generations)
 
 
@@ -49,14 +60,25 @@ class SharedDecoder:
     """Decodes over prefixes that are stored once a prompt; it is the layout of its own passes."""
 
     def __init__(
-        self, language_model: PreTrainedModel, prompts: Prompts, num_generations: int, size: int
+        self,
+        language_model: PreTrainedModel,
+        prompts: Prompts,
+        num_generations: int,
+        size: int,
+        *,
+        keep_tape: bool = False,
     ):
         """Plans for N = B*G rows of at most ``size`` tokens."""
         self.language_model, self.prompts, self.size = language_model, prompts, size
+        self.run = make_pass(language_model)
+        self.tape: Tape | None = None
+        self.keep_tape = keep_tape and isinstance(self.run, LeanPass)
         device, num_prompts = prompts.mask.device, len(prompts.mask)
         owners = torch.arange(num_prompts).repeat_interleave(num_generations)
         self.owners = owners.to(device)
         """[n]: which of the stored prompts each row belongs to."""
+        self.rows = torch.arange(len(owners), device=device)
+        """[n]: which rows these are."""
         self.position = first_positions(prompts.positions)[self.owners]
         self.padding = _padding(prompts.mask, prompts.embeds.dtype)
         self.prefixes: dict[int, tuple[Tensor, Tensor]] = {}
@@ -71,14 +93,15 @@ class SharedDecoder:
         mask = self.prompts.mask.bool()
         layout = Packed(mask.sum(dim=1).tolist(), [[]] * len(mask))
         layout.prefixes = {}
-        with sharing(self.language_model):
-            hidden = self.language_model.model(
-                inputs_embeds=self.prompts.embeds[mask].unsqueeze(0),
-                attention_mask=no_mask(mask.device),
-                position_ids=self.prompts.positions[..., mask].unsqueeze(-2),
-                use_cache=False,
-                layout=layout,
-            ).last_hidden_state[0]
+        embeds = self.prompts.embeds[mask]
+        if self.keep_tape:
+            sizes = mask.sum(dim=1).tolist()
+            self.tape = Tape(self.language_model, embeds, sizes, self.owners)
+        places = self.prompts.positions[..., mask].unsqueeze(-2)
+        hidden, notes = self._pass(embeds.unsqueeze(0), places, layout)
+        hidden = hidden[0]
+        if self.tape is not None:
+            self.tape.add(notes)
         for layer in list(layout.prefixes):
             keys, values = layout.prefixes.pop(layer)
             self.prefixes[layer] = (_spread(keys, mask), _spread(values, mask))
@@ -91,20 +114,30 @@ class SharedDecoder:
         places = self.position.unsqueeze(1) + self.used
         if self.prompts.positions.ndim == 3:
             places = places.expand(3, -1, -1)
-        with sharing(self.language_model):
-            hidden = self.language_model.model(
-                inputs_embeds=hidden,
-                attention_mask=no_mask(hidden.device),
-                position_ids=places,
-                use_cache=False,
-                layout=self,
-            ).last_hidden_state
+        hidden, notes = self._pass(hidden, places, self)
+        if self.tape is not None:
+            self.tape.add_step(self.rows, tokens, notes)
         self.used += 1
         return self.language_model.lm_head(hidden[:, 0])
 
+    def _pass(
+        self, embeds: Tensor, places: Tensor, layout: Packed | SharedDecoder
+    ) -> tuple[Tensor, list[Notes]]:
+        """Runs the layers: [n, L, hidden], and each layer's notes if they are recorded."""
+        notes: list[Notes] = []
+        if self.tape is not None and isinstance(self.run, LeanPass):
+            return self.run(embeds, places, layout, keep=notes), notes
+        return self.run(embeds, places, layout), notes
+
     def attend(
-        self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float
-    ) -> Tensor:
+        self,
+        layer: int,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scale: float,
+        known: tuple[Tensor, Tensor | None] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """Attends with one query a row; see ``shared_attention.Layout``."""
         query, keys = (query * scale).to(values.dtype), keys.to(values.dtype)
         near_keys, near_values = self._append(layer, keys, values)
@@ -114,12 +147,16 @@ class SharedDecoder:
         far = self._to_slots(query) @ far_keys.transpose(-1, -2)
         if self.padding is not None:
             far = far + self.padding
-        scores = torch.cat([self._to_rows(far, heads), near.view(n, heads, 1, -1)], dim=-1)
+        scores = torch.cat([far, self._to_slots(near.view(n, heads, 1, -1))], dim=-1)
         probs = scores.softmax(dim=-1)
+        lse = None
+        if self.tape is not None:  # of the largest score s and its p = exp(s - lse)
+            lse = scores.amax(dim=-1, keepdim=True) - probs.amax(dim=-1, keepdim=True).log()
+            lse = self._to_rows(lse, heads)[..., 0].transpose(1, 2)
         far, near = probs.split([far_keys.shape[2], near_keys.shape[2]], dim=-1)
-        out = near.reshape(n, kv_heads, -1, near.shape[-1]) @ near_values
-        out = out.view(n, heads, 1, -1) + self._to_rows(self._to_slots(far) @ far_values, heads)
-        return out.transpose(1, 2)
+        near = self._to_rows(near, heads).view(n, kv_heads, -1, near.shape[-1]) @ near_values
+        out = near.view(n, heads, 1, -1) + self._to_rows(far @ far_values, heads)
+        return out.transpose(1, 2), lse
 
     def keep(self, rows: Tensor) -> None:
         """Goes on with some rows; prompts without any leave too."""
@@ -128,7 +165,8 @@ class SharedDecoder:
             self.prefixes = {i: (k[prompts], v[prompts]) for i, (k, v) in self.prefixes.items()}
             self.padding = None if self.padding is None else self.padding[prompts]
         self.suffixes = {i: (k[rows], v[rows]) for i, (k, v) in self.suffixes.items()}
-        self.owners, self.position = owners, self.position[rows]
+        self.owners, self.rows = owners, self.rows[rows]
+        self.position = self.position[rows]
         self.group = int(counts.max())
         self.slots = self.row_of_slot = None
         if int(counts.min()) < self.group:  # rows of a prompt stand in slots b*group + 0, 1, ..
@@ -172,6 +210,7 @@ class RepeatedDecoder:
         """Plans for N = B*G rows."""
         self.language_model, self.prompts = language_model, prompts
         self.num_generations = num_generations
+        self.tape: Tape | None = None
         self.cache = DynamicCache()
         self.mask = prompts.mask.repeat_interleave(num_generations, dim=0)
         starts = first_positions(prompts.positions)

@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.compressor import SlowFast, compressed_tokens
 from omni_rlvr.models.delta import Delta, save_delta
 from omni_rlvr.models.gate import InstructionGate, needs_gate
@@ -227,6 +228,10 @@ class OmniModel(PreTrainedModel):
             tokens = self.project_audio(features.audio)
             embeds = _put(embeds, ids == AUDIO_ID, tokens)
         return embeds
+
+    def positions(self, batch: Batch) -> Tensor:
+        """Counts the prompts' tokens: [B, P]."""
+        return position_ids(batch.prompt_mask)
 
     def completion_logits(
         self,

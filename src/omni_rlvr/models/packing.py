@@ -64,15 +64,66 @@ class Packed:
         self.length = start
 
     def attend(
-        self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float
-    ) -> Tensor:
+        self,
+        layer: int,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scale: float,
+        known: tuple[Tensor, Tensor | None] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """Attends within the packed row; see ``shared_attention.Layout``."""
         query, keys = query.to(values.dtype), keys.to(values.dtype)  # autocast leaves them apart
         if self.prefixes is not None:
             self.prefixes[layer] = (keys, values)
-        if has_kernel(query.device):
-            return _Flash.apply(query, keys, values, self.segments, scale)
-        return _plain(query, keys, values, self.segments, scale)
+        if not has_kernel(query.device):
+            return _plain(query, keys, values, self.segments, scale), None
+        if known is None or known[1] is None:
+            known = _flash(query.detach(), keys.detach(), values.detach(), self.segments, scale)
+        else:
+            shape = (1, query.shape[2], query.shape[1])
+            known = (known[0].view(*shape, -1), known[1].view(shape))
+        return _Flash.apply(query, keys, values, *known, self.segments, scale), known[1]
+
+
+class Order:
+    """Where the tokens of prompts and completions stand in one packed row."""
+
+    def __init__(self, sizes: Sequence[int], lengths: Sequence[int], owners: Sequence[int]):
+        """Packs B prompts and N completions.
+
+        Args:
+            sizes: tokens of each prompt.
+            lengths: input tokens of each completion; its last token is none.
+            owners: the prompt of each completion.
+        """
+        self.sizes, self.lengths = sizes, lengths
+        self.members: list[list[int]] = [[] for _ in sizes]
+        for row, owner in enumerate(owners):
+            self.members[owner].append(row)
+        self.starts: list[int] = []
+        """Of the prompts."""
+        self.predicts = torch.zeros(len(lengths), max(lengths, default=0) + 1, dtype=torch.long)
+        """[N, T]: which hidden state predicts token t; it is that of input token t - 1."""
+        prompts = torch.arange(sum(sizes)).split(list(sizes))
+        inputs = (torch.arange(sum(lengths)) + sum(sizes)).split(list(lengths))
+        pieces, start = [], 0
+        for b, group in enumerate(self.members):
+            self.starts.append(start)
+            pieces.append(prompts[b])
+            start += sizes[b]
+            self.predicts[group, 0] = start - 1
+            for row in group:
+                pieces.append(inputs[row])
+                self.predicts[row, 1 : lengths[row] + 1] = start + torch.arange(lengths[row])
+                start += lengths[row]
+        self.length = start
+        self.source = torch.cat(pieces)
+        """[S]: which of all prompts' tokens, then all completions' input tokens, stands here."""
+
+    def layout(self) -> Packed:
+        """Who attends to whom."""
+        return Packed(self.sizes, [[self.lengths[row] for row in group] for group in self.members])
 
 
 def _segment(start: int, size: int, lengths: list[int]) -> Segment:
@@ -113,53 +164,61 @@ def _row_grads(grads: Tensor, segment: Segment) -> Tensor:
     return rows * there.view(segment.num_rows, 1, segment.width, 1)
 
 
+def _flash(
+    query: Tensor, keys: Tensor, values: Tensor, segments: list[Segment], scale: float
+) -> tuple[Tensor, Tensor]:
+    """All segments' attention in the CPU's kernel: [1, H, L, D] -> [1, L, H, D], lse [1, L, H]."""
+    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    lse = out.new_empty(out.shape[:-1], dtype=torch.float32)
+    by_head, lse_by_head = out.transpose(1, 2), lse.transpose(1, 2).unsqueeze(-1)
+    for s in segments:
+        causal = s.whole if s.num_rows <= 1 else s.prompt
+        by_head[:, :, causal], lse_by_head[:, :, causal, 0] = CausalFlash.forward(
+            query[:, :, causal], keys[:, :, causal], values[:, :, causal], scale
+        )
+        if s.num_rows > 1:
+            prefix = (keys[:, :, s.prompt], values[:, :, s.prompt])
+            q, k, v = (_rows(x[:, :, s.rest], s) for x in (query, keys, values))
+            rest, rest_lse = SharedFlash.forward(q, prefix, k, v, scale)
+            by_head[:, :, s.rest] = _tokens(rest, s)
+            lse_by_head[:, :, s.rest] = _tokens(rest_lse.unsqueeze(-1), s)
+    return out, lse
+
+
 class _Flash(torch.autograd.Function):
-    """All segments' attention in the CPU's flash kernel, [1, H, L, D] -> [1, L, H, D]."""
+    """Gives ``_flash``'s output its gradient: query, keys, values and what it returned."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, keys: Tensor, values: Tensor, segments, scale):
-        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
-        by_head, lses = out.transpose(1, 2), []
-        for s in segments:
-            causal = s.whole if s.num_rows <= 1 else s.prompt
-            by_head[:, :, causal], lse = CausalFlash.forward(
-                query[:, :, causal], keys[:, :, causal], values[:, :, causal], scale
-            )
-            lses.append(lse)
-            if s.num_rows > 1:
-                prefix = (keys[:, :, s.prompt], values[:, :, s.prompt])
-                rows = (_rows(x[:, :, s.rest], s) for x in (query, keys, values))
-                q, k, v = rows
-                rest, lse = SharedFlash.forward(q, prefix, k, v, scale)
-                by_head[:, :, s.rest] = _tokens(rest, s)
-                lses.append(lse)
-        ctx.save_for_backward(query, keys, values, out, *lses)
+    def forward(ctx: Any, query: Tensor, keys: Tensor, values: Tensor, out, lse, segments, scale):
+        ctx.save_for_backward(query, keys, values, out, lse)
         ctx.segments, ctx.scale = segments, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor):
-        query, keys, values, out, *lses = ctx.saved_tensors
+        query, keys, values, out, lse = ctx.saved_tensors
         grad, out, scale = grad.transpose(1, 2), out.transpose(1, 2), ctx.scale
+        lse = lse.transpose(1, 2).unsqueeze(-1)
         dq, dk, dv = (torch.empty_like(x) for x in (query, keys, values))
-        left = iter(lses)
         for s in ctx.segments:
             c = s.whole if s.num_rows <= 1 else s.prompt
-            saved = (query[:, :, c], keys[:, :, c], values[:, :, c], out[:, :, c], next(left))
+            saved = (query[:, :, c], keys[:, :, c], values[:, :, c], out[:, :, c], lse[:, :, c, 0])
             dq[:, :, c], dk[:, :, c], dv[:, :, c] = CausalFlash.backward(
                 grad[:, :, c], saved, scale
             )
             if s.num_rows > 1:
                 prefix = (keys[:, :, s.prompt], values[:, :, s.prompt])
-                rows = [_rows(x[:, :, s.rest], s) for x in (query, keys, values, out)]
+                *rows, rows_lse = (
+                    _rows(x[:, :, s.rest], s) for x in (query, keys, values, out, lse)
+                )
                 q, far_k, far_v, k, v = SharedFlash.backward(
-                    _row_grads(grad[:, :, s.rest], s), (*rows, next(left)), prefix, scale
+                    _row_grads(grad[:, :, s.rest], s), (*rows, rows_lse[..., 0]), prefix, scale
                 )
                 dk[:, :, s.prompt] += far_k
                 dv[:, :, s.prompt] += far_v
                 for whole, part in ((dq, q), (dk, k), (dv, v)):
                     whole[:, :, s.rest] = _tokens(part, s)
-        return dq, dk, dv, None, None
+        return dq, dk, dv, None, None, None, None
 
 
 def _plain(query: Tensor, keys: Tensor, values: Tensor, segments, scale: float) -> Tensor:

@@ -55,6 +55,12 @@ class Policy(Modules, Protocol):
     def embed(self, batch: Batch, features: Features) -> Tensor:
         """Projects features into the prompt's embeddings: [B, P, hidden]."""
 
+    def positions(self, batch: Batch) -> Tensor:
+        """Where the prompts' tokens stand: [B, P], or [3, B, P] in time, height and width.
+
+        A completion goes on from one more than its prompt's largest.
+        """
+
     def completion_logits(
         self,
         prompt_embeds: Tensor,

@@ -16,8 +16,10 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from omni_rlvr.functional.masks import position_ids
-from omni_rlvr.models.packing import Packed
+from omni_rlvr.models.lean import LeanPass, make_pass
+from omni_rlvr.models.packing import Order
 from omni_rlvr.models.shared_attention import can_share, checkpointing, sharing
+from omni_rlvr.models.tape import TapeRows
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ class Rows:
 
 
 def completion_hidden(
-    language_model: PreTrainedModel, rows: Rows, *, gradient_checkpointing: bool
+    language_model: PreTrainedModel,
+    rows: Rows,
+    *,
+    gradient_checkpointing: bool,
+    tape: TapeRows | None = None,
 ) -> Tensor:
     """Computes the hidden states that predict each completion token; a prompt is processed once.
 
@@ -66,21 +72,22 @@ def completion_hidden(
         language_model: a transformers causal LM.
         rows: prompts and completions.
         gradient_checkpointing: whether layers keep only their inputs (in train mode).
+        tape: what the rollout of these rows computed; used up, where there is a gradient.
 
     Returns:
         [M, hidden] for the M tokens of ``completion_mask``, row by row.
     """
     shared = can_share(language_model)
-    run = _packed_hidden if shared else _repeated_hidden
+    if not gradient_checkpointing:
+        if not shared:
+            return _repeated_hidden(language_model, rows)
+        return _packed_hidden(language_model, rows, tape if torch.is_grad_enabled() else None)
 
     def context() -> AbstractContextManager:
         return sharing(language_model) if shared else nullcontext()
 
-    if not gradient_checkpointing:
-        with context():
-            return run(language_model, rows)
-    if not shared:
-        run = _whole_hidden  # a cache cannot be filled twice
+    # the plain path's cache cannot be filled twice
+    run = _packed_hidden if shared else _whole_hidden
     with context(), checkpointing(language_model, context):
         return run(language_model, rows)
 
@@ -111,54 +118,22 @@ def first_positions(positions: Tensor) -> Tensor:
     return positions.amax(dim=-1) + 1 if positions.ndim == 2 else positions.amax(dim=(0, -1)) + 1
 
 
-def _packed_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
-    """Runs everything as one packed row."""
-    sizes = rows.prompts.mask.sum(dim=1).tolist()
-    counts = rows.mask.sum(dim=1)
-    lengths, owners = (counts - 1).clamp(min=0).tolist(), rows.prompt_index.tolist()
-    members: list[list[int]] = [[] for _ in sizes]
-    for row, owner in enumerate(owners):
-        members[owner].append(row)
-    layout = Packed(sizes, [[lengths[row] for row in group] for group in members])
-    order, predicts = _order(sizes, lengths, members)
+def _packed_hidden(
+    language_model: PreTrainedModel, rows: Rows, tape: TapeRows | None = None
+) -> Tensor:
+    """Runs everything as one packed row; what a tape has of it is not computed again."""
+    sizes, counts = rows.prompts.mask.sum(dim=1).tolist(), rows.mask.sum(dim=1)
+    order = Order(sizes, (counts - 1).clamp(min=0).tolist(), rows.prompt_index.tolist())
     embeds, positions = _flat(language_model, rows)
-    order = order.to(embeds.device)
-    hidden = language_model.model(
-        inputs_embeds=embeds[order].unsqueeze(0),
-        attention_mask=no_mask(embeds.device),
-        position_ids=positions[..., order].unsqueeze(-2),
-        use_cache=False,
-        layout=layout,
-    ).last_hidden_state[0]
-    there = torch.arange(predicts.shape[1], device=counts.device) < counts.unsqueeze(1)
-    return hidden[predicts.to(hidden.device)[there]]
-
-
-def no_mask(device: torch.device) -> Tensor:
-    """A mask that transformers takes for a finished one, so that it builds none."""
-    return torch.empty(1, 1, 1, 1, device=device)
-
-
-def _order(sizes: list[int], lengths: list[int], members: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Where packed tokens come from, and where the hidden state of each completion token lies.
-
-    Returns:
-        [S] index into all prompts' tokens followed by all completions' input tokens, and [N, T]
-        positions in the packed row.
-    """
-    prompts = torch.arange(sum(sizes)).split(sizes)
-    inputs = (torch.arange(sum(lengths)) + sum(sizes)).split(lengths)
-    predicts = torch.zeros(len(lengths), max(lengths, default=0) + 1, dtype=torch.long)
-    pieces, start = [], 0
-    for b, group in enumerate(members):
-        pieces.append(prompts[b])
-        start += sizes[b]
-        predicts[group, 0] = start - 1
-        for row in group:
-            pieces.append(inputs[row])
-            predicts[row, 1 : lengths[row] + 1] = start + torch.arange(lengths[row])
-            start += lengths[row]
-    return torch.cat(pieces), predicts
+    source, run = order.source.to(embeds.device), make_pass(language_model)
+    packed = (embeds[source].unsqueeze(0), positions[..., source].unsqueeze(-2), order.layout())
+    if tape is not None and isinstance(run, LeanPass):
+        known = tape.play(language_model, embeds[: sum(sizes)], order, rows.ids)
+        hidden = run(*packed, known=known)[0]
+    else:
+        hidden = run(*packed)[0]
+    there = torch.arange(order.predicts.shape[1], device=counts.device) < counts.unsqueeze(1)
+    return hidden[order.predicts.to(hidden.device)[there]]
 
 
 def _flat(language_model: PreTrainedModel, rows: Rows) -> tuple[Tensor, Tensor]:

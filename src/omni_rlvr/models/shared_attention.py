@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
@@ -30,9 +31,28 @@ class Layout(Protocol):
     """Who attends to whom in one pass."""
 
     def attend(
-        self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float
-    ) -> Tensor:
-        """Attends with rotated queries [n, H, L, D] and keys [n, kvH, L, D] -> [n, L, H, D]."""
+        self,
+        layer: int,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scale: float,
+        known: tuple[Tensor, Tensor | None] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attends with rotated queries [n, H, L, D] over keys and values [n, kvH, L, D].
+
+        Args:
+            layer: its number.
+            query: [n, H, L, D].
+            keys: [n, kvH, L, D].
+            values: [n, kvH, L, D].
+            scale: of the scores.
+            known: output [n * L, H * D] and log-sum-exp [n * L, H] of an earlier pass, for a
+                layout that can start its backward from them.
+
+        Returns:
+            [n, L, H, D], and the log-sum-exp [n, L, H] where it is known.
+        """
 
 
 def shared_attention(
@@ -50,7 +70,7 @@ def shared_attention(
     # ``can_share`` has sent such models the plain way; this is for one that it does not recognise
     if any(framework_arguments.get(name) is not None for name in CHANGES):
         raise NotImplementedError(f"{type(module).__name__} wants one of {CHANGES}")
-    return layout.attend(module.layer_idx, query, keys, values, scaling), None
+    return layout.attend(module.layer_idx, query, keys, values, scaling)[0], None
 
 
 AttentionInterface.register(NAME, shared_attention)
@@ -76,6 +96,11 @@ def can_share(language_model: PreTrainedModel) -> bool:
 
 
 _warned: set[type] = set()
+
+
+def no_mask(device: torch.device) -> Tensor:
+    """A mask that transformers takes for a finished one, so that it builds none."""
+    return torch.empty(1, 1, 1, 1, device=device)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from omni_rlvr.functional.masks import completion_mask
 from omni_rlvr.models.decoding import make_decoder
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.prefix import Prompts
+from omni_rlvr.models.tape import TapeRows
 from omni_rlvr.rollout.sampling import Generators, next_tokens, penalise, uniforms
 from omni_rlvr.types import Rollout
 
@@ -38,6 +39,7 @@ def decode(
     generator: Generators,
     prompt_positions: Tensor | None = None,
     on_tokens: Callable[[Tensor, Tensor], None] | None = None,
+    keep_tape: bool = False,
 ) -> Rollout:
     """Samples G completions for each of B prompts.
 
@@ -55,6 +57,8 @@ def decode(
         generator: source of the random numbers, on the CPU; or one a prompt.
         prompt_positions: [B, P] or [3, B, P]; None counts tokens.
         on_tokens: told after each step which rows ([n]) that had not ended got which tokens ([n]).
+        keep_tape: records what the layers compute, for the update's forward pass; ``models/tape``
+            says what it holds.
 
     Returns:
         N = B*G completions, row ``b*G + g``.
@@ -67,6 +71,7 @@ def decode(
         prompts,
         num_generations=num_generations,
         max_completion_length=max_completion_length,
+        keep_tape=keep_tape,
     )
     tokenizer, device = policy.processor.tokenizer, prompt_embeds.device
     logits = decoder.prefill()
@@ -93,10 +98,13 @@ def decode(
             decoder.keep(keep)
             rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
         logits = decoder.step(tokens)
-    return to_rollout(policy, ids[:, : t + 1])
+    tape = (
+        None if decoder.tape is None else TapeRows(decoder.tape, torch.arange(num_rows).to(device))
+    )
+    return to_rollout(policy, ids[:, : t + 1], tape)
 
 
-def to_rollout(policy: Policy, ids: Tensor) -> Rollout:
+def to_rollout(policy: Policy, ids: Tensor, tape: TapeRows | None = None) -> Rollout:
     """Marks and decodes completions [N, T], padded after their end token."""
     processor = policy.processor
     ends = processor.stop_ids if processor.settings.mask_stops else processor.stop_ids[:1]
@@ -106,4 +114,5 @@ def to_rollout(policy: Policy, ids: Tensor) -> Rollout:
         completion_mask=mask,
         texts=policy.processor.decode(ids, mask),
         truncated=~torch.isin(ids, ids.new_tensor(processor.stop_ids)).any(dim=1),
+        tape=tape,
     )

@@ -15,6 +15,7 @@ from omni_rlvr.functional.logprobs import TokenScores, token_scores
 from omni_rlvr.models.parts import trains
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.prefix import Prompts, Rows, completion_hidden
+from omni_rlvr.models.tape import TapeRows
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.types import Batch, Experience, Features
 
@@ -44,12 +45,16 @@ def completion_scores(
     """
     batch, mask = experience.batch, experience.completion_mask.bool()
     embeds = policy.embed(batch, _all_features(policy, experience))
-    prompts = Prompts.counted(embeds, batch.prompt_mask)
+    prompts = Prompts(embeds, batch.prompt_mask, policy.positions(batch))
     rows = Rows(
         prompts, experience.prompt_index, experience.completion_ids, experience.completion_mask
     )
     language_model = policy.language_model
-    hidden = completion_hidden(language_model, rows, gradient_checkpointing=gradient_checkpointing)
+    tape = experience.tape
+    assert tape is None or isinstance(tape, TapeRows)
+    hidden = completion_hidden(
+        language_model, rows, gradient_checkpointing=gradient_checkpointing, tape=tape
+    )
     scores = token_scores(
         hidden,
         experience.completion_ids[mask],
@@ -129,6 +134,7 @@ def select(experience: Experience, rows: Tensor) -> Experience:
         contrast_per_token_logps=_columns(experience.contrast_per_token_logps, rows, width),
         loss_mask=_columns(experience.loss_mask, rows, width),
         policy_mask=_columns(experience.policy_mask, rows, width),
+        tape=None if experience.tape is None else experience.tape.select(rows),
     )
 
 

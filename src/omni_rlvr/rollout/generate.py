@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.decode import to_rollout
 from omni_rlvr.rollout.sampling import Generators, next_tokens, penalise, uniforms
-from omni_rlvr.types import Rollout
+from omni_rlvr.types import Rollout, UserError
 
 
 @torch.no_grad()
@@ -31,9 +32,23 @@ def generate(
     repetition_penalty: float,
     max_completion_length: int,
     generator: Generators,
+    prompt_positions: Tensor | None = None,
     on_tokens: Callable[[Tensor, Tensor], None] | None = None,
+    keep_tape: bool = False,
 ) -> Rollout:
-    """Samples G completions for each of B prompts; see ``decode`` for the arguments."""
+    """Samples G completions for each of B prompts; see ``decode`` for the arguments.
+
+    ``generate`` shows nothing of what its layers compute: no tape is kept, ``keep_tape`` or not.
+
+    Raises:
+        UserError: the prompts' positions do not count their tokens, as ``generate`` does.
+    """
+    counted = prompt_positions is None or torch.equal(prompt_positions, position_ids(prompt_mask))
+    if not counted:
+        raise UserError(
+            "rollout=hf counts tokens, and this model's prompts have other positions; "
+            "rollout=shared_prefix takes them"
+        )
     num_rows = len(prompt_embeds) * num_generations
     everything = torch.arange(num_rows, device=prompt_embeds.device)
     stops = torch.tensor(policy.processor.stop_ids, device=prompt_embeds.device)

@@ -14,6 +14,7 @@ from omni_rlvr.record import keep_steps
 from omni_rlvr.run.clips import collate, keeper, processed_clips
 from omni_rlvr.run.evaluate import score_splits
 from omni_rlvr.run.lifecycle import recorded
+from omni_rlvr.training.allocator import keep_freed_memory
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
 from omni_rlvr.training.completions_table import CompletionsTable
 from omni_rlvr.training.devices import take_device
@@ -36,6 +37,7 @@ def train_stage(parts: TrainParts) -> None:
     start = resume.step if resume else 0
     for file in ("metrics.jsonl", "completions.jsonl") if ranks.is_first() else ():
         keep_steps(run_dir / file, start)
+    keep_freed_memory()
     data, steps = _data(parts, start, seed)
     stop = CleanStop()
     saves = Checkpoints(run_dir, loop.save_steps, parts.place.latest)

@@ -106,6 +106,7 @@ class GrpoStage:
             ),
             completion_ids=rollout.completion_ids,
             completion_mask=rollout.completion_mask,
+            tape=rollout.tape,
         )
         if config.mask_truncated_completions:
             whole = (~rollout.truncated).long().to(device).unsqueeze(1)
@@ -179,6 +180,8 @@ class GrpoStage:
             repetition_penalty=sampling.repetition_penalty,
             max_completion_length=sampling.max_completion_length,
             generator=generator,
+            prompt_positions=policy.positions(batch),
+            keep_tape=self.config.keeps_tape(len(batch)),
         )
 
     def _with_logps(self, policy: Policy, experience: Experience) -> Experience:

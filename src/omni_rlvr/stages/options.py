@@ -134,7 +134,19 @@ class GrpoConfig(ObjectiveConfig, LoopConfig):
     """Optimiser steps a pass: the batch's rows are split into so many parts, group by group."""
     micro_batch_size: int = 64
     """Most completions a backward pass; smaller saves memory and changes no gradient."""
+    reuse_rollout: bool = True
+    """The update takes over what the rollout's layers computed, so that the policy's forward pass
+    is not made again; gradients stay the same. Holds what backward needs, for all rows, from the
+    rollout on. Changes nothing where a batch takes more than one update or micro-batch, with
+    gradient checkpointing, and for models that only their modules can run (adapters, others)."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def keeps_tape(self, num_prompts: int) -> bool:
+        """Whether the rollout of so many prompts is recorded for the update."""
+        one_update = self.updates_per_step == 1 and self.max_resample_times == 0
+        one_pass = num_prompts * self.num_generations <= self.micro_batch_size
+        saves_memory = self.gradient_checkpointing or self.max_tokens_per_micro_batch > 0
+        return self.reuse_rollout and one_update and one_pass and not saves_memory
 
     @property
     def updates_per_step(self) -> int:

@@ -1,0 +1,170 @@
+"""What the passes of a rollout computed, kept so that the update need not compute it again.
+
+The first update at the weights that sampled runs over the same tokens as the rollout did. Its
+forward pass then only puts the rollout's results in its own order and builds the graph; gradients
+are those of a pass of its own, to rounding. Whether that holds is checked, not assumed: the model,
+its weights, the prompts' embeddings and the tokens must be the ones that were recorded.
+
+Memory: a layer's ``Notes`` for every token of the rollout, about what the update's forward pass
+would hold for backward, from the rollout on and for all rows at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from omni_rlvr.models.lean import Notes
+from omni_rlvr.models.packing import Order
+
+
+class Tape:
+    """A recording of one rollout; it can be played once, and is used up by that."""
+
+    def __init__(
+        self,
+        language_model: PreTrainedModel,
+        embeds: Tensor,
+        sizes: Sequence[int],
+        owners: Tensor,
+    ):
+        """Starts with the prompts.
+
+        Args:
+            language_model: that decodes.
+            embeds: [S, hidden], the prompts' tokens one after the other.
+            sizes: of the prompts.
+            owners: [N] int64, the prompt of each row.
+        """
+        self.language_model, self.versions = language_model, _versions(language_model)
+        self.embeds, self.sizes, self.owners = embeds, list(sizes), owners
+        self.layers: list[list[Notes]] = [[] for _ in language_model.model.layers]
+        """For each layer its notes of the prompts, then of each step."""
+        self.rows: list[Tensor] = []
+        """For each step the rows that were fed, and which tokens."""
+        self.tokens: list[Tensor] = []
+
+    def add(self, notes: list[Notes]) -> None:
+        """Records one pass: the prompts' first, then a step's."""
+        for layer, note in zip(self.layers, notes, strict=True):
+            layer.append(note)
+
+    def add_step(self, rows: Tensor, tokens: Tensor, notes: list[Notes]) -> None:
+        """Records a step: [n] row numbers, the tokens fed to them, and the notes."""
+        self.rows.append(rows)
+        self.tokens.append(tokens)
+        self.add(notes)
+
+    def is_of(self, language_model: PreTrainedModel) -> bool:
+        """Tells whether this can be played for a model as it is now."""
+        same = self.language_model is language_model and bool(self.layers)
+        return same and self.versions == _versions(language_model)
+
+
+@dataclass(frozen=True)
+class TapeRows:
+    """Some rows of a recording."""
+
+    tape: Tape
+    rows: Tensor
+    """[n] int64, numbers of rows of the rollout."""
+
+    def select(self, rows: Tensor) -> TapeRows:
+        """Takes some of these rows, [m] int64."""
+        return TapeRows(self.tape, self.rows[rows])
+
+    def play(
+        self,
+        language_model: PreTrainedModel,
+        embeds: Tensor,
+        order: Order,
+        ids: Tensor,
+    ) -> Callable[[int], Notes] | None:
+        """Gives the layers' notes in the order of a packed row.
+
+        Args:
+            language_model: that will use them.
+            embeds: [S, hidden], tokens of the prompts of these rows, prompts in rising order.
+            order: where the prompts and the rows' tokens stand.
+            ids: [n, T], the rows' tokens.
+
+        Returns:
+            What gives layer i's notes, to be asked for 0, 1, ... once; None if what was recorded
+            is something else.
+        """
+        tape = self.tape
+        if not tape.is_of(language_model):
+            return None
+        prompts, steps = self._prompt_places(order), self._step_places(order, ids)
+        if prompts is None or steps is None:
+            return None
+        if not torch.equal(tape.embeds[prompts < order.length], embeds):
+            return None
+        layers, tape.layers = tape.layers, []
+
+        def notes(layer: int) -> Notes:
+            parts, layers[layer] = layers[layer], []
+            fields = zip(*parts, strict=True)
+            ordered: list[Any] = [_ordered(f, prompts, steps, order.length) for f in fields]
+            return Notes(*ordered)
+
+        return notes
+
+    def _prompt_places(self, order: Order) -> Tensor | None:
+        """Where the recorded prompts' tokens go; beyond the end if they are not in the order."""
+        tape, wanted = self.tape, iter(zip(order.starts, order.sizes, strict=True))
+        chosen, places = set(tape.owners[self.rows].tolist()), []
+        if len(chosen) != len(order.sizes):
+            return None
+        for prompt, size in enumerate(tape.sizes):
+            start, expected = next(wanted) if prompt in chosen else (None, size)
+            if size != expected:
+                return None
+            places.append(
+                torch.full((size,), order.length) if start is None else start + torch.arange(size)
+            )
+        return torch.cat(places).to(tape.embeds.device)
+
+    def _step_places(self, order: Order, ids: Tensor) -> Tensor | None:
+        """The same of the tokens that were fed; None if any token was not, or another was."""
+        tape, device = self.tape, ids.device
+        if not tape.rows:
+            return None if any(order.lengths) else torch.zeros(0, dtype=torch.long, device=device)
+        number = torch.full(tape.owners.shape, -1, device=device)
+        number[self.rows] = torch.arange(len(self.rows), device=device)
+        row = number[torch.cat(tape.rows)]
+        counts = torch.tensor([len(rows) for rows in tape.rows], device=device)
+        step = torch.arange(len(counts), device=device).repeat_interleave(counts)
+        lengths = torch.tensor(order.lengths, device=device)
+        fed = (row >= 0) & (step < lengths[row])
+        row, step = row[fed], step[fed]
+        same = torch.equal(torch.cat(tape.tokens)[fed], ids[row, step])
+        if not same or len(row) != sum(order.lengths):
+            return None
+        places = torch.full(fed.shape, order.length, device=device)
+        places[fed] = order.predicts.to(device)[row, step + 1]
+        return places
+
+
+def _versions(language_model: PreTrainedModel) -> list[int]:
+    """Counts of the changes that were made to the weights in place."""
+    return [weight._version for weight in language_model.parameters()]
+
+
+def _ordered(
+    parts: Sequence[Tensor | None], prompts: Tensor, steps: Tensor, length: int
+) -> Tensor | None:
+    """Puts notes of prompts and steps in their places: [length, ..]."""
+    first, *rest = (part for part in parts if part is not None)
+    if 1 + len(rest) < len(parts):
+        return None
+    out = first.new_empty(length + 1, *first.shape[1:])  # one more, for what is left out
+    out[prompts] = first
+    if rest:
+        out[steps] = torch.cat(rest)
+    return out[:length]

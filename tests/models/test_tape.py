@@ -1,0 +1,245 @@
+"""An update that takes over what its rollout computed: the same gradients, and only if it may."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from omni_rlvr.models.decoding import SharedDecoder
+from omni_rlvr.models.lean import LeanPass, Pass, is_lean, make_pass
+from omni_rlvr.models.packing import Packed
+from omni_rlvr.models.prefix import Prompts, Rows, completion_hidden
+from omni_rlvr.models.tape import TapeRows
+
+SIZES = {
+    "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+MODELS = {
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 24}),
+    "llama": (LlamaForCausalLM, LlamaConfig, {"attention_bias": True, "mlp_bias": True}),
+}
+PROMPTS = (9, 4, 7)
+LENGTHS = (5, 1, 4, 6, 2, 3, 5, 6, 1)
+"""Of the nine completions, three a prompt; rows of a prompt leave at different steps."""
+
+
+def make(name: str):
+    torch.manual_seed(0)
+    kind, config, changes = MODELS[name]
+    model = kind(config(**SIZES | changes))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(4)  # answers that depend on what was read
+    return model
+
+
+def make_prompts(model) -> tuple[Prompts, torch.Tensor]:
+    mask = (torch.arange(9) >= 9 - torch.tensor(PROMPTS).unsqueeze(1)).long()
+    ids = torch.randint(1, 97, mask.shape, generator=torch.Generator().manual_seed(0))
+    return Prompts.counted(model.get_input_embeddings()(ids), mask), ids
+
+
+def roll_out(model) -> tuple[Rows, TapeRows]:
+    """Feeds given tokens; rows that have ended stay a while, and then leave."""
+    mask = (torch.arange(6) < torch.tensor(LENGTHS).unsqueeze(1)).long()
+    ids = torch.randint(1, 97, mask.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        prompts, _ = make_prompts(model)
+        decoder = SharedDecoder(model, prompts, 3, 6, keep_tape=True)
+        decoder.prefill()
+        rows = torch.arange(9)
+        for t in range(5):
+            if t in (2, 4):
+                keep = (mask[rows, t] > 0).nonzero().squeeze(1)
+                decoder.keep(keep)
+                rows = rows[keep]
+            decoder.step(ids[rows, t])
+    with_graph, _ = make_prompts(model)
+    owners = torch.arange(3).repeat_interleave(3)
+    assert decoder.tape is not None
+    return Rows(with_graph, owners, ids, mask), TapeRows(decoder.tape, torch.arange(9))
+
+
+def some_of(rows: Rows, tape: TapeRows, chosen: list[int]) -> tuple[Rows, TapeRows]:
+    """Rows of one's choice, over those prompts that they need."""
+    index = torch.tensor(chosen)
+    prompts, owners = rows.prompt_index[index].unique(return_inverse=True)
+    few = Prompts(*(part[prompts] for part in vars(rows.prompts).values()))
+    return Rows(few, owners, rows.ids[index], rows.mask[index]), tape.select(index)
+
+
+def gradient(model, rows: Rows, tape: TapeRows | None) -> tuple[torch.Tensor, torch.Tensor]:
+    model.zero_grad()
+    hidden = completion_hidden(model, rows, gradient_checkpointing=False, tape=tape)
+    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2))
+    (hidden * weights).sum().backward(retain_graph=True)
+    return hidden.detach(), torch.cat([p.grad.flatten() for p in model.model.parameters()])
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[bool]:
+    """For each pass over a packed row, whether it was played from a tape."""
+    seen, call = [], LeanPass.__call__
+
+    def noted(self, embeds, positions, layout, *, keep=None, known=None):
+        if isinstance(layout, Packed):
+            seen.append(known is not None)
+        return call(self, embeds, positions, layout, keep=keep, known=known)
+
+    monkeypatch.setattr(LeanPass, "__call__", noted)
+    return seen
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("chosen", [list(range(9)), [8, 0, 2, 7], [4]])
+def test_gradients_equal_those_of_a_pass_of_its_own(name, kernel, chosen, passes, monkeypatch):
+    if not kernel:
+        monkeypatch.setattr("omni_rlvr.models.packing.has_kernel", lambda device: False)
+    model = make(name)
+    rows, tape = some_of(*roll_out(model), chosen)
+    passes.clear()
+    got, expected = gradient(model, rows, tape), gradient(model, rows, None)
+    assert passes == [True, False]
+    torch.testing.assert_close(got[0], expected[0], atol=2e-5, rtol=1e-5)
+    assert (got[1] - expected[1]).norm() < 1e-5 * expected[1].norm()
+    assert expected[1].norm() > 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_lean_pass_equals_the_modules(name):
+    model = make(name)
+    generator = torch.Generator().manual_seed(3)
+    embeds = torch.randn(1, 11, 64, generator=generator)
+    weights = torch.randn(1, 11, 64, generator=generator)
+    grads, hiddens = [], []
+    for run in (LeanPass(model), Pass(model)):
+        model.zero_grad()
+        inputs = embeds.clone().requires_grad_()
+        hidden = run(inputs, torch.arange(11).unsqueeze(0), Packed([4], [[3, 2, 2]]))
+        (hidden * weights).sum().backward()
+        hiddens.append(hidden.detach())
+        used = [p.grad for p in model.model.parameters() if p.grad is not None]
+        grads.append(torch.cat([inputs.grad.flatten(), *(g.flatten() for g in used)]))
+    assert torch.equal(*hiddens)  # bit by bit
+    assert (grads[0] - grads[1]).norm() < 1e-5 * grads[1].norm()
+
+
+def test_frozen_weights_get_no_gradient():
+    model = make("qwen2")
+    model.model.layers[1].requires_grad_(False)
+    hidden = completion_hidden(model, roll_out(model)[0], gradient_checkpointing=False)
+    hidden.sum().backward()
+    assert all(p.grad is None for p in model.model.layers[1].parameters())
+    assert all(p.grad is not None for p in model.model.layers[0].parameters())
+
+
+def test_a_tape_is_played_once(passes):
+    model = make("qwen2")
+    rows, tape = roll_out(model)
+    passes.clear()
+    first, second = gradient(model, rows, tape)[1], gradient(model, rows, tape)[1]
+    assert passes == [True, False]
+    assert (first - second).norm() < 1e-5 * second.norm()
+    assert tape.tape.layers == []  # nothing is held any more
+
+
+def test_without_gradient_a_tape_is_left_alone(passes):
+    model = make("qwen2")
+    rows, tape = roll_out(model)
+    passes.clear()
+    with torch.no_grad():
+        completion_hidden(model, rows, gradient_checkpointing=False, tape=tape)
+    gradient(model, rows, tape)
+    assert passes == [False, True]
+
+
+def other_weights(model, rows, tape):
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.mul_(1.1)
+    return model, rows, tape
+
+
+def other_embeddings(model, rows, tape):
+    prompts = Prompts(rows.prompts.embeds * 1.1, rows.prompts.mask, rows.prompts.positions)
+    return model, Rows(prompts, rows.prompt_index, rows.ids, rows.mask), tape
+
+
+def other_tokens(model, rows, tape):
+    ids = rows.ids.clone()
+    ids[3, 1] = (ids[3, 1] + 1) % 97
+    return model, Rows(rows.prompts, rows.prompt_index, ids, rows.mask), tape
+
+
+def other_rows(model, rows, tape):
+    return model, rows, tape.select(torch.arange(9).roll(3))
+
+
+def longer_rows(model, rows, tape):
+    mask = rows.mask.clone()
+    mask[1] = 1  # ended after one token, and left at step 2
+    return model, Rows(rows.prompts, rows.prompt_index, rows.ids, mask), tape
+
+
+def other_model(model, rows, tape):
+    return make("qwen2"), rows, tape
+
+
+@pytest.mark.parametrize(
+    "change",
+    [other_weights, other_embeddings, other_tokens, other_rows, longer_rows, other_model],
+)
+def test_what_was_not_recorded_is_computed(change, passes):
+    source = make("qwen2")
+    model, rows, tape = change(source, *roll_out(source))
+    passes.clear()
+    got = gradient(model, rows, tape)[1]
+    assert passes == [False]
+    assert (got - gradient(model, rows, None)[1]).norm() < 1e-5 * got.norm()
+
+
+def hooked(model):
+    model.model.layers[0].mlp.register_forward_hook(lambda *_: None)
+
+
+def subclassed(model):
+    class Own(torch.nn.Linear):
+        pass
+
+    model.model.layers[2].mlp.up_proj.__class__ = Own
+
+
+def halved(model):
+    model.model.layers[1].to(torch.bfloat16)
+
+
+def checkpointed(model):
+    model.model.layers[1].gradient_checkpointing = True
+
+
+@pytest.mark.parametrize("change", [hooked, subclassed, halved, checkpointed])
+def test_anything_unusual_goes_through_the_modules(change):
+    model = make("qwen2")
+    assert is_lean(model)
+    assert isinstance(make_pass(model), LeanPass)
+    change(model)
+    assert not is_lean(model)
+    assert isinstance(make_pass(model), Pass)
+
+
+def test_autocast_goes_through_the_modules():
+    model = make("qwen2")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not is_lean(model)
