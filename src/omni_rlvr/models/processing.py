@@ -20,6 +20,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
+from omni_rlvr.media.resize import shrink_tall
 from omni_rlvr.text import prompts
 from omni_rlvr.types import UserError, require
 
@@ -203,11 +204,15 @@ class Processor:
         """Processes [F, H, W, 3] uint8 frames to [F, 3, size, size] float32."""
         if self.settings.image_fit == "pad":
             frames = _pad_to_square(frames, self.image_processor.image_mean)
+        processor = self.image_processor
+        if self.settings.image_backend == "pil":
+            height, width = processor.size["height"], processor.size["width"]
+            frames = shrink_tall(frames, height, width, processor.resample)
         pictures = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
         listed = list(pictures)
         if self.settings.image_backend == "torchvision":
             listed = list(torch.from_numpy(pictures))
-        return self.image_processor(listed, return_tensors="pt")["pixel_values"]
+        return processor(listed, return_tensors="pt")["pixel_values"]
 
     def input_features(self, waveforms: Sequence[np.ndarray]) -> Tensor:
         """Processes sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded or cut to the
