@@ -27,7 +27,8 @@ if [ -z "${COLLECT_ONLY:-}" ]; then
     at=$HOME_OF/seed$seed
     watched "$seed" cold_start 40 +experiment=cold_start
     watched "$seed" sft_labels 50 +experiment=sft_labels
-    watched "$seed" rlvr 10 +experiment=rlvr "model.path=$at/cold_start/checkpoint" "stage.max_steps=$STEPS"
+    watched "$seed" rlvr 10 +experiment=rlvr "model.path=$at/cold_start/checkpoint" \
+      "stage.max_steps=$STEPS" stage.batch_size=8
     for model in cold_start sft_labels rlvr; do
       step "$seed" "attribute_$model" +experiment=attribute "model.path=$at/$model/checkpoint" task.num_reasoned=-1
     done
