@@ -6,6 +6,7 @@ so that side and time can be read off the pixels. Every sentence has a sine of i
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import av
@@ -15,7 +16,8 @@ import soundfile
 FPS = 10
 NUM_FRAMES = 30
 RATE = 16_000
-TURNS = {
+Turn = tuple[str, str, float, float]
+TURNS: dict[str, tuple[Turn, ...]] = {
     "Ses01F_impro05": (
         ("F000", "ang", 0.5, 1.3),
         ("M001", "exc", 1.0, 2.0),  # both speak for a while
@@ -31,23 +33,23 @@ def level(i: int) -> int:
     return 40 + 7 * i
 
 
-def write_iemocap(root: Path) -> Path:
-    """Two sessions, one dialogue each."""
-    for dialogue, turns in TURNS.items():
+def write_iemocap(root: Path, turns: Mapping[str, Sequence[Turn]] = TURNS) -> Path:
+    """Dialogues of two sessions, of the second with B-frames."""
+    for dialogue, said_there in turns.items():
         session = root / f"Session{int(dialogue[3:5])}"
         sentences = session / "sentences" / "wav" / dialogue
         said = session / "dialog" / "EmoEvaluation" / f"{dialogue}.txt"
         sentences.mkdir(parents=True)
-        said.parent.mkdir(parents=True)
+        said.parent.mkdir(parents=True, exist_ok=True)
         rows = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
-        for number, (turn, label, start_s, end_s) in enumerate(turns):
+        for number, (turn, label, start_s, end_s) in enumerate(said_there):
             name = f"{dialogue}_{turn}"
             rows.append(f"[{start_s:.4f} - {end_s:.4f}]\t{name}\t{label}\t[2.5, 2.5, 2.5]")
             times_s = np.arange(round((end_s - start_s) * RATE)) / RATE
-            sound = 0.4 * np.sin(2 * np.pi * (300 + 200 * number) * times_s)
+            sound = 0.4 * np.sin(2 * np.pi * (300 + 211 * number) * times_s)
             soundfile.write(sentences / f"{name}.wav", sound, RATE)
         said.write_text("\n".join(rows))
-        write_split_screen(recording(root, dialogue))
+        write_split_screen(recording(root, dialogue), with_b_frames=session.name == "Session5")
     return root
 
 
@@ -56,11 +58,11 @@ def recording(root: Path, dialogue: str) -> Path:
     return root / f"Session{int(dialogue[3:5])}" / "dialog/avi/DivX" / f"{dialogue}.avi"
 
 
-def write_split_screen(path: Path) -> None:
-    """Two actors side by side, 50 x 30 pixels each, B-frames and a sound of both as in DivX."""
-    path.parent.mkdir(parents=True)
+def write_split_screen(path: Path, *, with_b_frames: bool) -> None:
+    """Two actors side by side, 50 x 30 pixels each, and noise, as it is none of the sentences."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as out:
-        options = {"qmin": "1", "qmax": "2", "g": "10", "bf": "1"}
+        options = {"qmin": "1", "qmax": "1", "g": "10", "bf": str(int(with_b_frames))}
         picture = out.add_stream("mpeg4", rate=FPS, options=options)
         picture.width, picture.height, picture.pix_fmt = 100, 30, "yuv420p"
         picture.bit_rate = 4_000_000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +23,13 @@ from omni_rlvr.types import Clip, MediaError, UserError
 FIRST, LAST = "Ses01F_impro05", "Ses05M_script01_1b"
 
 
+ONE = ("dataset.num_workers=1",)  # a child takes longer to start than to cut these clips
+
+
 def prepare(root: Path, run_dir: Path, *overrides: str) -> dict:
     """Runs the task; returns prepare.json."""
     run_dir.mkdir(exist_ok=True)
-    cfg = composed("task=prepare", "dataset=iemocap", f"dataset.root={root}", *overrides)
+    cfg = composed("task=prepare", "dataset=iemocap", f"dataset.root={root}", *ONE, *overrides)
     run(build(cfg, run_dir, None))
     return read_json(run_dir / "prepare.json")
 
@@ -36,7 +38,7 @@ def prepare(root: Path, run_dir: Path, *overrides: str) -> dict:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tree with its clips."""
     root = write_iemocap(tmp_path_factory.mktemp("iemocap"))
-    told = prepare(root, root / "run")
+    told = prepare(root, root / "run", "dataset.num_workers=2")
     assert told == {"made": 4, "kept": 0, "failed": {}}
     return root
 
@@ -89,7 +91,7 @@ def test_its_sound_is_the_utterances(prepared: Path, name: str) -> None:
     official = read_clip(None, wav, **how).waveform
     assert heard is not None
     assert official is not None
-    assert abs(len(heard) - len(official)) <= 1024  # a whole number of AAC's frames
+    assert abs(len(heard) - len(official)) <= 2048  # AAC's frames are whole
     n = min(len(heard), len(official))
     assert np.corrcoef(heard[:n], official[:n])[0, 1] > 0.98
 
@@ -120,68 +122,58 @@ def test_what_is_there_is_kept_unless_it_is_older_or_asked_for(
     assert [p.stat().st_mtime_ns == t for p, t in zip(clips, before, strict=True)] == [
         False, True, True, True,
     ]  # fmt: skip
-    assert prepare(tree, tree / "run", "task.overwrite=true")["made"] == 4
-    assert prepare(tree, tree / "run", "dataset.words=six")["kept"] == 4
+    assert prepare(tree, tree / "run", "task.overwrite=true") == {
+        "made": 4, "kept": 0, "failed": {},
+    }  # fmt: skip
 
 
-def missing(tree: Path) -> None:
-    recording(tree, FIRST).unlink()
-
-
-def not_a_video(tree: Path) -> None:
-    recording(tree, FIRST).write_bytes(b"RIFF" + bytes(2000))
-
-
-def shorter(tree: Path) -> None:
-    path = next(tree.glob("Session1/dialog/EmoEvaluation/*.txt"))
-    path.write_text(
-        path.read_text().replace("2.0000]\tSes01F_impro05_M", "9.0000]\tSes01F_impro05_M")
-    )
-
-
-def without_sentence(tree: Path) -> None:
-    next(tree.glob(f"Session1/sentences/wav/*/{FIRST}_M001.wav")).unlink()
-
-
-def damaged(tree: Path) -> None:
-    """Bytes of the picture overwritten about one and a half seconds in."""
-    path = recording(tree, FIRST)
+def overwrite_frames(path: Path, frames: range) -> None:
+    """Puts zeros where the data of these frames starts."""
     data = bytearray(path.read_bytes())
-    starts = [i for i in range(len(data)) if data[i : i + 4] == b"00dc"]
-    for start in starts[14:17]:
-        data[start + 8 : start + 40] = bytes(32)
+    movie = data.index(b"movi")
+    starts = [i for i in range(movie, len(data)) if data[i : i + 4] == b"00dc"]
+    for frame in frames:
+        data[starts[frame] + 8 : starts[frame] + 40] = bytes(32)
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(
-    ("harm", "failed", "why"),
-    [
-        (missing, ("F000", "M001"), "impro05.avi: no such file"),
-        (not_a_video, ("F000", "M001"), "impro05.avi: "),
-        (shorter, ("M001",), "impro05.avi: its picture ends at 3.00 s, before 1 to 9 s"),
-        (without_sentence, ("M001",), "impro05_M001.wav: no such file"),
-        (damaged, ("M001",), "impro05.avi: its picture is damaged near 1."),
-    ],
-)
 def test_what_cannot_be_cut_is_named_and_the_rest_is_made(
-    tree: Path,
-    harm: Callable[[Path], None],
-    failed: tuple[str, ...],
-    why: str,
-    capsys: pytest.CaptureFixture,
+    tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    shutil.rmtree(tree / "clips")
-    harm(tree)
-    with pytest.raises(UserError, match=rf"{len(failed)} of 4 clips could not be made, all in .*"):
-        prepare(tree, tree / "run")
-    told = read_json(tree / "run" / "prepare.json")
-    assert told["made"] == 4 - len(failed)
-    assert set(told["failed"]) == {f"{FIRST}_{turn}" for turn in failed}
-    assert all(why in reason for reason in told["failed"].values())
-    assert why in capsys.readouterr().out
-    there = {p.stem for p in (tree / "clips").iterdir()}
-    assert there == {p.stem for p in tree.rglob("*.wav")} - {*told["failed"], f"{FIRST}_M002"}
-    assert read_json(tree / "run" / "run.json")["status"] == "failed"
+    early, late = ("F000", "ang", 0.5, 0.9), ("M001", "sad", 1.0, 2.0)
+    names = [f"Ses01F_impro0{n}" for n in range(1, 7)]
+    turns = dict.fromkeys(names, (early, late))
+    turns[names[2]] = (early, ("M001", "sad", 1.0, 9.0))
+    turns[names[4]] = (early, late, ("F002", "neu", 1.8, 1.9), ("F003", "neu", 2.0, 2.4))
+    tree = write_iemocap(tmp_path / "tree", turns)
+    recording(tree, names[0]).unlink()
+    recording(tree, names[1]).write_bytes(b"RIFF" + bytes(2000))
+    next(tree.rglob(f"{names[3]}_M001.wav")).unlink()
+    overwrite_frames(recording(tree, names[4]), range(14, 17))
+    with pytest.raises(UserError, match=r"8 of 14 clips could not be made, all in .*prepare.json"):
+        prepare(tree, tmp_path / "run")
+    told = read_json(tmp_path / "run" / "prepare.json")
+    whys = {
+        f"{names[0]}_F000": "impro01.avi: no such file",
+        f"{names[0]}_M001": "impro01.avi: no such file",
+        f"{names[1]}_F000": "impro02.avi: ",
+        f"{names[1]}_M001": "impro02.avi: ",
+        f"{names[2]}_M001": "impro03.avi: its picture ends at 3.00 s, before 1 to 9 s",
+        f"{names[3]}_M001": "impro04_M001.wav: no such file",
+        f"{names[4]}_M001": "impro05.avi: its picture is damaged near 1.40 s",
+        f"{names[4]}_F002": "impro05.avi: its picture is damaged near 1.80 s",  # no key frame yet
+    }
+    assert told["made"] == 6
+    assert {*told["failed"]} == {*whys}
+    assert [
+        (name, told["failed"][name]) for name in whys if whys[name] not in told["failed"][name]
+    ] == []
+    printed = capsys.readouterr().out
+    assert all(why in printed for why in whys.values())
+    assert f"failed: {names[0]}_F000 and 1 more: " in printed
+    there = {path.stem for path in (tree / "clips").iterdir()}
+    assert there == {f"{name}_{turn[0]}" for name in names for turn in turns[name]} - {*whys}
+    assert read_json(tmp_path / "run" / "run.json")["status"] == "failed"
 
 
 def test_without_any_recording_there_is_no_folder_of_clips(tree: Path) -> None:
@@ -196,6 +188,9 @@ def test_without_any_recording_there_is_no_folder_of_clips(tree: Path) -> None:
 def test_a_data_set_with_nothing_to_prepare_says_so(tmp_path: Path) -> None:
     cfg = composed("task=prepare", "dataset=cremad", f"dataset.root={tmp_path}")
     with pytest.raises(UserError, match="dataset=cremad has nothing to prepare"):
+        build(cfg, tmp_path, None)
+    cfg = composed("task=prepare", "dataset=iemocap", f"dataset.root={tmp_path}")
+    with pytest.raises(UserError, match="nothing of iemocap is there"):
         build(cfg, tmp_path, None)
 
 

@@ -27,4 +27,9 @@ def prepare_parts(place: Place, typed: dict[str, Any]) -> PrepareParts:
                 "released; task=check opens them"
             )
         cuts.update(dict.fromkeys(reader.cuts()))
+    if not cuts:
+        raise UserError(
+            f"dataset.root={dataset.root}: nothing of {dataset.name} is there; its layout stands "
+            f"in conf/dataset/{dataset.name}.yaml"
+        )
     return PrepareParts(place, dataset, typed["task"], list(cuts))

@@ -49,7 +49,7 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
     frame_s = float(np.median(np.diff(picture.times_s))) if len(picture.pts) > 1 else 0.0
     clips = [_Clip(cut, folder / cut.clip.name, frame_s) for cut in cuts]
     for clip in clips:
-        clip.check(float(picture.times_s[-1]) + frame_s)
+        clip.check(float(picture.times_s[-1] - picture.times_s[0]) + frame_s)
     with open_container(data) as container:
         stream = container.streams[picture.stream]
         assert isinstance(stream, av.VideoStream)
@@ -67,22 +67,30 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
 def _frames(
     container: av.container.InputContainer, stream: av.VideoStream, picture: Picture
 ) -> Iterator[tuple[float, av.VideoFrame | None]]:
-    """Every frame with its time from the start of the file; None stands for a damaged one."""
+    """Every frame with its time from the first one; None stands for a damaged one.
+
+    An AVI numbers its frames and has no times: those that FFmpeg gives B-frames are all late.
+    """
     assert stream.time_base is not None  # every stream of an opened file has one
     stream.codec_context.thread_count = 1  # recordings are cut in parallel
-    start_s = (container.start_time or 0) / av.time_base
-    number = 0
+    number, is_whole = 0, True  # what is damaged is seen up to the next key frame
+    first_s = float(picture.times_s[0])
+    start_s = first_s + (container.start_time or 0) / av.time_base
     for packet in container.demux(stream):
         try:
             frames: list[av.VideoFrame | None] = list(packet.decode())
         except av.FFmpegError:
             frames = [None]
         for frame in frames:
-            time_s = float(picture.times_s[min(number, len(picture.times_s) - 1)])
+            time_s = float(picture.times_s[min(number, len(picture.times_s) - 1)]) - first_s
             if picture.has_pts and frame is not None and frame.pts is not None:
                 time_s = float(frame.pts * stream.time_base) - start_s
             number += 1
-            yield time_s, None if frame is None or frame.is_corrupt else frame
+            if frame is None or frame.is_corrupt:
+                is_whole = False
+            elif frame.key_frame:
+                is_whole = True
+            yield time_s, frame if is_whole else None
 
 
 def _half(stream: av.VideoStream, half: str) -> Graph:
@@ -197,7 +205,7 @@ class _File:
         """Writes the sound and the index."""
         self._out.mux(self._picture.encode(None))
         sound = av.AudioFrame.from_ndarray(self._waveform[None, :], format="fltp", layout="mono")
-        sound.sample_rate = SAMPLE_RATE
+        sound.sample_rate, sound.pts = SAMPLE_RATE, 0  # or the encoder's delay would be heard
         self._out.mux(self._sound.encode(sound))
         self._out.mux(self._sound.encode(None))
         self._out.close()

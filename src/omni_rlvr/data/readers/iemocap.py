@@ -72,11 +72,13 @@ class IemocapReader:
         return self._read(with_clips=(self._root / self._clips).is_dir())
 
     def cuts(self) -> list[Cut]:
-        """How the clip of each of these utterances is cut from its dialogue."""
+        """How the clip of each of these utterances is cut from its dialogue; none, no cuts."""
+        if not self._said():
+            return []
         return [self._cut(example) for example in self._read(with_clips=True)]
 
     def _read(self, *, with_clips: bool) -> ExampleTable:
-        said = [u for u in self._utterances() if self._is_wanted(u.session)]
+        said = self._said()
         if not said:
             raise UserError(
                 f"dataset.root={self._root}: no IEMOCAP utterance of the split {self._split!r} is "
@@ -107,6 +109,9 @@ class IemocapReader:
             sound=example.audio,
             clip=example.video,
         )
+
+    def _said(self) -> list[_Utterance]:
+        return [u for u in self._utterances() if self._is_wanted(u.session)]
 
     def _utterances(self) -> Iterator[_Utterance]:
         for path in sorted(self._root.glob("Session[1-5]/dialog/EmoEvaluation/Ses*.txt")):
