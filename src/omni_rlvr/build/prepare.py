@@ -23,8 +23,8 @@ def prepare_parts(place: Place, typed: dict[str, Any]) -> PrepareParts:
         reader = make(config)
         if not isinstance(reader, CutReader):
             raise UserError(
-                f"dataset={dataset.name} has nothing to prepare: its clips are read as they were "
-                "released; task=check opens them"
+                f"dataset={dataset.name} has nothing to prepare: its clips are read as they are; "
+                "task=check opens them"
             )
         cuts.update(dict.fromkeys(reader.cuts()))
     if not cuts:
