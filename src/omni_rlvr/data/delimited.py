@@ -36,7 +36,7 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
     """
     first = _first_line(path)
     delimiter = "," if "," in first else "\t" if "\t" in first else " "
-    cells = next(csv.reader([first], delimiter=delimiter))
+    cells = first.split() if delimiter == " " else next(csv.reader([first], delimiter=delimiter))
     known = {name for called in names.values() for name in called}
     header = [cell.strip().casefold() for cell in cells]
     has_header = bool(known & set(header))
@@ -128,9 +128,12 @@ def _place(header: Sequence[str], called: Sequence[str], path: Path) -> int:
 
 def _read(path: Path, delimiter: str, num_columns: int, num_skipped: int) -> pa.Table:
     names = [str(place) for place in range(num_columns)]
+    data = path.read_bytes()
+    if delimiter == " ":  # any number of them, at a line's end too
+        data = b"\n".join(b" ".join(line.split()) for line in data.splitlines())
     try:
         table = pa.csv.read_csv(
-            path,
+            io.BytesIO(data),
             read_options=pa.csv.ReadOptions(column_names=names, skip_rows=num_skipped),
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
