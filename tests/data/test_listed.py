@@ -163,6 +163,24 @@ def test_lists_that_are_none(tmp_path: Path) -> None:
         answers(dfew(tmp_path, "video_name,score", "1,1"))
 
 
+def test_a_header_of_other_names_says_what_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"set_1\.csv:1: no column is called video_name or .* id, e"
+    ):
+        answers(dfew(tmp_path, "id,emotion_of_it", "1,1", "2,7"))
+
+
+@pytest.mark.parametrize(("row", "column"), [(",7", "name"), ("1, ", "label")])
+def test_a_blank_cell_is_named(tmp_path: Path, row: str, column: str) -> None:
+    with pytest.raises(UserError, match=rf"set_1\.csv:4: the {column} is blank"):
+        answers(dfew(tmp_path, "video_name,label", "1,1", "", row))
+
+
+def test_a_list_with_braces_in_its_name(tmp_path: Path) -> None:
+    write(tmp_path, {"my{list}_1.csv": "1,7\n"})
+    assert answers(tmp_path, "dataset.splits.train.lists=['my{list}_{fold}.csv']") == ["fear"]
+
+
 def test_mafw(tmp_path: Path) -> None:
     name = "Train & Test Set/single/no_caption/set_{k}/{split}.txt"
     write(

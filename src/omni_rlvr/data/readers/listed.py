@@ -86,10 +86,16 @@ def clip_paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.Chunk
     clips folder without them; otherwise they are below that folder.
     """
     names = pc.replace_substring_regex(names, r"^(?:/[^/]+)+/", "")  # somebody else's folders
-    last = pc.replace_substring_regex(names, "^.*/", "")
-    whole, bare = (_paths(c.slice(0, 1), root, folder, num_digits)[0].as_py() for c in (names, last))
-    is_below = (root / whole).exists() or not (root / bare).exists()
-    return _paths(names if is_below else last, root, folder, num_digits)
+    first = names.slice(0, 1)
+    whole, last = (
+        root / _paths(name, root, folder, num_digits)[0].as_py() for name in (first, _last(first))
+    )
+    is_below = whole.exists() or not last.exists()
+    return _paths(names if is_below else _last(names), root, folder, num_digits)
+
+
+def _last(names: Any) -> Any:
+    return pc.replace_substring_regex(names, "^.*/", "")
 
 
 def _paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.ChunkedArray:
