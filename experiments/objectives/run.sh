@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The sweep over loss types, again with one update a rollout for three of them; then its table and figure:
-# bash experiments/objectives/run.sh
+# The sweep over loss types, then its table and figure: bash experiments/objectives/run.sh
+# FLOOR=1 runs three loss types of the same gradient too, with one update a rollout: what separates them is noise.
 # OUT is where runs go and are found again; ARGS are more overrides, e.g.
 # ARGS="hydra/launcher=joblib hydra.launcher.n_jobs=2". COLLECT_ONLY=1 runs nothing.
 set -euo pipefail
@@ -12,7 +12,7 @@ sweep() {
 }
 if [ -z "${COLLECT_ONLY:-}" ]; then
   sweep
-  sweep name=objective_one_update stage.num_minibatches=1 stage.loss_type=grpo,gspo,sapo
+  [ -z "${FLOOR:-}" ] || sweep name=objective_one_update stage.num_minibatches=1 stage.loss_type=grpo,gspo,sapo
 fi
 "$BIN/python" -m experiments.collect --to experiments/objectives/results.csv \
   --keys stage.num_minibatches stage.loss_type -- "$OUT"/objective*/sweep

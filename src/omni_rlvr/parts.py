@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from omni_rlvr.config import schema
 from omni_rlvr.data.feature_cache import FeatureCache
 from omni_rlvr.data.options import DatasetConfig, ModalityConfig
+from omni_rlvr.media.cuts import Cut
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.trainable import Count
 from omni_rlvr.rewards.mixture import Mixture
@@ -156,6 +157,17 @@ class PredictParts:
 
 
 @dataclass(frozen=True)
+class PrepareParts:
+    """All that cutting a data set's clips needs."""
+
+    place: Place
+    dataset: DatasetConfig
+    task: schema.PrepareTask
+    cuts: Sequence[Cut]
+    """One a clip, of all splits."""
+
+
+@dataclass(frozen=True)
 class PreviewParts:
     """All that a sheet of clips needs."""
 
@@ -228,6 +240,7 @@ Parts = (
     | AttributeParts
     | CacheParts
     | PredictParts
+    | PrepareParts
     | PreviewParts
     | CheckParts
     | PipelineParts

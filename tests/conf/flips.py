@@ -145,6 +145,7 @@ ELSEWHERE = {
         f"dataset.{name}": "analysis/test_check.py"
         for name in ("folds", "published", "published_source", "known_bad")
     },
+    "task.overwrite": "data/test_prepare.py",
     **dict.fromkeys(("task.max_listed", "task.decode"), "analysis/test_check.py"),
 }
 """Options whose effect another test shows."""

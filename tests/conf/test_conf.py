@@ -19,11 +19,11 @@ from omni_rlvr.types import UserError
 CONF = Path(__file__).parents[2] / "conf"
 TASKS = (
     "train", "evaluate", "attribute", "cache", "predict", "preview", "check", "pipeline", "export",
-    "report", "serve",
+    "report", "serve", "prepare",
 )  # fmt: skip
 READ_CLIPS = ("train", "evaluate", "attribute", "cache", "predict", "preview", "check", "serve")
 USED_BY = {
-    "dataset": READ_CLIPS,
+    "dataset": (*READ_CLIPS, "prepare"),
     "modality": READ_CLIPS,
     "model": ("train", "evaluate", "attribute", "cache", "predict", "export", "serve"),
     "model/trainable": ("train",),

@@ -74,6 +74,7 @@ def test_every_option_is_flipped() -> None:
             schema.CacheTask,
             schema.CheckTask,
             schema.PredictTask,
+            schema.PrepareTask,
             schema.PreviewTask,
             schema.PipelineTask,
             schema.ExportTask,

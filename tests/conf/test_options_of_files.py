@@ -23,6 +23,7 @@ SHOWN = {
     READER + "annotations": "conf/test_options_built.py",
     READER + "root": "conf/test_options_built.py",
     READER + "labels": "data/test_r1_omni_reader.py",
+    READER + "form": "data/test_forms.py",
     READER + "seed": "data/test_synthetic.py",
     READER + "split": "data/official_trees.py",
     READER + "(fold|folds)": "data/test_listed.py",

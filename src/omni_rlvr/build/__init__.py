@@ -19,6 +19,7 @@ from omni_rlvr import ranks
 from omni_rlvr.build.config import check, compose_step, make, resolve
 from omni_rlvr.build.labels import probability_labels
 from omni_rlvr.build.policy import feature_cache, load
+from omni_rlvr.build.prepare import prepare_parts
 from omni_rlvr.build.serve import serve_parts
 from omni_rlvr.build.start import resolved, start_of
 from omni_rlvr.build.train import build_reward, train_parts
@@ -96,6 +97,8 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     if isinstance(task, schema.ExportTask):
         check_target(Path(task.to))
         return ExportParts(place, task, load(cfg.model))
+    if isinstance(task, schema.PrepareTask):
+        return prepare_parts(place, typed)
     if isinstance(task, schema.ServeTask):
         return serve_parts(cfg, place, typed)
     if isinstance(task, schema.TrainTask) and cfg.resume is not None:

@@ -26,6 +26,7 @@ def register() -> None:
         ("attribute", schema.AttributeTask),
         ("cache", schema.CacheTask),
         ("predict", schema.PredictTask),
+        ("prepare", schema.PrepareTask),
         ("preview", schema.PreviewTask),
         ("check", schema.CheckTask),
         ("pipeline", schema.PipelineTask),

@@ -95,6 +95,16 @@ class CacheTask:
 
 
 @dataclass
+class PrepareTask:
+    """Makes the clips that a release does not have ready: cuts them from its recordings."""
+
+    name: str = "prepare"
+    overwrite: bool = False
+    """Whether clips that are there are made again; those older than what they are made of always
+    are."""
+
+
+@dataclass
 class PreviewTask:
     """Draws a sheet of clips: filmstrip, mel spectrogram, label, reasoning."""
 

@@ -1,17 +1,14 @@
 """Opens or decodes all clips of a data set, several at a time, and notes what is wrong with which.
 
-Each worker thread asks a child process of its own (``media.isolated``), so a file that hangs or
-crashes a decoder costs its time limit and nothing else. Nothing is kept of a clip but a line.
+Each worker asks a child process of its own (``pool``). Nothing is kept of a clip but a line.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
+from omni_rlvr.data.pool import in_children
 from omni_rlvr.media.isolated import ClipReader
 from omni_rlvr.types import Clip, Example, MediaError
 
@@ -54,43 +51,12 @@ def probe_clips(
     Returns:
         One finding an example, as they come. Leaving early (Ctrl-C) stops the workers.
     """
-    numbers = iter(range(len(examples)))
-    lock, stop = threading.Lock(), threading.Event()
-    found: queue.Queue[Finding | BaseException] = queue.Queue(maxsize=4 * num_workers)
-
-    def work(reader: ClipReader) -> None:
-        while not stop.is_set():
-            with lock:
-                index = next(numbers, None)
-            if index is None:
-                return
-            try:
-                found.put(_open(examples[index], index, reader, want_video, want_audio))
-            except Exception as error:  # a fault of ours: the main thread raises it
-                found.put(error)
-                return
-
-    with ExitStack() as stack:
-        readers = [stack.enter_context(make_reader()) for _ in range(num_workers)]
-        threads = [threading.Thread(target=work, args=(r,), daemon=True) for r in readers]
-        stack.callback(_finish, threads, stop, found)
-        for thread in threads:
-            thread.start()
-        for _ in range(len(examples)):
-            finding = found.get()
-            if isinstance(finding, BaseException):
-                raise finding
-            yield finding
-
-
-def _finish(threads: Sequence[threading.Thread], stop: threading.Event, found: queue.Queue) -> None:
-    """Let every worker end its clip (within the time limit of reading one)."""
-    stop.set()
-    while any(thread.is_alive() for thread in threads):
-        try:
-            found.get(timeout=0.05)  # room for what a worker is about to hand over
-        except queue.Empty:
-            continue
+    yield from in_children(
+        len(examples),
+        lambda index, reader: _open(examples[index], index, reader, want_video, want_audio),
+        make_reader=make_reader,
+        num_workers=num_workers,
+    )
 
 
 def _open(

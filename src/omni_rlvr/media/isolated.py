@@ -84,17 +84,45 @@ class ClipReader:
             "backend": backend,
         }
         names = " + ".join(str(path) for path in (video, audio) if path is not None)
+        clip = self.call((video, audio), options, names)
+        assert isinstance(clip, Clip)  # what the child's function returns
+        return clip
+
+    def call(
+        self, args: tuple[object, ...], options: dict[str, object], names: str, num_clips: int = 1
+    ) -> object:
+        """Call the child's function, whatever it takes and returns; all of it is pickled.
+
+        Args:
+            args: Its positional arguments.
+            options: Its keyword arguments.
+            names: The files it works on, for messages.
+            num_clips: How many clips' work it is; each may take ``timeout_s``.
+
+        Raises:
+            MediaError: The function raised it, takes too long, or kills the child.
+            RuntimeError: As ``read``.
+        """
         child = self._ensure_started()
-        self._num_clips += 1
-        kind, value = self._ask(child, (self.timeout_s, (video, audio), options), names)
+        self._num_clips += num_clips
+        limit_s = num_clips * self.timeout_s
+        kind, value = self._ask(child, (limit_s, args, options), names)
         if self._num_clips >= self.max_clips_per_process:
             self.close()
         if kind == "media_error":
-            raise MediaError(value)
+            raise MediaError(str(value))
         if kind == "fault":
             raise RuntimeError(f"reading {names} failed by a fault in omni_rlvr:\n{value}")
-        assert isinstance(value, Clip)  # what the child's function returns
         return value
+
+    def abort(self) -> None:
+        """End the child at once. Alone of all here, it may be called from another thread.
+
+        What the child was asked then fails with a MediaError.
+        """
+        child = self._child
+        if child is not None and child.owner == os.getpid():
+            child.process.kill()
 
     def close(self) -> None:
         """Stop the child, if this process has one. The reader may be used again."""
@@ -142,18 +170,24 @@ class ClipReader:
             )
         return child
 
-    def _ask(self, child: _Child, request: tuple, names: str) -> tuple[str, object]:
+    def _ask(
+        self, child: _Child, request: tuple[float, tuple, dict], names: str
+    ) -> tuple[str, object]:
+        limit_s = request[0]
         body = pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)
         try:
             child.requests.write(HEADER.pack(len(body)) + body)
-            answer = child.receive(time.monotonic() + self.timeout_s)
+            answer = child.receive(time.monotonic() + limit_s)
         except BrokenPipeError:
             answer = None
         except TimeoutError:
             self._stop(child, grace_s=0.0)
+            parts = round(limit_s / self.timeout_s)
+            times = f" times {parts}" if parts > 1 else ""
             raise MediaError(
-                f"{names}: reading took longer than dataset.decode_timeout_s={self.timeout_s:g} s "
-                "and was stopped; the file makes the decoder hang, or the limit is too low for it"
+                f"{names}: reading took longer than dataset.decode_timeout_s={self.timeout_s:g} s"
+                f"{times} and was stopped; the file makes the decoder hang, or the limit is too "
+                "low for it"
             ) from None
         except BaseException:  # Ctrl-C: an answer left in the pipe must not meet the next question
             self._stop(child, grace_s=0.0)

@@ -168,5 +168,6 @@ def _encode_sound(
     kept = np.ascontiguousarray(waveform[: round(MAX_S * rate)], np.float32)
     frame = av.AudioFrame.from_ndarray(kept[None, :], format="fltp", layout="mono")
     frame.sample_rate = rate
+    frame.pts = 0  # without it AAC's priming samples are heard
     out.mux(stream.encode(frame))
     out.mux(stream.encode(None))

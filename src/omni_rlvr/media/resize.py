@@ -30,4 +30,5 @@ def shrink_tall(frames: np.ndarray, height: int, width: int, resample: int) -> n
     if shrinks <= 0 or shrinks <= 2 * narrows:
         return frames
     size = (frames.shape[2], height)
-    return np.stack([Image.fromarray(frame).resize(size, resample) for frame in frames])
+    resized = (Image.fromarray(frame).resize(size, resample) for frame in frames)
+    return np.stack([np.asarray(frame) for frame in resized])

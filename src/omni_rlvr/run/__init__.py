@@ -15,6 +15,7 @@ from omni_rlvr.run.export import export_checkpoint
 from omni_rlvr.run.launch import launch
 from omni_rlvr.run.pipeline import run_pipeline
 from omni_rlvr.run.predict import predict_clips
+from omni_rlvr.run.prepare import prepare_clips
 from omni_rlvr.run.preview import draw_preview
 from omni_rlvr.run.report import write_report
 from omni_rlvr.run.start import run_from_start
@@ -36,6 +37,7 @@ def run(parts: Parts) -> None:
         made.CacheParts: fill_cache,
         made.CheckParts: check_clips,
         made.PredictParts: predict_clips,
+        made.PrepareParts: prepare_clips,
         made.PreviewParts: draw_preview,
         made.ExportParts: export_checkpoint,
         made.ReportParts: write_report,

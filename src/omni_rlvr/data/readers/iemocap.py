@@ -1,9 +1,9 @@
 """IEMOCAP: two actors in dialogue; utterances and votes in ``dialog/EmoEvaluation/*.txt``.
 
 The official sound is one file an utterance (``sentences/wav``). The official video is one split
-screen a dialogue: the clips of single utterances must be cut from it (the times are in ``cues``) to
-``dataset.layout.clips``; without that folder an example is its sound alone. Session k is test fold
-k.
+screen a dialogue (``dialog/avi/DivX``): ``task=prepare`` cuts the clips of single utterances from
+it, the speaker's half alone, to ``dataset.layout.clips``; without that folder an example is its
+sound alone. Session k is test fold k.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import pyarrow as pa
 from omni_rlvr.data.labels import LabelMap
 from omni_rlvr.data.official import labelled_examples
 from omni_rlvr.data.table import ExampleTable
-from omni_rlvr.types import UserError
+from omni_rlvr.media.cuts import Cut
+from omni_rlvr.types import Example, UserError
 
 _LINE = re.compile(r"\[([0-9.]+) - ([0-9.]+)\]\t(Ses(0[1-5])[FM]_\w+_[FM]\d+)\t(\w+)\t\[.*\]\s*")
 
@@ -68,16 +69,24 @@ class IemocapReader:
 
     def read(self) -> ExampleTable:
         """Read and validate the split's utterances, in the order of the files."""
-        said = [u for u in self._utterances() if self._is_wanted(u.session)]
+        return self._read(with_clips=(self._root / self._clips).is_dir())
+
+    def cuts(self) -> list[Cut]:
+        """How the clip of each of these utterances is cut from its dialogue; none, no cuts."""
+        if not self._said():
+            return []
+        return [self._cut(example) for example in self._read(with_clips=True)]
+
+    def _read(self, *, with_clips: bool) -> ExampleTable:
+        said = self._said()
         if not said:
             raise UserError(
                 f"dataset.root={self._root}: no IEMOCAP utterance of the split {self._split!r} is "
                 "there (looked for Session*/dialog/EmoEvaluation/Ses*.txt)"
             )
-        has_clips = (self._root / self._clips).is_dir()
         columns = {
             "label": pa.array([u.label for u in said]),
-            "video": pa.array([self._video(u) if has_clips else None for u in said], pa.string()),
+            "video": pa.array([self._video(u) if with_clips else None for u in said], pa.string()),
             "audio": pa.array([_sound(u) for u in said]),
             "id": pa.array([u.name for u in said]),
             "cues": pa.array([json.dumps(_cues(u)) for u in said]),
@@ -86,6 +95,23 @@ class IemocapReader:
             "number": pa.array([u.line for u in said], pa.int64()),
         }
         return labelled_examples(columns, self._root, self._labels, self._question)
+
+    def _cut(self, example: Example) -> Cut:
+        assert example.video is not None  # read with clips
+        assert example.audio is not None
+        dialogue = example.id.rpartition("_")[0]
+        session = self._root / f"Session{int(dialogue[3:5])}"
+        return Cut(
+            source=session / "dialog" / "avi" / "DivX" / f"{dialogue}.avi",
+            half=str(example.cues["speaker_side"]),
+            start_s=float(example.cues["start_s"]),
+            end_s=float(example.cues["end_s"]),
+            sound=example.audio,
+            clip=example.video,
+        )
+
+    def _said(self) -> list[_Utterance]:
+        return [u for u in self._utterances() if self._is_wanted(u.session)]
 
     def _utterances(self) -> Iterator[_Utterance]:
         for path in sorted(self._root.glob("Session[1-5]/dialog/EmoEvaluation/Ses*.txt")):

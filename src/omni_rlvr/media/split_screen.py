@@ -1,0 +1,221 @@
+"""Cuts clips out of a split screen recording: one half of its picture, sounds of their own.
+
+The recording is decoded once, packet by packet, whatever the number of clips; each is H.264
+(yuv420p) and AAC in mp4, written beside its place and renamed when whole. What is wrong with one
+clip does not touch the others. No time limit of its own: call it through ``isolated``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.filter import Graph
+
+from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.container import Picture, look_into, open_container, read_bytes, reason
+from omni_rlvr.media.cuts import Cut
+from omni_rlvr.types import MediaError
+
+SAMPLE_RATE = 16_000
+"""Hz; what the official sentences of IEMOCAP have, and what audio towers take."""
+MAX_SHORT_S = 0.25
+"""Seconds of a clip's end that the recording may lack."""
+TICK = Fraction(1, 90_000)
+_SAME_S = 1e-4  # times are written with four digits
+
+
+def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
+    """Makes the clips of one recording.
+
+    Args:
+        cuts: at least one, all of the same source, in any order.
+        folder: for unfinished clips, on the file system of the finished ones.
+
+    Returns:
+        For each cut None, or why its clip could not be made.
+
+    Raises:
+        MediaError: the recording cannot be opened, or has no picture.
+    """
+    source = cuts[0].source
+    data = read_bytes(source)
+    picture = look_into(data, source).picture
+    if picture is None or not len(picture.pts):
+        raise MediaError(f"{source}: has no picture to cut clips from")
+    frame_s = float(np.median(np.diff(picture.times_s))) if len(picture.pts) > 1 else 0.0
+    clips = [_Clip(cut, folder / cut.clip.name, frame_s) for cut in cuts]
+    for clip in clips:
+        clip.check(float(picture.times_s[-1] - picture.times_s[0]) + frame_s)
+    with open_container(data) as container:
+        stream = container.streams[picture.stream]
+        assert isinstance(stream, av.VideoStream)
+        halves = {cut.half: _half(stream, cut.half) for cut in cuts}
+        for time_s, frame in _frames(container, stream, picture):
+            for clip in clips:
+                clip.show(time_s, frame, stream, halves)
+            if all(clip.is_done for clip in clips):
+                break
+    for clip in clips:
+        clip.finish()
+    return [clip.failure for clip in clips]
+
+
+def _frames(
+    container: av.container.InputContainer, stream: av.VideoStream, picture: Picture
+) -> Iterator[tuple[float, av.VideoFrame | None]]:
+    """Every frame with its time from the first one; None stands for a damaged one.
+
+    An AVI numbers its frames and has no times: those that FFmpeg gives B-frames are all late.
+    """
+    assert stream.time_base is not None  # every stream of an opened file has one
+    stream.codec_context.thread_count = 1  # recordings are cut in parallel
+    number, is_whole = 0, True  # what is damaged is seen up to the next key frame
+    first_s = float(picture.times_s[0])
+    start_s = first_s + (container.start_time or 0) / av.time_base
+    for packet in container.demux(stream):
+        try:
+            frames: list[av.VideoFrame | None] = list(packet.decode())
+        except av.FFmpegError:
+            frames = [None]
+        for frame in frames:
+            time_s = float(picture.times_s[min(number, len(picture.times_s) - 1)]) - first_s
+            if picture.has_pts and frame is not None and frame.pts is not None:
+                time_s = float(frame.pts * stream.time_base) - start_s
+            number += 1
+            if frame is None or frame.is_corrupt:
+                is_whole = False
+            elif frame.key_frame:
+                is_whole = True
+            yield time_s, frame if is_whole else None
+
+
+def _half(stream: av.VideoStream, half: str) -> Graph:
+    """What crops frames to one half, with even sides: yuv420p has a colour for four pixels."""
+    width, height = max(2, stream.width // 4 * 2), max(2, stream.height // 2 * 2)
+    left = 0 if half == "left" else stream.width - width
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(template=stream),
+        graph.add("crop", f"{width}:{height}:{left}:0"),
+        graph.add("format", "yuv420p"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
+
+
+class _Clip:
+    """One clip on its way: waiting for its first frame, being written, or done."""
+
+    def __init__(self, cut: Cut, unfinished: Path, frame_s: float) -> None:
+        self.failure: str | None = None
+        self.is_done = False
+        self._cut = cut
+        self._unfinished = unfinished
+        self._frame_s = frame_s
+        self._file: _File | None = None
+
+    def check(self, picture_s: float) -> None:
+        """Refuses times that are none, or not in a recording of this length."""
+        cut = self._cut
+        span = f"{cut.start_s:g} to {cut.end_s:g} s"
+        if not 0 <= cut.start_s < cut.end_s:
+            self._fail(f"{cut.source}: {span} is no time span of a clip")
+        elif cut.end_s > picture_s + MAX_SHORT_S:
+            self._fail(f"{cut.source}: its picture ends at {picture_s:.2f} s, before {span}")
+
+    def show(
+        self,
+        time_s: float,
+        frame: av.VideoFrame | None,
+        stream: av.VideoStream,
+        halves: dict[str, Graph],
+    ) -> None:
+        """Takes a frame if it is seen within the clip; closes the clip after its last."""
+        cut = self._cut
+        if self.is_done or time_s + self._frame_s <= cut.start_s + _SAME_S:
+            return
+        if time_s >= cut.end_s - _SAME_S:
+            self.finish()
+        elif frame is None:
+            self._fail(
+                f"{cut.source}: its picture is damaged near {time_s:.2f} s; "
+                "copy or download it again"
+            )
+        else:
+            try:
+                if self._file is None:
+                    self._file = _File(self._unfinished, stream, halves[cut.half], cut.sound)
+                self._file.add(frame, max(0.0, time_s - cut.start_s))
+            except MediaError as error:
+                self._fail(str(error))
+            except (av.FFmpegError, OSError, ValueError) as error:
+                self._fail(f"{cut.clip}: cannot be written ({reason(error)})")
+
+    def finish(self) -> None:
+        """Puts the clip in its place, once."""
+        if self.is_done:
+            return
+        if self._file is None:
+            self._fail(f"{self._cut.source}: no frame at {self._cut.start_s:g} s can be decoded")
+            return
+        try:
+            self._file.close()
+            self._unfinished.replace(self._cut.clip)
+            self.is_done = True
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._fail(f"{self._cut.clip}: cannot be written ({reason(error)})")
+
+    def _fail(self, why: str) -> None:
+        self.failure, self.is_done, self._file = why, True, None
+        self._unfinished.unlink(missing_ok=True)
+
+
+class _File:
+    """An mp4 being written; frames first, the sound when it is closed."""
+
+    def __init__(self, path: Path, stream: av.VideoStream, half: Graph, sound: Path) -> None:
+        self._half = half
+        self._waveform = _read_sound(sound)
+        self._out = av.open(str(path), "w", format="mp4")
+        options = {"preset": "veryfast", "crf": "20", "threads": "1"}
+        rate = stream.average_rate or Fraction(25)
+        self._picture = self._out.add_stream("libx264", rate=rate, options=options)
+        self._picture.width = max(2, stream.width // 4 * 2)
+        self._picture.height = max(2, stream.height // 2 * 2)
+        self._picture.pix_fmt, self._picture.codec_context.time_base = "yuv420p", TICK
+        if stream.sample_aspect_ratio:
+            self._picture.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
+        self._sound = self._out.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        self._sound.bit_rate = 64_000
+
+    def add(self, frame: av.VideoFrame, time_s: float) -> None:
+        """Writes the half of a frame, to be seen from this time on."""
+        self._half.push(frame)
+        half = self._half.pull()
+        assert isinstance(half, av.VideoFrame)  # a crop gives a picture for each
+        half.pts, half.time_base = round(time_s / TICK), TICK
+        half.pict_type = av.video.frame.PictureType.NONE
+        self._out.mux(self._picture.encode(half))
+
+    def close(self) -> None:
+        """Writes the sound and the index."""
+        self._out.mux(self._picture.encode(None))
+        sound = av.AudioFrame.from_ndarray(self._waveform[None, :], format="fltp", layout="mono")
+        sound.sample_rate, sound.pts = SAMPLE_RATE, 0  # or the encoder's delay would be heard
+        self._out.mux(self._sound.encode(sound))
+        self._out.mux(self._sound.encode(None))
+        self._out.close()
+
+
+def _read_sound(path: Path) -> np.ndarray:
+    """Reads a clip's sound, [S] float32."""
+    read = read_clip(
+        None, path, num_frames=1, sample_rate=SAMPLE_RATE, want_video=False, want_audio=True
+    )
+    if read.waveform is None:
+        raise MediaError(f"{path}: holds no samples; copy or download it again")
+    return np.ascontiguousarray(read.waveform)
