@@ -64,6 +64,21 @@ def test_dfew_lists_in_other_places(tmp_path: Path, name: str) -> None:
     assert told(examples)[1] == ("Clip/original/00002.mp4", "Clip/original/00002.mp4", "fear")
 
 
+@pytest.mark.parametrize("above", ["DFEW/clip_224x224/", "../dfew/clip_224x224/", "/x/y/"])
+def test_folders_of_somebody_else_are_dropped(tmp_path: Path, above: str) -> None:
+    root = dfew(tmp_path, f"{above}00001 30 0", f"{above}00002 9 6")
+    write(root, {"Clip/original/00001.mp4": ""})
+    clips = [example.video for example in read("dfew", root, "train")]
+    assert clips == [root / "Clip/original/00001.mp4", root / "Clip/original/00002.mp4"]
+
+
+def test_folders_below_the_clips_are_kept(tmp_path: Path) -> None:
+    root = dfew(tmp_path, "a/00001.mp4,1", "b/00001.mp4,7")
+    write(root, {"Clip/original/a/00001.mp4": "", "Clip/original/00001.mp4": ""})
+    clips = [example.video for example in read("dfew", root, "train")]
+    assert clips == [root / "Clip/original/a/00001.mp4", root / "Clip/original/b/00001.mp4"]
+
+
 def test_dfew_clips_without_zeros(tmp_path: Path) -> None:
     root = write(dfew(tmp_path, "1,7"), {"Clip/original/1.mp4": ""})
     assert read("dfew", root, "train")[0].video == root / "Clip/original/1.mp4"
@@ -148,6 +163,24 @@ def test_lists_that_are_none(tmp_path: Path) -> None:
         answers(dfew(tmp_path, "video_name,score", "1,1"))
 
 
+def test_a_header_of_other_names_says_what_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"set_1\.csv:1: no column is called video_name or .* id, e"
+    ):
+        answers(dfew(tmp_path, "id,emotion_of_it", "1,1", "2,7"))
+
+
+@pytest.mark.parametrize(("row", "column"), [(",7", "name"), ("1, ", "label")])
+def test_a_blank_cell_is_named(tmp_path: Path, row: str, column: str) -> None:
+    with pytest.raises(UserError, match=rf"set_1\.csv:4: the {column} is blank"):
+        answers(dfew(tmp_path, "video_name,label", "1,1", "", row))
+
+
+def test_a_list_with_braces_in_its_name(tmp_path: Path) -> None:
+    write(tmp_path, {"my{list}_1.csv": "1,7\n"})
+    assert answers(tmp_path, "dataset.splits.train.lists=['my{list}_{fold}.csv']") == ["fear"]
+
+
 def test_mafw(tmp_path: Path) -> None:
     name = "Train & Test Set/single/no_caption/set_{k}/{split}.txt"
     write(
@@ -159,6 +192,28 @@ def test_mafw(tmp_path: Path) -> None:
         ("data/clips/00030.mp4", "data/clips/00030.mp4", "anxious"),
     ]
     assert told(read("mafw", tmp_path, "test", "dataset.words=official"))[0][2] == "happiness"
+
+
+def test_mafw_blanks_at_the_ends_of_lines(tmp_path: Path) -> None:
+    name = "Train & Test Set/single/no_caption/set_1/train.txt"
+    write(tmp_path, {name: "00025.mp4 anger \r\n\r\n  00030.mp4   fear\r\n"})
+    examples = read("mafw", tmp_path, "train")
+    assert [(e.answer, e.source.rpartition(":")[2]) for e in examples] == [
+        ("angry", "1"),
+        ("fear", "3"),
+    ]
+
+
+def test_mafw_lists_of_another_class_order_are_not_taken_for_its_own(tmp_path: Path) -> None:
+    """MMA-DFER's 3 is anger; in the release's order it would be happiness."""
+    write(tmp_path, {"annotation/MAFW_set_1_train.txt": lines("/x/00025 46 3", "/x/00215 85 10")})
+    with pytest.raises(UserError, match="no annotation file is there"):
+        read("mafw", tmp_path, "train")
+
+
+def test_published_counts_of_mafw_add_up() -> None:
+    published = composed("dataset=mafw", "dataset.root=nowhere").dataset.published
+    assert published.train.total[1] + published.test.total[0] == 9172
 
 
 def test_mer2023(tmp_path: Path) -> None:

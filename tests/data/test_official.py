@@ -218,6 +218,19 @@ def test_ov_merd_and_v2(tmp_path: Path) -> None:
     assert example.target == "<think>He weeps.</think>\n<answer>sad</answer>"
 
 
+def test_emer_v2_takes_the_words_of_mer2023(tmp_path: Path) -> None:
+    reasons = lines("name,chinese,english", 'a,x,"He ""weeps""."')
+    write(tmp_path, {"EMER/dataset-v2/final-EMER-reason.csv": reasons})
+    with pytest.raises(UserError) as caught:
+        read("emer", tmp_path, "train")
+    for part in ("looked for train-label.csv", "final-EMER-reason.csv has reasons and no emotion"):
+        assert part in str(caught.value)
+    write(tmp_path, {"train-label.csv": lines("name,discrete,valence", "b,happy,1", "a,sad,-2")})
+    examples = read("emer", tmp_path, "train")
+    assert [e.target for e in examples] == ['<think>He "weeps".</think>\n<answer>sad</answer>']
+    assert examples.left_out == {"without reasoning": 1}
+
+
 def test_merr(tmp_path: Path) -> None:
     told_of = {"sample_1": {"smp_reason_caption": "A frown.", "caption": "A man."}}
     write(tmp_path, {"MERR_fine_grained.txt": "sample_1 134 doubt\n"})
@@ -230,3 +243,17 @@ def test_merr(tmp_path: Path) -> None:
         read("merr", tmp_path, "coarse")
     coarse = read("merr", tmp_path, "coarse", "dataset.layout.target=label")
     assert [e.target for e in coarse] == ["neutral", "doubt"]
+
+
+def test_merr_says_what_is_said(tmp_path: Path) -> None:
+    write(tmp_path, {"MERR_fine_grained.txt": "sample_1 134 doubt\nsample_2 9 fear\n"})
+    asked = ("dataset.question='Heard: {utterance}'", "dataset.layout.target=label")
+    with pytest.raises(UserError, match=r"transcription_en_all\.csv\); set dataset\.question with"):
+        read("merr", tmp_path, "fine", *asked)
+    said = lines("name,sentence", 'sample_1,"Well, it\u2019s\u2026"')
+    write(tmp_path, {"transcription_en_all.csv": said.encode("cp1252")})
+    with pytest.raises(UserError, match=r"fine_grained\.txt:2: .* no sentence for 'sample_2'"):
+        read("merr", tmp_path, "fine", *asked)
+    write(tmp_path, {"transcription_en_all.csv": said + "sample_2,\n"})
+    examples = read("merr", tmp_path, "fine", *asked)
+    assert [e.question for e in examples] == ["Heard: Well, it\u2019s\u2026", "Heard: "]

@@ -1,14 +1,15 @@
 """Annotation lists of one clip a line (csv, tab or blank separated) as columns of text.
 
 Whether a header is there, and what stands between the columns, is found in the first line: it is a
-header if one of its cells is a known column name. Quoted texts over several lines, and the cp1252
-apostrophes of older releases, are ``read_quoted``'s.
+header if one of its cells is a known column name, or it holds no digit: clips are numbered. Quoted
+texts over several lines, and the cp1252 apostrophes of older releases, are ``read_quoted``'s.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,10 +37,10 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
     """
     first = _first_line(path)
     delimiter = "," if "," in first else "\t" if "\t" in first else " "
-    cells = next(csv.reader([first], delimiter=delimiter))
+    cells = first.split() if delimiter == " " else next(csv.reader([first], delimiter=delimiter))
     known = {name for called in names.values() for name in called}
     header = [cell.strip().casefold() for cell in cells]
-    has_header = bool(known & set(header))
+    has_header = bool(known & set(header)) or not re.search("[0-9]", first)
     if has_header:
         places = {column: _place(header, called, path) for column, called in names.items()}
     else:
@@ -54,6 +55,9 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
     numbers = numbers[int(has_header) :]
     if len(numbers) != table.num_rows:  # a quoted text goes over several lines
         numbers = np.arange(table.num_rows) + 1 + int(has_header)
+    for column, cells_of in columns.items():
+        if (row := pc.index(cells_of, "").as_py()) >= 0:
+            raise UserError(f"{path}:{numbers[row]}: the {column} is blank")
     return pa.table({**columns, "number": pa.array(numbers)})
 
 
@@ -93,7 +97,7 @@ def find(root: Path, patterns: Sequence[str], values: Mapping[str, object], key:
     """
     if not root.is_dir():
         raise UserError(f"dataset.root={root}: there is no such folder; set it to the data set's")
-    paths = [root / pattern.format(**values) for pattern in patterns]
+    paths = [root / _filled(pattern, values) for pattern in patterns]
     for path in paths:
         if path.is_file():
             return path
@@ -101,6 +105,12 @@ def find(root: Path, patterns: Sequence[str], values: Mapping[str, object], key:
     raise UserError(
         f"dataset.root={root}: no annotation file is there (looked for {looked}); set {key}"
     )
+
+
+def _filled(pattern: str, values: Mapping[str, object]) -> str:
+    for name, value in values.items():
+        pattern = pattern.replace(f"{{{name}}}", str(value))
+    return pattern
 
 
 def _first_line(path: Path) -> str:
@@ -128,9 +138,13 @@ def _place(header: Sequence[str], called: Sequence[str], path: Path) -> int:
 
 def _read(path: Path, delimiter: str, num_columns: int, num_skipped: int) -> pa.Table:
     names = [str(place) for place in range(num_columns)]
+    source: Path | io.BytesIO = path
+    if delimiter == " ":  # any number of them, at a line's end too
+        with path.open("rb") as file:
+            source = io.BytesIO(b"\n".join(b" ".join(line.split()) for line in file))
     try:
         table = pa.csv.read_csv(
-            path,
+            source,
             read_options=pa.csv.ReadOptions(column_names=names, skip_rows=num_skipped),
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(

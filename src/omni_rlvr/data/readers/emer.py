@@ -1,8 +1,9 @@
 """EMER (now OV-MERD): clips of MER2023 with reasoning and any number of emotion words.
 
-v1 is one file with both (``gt-eng.csv``). v2 tells its clues and conclusion in one free text and
-names no labels apart; they are in the release that calls it OV-MERD, whose words and reasons are
-two files. An example's answer is its words joined by ", "; what it thinks is the reasoning.
+v1 is one file with both (``gt-eng.csv``; its words are the labels of MER2023). v2 tells its clues
+and conclusion in one free text and names no labels apart: they are MER2023's, in its own list, or
+those of the release that calls it OV-MERD, whose words and reasons are two files. An example's
+answer is its words joined by ", "; what it thinks is the reasoning.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from omni_rlvr.data.table import ExampleTable
 from omni_rlvr.types import UserError, require
 
 _NAME = ("names", "name")
-_WORDS = ("emotions", "openset", "ovlabel", "labels", "label")
+_WORDS = ("emotions", "openset", "ovlabel", "labels", "label", "discrete")
 _REASON = ("reasons", "reason", "english", "description")
 
 
@@ -31,8 +32,8 @@ class EmerReader:
     Args:
         root: The folder that the paths below are relative to.
         lists: Pairs of csv files; the first pair that is there is read: words (columns names and
-            emotions, or name and openset) and reasoning (names and reasons, or name and english
-            or reason). They may be the same file.
+            emotions, or name and openset, or name and discrete) and reasoning (names and reasons,
+            or name and english or reason). They may be the same file.
         clips: Folders below the root where the clips may lie.
         target: "reasoning": ``<think>`` and ``<answer>``; "label": the words alone.
         question: What is asked of every clip.
@@ -61,7 +62,7 @@ class EmerReader:
         wanted = [words for words, reasons in self._lists if (self._root / reasons).is_file()]
         if self._target == "label" or not wanted:
             wanted = [words for words, _ in self._lists]
-        path = find(self._root, wanted, {}, "dataset.layout.lists=[[WORDS,REASONS]]")
+        path = find(self._root, wanted, {}, self._missing())
         table = read_quoted(path, {"name": _NAME, "words": _WORDS})
         words = pa.array([", ".join(_split(text)) for text in table["words"].to_pylist()])
         table = table.append_column("answer", words)
@@ -87,6 +88,11 @@ class EmerReader:
             "number": table["number"],
         }
         return to_examples(pa.table(raw), self._root, None, left_out)
+
+    def _missing(self) -> str:
+        told = [reasons for _, reasons in self._lists if (self._root / reasons).is_file()]
+        alone = f"; {told[0]} has reasons and no emotion words" if told else ""
+        return f"dataset.layout.lists=[[WORDS,REASONS]]{alone}"
 
     def _with_reasons(self, table: pa.Table, words: Path) -> pa.Table:
         paired = [reasons for name, reasons in self._lists if self._root / name == words]

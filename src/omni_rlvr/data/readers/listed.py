@@ -31,8 +31,8 @@ class ListedReader:
     """Reads ``name,label`` lists, with or without a header.
 
     A name may be bare (``1``, ``sample_00000047``) or a file (``00001.mp4``); a bare number is
-    filled up with zeros, unless the clips folder has the file without. Of lists with a third column
-    in the middle (path, number of frames, label) the last part of the path is the name.
+    filled up with zeros, unless the clips folder has the file without. Of paths (as in
+    lists of path, number of frames, label) the last part is the name, see ``clip_paths``.
 
     Args:
         split: The split's name in ``lists``.
@@ -80,8 +80,25 @@ class ListedReader:
 
 
 def clip_paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.ChunkedArray:
-    """Turn clip names of a list into paths below the root."""
+    """Turn clip names of a list into paths below the root.
+
+    Folders before a name are somebody else's if they are absolute, or if the first clip lies in the
+    clips folder without them; otherwise they are below that folder.
+    """
     names = pc.replace_substring_regex(names, r"^(?:/[^/]+)+/", "")  # somebody else's folders
+    first = names.slice(0, 1)
+    whole, last = (
+        root / _paths(name, root, folder, num_digits)[0].as_py() for name in (first, _last(first))
+    )
+    is_below = whole.exists() or not last.exists()
+    return _paths(names if is_below else _last(names), root, folder, num_digits)
+
+
+def _last(names: Any) -> Any:
+    return pc.replace_substring_regex(names, "^.*/", "")
+
+
+def _paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.ChunkedArray:
     stems = pc.replace_substring_regex(names, _SUFFIX, "")
     if num_digits:
         filled = pc.utf8_lpad(stems, num_digits, "0")

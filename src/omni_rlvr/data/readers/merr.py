@@ -1,7 +1,8 @@
 """MERR (Emotion-LLaMA): pseudo-labelled clips of MER2023 with a description each.
 
 ``MERR_{coarse,fine}_grained.txt`` lists ``name n_frames label``, the ``.json`` of the same name
-maps a clip to its description: ``caption`` (coarse) or ``smp_reason_caption`` (fine).
+maps a clip to its description: ``caption`` (coarse) or ``smp_reason_caption`` (fine). What is said
+is in ``transcription_en_all.csv`` (``name,sentence``), read if it is asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from omni_rlvr.data.delimited import find, read_list
+from omni_rlvr.data.delimited import find, read_list, read_quoted
 from omni_rlvr.data.labels import LabelMap
 from omni_rlvr.data.manifest import read_text
 from omni_rlvr.data.official import clip_folder, labelled_examples
@@ -33,7 +34,7 @@ class MerrReader:
         clips: Folders below the root where MER2023's clips may lie.
         target: "reasoning": the description as ``<think>``, the label as ``<answer>``; "label".
         labels: Translates the labels.
-        question: What is asked of every clip.
+        question: What is asked of every clip; ``{utterance}`` in it becomes what is said.
     """
 
     def __init__(
@@ -71,7 +72,21 @@ class MerrReader:
         }
         if self._target == "reasoning":
             columns["thought"] = self._descriptions(table, path)
+        if "{utterance}" in self._question:
+            columns["question"] = self._questions(table, path)
         return labelled_examples(columns, self._root, self._labels, self._question)
+
+    def _questions(self, table: pa.Table, listed: Path) -> pa.Array:
+        key = "dataset.question without {utterance}"
+        path = find(self._root, ["transcription_en_all.csv"], {}, key)
+        said = read_quoted(path, {"name": ("name",), "sentence": ("sentence",)})
+        told = dict(zip(said["name"].to_pylist(), said["sentence"].to_pylist(), strict=True))
+        questions = []
+        for name, line in zip(table["name"].to_pylist(), table["number"].to_pylist(), strict=True):
+            if name not in told:
+                raise UserError(f"{listed}:{line}: {path} has no sentence for {name!r}; set {key}")
+            questions.append(self._question.replace("{utterance}", told[name]))
+        return pa.array(questions, pa.string())
 
     def _descriptions(self, table: pa.Table, listed: Path) -> pa.Array:
         path = find(
