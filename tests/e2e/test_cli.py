@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -36,10 +35,8 @@ def probe(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def help_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What ``--help`` prints."""
-    started = time.perf_counter()
     done = probe("--help", cwd=tmp_path_factory.mktemp("cwd"))
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - started < 10  # 2 s on an idle machine
     return done.stdout
 
 

@@ -125,7 +125,8 @@ def _batch(records: Sequence[Record]) -> pa.RecordBatch:
         "id": [record.id for record in records],
         "cues": [msgspec.json.encode(r.cues) if r.cues else None for r in records],
     }
-    question = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), list(asked))
+    questions = pa.array(list(asked), pa.string())
+    question = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), questions)
     columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
     return pa.RecordBatch.from_pydict({"question": question, **columns})
 
