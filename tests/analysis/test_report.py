@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from make_runs import make_run, weight
 
+from omni_rlvr.analysis.report import page
 from omni_rlvr.analysis.report.columns import differing, in_order, label
 from omni_rlvr.analysis.report.gather import gather
 from omni_rlvr.analysis.report.table import latex, markdown, runs_table, settings_table
@@ -204,3 +205,9 @@ def test_a_heat_map_needs_two_keys(tmp_path: Path, sweep: Path) -> None:
             make_run(tmp_path / "grid" / f"{value}{beta}", TEN, config=config)
     figures = report(tmp_path, tmp_path / "grid") / "figures"
     assert len(list(figures.glob("heat_test*"))) == 1
+
+
+def test_words_stand_on_the_left_and_numbers_on_the_right() -> None:
+    html = page.table(["setting", "difference", "ahead"], [["beta=0", "+1.9", "3 of 3"]])
+    assert html.count('class="words"') == 2  # the head and the cell of the first column
+    assert '<td class="words">beta=0</td><td>+1.9</td><td>3 of 3</td>' in html

@@ -25,7 +25,7 @@ a { color: var(--link); } nav a { margin-right: 1rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .words { text-align: left; }
 th { position: sticky; top: 0; background: var(--soft); }
 th button { all: unset; cursor: pointer; }
 th button:focus-visible { outline: 2px solid var(--link); }
@@ -91,12 +91,19 @@ def note(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that can be sorted."""
+    """A table that can be sorted; columns of words stand on the left."""
+    columns = zip(*rows, strict=True)
+    words = [any(cell[:1].isalpha() for cell in column) for column in columns]
+    sides = [' class="words"' if column else "" for column in words] or [""] * len(header)
     heads = "".join(
-        f'<th scope="col"><button type="button">{escape(cell)}</button></th>' for cell in header
+        f'<th scope="col"{side}><button type="button">{escape(cell)}</button></th>'
+        for cell, side in zip(header, sides, strict=True)
     )
     lines = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>"
+        + "".join(f"<td{side}>{escape(cell)}</td>" for cell, side in zip(row, sides, strict=True))
+        + "</tr>"
+        for row in rows
     )
     head = f"<thead><tr>{heads}</tr></thead>"
     return f'<div class="wide"><table>{head}<tbody>\n{lines}\n</tbody></table></div>'

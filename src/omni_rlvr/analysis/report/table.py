@@ -18,6 +18,8 @@ from omni_rlvr.analysis.report.gather import RunData
 SCORES = ("war", "uar", "format")
 ABSENT = "-"
 MEAN, STD = "mean", "std"
+POINTS = ("difference", "low", "high")
+"""Columns of a comparison, in points of WAR."""
 
 
 def runs_table(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row]) -> pd.DataFrame:
@@ -124,4 +126,6 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
         return f"{value:.1f}" if alone else f"{value:.1f} ± {spread:.1f}"
     if tail in SCORES or column == "seconds":
         return f"{value:.1f}"
+    if column in POINTS:
+        return f"{value:+.1f}"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -71,7 +71,8 @@ def write_all(
     if pairs:
         tested = {run.name for pair in pairs for run in (pair.run, pair.baseline)}
         alone = [run.name for run in runs if run.finished and run.name not in tested]
-        intro += f" Without a run of the baseline to test against: {', '.join(alone) or 'none'}."
+        if alone:
+            intro += f" Without a run of the baseline to test against: {', '.join(alone)}."
     page.write_page(folder / "report.html", "Runs side by side", intro, sections)
     return [folder / "report.html", *(folder / f"{name}.csv" for name in tables)]
 
