@@ -29,9 +29,12 @@ if [ -z "${COLLECT_ONLY:-}" ]; then
     watched "$seed" sft_labels 50 +experiment=sft_labels
     watched "$seed" rlvr 10 +experiment=rlvr "model.path=$at/cold_start/checkpoint" \
       "stage.max_steps=$STEPS" stage.batch_size=8
-    for model in cold_start sft_labels rlvr; do
-      step "$seed" "attribute_$model" +experiment=attribute "model.path=$at/$model/checkpoint" task.num_reasoned=-1
-    done
+    attribute() { # MODEL OVERRIDES
+      step "$seed" "attribute_$1" +experiment=attribute "model.path=$at/$1/checkpoint" task.num_chosen=0 "${@:2}"
+    }
+    attribute cold_start task.lead=own_reasoning
+    attribute rlvr task.lead=own_reasoning
+    attribute sft_labels # answers without reasoning
   done
 fi
 "$BIN/python" -m experiments.transparency.collect "$HOME_OF"
