@@ -89,7 +89,17 @@ class Ours:
         target_ids, target_mask = pad_rows(targets, pad=0, left=False)
         empty = torch.zeros(0, dtype=torch.long)
         examples = [Example(str(i), "", "", "", None) for i in range(len(ids))]
-        self.batch = Batch(examples, ids, mask, None, empty, None, empty, target_ids, target_mask)
+        self.batch = Batch(
+            examples,
+            ids,
+            mask,
+            None,
+            empty,
+            None,
+            empty,
+            completion_ids=target_ids,
+            completion_mask=target_mask,
+        )
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LEARNING_RATE, fused=True)
 
     def step(self) -> float:
