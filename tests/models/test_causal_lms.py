@@ -24,8 +24,8 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5O
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
 
 from omni_rlvr.models import shared_attention
-from omni_rlvr.models.decoding import RepeatedDecoder, SharedDecoder, make_decoder
-from omni_rlvr.models.packing import Packed
+from omni_rlvr.models.decoding import RepeatedDecoder, SharedDecoder
+from omni_rlvr.models.lean_decoding import LeanDecoder, make_decoder
 from omni_rlvr.models.prefix import Prompts, Rows, completion_hidden
 from omni_rlvr.models.shared_attention import can_share
 
@@ -164,14 +164,20 @@ def test_checkpointing_computes_every_layer_twice():
     assert not model.model.layers[0].gradient_checkpointing  # as before
 
 
-@pytest.mark.parametrize("name", [*MODELS, "thinker"])
-def test_decoding_equals_the_update_and_the_plain_decoder(name):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, SharedDecoder) for name in (*MODELS, "thinker")),
+        *((n, LeanDecoder) for n in MODELS),
+    ],
+)
+def test_decoding_equals_the_plain_decoder(name, kind):
     """Logits step by step, rows leaving on the way: ragged groups, then a prompt without rows."""
     model, tokens = make(name), torch.arange(1, 41).view(5, 8)
     prompts = make_rows(model, axes=3 if name == "thinker" else 1).prompts
     keeps = {1: [0, 2, 3, 5, 6, 7], 3: [0, 3, 4, 5]}  # after 3: rows 0, 5, 6, 7 of prompts 0 and 2
     with torch.no_grad():
-        shared = SharedDecoder(model, prompts, 3, 6)
+        shared = kind(model, prompts, 3, 6)
         plain = RepeatedDecoder(model, prompts, 3)
         pairs = [(shared.prefill(), plain.prefill())]
         rows = torch.arange(9)
@@ -188,18 +194,19 @@ def test_decoding_equals_the_update_and_the_plain_decoder(name):
     assert len({tuple(row) for row in pairs[-1][0].argsort()[:, -3:].tolist()}) > 1
 
 
-def test_a_prompt_is_stored_once_and_suffixes_are_never_copied():
+@pytest.mark.parametrize("kind", [SharedDecoder, LeanDecoder])
+def test_a_prompt_is_stored_once_and_suffixes_are_never_copied(kind):
     model = make("qwen2")
     prompts = make_rows(model).prompts
     with torch.no_grad():
-        decoder = SharedDecoder(model, prompts, 4, 6)
+        decoder = kind(model, prompts, 4, 6)
         decoder.prefill()
         places = set()
         for _ in range(4):
             decoder.step(torch.arange(12))
-            places.add(decoder.suffixes[0][0].data_ptr())
-    assert decoder.prefixes[0][0].shape == (3, 2, 9, 16)  # 3 prompts, not 12 rows
-    assert decoder.suffixes[0][0].shape == (12, 2, 6, 16)
+            places.add(decoder.slots.suffixes[0].data_ptr())
+    assert decoder.slots.prefixes[0][0].shape == (3 * 2, 9, 16)  # 3 prompts, not 12 rows
+    assert decoder.slots.suffixes[0].shape == (2, 3, 2, 4, 6, 16)
     assert len(places) == 1
 
 
@@ -253,16 +260,6 @@ def test_windows_and_dropout_are_not_shared(model):
 def test_what_a_layer_wants_besides_is_never_ignored():
     with pytest.raises(NotImplementedError, match="softcap"):
         shared_attention.shared_attention(None, *[None] * 4, layout=None, scaling=1.0, softcap=30.0)
-
-
-def test_packed_rows_by_hand():
-    # Prompt of 2, rows of 3, 0 and 1; prompt of 1 with a row of 2: p p a a a b | q c c.
-    first, second = Packed([2, 1], [[3, 0, 1], [2]]).segments
-    assert (first.prompt, first.rest, second.whole) == (slice(0, 2), slice(2, 6), slice(6, 9))
-    assert (first.num_rows, first.width) == (2, 3)
-    assert first.pad.tolist() == [0, 1, 2, 3, 0, 0]  # the last two are padding
-    assert first.unpad.tolist() == [0, 1, 2, 3]
-    assert second.pad is None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -13,8 +13,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from omni_rlvr.models.decoding import SharedDecoder
 from omni_rlvr.models.lean import LeanPass, Pass, is_lean, make_pass
+from omni_rlvr.models.lean_decoding import LeanDecoder
 from omni_rlvr.models.packing import Packed
 from omni_rlvr.models.prefix import Prompts, Rows, completion_hidden
 from omni_rlvr.models.tape import TapeRows
@@ -57,7 +57,7 @@ def roll_out(model) -> tuple[Rows, TapeRows]:
     ids = torch.randint(1, 97, mask.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         prompts, _ = make_prompts(model)
-        decoder = SharedDecoder(model, prompts, 3, 6, keep_tape=True)
+        decoder = LeanDecoder(model, prompts, 3, 6, keep_tape=True)
         decoder.prefill()
         rows = torch.arange(9)
         for t in range(5):
@@ -123,7 +123,7 @@ def test_a_lean_pass_equals_the_modules(name):
     model = make(name)
     generator = torch.Generator().manual_seed(3)
     embeds = torch.randn(1, 11, 64, generator=generator)
-    weights = torch.randn(1, 11, 64, generator=generator)
+    weights = torch.randn(1, 8, 64, generator=generator)
     grads, hiddens = [], []
     for run in (LeanPass(model), Pass(model)):
         model.zero_grad()
@@ -133,8 +133,18 @@ def test_a_lean_pass_equals_the_modules(name):
         hiddens.append(hidden.detach())
         used = [p.grad for p in model.model.parameters() if p.grad is not None]
         grads.append(torch.cat([inputs.grad.flatten(), *(g.flatten() for g in used)]))
-    assert torch.equal(*hiddens)  # bit by bit
+    assert hiddens[0].shape == (1, 8, 64)  # the prompt's last token and the seven others
+    torch.testing.assert_close(*hiddens, atol=1e-5, rtol=1e-5)
     assert (grads[0] - grads[1]).norm() < 1e-5 * grads[1].norm()
+
+
+def test_the_last_layer_computes_keys_and_values_only_for_what_predicts_nothing():
+    model, notes = make("qwen2"), []
+    with torch.no_grad():
+        run, embeds = LeanPass(model), torch.randn(1, 11, 64)
+        run(embeds, torch.arange(11).unsqueeze(0), Packed([4], [[3, 2, 2]]), keep=notes)
+    sizes = [[len(part) for part in note] for note in notes]
+    assert sizes == [[11] * 7, [11] * 7, [8, 11, 8, 8, 8, 8, 8]]
 
 
 def test_frozen_weights_get_no_gradient():

@@ -74,27 +74,26 @@ def merge(parts: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> tuple[
     return out * weight + other_out * other_weight, total
 
 
-class CausalFlash:
-    """Causal attention within one sequence: forward and backward in the flash kernel."""
+class PromptFlash:
+    """A prompt's queries over its own keys: forward and backward in the flash kernel."""
 
     @staticmethod
-    def forward(query: Tensor, keys: Tensor, values: Tensor, scale: float):
-        """Attends: [1, H, L, D] over [1, kvH, L, D] -> output [1, H, L, D], lse [1, H, L]."""
+    def forward(query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool):
+        """Attends: [1, H, L, D] over [1, kvH, P, D] -> output [1, H, L, D], lse [1, H, L]."""
         heads, kv_heads = query.shape[1], keys.shape[1]
         out, lse = flash(
             group_heads(query, kv_heads),
             share_heads(keys, heads),
             share_heads(values, heads),
             0.0,
-            True,
+            causal,
             scale=scale,
         )
         return out.flatten(0, 1).unsqueeze(0), lse.flatten(0, 1).unsqueeze(0)
 
     @staticmethod
-    def backward(grad: Tensor, saved: tuple[Tensor, ...], scale: float):
+    def backward(grad: Tensor, query, keys, values, out, lse, scale: float, *, causal: bool):
         """Computes the gradients of query, keys and values."""
-        query, keys, values, out, lse = saved
         heads, kv_heads = query.shape[1], keys.shape[1]
         dq, dk, dv = flash_backward(
             group_heads(grad, kv_heads),
@@ -104,7 +103,7 @@ class CausalFlash:
             group_heads(out, kv_heads),
             group_heads(lse, kv_heads),
             0.0,
-            True,
+            causal,
             scale=scale,
         )
         return (
@@ -157,13 +156,15 @@ class SharedFlash:
         return dq, far_k, far_v, sum_heads(dk, kv_heads), sum_heads(dv, kv_heads)
 
 
-def plain_causal(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    """Attends causally within one sequence, in differentiable operations of any device."""
+def plain_prompt(
+    query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool
+) -> Tensor:
+    """Does what ``PromptFlash`` does in differentiable operations of any device."""
     return torch.nn.functional.scaled_dot_product_attention(
         query,
         repeat_heads(keys, query.shape[1]),
         repeat_heads(values, query.shape[1]),
-        is_causal=True,
+        is_causal=causal,
         scale=scale,
     )
 

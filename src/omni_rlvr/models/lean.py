@@ -3,8 +3,9 @@
     x += mix(attend(rotate(q, k), v)),   q, k, v = qkv(norm(x))
     x += down(silu(gate(y)) up(y)),      y = norm(x)
 
-A pass can keep what it computes, and a later pass over the same tokens can start from that: it then
-only builds the graph for backward. Whatever is not exactly as these classes make it (adapters,
+In the last layer a token that predicts nothing gives its keys and values and no more. A pass can
+keep what it computes, and a later pass over the same tokens can start from that: it then only
+builds the graph for backward. Whatever is not exactly as these classes make it (adapters,
 hooks, autocast, other classes, checkpointing) goes through its modules.
 """
 
@@ -15,14 +16,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.activations import SiLUActivation
 from transformers.models.llama import modeling_llama as llama
 from transformers.models.qwen2 import modeling_qwen2 as qwen2
 from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
-from omni_rlvr.models.lean_ops import product, rms_norm, rotate
+from omni_rlvr.models.lean_ops import Product, rms_norm, rotate, swiglu
 from omni_rlvr.models.shared_attention import Layout, can_share, no_mask, sharing
 
 KNOWN = {
@@ -38,31 +38,38 @@ KNOWN = {
 
 
 class Notes(NamedTuple):
-    """What one layer computed for S tokens; [S, ..] each."""
+    """What one layer computed, [S, ..] for its S tokens; but the last layer computes keys and
+    values for all, the rest for the tail of its layout.
+    """
 
-    qkv: Tensor
+    query: Tensor
+    """Before head norms and rotation, as keys and values."""
+    keys_values: Tensor
     context: Tensor
     """What attention gave."""
     lse: Tensor | None
     """[S, H], the logarithm of its softmax's denominator; None where no kernel gives it."""
-    mixed: Tensor
-    gate: Tensor
-    up: Tensor
-    down: Tensor
+    attended: Tensor
+    """The hidden states behind attention."""
+    gate_up: Tensor
+    out: Tensor
+    """The hidden states behind the layer."""
 
 
 class Layer(NamedTuple):
     """The modules whose weights a layer uses."""
 
     norm: Any
-    qkv: list[nn.Linear]
+    query: Product
+    keys_values: Product
+    heads: list[int]
+    """Of queries, keys and values."""
     head_norms: list[Any]
     """Of queries and keys; Qwen3 alone has them."""
-    mix: list[nn.Linear]
+    mix: Product
     mlp_norm: Any
-    gate: list[nn.Linear]
-    up: list[nn.Linear]
-    down: list[nn.Linear]
+    gate_up: Product
+    down: Product
     scale: float
 
 
@@ -74,21 +81,25 @@ class Pass:
         self.language_model = language_model
 
     def __call__(self, embeds: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        """Runs all layers and the last norm: [n, L, hidden] -> [n, L, hidden].
+        """Runs all layers and the last norm.
 
         Args:
             embeds: [n, L, hidden].
             positions: [n, L] or [3, n, L].
             layout: who attends to whom.
+
+        Returns:
+            [n, L, hidden]; [n, T, hidden] for a layout that has a tail.
         """
         with sharing(self.language_model):
-            return self.language_model.model(
+            hidden = self.language_model.model(
                 inputs_embeds=embeds,
                 attention_mask=no_mask(embeds.device),
                 position_ids=positions,
                 use_cache=False,
                 layout=layout,
             ).last_hidden_state
+        return hidden if layout.tail is None else hidden[:, layout.tail.to(hidden.device)]
 
 
 class LeanPass:
@@ -111,35 +122,46 @@ class LeanPass:
         """Runs all layers and the last norm, as ``Pass`` does.
 
         Args:
-            embeds: [n, L, hidden].
-            positions: [n, L].
+            embeds: [1, S, hidden].
+            positions: [1, S].
             layout: who attends to whom.
             keep: is given each layer's notes.
             known: gives a layer's notes of an earlier pass over the same tokens, in order.
+
+        Returns:
+            [1, T, hidden], for the layout's tail; without one T is S.
         """
-        turn = self.model.rotary_emb(embeds, positions)
-        cos, sin = (part.unsqueeze(2) for part in turn)
-        hidden = embeds.flatten(0, 1)
+        cos, sin = turns(self.model, embeds[0], positions[0])
+        hidden, tail = embeds[0], layout.tail
         for i, layer in enumerate(self.layers):
             have = None if known is None else known(i)
             x = rms_norm(hidden, layer.norm.weight, layer.norm.variance_epsilon)
-            qkv = product(x, layer.qkv, have and have.qkv)
-            query, keys, values = _heads(layer, qkv.view(*embeds.shape[:2], -1), cos, sin)
+            keys_values = layer.keys_values(x, known=have and have.keys_values)
+            keys, values = _keys_values(layer, keys_values, cos, sin)
+            if i + 1 == len(self.layers) and tail is not None:
+                tail = tail.to(x.device)
+                x, hidden, cos, sin = (part.index_select(0, tail) for part in (x, hidden, cos, sin))
+            query = layer.query(x, known=have and have.query)
+            turned = _query(layer, query, cos, sin)
             before = None if have is None else (have.context, have.lse)
-            context, lse = layout.attend(i, query, keys, values, layer.scale, before)
-            context = context.flatten(2).flatten(0, 1)
-            mixed = product(context, layer.mix, have and have.mixed)
-            hidden = hidden + mixed
-            x = rms_norm(hidden, layer.mlp_norm.weight, layer.mlp_norm.variance_epsilon)
-            gate = product(x, layer.gate, have and have.gate)
-            up = product(x, layer.up, have and have.up)
-            down = product(F.silu(gate) * up, layer.down, have and have.down)
-            hidden = hidden + down
+            context, lse = layout.attend(i, turned, keys, values, layer.scale, before)
+            context = context.flatten(2)[0]
+            attended = layer.mix(context, residual=hidden, known=have and have.attended)
+            x = rms_norm(attended, layer.mlp_norm.weight, layer.mlp_norm.variance_epsilon)
+            gate_up = layer.gate_up(x, known=have and have.gate_up)
+            hidden = layer.down(swiglu(gate_up), residual=attended, known=have and have.out)
             if keep is not None:
-                lse = None if lse is None else lse.flatten(0, 1)
-                keep.append(Notes(qkv, context, lse, mixed, gate, up, down))
+                lse = None if lse is None else lse[0]
+                keep.append(Notes(query, keys_values, context, lse, attended, gate_up, hidden))
         norm = self.model.norm
-        return rms_norm(hidden, norm.weight, norm.variance_epsilon).view(embeds.shape)
+        return rms_norm(hidden, norm.weight, norm.variance_epsilon).unsqueeze(0)
+
+
+def turns(model: Any, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for ``rotate``: [S, 1, D] each, at positions [S]."""
+    cos, sin = model.rotary_emb(hidden.unsqueeze(0), positions.unsqueeze(0))
+    first, second = sin[0].chunk(2, dim=-1)
+    return cos[0].unsqueeze(1), torch.cat([-first, second], dim=-1).unsqueeze(1)
 
 
 def make_pass(language_model: PreTrainedModel) -> Pass | LeanPass:
@@ -168,33 +190,37 @@ def _is_plain(module: Any) -> bool:
 def _layer(layer: Any) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     has_norms = type(layer) is qwen3.Qwen3DecoderLayer
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     return Layer(
         norm=layer.input_layernorm,
-        qkv=[attention.q_proj, attention.k_proj, attention.v_proj],
+        query=Product(projections[0]),
+        keys_values=Product(*projections[1:]),
+        heads=[one.out_features // attention.head_dim for one in projections],
         head_norms=[attention.q_norm, attention.k_norm] if has_norms else [],
-        mix=[attention.o_proj],
+        mix=Product(attention.o_proj),
         mlp_norm=layer.post_attention_layernorm,
-        gate=[mlp.gate_proj],
-        up=[mlp.up_proj],
-        down=[mlp.down_proj],
+        gate_up=Product(mlp.gate_proj, mlp.up_proj),
+        down=Product(mlp.down_proj),
         scale=attention.scaling,
     )
 
 
-def _heads(layer: Layer, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cuts [n, L, all heads * D] into rotated queries [n, H, L, D], rotated keys, and values."""
-    parts = qkv.unflatten(-1, (-1, cos.shape[-1]))
-    counts = [linear.out_features // cos.shape[-1] for linear in layer.qkv]
+def _query(layer: Layer, query: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Cuts [S, H * D] into rotated queries [1, H, S, D]."""
+    heads = query.unflatten(1, (layer.heads[0], -1))
     if layer.head_norms:
-        query, keys, values = (
-            rms_norm(part, norm.weight, norm.variance_epsilon) if norm is not None else part
-            for part, norm in zip(
-                parts.split(counts, dim=2), [*layer.head_norms, None], strict=True
-            )
-        )
-        turned = [rotate(query, cos, sin), rotate(keys, cos, sin)]
-    else:
-        turning, values = parts.split([counts[0] + counts[1], counts[2]], dim=2)
-        turned = list(rotate(turning, cos, sin).split(counts[:2], dim=2))
-    query, keys, values = (part.transpose(1, 2) for part in (*turned, values))
-    return query, keys, values
+        norm = layer.head_norms[0]
+        heads = rms_norm(heads, norm.weight, norm.variance_epsilon)
+    return rotate(heads, cos, sin).transpose(0, 1).unsqueeze(0)
+
+
+def _keys_values(
+    layer: Layer, keys_values: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cuts [S, 2 kvH * D] into rotated keys [1, kvH, S, D] and values."""
+    keys, values = keys_values.unflatten(1, (2, layer.heads[1], -1)).unbind(1)
+    if layer.head_norms:
+        norm = layer.head_norms[1]
+        keys = rms_norm(keys, norm.weight, norm.variance_epsilon)
+    turned = rotate(keys, cos, sin)
+    return turned.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0)

@@ -15,21 +15,28 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.models.attention_parts import (
-    CausalFlash,
+    PromptFlash,
     SharedFlash,
     has_kernel,
-    plain_causal,
+    plain_prompt,
     plain_shared,
 )
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One prompt with its completions, as a stretch of the packed row."""
+    """One prompt with its completions: stretches of the packed row's keys, and of its queries."""
 
     prompt: slice
+    """Keys of the prompt; of a single completion too, if queries of both are causal."""
+    asking: slice
+    """The prompt's queries: all of them, or its last token's alone."""
+    causal: bool
+    """Whether these are all, each for its own token."""
     rest: slice
-    """The completions' tokens, one completion after the other."""
+    """Keys of the completions, one completion after the other."""
+    rest_asking: slice
+    """Their queries."""
     num_rows: int
     width: int
     """Tokens of the longest completion."""
@@ -38,11 +45,6 @@ class Segment:
     are equally long."""
     unpad: Tensor | None
     """[tokens of rest] the way back."""
-
-    @property
-    def whole(self) -> slice:
-        """Prompt and completions."""
-        return slice(self.prompt.start, self.rest.stop)
 
 
 class Packed:
@@ -56,12 +58,20 @@ class Packed:
             row_lengths: for each prompt, the tokens of each of its completions; 0 is left out.
         """
         self.segments: list[Segment] = []
+        self.tail_segments: list[Segment] = []
         self.prefixes: dict[int, tuple[Tensor, Tensor]] | None = None
+        tail: list[int] = []
         start = 0
         for size, lengths in zip(prompt_lengths, row_lengths, strict=True):
-            self.segments.append(_segment(start, size, [n for n in lengths if n]))
-            start = self.segments[-1].rest.stop
+            lengths = [n for n in lengths if n]
+            self.segments.append(_segment(start, size, lengths))
+            self.tail_segments.append(_tail_segment(start, size, lengths, len(tail)))
+            tail += range(start + size - 1, start + size + sum(lengths))
+            start += size + sum(lengths)
         self.length = start
+        self.tail = torch.tensor(tail, dtype=torch.long)
+        """[T]: each prompt's last token and all completions', which predict completion tokens. The
+        hidden states of the others end in the last layer's keys and values."""
 
     def attend(
         self,
@@ -72,18 +82,19 @@ class Packed:
         scale: float,
         known: tuple[Tensor, Tensor | None] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attends within the packed row; see ``shared_attention.Layout``."""
+        """Attends within the packed row, from all tokens or from ``tail``; see ``Layout``."""
         query, keys = query.to(values.dtype), keys.to(values.dtype)  # autocast leaves them apart
         if self.prefixes is not None:
             self.prefixes[layer] = (keys, values)
+        segments = self.segments if query.shape[2] == self.length else self.tail_segments
         if not has_kernel(query.device):
-            return _plain(query, keys, values, self.segments, scale), None
+            return _plain(query, keys, values, segments, scale), None
         if known is None or known[1] is None:
-            known = _flash(query.detach(), keys.detach(), values.detach(), self.segments, scale)
+            known = _flash(query.detach(), keys.detach(), values.detach(), segments, scale)
         else:
             shape = (1, query.shape[2], query.shape[1])
             known = (known[0].view(*shape, -1), known[1].view(shape))
-        return _Flash.apply(query, keys, values, *known, self.segments, scale), known[1]
+        return _Flash.apply(query, keys, values, *known, segments, scale), known[1]
 
 
 class Order:
@@ -121,21 +132,42 @@ class Order:
         self.source = torch.cat(pieces)
         """[S]: which of all prompts' tokens, then all completions' input tokens, stands here."""
 
-    def layout(self) -> Packed:
+        self.packed = Packed(sizes, [[lengths[row] for row in group] for group in self.members])
         """Who attends to whom."""
-        return Packed(self.sizes, [[self.lengths[row] for row in group] for group in self.members])
+        self.in_tail = torch.full((start + 1,), len(self.packed.tail))
+        """[S + 1]: where in the tail each token stands; beyond its end if nowhere."""
+        self.in_tail[self.packed.tail] = torch.arange(len(self.packed.tail))
 
 
 def _segment(start: int, size: int, lengths: list[int]) -> Segment:
-    middle = start + size
-    rest, width = slice(middle, middle + sum(lengths)), max(lengths, default=0)
-    pad = unpad = None
-    if len(set(lengths)) > 1:
-        there = torch.arange(width) < torch.tensor(lengths).unsqueeze(1)
-        unpad = there.flatten().nonzero().squeeze(1)
-        pad = torch.zeros(len(lengths) * width, dtype=torch.long)  # what is padded attends to junk
-        pad[unpad] = torch.arange(sum(lengths))
-    return Segment(slice(start, middle), rest, len(lengths), width, pad, unpad)
+    """All tokens ask; a single completion goes on where its prompt ends."""
+    if len(lengths) <= 1:
+        size, lengths = size + sum(lengths), []
+    prompt, rest = _stretches(start, size, lengths)
+    return Segment(prompt, prompt, True, rest, rest, *_padded(lengths))
+
+
+def _tail_segment(start: int, size: int, lengths: list[int], first: int) -> Segment:
+    """The prompt's last token and the completions ask; theirs are the queries from ``first``."""
+    prompt, rest = _stretches(start, size, lengths)
+    asking, rest_asking = _stretches(first, 1, lengths)
+    return Segment(prompt, asking, False, rest, rest_asking, *_padded(lengths))
+
+
+def _stretches(start: int, size: int, lengths: list[int]) -> tuple[slice, slice]:
+    return slice(start, start + size), slice(start + size, start + size + sum(lengths))
+
+
+def _padded(lengths: list[int]) -> tuple[int, int, Tensor | None, Tensor | None]:
+    """Number of rows, their width, and the ways to padded rows and back."""
+    width = max(lengths, default=0)
+    if len(set(lengths)) <= 1:
+        return len(lengths), width, None, None
+    there = torch.arange(width) < torch.tensor(lengths).unsqueeze(1)
+    unpad = there.flatten().nonzero().squeeze(1)
+    pad = torch.zeros(len(lengths) * width, dtype=torch.long)  # what is padded attends to junk
+    pad[unpad] = torch.arange(sum(lengths))
+    return len(lengths), width, pad, unpad
 
 
 def _rows(tokens: Tensor, segment: Segment) -> Tensor:
@@ -172,16 +204,16 @@ def _flash(
     lse = out.new_empty(out.shape[:-1], dtype=torch.float32)
     by_head, lse_by_head = out.transpose(1, 2), lse.transpose(1, 2).unsqueeze(-1)
     for s in segments:
-        causal = s.whole if s.num_rows <= 1 else s.prompt
-        by_head[:, :, causal], lse_by_head[:, :, causal, 0] = CausalFlash.forward(
-            query[:, :, causal], keys[:, :, causal], values[:, :, causal], scale
+        prompt = (keys[:, :, s.prompt], values[:, :, s.prompt])
+        by_head[:, :, s.asking], lse_by_head[:, :, s.asking, 0] = PromptFlash.forward(
+            query[:, :, s.asking], *prompt, scale, causal=s.causal
         )
-        if s.num_rows > 1:
-            prefix = (keys[:, :, s.prompt], values[:, :, s.prompt])
-            q, k, v = (_rows(x[:, :, s.rest], s) for x in (query, keys, values))
-            rest, rest_lse = SharedFlash.forward(q, prefix, k, v, scale)
-            by_head[:, :, s.rest] = _tokens(rest, s)
-            lse_by_head[:, :, s.rest] = _tokens(rest_lse.unsqueeze(-1), s)
+        if s.num_rows > 0:
+            q = _rows(query[:, :, s.rest_asking], s)
+            k, v = (_rows(x[:, :, s.rest], s) for x in (keys, values))
+            rest, rest_lse = SharedFlash.forward(q, prompt, k, v, scale)
+            by_head[:, :, s.rest_asking] = _tokens(rest, s)
+            lse_by_head[:, :, s.rest_asking] = _tokens(rest_lse.unsqueeze(-1), s)
     return out, lse
 
 
@@ -201,23 +233,27 @@ class _Flash(torch.autograd.Function):
         lse = lse.transpose(1, 2).unsqueeze(-1)
         dq, dk, dv = (torch.empty_like(x) for x in (query, keys, values))
         for s in ctx.segments:
-            c = s.whole if s.num_rows <= 1 else s.prompt
-            saved = (query[:, :, c], keys[:, :, c], values[:, :, c], out[:, :, c], lse[:, :, c, 0])
-            dq[:, :, c], dk[:, :, c], dv[:, :, c] = CausalFlash.backward(
-                grad[:, :, c], saved, scale
+            asked = [x[:, :, s.asking] for x in (query, out, lse)]
+            prompt = (keys[:, :, s.prompt], values[:, :, s.prompt])
+            dq[:, :, s.asking], dk[:, :, s.prompt], dv[:, :, s.prompt] = PromptFlash.backward(
+                grad[:, :, s.asking],
+                asked[0],
+                *prompt,
+                asked[1],
+                asked[2][..., 0],
+                scale,
+                causal=s.causal,
             )
-            if s.num_rows > 1:
-                prefix = (keys[:, :, s.prompt], values[:, :, s.prompt])
-                *rows, rows_lse = (
-                    _rows(x[:, :, s.rest], s) for x in (query, keys, values, out, lse)
-                )
-                q, far_k, far_v, k, v = SharedFlash.backward(
-                    _row_grads(grad[:, :, s.rest], s), (*rows, rows_lse[..., 0]), prefix, scale
-                )
+            if s.num_rows > 0:
+                q, o, rows_lse = (_rows(x[:, :, s.rest_asking], s) for x in (query, out, lse))
+                k, v = (_rows(x[:, :, s.rest], s) for x in (keys, values))
+                saved = (q, k, v, o, rows_lse[..., 0])
+                rows_grad = _row_grads(grad[:, :, s.rest_asking], s)
+                q, far_k, far_v, k, v = SharedFlash.backward(rows_grad, saved, prompt, scale)
                 dk[:, :, s.prompt] += far_k
                 dv[:, :, s.prompt] += far_v
-                for whole, part in ((dq, q), (dk, k), (dv, v)):
-                    whole[:, :, s.rest] = _tokens(part, s)
+                dq[:, :, s.rest_asking] = _tokens(q, s)
+                dk[:, :, s.rest], dv[:, :, s.rest] = _tokens(k, s), _tokens(v, s)
         return dq, dk, dv, None, None, None, None
 
 
@@ -225,11 +261,10 @@ def _plain(query: Tensor, keys: Tensor, values: Tensor, segments, scale: float) 
     """All segments' attention in plain operations, [1, H, L, D] -> [1, L, H, D]."""
     parts = []
     for s in segments:
-        causal = s.whole if s.num_rows <= 1 else s.prompt
-        q, k, v = (x[:, :, causal] for x in (query, keys, values))
-        parts.append(plain_causal(q, k, v, scale))
-        if s.num_rows > 1:
-            prefix = (keys[:, :, s.prompt], values[:, :, s.prompt])
-            q, k, v = (_rows(x[:, :, s.rest], s) for x in (query, keys, values))
-            parts.append(_tokens(plain_shared(q, prefix, k, v, scale), s))
+        prompt = (keys[:, :, s.prompt], values[:, :, s.prompt])
+        parts.append(plain_prompt(query[:, :, s.asking], *prompt, scale, causal=s.causal))
+        if s.num_rows > 0:
+            q = _rows(query[:, :, s.rest_asking], s)
+            k, v = (_rows(x[:, :, s.rest], s) for x in (keys, values))
+            parts.append(_tokens(plain_shared(q, prompt, k, v, scale), s))
     return torch.cat(parts, dim=2).transpose(1, 2)

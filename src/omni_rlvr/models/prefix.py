@@ -126,14 +126,14 @@ def _packed_hidden(
     order = Order(sizes, (counts - 1).clamp(min=0).tolist(), rows.prompt_index.tolist())
     embeds, positions = _flat(language_model, rows)
     source, run = order.source.to(embeds.device), make_pass(language_model)
-    packed = (embeds[source].unsqueeze(0), positions[..., source].unsqueeze(-2), order.layout())
+    packed = (embeds[source].unsqueeze(0), positions[..., source].unsqueeze(-2), order.packed)
     if tape is not None and isinstance(run, LeanPass):
         known = tape.play(language_model, embeds[: sum(sizes)], order, rows.ids)
         hidden = run(*packed, known=known)[0]
     else:
         hidden = run(*packed)[0]
     there = torch.arange(order.predicts.shape[1], device=counts.device) < counts.unsqueeze(1)
-    return hidden[order.predicts.to(hidden.device)[there]]
+    return hidden[order.in_tail[order.predicts].to(hidden.device)[there]]
 
 
 def _flat(language_model: PreTrainedModel, rows: Rows) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,12 @@ CHANGES = ("sliding_window", "softcap", "s_aux", "position_bias")
 class Layout(Protocol):
     """Who attends to whom in one pass."""
 
+    @property
+    def tail(self) -> Tensor | None:
+        """[T] int64, rising: the tokens that a pass is for; None for all. In the last layer a pass
+        may leave out the queries of the others.
+        """
+
     def attend(
         self,
         layer: int,
@@ -43,7 +49,7 @@ class Layout(Protocol):
 
         Args:
             layer: its number.
-            query: [n, H, L, D].
+            query: [n, H, L, D], or [n, H, T, D] of the tail.
             keys: [n, kvH, L, D].
             values: [n, kvH, L, D].
             scale: of the scores.
@@ -51,7 +57,7 @@ class Layout(Protocol):
                 layout that can start its backward from them.
 
         Returns:
-            [n, L, H, D], and the log-sum-exp [n, L, H] where it is known.
+            [n, L or T, H, D], and the log-sum-exp [n, L or T, H] where it is known.
         """
 
 

@@ -100,38 +100,46 @@ class TapeRows:
         tape = self.tape
         if not tape.is_of(language_model):
             return None
-        prompts, steps = self._prompt_places(order), self._step_places(order, ids)
-        if prompts is None or steps is None:
+        starts, steps = self._prompt_starts(order), self._step_places(order, ids)
+        if starts is None or steps is None:
             return None
-        if not torch.equal(tape.embeds[prompts < order.length], embeds):
+        parts = zip(tape.embeds.split(tape.sizes), starts, strict=True)
+        chosen = [part for part, start in parts if start is not None]
+        if not torch.equal(torch.cat(chosen), embeds):
             return None
+        whole = Places(tape.sizes, starts, steps, order.length)
+        tail = whole.tail(order.in_tail.to(steps.device), len(order.packed.tail))
         layers, tape.layers = tape.layers, []
 
         def notes(layer: int) -> Notes:
             parts, layers[layer] = layers[layer], []
-            fields = zip(*parts, strict=True)
-            ordered: list[Any] = [_ordered(f, prompts, steps, order.length) for f in fields]
-            return Notes(*ordered)
+            last = layer + 1 == len(layers)
+            ordered: dict[str, Any] = {}
+            for name, *fields in zip(Notes._fields, *parts, strict=True):
+                places = tail if last and name != "keys_values" else whole
+                ordered[name] = places.put(fields)
+            return Notes(**ordered)
 
         return notes
 
-    def _prompt_places(self, order: Order) -> Tensor | None:
-        """Where the recorded prompts' tokens go; beyond the end if they are not in the order."""
+    def _prompt_starts(self, order: Order) -> list[int | None] | None:
+        """Where the recorded prompts go, None for one that is not in the order."""
         tape, wanted = self.tape, iter(zip(order.starts, order.sizes, strict=True))
-        chosen, places = set(tape.owners[self.rows].tolist()), []
+        chosen = set(tape.owners[self.rows].tolist())
         if len(chosen) != len(order.sizes):
             return None
+        starts: list[int | None] = []
         for prompt, size in enumerate(tape.sizes):
             start, expected = next(wanted) if prompt in chosen else (None, size)
             if size != expected:
                 return None
-            places.append(
-                torch.full((size,), order.length) if start is None else start + torch.arange(size)
-            )
-        return torch.cat(places).to(tape.embeds.device)
+            starts.append(start)
+        return starts
 
     def _step_places(self, order: Order, ids: Tensor) -> Tensor | None:
-        """The same of the tokens that were fed; None if any token was not, or another was."""
+        """Where the tokens that were fed go, those left out beyond the end; None if any token was
+        not fed, or another was.
+        """
         tape, device = self.tape, ids.device
         if not tape.rows:
             return None if any(order.lengths) else torch.zeros(0, dtype=torch.long, device=device)
@@ -151,20 +159,38 @@ class TapeRows:
         return places
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where recorded tokens go in a pass of ``length`` tokens."""
+
+    sizes: list[int]
+    """Of the prompts."""
+    starts: list[int | None]
+    """Of the prompts; None for one that is left out."""
+    steps: Tensor
+    """Of the tokens fed in steps; ``length`` for one that is left out."""
+    length: int
+
+    def tail(self, in_tail: Tensor, length: int) -> Places:
+        """The same where a prompt has its last token only."""
+        places = zip(self.starts, self.sizes, strict=True)
+        ends = [None if start is None else int(in_tail[start + n - 1]) for start, n in places]
+        return Places([1] * len(ends), ends, in_tail[self.steps], length)
+
+    def put(self, parts: Sequence[Tensor | None]) -> Tensor | None:
+        """Puts notes of prompts, and of steps, in their places: [length, ..]."""
+        first, *rest = (part for part in parts if part is not None)
+        if 1 + len(rest) < len(parts):
+            return None
+        out = first.new_empty(self.length + 1, *first.shape[1:])  # one more, for what is left out
+        for part, start in zip(first.split(self.sizes), self.starts, strict=True):
+            if start is not None:
+                out[start : start + len(part)] = part
+        if rest:
+            out[self.steps] = torch.cat(rest)
+        return out[: self.length]
+
+
 def _versions(language_model: PreTrainedModel) -> list[int]:
     """Counts of the changes that were made to the weights in place."""
     return [weight._version for weight in language_model.parameters()]
-
-
-def _ordered(
-    parts: Sequence[Tensor | None], prompts: Tensor, steps: Tensor, length: int
-) -> Tensor | None:
-    """Puts notes of prompts and steps in their places: [length, ..]."""
-    first, *rest = (part for part in parts if part is not None)
-    if 1 + len(rest) < len(parts):
-        return None
-    out = first.new_empty(length + 1, *first.shape[1:])  # one more, for what is left out
-    out[prompts] = first
-    if rest:
-        out[steps] = torch.cat(rest)
-    return out[:length]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.functional.masks import completion_mask
-from omni_rlvr.models.decoding import make_decoder
+from omni_rlvr.models.lean_decoding import make_decoder
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.prefix import Prompts
 from omni_rlvr.models.tape import TapeRows
@@ -90,10 +90,11 @@ def decode(
         ids[rows, t] = torch.where(alive, tokens, tokenizer.pad_token_id)
         if on_tokens is not None:
             on_tokens(rows[alive], tokens[alive])
-        alive = alive & ~torch.isin(tokens, stops)
-        if t + 1 == max_completion_length or not alive.any():
+        alive = alive & (tokens.unsqueeze(1) != stops).all(dim=1)
+        num_alive = int(alive.sum())
+        if t + 1 == max_completion_length or num_alive == 0:
             break
-        if alive.sum() <= 0.75 * len(rows):
+        if num_alive <= 0.75 * len(rows):
             keep = alive.nonzero().squeeze(1)
             decoder.keep(keep)
             rows, tokens, alive = rows[keep], tokens[keep], alive[keep]

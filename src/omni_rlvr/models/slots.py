@@ -1,0 +1,130 @@
+"""Keys and values while rows decode: a prompt's are stored once, a row's own behind them.
+
+Rows of a prompt stand side by side in ``group`` slots, so that they meet its keys in one product.
+Rows leave; a prompt that has fewer rows than another fills its last slots with copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Slots:
+    """The keys and values of n rows of B prompts, for attention with one query a row."""
+
+    def __init__(self, mask: Tensor, num_generations: int, size: int):
+        """Plans for N = B*G rows of at most ``size`` tokens; ``mask`` is the prompts' [B, P]."""
+        self.mask, self.size, self.group = mask, size, num_generations
+        self.owners = torch.arange(len(mask), device=mask.device).repeat_interleave(self.group)
+        """[n]: which of the stored prompts each row belongs to."""
+        self.rows = torch.arange(len(self.owners), device=mask.device)
+        """[n]: which rows these are."""
+        self.slot_of_row: Tensor | None = None
+        """[n]; None while all prompts have as many rows: then rows are slots."""
+        self.row_of_slot: Tensor | None = None
+        """[B*group], the way back."""
+        self.padding: Tensor | None = None
+        """[B, 1, 1, P], added to scores so that left padding gets no weight; None without any."""
+        self.prefixes: list[tuple[Tensor, Tensor]] = []
+        """For each layer keys [B*kvH, P, D] and values."""
+        self.suffixes: list[Tensor] = []
+        """For each layer [2, B, kvH, group, size, D], keys and then values."""
+        self.used = 0
+        """Tokens of the suffixes that are there."""
+
+    def fill(self, prefixes: dict[int, tuple[Tensor, Tensor]]) -> None:
+        """Takes each layer's keys and values of the prompts, [1, kvH, S, D] without padding."""
+        mask = self.mask.bool()
+        for layer in range(len(prefixes)):
+            keys, values = prefixes.pop(layer)
+            self.prefixes.append((_spread(keys, mask), _spread(values, mask)))
+            shape = (2, len(mask), keys.shape[1], self.group, self.size, keys.shape[3])
+            self.suffixes.append(values.new_empty(shape))
+        if not bool(mask.all()):
+            zeros = torch.zeros(mask.shape, dtype=values.dtype, device=mask.device)
+            self.padding = zeros.masked_fill(~mask, float("-inf"))[:, None, None]
+
+    def attend(
+        self, layer: int, query: Tensor, keys_values: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Writes a step's keys and values, and attends with one query a row.
+
+        Args:
+            layer: its number.
+            query: [n, kvH, r, D], scaled; r query heads share a key head.
+            keys_values: [n, 2, kvH, D].
+
+        Returns:
+            [n, kvH * r * D], and scores and probabilities in slots, for ``log_sum_exp``.
+        """
+        if self.row_of_slot is not None:
+            query, keys_values = query[self.row_of_slot], keys_values[self.row_of_slot]
+        store, (far_keys, far_values) = self.suffixes[layer], self.prefixes[layer]
+        num_prompts, kv_heads, group, _, width = store.shape[1:]
+        new = keys_values.view(num_prompts, group, 2, kv_heads, width)
+        store.select(4, self.used).copy_(new.permute(2, 0, 3, 1, 4))
+        near_keys, near_values = store.narrow(4, 0, self.used + 1).flatten(1, 3).unbind(0)
+        # rows of a prompt together, [B*kvH, group*r, D], and each apart, [B*kvH*group, r, D]
+        query = query.view(num_prompts, group, kv_heads, -1, width).transpose(1, 2)
+        together = query.reshape(num_prompts * kv_heads, -1, width)
+        apart = together.view(num_prompts * kv_heads * group, -1, width)
+        far = torch.bmm(together, far_keys.transpose(1, 2))
+        if self.padding is not None:
+            far.view(num_prompts, kv_heads, -1, far.shape[2]).add_(self.padding)
+        near = torch.bmm(apart, near_keys.transpose(1, 2))
+        scores = torch.cat([far, near.view(*far.shape[:2], -1)], dim=2)
+        probs = scores.softmax(dim=2)
+        out = torch.bmm(probs.narrow(2, 0, far.shape[2]), far_values).view(apart.shape)
+        near = probs.narrow(2, far.shape[2], near.shape[2]).view(near.shape)
+        out = torch.baddbmm(out, near, near_values)
+        out = out.view(num_prompts, kv_heads, group, -1).transpose(1, 2)
+        return self._to_rows(out.reshape(num_prompts * group, -1)), (scores, probs)
+
+    def log_sum_exp(self, scores: Sequence[Tensor], probs: Sequence[Tensor]) -> Tensor:
+        """The logarithms of layers' softmax denominators: [layers, n, kvH * r]."""
+        # of the largest score s and its p = exp(s - lse)
+        top = torch.stack([layer.amax(dim=2) for layer in scores])
+        lse = top - torch.stack([layer.amax(dim=2) for layer in probs]).log()
+        num_prompts, kv_heads = self.suffixes[0].shape[1:3]
+        lse = lse.view(len(scores), num_prompts, kv_heads, self.group, -1).permute(1, 3, 0, 2, 4)
+        lse = lse.reshape(num_prompts * self.group, len(scores), -1)
+        return self._to_rows(lse).transpose(0, 1)
+
+    def _to_rows(self, slots: Tensor) -> Tensor:
+        """Hands each row what is its slot's: [B*group, ..] -> [n, ..]."""
+        return slots if self.slot_of_row is None else slots[self.slot_of_row]
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with some of the present rows, [m] in rising order; so do their prompts."""
+        slots = rows if self.slot_of_row is None else self.slot_of_row[rows]
+        prompts, owners, counts = self.owners[rows].unique(return_inverse=True, return_counts=True)
+        if len(prompts) < len(self.mask):
+            heads = torch.arange(len(self.prefixes[0][0]), device=rows.device)
+            heads = heads.view(len(self.mask), -1)[prompts].flatten()
+            self.prefixes = [(keys[heads], values[heads]) for keys, values in self.prefixes]
+            self.padding = None if self.padding is None else self.padding[prompts]
+            self.mask = self.mask[prompts]
+        self.owners, self.rows = owners, self.rows[rows]
+        before, self.group = self.group, int(counts.max())
+        first = counts.cumsum(dim=0) - counts
+        place = torch.arange(self.group, device=rows.device).expand(len(prompts), -1)
+        row_of_slot = first.unsqueeze(1) + torch.minimum(place, counts.unsqueeze(1) - 1)
+        old = slots[row_of_slot]
+        for layer, suffix in enumerate(self.suffixes):
+            kept = suffix[:, old // before, :, old % before]  # [B, group, 2, kvH, size, D]
+            self.suffixes[layer] = kept.permute(2, 0, 3, 1, 4, 5).contiguous()
+        self.slot_of_row = self.row_of_slot = None
+        if int(counts.min()) < self.group:
+            self.row_of_slot = row_of_slot.flatten()
+            place = torch.arange(len(rows), device=rows.device) - first[owners]
+            self.slot_of_row = owners * self.group + place
+
+
+def _spread(packed: Tensor, mask: Tensor) -> Tensor:
+    """Moves a packed row's [1, kvH, S, D] to its left-padded places: [B*kvH, P, D]."""
+    out = packed.new_zeros(*mask.shape, packed.shape[1], packed.shape[3])
+    out[mask] = packed[0].transpose(0, 1)
+    return out.transpose(1, 2).flatten(0, 1).contiguous()
