@@ -22,7 +22,8 @@ __all__ = ["base", "batch", "saved"]  # fixtures
 def test_a_new_adapter_changes_nothing_and_trains_alone_in_the_language_model(base, batch):
     plain = load_policy(str(base), "float32", None)
     policy = adapted(base)
-    assert torch.equal(logits(policy, batch), logits(plain, batch))
+    # to rounding: with adapters the layers run in their modules
+    torch.testing.assert_close(logits(policy, batch), logits(plain, batch), atol=1e-5, rtol=1e-5)
     by_part = weights_of(policy)
     trained = {name for name, ws in by_part.items() if any(w.requires_grad for w in ws.values())}
     assert trained == {"lora", "video_projector", "audio_projector"}
