@@ -28,6 +28,7 @@ from omni_rlvr.models.decoding import RepeatedDecoder, SharedDecoder
 from omni_rlvr.models.lean_decoding import LeanDecoder, make_decoder
 from omni_rlvr.models.prefix import Prompts, Rows, completion_hidden
 from omni_rlvr.models.shared_attention import can_share
+from omni_rlvr.types import UserError
 
 SIZES = {
     "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
@@ -258,7 +259,7 @@ def test_windows_and_dropout_are_not_shared(model):
 
 
 def test_what_a_layer_wants_besides_is_never_ignored():
-    with pytest.raises(NotImplementedError, match="softcap"):
+    with pytest.raises(UserError, match="NoneType uses softcap"):
         shared_attention.shared_attention(None, *[None] * 4, layout=None, scaling=1.0, softcap=30.0)
 
 

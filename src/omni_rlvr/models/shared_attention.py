@@ -20,6 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from omni_rlvr.types import UserError
+
 NAME = "omni_rlvr_shared_prefix"
 NEEDS_MORE = ("attn_logit_softcapping", "attention_chunk_size", "attention_dropout")
 """Config fields that, when set, change what attention computes."""
@@ -74,8 +76,13 @@ def shared_attention(
 ) -> tuple[Tensor, None]:
     """Attends as the pass's layout says; what transformers hands over besides is not needed."""
     # ``can_share`` has sent such models the plain way; this is for one that it does not recognise
-    if any(framework_arguments.get(name) is not None for name in CHANGES):
-        raise NotImplementedError(f"{type(module).__name__} wants one of {CHANGES}")
+    wants = [name for name in CHANGES if framework_arguments.get(name) is not None]
+    if wants:
+        raise UserError(
+            f"{type(module).__name__} uses {', '.join(wants)}, which attention over a shared "
+            "prompt does not compute; a model class with _supports_attention_backend = False takes "
+            "the plain path"
+        )
     return layout.attend(module.layer_idx, query, keys, values, scaling)[0], None
 
 
