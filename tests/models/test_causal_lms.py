@@ -44,6 +44,8 @@ MODELS = {
 PROMPTS, COMPLETIONS = (9, 4, 7), (5, 1, 4, 5, 2, 3, 5)
 OWNERS = (0, 2, 0, 1, 2, 0, 2)
 """Groups of three, one and three rows; left padding; the rows of a prompt apart."""
+EQUAL, EQUAL_OWNERS = (6, 6, 6), (0, 2, 0, 1, 1, 2, 2)
+"""Prompts that are attended to together: two rows each, as the row of one token feeds nothing."""
 
 
 class Thinker(nn.Module):
@@ -80,9 +82,9 @@ def left_padded(lengths, width: int) -> torch.Tensor:
     return (torch.arange(width) >= width - torch.tensor(lengths).unsqueeze(1)).long()
 
 
-def make_rows(model: nn.Module, *, axes: int = 1) -> Rows:
+def make_rows(model: nn.Module, *, axes: int = 1, equal: bool = False) -> Rows:
     generator = torch.Generator().manual_seed(0)
-    mask = left_padded(PROMPTS, 9)
+    mask = left_padded(EQUAL if equal else PROMPTS, 9)
     ids = torch.randint(1, 97, mask.shape, generator=generator)
     prompts = Prompts.counted(model.get_input_embeddings()(ids), mask)
     if axes == 3:  # as a picture of 2 x 2 patches inside each prompt would have it
@@ -92,7 +94,7 @@ def make_rows(model: nn.Module, *, axes: int = 1) -> Rows:
         )
     done = (torch.arange(5) < torch.tensor(COMPLETIONS).unsqueeze(1)).long()
     ids = torch.randint(1, 97, done.shape, generator=generator) * done
-    return Rows(prompts, torch.tensor(OWNERS), ids, done)
+    return Rows(prompts, torch.tensor(EQUAL_OWNERS if equal else OWNERS), ids, done)
 
 
 def alone(model: nn.Module, rows: Rows) -> torch.Tensor:
@@ -124,21 +126,22 @@ def gradient(hidden: torch.Tensor, model: nn.Module) -> torch.Tensor:
 def kernel(request, monkeypatch):
     """Both ways to compute a packed row's attention: other devices have the plain one only."""
     if request.param == "plain operations":
-        monkeypatch.setattr("omni_rlvr.models.packing.has_kernel", lambda device: False)
+        monkeypatch.setattr("omni_rlvr.models.packed_attention.has_kernel", lambda device: False)
 
 
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("name", [*MODELS, "thinker"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_hidden_states_and_gradients_equal_each_row_alone(name, checkpointing):
+@pytest.mark.parametrize("equal", [False, True])
+def test_hidden_states_and_gradients_equal_each_row_alone(name, checkpointing, equal):
     model = make(name).train()
     axes = 3 if name == "thinker" else 1
-    rows = make_rows(model, axes=axes)
+    rows = make_rows(model, axes=axes, equal=equal)
     hidden = completion_hidden(model, rows, gradient_checkpointing=checkpointing)
     expected = alone(model, rows)
     torch.testing.assert_close(hidden, expected, atol=2e-5, rtol=1e-5)
     got = gradient(hidden, model)
-    want = gradient(alone(model, make_rows(model, axes=axes)), model)
+    want = gradient(alone(model, make_rows(model, axes=axes, equal=equal)), model)
     assert (got - want).norm() < 1e-5 * want.norm()
     assert model.config._attn_implementation == "sdpa"  # as before
 

@@ -8,29 +8,55 @@ from omni_rlvr.models.packing import Packed
 from omni_rlvr.models.products import linear, pack
 
 
+def places(block) -> list[tuple[int, int]]:
+    """Prompts' keys and queries, completions' keys and queries."""
+    slices = (block.prompt, block.asking, block.rest, block.rest_asking)
+    return [(s.start, s.stop) for s in slices]
+
+
 def test_packed_rows_by_hand():
     # Prompt of 2, rows of 3, 0 and 1; prompt of 1 with a row of 2: p p a a a b | q c c.
     packed = Packed([2, 1], [[3, 0, 1], [2]])
-    first, second = packed.segments
-    assert (first.prompt, first.asking) == (slice(0, 2), slice(0, 2))
-    assert (first.rest, first.rest_asking) == (slice(2, 6), slice(2, 6))
-    assert (second.prompt, second.num_rows) == (slice(6, 9), 0)  # one causal stretch
-    assert (first.num_rows, first.width) == (2, 3)
+    assert (packed.starts, packed.row_starts) == ([0, 6], [[2, 5], [7]])
+    first, second = packed.blocks
+    assert places(first) == [(0, 2), (0, 2), (2, 6), (2, 6)]
+    assert (first.num_prompts, first.num_rows, first.width, first.causal) == (1, 2, 3, True)
     assert first.pad.tolist() == [0, 1, 2, 3, 0, 0]  # the last two are padding
     assert first.unpad.tolist() == [0, 1, 2, 3]
-    assert second.pad is None
+    assert places(second) == [(6, 9), (6, 9), (9, 9), (9, 9)]  # one causal stretch
+    assert (second.num_rows, second.pad) == (0, None)
 
 
 def test_the_tail_of_a_packed_row_by_hand():
     # The same rows; what predicts is the last p, a a a b, then q and c c.
     packed = Packed([2, 1], [[3, 0, 1], [2]])
     assert packed.tail.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
-    first, second = packed.tail_segments
-    assert (first.prompt, first.asking, first.causal) == (slice(0, 2), slice(0, 1), False)
-    assert (first.rest, first.rest_asking) == (slice(2, 6), slice(1, 5))
-    assert (second.prompt, second.asking) == (slice(6, 7), slice(5, 6))
-    assert (second.rest, second.rest_asking) == (slice(7, 9), slice(6, 8))
-    assert (second.num_rows, second.width, second.pad) == (1, 2, None)
+    first, second = packed.tail_blocks
+    assert places(first) == [(0, 2), (0, 1), (2, 6), (1, 5)]
+    assert places(second) == [(6, 7), (5, 6), (7, 9), (6, 8)]
+    assert (second.causal, second.num_rows, second.width, second.pad) == (False, 1, 2, None)
+
+
+def test_equal_neighbours_are_one_block_by_hand():
+    # Prompts of 2 with rows of 1 and 2, of 3 and 1, of 1: p p q q a b b c c c d | r r e
+    packed = Packed([2, 2, 2], [[1, 2], [3, 0, 1], [1]])
+    assert (packed.starts, packed.row_starts) == ([0, 2, 11], [[4, 5], [7, 10], [13]])
+    first, second = packed.blocks
+    assert places(first) == [(0, 4), (0, 4), (4, 11), (4, 11)]
+    assert (first.num_prompts, first.num_rows, first.width) == (2, 4, 3)
+    assert first.pad.tolist() == [0, 0, 0, 1, 2, 0, 3, 4, 5, 6, 0, 0]
+    assert packed.tail.tolist() == [1, 3, *range(4, 11), 12, 13]
+    assert places(packed.tail_blocks[0]) == [(0, 4), (0, 2), (4, 11), (2, 9)]
+    assert places(packed.tail_blocks[1]) == [(11, 13), (9, 10), (13, 14), (10, 11)]
+    assert places(second) == [(11, 14), (11, 14), (14, 14), (14, 14)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "blocks"), [((5, 5, 5), 1), ((5, 6, 5), 3), ((5, 5, 6), 2), ((300, 300), 2)]
+)
+def test_which_prompts_are_one_block(sizes, blocks):
+    assert len(Packed(sizes, [[]] * len(sizes)).blocks) == blocks
+    assert len(Packed(sizes, [[1, 1]] * len(sizes)).blocks) == blocks
 
 
 @pytest.mark.parametrize("rows", [1, 16, 300])

@@ -29,7 +29,8 @@ MODELS = {
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 24}),
     "llama": (LlamaForCausalLM, LlamaConfig, {"attention_bias": True, "mlp_bias": True}),
 }
-PROMPTS = (9, 4, 7)
+PROMPTS = {"uneven": (9, 4, 7), "equal": (6, 6, 6), "some": (6, 6, 9)}
+"""Tokens of three prompts; equal neighbours are attended to together."""
 LENGTHS = (5, 1, 4, 6, 2, 3, 5, 6, 1)
 """Of the nine completions, three a prompt; rows of a prompt leave at different steps."""
 
@@ -45,18 +46,18 @@ def make(name: str):
     return model
 
 
-def make_prompts(model) -> tuple[Prompts, torch.Tensor]:
-    mask = (torch.arange(9) >= 9 - torch.tensor(PROMPTS).unsqueeze(1)).long()
+def make_prompts(model, sizes: str) -> tuple[Prompts, torch.Tensor]:
+    mask = (torch.arange(9) >= 9 - torch.tensor(PROMPTS[sizes]).unsqueeze(1)).long()
     ids = torch.randint(1, 97, mask.shape, generator=torch.Generator().manual_seed(0))
     return Prompts.counted(model.get_input_embeddings()(ids), mask), ids
 
 
-def roll_out(model) -> tuple[Rows, TapeRows]:
+def roll_out(model, sizes: str = "uneven") -> tuple[Rows, TapeRows]:
     """Feeds given tokens; rows that have ended stay a while, and then leave."""
     mask = (torch.arange(6) < torch.tensor(LENGTHS).unsqueeze(1)).long()
     ids = torch.randint(1, 97, mask.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        prompts, _ = make_prompts(model)
+        prompts, _ = make_prompts(model, sizes)
         decoder = LeanDecoder(model, prompts, 3, 6, keep_tape=True)
         decoder.prefill()
         rows = torch.arange(9)
@@ -66,7 +67,7 @@ def roll_out(model) -> tuple[Rows, TapeRows]:
                 decoder.keep(keep)
                 rows = rows[keep]
             decoder.step(ids[rows, t])
-    with_graph, _ = make_prompts(model)
+    with_graph, _ = make_prompts(model, sizes)
     owners = torch.arange(3).repeat_interleave(3)
     assert decoder.tape is not None
     return Rows(with_graph, owners, ids, mask), TapeRows(decoder.tape, torch.arange(9))
@@ -105,11 +106,14 @@ def passes(monkeypatch) -> list[bool]:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("kernel", [True, False])
 @pytest.mark.parametrize("chosen", [list(range(9)), [8, 0, 2, 7], [4]])
-def test_gradients_equal_those_of_a_pass_of_its_own(name, kernel, chosen, passes, monkeypatch):
+@pytest.mark.parametrize("sizes", PROMPTS)
+def test_gradients_equal_those_of_a_pass_of_its_own(
+    name, kernel, chosen, sizes, passes, monkeypatch
+):
     if not kernel:
-        monkeypatch.setattr("omni_rlvr.models.packing.has_kernel", lambda device: False)
+        monkeypatch.setattr("omni_rlvr.models.packed_attention.has_kernel", lambda device: False)
     model = make(name)
-    rows, tape = some_of(*roll_out(model), chosen)
+    rows, tape = some_of(*roll_out(model, sizes), chosen)
     passes.clear()
     got, expected = gradient(model, rows, tape), gradient(model, rows, None)
     assert passes == [True, False]
@@ -119,21 +123,30 @@ def test_gradients_equal_those_of_a_pass_of_its_own(name, kernel, chosen, passes
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_lean_pass_equals_the_modules(name):
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [((4,), [[3, 2, 2]]), ((2, 2), [[3, 1], [2, 1]]), ((2, 2, 3), [[1], [2], [1]])],
+)
+def test_a_lean_pass_equals_the_modules(name, kernel, sizes, rows, monkeypatch):
+    if not kernel:
+        monkeypatch.setattr("omni_rlvr.models.packed_attention.has_kernel", lambda device: False)
     model = make(name)
     generator = torch.Generator().manual_seed(3)
     embeds = torch.randn(1, 11, 64, generator=generator)
-    weights = torch.randn(1, 8, 64, generator=generator)
+    layout = Packed(sizes, rows)
+    num_tail = 11 - sum(sizes) + len(sizes)  # the prompts' last tokens and all others
+    weights = torch.randn(1, num_tail, 64, generator=generator)
     grads, hiddens = [], []
     for run in (LeanPass(model), Pass(model)):
         model.zero_grad()
         inputs = embeds.clone().requires_grad_()
-        hidden = run(inputs, torch.arange(11).unsqueeze(0), Packed([4], [[3, 2, 2]]))
+        hidden = run(inputs, torch.arange(11).unsqueeze(0), layout)
         (hidden * weights).sum().backward()
         hiddens.append(hidden.detach())
         used = [p.grad for p in model.model.parameters() if p.grad is not None]
         grads.append(torch.cat([inputs.grad.flatten(), *(g.flatten() for g in used)]))
-    assert hiddens[0].shape == (1, 8, 64)  # the prompt's last token and the seven others
+    assert hiddens[0].shape == (1, num_tail, 64)
     torch.testing.assert_close(*hiddens, atol=1e-5, rtol=1e-5)
     assert (grads[0] - grads[1]).norm() < 1e-5 * grads[1].norm()
 

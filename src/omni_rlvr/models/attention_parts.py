@@ -28,31 +28,41 @@ def has_kernel(device: torch.device) -> bool:
 
 
 def group_heads(query: Tensor, num_kv_heads: int) -> Tensor:
-    """Views [1, H, L, D] as [kvH, H / kvH, L, D]: each key head becomes a batch entry."""
-    return query[0].unflatten(0, (num_kv_heads, -1))
+    """Makes each key head a batch entry: [b, H, L, D] -> [b * kvH, H / kvH, L, D]; for one prompt
+    a view.
+    """
+    return query.unflatten(1, (num_kv_heads, -1)).flatten(0, 1)
 
 
 def share_heads(keys: Tensor, num_heads: int) -> Tensor:
-    """Views [1, kvH, L, D] as [kvH, H / kvH, L, D], for ``group_heads``; nothing is copied."""
-    return keys[0].unsqueeze(1).expand(-1, num_heads // keys.shape[1], -1, -1)
+    """The same for keys, [b, kvH, L, D] -> [b * kvH, H / kvH, L, D], repeated by a view."""
+    repeats = num_heads // keys.shape[1]
+    return keys.flatten(0, 1).unsqueeze(1).expand(-1, repeats, -1, -1)
 
 
-def fold_rows(query: Tensor, num_kv_heads: int) -> Tensor:
-    """Folds rows and heads of a key head into the query axis: [n, H, T, D] -> [1, kvH, r*n*T, D].
+def ungroup_heads(grouped: Tensor, num_kv_heads: int) -> Tensor:
+    """Undoes ``group_heads``; also for a log-sum-exp, which has no last axis D."""
+    return grouped.unflatten(0, (-1, num_kv_heads)).flatten(1, 2)
 
-    Every query of every row then meets the one prefix in one product.
+
+def fold_rows(query: Tensor, num_prompts: int, num_kv_heads: int) -> Tensor:
+    """Folds n rows a prompt and the heads of a key head into the query axis:
+    [b * n, H, T, D] -> [b, kvH, r*n*T, D].
+
+    Every query of a prompt's rows then meets it in one product.
     """
-    n, _, t, d = query.shape
-    folded = query.view(n, num_kv_heads, -1, t, d).permute(1, 2, 0, 3, 4)
-    return folded.reshape(1, num_kv_heads, -1, d)
+    _, _, t, d = query.shape
+    folded = query.view(num_prompts, -1, num_kv_heads, query.shape[1] // num_kv_heads, t, d)
+    return folded.permute(0, 2, 3, 1, 4, 5).reshape(num_prompts, num_kv_heads, -1, d)
 
 
 def unfold_rows(folded: Tensor, like: Tensor) -> Tensor:
     """Undoes ``fold_rows``; also for a log-sum-exp, which has no last axis D."""
     n, heads, t, _ = like.shape
-    kv_heads = folded.shape[1]
-    out = folded.reshape(kv_heads, heads // kv_heads, n, t, *folded.shape[3:])
-    return out.permute(2, 0, 1, 3, *range(4, out.ndim)).reshape(n, heads, t, *folded.shape[3:])
+    b, kv_heads, *_ = folded.shape
+    out = folded.reshape(b, kv_heads, heads // kv_heads, n // b, t, *folded.shape[3:])
+    out = out.permute(0, 3, 1, 2, 4, *range(5, out.ndim))
+    return out.reshape(n, heads, t, *folded.shape[3:])
 
 
 def repeat_heads(keys: Tensor, num_heads: int) -> Tensor:
@@ -75,11 +85,11 @@ def merge(parts: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> tuple[
 
 
 class PromptFlash:
-    """A prompt's queries over its own keys: forward and backward in the flash kernel."""
+    """b prompts' queries over their own keys: forward and backward in the flash kernel."""
 
     @staticmethod
     def forward(query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool):
-        """Attends: [1, H, L, D] over [1, kvH, P, D] -> output [1, H, L, D], lse [1, H, L]."""
+        """Attends: [b, H, L, D] over [b, kvH, P, D] -> output [b, H, L, D], lse [b, H, L]."""
         heads, kv_heads = query.shape[1], keys.shape[1]
         out, lse = flash(
             group_heads(query, kv_heads),
@@ -89,7 +99,7 @@ class PromptFlash:
             causal,
             scale=scale,
         )
-        return out.flatten(0, 1).unsqueeze(0), lse.flatten(0, 1).unsqueeze(0)
+        return ungroup_heads(out, kv_heads), ungroup_heads(lse, kv_heads)
 
     @staticmethod
     def backward(grad: Tensor, query, keys, values, out, lse, scale: float, *, causal: bool):
@@ -107,20 +117,20 @@ class PromptFlash:
             scale=scale,
         )
         return (
-            dq.flatten(0, 1).unsqueeze(0),
-            dk.sum(dim=1).unsqueeze(0),
-            dv.sum(dim=1).unsqueeze(0),
+            ungroup_heads(dq, kv_heads),
+            dk.sum(dim=1).view(keys.shape),
+            dv.sum(dim=1).view(values.shape),
         )
 
 
 class SharedFlash:
-    """Rows over one prefix and each over itself, merged: forward and backward in the kernel."""
+    """Rows over their prefixes and each over itself, merged: forward and backward in the kernel."""
 
     @staticmethod
     def forward(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
-        """Attends: [n, H, T, D] over a prefix [1, kvH, P, D] and, causally, over [n, kvH, T, D]."""
-        heads, kv_heads = query.shape[1], keys.shape[1]
-        far = flash(fold_rows(query, kv_heads), *prefix, 0.0, False, scale=scale)
+        """Attends: [b * n, H, T, D] over [b, kvH, P, D] and, causally, over [b * n, kvH, T, D]."""
+        heads, kv_heads, b = query.shape[1], keys.shape[1], len(prefix[0])
+        far = flash(fold_rows(query, b, kv_heads), *prefix, 0.0, False, scale=scale)
         near = flash(
             query, repeat_heads(keys, heads), repeat_heads(values, heads), 0.0, True, scale=scale
         )
@@ -130,13 +140,13 @@ class SharedFlash:
     def backward(grad: Tensor, saved: tuple[Tensor, ...], prefix, scale: float):
         """Computes the gradients of query, prefix keys and values, own keys and values."""
         query, keys, values, out, lse = saved
-        heads, kv_heads = query.shape[1], keys.shape[1]
+        heads, kv_heads, b = query.shape[1], keys.shape[1], len(prefix[0])
         far_q, far_k, far_v = flash_backward(
-            fold_rows(grad, kv_heads),
-            fold_rows(query, kv_heads),
+            fold_rows(grad, b, kv_heads),
+            fold_rows(query, b, kv_heads),
             *prefix,
-            fold_rows(out, kv_heads),
-            fold_rows(lse.unsqueeze(-1), kv_heads).squeeze(-1),
+            fold_rows(out, b, kv_heads),
+            fold_rows(lse.unsqueeze(-1), b, kv_heads).squeeze(-1),
             0.0,
             False,
             scale=scale,
@@ -171,13 +181,13 @@ def plain_prompt(
 
 def plain_shared(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
     """Does what ``SharedFlash`` does in differentiable operations; keeps the scores."""
-    kv_heads, length = keys.shape[1], query.shape[2]
-    far = fold_rows(query, kv_heads) @ prefix[0].transpose(-1, -2)
+    kv_heads, length, b = keys.shape[1], query.shape[2], len(prefix[0])
+    far = fold_rows(query, b, kv_heads) @ prefix[0].transpose(-1, -2)
     near = query @ repeat_heads(keys, query.shape[1]).transpose(-1, -2)
     later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
     near = near.masked_fill(later, float("-inf"))
     scores = torch.cat([unfold_rows(far, query), near], dim=-1) * scale
     probs = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     far_probs, near_probs = probs.split([prefix[0].shape[2], length], dim=-1)
-    from_prefix = unfold_rows(fold_rows(far_probs, kv_heads) @ prefix[1], query)
+    from_prefix = unfold_rows(fold_rows(far_probs, b, kv_heads) @ prefix[1], query)
     return from_prefix + near_probs @ repeat_heads(values, query.shape[1])
