@@ -29,8 +29,8 @@ MODELS = {
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 24}),
     "llama": (LlamaForCausalLM, LlamaConfig, {"attention_bias": True, "mlp_bias": True}),
 }
-PROMPTS = {"uneven": (9, 4, 7), "equal": (6, 6, 6), "some": (6, 6, 9)}
-"""Tokens of three prompts; equal neighbours are attended to together."""
+PROMPTS = {"uneven": (9, 4, 7), "equal": (6, 6, 6), "some": (6, 9, 6)}
+"""Tokens of three prompts; equal ones stand together and are attended to together."""
 LENGTHS = (5, 1, 4, 6, 2, 3, 5, 6, 1)
 """Of the nine completions, three a prompt; rows of a prompt leave at different steps."""
 

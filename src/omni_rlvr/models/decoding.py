@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from omni_rlvr.models.lean import Pass
-from omni_rlvr.models.packing import Packed
+from omni_rlvr.models.packing import Order
 from omni_rlvr.models.prefix import Prompts, first_positions
 from omni_rlvr.models.slots import Slots
 from omni_rlvr.models.tape import Tape
@@ -55,16 +55,20 @@ class SharedDecoder:
     def prefill(self) -> Tensor:
         """Processes the prompts as one packed row, and stores their keys and values."""
         mask = self.prompts.mask.bool()
-        layout = Packed(mask.sum(dim=1).tolist(), [[]] * len(mask))
-        layout.prefixes = {}
+        order = Order(mask.sum(dim=1).tolist(), [], [])
+        order.packed.prefixes = {}
         embeds = self.prompts.embeds[mask]
-        places = self.prompts.positions[..., mask].unsqueeze(-2)
-        hidden = self._prefill(embeds.unsqueeze(0), places, layout)[0]
-        self.slots.fill(layout.prefixes)
-        return self.language_model.lm_head(hidden)[self.slots.owners]
+        places = self.prompts.positions[..., mask][..., order.source.to(mask.device)]
+        hidden = self._prefill(embeds, places.unsqueeze(-2), order)[0]
+        self.slots.fill(order.packed.prefixes, order.starts)
+        ends = order.ends.to(mask.device)
+        return self.language_model.lm_head(hidden[ends])[self.slots.owners]
 
-    def _prefill(self, embeds: Tensor, places: Tensor, layout: Packed) -> Tensor:
-        return self.run(embeds, places, layout)
+    def _prefill(self, embeds: Tensor, places: Tensor, order: Order) -> Tensor:
+        """Runs the layers: the prompts' [S, hidden], at places [1, S] of the order -> [1, T, ..]
+        of the tail.
+        """
+        return self.run(embeds[order.source.to(embeds.device)].unsqueeze(0), places, order.packed)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Feeds one token a row."""

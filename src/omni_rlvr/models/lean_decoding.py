@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from omni_rlvr.models.decoding import Decoder, RepeatedDecoder, SharedDecoder
 from omni_rlvr.models.lean import Layer, LeanPass, Notes, is_lean, turns
 from omni_rlvr.models.lean_ops import Product, inverse_rms, rms_norm, swapped_halves, swiglu
-from omni_rlvr.models.packing import Packed
+from omni_rlvr.models.packing import Order
 from omni_rlvr.models.prefix import Prompts
 from omni_rlvr.models.products import linear, pack
 from omni_rlvr.models.shared_attention import can_share
@@ -80,13 +80,13 @@ class LeanDecoder(SharedDecoder):
         self.scale = prompts.embeds.new_tensor(scales).unsqueeze(1)
         """[H + 2 kvH, 1], of the turned heads; 0 for values, which are not turned."""
 
-    def _prefill(self, embeds: Tensor, places: Tensor, layout: Packed) -> Tensor:
+    def _prefill(self, embeds: Tensor, places: Tensor, order: Order) -> Tensor:
+        row = embeds[order.source.to(embeds.device)].unsqueeze(0)
         if not self.keep_tape:
-            return self.lean(embeds, places, layout)
+            return self.lean(row, places, order.packed)
         notes: list[Notes] = []
-        sizes = self.prompts.mask.sum(dim=1).tolist()
-        self.tape = Tape(self.language_model, embeds[0], sizes, self.slots.owners)
-        hidden = self.lean(embeds, places, layout, keep=notes)
+        self.tape = Tape(self.language_model, embeds, order, self.slots.owners)
+        hidden = self.lean(row, places, order.packed, keep=notes)
         self.tape.add(notes)
         return hidden
 

@@ -1,4 +1,4 @@
-"""Prompts and their completions in one row without padding: [p1 p2 | c1 c2 .. | p3 | c9 ..].
+"""Prompts and their completions in one row without padding: [p1 p3 | c1 c2 .. | p2 | c9 ..].
 
 Linear layers see real tokens only, each prompt once. Attention runs block by block: causal within
 the prompts, and from all completions to their prompt in one product (``packed_attention``). Short
@@ -8,9 +8,8 @@ prompt this is plain packing, which SFT uses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -31,9 +30,9 @@ class Packed:
             prompt_lengths: tokens of each prompt.
             row_lengths: for each prompt, the tokens of each of its completions; 0 is left out.
         """
-        self.starts: list[int] = []
+        self.starts = [0] * len(prompt_lengths)
         """Of the prompts."""
-        self.row_starts: list[list[int]] = []
+        self.row_starts: list[list[int]] = [[] for _ in prompt_lengths]
         """For each prompt those of its completions."""
         self.prefixes: dict[int, tuple[Tensor, Tensor]] | None = None
         """Takes each layer's keys and values, if set."""
@@ -41,20 +40,22 @@ class Packed:
         self.tail_blocks: list[Block] = []
         tail: list[int] = []
         self.length = 0
-        for size, rows in _groups(prompt_lengths, row_lengths):
-            prompts = [self.length + i * size for i in range(len(rows))]
-            self.starts += prompts
-            end = prompts[-1] + size
-            for lengths in rows:
-                places = [end + sum(lengths[:i]) for i in range(len(lengths))]
-                self.row_starts.append(places)
-                end += sum(lengths)
-            stretch = _Stretch(self.length, size, rows, len(tail))
+        rows = [[n for n in lengths if n] for lengths in row_lengths]
+        for members in _groups(prompt_lengths, rows):
+            size = prompt_lengths[members[0]]
+            stretch = _Stretch(self.length, size, [rows[i] for i in members], len(tail))
             self.blocks.append(stretch.block())
             self.tail_blocks.append(stretch.tail_block())
-            tail += [start + size - 1 for start in prompts]
-            tail += range(prompts[-1] + size, end)
-            self.length = end
+            for i in members:
+                self.starts[i] = self.length
+                self.length += size
+                tail.append(self.length - 1)
+            first = self.length
+            for i in members:
+                for length in rows[i]:
+                    self.row_starts[i].append(self.length)
+                    self.length += length
+            tail += range(first, self.length)
         self.tail = torch.tensor(tail, dtype=torch.long)
         """[T]: each prompt's last token and all completions', which predict completion tokens. The
         hidden states of the others end in the last layer's keys and values."""
@@ -126,7 +127,7 @@ class Order:
         self.source = torch.zeros(self.length, dtype=torch.long)
         """[S]: which of all prompts' tokens, then all completions' input tokens, stands here."""
         prompts = torch.arange(sum(sizes)).split(list(sizes))
-        inputs = (torch.arange(sum(lengths)) + sum(sizes)).split(list(lengths))
+        inputs = (torch.arange(sum(lengths)) + sum(sizes)).split(list(lengths) or [0])
         for b, start in enumerate(self.starts):
             self.source[start : start + sizes[b]] = prompts[b]
             self.predicts[members[b], 0] = start + sizes[b] - 1
@@ -137,21 +138,18 @@ class Order:
         self.in_tail = torch.full((self.length + 1,), len(self.packed.tail))
         """[S + 1]: where in the tail each token stands; beyond its end if nowhere."""
         self.in_tail[self.packed.tail] = torch.arange(len(self.packed.tail))
+        ends = torch.tensor([start + n - 1 for start, n in zip(self.starts, sizes, strict=True)])
+        self.ends = self.in_tail[ends]
+        """[B]: where in the tail each prompt's last token stands."""
 
 
-def _groups(
-    sizes: Sequence[int], row_lengths: Sequence[Sequence[int]]
-) -> Iterator[tuple[int, list[list[int]]]]:
-    """Puts neighbours together that can be a block: their size, and each one's row lengths."""
-    rows = [[n for n in lengths if n] for lengths in row_lengths]
-    kinds = [(size, len(lengths)) for size, lengths in zip(sizes, rows, strict=True)]
-    starts = [
-        i
-        for i, (size, count) in enumerate(kinds)
-        if i == 0 or kinds[i] != kinds[i - 1] or size > SHORT or count == 1
-    ]
-    for start, stop in pairwise([*starts, len(kinds)]):
-        yield sizes[start], rows[start:stop]
+def _groups(sizes: Sequence[int], rows: Sequence[Sequence[int]]) -> Iterable[list[int]]:
+    """Which prompts are a block, by what they must have in common."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, (size, lengths) in enumerate(zip(sizes, rows, strict=True)):
+        alone = size > SHORT or len(lengths) == 1
+        groups.setdefault((size, len(lengths), i if alone else -1), []).append(i)
+    return groups.values()
 
 
 def _slices(start: int, size: int, lengths: list[int]) -> tuple[slice, slice]:

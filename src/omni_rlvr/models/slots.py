@@ -35,12 +35,22 @@ class Slots:
         self.used = 0
         """Tokens of the suffixes that are there."""
 
-    def fill(self, prefixes: dict[int, tuple[Tensor, Tensor]]) -> None:
-        """Takes each layer's keys and values of the prompts, [1, kvH, S, D] without padding."""
+    def fill(self, prefixes: dict[int, tuple[Tensor, Tensor]], starts: Sequence[int]) -> None:
+        """Takes each layer's keys and values of the prompts.
+
+        Args:
+            prefixes: [1, kvH, S, D] each, without padding; emptied.
+            starts: where in S each prompt starts.
+        """
         mask = self.mask.bool()
+        # [B * P]; left padding repeats a token, and its scores do not count
+        places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        places = (places + torch.tensor(starts, device=mask.device).unsqueeze(1)).flatten()
         for layer in range(len(prefixes)):
             keys, values = prefixes.pop(layer)
-            self.prefixes.append((_spread(keys, mask), _spread(values, mask)))
+            spread = [part[0].index_select(1, places) for part in (keys, values)]
+            each = [part.unflatten(1, mask.shape).transpose(0, 1).flatten(0, 1) for part in spread]
+            self.prefixes.append((each[0], each[1]))
             shape = (2, len(mask), keys.shape[1], self.group, self.size, keys.shape[3])
             self.suffixes.append(values.new_empty(shape))
         if not bool(mask.all()):
@@ -121,10 +131,3 @@ class Slots:
             self.row_of_slot = row_of_slot.flatten()
             place = torch.arange(len(rows), device=rows.device) - first[owners]
             self.slot_of_row = owners * self.group + place
-
-
-def _spread(packed: Tensor, mask: Tensor) -> Tensor:
-    """Moves a packed row's [1, kvH, S, D] to its left-padded places: [B*kvH, P, D]."""
-    out = packed.new_zeros(*mask.shape, packed.shape[1], packed.shape[3])
-    out[mask] = packed[0].transpose(0, 1)
-    return out.transpose(1, 2).flatten(0, 1).contiguous()

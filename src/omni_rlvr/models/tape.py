@@ -30,7 +30,7 @@ class Tape:
         self,
         language_model: PreTrainedModel,
         embeds: Tensor,
-        sizes: Sequence[int],
+        order: Order,
         owners: Tensor,
     ):
         """Starts with the prompts.
@@ -38,11 +38,13 @@ class Tape:
         Args:
             language_model: that decodes.
             embeds: [S, hidden], the prompts' tokens one after the other.
-            sizes: of the prompts.
+            order: in which they are processed.
             owners: [N] int64, the prompt of each row.
         """
         self.language_model, self.versions = language_model, _versions(language_model)
-        self.embeds, self.sizes, self.owners = embeds, list(sizes), owners
+        self.embeds, self.sizes, self.owners = embeds, list(order.sizes), owners
+        self.starts, self.ends = order.starts, order.ends.tolist()
+        """Where prompts start in the notes; where their last tokens are in those of the tail."""
         self.layers: list[list[Notes]] = [[] for _ in language_model.model.layers]
         """For each layer its notes of the prompts, then of each step."""
         self.rows: list[Tensor] = []
@@ -107,8 +109,13 @@ class TapeRows:
         chosen = [part for part, start in parts if start is not None]
         if not torch.equal(torch.cat(chosen), embeds):
             return None
-        whole = Places(tape.sizes, starts, steps, order.length)
-        tail = whole.tail(order.in_tail.to(steps.device), len(order.packed.tail))
+        in_tail = order.in_tail.to(steps.device)
+        ends = [
+            None if start is None else int(in_tail[start + size - 1])
+            for start, size in zip(starts, tape.sizes, strict=True)
+        ]
+        whole = Places(tape.sizes, tape.starts, starts, steps, order.length)
+        tail = Places([1] * len(ends), tape.ends, ends, in_tail[steps], len(order.packed.tail))
         layers, tape.layers = tape.layers, []
 
         def notes(layer: int) -> Notes:
@@ -165,17 +172,13 @@ class Places:
 
     sizes: list[int]
     """Of the prompts."""
+    recorded: list[int]
+    """Where the prompts start in the notes."""
     starts: list[int | None]
-    """Of the prompts; None for one that is left out."""
+    """Where they go; None for one that is left out."""
     steps: Tensor
-    """Of the tokens fed in steps; ``length`` for one that is left out."""
+    """Where the tokens fed in steps go; ``length`` for one that is left out."""
     length: int
-
-    def tail(self, in_tail: Tensor, length: int) -> Places:
-        """The same where a prompt has its last token only."""
-        places = zip(self.starts, self.sizes, strict=True)
-        ends = [None if start is None else int(in_tail[start + n - 1]) for start, n in places]
-        return Places([1] * len(ends), ends, in_tail[self.steps], length)
 
     def put(self, parts: Sequence[Tensor | None]) -> Tensor | None:
         """Puts notes of prompts, and of steps, in their places: [length, ..]."""
@@ -183,9 +186,9 @@ class Places:
         if 1 + len(rest) < len(parts):
             return None
         out = first.new_empty(self.length + 1, *first.shape[1:])  # one more, for what is left out
-        for part, start in zip(first.split(self.sizes), self.starts, strict=True):
+        for size, source, start in zip(self.sizes, self.recorded, self.starts, strict=True):
             if start is not None:
-                out[start : start + len(part)] = part
+                out[start : start + size] = first[source : source + size]
         if rest:
             out[self.steps] = torch.cat(rest)
         return out[: self.length]
