@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from omni_rlvr.models.decoding import Decoder, RepeatedDecoder, SharedDecoder
 from omni_rlvr.models.lean import Layer, LeanPass, Notes, is_lean, turns
-from omni_rlvr.models.lean_ops import Product, inverse_rms, rms_norm, swapped_halves, swiglu
+from omni_rlvr.models.lean_ops import Product, inverse_rms, rms_norm, rotate, swiglu
 from omni_rlvr.models.packing import Order
 from omni_rlvr.models.prefix import Prompts
 from omni_rlvr.models.products import linear, pack
@@ -100,7 +100,7 @@ class LeanDecoder(SharedDecoder):
             each = qkv.view(cos.shape)
             if weights.head_norms is not None:
                 each = _normed_heads(each, weights.head_norms, layer)
-            turned = torch.addcmul(each * cos, swapped_halves(each), sin)
+            turned = rotate(each, cos, sin)
             query, keys_values = turned.split([heads[0], heads[1] + heads[2]], dim=1)
             context, attention = self.slots.attend(
                 i,

@@ -23,7 +23,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns pairs (i, i + D/2) of [.., D]; ``sin`` has a minus sign in its first half."""
+    """Turns pairs (i, i + D/2) of [.., D]; ``sin`` has a minus sign in its first half.
+
+    y_i = cos_i x_i + sin_i x_(i + D/2 mod D)
+    """
     return _Rotation.apply(x, cos, sin) if torch.is_grad_enabled() else _rotated(x, cos, sin)
 
 
@@ -31,11 +34,6 @@ def inverse_rms(x: Tensor, eps: float) -> Tensor:
     """Computes 1 / sqrt(mean(x^2) + eps) of the last axis: [.., D] -> [.., 1]."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-
-
-def swapped_halves(x: Tensor) -> Tensor:
-    """Swaps the halves of the last axis."""
-    return x.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -98,9 +96,14 @@ class _Product(torch.autograd.Function):
         dx = linear(grad, _join(weights, [None] * len(weights))[0].t()) if wanted[0] else None
         grads: list[Tensor | None] = []
         for i, part in enumerate(grad.split([len(weight) for weight in weights], dim=1)):
-            grads.append(part.t() @ x if wanted[3 + 2 * i] else None)
+            grads.append(_weight_gradient(part, x) if wanted[3 + 2 * i] else None)
             grads.append(part.sum(dim=0) if wanted[4 + 2 * i] else None)
         return dx, grad if wanted[1] else None, None, *grads
+
+
+def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """Computes grad^T x, [N, K], as the product that has more rows than columns: it is faster."""
+    return grad.t() @ x if grad.shape[1] >= x.shape[1] else (x.t() @ grad).t()
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -151,7 +154,10 @@ class _SwiGlu(torch.autograd.Function):
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return torch.addcmul(x * cos, swapped_halves(x), sin)
+    out, half = x * cos, x.shape[-1] // 2
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half])
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return out
 
 
 def _swiglu(gate_up: Tensor) -> Tensor:

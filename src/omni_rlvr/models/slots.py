@@ -124,8 +124,13 @@ class Slots:
         row_of_slot = first.unsqueeze(1) + torch.minimum(place, counts.unsqueeze(1) - 1)
         old = slots[row_of_slot]
         for layer, suffix in enumerate(self.suffixes):
-            kept = suffix[:, old // before, :, old % before]  # [B, group, 2, kvH, size, D]
-            self.suffixes[layer] = kept.permute(2, 0, 3, 1, 4, 5).contiguous()
+            kept = suffix[
+                :, old // before, :, old % before, : self.used
+            ]  # [B, group, 2, kvH, t, D]
+            kept = kept.permute(2, 0, 3, 1, 4, 5)
+            shape = (*kept.shape[:4], self.size, kept.shape[5])
+            self.suffixes[layer] = suffix.new_empty(shape)
+            self.suffixes[layer].narrow(4, 0, self.used).copy_(kept)
         self.slot_of_row = self.row_of_slot = None
         if int(counts.min()) < self.group:
             self.row_of_slot = row_of_slot.flatten()
