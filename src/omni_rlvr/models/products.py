@@ -23,12 +23,11 @@ def linear(
     Returns:
         [S, N].
     """
-    if _multiply is None or _multiply_add is None or not takes(x):
+    if _multiply is None or not takes(x):
         out = F.linear(x, weight, bias)
-        return out if residual is None else out + residual
-    if residual is None:
-        return _multiply(x, weight, bias, "none", [], "")
-    return _multiply_add(x, residual, weight, bias, "add")
+    else:
+        out = _multiply(x, weight, bias, "none", [], "")
+    return out if residual is None else out.add_(residual)
 
 
 def pack(weight: Tensor, num_rows: int) -> Tensor:
@@ -46,5 +45,4 @@ def takes(x: Tensor) -> bool:
 _has_onednn = torch.backends.mkldnn.is_available()
 # the operations that torch's compiler uses
 _multiply = torch.ops.mkldnn._linear_pointwise.default if _has_onednn else None
-_multiply_add = torch.ops.mkldnn._linear_pointwise.binary if _has_onednn else None
 _reorder = torch.ops.mkldnn._reorder_linear_weight.default if _has_onednn else None
