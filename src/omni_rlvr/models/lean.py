@@ -35,6 +35,8 @@ KNOWN = {
     qwen3.Qwen3RMSNorm, qwen3.Qwen3RotaryEmbedding,
 }  # fmt: skip
 """What a model may be made of, exactly: a subclass may compute something else."""
+BY_LENGTH = ("dynamic", "longrope")
+"""Rotations that depend on how long a pass is: an update's are not a rollout's."""
 
 
 class Notes(NamedTuple):
@@ -174,6 +176,8 @@ def is_lean(language_model: PreTrainedModel) -> bool:
     model: Any = language_model.model
     if not can_share(language_model) or torch.is_autocast_enabled(model.device.type):
         return False
+    if model.rotary_emb.rope_type in BY_LENGTH:
+        return False
     return all(_is_plain(module) for module in model.modules())
 
 
@@ -181,7 +185,10 @@ def _is_plain(module: Any) -> bool:
     """Tells whether a module is a known one, in float32, with nothing attached."""
     hooks = [module._forward_hooks, module._forward_pre_hooks]
     hooks += [module._backward_hooks, module._backward_pre_hooks]
-    if type(module) not in KNOWN or any(hooks) or vars(module).get("gradient_checkpointing"):
+    own = vars(module)
+    if type(module) not in KNOWN or any(hooks) or own.get("gradient_checkpointing"):
+        return False
+    if "forward" in own:  # as accelerate's hooks have it
         return False
     weights = module.parameters(recurse=False)
     return all(type(w) is nn.Parameter and w.dtype == torch.float32 for w in weights)

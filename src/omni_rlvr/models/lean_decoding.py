@@ -85,7 +85,8 @@ class LeanDecoder(SharedDecoder):
         if not self.keep_tape:
             return self.lean(row, places, order.packed)
         notes: list[Notes] = []
-        self.tape = Tape(self.language_model, embeds, order, self.slots.owners)
+        positions = self.prompts.positions[self.prompts.mask.bool()]
+        self.tape = Tape(self.language_model, embeds, positions, order, self.slots.owners)
         hidden = self.lean(row, places, order.packed, keep=notes)
         self.tape.add(notes)
         return hidden

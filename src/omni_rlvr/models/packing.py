@@ -115,7 +115,7 @@ class Order:
             lengths: input tokens of each completion; its last token is none.
             owners: the prompt of each completion.
         """
-        self.sizes, self.lengths = sizes, lengths
+        self.sizes, self.lengths, self.owners = sizes, lengths, owners
         members: list[list[int]] = [[] for _ in sizes]
         for row, owner in enumerate(owners):
             members[owner].append(row)

@@ -128,7 +128,8 @@ def _packed_hidden(
     source, run = order.source.to(embeds.device), make_pass(language_model)
     packed = (embeds[source].unsqueeze(0), positions[..., source].unsqueeze(-2), order.packed)
     if tape is not None and isinstance(run, LeanPass):
-        known = tape.play(language_model, embeds[: sum(sizes)], order, rows.ids)
+        prompts = (embeds[: sum(sizes)], positions[..., : sum(sizes)])
+        known = tape.play(language_model, *prompts, order, rows.ids)
         hidden = run(*packed, known=known)[0]
     else:
         hidden = run(*packed)[0]

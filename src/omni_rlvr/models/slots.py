@@ -114,19 +114,19 @@ class Slots:
         if len(prompts) < len(self.mask):
             heads = torch.arange(len(self.prefixes[0][0]), device=rows.device)
             heads = heads.view(len(self.mask), -1)[prompts].flatten()
-            self.prefixes = [(keys[heads], values[heads]) for keys, values in self.prefixes]
+            for layer, (keys, values) in enumerate(self.prefixes):
+                self.prefixes[layer] = (keys[heads], values[heads])
             self.padding = None if self.padding is None else self.padding[prompts]
             self.mask = self.mask[prompts]
         self.owners, self.rows = owners, self.rows[rows]
         before, self.group = self.group, int(counts.max())
         first = counts.cumsum(dim=0) - counts
-        place = torch.arange(self.group, device=rows.device).expand(len(prompts), -1)
+        place = torch.arange(self.group, device=rows.device)
         row_of_slot = first.unsqueeze(1) + torch.minimum(place, counts.unsqueeze(1) - 1)
         old = slots[row_of_slot]
         for layer, suffix in enumerate(self.suffixes):
-            kept = suffix[
-                :, old // before, :, old % before, : self.used
-            ]  # [B, group, 2, kvH, t, D]
+            # [B, group, 2, kvH, used, D]
+            kept = suffix[:, old // before, :, old % before, : self.used]
             kept = kept.permute(2, 0, 3, 1, 4, 5)
             shape = (*kept.shape[:4], self.size, kept.shape[5])
             self.suffixes[layer] = suffix.new_empty(shape)

@@ -3,7 +3,9 @@
 The first update at the weights that sampled runs over the same tokens as the rollout did. Its
 forward pass then only puts the rollout's results in its own order and builds the graph; gradients
 are those of a pass of its own, to rounding. Whether that holds is checked, not assumed: the model,
-its weights, the prompts' embeddings and the tokens must be the ones that were recorded.
+its weights, the prompts' embeddings and positions, whose rows they are, and the tokens must be
+those that were recorded. Weights count their changes in place; one made past that (``weight.data``)
+is not seen.
 
 Memory: a layer's ``Notes`` for every token of the rollout, about what the update's forward pass
 would hold for backward, from the rollout on and for all rows at once.
@@ -30,6 +32,7 @@ class Tape:
         self,
         language_model: PreTrainedModel,
         embeds: Tensor,
+        positions: Tensor,
         order: Order,
         owners: Tensor,
     ):
@@ -38,11 +41,13 @@ class Tape:
         Args:
             language_model: that decodes.
             embeds: [S, hidden], the prompts' tokens one after the other.
+            positions: [S], theirs.
             order: in which they are processed.
             owners: [N] int64, the prompt of each row.
         """
         self.language_model, self.versions = language_model, _versions(language_model)
-        self.embeds, self.sizes, self.owners = embeds, list(order.sizes), owners
+        self.embeds, self.positions = embeds, positions
+        self.sizes, self.owners = list(order.sizes), owners
         self.starts, self.ends = order.starts, order.ends.tolist()
         """Where prompts start in the notes; where their last tokens are in those of the tail."""
         self.layers: list[list[Notes]] = [[] for _ in language_model.model.layers]
@@ -84,6 +89,7 @@ class TapeRows:
         self,
         language_model: PreTrainedModel,
         embeds: Tensor,
+        positions: Tensor,
         order: Order,
         ids: Tensor,
     ) -> Callable[[int], Notes] | None:
@@ -92,6 +98,7 @@ class TapeRows:
         Args:
             language_model: that will use them.
             embeds: [S, hidden], tokens of the prompts of these rows, prompts in rising order.
+            positions: [S], theirs.
             order: where the prompts and the rows' tokens stand.
             ids: [n, T], the rows' tokens.
 
@@ -105,10 +112,11 @@ class TapeRows:
         starts, steps = self._prompt_starts(order), self._step_places(order, ids)
         if starts is None or steps is None:
             return None
-        parts = zip(tape.embeds.split(tape.sizes), starts, strict=True)
-        chosen = [part for part, start in parts if start is not None]
-        if not torch.equal(torch.cat(chosen), embeds):
-            return None
+        for recorded, given in ((tape.embeds, embeds), (tape.positions, positions)):
+            parts = zip(recorded.split(tape.sizes), starts, strict=True)
+            chosen = [part for part, start in parts if start is not None]
+            if not torch.equal(torch.cat(chosen), given):
+                return None
         in_tail = order.in_tail.to(steps.device)
         ends = [
             None if start is None else int(in_tail[start + size - 1])
@@ -132,8 +140,9 @@ class TapeRows:
     def _prompt_starts(self, order: Order) -> list[int | None] | None:
         """Where the recorded prompts go, None for one that is not in the order."""
         tape, wanted = self.tape, iter(zip(order.starts, order.sizes, strict=True))
-        chosen = set(tape.owners[self.rows].tolist())
-        if len(chosen) != len(order.sizes):
+        prompts, owners = tape.owners[self.rows].unique(return_inverse=True)
+        chosen = set(prompts.tolist())
+        if len(chosen) != len(order.sizes) or owners.tolist() != list(order.owners):
             return None
         starts: list[int | None] = []
         for prompt, size in enumerate(tape.sizes):
@@ -182,9 +191,9 @@ class Places:
 
     def put(self, parts: Sequence[Tensor | None]) -> Tensor | None:
         """Puts notes of prompts, and of steps, in their places: [length, ..]."""
-        first, *rest = (part for part in parts if part is not None)
-        if 1 + len(rest) < len(parts):
+        if any(part is None for part in parts):
             return None
+        first, *rest = (part for part in parts if part is not None)
         out = first.new_empty(self.length + 1, *first.shape[1:])  # one more, for what is left out
         for size, source, start in zip(self.sizes, self.recorded, self.starts, strict=True):
             if start is not None:

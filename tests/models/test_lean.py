@@ -1,0 +1,93 @@
+"""Layers on their weights against the modules, and what goes through the modules."""
+
+import pytest
+import torch
+from make_lms import MODELS, make
+
+from omni_rlvr.models.lean import LeanPass, Pass, is_lean, make_pass
+from omni_rlvr.models.packing import Packed
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [((4,), [[3, 2, 2]]), ((2, 2), [[3, 1], [2, 1]]), ((2, 2, 3), [[1], [2], [1]])],
+)
+def test_a_lean_pass_equals_the_modules(name, kernel, sizes, rows, monkeypatch):
+    if not kernel:
+        monkeypatch.setattr("omni_rlvr.models.packed_attention.has_kernel", lambda device: False)
+    model = make(name)
+    generator = torch.Generator().manual_seed(3)
+    embeds = torch.randn(1, 11, 64, generator=generator)
+    layout = Packed(sizes, rows)
+    num_tail = 11 - sum(sizes) + len(sizes)  # the prompts' last tokens and all others
+    weights = torch.randn(1, num_tail, 64, generator=generator)
+    grads, hiddens = [], []
+    for run in (LeanPass(model), Pass(model)):
+        model.zero_grad()
+        inputs = embeds.clone().requires_grad_()
+        hidden = run(inputs, torch.arange(11).unsqueeze(0), layout)
+        (hidden * weights).sum().backward()
+        hiddens.append(hidden.detach())
+        used = [p.grad for p in model.model.parameters() if p.grad is not None]
+        grads.append(torch.cat([inputs.grad.flatten(), *(g.flatten() for g in used)]))
+    assert hiddens[0].shape == (1, num_tail, 64)
+    torch.testing.assert_close(*hiddens, atol=1e-5, rtol=1e-5)
+    assert (grads[0] - grads[1]).norm() < 1e-5 * grads[1].norm()
+
+
+def test_the_last_layer_computes_keys_and_values_only_for_what_predicts_nothing():
+    model, notes = make("qwen2"), []
+    with torch.no_grad():
+        run, embeds = LeanPass(model), torch.randn(1, 11, 64)
+        run(embeds, torch.arange(11).unsqueeze(0), Packed([4], [[3, 2, 2]]), keep=notes)
+    sizes = [[len(part) for part in note] for note in notes]
+    assert sizes == [[11] * 7, [11] * 7, [8, 11, 8, 8, 8, 8, 8]]
+
+
+def hooked(model):
+    model.model.layers[0].mlp.register_forward_hook(lambda *_: None)
+
+
+def subclassed(model):
+    class Own(torch.nn.Linear):
+        pass
+
+    model.model.layers[2].mlp.up_proj.__class__ = Own
+
+
+def halved(model):
+    model.model.layers[1].to(torch.bfloat16)
+
+
+def checkpointed(model):
+    model.model.layers[1].gradient_checkpointing = True
+
+
+def forwarded(model):
+    layer = model.model.layers[0].mlp.up_proj
+    forward = layer.forward
+    layer.forward = lambda x: 2 * forward(x)
+
+
+def turned_by_length(model):
+    model.model.rotary_emb.rope_type = "dynamic"
+
+
+@pytest.mark.parametrize(
+    "change", [hooked, subclassed, halved, checkpointed, forwarded, turned_by_length]
+)
+def test_anything_unusual_goes_through_the_modules(change):
+    model = make("qwen2")
+    assert is_lean(model)
+    assert isinstance(make_pass(model), LeanPass)
+    change(model)
+    assert not is_lean(model)
+    assert isinstance(make_pass(model), Pass)
+
+
+def test_autocast_goes_through_the_modules():
+    model = make("qwen2")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not is_lean(model)
