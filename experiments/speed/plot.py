@@ -52,10 +52,21 @@ def main() -> None:
 
 
 def gather(folder: Path) -> list[dict]:
-    """Reads all cells, the file's name first."""
-    return [
+    """Reads all cells, the file's name first; what follows from their numbers last."""
+    rows = [
         {"run": path.stem, **json.loads(path.read_text())} for path in sorted(folder.glob("*.json"))
     ]
+    return [{**row, **derived(row)} for row in rows]
+
+
+def derived(row: dict) -> dict[str, float]:
+    """Completion tokens a second of each contestant, and our step over the floor."""
+    if "floor_s" not in row:
+        return {}
+    tokens = row["prompts"] * row["generations"] * row["completion"]
+    names = [name for name in LINES if name in row and name != "floor_s"]
+    rates = {f"{name.removesuffix('_s')}_tokens_per_s": tokens / row[name] for name in names}
+    return {**rates, "ours_over_floor": row["ours_s"] / row["floor_s"]}
 
 
 def sweep(rows: list[dict], axis: str) -> list[dict]:
