@@ -1,6 +1,9 @@
 """Small language models whose layers run on their weights."""
 
+from __future__ import annotations
+
 import torch
+from torch import nn
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -19,15 +22,20 @@ MODELS = {
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 24}),
     "llama": (LlamaForCausalLM, LlamaConfig, {"attention_bias": True, "mlp_bias": True}),
+    "one head a key": (Qwen2ForCausalLM, Qwen2Config, {"num_key_value_heads": 4}),
 }
 
 
 def make(name: str):
     torch.manual_seed(0)
     kind, config, changes = MODELS[name]
-    model = kind(config(**SIZES | changes))
+    return sharpened(kind(config(**SIZES | changes)))
+
+
+def sharpened(model: nn.Module) -> nn.Module:
+    """Makes answers depend on what was read."""
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim == 2:
-                weight.mul_(4)  # answers that depend on what was read
-    return model
+                weight.mul_(4)
+    return model.eval()

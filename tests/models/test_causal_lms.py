@@ -5,20 +5,18 @@ from __future__ import annotations
 import warnings
 from types import SimpleNamespace
 
+import make_lms
 import pytest
 import torch
+from make_lms import MODELS, SIZES
 from torch import nn
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniTextConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
@@ -30,17 +28,6 @@ from omni_rlvr.models.prefix import Prompts, Rows, completion_hidden
 from omni_rlvr.models.shared_attention import can_share
 from omni_rlvr.types import UserError
 
-SIZES = {
-    "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
-    "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None,
-}  # fmt: skip
-MODELS = {
-    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
-    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 24}),
-    "llama": (LlamaForCausalLM, LlamaConfig, {"attention_bias": True}),
-    "one head a key": (Qwen2ForCausalLM, Qwen2Config, {"num_key_value_heads": 4}),
-}
 PROMPTS, COMPLETIONS = (9, 4, 7), (5, 1, 4, 5, 2, 3, 5)
 OWNERS = (0, 2, 0, 1, 2, 0, 2)
 """Groups of three, one and three rows; left padding; the rows of a prompt apart."""
@@ -65,17 +52,10 @@ class Thinker(nn.Module):
 
 
 def make(name: str) -> nn.Module:
+    if name != "thinker":
+        return make_lms.make(name)
     torch.manual_seed(0)
-    if name == "thinker":
-        model = Thinker()
-    else:
-        kind, config, changes = MODELS[name]
-        model = kind(config(**SIZES | changes))
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim == 2:
-                weight.mul_(4)  # answers that depend on what was read
-    return model.eval()
+    return make_lms.sharpened(Thinker())
 
 
 def left_padded(lengths, width: int) -> torch.Tensor:
