@@ -28,7 +28,7 @@ from omni_rlvr.stages.base import Stage, add_up
 from omni_rlvr.stages.options import LoopConfig
 from omni_rlvr.stages.whole import places_of
 from omni_rlvr.training.schedule import make_schedule
-from omni_rlvr.types import Batch, Experience, Features, UserError
+from omni_rlvr.types import NOTE_KINDS, Batch, Experience, Features, UserError
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class RLVRModule(LightningModule):
         started = time.perf_counter()
         torch.manual_seed(_seed(self.seed, self.step, f"rank {ranks.rank()}"))  # of dropout
         metrics: dict[str, float] = {"media/failed": float(self._note_skipped(batch))}
+        metrics |= self._count_notes(batch)
         (num_prompts,) = ranks.total([len(batch)])
         if num_prompts > 0:
             # what is sampled, and the log-probs it is compared by, come without dropout
@@ -184,6 +185,15 @@ class RLVRModule(LightningModule):
             if self.num_skipped == SKIPS_LOGGED:
                 log.warning("further skipped clips are listed in run.json, and not here")
         return len(skipped)
+
+    def _count_notes(self, batch: Batch) -> dict[str, float]:
+        """Lists all ranks' notes on clips in run.json. Counts the clips of each kind."""
+        noted = [pair for part in ranks.gather(batch.noted()) for pair in part]
+        self.record.add_notes(noted)
+        return {
+            f"media/{kind}": float(sum(note.kind == kind for _, note in noted))
+            for kind in NOTE_KINDS
+        }
 
     def _generators(self, batch: Batch) -> list[torch.Generator]:
         return [
