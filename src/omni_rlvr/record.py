@@ -6,6 +6,7 @@ beside itself and renamed, so that a kill leaves the old one or the new one, nev
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -13,11 +14,12 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
+from omni_rlvr.lock import FolderLock as FolderLock
 from omni_rlvr.types import UserError
 
 PACKAGES = (
@@ -127,6 +129,18 @@ def close_record(folder: Path, status: str, error: str | None) -> None:
         write_json(folder / "run.json", {**fields, "ended": ended})
 
 
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Makes a run's folder, and says what is wrong where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the output folder {folder}: {error.strerror}; set paths.output_root"
+        ) from error
+
+
 class RunRecord:
     """The folder of one run."""
 
@@ -158,14 +172,8 @@ class RunRecord:
             "skipped_clips": _skipped_before(folder / "run.json"),
             "config": config,
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with writing_to(folder):
             self.update()
-        except OSError as error:
-            raise UserError(
-                f"cannot write to the output folder {folder}: {error.strerror}; "
-                "set paths.output_root"
-            ) from error
 
     def update(self, **fields: object) -> None:
         """Sets fields of run.json and writes it."""
