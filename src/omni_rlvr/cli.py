@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _QUIET = 128 + signal.SIGPIPE
 """The exit code that a shell shows of a tool whose reader went away."""
+
+_PLUGINS = ("hydra/launcher/joblib", "hydra/sweeper/optuna")
+"""Options of Hydra that the extra ``sweep`` brings."""
 
 
 def conf_dir() -> str:
@@ -95,6 +98,9 @@ def one_line() -> Iterator[None]:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except OmegaConfBaseException as error:
         sys.exit(f"error: {as_user_error(error)}")
+    except MissingConfigException as error:
+        hint = "; pip install 'omni-rlvr[sweep]'" if error.missing_cfg_file in _PLUGINS else ""
+        sys.exit(f"error: {' '.join(str(error).split())}{hint}")
     except HydraException as error:
         why = as_user_error(error.__cause__) if isinstance(error.__cause__, ValidationError) else ""
         sys.exit(f"error: {' '.join(f'{error} {why}'.split())}")
