@@ -22,7 +22,7 @@ from omni_rlvr.data.feature_store import FeatureStore
 from omni_rlvr.data.options import FeatureCacheConfig
 from omni_rlvr.types import Batch, ClipFeatures, Example, Features
 
-VERSION = 1
+VERSION = 2
 """Of what is decoded and how features are laid out; part of every folder's name."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
