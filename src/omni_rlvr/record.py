@@ -6,21 +6,20 @@ beside itself and renamed, so that a kill leaves the old one or the new one, nev
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import contextlib
 import hashlib
 import json
 import math
 import os
 import platform
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
+from omni_rlvr.lock import FolderLock as FolderLock
 from omni_rlvr.types import UserError
 
 PACKAGES = (
@@ -35,6 +34,8 @@ PACKAGES = (
     "av",
     "numpy",
 )
+FORKS = {"decord": ("eva-decord",)}
+"""Packages that install a module of the same name in another's place."""
 
 
 def write_json(path: Path, value: object) -> None:
@@ -128,43 +129,27 @@ def close_record(folder: Path, status: str, error: str | None) -> None:
         write_json(folder / "run.json", {**fields, "ended": ended})
 
 
-class FolderLock:
-    """Keeps other processes out of a folder as long as this one lives, or until ``release``.
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Makes a run's folder, and says what is wrong where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the output folder {folder}: {error.strerror}; set paths.output_root"
+        ) from error
 
-    The system lifts the lock when its owner ends, however it ends, so that the lock of a dead
-    process is taken over. ``.owner`` in the folder says who holds it, or held it last.
-    """
 
-    def __init__(self, folder: Path, advice: str):
-        """Takes the lock; the folder must exist.
-
-        Args:
-            folder: what is locked.
-            advice: what a user can do who meets the lock, for the message.
-
-        Raises:
-            UserError: another process holds it; says which, on which machine, and since when.
-        """
-        since = datetime.now().isoformat(timespec="seconds")
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        self._file = (folder / ".owner").open("a+", encoding="utf-8")
+def version(name: str) -> str | None:
+    """The version of an installed package; that of a fork bears its name; None without either."""
+    for package in (name, *FORKS.get(name, ())):
         try:
-            # not flock: data workers, which are forks, would hold that one after our death
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.seek(0)
-            owner = " ".join(self._file.read().split()) or "another process"
-            self._file.close()
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            raise UserError(f"{folder} is in use by {owner}; {advice}") from None
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {platform.node()} since {since}: {command}\n")
-        self._file.flush()
-
-    def release(self) -> None:
-        """Gives the folder free."""
-        self._file.close()
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:  # it is optional, or run from a checkout
+            continue
+        return found if package == name else f"{found} ({package})"
+    return None
 
 
 class RunRecord:
@@ -192,20 +177,14 @@ class RunRecord:
             "started": datetime.now().isoformat(timespec="seconds"),
             "seed": config["seed"],
             "commit": _commit(),
-            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "versions": {name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "device": device,
             "skipped_clips": _skipped_before(folder / "run.json"),
             "config": config,
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with writing_to(folder):
             self.update()
-        except OSError as error:
-            raise UserError(
-                f"cannot write to the output folder {folder}: {error.strerror}; "
-                "set paths.output_root"
-            ) from error
 
     def update(self, **fields: object) -> None:
         """Sets fields of run.json and writes it."""
