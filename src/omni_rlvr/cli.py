@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from omni_rlvr.config.store import register
+from omni_rlvr.config.sweep import summarised
 from omni_rlvr.config.wording import as_user_error
 from omni_rlvr.types import Interrupted, UserError
 
@@ -47,7 +48,7 @@ def task(cfg: DictConfig) -> float | None:
     from omni_rlvr.build import build, resolved
     from omni_rlvr.parts import ServeParts
     from omni_rlvr.run import run
-    from omni_rlvr.run.sweep import run_job
+    from omni_rlvr.run.sweep import SweepJob, run_job
 
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
@@ -58,8 +59,9 @@ def task(cfg: DictConfig) -> float | None:
 
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
         if hydra_cfg.mode == RunMode.MULTIRUN:
-            overrides = list(hydra_cfg.overrides.task)
-            return run_job(run_dir, overrides, lambda: resolved(cfg), built)
+            home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
+            job = SweepJob(hydra_cfg.job.num, home, run_dir, overrides)
+            return run_job(job, lambda: resolved(cfg), built)
         with no_folder_unused(run_dir):
             parts = build(cfg, run_dir, run_dir.parent / "latest")
         if isinstance(parts, ServeParts):
@@ -129,5 +131,5 @@ def main() -> None:
     """Entry point; an error that a user can mend is one line, not a traceback."""
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
-    with one_line():
+    with one_line(), summarised():
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()

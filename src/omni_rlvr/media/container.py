@@ -58,6 +58,8 @@ def read_bytes(path: Path) -> bytes:
             raise MediaError(f"{path}: is not a regular file (a pipe, socket or device)")
         data = path.read_bytes()
     except FileNotFoundError:
+        if path.is_symlink():
+            raise MediaError(f"{path}: is a broken link, nothing is at {path.readlink()}") from None
         raise MediaError(
             f"{path}: no such file; check the path in the annotation and the data set's media root"
         ) from None
