@@ -6,6 +6,7 @@ beside itself and renamed, so that a kill leaves the old one or the new one, nev
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -14,11 +15,12 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
+from omni_rlvr.lock import FolderLock as FolderLock
 from omni_rlvr.types import ClipNote, UserError
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ PACKAGES = (
     "av",
     "numpy",
 )
+FORKS = {"decord": ("eva-decord",)}
+"""Packages that install a module of the same name in another's place."""
 
 
 def write_json(path: Path, value: object) -> None:
@@ -53,9 +57,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Adds a line per row; NaN becomes null."""
     with path.open("a", encoding="utf-8") as file:
         for row in rows:
-            file.write(
-                json.dumps({k: _plain(v) for k, v in row.items()}, ensure_ascii=False) + "\n"
-            )
+            file.write(json.dumps({k: plain(v) for k, v in row.items()}, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -130,6 +132,29 @@ def close_record(folder: Path, status: str, error: str | None) -> None:
         write_json(folder / "run.json", {**fields, "ended": ended})
 
 
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Makes a run's folder, and says what is wrong where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the output folder {folder}: {error.strerror}; set paths.output_root"
+        ) from error
+
+
+def version(name: str) -> str | None:
+    """The version of an installed package; that of a fork bears its name; None without either."""
+    for package in (name, *FORKS.get(name, ())):
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:  # it is optional, or run from a checkout
+            continue
+        return found if package == name else f"{found} ({package})"
+    return None
+
+
 class RunRecord:
     """The folder of one run."""
 
@@ -155,21 +180,15 @@ class RunRecord:
             "started": datetime.now().isoformat(timespec="seconds"),
             "seed": config["seed"],
             "commit": _commit(),
-            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "versions": {name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "device": device,
             "skipped_clips": _listed_before(folder / "run.json", "skipped_clips"),
             "clip_notes": _listed_before(folder / "run.json", "clip_notes"),
             "config": config,
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with writing_to(folder):
             self.update()
-        except OSError as error:
-            raise UserError(
-                f"cannot write to the output folder {folder}: {error.strerror}; "
-                "set paths.output_root"
-            ) from error
 
     def update(self, **fields: object) -> None:
         """Sets fields of run.json and writes it."""
@@ -248,5 +267,6 @@ def _commit() -> str | None:
     return out.stdout.strip()
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Turns a number that JSON does not know, NaN or infinite, into None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

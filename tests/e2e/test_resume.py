@@ -233,3 +233,21 @@ def test_a_kill_leaves_the_last_good_checkpoint(runner) -> None:
     runner(*long, "resume=latest")
     assert [row["step"] for row in read_jsonl(folder / "metrics.jsonl")] == list(range(1, 17))
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step_000016"]  # no leftovers
+
+
+def test_a_run_that_is_alive_is_not_resumed_and_one_that_was_killed_is(runner) -> None:
+    long = (*runner.sft, "stage.max_steps=40", "stage.save_steps=1", "name=alive")
+    process = runner.start(*long)
+    home = runner.root / "alive"
+    wait_for(process, (home / "latest").exists)
+    os.kill(process.pid, signal.SIGSTOP)  # alive, however long this test takes
+    message = rf"is in use by process {process.pid} on .*; wait until it ends, or stop it"
+    with pytest.raises(UserError, match=message):
+        runner.build(*long, "resume=latest")
+    parts, _ = runner.build(*long)
+    place = replace(parts.place, run_dir=(home / "latest").resolve())
+    with pytest.raises(UserError, match=message):
+        run(replace(parts, place=place))  # as a command that began in the same second
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    runner.build(*long, "resume=latest")

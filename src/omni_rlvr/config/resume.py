@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from omni_rlvr.lock import IN_USE, check_free
 from omni_rlvr.record import read_json
 from omni_rlvr.types import UserError
 
@@ -34,6 +35,7 @@ def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
     Raises:
         UserError: it cannot; names what is missing or what differs.
     """
+    check_free(run_dir, IN_USE)
     if not _has_checkpoint(run_dir):
         raise UserError(
             f"resume={resume}: there is no run of '{config['name']}' with a checkpoint to go on "

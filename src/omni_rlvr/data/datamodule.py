@@ -8,6 +8,7 @@ at batch k.
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -158,12 +159,18 @@ def make_loader(
     *,
     num_workers: int,
 ) -> DataLoader[Batch]:
-    """Makes a DataLoader whose workers read, process and collate."""
+    """Makes a DataLoader whose workers read, process and collate.
+
+    Its workers are started as Python starts processes on this system, whatever started this one:
+    joblib's processes put a start method of their own in its place, with which no worker starts.
+    """
+    start_method = multiprocessing.get_all_start_methods()[0]
     return DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
+        multiprocessing_context=start_method if num_workers > 0 else None,
         worker_init_fn=_one_thread,
     )
 

@@ -87,7 +87,9 @@ class FeatureCache:
         out = {}
         for row, key in keys.items():
             if values is not None and row in places:
-                out[key] = values[places[row]].to(self.dtype)
+                made = values[places[row]].to(self.dtype)
+                if made.isfinite().all():  # what overflowed is not kept for later runs
+                    out[key] = made
             else:
                 out[key] = absent(self.dtype)
         return out

@@ -18,7 +18,8 @@ import av
 import numpy as np
 import soundfile
 
-from omni_rlvr.media.container import Sound, is_joint, is_short, open_container
+from omni_rlvr.media.container import Sound, open_container
+from omni_rlvr.media.timeline import is_joint, is_short
 from omni_rlvr.types import ClipNote
 
 MIN_GAP_S = 0.01

@@ -14,7 +14,8 @@ import numpy as np
 import soundfile
 
 from omni_rlvr.media.audio import Heard, read_sidecar, read_track
-from omni_rlvr.media.container import Contents, Picture, Sound, look_into, read_bytes, reason
+from omni_rlvr.media.container import Contents, Sound, look_into, read_bytes, reason
+from omni_rlvr.media.picture import Picture, need_readable
 from omni_rlvr.media.sampling import sound_pieces, uniform_indices
 from omni_rlvr.media.video import Backend, read_frames
 from omni_rlvr.types import Clip, ClipNote, MediaError
@@ -129,6 +130,7 @@ def _need_picture(contents: Contents, path: Path) -> Picture:
         raise MediaError(
             f"{path}: its picture stream has zero frames; convert or download it again"
         )
+    need_readable(contents.picture, path)
     return contents.picture
 
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from omni_rlvr.lock import LAUNCHER
 from omni_rlvr.parts import LaunchParts
 from omni_rlvr.record import close_record
 from omni_rlvr.run.job import Job, Outcome
@@ -81,6 +82,7 @@ def _start(parts: LaunchParts, rank: int, folder: Path) -> subprocess.Popen:
         ],
     )
     inherited = {**LOOPBACK, **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    inherited[LAUNCHER] = str(os.getpid())
     threads = str(max(1, (os.cpu_count() or 1) // len(parts.devices)))
     quiet = [] if rank == 0 else ["-W", "ignore"]
     process = subprocess.Popen(

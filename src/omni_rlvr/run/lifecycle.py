@@ -7,8 +7,9 @@ import logging
 from collections.abc import Iterator
 
 from omni_rlvr import ranks
+from omni_rlvr.lock import IN_USE, FolderLock
 from omni_rlvr.parts import Place
-from omni_rlvr.record import RunRecord, point_to
+from omni_rlvr.record import RunRecord, point_to, writing_to
 from omni_rlvr.types import Interrupted
 
 log = logging.getLogger(__name__)
@@ -16,7 +17,19 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
-    """Opens run.json and says there how the task ended if it did not finish."""
+    """Locks the run's folder, opens run.json, and says there how a task ended that did not finish.
+
+    Raises:
+        FolderInUse: another process does this run.
+    """
+    with contextlib.ExitStack() as stack:
+        if ranks.is_first():
+            with writing_to(place.run_dir):
+                stack.enter_context(FolderLock(place.run_dir, IN_USE))
+        yield from _recorded(place, device)
+
+
+def _recorded(place: Place, device: str) -> Iterator[RunRecord]:
     record = RunRecord(place.run_dir, place.config, device=device, writes=ranks.is_first())
     try:
         yield record

@@ -1,18 +1,21 @@
 """Makes what a run starts from, once, and then does the run.
 
-Runs of a sweep need the same cold start. Whichever comes first makes it, under a lock that the
-system lifts when its holder dies; the others wait for it or find it there.
+Runs of a sweep need the same cold start. Whichever comes first makes it, under a lock; the
+others wait for it or find it there.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+from omni_rlvr.lock import FolderInUse, FolderLock
 from omni_rlvr.parts import Parts, StartedParts
 from omni_rlvr.record import finished_config
+
+LOOK_EVERY_S = 1.0
+"""Seconds between looks at a lock that another run holds."""
 
 
 def run_from_start(parts: StartedParts, run: Callable[[Parts], None]) -> None:
@@ -32,14 +35,15 @@ def run_from_start(parts: StartedParts, run: Callable[[Parts], None]) -> None:
     run(parts.build())
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lets one process in at a time."""
+def _locked(folder: Path) -> FolderLock:
+    """Takes the lock of a folder as soon as no other run has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    told = False
+    while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"start: another run is making {folder}; waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            return FolderLock(folder, "it will be found there")
+        except FolderInUse as held:
+            if not told:
+                print(f"start: another run is making {folder}; waiting for it ({held})", flush=True)
+            told = True
+            time.sleep(LOOK_EVERY_S)

@@ -64,7 +64,7 @@ def gather(places: Sequence[str]) -> list[RunData]:
     """
     folders: dict[Path, None] = {}
     for place in places:
-        found = [folder for path in paths_of(place) for folder in _runs_below(path)]
+        found = [folder for path in paths_of(place) for folder in runs_below(path)]
         if not found:
             raise UserError(
                 f"runs={place}: no run there: a folder with run.json that has scores; "
@@ -99,7 +99,7 @@ def paths_of(place: str) -> list[Path]:
     return [Path(place)] if Path(place).is_dir() else []
 
 
-def _runs_below(top: Path) -> Iterator[Path]:
+def runs_below(top: Path) -> Iterator[Path]:
     """Yields every run at or below a folder; what lies below a run is part of it."""
     for place, folders, files in os.walk(top.resolve()):
         folders.sort()

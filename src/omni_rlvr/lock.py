@@ -1,0 +1,232 @@
+"""Keeps a second process out of a folder, with a lock that says who holds it.
+
+The lock is a file, ``.owner``, that is made exclusively. Every file system can do that; the
+system's own locks (flock, lockf) are missing on some network and cloud disks, or hold on one
+machine only. The lock of a process that is gone is taken over.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+from omni_rlvr.types import UserError
+
+log = logging.getLogger(__name__)
+
+OWNER = ".owner"
+IN_USE = "wait until it ends, or stop it (Ctrl-C saves)"
+"""What to do about a run's folder that is held."""
+_SETTLE_S = 2.0
+"""A lock file without an owner is being written; after so long, its writer died over it."""
+LAUNCHER = "OMNI_RLVR_LAUNCHER"
+"""Names, in the environment, the process that started this one for one device of several."""
+_held: dict[Path, int] = {}
+"""The locks of this process, and how often it took each."""
+
+
+class FolderInUse(UserError):
+    """Another process that is alive, or on another machine, holds a folder."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that holds a folder."""
+
+    process: int
+    host: str
+    started: str
+    """When the process started, in the system's own count: another one with its number differs."""
+    since: str
+    command: str
+
+    @classmethod
+    def this_process(cls) -> Owner:
+        """Describes the process that asks."""
+        return cls(
+            process=os.getpid(),
+            host=platform.node(),
+            started=_started(os.getpid()) or "",
+            since=datetime.now().isoformat(timespec="seconds"),
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        )
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host} since {self.since} ({self.command})"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it ran on this machine, so that it can be looked for."""
+        return self.host == platform.node()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is known to have ended; of another machine nothing is known."""
+        return self.is_here and _started(self.process) != self.started
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this process, or the one that launched it for one device of several."""
+        own = (str(os.getpid()), os.environ.get(LAUNCHER))
+        return self.is_here and str(self.process) in own and not self.is_gone
+
+
+class FolderLock:
+    """Keeps other processes out of a folder as long as this one lives, or until ``release``.
+
+    A process may take a lock that it holds already; the last release gives it up.
+    """
+
+    def __init__(self, folder: Path, advice: str):
+        """Takes the lock; the folder must exist.
+
+        Args:
+            folder: what is locked.
+            advice: what a user can do who meets the lock, for the message.
+
+        Raises:
+            FolderInUse: another process holds it; says which, on which machine, and since when.
+            OSError: the folder cannot be written.
+        """
+        self.path = folder.resolve() / OWNER
+        while not (self.path in _held or _make(self.path)):
+            owner = _owner_of(self.path)
+            if owner is not None and owner.is_ours:
+                break
+            if owner is None or owner.is_gone:
+                _remove(self.path, owner)
+            else:
+                raise FolderInUse(f"{folder} is in use by {owner}; {_what_to_do(owner, advice)}")
+        _held[self.path] = _held.get(self.path, 0) + 1
+
+    def release(self) -> None:
+        """Gives the folder free."""
+        _held[self.path] -= 1
+        if _held[self.path] == 0:
+            del _held[self.path]
+            _unlock(self.path)
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def check_free(folder: Path, advice: str) -> None:
+    """Refuses a folder that another process holds, without taking it.
+
+    Raises:
+        FolderInUse: says which process, on which machine, and since when.
+    """
+    owner = _owner_of(folder / OWNER)
+    if owner is not None and not (owner.is_gone or owner.is_ours):
+        raise FolderInUse(f"{folder} is in use by {owner}; {_what_to_do(owner, advice)}")
+
+
+def _what_to_do(owner: Owner, advice: str) -> str:
+    if owner.is_here:
+        return advice
+    return f"{advice}; if that process no longer runs, delete the file {OWNER} there"
+
+
+def _make(path: Path) -> bool:
+    """Makes the lock file; False if there is one."""
+    text = json.dumps(asdict(Owner.this_process()), ensure_ascii=False)
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    except OSError:
+        path.unlink()
+        raise
+    return True
+
+
+@atexit.register
+def _unlock_all() -> None:
+    """Gives free what the process still holds when it ends; of what is killed, others find it."""
+    for path in _held:
+        with contextlib.suppress(OSError):
+            _unlock(path)
+
+
+def _unlock(path: Path) -> None:
+    owner = _owner_of(path)
+    if owner is not None and owner.process == os.getpid():  # a fork holds nothing
+        path.unlink(missing_ok=True)
+
+
+def _owner_of(path: Path) -> Owner | None:
+    """Reads a lock file; None where there is none, or none that names an owner in good time."""
+    until = time.monotonic() + _SETTLE_S
+    while time.monotonic() < until:
+        try:
+            return Owner(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):  # it is being written
+            time.sleep(0.05)
+    return None
+
+
+def _remove(path: Path, dead: Owner | None) -> None:
+    """Removes a dead owner's lock, unless another process was first and holds it now."""
+    aside = path.with_name(f"{OWNER}.{os.getpid()}")
+    try:
+        path.rename(aside)  # of several processes one can do this
+    except FileNotFoundError:
+        return
+    moved = _owner_of(aside)
+    if moved == dead:
+        log.info("%s: its lock is taken over; %s is gone", path.parent, dead or "its owner")
+        aside.unlink()
+    else:
+        aside.rename(path)
+
+
+def _started(process: int) -> str | None:
+    """When a process started, as the system counts; None if there is none that still works."""
+    if not Path("/proc/self/stat").exists():
+        return _shown_by_ps(process)
+    try:
+        # behind the name, which may hold anything: the state, and 19 fields on the start
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
+
+
+def _shown_by_ps(process: int) -> str | None:
+    """The same where there is no ``/proc``."""
+    with contextlib.suppress(OSError):
+        shown = subprocess.run(
+            ["ps", "-o", "state=,lstart=", "-p", str(process)],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.split()
+        if shown and not shown[0].startswith("Z"):
+            return " ".join(shown[1:])
+    return None
