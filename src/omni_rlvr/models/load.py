@@ -20,14 +20,16 @@ from transformers import (
 )
 
 from omni_rlvr.models import published
+from omni_rlvr.models.bare_adapter import find_bare_base, put_bare
 from omni_rlvr.models.delta import find_base, is_delta, restore_delta
 from omni_rlvr.models.hub import find_checkpoint
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.peft_format import is_bare_adapter
 from omni_rlvr.models.processing import SETTINGS, Processor, ProcessorSettings
 from omni_rlvr.models.reading import first_line, is_published, read_fields, read_model
 from omni_rlvr.models.vocabulary import load_gate_tokenizer, load_tokenizer
-from omni_rlvr.models.weights import check_pointer
+from omni_rlvr.models.weights import check_finite, check_pointer
 from omni_rlvr.text.prompts import WORDINGS
 from omni_rlvr.types import UserError
 
@@ -65,6 +67,8 @@ def load_policy(
         put_onto(policy, base, Path(path), options, instruction)
         return policy
     folder = find_checkpoint(path, allow_pickle=options.allow_pickle)
+    if is_bare_adapter(folder):
+        return load_bare(folder, None, dtype, instruction, options)
     fields = read_fields(folder)
     model = read_model(folder, fields, DTYPES[dtype], allow_pickle=options.allow_pickle)
     if is_published(fields):
@@ -74,6 +78,28 @@ def load_policy(
         _check_tokens(folder, model.config, processor.settings)
     model.processor = processor
     return finish(folder, model, options, instruction, is_new=is_published(fields))
+
+
+def load_bare(
+    folder: Path, base: str | None, dtype: str, instruction: str | None, options: LoadOptions
+) -> OmniModel:
+    """Loads an adapter folder of peft's own with its base.
+
+    Args:
+        folder: with adapter_config.json.
+        base: where the base is; None takes the one that adapter_config.json names.
+        dtype: of the base.
+        instruction: text after the question; None keeps the base's.
+        options: of the base.
+
+    Raises:
+        UserError: there is no base, or the adapter does not fit it.
+    """
+    allow_pickle = options.allow_pickle
+    found = find_bare_base(folder, base, allow_pickle=allow_pickle)
+    policy = load_policy(str(found), dtype, instruction, options)
+    policy.delta = put_bare(policy, folder, found, allow_pickle=allow_pickle)
+    return policy.requires_grad_(False).eval()
 
 
 def finish(
@@ -92,6 +118,9 @@ def finish(
         options: None in a field changes nothing.
         instruction: text after the question; None keeps the processor's.
         is_new: whether nothing was trained here yet; only then is a gate reset.
+
+    Raises:
+        UserError: an option that the model has no use for, or weights that are NaN or infinite.
     """
     settings = _changed(model.processor.settings, model.config, options, instruction)
     model.processor = replace(model.processor, settings=settings)
@@ -107,6 +136,7 @@ def finish(
             f"model.options.{chosen[0]} is for models with an instruction gate; "
             f"model.path={folder} has none"
         )
+    check_finite(folder, model.named_parameters())
     return model.requires_grad_(False).eval()
 
 
@@ -115,6 +145,7 @@ def put_onto(
 ) -> None:
     """Puts what an adapter checkpoint holds onto its loaded base, with its processor."""
     policy.delta = restore_delta(policy, folder, base)
+    check_finite(folder, policy.named_parameters())
     processor = load_processor(folder)
     settings = _changed(processor.settings, policy.config, options, instruction)
     policy.processor = replace(

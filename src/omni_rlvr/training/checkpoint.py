@@ -52,7 +52,7 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int) -> Pat
         point_to(run / "checkpoint", folder)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"cannot write checkpoint {folder}: {error}; {_last_good(run)}") from error
+        raise UserError(f"cannot write checkpoint {folder}: {error}; {last_good(run)}") from error
     for other in folder.parent.iterdir():
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
@@ -87,6 +87,7 @@ def _rng_state() -> dict:
     }
 
 
-def _last_good(run: Path) -> str:
+def last_good(run: Path) -> str:
+    """Names the last good checkpoint of a run, for a message."""
     link = run / "checkpoint"
     return f"the last good one is {link.resolve()}" if link.exists() else "there is none before it"
