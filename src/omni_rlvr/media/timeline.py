@@ -19,8 +19,10 @@ MAX_GAP_S = 3600.0
 """A longer step forward is no gap but a joint too."""
 MAX_GAP_TS_S = 10.0
 """The same in transport and program streams, whose clocks are known to be set anew."""
-TELL_LENGTH = {"mov", "matroska", "avi", "asf", "flv"}
+TELL_LENGTH = {"mov", "matroska", "avi", "asf", "flv", "flac"}
 """Formats whose header has the length of the file; for others FFmpeg guesses it."""
+NO_TIMES = {"mp3", "aac", "flac", "wav", "aiff", "w64", "caf", "au", "ac3", "eac3", "amr"}
+"""Formats without time stamps: FFmpeg counts them out of what it takes a packet to be."""
 SHORT_S, SHORT_SHARE = 0.25, 0.02
 """Seconds, and share of the whole, that may be missing of a promised length: headers round."""
 
