@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from omni_rlvr.types import ClipNote
 
@@ -31,6 +32,9 @@ _FIRST_PAGES = 300
 """Bytes within which the first pages of the streams of one Ogg file follow each other."""
 
 
+_Order = Literal["little", "big"]
+
+
 @dataclass(frozen=True)
 class _Layout:
     """How a format lays out its chunks."""
@@ -39,7 +43,7 @@ class _Layout:
     """Where the first chunk is."""
     id_size: int
     size_size: int
-    order: str
+    order: _Order
     """Of the bytes of a number: "little" or "big"."""
     data_id: bytes
     """How the name of the chunk with the samples begins."""
@@ -174,15 +178,19 @@ def _finish_au(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
 
 
 def _ogg_notes(data: bytes) -> tuple[ClipNote, ...]:
-    """Look whether the last page is marked as the last; libsndfile reads what is there."""
+    """Look whether the last page is whole and marked as the last; libsndfile does not."""
     last = data.rfind(b"OggS\x00")
-    is_end = len(data) > last + 5 and data[last + 5] & 4
+    segments = data[last + 27 : last + 27 + data[last + 26]] if len(data) > last + 26 else b""
+    missing = last + 27 + len(segments) + sum(segments) - len(data)
+    if missing > 0:
+        return (_missing(missing),)
+    is_end = segments and data[last + 5] & 4
     text = "breaks off: its last page is not marked as its end"
     return () if is_end else (ClipNote("short", text),)
 
 
-def _write(data: bytearray, at: int, number: int, size: int, order: str) -> None:
-    data[at : at + size] = min(number, 256**size - 2).to_bytes(size, order)  # type: ignore[arg-type]
+def _write(data: bytearray, at: int, number: int, size: int, order: _Order) -> None:
+    data[at : at + size] = min(number, 256**size - 2).to_bytes(size, order)
 
 
 def _missing(num_bytes: int) -> ClipNote:
