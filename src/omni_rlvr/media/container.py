@@ -15,6 +15,7 @@ from pathlib import Path
 
 import av
 
+from omni_rlvr.media.limits import GIGABYTE, in_force
 from omni_rlvr.media.picture import Picture, find_picture
 from omni_rlvr.types import MediaError
 
@@ -56,6 +57,10 @@ def read_bytes(path: Path) -> bytes:
             raise MediaError(f"{path}: is a directory, a media file was expected")
         if not stat.S_ISREG(mode):
             raise MediaError(f"{path}: is not a regular file (a pipe, socket or device)")
+        gigabytes = path.stat().st_size / GIGABYTE
+        what = f"has {gigabytes:.1f} GB, and files are read whole"
+        if problem := in_force().problem("max_memory_gb", gigabytes, what):
+            raise MediaError(f"{path}: {problem}")
         data = path.read_bytes()
     except FileNotFoundError:
         if path.is_symlink():
@@ -89,6 +94,8 @@ def look_into(data: bytes, path: Path) -> Contents:
     _check_boxes(data, path)
     try:
         with open_container(data) as container:
+            if problem := _too_large(container):
+                raise MediaError(f"{path}: {problem}")
             sound = _find_sound(container)
             return Contents(find_picture(container), sound)
     except (av.FFmpegError, ValueError) as error:
@@ -98,8 +105,27 @@ def look_into(data: bytes, path: Path) -> Contents:
         ) from error
 
 
+def _too_large(container: av.container.InputContainer) -> str | None:
+    """What an opened file promises that is beyond a limit, whatever of it is wanted."""
+    limits, num_streams = in_force(), len(container.streams)
+    duration_s = (container.duration or 0) / av.time_base
+    sound = _find_sound(container)
+    return (
+        limits.problem("max_streams", num_streams, f"has {num_streams} streams")
+        or limits.problem("max_duration_s", duration_s, f"is {duration_s:.10g} s long")
+        or (
+            sound
+            and sound.sample_rate
+            and limits.sound_problem(sound.sample_rate, sound.duration_s, sound.num_channels)
+        )
+        or None
+    )
+
+
 def reason(error: Exception) -> str:
     """Name an error of a library in one short line."""
+    if isinstance(error, MemoryError):
+        return f"it takes more memory than dataset.max_memory_gb={in_force().max_memory_gb:g}"
     if isinstance(error, av.FFmpegError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines()

@@ -5,6 +5,7 @@ One pass over the packets; one frame is decoded, since only frames tell their or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
+from omni_rlvr.media.limits import in_force
 from omni_rlvr.media.orientation import UPRIGHT, Orientation, of_matrix, of_tags
 from omni_rlvr.types import MediaError
 
@@ -56,7 +58,8 @@ def find_picture(container: av.container.InputContainer) -> Picture | None:
         return None
     best = container.streams.best("video")
     stream = best if best in streams else streams[0]
-    first = _FirstFrame(stream)
+    fault = _fault(stream)
+    first = _FirstFrame(stream if fault is None else None)
     stamps, durations, has_pts = list[int | None](), list[int](), True
     for packet in container.demux(stream):
         first.look_at(packet)
@@ -64,6 +67,11 @@ def find_picture(container: av.container.InputContainer) -> Picture | None:
             stamps.append(packet.dts if packet.pts is None else packet.pts)
             durations.append(packet.duration or 0)
             has_pts &= packet.pts is not None
+        if too_many := in_force().problem(
+            "max_frames", len(stamps), f"has {len(stamps)} frames or more"
+        ):
+            fault = fault or too_many
+            break
     if None in stamps:
         stamps = list(range(len(stamps)))
     order = np.argsort(np.asarray(stamps, dtype=np.int64), kind="stable")
@@ -75,17 +83,14 @@ def find_picture(container: av.container.InputContainer) -> Picture | None:
     if len(pts):
         last_s = durations[order[-1]] * tick_s or _frame_s(stream, pts * tick_s)
         duration_s = float(pts[-1] - pts[0]) * tick_s + last_s
-    orientation, fault = UPRIGHT, None
-    if stream.codec_context is None:
-        fault = "cannot be decoded (there is no decoder for its codec); convert it to H.264 in mp4"
-    else:
-        try:
-            orientation = first.orientation()
-        except ValueError as error:
-            fault = (
-                f"has {error}, which turns it by no multiple of 90 degrees; convert it with a "
-                "program that turns the frames themselves"
-            )
+    orientation = UPRIGHT
+    try:
+        orientation = first.orientation(stream.metadata)
+    except ValueError as error:
+        fault = fault or (
+            f"has {error}, which turns it by no multiple of 90 degrees; convert it with a "
+            "program that turns the frames themselves"
+        )
     return Picture(
         stream=stream.index,
         pts=pts,
@@ -99,30 +104,39 @@ def find_picture(container: av.container.InputContainer) -> Picture | None:
     )
 
 
+def _fault(stream: av.VideoStream) -> str | None:
+    """Why no frame of a stream can, or may, be decoded."""
+    if stream.codec_context is None:
+        return "cannot be decoded (there is no decoder for its codec); convert it to H.264 in mp4"
+    size = f"has {stream.width} x {stream.height} pixels a frame"
+    return in_force().problem("max_frame_pixels", stream.width * stream.height, size)
+
+
 class _FirstFrame:
     """The first frame of a stream that decodes, as packets come."""
 
-    def __init__(self, stream: av.VideoStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: av.VideoStream | None) -> None:
+        """Take a stream, or None for one that is not to be decoded."""
+        self._codec = None if stream is None else stream.codec_context
         self._packets: list[av.Packet] = []
         self._frame: av.VideoFrame | None = None
-        if stream.codec_context is not None:
-            stream.codec_context.thread_count = 1
+        if self._codec is not None:
+            self._codec.thread_count = 1
 
     def look_at(self, packet: av.Packet) -> None:
         """Decode a packet, until there is a frame; the last packet is an empty one."""
-        if self._frame is None and self._stream.codec_context is not None:
+        if self._frame is None and self._codec is not None:
             self._packets.append(packet)
-            self._frame = _decode(self._stream.codec_context, packet)
+            self._frame = _decode(self._codec, packet)
 
-    def orientation(self) -> Orientation:
+    def orientation(self, tags: Mapping[str, str]) -> Orientation:
         """Read the orientation from the frame, or else from the stream's tags.
 
         Raises:
             ValueError: It is none of the eight.
         """
         matrix = _matrix(self._frame)
-        return of_tags(self._stream.metadata) if matrix is None else of_matrix(matrix)
+        return of_tags(tags) if matrix is None else of_matrix(matrix)
 
     def decord_turns_it(self, is_mp4: bool, orientation: Orientation) -> bool:
         """Whether decord 0.6 shows the frames like this.
@@ -134,7 +148,8 @@ class _FirstFrame:
             return orientation == UPRIGHT
         if not is_mp4 or orientation.is_reflection:
             return False
-        codec = self._stream.codec_context
+        codec = self._codec
+        assert codec is not None  # there is a frame
         alone = av.CodecContext.create(codec.name, "r")  # decodes without the container
         assert isinstance(alone, av.VideoCodecContext)
         alone.extradata = codec.extradata
