@@ -12,10 +12,11 @@ from omni_rlvr.build.config import loader_of, make
 from omni_rlvr.data.feature_cache import FeatureCache, open_cache
 from omni_rlvr.models.delta import find_base, is_delta
 from omni_rlvr.models.fingerprint import tower_fingerprints
-from omni_rlvr.models.load import put_onto
+from omni_rlvr.models.load import check_written, put_onto
 from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.parts import Clips
+from omni_rlvr.pointers import follow
 from omni_rlvr.types import UserError
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,8 @@ def load(model: DictConfig) -> Policy:
     """Loads a checkpoint; one with adapters onto ``model.base``, where that is given."""
     if model.base is None:
         return make(loader_of(model))
-    folder = Path(model.path)
+    folder = follow(Path(model.path))
+    check_written(folder)
     if not is_delta(folder):
         raise UserError(f"model.base={model.base}: model.path={folder} has no adapter to put on it")
     base = find_base(folder, model.base)

@@ -14,7 +14,8 @@ import torch
 from pytorch_lightning import Callback, Trainer
 
 from omni_rlvr import ranks
-from omni_rlvr.record import point_to
+from omni_rlvr.pointers import point_to
+from omni_rlvr.stages.options import LoopConfig
 from omni_rlvr.training.checkpoint import load_state, save_checkpoint
 from omni_rlvr.training.module import RLVRModule
 
@@ -24,10 +25,11 @@ log = logging.getLogger(__name__)
 class Checkpoints(Callback):
     """Saves every ``save_steps`` and at the end; ``latest`` then points at the run."""
 
-    def __init__(self, run: Path, save_steps: int, latest: Path | None):
-        """Args: the run's folder, steps between checkpoints, the link to move (or None)."""
+    def __init__(self, run: Path, loop: LoopConfig, latest: Path | None):
+        """Args: the run's folder, how often is saved and how many are kept, the link to move."""
         self.run = run
-        self.save_steps = save_steps
+        self.save_steps = loop.save_steps
+        self.keep = loop.save_total_limit
         self.latest = latest
         self.saved_step = -1
 
@@ -53,7 +55,7 @@ class Checkpoints(Callback):
             "schedule": module.schedule.state_dict(),
             "num_tokens": module.num_tokens,
         }
-        save_checkpoint(self.run, module.policy, state, step=module.step)
+        save_checkpoint(self.run, module.policy, state, step=module.step, keep=self.keep)
         if self.latest is not None:
             point_to(self.latest, self.run)
 
@@ -61,9 +63,9 @@ class Checkpoints(Callback):
 class Resume(Callback):
     """Puts back the optimizer, schedule and counters of an earlier part of the run."""
 
-    def __init__(self, run: Path):
-        """Args: the run's folder."""
-        self.state = load_state(run)
+    def __init__(self, checkpoint: Path):
+        """Args: the folder that the run goes on from."""
+        self.state = load_state(checkpoint)
         self.step: int = self.state["step"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
