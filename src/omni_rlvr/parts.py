@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,8 @@ class PredictParts:
     policy: Policy
     cache: FeatureCache | None
     roll_out: RollOut
+    left_out: Mapping[str, Sequence[str]]
+    """Why something in the folder or under the glob is not predicted -> the names of such."""
 
     @property
     def examples(self) -> Sequence[Example]:

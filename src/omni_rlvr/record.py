@@ -20,7 +20,6 @@ from importlib import metadata
 from pathlib import Path
 
 from omni_rlvr.folders import write_file
-from omni_rlvr.lock import FolderLock as FolderLock
 from omni_rlvr.types import UserError
 
 log = logging.getLogger(__name__)
@@ -39,6 +38,8 @@ PACKAGES = (
     "av",
     "numpy",
 )
+FORKS = {"decord": ("eva-decord",)}
+"""Packages that install a module of the same name in another's place."""
 
 
 def write_json(path: Path, value: object) -> None:
@@ -197,6 +198,17 @@ def say_failed(folder: Path) -> None:
         file.write(after)
 
 
+def version(name: str) -> str | None:
+    """The version of an installed package; that of a fork bears its name; None without either."""
+    for package in (name, *FORKS.get(name, ())):
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:  # it is optional, or run from a checkout
+            continue
+        return found if package == name else f"{found} ({package})"
+    return None
+
+
 class RunRecord:
     """The folder of one run."""
 
@@ -222,7 +234,7 @@ class RunRecord:
             "started": datetime.now().isoformat(timespec="seconds"),
             "seed": config["seed"],
             "commit": _commit(),
-            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "versions": {name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "device": device,
             "skipped_clips": _skipped_before(folder / "run.json"),

@@ -127,6 +127,7 @@ ELSEWHERE = {
         ("task.host", "task.port", "task.compare", "task.max_upload_mb", "task.max_clip_s"),
         "e2e/test_serve.py",
     ),
+    **dict.fromkeys(("task.allowed_hosts", "task.max_session_mb"), "app/test_guard.py"),
     "task.keep_upload_s": "e2e/test_serve_uploads.py",
     "task.num_examples": "e2e/test_serve_answers.py",
     **dict.fromkeys(("lexicon.visual", "lexicon.vocal"), "text/test_modality_words.py"),

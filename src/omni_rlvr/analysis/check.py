@@ -71,10 +71,7 @@ def check_split(
         decode: "frame" or "all", see ``CheckTask``.
         on_clip: Called after each clip, for a progress bar.
     """
-    fold, label_map = None, None
-    if isinstance(dataset, OfficialConfig):
-        fold, label_map = dataset.fold, dataset.label_maps[dataset.words]
-    published = published_counts(dataset.published, split, fold, label_map)
+    published = _published(split, dataset)
     findings = []
     probing = probe_clips(
         examples,
@@ -190,6 +187,33 @@ def published_counts(
         if word is not None:
             counts[word] = counts[word] + number if word in counts else number
     return counts
+
+
+def fewer_than_published(
+    split: str, examples: Sequence[Example], dataset: DatasetConfig
+) -> str | None:
+    """Say in words that a split has fewer clips than its release, or None."""
+    published = _published(split, dataset)
+    if TOTAL in published:
+        found, wanted = len(examples) + sum(_left_out(examples).values()), published[TOTAL]
+        least = wanted[0] if isinstance(wanted, list) else wanted
+    else:
+        found, least = len(examples), sum(published.values())
+    if found >= least:
+        return None
+    return (
+        f"dataset={dataset.name}: {found:,} of {least:,} published clips of the split {split!r} "
+        f"were found below {dataset.root}; unpack the rest there, or go on with these; "
+        "task=check counts them by label"
+    )
+
+
+def _published(split: str, dataset: DatasetConfig) -> dict[str, Any]:
+    """What was published of a split, in our words; empty where nothing was."""
+    fold, label_map = None, None
+    if isinstance(dataset, OfficialConfig):
+        fold, label_map = dataset.fold, dataset.label_maps[dataset.words]
+    return published_counts(dataset.published, split, fold, label_map)
 
 
 def report_tables(reports: Sequence[SplitReport], source: str, max_listed: int) -> Group:

@@ -114,6 +114,12 @@ class Page:
     def _copied(self, path: Path | None) -> str | None:
         if path is None:
             return None
+        size = path.stat().st_size
+        try:
+            self.uploads.reserve("", size)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        self.uploads.release("", size, [])
         folder = tempfile.mkdtemp(dir=self.uploads.folder)
         return shutil.copy(path, folder)
 

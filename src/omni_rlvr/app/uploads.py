@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 import time
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,9 @@ from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Clip, Example, Features, MediaError, Sample, UserError
 
 MEASURE = "omni_rlvr.media.length:measure_clip"
+
+SESSIONS = 10
+"""How many times ``task.max_session_mb`` the folder holds."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,62 @@ class Uploads:
         dataset = parts.clips.dataset
         limits = (dataset.decode_timeout_s, dataset.max_clips_per_process)
         self.measure, self.reader = ClipReader(*limits, MEASURE), ClipReader(*limits)
+        self.lock = threading.Lock()  # of the three below
+        self.num_coming = 0
+        self.coming: Counter[str] = Counter()
+        self.owned: defaultdict[str, set[str]] = defaultdict(set)
+
+    def holds(self, path: str) -> bool:
+        """Whether a path is, letter by letter, that of a file in the folder."""
+        try:
+            real = Path(path).resolve(strict=True)
+        except (OSError, RuntimeError, ValueError):  # missing, a loop of links, a zero byte
+            return False
+        return str(real) == path and self.folder in real.parents and real.is_file()
+
+    def reserve(self, visitor: str, size: int) -> None:
+        """Makes room for a file of ``size`` bytes before any of it is read.
+
+        Args:
+            visitor: whose it will be, e.g. a browser session; "" for the page's own copies.
+            size: in bytes.
+
+        Raises:
+            UserError: it is too large, or the visitor or all visitors together hold too much.
+        """
+        largest, one = self.task.max_upload_mb * 1e6, self.task.max_session_mb * 1e6
+        if size > largest:
+            raise UserError(
+                f"The file has {size / 1e6:.1f} MB; this page takes files of up to "
+                f"{largest / 1e6:g} MB."
+            )
+        here = [str(path) for path in self.folder.rglob("*")]
+        with self.lock:
+            own = self.coming[visitor] + _bytes(self.owned.get(visitor, ()))
+            if visitor and own + size > one:
+                raise UserError(
+                    f"Your files here would take more than {one / 1e6:g} MB; ask about them, or "
+                    "wait until they go."
+                )
+            if self.coming.total() + _bytes(here) + size > SESSIONS * one:
+                raise UserError("This page holds as many files as it may; try again later.")
+            self.coming[visitor] += size
+            self.num_coming += 1
+
+    def release(self, visitor: str, size: int, paths: Sequence[str]) -> None:
+        """Ends what ``reserve`` began; the files at ``paths`` are the visitor's."""
+        with self.lock:
+            self.coming[visitor] -= size
+            self.num_coming -= 1
+            self.owned[visitor].update(paths)
+            for owner, owned in [*self.owned.items()]:
+                owned.intersection_update([path for path in owned if self.holds(path)])
+                if not owned:
+                    del self.owned[owner]
+            self.coming = +self.coming  # without those at zero
+            if self.num_coming == 0:  # what was cut off in the middle lies in no folder of its own
+                for path in [path for path in self.folder.iterdir() if path.is_file()]:
+                    path.unlink(missing_ok=True)
 
     def take(self, path: Path, *, as_sound: bool) -> Upload:
         """Reads a file and runs the towers on it.
@@ -68,6 +129,8 @@ class Uploads:
             UserError: it is too large, too long, or cannot be read; one sentence, with its name.
         """
         video, audio = (None, path) if as_sound else (path, None)
+        if not path.is_file():
+            raise UserError(f"{shown_name(path)} is not here any more; add it again.")
         megabytes = path.stat().st_size / 1e6
         if megabytes > self.task.max_upload_mb:
             raise UserError(
@@ -143,6 +206,15 @@ class Uploads:
         self.measure.close()
         self.reader.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _bytes(paths: Iterable[str]) -> int:
+    """How much files take; one that has gone meanwhile takes nothing."""
+    total = 0
+    for path in paths:
+        with contextlib.suppress(OSError):
+            total += Path(path).stat().st_size
+    return total
 
 
 def shown_name(path: Path) -> str:

@@ -10,10 +10,11 @@ from hydra import compose
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_targets, check_trainer
+from omni_rlvr.config.wording import as_user_error
 from omni_rlvr.types import UserError, require
 
 
@@ -31,7 +32,7 @@ def make(config: Any, **overrides: Any) -> Any:
     try:
         return instantiate(config, **overrides)
     except InstantiationException as error:
-        raise _as_user_error(error) from error
+        raise as_user_error(error) from error
 
 
 def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -50,7 +51,7 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         }
         typed["trainable"] = OmegaConf.to_object(cfg.model.trainable)
     except OmegaConfBaseException as error:
-        raise _as_user_error(error) from error
+        raise as_user_error(error) from error
     require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
     check_trainer(config["trainer"])
     if (config["runs"] is not None) != isinstance(typed["task"], schema.ReportTask):
@@ -84,15 +85,3 @@ def resolve(cfg: DictConfig) -> DictConfig:
 def loader_of(model: Mapping[str, Any]) -> dict[str, Any]:
     """What the model's target takes; the rest of the group is read in ``build``."""
     return {key: value for key, value in model.items() if key not in ("trainable", "base")}
-
-
-def _as_user_error(error: Exception) -> UserError:
-    """Finds the UserError that a library wrapped, or words the library's own as one."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return cause
-        cause = cause.__cause__
-    if isinstance(error, MissingMandatoryValue):
-        return UserError(f"{error.full_key} must be given, e.g. {error.full_key}=VALUE")
-    return UserError(f"config: {' '.join(str(error).split())}")

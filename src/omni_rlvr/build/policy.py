@@ -8,7 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from omni_rlvr import ranks
 from omni_rlvr.build.config import loader_of, make
+from omni_rlvr.config.latest import has_finished, how_it_ended, run_of
 from omni_rlvr.data.feature_cache import FeatureCache, open_cache
 from omni_rlvr.models.delta import find_base, is_delta
 from omni_rlvr.models.fingerprint import tower_fingerprints
@@ -23,9 +25,17 @@ log = logging.getLogger(__name__)
 
 
 def load(model: DictConfig) -> Policy:
-    """Loads a checkpoint; one with adapters onto ``model.base``, where that is given."""
-    if model.base is None:
-        return make(loader_of(model))
+    """Loads a checkpoint; one with adapters onto ``model.base``, where that is given.
+
+    Says which checkpoint it is and how the run that wrote it ended.
+    """
+    policy = make(loader_of(model)) if model.base is None else _onto_base(model)
+    if model.path is not None and ranks.is_first():
+        _say_where_from(follow(Path(model.path)))
+    return policy
+
+
+def _onto_base(model: DictConfig) -> Policy:
     folder = follow(Path(model.path))
     check_written(folder)
     if not is_delta(folder):
@@ -35,6 +45,15 @@ def load(model: DictConfig) -> Policy:
     options = make(model.options) if "options" in model else None
     put_onto(policy, base, folder, options or LoadOptions(), model.instruction)
     return policy
+
+
+def _say_where_from(checkpoint: Path) -> None:
+    """Prints what is started from; a run that did not finish is a warning."""
+    run = run_of(checkpoint)
+    ended = "" if run is None else f" (its run {how_it_ended(run)})"
+    print(f"model: {checkpoint}{ended}", flush=True)
+    if run is not None and not has_finished(run):
+        log.warning("model.path=%s: its run %s", checkpoint, how_it_ended(run))
 
 
 def feature_cache(config: Any, clips: Clips, policy: Policy) -> FeatureCache | None:

@@ -26,6 +26,7 @@ from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.options import GrpoConfig, SftConfig
 from omni_rlvr.stages.sft import SftStage
+from omni_rlvr.training.unrewarded import Unrewarded
 from omni_rlvr.types import UserError
 
 
@@ -77,7 +78,10 @@ def train_parts(
         make_optimizer=make(cfg.optimizer),
         make_trainer=make(cfg.trainer),
         loggers=[make(x)(save_dir=str(place.run_dir)) for x in cfg.logger.values()],
-        callbacks=[make(callback) for callback in cfg.callbacks.values()],
+        callbacks=[
+            *(make(callback) for callback in cfg.callbacks.values()),
+            *([Unrewarded(reward)] if isinstance(reward, Mixture) else []),
+        ],
         resume=saved,
         origin=origin,
         counts=counts,

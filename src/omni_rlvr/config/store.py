@@ -9,11 +9,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr.config import schema
+from omni_rlvr.config.latest import latest_checkpoint
 from omni_rlvr.config.sweep import run_name
 from omni_rlvr.data import options as data_options
 from omni_rlvr.folders import new_folder
 from omni_rlvr.models import trainable_config
-from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, follow, run_of
+from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, run_of
 from omni_rlvr.stages import options as stage_options
 from omni_rlvr.types import UserError
 
@@ -81,21 +82,21 @@ def _label_words(label_maps: DictConfig, words: str) -> list[str]:
 
 
 def _latest(experiment: str, *, _root_) -> str:
-    """The checkpoint of the latest run of an experiment."""
+    """The checkpoint of the newest run of an experiment."""
     found = _latest_if_any(experiment, _root_=_root_)
     if found is None:
-        folder = Path(_root_.paths.output_root) / experiment
+        root = _root_.paths.output_root
         raise UserError(
-            f"model.path: there is no run of '{experiment}' under {folder} to start from; "
-            f"run 'omni-rlvr +experiment={experiment}' first, or set model.path=DIR"
+            f"there is no run of '{experiment}' under {root} to start from; run "
+            f"'omni-rlvr +experiment={experiment}' first, or set model.path=DIR"
         )
     return found
 
 
 def _latest_if_any(experiment: str, *, _root_) -> str | None:
     """The same, or None where there is no such run."""
-    checkpoint = follow(Path(_root_.paths.output_root) / experiment / LATEST / CHECKPOINT)
-    return str(checkpoint.resolve()) if checkpoint.is_dir() else None
+    found = latest_checkpoint(Path(_root_.paths.output_root), experiment)
+    return None if found is None else str(found)
 
 
 def _run_dir(output_root: str, name: str, resume: str | None) -> str:

@@ -36,6 +36,8 @@ class Picture:
     """[D] float64, the same in seconds from the start of the file."""
     duration_s: float
     """From the moment the first frame appears until the last one goes."""
+    has_decoder: bool
+    """Whether FFmpeg can decode it at all."""
     has_pts: bool
     """Whether each packet carried its own presentation time (AVI packets may not)."""
     decord_agrees: bool
@@ -77,6 +79,8 @@ def read_bytes(path: Path) -> bytes:
             raise MediaError(f"{path}: is not a regular file (a pipe, socket or device)")
         data = path.read_bytes()
     except FileNotFoundError:
+        if path.is_symlink():
+            raise MediaError(f"{path}: is a broken link, nothing is at {path.readlink()}") from None
         raise MediaError(
             f"{path}: no such file; check the path in the annotation and the data set's media root"
         ) from None
@@ -89,7 +93,8 @@ def read_bytes(path: Path) -> bytes:
 
 def open_container(data: bytes) -> av.container.InputContainer:
     """Open media bytes; a playlist in them may not make FFmpeg open other files or addresses."""
-    return av.open(io.BytesIO(data), "r", options={"protocol_whitelist": "none"})
+    options = {"protocol_whitelist": "none"}
+    return av.open(io.BytesIO(data), "r", options=options, metadata_errors="replace")
 
 
 def look_into(data: bytes, path: Path) -> Contents:
@@ -122,6 +127,19 @@ def reason(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
+def need_decoder(picture: Picture, path: Path) -> None:
+    """Refuse a picture that FFmpeg cannot decode.
+
+    Raises:
+        MediaError: FFmpeg has no decoder for it.
+    """
+    if not picture.has_decoder:
+        raise MediaError(
+            f"{path}: its picture cannot be decoded (there is no decoder for its codec); "
+            "convert it to H.264 in mp4"
+        )
+
+
 def _find_picture(container: av.container.InputContainer, data: bytes) -> Picture | None:
     cover = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & cover]
@@ -147,6 +165,7 @@ def _find_picture(container: av.container.InputContainer, data: bytes) -> Pictur
         pts=pts,
         times_s=pts * tick_s - start_s,
         duration_s=duration_s,
+        has_decoder=stream.codec_context is not None,
         has_pts=has_pts,
         decord_agrees=len(container.streams.video) == 1
         and not (_is_matroska(container) and _is_turned(data, stream.index)),
@@ -160,6 +179,8 @@ def _is_matroska(container: av.container.InputContainer) -> bool:
 
 def _is_turned(data: bytes, stream: int) -> bool:
     with open_container(data) as container:
+        if container.streams[stream].codec_context is None:  # no decoder
+            return False
         return any(frame.rotation for frame in itertools.islice(container.decode(stream), 1))
 
 

@@ -100,7 +100,8 @@ class ClipReader:
             num_clips: How many clips' work it is; each may take ``timeout_s``.
 
         Raises:
-            MediaError: The function raised it, takes too long, or kills the child.
+            MediaError: The function or a media library raised it, it takes too long, or it kills
+                the child.
             RuntimeError: As ``read``.
         """
         child = self._ensure_started()
@@ -111,6 +112,10 @@ class ClipReader:
             self.close()
         if kind == "media_error":
             raise MediaError(str(value))
+        if kind == "library_error":
+            raise MediaError(
+                f"{names}: a media library failed on it ({value}); convert or download it again"
+            )
         if kind == "fault":
             raise RuntimeError(f"reading {names} failed by a fault in omni_rlvr:\n{value}")
         return value

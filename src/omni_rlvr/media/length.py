@@ -30,6 +30,8 @@ def measure_clip(
 ) -> Clip:
     """Opens a clip as ``probe.probe_clip`` does, for ``isolated.ClipReader``.
 
+    Args: as there; ``want_audio`` is not looked at: a clip's sound must always have a decoder.
+
     Returns:
         As there, but ``duration_s`` is that of the longest stream.
 
@@ -42,7 +44,7 @@ def measure_clip(
         num_frames=num_frames,
         sample_rate=sample_rate,
         want_video=want_video,
-        want_audio=want_audio,
+        want_audio=True,
         backend=backend,
     )
     lengths = [longest_s(read_bytes(path)) for path in (video, audio) if path is not None]

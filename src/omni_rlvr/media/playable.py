@@ -2,7 +2,7 @@
 
 H.264 in yuv420p and AAC in mp4 are played everywhere, and such a file is kept byte for byte unless
 it is large. Anything else (other codecs, a sidecar sound, a long clip) is encoded again, small, and
-cut after ``MAX_S``. No time limit of its own: read the clip with ``isolated`` first.
+cut after ``MAX_S``. No time limit of its own: call ``show_clip`` through ``isolated``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import look_into, open_container, read_bytes, reason
-from omni_rlvr.types import MediaError
+from omni_rlvr.types import Clip, MediaError
 
 MAX_S = 30.0
 """Seconds that are kept of a longer clip."""
@@ -37,6 +38,24 @@ class Playable:
     """``video/mp4`` or ``audio/mp4``."""
     is_cut: bool
     """Whether only the first ``MAX_S`` seconds are in it."""
+
+
+def show_clip(
+    video: Path | None, audio: Path | None, *, num_frames: int, sample_rate: int
+) -> tuple[Clip, Playable]:
+    """Reads a clip, and makes one of it that a browser plays.
+
+    Args and Raises: as ``clip.read_clip`` and ``playable``.
+    """
+    clip = read_clip(
+        video,
+        audio,
+        num_frames=num_frames,
+        sample_rate=sample_rate,
+        want_video=video is not None,
+        want_audio=True,
+    )
+    return clip, playable(video, audio, clip.waveform, sample_rate=sample_rate)
 
 
 def playable(
@@ -81,12 +100,17 @@ def _is_common(data: bytes) -> bool:
     with open_container(data) as container:
         if "mp4" not in container.format.name:
             return False
-        pictures = [
-            (s.codec_context.name, s.codec_context.pix_fmt) == ("h264", "yuv420p")
-            for s in container.streams.video
-        ]
-        sounds = [s.codec_context.name == "aac" for s in container.streams.audio]
-        return len(pictures) <= 1 and all(pictures) and all(sounds)
+        pictures, sounds = container.streams.video, container.streams.audio
+        codecs = [stream.codec_context for stream in (*pictures, *sounds)]
+        return len(pictures) <= 1 and all(map(_is_common_codec, codecs))
+
+
+def _is_common_codec(codec: av.CodecContext | None) -> bool:
+    if codec is None:  # there is no decoder for it
+        return False
+    if isinstance(codec, av.VideoCodecContext):
+        return (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
+    return codec.name == "aac"
 
 
 def _encode(

@@ -16,7 +16,14 @@ import numpy as np
 from av.filter import Graph
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.container import Picture, look_into, open_container, read_bytes, reason
+from omni_rlvr.media.container import (
+    Picture,
+    look_into,
+    need_decoder,
+    open_container,
+    read_bytes,
+    reason,
+)
 from omni_rlvr.media.cuts import Cut
 from omni_rlvr.types import MediaError
 
@@ -46,6 +53,7 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
     picture = look_into(data, source).picture
     if picture is None or not len(picture.pts):
         raise MediaError(f"{source}: has no picture to cut clips from")
+    need_decoder(picture, source)
     frame_s = float(np.median(np.diff(picture.times_s))) if len(picture.pts) > 1 else 0.0
     clips = [_Clip(cut, folder / cut.clip.name, frame_s) for cut in cuts]
     for clip in clips:

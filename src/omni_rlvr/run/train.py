@@ -25,9 +25,10 @@ from omni_rlvr.training.probe import ModalityProbe
 from omni_rlvr.training.progress import ProgressBar
 from omni_rlvr.training.trackers import log_scores, tracking
 from omni_rlvr.training.trainer import build_trainer
+from omni_rlvr.training.unrewarded import Unrewarded
 from omni_rlvr.types import Interrupted
 
-LOOK_ON = (CompletionsTable, ModalityProbe, ProgressBar)
+LOOK_ON = (CompletionsTable, ModalityProbe, ProgressBar, Unrewarded)
 """Callbacks that change nothing of a run: of several ranks the first has them."""
 
 

@@ -65,7 +65,7 @@ def gather(places: Sequence[str]) -> list[RunData]:
     """
     folders: dict[Path, None] = {}
     for place in places:
-        found = [folder for path in paths_of(place) for folder in _runs_below(path)]
+        found = [folder for path in paths_of(place) for folder in runs_below(path)]
         if not found:
             raise UserError(
                 f"runs={place}: no run there: a folder with run.json that has scores; "
@@ -119,7 +119,7 @@ def _below(tops: Sequence[Path], part: Path) -> list[Path]:
     return [follow(Path(path)) for path in found]
 
 
-def _runs_below(top: Path) -> Iterator[Path]:
+def runs_below(top: Path) -> Iterator[Path]:
     """Yields every run at or below a folder; what lies below a run is part of it."""
     for place, folders, files in os.walk(top.resolve()):
         folders.sort()

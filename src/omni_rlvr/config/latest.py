@@ -1,0 +1,127 @@
+"""The newest run of an experiment, for ``${latest:NAME}``, and how a run ended.
+
+A run is the experiment's own, or a stage of that name in a pipeline: after the quickstart,
+``${latest:rlvr}`` is the RLVR stage of it. A run that did not finish is never taken in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omni_rlvr import pointers
+from omni_rlvr.pointers import CHECKPOINT, LATEST, follow
+from omni_rlvr.record import read_record
+from omni_rlvr.types import UserError
+
+
+def latest_checkpoint(root: Path, experiment: str) -> Path | None:
+    """Finds the checkpoint of the newest run of an experiment.
+
+    Args:
+        root: ``paths.output_root``.
+        experiment: The experiment's name.
+
+    Returns:
+        The checkpoint's folder without links in it, or None where there is no such run.
+
+    Raises:
+        UserError: The newest run did not finish; says how to go on with it and how to take it.
+    """
+    runs = [*_own_run(root, experiment), *_finished_stages(root, experiment)]
+    if not runs:
+        return None
+    newest = max(runs, key=_started)
+    record = run_record(newest)
+    if record is not None and not has_finished(newest):
+        raise UserError(
+            f"{newest} {how_it_ended(newest)}, and is not taken unasked; {_go_on(newest, record)}, "
+            f"or {shlex.quote(f'model.path={newest / CHECKPOINT}')} takes it as it is"
+        )
+    return follow(newest / CHECKPOINT).resolve()
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """Finds the run that wrote a checkpoint; None for a checkpoint that lies outside a run.
+
+    A checkpoint is ``RUN/checkpoint``, or the folder behind it, ``RUN/checkpoints/step_N``.
+    """
+    runs = (pointers.run_of(checkpoint), pointers.run_of(checkpoint.resolve()))
+    return next((run for run in runs if run_record(run) is not None), None)
+
+
+def run_record(folder: Path) -> dict[str, Any] | None:
+    """Reads run.json; None where it is missing or cannot be read."""
+    try:
+        return read_record(folder)
+    except UserError:
+        return None
+
+
+def has_finished(run: Path) -> bool:
+    """Whether run.json says that a run came to its end."""
+    record = run_record(run)
+    return record is not None and record["status"] == "finished"
+
+
+def how_it_ended(run: Path) -> str:
+    """Says how a run ended and after which step, e.g. ``was interrupted after step 9``."""
+    record = run_record(run)
+    if record is None:
+        return "has no run.json that says how it ended"
+    step = _last_step(run / "metrics.jsonl")
+    after = "" if step is None else f" after step {step}"
+    words = {
+        "finished": f"finished{after}",
+        "interrupted": f"was interrupted{after}",
+        "failed": f"failed{after}",
+        "running": f"has not ended{after}: it is at work still, or was killed",
+    }
+    return words.get(record["status"], f"ended as {record['status']}{after}")
+
+
+def _own_run(root: Path, experiment: str) -> Iterator[Path]:
+    """Yields the run that ``latest`` of the experiment names, if it has a checkpoint."""
+    run = follow(root / experiment / LATEST)
+    if follow(run / CHECKPOINT).is_dir():
+        yield run.resolve()
+
+
+def _finished_stages(root: Path, experiment: str) -> Iterator[Path]:
+    """Yields the stages of that name that finished, of all pipelines."""
+    for file in root.glob(f"*/*/{experiment}/run.json"):
+        stage, pipeline = file.parent, run_record(file.parents[1])
+        is_stage = pipeline is not None and experiment in pipeline["config"]["task"].get(
+            "stages", {}
+        )
+        is_link = stage.parent.is_symlink()  # ``latest``, whose folder is met by its own name
+        if is_stage and not is_link and has_finished(stage) and follow(stage / CHECKPOINT).is_dir():
+            yield stage
+
+
+def _started(run: Path) -> float:
+    record = run_record(run)
+    return 0.0 if record is None else datetime.fromisoformat(record["started"]).timestamp()
+
+
+def _go_on(run: Path, record: dict[str, Any]) -> str:
+    """Words the command that goes on with a run of task=train."""
+    command = [text for text in record["command"] if not text.startswith("resume=")]
+    return f"'{shlex.join([*command, f'resume={run}'])}' goes on with it"
+
+
+def _last_step(path: Path) -> int | None:
+    """Reads the step of the last whole line of a metrics.jsonl; None without one."""
+    last = None
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                last = line if line.endswith("\n") else last  # a kill leaves half a line
+    try:
+        return None if last is None else int(json.loads(last)["step"])
+    except (ValueError, KeyError):
+        return None

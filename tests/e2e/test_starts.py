@@ -1,0 +1,93 @@
+"""What a run starts from: a quickstart's stages too, printed with how it ended, or refused."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from omni_rlvr.record import read_json, write_json
+from omni_rlvr.rewards.accuracy import Accuracy
+from omni_rlvr.rewards.format import Format
+from omni_rlvr.rewards.mixture import Mixture
+from omni_rlvr.rewards.repetition import Repetition
+from omni_rlvr.training.unrewarded import NUM_STEPS, Unrewarded
+
+
+@pytest.fixture
+def quickstart(runner, checkpoint: Path) -> Path:
+    """The folder of a quickstart's run, with random weights for its stages."""
+    folder = runner.root / "quickstart" / "2026-01-01_12-00-00"
+    stages = {"cold_start": [], "rlvr": []}
+    record = {"status": "finished", "started": "2026-01-01T12:00:00", "command": ["omni-rlvr"]}
+    for stage in stages:
+        shutil.copytree(checkpoint, folder / stage / "checkpoint")
+        config = {"task": {"name": "train"}}
+        write_json(folder / stage / "run.json", record | {"config": config})
+    config = {"task": {"name": "pipeline", "stages": stages}}
+    write_json(folder / "run.json", record | {"config": config})
+    return folder
+
+
+def test_after_a_quickstart_its_stages_are_found(
+    runner, quickstart: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = runner(*runner.evaluate, "model.path=${latest:rlvr}")
+    path = quickstart / "rlvr" / "checkpoint"
+    assert read_json(folder / "run.json")["config"]["model"]["path"] == str(path)
+    assert f"model: {path} (its run finished)\n" in capsys.readouterr().out
+    for experiment, stage in (("attribute", "rlvr"), ("serve", "rlvr"), ("rlvr", "cold_start")):
+        own = [text for text in runner.overrides if not text.startswith("model.path")]
+        cfg = type(runner)(runner.root, own).compose(f"+experiment={experiment}")
+        assert cfg.model.path == str(quickstart / stage / "checkpoint")
+        if experiment == "serve":
+            assert cfg.task.compare == str(quickstart / "cold_start" / "checkpoint")
+
+
+def test_an_unfinished_run_that_is_named_is_taken_with_a_warning(
+    runner, quickstart: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = quickstart / "rlvr"
+    write_json(run / "run.json", read_json(run / "run.json") | {"status": "interrupted"})
+    runner(*runner.evaluate, f"model.path={run}/checkpoint")
+    assert f"model.path={run}/checkpoint: its run was interrupted" in caplog.messages
+
+
+def test_a_run_that_cannot_begin_is_one_line_and_leaves_no_folder(runner) -> None:
+    done = type(runner)(runner.root, []).command("+experiment=evaluate")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: model.path: there is no run of 'rlvr' under {runner.root} to start from; run "
+        "'omni-rlvr +experiment=rlvr' first, or set model.path=DIR\n"
+    )
+    assert not list(runner.root.rglob("*"))
+
+
+def steps(callback: Unrewarded, rows: list[dict[str, object]], count: int) -> None:
+    module = SimpleNamespace(completions=rows)
+    for _ in range(count):
+        callback.on_train_batch_end(None, module, None, None, 0)  # type: ignore[arg-type]
+
+
+def test_a_reward_that_is_never_earned_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    weights = {"accuracy": 1.0, "format": 1.0, "metric": 0.0, "repetition": 0.5}
+    terms = {"accuracy": Accuracy({}), "format": Format(), "metric": Format()}
+    terms |= {"repetition": Repetition(ngram_size=3, max_penalty=-1.0)}
+    callback = Unrewarded(Mixture(terms, weights))
+    row: dict[str, object] = {f"rewards/{name}": 0.0 for name in weights}
+    steps(callback, [row, row | {"rewards/format": float("nan")}], NUM_STEPS - 1)
+    steps(callback, [], 5)  # steps without a prompt count for nothing
+    assert not caplog.messages
+    steps(callback, [row, row | {"rewards/accuracy": 1.0}], 10)
+    (message,) = caplog.messages
+    assert message.startswith("no completion earned any format reward in 20 steps")
+    assert message.endswith("a cold start (stage=sft) on reasoning teaches the format")
+
+
+def test_training_watches_for_it(runner) -> None:
+    parts, _ = runner.build(*runner.grpo)
+    assert any(isinstance(callback, Unrewarded) for callback in parts.callbacks)
