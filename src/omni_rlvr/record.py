@@ -74,9 +74,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Adds a line per row; NaN becomes null."""
     with path.open("a", encoding="utf-8") as file:
         for row in rows:
-            file.write(
-                json.dumps({k: _plain(v) for k, v in row.items()}, ensure_ascii=False) + "\n"
-            )
+            file.write(json.dumps({k: plain(v) for k, v in row.items()}, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -298,5 +296,6 @@ def _commit() -> str | None:
     return out.stdout.strip()
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Turns a number that JSON does not know, NaN or infinite, into None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

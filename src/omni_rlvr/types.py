@@ -206,6 +206,8 @@ class Rollout:
     """N decoded completions without special tokens."""
     truncated: Tensor
     """[N] bool: no end token within ``max_completion_length``."""
+    finite: Tensor
+    """[N] bool: the logits of all its tokens were finite numbers; else its text means nothing."""
     tape: Tape | None = None
     """What was computed on the way, if that was asked for and can be kept."""
 

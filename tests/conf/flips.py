@@ -95,6 +95,7 @@ FLIPS = {
 }
 """Option -> what it is flipped on top of, its other value, and what then changes."""
 ELSEWHERE = {
+    "stage.max_bad_steps": "e2e/test_bad_numbers.py",
     "resume": "e2e/test_resume.py",
     **dict.fromkeys(
         ("feature_cache.enabled", "feature_cache.folder", "feature_cache.dtype"),

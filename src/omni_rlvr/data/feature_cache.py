@@ -22,7 +22,7 @@ from omni_rlvr.data.feature_store import FeatureStore
 from omni_rlvr.data.options import FeatureCacheConfig
 from omni_rlvr.types import Batch, ClipFeatures, Example, Features
 
-VERSION = 1
+VERSION = 2
 """Of what is decoded and how features are laid out; part of every folder's name."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -79,7 +79,9 @@ class FeatureCache:
         out = {}
         for row, key in keys.items():
             if values is not None and row in places:
-                out[key] = values[places[row]].to(self.dtype)
+                made = values[places[row]].to(self.dtype)
+                if made.isfinite().all():  # what overflowed is not kept for later runs
+                    out[key] = made
             else:
                 out[key] = absent(self.dtype)
         return out

@@ -15,13 +15,12 @@ import soundfile
 from omni_rlvr.media.audio import read_sidecar, read_track
 from omni_rlvr.media.container import (
     Contents,
-    Picture,
     Sound,
     look_into,
-    need_decoder,
     read_bytes,
     reason,
 )
+from omni_rlvr.media.picture import Picture, need_readable
 from omni_rlvr.media.sampling import uniform_indices
 from omni_rlvr.media.video import Backend, read_frames
 from omni_rlvr.types import Clip, MediaError
@@ -93,7 +92,7 @@ def _need_picture(contents: Contents, path: Path) -> Picture:
         raise MediaError(
             f"{path}: its picture stream has zero frames; convert or download it again"
         )
-    need_decoder(contents.picture, path)
+    need_readable(contents.picture, path)
     return contents.picture
 
 

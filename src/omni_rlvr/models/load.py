@@ -29,7 +29,7 @@ from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.processing import SETTINGS, Processor, ProcessorSettings
 from omni_rlvr.models.reading import first_line, is_published, read_fields, read_model
 from omni_rlvr.models.vocabulary import load_gate_tokenizer, load_tokenizer
-from omni_rlvr.models.weights import check_pointer
+from omni_rlvr.models.weights import check_finite, check_pointer
 from omni_rlvr.pointers import TRAINER_STATE, follow, whole_before
 from omni_rlvr.text.prompts import WORDINGS
 from omni_rlvr.types import UserError
@@ -114,6 +114,9 @@ def finish(
         options: None in a field changes nothing.
         instruction: text after the question; None keeps the processor's.
         is_new: whether nothing was trained here yet; only then is a gate reset.
+
+    Raises:
+        UserError: an option that the model has no use for, or weights that are NaN or infinite.
     """
     settings = _changed(model.processor.settings, model.config, options, instruction)
     model.processor = replace(model.processor, settings=settings)
@@ -129,6 +132,7 @@ def finish(
             f"model.options.{chosen[0]} is for models with an instruction gate; "
             f"model.path={folder} has none"
         )
+    check_finite(folder, model.named_parameters())
     return model.requires_grad_(False).eval()
 
 
@@ -137,6 +141,7 @@ def put_onto(
 ) -> None:
     """Puts what an adapter checkpoint holds onto its loaded base, with its processor."""
     policy.delta = restore_delta(policy, folder, base)
+    check_finite(folder, policy.named_parameters())
     processor = load_processor(folder)
     settings = _changed(processor.settings, policy.config, options, instruction)
     policy.processor = replace(

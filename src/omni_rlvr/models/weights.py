@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,32 @@ def _unpickle(path: Path) -> dict[str, Any]:
         raise UserError(
             f"model.path={path.parent}: {path.name} cannot be read: {reason}"
         ) from error
+
+
+def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
+    """Names the tensors that hold NaN or Inf; each is read once, without a copy."""
+    return [
+        name
+        for name, tensor in tensors
+        if tensor.is_floating_point() and tensor.numel()
+        # a NaN anywhere is both the least and the largest
+        if not torch.stack(tensor.detach().aminmax()).isfinite().all()
+    ]
+
+
+def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Refuses weights that hold NaN or Inf: whatever is computed with them means nothing.
+
+    Raises:
+        UserError: names the folder and the first few.
+    """
+    wrong = not_finite(tensors)
+    if wrong:
+        raise UserError(
+            f"model.path={folder}: {len(wrong)} of its tensors hold NaN or infinite numbers "
+            f"({', '.join(wrong[:3])}); it is damaged, or was saved by a run that had gone wrong: "
+            "take an earlier checkpoint"
+        )
 
 
 def check_pointer(path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from omni_rlvr import ranks
 from omni_rlvr.functional import metrics
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.decode import RollOut
+from omni_rlvr.rollout.decode import RollOut, require_finite
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.text.parse import normalise_label, parse
 from omni_rlvr.types import Batch, Features, SkippedClip, UserError
@@ -82,7 +82,7 @@ def evaluate(
         on_batch: told how many clips are done after each batch (for a progress bar).
 
     Raises:
-        UserError: no clip could be read.
+        UserError: no clip could be read, or a clip's logits are no numbers.
     """
     predictions: list[dict[str, object]] = []
     skipped: list[SkippedClip] = []
@@ -107,6 +107,7 @@ def evaluate(
                 max_completion_length=max_completion_length,
                 generator=torch.Generator(),
             )
+            require_finite(rollout, batch.examples)
             rows = zip(batch.examples, rollout.texts, strict=True)
             predictions += [judge(e.id, e.answer, text, labels) for e, text in rows]
         on_batch(len(batch) + len(batch.skipped))

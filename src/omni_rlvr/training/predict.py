@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.decode import RollOut
+from omni_rlvr.rollout.decode import RollOut, require_finite
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.rollout.labels import (
     BARE,
@@ -89,7 +89,7 @@ def predict(
         A prediction for each clip of a batch; what could not be read comes last.
 
     Raises:
-        UserError: the device cannot sample.
+        UserError: the device cannot sample, or a clip's logits are no numbers.
     """
     for batch in batches:
         read: list[Prediction] = []
@@ -115,6 +115,7 @@ def predict(
                 generator=generator,
                 on_tokens=on_tokens,
             )
+            require_finite(rollout, batch.examples)
             slots = _slots(policy, batch, rollout, answer_form)
             logps = label_logps(policy, embeds, batch.prompt_mask, slots=slots, labels=labels)
             read = _predictions(batch, rollout, slots, logps.cpu(), labels)
