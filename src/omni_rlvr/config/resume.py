@@ -154,8 +154,10 @@ def _instead(damaged: Path) -> str:
     """Says what to do where a checkpoint is damaged."""
     other = whole_before(damaged)
     if other is not None:
-        return f"the one before it is whole: resume={other}"
-    return f"the run has no other that is whole; start a new one from model.path={damaged}"
+        return f"resume={other} goes on from another one that is whole"
+    if check_sums(damaged, but=(TRAINER_STATE,)) is None:
+        return f"its weights are whole: start a new run from model.path={damaged}"
+    return "copy it again from where it was made, or start again without resume"
 
 
 def _compare(before: Mapping[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
