@@ -22,10 +22,12 @@ from transformers import (
 from omni_rlvr import ranks
 from omni_rlvr.folders import SUMS, check_sums
 from omni_rlvr.models import published
+from omni_rlvr.models.bare_adapter import find_bare_base, put_bare
 from omni_rlvr.models.delta import find_base, is_delta, restore_delta
 from omni_rlvr.models.hub import find_checkpoint
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.peft_format import is_bare_adapter
 from omni_rlvr.models.processing import SETTINGS, Processor, ProcessorSettings
 from omni_rlvr.models.reading import first_line, is_published, read_fields, read_model
 from omni_rlvr.models.vocabulary import load_gate_tokenizer, load_tokenizer
@@ -70,6 +72,8 @@ def load_policy(
         put_onto(policy, base, given, options, instruction)
         return policy
     folder = find_checkpoint(path, allow_pickle=options.allow_pickle)
+    if is_bare_adapter(folder):
+        return load_bare(folder, None, dtype, instruction, options)
     fields = read_fields(folder)
     model = read_model(folder, fields, DTYPES[dtype], allow_pickle=options.allow_pickle)
     if is_published(fields):
@@ -96,6 +100,28 @@ def check_written(folder: Path) -> None:
         raise UserError(
             f"model.path={folder}: {wrong}; {hint}, or delete {SUMS} there if you changed it"
         )
+
+
+def load_bare(
+    folder: Path, base: str | None, dtype: str, instruction: str | None, options: LoadOptions
+) -> OmniModel:
+    """Loads an adapter folder of peft's own with its base.
+
+    Args:
+        folder: with adapter_config.json.
+        base: where the base is; None takes the one that adapter_config.json names.
+        dtype: of the base.
+        instruction: text after the question; None keeps the base's.
+        options: of the base.
+
+    Raises:
+        UserError: there is no base, or the adapter does not fit it.
+    """
+    allow_pickle = options.allow_pickle
+    found = find_bare_base(folder, base, allow_pickle=allow_pickle)
+    policy = load_policy(str(found), dtype, instruction, options)
+    policy.delta = put_bare(policy, folder, found, allow_pickle=allow_pickle)
+    return policy.requires_grad_(False).eval()
 
 
 def finish(
