@@ -188,6 +188,8 @@ class CheckParts:
     place: Place
     clips: Clips
     task: schema.CheckTask
+    window_s: float
+    """Seconds of sound that the model takes."""
 
 
 @dataclass(frozen=True)

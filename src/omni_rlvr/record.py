@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 from omni_rlvr.folders import write_file
-from omni_rlvr.types import UserError
+from omni_rlvr.types import ClipNote, UserError
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +235,8 @@ class RunRecord:
             "versions": {name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "device": device,
-            "skipped_clips": _skipped_before(folder / "run.json"),
+            "skipped_clips": _listed_before(folder / "run.json", "skipped_clips"),
+            "clip_notes": _listed_before(folder / "run.json", "clip_notes"),
             "config": config,
         }
         with writing_to(folder):
@@ -256,6 +257,28 @@ class RunRecord:
             self.update(skipped_clips=[*known, *new])
         return [(row["id"], row["reason"]) for row in new]
 
+    def add_notes(self, notes: Iterable[tuple[str, ClipNote]]) -> None:
+        """Lists clips that a model is shown otherwise than they are in their files, once each.
+
+        The first of each kind is a warning.
+        """
+        known = self.fields["clip_notes"]
+        assert isinstance(known, list)
+        seen, kinds = {(row["id"], row["kind"]) for row in known}, {row["kind"] for row in known}
+        new = {(i, note.kind): note for i, note in notes if (i, note.kind) not in seen}
+        for (clip_id, kind), note in new.items():
+            if kind not in kinds and self.writes:
+                log.warning(
+                    "clip %s: %s; run.json lists all such clips under clip_notes (%s)",
+                    clip_id,
+                    note.text,
+                    kind,
+                )
+            kinds.add(kind)
+        if new:
+            rows = [{"id": clip_id, **vars(note)} for (clip_id, _), note in new.items()]
+            self.update(clip_notes=[*known, *rows])
+
     def log(self, file: str, rows: Iterable[Mapping[str, object]]) -> None:
         """Appends rows to a .jsonl file of the run."""
         if self.writes:
@@ -266,9 +289,9 @@ class RunRecord:
         self.update(status=status, ended=datetime.now().isoformat(timespec="seconds"))
 
 
-def _skipped_before(path: Path) -> list[dict[str, str]]:
-    """What the part of a run before its stop could not read; nothing for a new run."""
-    return read_record(path.parent)["skipped_clips"] if path.exists() else []
+def _listed_before(path: Path, field: str) -> list[dict[str, str]]:
+    """What the part of a run before its stop listed; nothing for a new run."""
+    return read_record(path.parent).get(field, []) if path.exists() else []
 
 
 def _commit() -> str | None:

@@ -218,6 +218,19 @@ def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]
     )
 
 
+def sound_window_s(path: str | None) -> float:
+    """Finds how many seconds of sound a model takes, without loading it.
+
+    Args:
+        path: a checkpoint folder; for anything else it is Whisper's own window.
+    """
+    folder = None if path is None else Path(path) / "feature_extractor"
+    if folder is None or not folder.is_dir():
+        return WhisperFeatureExtractor().chunk_length
+    extractor = WhisperFeatureExtractor.from_pretrained(folder)
+    return extractor.n_samples / extractor.sampling_rate
+
+
 def media_processors(
     image_size: int, *, num_mel_bins: int, window_s: int
 ) -> tuple[SiglipImageProcessorPil, WhisperFeatureExtractor]:
