@@ -5,7 +5,6 @@ One pass over the packets; one frame is decoded, since only frames tell their or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from omni_rlvr.media.limits import in_force
 from omni_rlvr.media.orientation import UPRIGHT, Orientation, of_matrix, of_tags
+from omni_rlvr.media.timeline import Timeline
 from omni_rlvr.types import MediaError
 
 
@@ -31,7 +31,8 @@ class Picture:
     duration_s: float
     """From the moment the first frame appears until the last one goes."""
     has_pts: bool
-    """Whether each packet carried its own presentation time (AVI packets may not)."""
+    """Whether each packet carried its own presentation time (AVI packets may not), and these do
+    not start anew within the file."""
     orientation: Orientation
     """Which way up decoded frames are."""
     decord_agrees: bool
@@ -50,42 +51,38 @@ def need_readable(picture: Picture, path: Path) -> None:
         raise MediaError(f"{path}: its picture {picture.fault}")
 
 
-def find_picture(container: av.container.InputContainer) -> Picture | None:
-    """Find the picture of an opened file, covers left out; None if there is none."""
+def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """Find the picture stream of an opened file, covers left out; None if there is none."""
     cover = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & cover]
-    if not streams:
-        return None
     best = container.streams.best("video")
-    stream = best if best in streams else streams[0]
-    fault = _fault(stream)
-    first = _FirstFrame(stream if fault is None else None)
-    stamps, durations, has_pts = list[int | None](), list[int](), True
-    for packet in container.demux(stream):
-        first.look_at(packet)
-        if packet.size and not packet.is_discard:
-            stamps.append(packet.dts if packet.pts is None else packet.pts)
-            durations.append(packet.duration or 0)
-            has_pts &= packet.pts is not None
-        if too_many := in_force().problem(
-            "max_frames", len(stamps), f"has {len(stamps)} frames or more"
-        ):
-            fault = fault or too_many
-            break
+    return next((s for s in streams if s is best), streams[0] if streams else None)
+
+
+def find_picture(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    timeline: Timeline,
+    first: FirstFrame,
+) -> Picture:
+    """Describe the picture of a file whose packets were passed over."""
+    packets = timeline.packets[stream.index]
+    stamps = [p.ticks for p in packets]
     if None in stamps:
         stamps = list(range(len(stamps)))
-    order = np.argsort(np.asarray(stamps, dtype=np.int64), kind="stable")
+    parts = np.asarray([p.part for p in packets], dtype=np.int64)
+    order = np.lexsort((np.asarray(stamps, dtype=np.int64), parts))
     pts = np.asarray(stamps, dtype=np.int64)[order]
+    is_joined = len(set(parts.tolist())) > 1
     assert stream.time_base is not None  # every stream of an opened file has one
-    tick_s = float(stream.time_base)
-    start_s = (container.start_time or 0) / av.time_base
+    times_s = pts * float(stream.time_base) + np.asarray(timeline.shifts_s)[parts[order]]
     duration_s = 0.0
     if len(pts):
-        last_s = durations[order[-1]] * tick_s or _frame_s(stream, pts * tick_s)
-        duration_s = float(pts[-1] - pts[0]) * tick_s + last_s
-    orientation = UPRIGHT
+        last_s = packets[order[-1]].duration_s or _frame_s(stream, times_s)
+        duration_s = float(times_s[-1] - times_s[0]) + last_s
+    orientation, fault = UPRIGHT, _fault(stream)
     try:
-        orientation = first.orientation(stream.metadata)
+        orientation = first.orientation()
     except ValueError as error:
         fault = fault or (
             f"has {error}, which turns it by no multiple of 90 degrees; convert it with a "
@@ -94,11 +91,12 @@ def find_picture(container: av.container.InputContainer) -> Picture | None:
     return Picture(
         stream=stream.index,
         pts=pts,
-        times_s=pts * tick_s - start_s,
+        times_s=times_s,
         duration_s=duration_s,
-        has_pts=has_pts,
+        has_pts=all(p.has_pts for p in packets) and not is_joined,
         orientation=orientation,
         decord_agrees=len(container.streams.video) == 1
+        and not is_joined
         and first.decord_turns_it("mp4" in container.format.name, orientation),
         fault=fault,
     )
@@ -112,30 +110,34 @@ def _fault(stream: av.VideoStream) -> str | None:
     return in_force().problem("max_frame_pixels", stream.width * stream.height, size)
 
 
-class _FirstFrame:
+class FirstFrame:
     """The first frame of a stream that decodes, as packets come."""
 
     def __init__(self, stream: av.VideoStream | None) -> None:
-        """Take a stream, or None for one that is not to be decoded."""
-        self._codec = None if stream is None else stream.codec_context
+        self._stream = stream
+        self._may_decode = stream is not None and _fault(stream) is None
         self._packets: list[av.Packet] = []
         self._frame: av.VideoFrame | None = None
-        if self._codec is not None:
-            self._codec.thread_count = 1
+        if stream is not None and self._may_decode:
+            stream.codec_context.thread_count = 1
 
     def look_at(self, packet: av.Packet) -> None:
         """Decode a packet, until there is a frame; the last packet is an empty one."""
-        if self._frame is None and self._codec is not None:
+        stream = self._stream
+        if stream is None or packet.stream_index != stream.index or self._frame is not None:
+            return
+        if self._may_decode:
             self._packets.append(packet)
-            self._frame = _decode(self._codec, packet)
+            self._frame = _decode(stream.codec_context, packet)
 
-    def orientation(self, tags: Mapping[str, str]) -> Orientation:
+    def orientation(self) -> Orientation:
         """Read the orientation from the frame, or else from the stream's tags.
 
         Raises:
             ValueError: It is none of the eight.
         """
         matrix = _matrix(self._frame)
+        tags = {} if self._stream is None else self._stream.metadata
         return of_tags(tags) if matrix is None else of_matrix(matrix)
 
     def decord_turns_it(self, is_mp4: bool, orientation: Orientation) -> bool:
@@ -148,8 +150,8 @@ class _FirstFrame:
             return orientation == UPRIGHT
         if not is_mp4 or orientation.is_reflection:
             return False
-        codec = self._codec
-        assert codec is not None  # there is a frame
+        assert self._stream is not None  # it had a frame
+        codec = self._stream.codec_context
         alone = av.CodecContext.create(codec.name, "r")  # decodes without the container
         assert isinstance(alone, av.VideoCodecContext)
         alone.extradata = codec.extradata
