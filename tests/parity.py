@@ -208,9 +208,7 @@ def rule_rows(folder: Path) -> Iterator[Row]:
     ]
     yield Row("frames", len(wrong), 0.0)
     for i, row in enumerate(json.loads((folder / "rewards.json").read_text())["rows"]):
-        gold = row["solution"].removeprefix("<answer>").partition("</answer>")[0]
-        gold = gold.rpartition("<answer>")[2]
-        example = Example("", "", gold.strip(), "", None)
+        example = Example("", "", row["solution"].strip(), row["solution"], None)
         for name, term in (("accuracy", PublishedAccuracy()), ("format", PublishedFormat())):
             (score,) = term([row["completion"]], [example])
             yield Row(f"rewards[{i}].{name}", abs(score - row[name]), 0.0)

@@ -7,12 +7,15 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from sweep_packages import needs_plugins, with_plugins
 
 from omni_rlvr.build import check
 from omni_rlvr.config.store import register
@@ -21,11 +24,8 @@ ROOT = Path(__file__).parents[1]
 HELP = ROOT / "conf" / "hydra" / "help" / "omni_rlvr.yaml"
 FLAGS = {"-m", "--help", "--cfg", "job", "--hydra-help"}
 
-PLUGINS = {
-    "launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
-    "+sweep=search": "hydra_plugins.hydra_optuna_sweeper",
-}
-"""What some commands need beside."""
+PLUGINS = ("launcher=joblib", "+sweep=search")
+"""What commands hold that need plugins of Hydra's."""
 
 
 def shown_commands() -> list[str]:
@@ -51,13 +51,26 @@ def swept(words: list[str]) -> Iterator[list[str]]:
     yield from (list(run) for run in itertools.product(*choices))
 
 
-@pytest.mark.parametrize("command", shown_commands())
+def needs_a_plugin(command: str) -> bool:
+    """Whether a command is of the extra ``sweep``."""
+    return any(text in command for text in PLUGINS)
+
+
+@needs_plugins
+@pytest.mark.parametrize("command", [c for c in shown_commands() if needs_a_plugin(c)])
+def test_shown_command_with_a_plugin_composes(command: str, tmp_path: Path) -> None:
+    name, *words = [word for word in shlex.split(command) if word not in FLAGS]
+    done = subprocess.run(
+        [Path(sys.executable).with_name(name), *words, "--cfg", "job"],
+        env=with_plugins(), capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in shown_commands() if not needs_a_plugin(c)])
 def test_shown_command_composes(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for shown, plugin in PLUGINS.items():
-        if shown in command:
-            pytest.importorskip(plugin, reason=f"{plugin} is in the extra sweep")
     monkeypatch.chdir(tmp_path)
     stages = ("cold_start", "rlvr")
     for name in (

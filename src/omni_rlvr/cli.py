@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from omni_rlvr.config.store import register
+from omni_rlvr.config.sweep import summarised
 from omni_rlvr.config.wording import as_user_error
 from omni_rlvr.types import Interrupted, UserError
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 _QUIET = 128 + signal.SIGPIPE
 """The exit code that a shell shows of a tool whose reader went away."""
+
+_PLUGINS = ("hydra/launcher/joblib", "hydra/sweeper/optuna")
+"""Options of Hydra that the extra ``sweep`` brings."""
 
 
 def conf_dir() -> str:
@@ -44,7 +48,7 @@ def task(cfg: DictConfig) -> float | None:
     from omni_rlvr.build import build, resolved
     from omni_rlvr.parts import ServeParts
     from omni_rlvr.run import run
-    from omni_rlvr.run.sweep import run_job
+    from omni_rlvr.run.sweep import SweepJob, run_job
 
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
@@ -55,8 +59,9 @@ def task(cfg: DictConfig) -> float | None:
 
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
         if hydra_cfg.mode == RunMode.MULTIRUN:
-            overrides = list(hydra_cfg.overrides.task)
-            return run_job(run_dir, overrides, lambda: resolved(cfg), built)
+            home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
+            job = SweepJob(hydra_cfg.job.num, home, run_dir, overrides)
+            return run_job(job, lambda: resolved(cfg), built)
         with no_folder_unused(run_dir):
             parts = build(cfg, run_dir, run_dir.parent / "latest")
         if isinstance(parts, ServeParts):
@@ -95,6 +100,9 @@ def one_line() -> Iterator[None]:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except OmegaConfBaseException as error:
         sys.exit(f"error: {as_user_error(error)}")
+    except MissingConfigException as error:
+        hint = "; pip install 'omni-rlvr[sweep]'" if error.missing_cfg_file in _PLUGINS else ""
+        sys.exit(f"error: {' '.join(str(error).split())}{hint}")
     except HydraException as error:
         why = as_user_error(error.__cause__) if isinstance(error.__cause__, ValidationError) else ""
         sys.exit(f"error: {' '.join(f'{error} {why}'.split())}")
@@ -123,5 +131,5 @@ def main() -> None:
     """Entry point; an error that a user can mend is one line, not a traceback."""
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
-    with one_line():
+    with one_line(), summarised():
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,10 @@ class TrainParts:
     make_trainer: Callable[..., pl.Trainer]
     loggers: Sequence[Logger]
     callbacks: Sequence[pl.Callback]
-    resume: bool
+    resume: Path | None
+    """The checkpoint that an earlier part of the run left, to go on from; None begins anew."""
+    origin: dict[str, str]
+    """Digests of the weights and examples that training starts from, for run.json."""
     counts: Sequence[Count]
     """What trains, by part."""
     evaluation: EvaluateParts | None
@@ -149,6 +152,8 @@ class PredictParts:
     policy: Policy
     cache: FeatureCache | None
     roll_out: RollOut
+    left_out: Mapping[str, Sequence[str]]
+    """Why something in the folder or under the glob is not predicted -> the names of such."""
 
     @property
     def examples(self) -> Sequence[Example]:
@@ -183,6 +188,8 @@ class CheckParts:
     place: Place
     clips: Clips
     task: schema.CheckTask
+    window_s: float
+    """Seconds of sound that the model takes."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ OUT_OF_RANGE = [
     "stage.warmup_ratio=1",
     "stage.warmup_ratio=-0.1",
     "stage.save_steps=0",
+    "stage.save_total_limit=0",
     "stage.logging_steps=0",
     "dataset.on_bad_media=ignore",
     "dataset.decode_timeout_s=0",
@@ -183,7 +184,8 @@ def test_a_page_is_refused_where_nothing_makes_it(override: str) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "task.port=-1", "task.port=65536", "task.max_upload_mb=0", "task.max_clip_s=0",
+        "task.port=-1", "task.port=65536", "task.max_upload_mb=0", "task.max_session_mb=99",
+        "task.max_clip_s=0",
         "task.keep_upload_s=inf", "task.max_completion_length=0", "task.num_examples=-1",
         "task.question=' '", "task.absent=other_clip", "task.value=logit", "task.lead=none",
     ],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from sweep_packages import needs_plugins, with_plugins
 from test_conf import CONF, _hydra, cold_start, composed
 
 from omni_rlvr.build import check, resolved
@@ -104,14 +106,14 @@ def test_where_a_run_writes_is_not_what_it_computes() -> None:
     assert identity(config) != identity(check(composed("stage=grpo", "stage.beta=0.1"))[0])
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None
-    if importlib.util.find_spec("hydra_plugins")
-    else True,
-    reason="hydra-optuna-sweeper is not installed",
-)
+@needs_plugins
 def test_the_search_chooses_on_clips_that_are_not_the_tests() -> None:
-    config, _ = check(composed("+sweep=search"))
+    shown = subprocess.run(
+        [Path(sys.executable).with_name("omni-rlvr"), "+sweep=search", "--cfg", "job"],
+        env=with_plugins(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    config = yaml.safe_load(shown.stdout)
     (split,) = config["task"]["evaluate_after"]["splits"]
     readers = config["dataset"]["splits"]
-    assert readers[split]["seed"] != readers["test"]["seed"]
+    assert readers[split]["seed"] == 1
+    assert readers["test"]["seed"] == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
+import case_folders
 import pytest
 
 from omni_rlvr.data.readers.files import FileReader
@@ -111,3 +113,64 @@ def test_a_name_that_is_no_text_stays_a_path(folder: Path) -> None:
     (example,) = read(video="clips/odd*")
     assert example.video == odd
     assert example.id == "clips/odd\ufffd.mp4"
+
+
+def test_what_is_left_out_of_a_folder_is_named_by_kind(folder: Path) -> None:
+    clips = case_folders.odd_entries(folder / "empty")
+    for name in ("1.MTS", "2.ts", "3.asf", "4.M4V"):
+        (clips / name).touch()
+    reader = FileReader("empty", None, "What?")
+    assert [e.video.name for e in reader.read()] == ["1.MTS", "2.ts", "3.asf", "4.M4V"]
+    assert reader.left_out.pop("folders below, which a glob enters (video='empty/**/*')") == [
+        "below"
+    ]
+    assert reader.left_out == case_folders.ODD_ENTRIES
+
+
+def test_what_a_glob_leaves_out_is_named_too(folder: Path) -> None:
+    case_folders.odd_entries(folder / "empty")
+    (folder / "empty" / "b.mp4").touch()
+    reader = FileReader("empty/*.mp4", None, "What?")
+    assert [e.video.name for e in reader.read()] == ["b.mp4"]
+    assert reader.left_out == {
+        "broken links": ["broken.mp4"],
+        "pipes, sockets or devices": ["device.mp4", "pipe.mp4"],
+        "folders that are named like clips": ["folder.mp4"],
+    }
+
+
+def test_a_folder_without_a_clip_says_what_is_in_it(folder: Path) -> None:
+    case_folders.odd_entries(folder / "empty")
+    error = refused("empty")
+    assert "no video file lies directly in this folder; in it are " in error
+    assert "1 broken links (broken.mp4)" in error
+    assert "1 sound files, which audio=FOLDER takes (voice.WAV)" in error
+    error = refused("empty/*.mp4")
+    assert "no file matches" in error
+    assert "2 pipes, sockets or devices (device.mp4, pipe.mp4)" in error
+
+
+def test_sounds_that_are_asked_for_are_not_left_out(folder: Path) -> None:
+    reader = FileReader("clips/b.mp4", "clips", "What?")
+    (folder / "clips" / "a.wav").unlink()
+    reader.read()
+    assert "b.mp4" not in [name for names in reader.left_out.values() for name in names]
+
+
+def test_a_glob_through_links_takes_each_clip_once(folder: Path) -> None:
+    (folder / "clips" / "sub" / "back").symlink_to(folder / "clips")
+    (folder / "clips" / "again").symlink_to(folder / "clips" / "sub")
+    (folder / "clips" / "disk").symlink_to(folder / "empty")
+    (folder / "empty" / "e.mp4").touch()
+    names = [str(e.video) for e in read("clips/**/*.mp4")]
+    assert names == ["clips/b.mp4", "clips/disk/e.mp4", "clips/sub/d.mp4", "clips/x[1].mp4"]
+
+
+def test_names_in_another_unicode_form(folder: Path) -> None:
+    apart, whole = (normalize(form, "é") for form in ("NFD", "NFC"))
+    (folder / "clips" / f"{apart}.mp4").touch()
+    (folder / "clips" / f"{whole}.wav").touch()
+    for name in (f"clips/{whole}.mp4", f"clips/{whole}*", f"{folder}/clips/{whole}.MP4"):
+        assert next(iter(read(name))).video.name == f"{apart}.mp4"
+    (example,) = read(f"clips/[{whole}].mp4", f"clips/{apart}.wav")
+    assert example.audio.name == f"{whole}.wav"

@@ -153,3 +153,33 @@ def test_a_table_is_a_sequence(tmp_path: Path) -> None:
     assert list(suspects(table, ["7?", "frowns. 2", "<|x|>"])) == [2, 5, 7, 8]
     assert list(suspects(table, ["(", "?0"])) == []
     assert list(suspects(whole, ["a"])) == list(range(10))
+
+
+# ---- turns of the system and of tools
+
+
+@pytest.mark.parametrize("form", ["ms_swift", "messages"])
+@pytest.mark.parametrize("before", [["system"], ["system", "system"], ["developer"]])
+def test_system_turns_before_the_question_are_dropped(tmp_path: Path, form, before) -> None:
+    plain = items(VIDEO, TEXT) if form == "messages" else swift()
+    said = [{"role": role, "content": "Be brief."} for role in before]
+    rows = [plain, plain | {"messages": said + plain["messages"]}]
+    first, second = read(form, write(tmp_path / "a.jsonl", rows))
+    assert (first.question, first.target) == (second.question, second.target) == ("What?", "sad")
+
+
+@pytest.mark.parametrize("form", ["ms_swift", "messages"])
+@pytest.mark.parametrize(
+    ("roles", "words"),
+    [
+        (["system"], "the roles are system; one user turn"),
+        (["user", "tool", "assistant"], "'tool' is a turn of a tool"),
+        (["user", "system", "assistant"], "a turn of 'system' can only stand before the question"),
+        (["user", "bot"], "unknown role 'bot'"),
+    ],
+)
+def test_turns_that_cannot_be_learnt_from_are_named(tmp_path: Path, form, roles, words) -> None:
+    rows = [{"messages": [{"role": r, "content": "x"} for r in roles], "videos": ["1.mp4"]}]
+    with pytest.raises(UserError) as caught:
+        read(form, write(tmp_path / "a.jsonl", rows))
+    assert words in str(caught.value)

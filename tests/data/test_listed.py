@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from official_trees import composed, lines, read, told, write
@@ -236,3 +237,36 @@ def test_an_experiment_trains_on_another_data_set(experiment: str, name: str, sp
     assert cfg.dataset.train_split == split
     cfg = composed(f"+experiment={experiment}")
     assert cfg.dataset.train_split in ("cold_start", "rlvr")
+
+
+@pytest.mark.parametrize(
+    "name", ["00001.MP4", "00001.mov", "00001.MOV", "1.Mkv", "00001.m2ts", "1.3GP"]
+)
+def test_a_listed_name_keeps_its_suffix(tmp_path: Path, name: str) -> None:
+    (example,) = read("dfew", dfew(tmp_path, f"{name},7"), "train")
+    number, _, suffix = name.partition(".")
+    assert example.video == tmp_path / f"Clip/original/{int(number):05d}.{suffix}"
+
+
+@pytest.mark.parametrize(
+    ("listed", "there"),
+    [("1", "00001.MP4"), ("1", "1.Mp4"), ("00001.mp4", "00001.MP4"), ("00001.MP4", "00001.mp4")],
+)
+def test_a_clip_is_found_in_any_case(tmp_path: Path, listed: str, there: str) -> None:
+    root = write(dfew(tmp_path, f"{listed},7"), {f"Clip/original/{there}": ""})
+    assert read("dfew", root, "train")[0].video == root / "Clip/original" / there
+
+
+def test_a_listed_number_takes_the_container_that_is_there(tmp_path: Path) -> None:
+    root = write(dfew(tmp_path, "1,7", "2,7", "3,7"), {"Clip/original/00002.avi": ""})
+    assert [e.video.name for e in read("dfew", root, "train")] == [
+        "00001.mp4", "00002.avi", "00003.mp4"
+    ]  # fmt: skip
+
+
+def test_names_in_another_unicode_form(tmp_path: Path) -> None:
+    composed_name, apart = (normalize(form, "é1") for form in ("NFC", "NFD"))
+    root = write(dfew(tmp_path, f"{apart},7", f"{apart}x.mp4,7"), {
+        f"Clip/original/{composed_name}.mp4": "", f"Clip/original/{composed_name}x.mp4": ""
+    })  # fmt: skip
+    assert all(e.video.is_file() for e in read("dfew", root, "train"))

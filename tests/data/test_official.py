@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
 from collections import Counter
 from pathlib import Path
 
+import case_folders
 import pytest
-from official_trees import RAVDESS_WORDS, lines, ravdess, read, told, write
+from official_trees import RAVDESS_WORDS, composed, lines, ravdess, read, told, write
+from omegaconf import OmegaConf
 
+from omni_rlvr.analysis.check import fewer_than_published
+from omni_rlvr.build import check
 from omni_rlvr.types import UserError
 
 # ---- RAVDESS
@@ -257,3 +263,77 @@ def test_merr_says_what_is_said(tmp_path: Path) -> None:
     write(tmp_path, {"transcription_en_all.csv": said + "sample_2,\n"})
     examples = read("merr", tmp_path, "fine", *asked)
     assert [e.question for e in examples] == ["Heard: Well, it\u2019s\u2026", "Heard: "]
+
+
+# ---- links, suffixes, and how many clips there should be
+
+
+def test_ravdess_behind_links(tmp_path: Path, caplog) -> None:
+    root = case_folders.linked_actors(
+        ravdess(tmp_path / "root", (1, 2, 3, 4), ("01",)), tmp_path / "disk"
+    )
+    with caplog.at_level(logging.WARNING):
+        examples = read("ravdess", root, "all")
+    assert len(examples) == 4 * 8
+    assert sorted({e.id[-2:] for e in examples}) == ["01", "02", "03", "04"]
+    assert all(e.video.is_file() for e in examples)
+    assert "1 links to folders that are read already" in caplog.text  # the circle
+
+
+def test_a_root_that_is_a_link(tmp_path: Path) -> None:
+    ravdess(tmp_path / "disk", (1,), ("01",))
+    (tmp_path / "root").symlink_to(tmp_path / "disk")
+    assert len(read("ravdess", tmp_path / "root", "all")) == 8
+
+
+@pytest.mark.parametrize("suffix", ["MP4", "mov", "avi"])
+def test_ravdess_in_other_containers(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path, {f"01-01-03-01-01-01-01.{suffix}": "", "01-01-03-01-01-01-02.txt": ""})
+    ((name, path, answer),) = told(read("ravdess", tmp_path, "all"))
+    assert (name, answer) == ("01-01-03-01-01-01-01", "happy")
+    assert path == f"{name}.{suffix}"
+
+
+def test_cremad_in_other_containers_and_behind_links(tmp_path: Path) -> None:
+    write(tmp_path / "disk", {"1001_DFA_ANG_XX.FLV": "", "1001_IEO_SAD_HI.mp4": "", "x.flv": ""})
+    (tmp_path / "VideoFlash").mkdir()
+    (tmp_path / "VideoFlash" / "part").symlink_to(tmp_path / "disk")
+    assert [path for _, path, _ in told(read("cremad", tmp_path, "all"))] == [
+        "VideoFlash/part/1001_DFA_ANG_XX.FLV",
+        "VideoFlash/part/1001_IEO_SAD_HI.mp4",
+    ]
+
+
+def test_meld_in_another_container(tmp_path: Path) -> None:
+    rows = lines("Utterance,Emotion,Dialogue_ID,Utterance_ID", "Hi,joy,0,1", "No,anger,0,2")
+    write(tmp_path, {"train_sent_emo.csv": rows, "train_splits/dia0_utt1.MKV": ""})
+    paths = [path for _, path, _ in told(read("meld", tmp_path, "train"))]
+    assert paths == ["train_splits/dia0_utt1.MKV", "train_splits/dia0_utt2.mp4"]
+
+
+def test_fewer_clips_than_published_are_said_in_words(tmp_path: Path) -> None:
+    def said(name: str, split: str, root: Path, *overrides: str) -> str | None:
+        cfg = copy.deepcopy(composed(f"dataset={name}", "dataset.root=nowhere"))
+        OmegaConf.update(cfg, "dataset.root", str(root))
+        for override in overrides:
+            OmegaConf.update(cfg, *override.split("="))
+        return fewer_than_published(split, read(name, root, split), check(cfg)[1]["dataset"])
+
+    ravdess(tmp_path / "r", (1, 5), ("01",))
+    assert said("ravdess", "all", tmp_path / "r") == (
+        "dataset=ravdess: 16 of 1,440 published clips of the split 'all' were found below "
+        f"{tmp_path / 'r'}; unpack the rest there, or go on with these; "
+        "task=check counts them by label"
+    )
+    assert "8 of 240 published" in str(said("ravdess", "test", tmp_path / "r"))
+    write(tmp_path / "c/VideoFlash", {f"1001_DFA_ANG_XX{i}.flv": "" for i in ("", "x")})
+    assert "1 of 7,442 published" in str(said("cremad", "all", tmp_path / "c"))
+    listed = ["video_name,label", *(f"{i},1" for i in range(2341)), "2341,7"]
+    place = "EmoLabel_DataSplit/test(single-labeled)/set_1.csv"
+    write(tmp_path / "d", {place: lines(*listed)})
+    assert said("dfew", "test", tmp_path / "d") is None  # one more than published
+    write(
+        tmp_path / "d",
+        {"EmoLabel_DataSplit/test(single-labeled)/set_1.csv": lines(*listed[:900], "0,7")},
+    )
+    assert "900 of 2,341 published" in str(said("dfew", "test", tmp_path / "d"))

@@ -186,7 +186,8 @@ def test_number_of_turns(tmp_path: Path, count: int, words: str) -> None:
 @pytest.mark.parametrize(
     ("roles", "words"),
     [
-        (("system", "gpt"), "conversations[0]: unknown role 'system'; known: human, user"),
+        (("system", "gpt"), "has 1 turns after the system; they come in pairs"),
+        (("bot", "gpt"), "conversations[0]: unknown role 'bot'; known: human, user"),
         (("human", "Gpt"), "conversations[1]: unknown role 'Gpt'"),
         (("gpt", "human"), "conversations[0]: the turn of 'gpt' must be one of human or user"),
         (("human", "human"), "conversations[1]: the turn of 'human' must be one of gpt"),
@@ -296,3 +297,36 @@ def test_a_mixture_that_lists_a_file_twice(tmp_path: Path) -> None:
     for draw in draws:
         assert draw[:4] == ("0.mp4", "1.mp4", "2.mp4", "3.mp4")
         assert set(draw[4:]) < {f"{i}.mp4#2" for i in range(4)}
+
+
+SYSTEM = {"from": "system", "value": "Be brief."}
+
+
+@pytest.mark.parametrize("before", [[SYSTEM], [SYSTEM, SYSTEM], [SYSTEM | {"from": "developer"}]])
+@pytest.mark.parametrize("others", [0, 1], ids=["all", "some rows"])
+def test_system_turns_before_the_question_are_dropped(tmp_path: Path, before, others: int) -> None:
+    turns = row()["conversations"]
+    plain = read_rows(tmp_path, row(), *[row(id="other")] * others)
+    read = read_rows(tmp_path, row(conversations=before + turns), *[row(id="other")] * others)
+    assert list(read) == list(plain)
+
+
+@pytest.mark.parametrize(
+    ("roles", "words"),
+    [
+        (["system"], "has 0 turns after the system; they come in pairs"),
+        (["system", "human"], "has 1 turns after the system; they come in pairs"),
+        (
+            ["human", "system", "gpt"],
+            "has 3 turns; they come in pairs: a turn of 'system' can only",
+        ),
+        (["system", "human", "observation"], "conversations[2]: 'observation' is a turn of a tool"),
+        (["human", "function_call", "observation", "gpt"], "[1]: 'function_call' is a turn of a"),
+        (["human", "gpt", "system", "gpt"], "[2]: a turn of 'system' can only stand before the qu"),
+        (["human", "tool", "gpt"], "has 3 turns; they come in pairs: 'tool' is a turn of a tool"),
+        (["system", "human", "bot"], "conversations[2]: unknown role 'bot'; known: human, user"),
+    ],
+)
+def test_turns_that_cannot_be_learnt_from_are_named(tmp_path: Path, roles, words: str) -> None:
+    turns = [{"from": role, "value": "sad"} for role in roles]
+    assert_refused(tmp_path, row(conversations=turns), words)

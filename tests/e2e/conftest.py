@@ -99,6 +99,8 @@ class Runner:
 
     def __init__(self, root: Path, common: Sequence[str]):
         self.root = root
+        self.packages: list[Path] = []
+        """Folders of packages that the command finds besides the installed ones."""
         self.overrides = [
             *common,
             f"paths.output_root={root}",
@@ -133,7 +135,8 @@ class Runner:
     def command(self, *overrides: str, **options) -> subprocess.CompletedProcess[str]:
         """Runs the command (flags first) in a process of its own and waits."""
         options = {"capture_output": True, "text": True, "timeout": 120, **options}
-        return subprocess.run([CLI, *overrides, *self.overrides], env=environment(), **options)
+        command, env = [CLI, *overrides, *self.overrides], environment(*self.packages)
+        return subprocess.run(command, env=env, **options)
 
     def start(self, *overrides: str) -> subprocess.Popen[str]:
         """Starts the command in a process group of its own, as a terminal does."""
@@ -147,9 +150,10 @@ class Runner:
         )
 
 
-def environment() -> dict[str, str]:
+def environment(*packages: Path) -> dict[str, str]:
     """Of a child: test modules can be imported (for a reward term), one thread, no network."""
-    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    before = filter(None, [os.environ.get("PYTHONPATH")])
+    path = os.pathsep.join([str(HERE), *map(str, packages), *before])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import case_picture
 import pytest
 import torch
 
@@ -45,6 +46,7 @@ def broken(clips: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
         "empty": b"",
         "truncated": good[: len(good) // 2],
         "no media": b"this is a text\n" * 100,
+        "no decoder": case_picture.with_codec(good),
     }[request.param]
     path = clips / f"bad_{request.param.replace(' ', '_')}.mp4"
     if content is not None:
@@ -54,7 +56,7 @@ def broken(clips: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 every_broken = pytest.mark.parametrize(
-    "broken", ["missing", "empty", "truncated", "no media"], indirect=True
+    "broken", ["missing", "empty", "truncated", "no media", "no decoder"], indirect=True
 )
 BAD_FILES = {
     "missing": (None, r"train\.jsonl: no such annotation file"),
@@ -129,6 +131,27 @@ def test_a_broken_clip_is_skipped_with_its_whole_group(
     (metrics,) = read_jsonl(folder / "metrics.jsonl")
     assert metrics["media/failed"] == 1
     assert math.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize("broken", ["no decoder"], indirect=True)
+def test_good_clips_beside_a_bad_one_get_their_results(
+    runner, annotate, broken: Path, tmp_path: Path
+) -> None:
+    annotate(3, {1: broken})
+    skip = (
+        f"dataset.annotations.test={tmp_path}/annotations.json",
+        "dataset.on_bad_media=skip",
+        "task.splits=[test]",
+    )
+    (bad,) = read_json(runner("task=check", *skip) / "check.json")["test"]["bad"]
+    assert bad["reason"] == (
+        f"{broken}: its picture cannot be decoded (there is no decoder for its codec); convert it "
+        "to H.264 in mp4"
+    )
+    report = read_json(runner(*runner.evaluate, *skip) / "test" / "metrics.json")
+    assert report["num_clips"] == 2
+    folder = runner("task=cache", *skip)
+    assert [clip["id"] for clip in read_json(folder / "run.json")["skipped_clips"]] == ["odd1"]
 
 
 def test_a_batch_of_nothing_but_broken_clips_does_no_harm(runner, annotate, clips: Path) -> None:

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import av
+import case_folders
 import pytest
 import torch
 
@@ -29,6 +31,16 @@ def some(clips: Path, tmp_path: Path) -> Path:
         shutil.copy(clips / "clips" / name, folder / name)
     shutil.copy(clips / "silent.mp4", folder / "silent.mp4")
     return folder
+
+
+def remux(source: Path, to: Path, container: str) -> None:
+    """Copies the streams of a clip into another container."""
+    with av.open(str(source)) as read, av.open(str(to), "w", format=container) as out:
+        streams = {s.index: out.add_stream_from_template(s) for s in read.streams}
+        for packet in read.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
 
 
 @pytest.fixture
@@ -97,6 +109,7 @@ def test_one_clip_streams_and_ends_in_probabilities(runner, some, says, capsys, 
         "has_video": True,
         "has_audio": True,
         "truncated": False,
+        "notes": [],
         "error": None,
     }
     assert 0 < row["list_probability"] <= 1
@@ -242,3 +255,23 @@ def test_the_command_as_it_is_written(runner, some) -> None:
     folder = (runner.root / "predict" / "latest").resolve()
     saved = read_json(folder / "run.json")["config"]
     assert json.loads(json.dumps(config)) == saved
+
+
+def test_a_folder_of_a_camera_says_what_it_leaves_out(runner, some: Path, capsys) -> None:
+    """Transport streams and upper case are read; what is no clip is counted, named and recorded."""
+    for name, container in (("000000", "mpegts"), ("000001", "asf")):
+        remux(
+            some / f"{name}.mp4", some / f"{name}.{'MTS' if name[-1] == '0' else 'asf'}", container
+        )
+        (some / f"{name}.mp4").unlink()
+    case_folders.odd_entries(some)
+    folder = runner(*PREDICT, f"+video={some}")
+    rows = read_jsonl(folder / "predictions.jsonl")
+    assert [Path(row["id"]).name for row in rows] == ["000000.MTS", "000001.asf", "silent.mp4"]
+    assert all(row["error"] is None and row["has_video"] for row in rows)
+    assert [row["has_audio"] for row in rows] == [True, True, False]
+    out = capsys.readouterr().out
+    assert "left out: 1 hidden files (.hidden.mp4); 1 folders below" in out
+    assert "; 1 broken links (broken.mp4); 2 pipes, sockets or devices" in out
+    left_out = read_json(folder / "run.json")["left_out"]
+    assert left_out.items() >= case_folders.ODD_ENTRIES.items()

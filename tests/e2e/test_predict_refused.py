@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import case_picture
 import pytest
 import torch
 from test_predict import PREDICT, some
@@ -25,9 +26,11 @@ def test_a_silent_clip_under_audio_is_one_line(runner, some) -> None:
             )
 
 
-@pytest.mark.parametrize("content", [b"", b"this is a text\n" * 100])
-def test_a_file_that_is_no_clip(runner, some, capsys, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"this is a text\n" * 100, "no decoder"])
+def test_a_file_that_is_no_clip(runner, some, capsys, content: bytes | str) -> None:
     bad = some / "000001.mp4"
+    if isinstance(content, str):
+        content = case_picture.with_codec(bad.read_bytes())
     bad.write_bytes(content)
     with pytest.raises(MediaError, match="000001") as error:
         runner(*PREDICT, f"+video={some}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -172,7 +173,7 @@ def test_clips_to_try_show_different_labels(runner) -> None:
 
 
 def test_without_gradio_it_says_what_to_install(runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"pip install 'omni-rlvr\[serve\]'$"):
         runner.build(*SERVE)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import case_picture
 import pytest
 from make_clips import Recipe, write
 
 from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.playable import playable
+from omni_rlvr.media.probe import probe_clip
 from omni_rlvr.types import MediaError
 
 MP4 = Recipe()
@@ -38,6 +41,9 @@ def broken_files(folder):
     )
     os.mkfifo(folder / "pipe.mp4")
     write(folder / "only_sound.m4a", SIDECAR)
+    for codec in (b"xyzw", b"vvc1"):
+        (folder / f"{codec.decode()}.mp4").write_bytes(case_picture.with_codec(good, new=codec))
+    (folder / "no_streams.mp4").write_bytes(case_picture.without_streams(good))
     return {
         "missing.mp4": "no such file",
         ".": "is a directory",
@@ -47,6 +53,9 @@ def broken_files(folder):
         "text.mp4": "not a video or sound file",
         "playlist.mp4": "not a video or sound file|no picture|zero frames",
         "only_sound.m4a": "no picture stream .only sound",
+        "xyzw.mp4": r"picture cannot be decoded \(there is no decoder for its codec\)",
+        "vvc1.mp4": "picture cannot be decoded",
+        "no_streams.mp4": "no picture stream .no picture and no sound",
     }
 
 
@@ -56,6 +65,29 @@ def test_errors_name_the_file(tmp_path, backend):
         with pytest.raises(MediaError, match=message) as caught:
             read(tmp_path / name, backend=backend)
         assert str(tmp_path / name) in str(caught.value)
+
+
+def test_what_has_no_decoder_does_not_matter_where_it_is_not_wanted(tmp_path):
+    good = write(tmp_path / "good.mp4", MP4).read_bytes()
+    (tmp_path / "v.mp4").write_bytes(case_picture.with_codec(good))
+    assert read(tmp_path / "v.mp4", want_video=False).waveform is not None
+    sound = case_picture.with_codec(good, old=b"mp4a").replace(b"esds", b"free")
+    (tmp_path / "a.mp4").write_bytes(sound)
+    with pytest.raises(
+        MediaError, match=r"a\.mp4: its sound track cannot be decoded \(there is no"
+    ):
+        read(tmp_path / "a.mp4")
+    wanted = {"num_frames": 1, "sample_rate": 16_000, "want_video": True, "want_audio": False}
+    assert probe_clip(tmp_path / "a.mp4", None, **wanted).frames.shape == (1, 64, 96, 3)
+    with pytest.raises(MediaError, match=r"a\.mp4: its sound track cannot be decoded"):
+        probe_clip(tmp_path / "a.mp4", None, **{**wanted, "want_audio": True})
+    assert playable(tmp_path / "a.mp4", None, None, sample_rate=16_000).data != sound
+
+
+def test_a_title_in_another_encoding_is_no_fault(tmp_path):
+    path = write(tmp_path / "clip.mkv", MP4)
+    path.write_bytes(path.read_bytes().replace(b"Lavf", "ü".encode("latin-1") + b"avf"))
+    assert read(path).frames.shape[0] == 8
 
 
 def test_zero_frames(tmp_path):

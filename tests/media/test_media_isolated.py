@@ -102,6 +102,23 @@ def test_a_fault_of_ours_is_no_bad_clip(faulty):
         ClipReader(1.0, 1, function="no_such_module:f").read("x", None, **OPTIONS)
 
 
+@pytest.mark.parametrize(
+    ("function", "args", "said"),
+    [
+        ("av:open", ("gone.mp4",), "FileNotFoundError"),  # its own class
+        ("av:open", ("clip.mp4", "x"), "ValueError: mode must be"),  # raised in compiled code
+        ("numpy:rot90", ([1],), "ValueError: Axes must be"),
+        ("numpy:zeros", (1 << 50,), "MemoryError"),
+    ],
+)
+def test_what_a_media_library_raises_is_the_clips_error(function, args, said):
+    with (
+        ClipReader(30.0, 9, function=function) as reader,
+        pytest.raises(MediaError, match=rf"^clip\.mp4: a media library failed on it .*{said}"),
+    ):
+        reader.call(args, {}, "clip.mp4")
+
+
 def test_child_is_replaced_after_so_many_clips(tmp_path, faulty):
     with ClipReader(5.0, 2, function="faulty_decoder:act") as reader:
         pids = [reader.read("fine", None, **OPTIONS).duration_s for _ in range(4)]

@@ -114,6 +114,12 @@ class Page:
     def _copied(self, path: Path | None) -> str | None:
         if path is None:
             return None
+        size = path.stat().st_size
+        try:
+            self.uploads.reserve("", size)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        self.uploads.release("", size, [])
         folder = tempfile.mkdtemp(dir=self.uploads.folder)
         return shutil.copy(path, folder)
 
@@ -232,7 +238,8 @@ def _found(upload: Upload) -> str:
         if there
     ]
     there = " and ".join(parts) if len(parts) == 2 else f"{parts[0]} only"
-    return f"{shown_name(upload.path)}: {upload.duration_s:.1f} s, {there}."
+    notes = "".join(f" Note: {note}." for note in upload.notes)
+    return f"{shown_name(upload.path)}: {upload.duration_s:.1f} s, {there}.{notes}"
 
 
 def _shown(session: Session, modality: str) -> tuple[Clip, str]:

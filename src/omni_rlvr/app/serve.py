@@ -27,7 +27,6 @@ PREFIX = "omni-rlvr-serve-"
 """Of the temporary folder's name."""
 SWEEP_S = 30
 """Seconds between two looks for files that nobody came back for."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETTINGS = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_SHARE": "False",
@@ -71,14 +70,12 @@ def _serve(parts: ServeParts, uploads: Uploads, listening: socket.socket) -> Non
 
     stop = threading.Event()
     host, port = listening.getsockname()[:2]
-    hosts = [*LOOPBACK, "[::1]"] if parts.task.host in LOOPBACK else ["*"]
     css = (files("omni_rlvr") / "app" / "page.css").read_text()
     app = site(
         build_page(Page(parts, uploads, stop)),
-        hosts=hosts,
+        uploads,
         port=port,
         css=css,
-        max_upload=int(parts.task.max_upload_mb * 1e6),
     )
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none")
@@ -119,6 +116,6 @@ def _listen(host: str, port: int) -> socket.socket:
 def _greeting(parts: ServeParts, host: str, port: int) -> Sequence[str]:
     shown = f"[{host}]" if ":" in host else host
     lines = [f"model: {model.path}" for model in parts.models]
-    if parts.task.host not in LOOPBACK:
+    if not parts.task.is_local:
         lines.append(f"task.host={parts.task.host}: others can reach this page; no password")
     return [*lines, f"open http://{shown}:{port} (Ctrl-C stops)"]

@@ -1,44 +1,59 @@
-"""The web application around the page: Gradio's own, bound to this machine's names."""
+"""The web application around the page: Gradio's own, behind a guard."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
 
 import gradio as gr
 from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from omni_rlvr.app.guard import Guard
+from omni_rlvr.app.uploads import Uploads
+from omni_rlvr.config.tasks import LOOPBACK
 
 FONT = ["system-ui", "sans-serif"]
 MONO = ["ui-monospace", "monospace"]
 
 
 def site(
-    blocks: gr.Blocks, *, hosts: Sequence[str], port: int, css: str, max_upload: int
+    blocks: gr.Blocks,
+    uploads: Uploads,
+    *,
+    port: int,
+    css: str,
 ) -> FastAPI:
     """Mounts the page.
 
     Args:
         blocks: the page.
-        hosts: names under which it answers, so that another site's page cannot reach it by
-            pointing its own name here; ``["*"]`` for any.
+        uploads: where visitors' files lie, and how large they may be.
         port: it will listen on.
         css: of the page.
-        max_upload: bytes of the largest file.
     """
     app = FastAPI(openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    task = uploads.task
+    own = () if task.is_local else (task.host, socket.gethostname(), socket.getfqdn())
+    app.add_middleware(
+        Guard,
+        uploads=uploads,
+        hosts=[name.lower() for name in (*LOOPBACK, *own, *task.allowed_hosts)],
+        by_address=not task.is_local,
+        port=port,
+    )
     blocks.queue(max_size=32, api_open=False)
-    return gr.mount_gradio_app(
+    mounted = gr.mount_gradio_app(
         app,
         blocks,
         path="/",
         server_port=port,
         footer_links=[],
         run_history=False,
-        max_file_size=max_upload,
+        max_file_size=int(task.max_upload_mb * 1e6),
         ssr_mode=False,
         mcp_server=False,
         show_error=False,
         theme=gr.themes.Default(font=FONT, font_mono=MONO, primary_hue="blue"),
         css=css,
     )
+    blocks.has_launched = True  # Gradio's own check of paths is off until then
+    return mounted

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 import time
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -24,6 +27,9 @@ from omni_rlvr.types import Clip, Example, Features, MediaError, Sample, UserErr
 
 MEASURE = "omni_rlvr.media.length:measure_clip"
 
+SESSIONS = 10
+"""How many times ``task.max_session_mb`` the folder holds."""
+
 
 @dataclass(frozen=True)
 class Upload:
@@ -34,6 +40,8 @@ class Upload:
     duration_s: float
     features: Sequence[Features]
     """Of each model: the towers' outputs, one row, None for what the file does not have."""
+    notes: Sequence[str] = ()
+    """What a model is shown otherwise than it is in the file, each the end of a sentence."""
 
     @property
     def has_video(self) -> bool:
@@ -46,6 +54,14 @@ class Upload:
         return self.features[0].audio is not None
 
 
+class _Wanted(NamedTuple):
+    """How a model wants clips read."""
+
+    num_frames: int
+    sample_rate: int
+    window_s: float | None
+
+
 class Uploads:
     """The folder that files come into, and what reads them. Not for several threads at once."""
 
@@ -56,6 +72,62 @@ class Uploads:
         dataset = parts.clips.dataset
         limits = (dataset.decode_timeout_s, dataset.max_clips_per_process)
         self.measure, self.reader = ClipReader(*limits, MEASURE), ClipReader(*limits)
+        self.lock = threading.Lock()  # of the three below
+        self.num_coming = 0
+        self.coming: Counter[str] = Counter()
+        self.owned: defaultdict[str, set[str]] = defaultdict(set)
+
+    def holds(self, path: str) -> bool:
+        """Whether a path is, letter by letter, that of a file in the folder."""
+        try:
+            real = Path(path).resolve(strict=True)
+        except (OSError, RuntimeError, ValueError):  # missing, a loop of links, a zero byte
+            return False
+        return str(real) == path and self.folder in real.parents and real.is_file()
+
+    def reserve(self, visitor: str, size: int) -> None:
+        """Makes room for a file of ``size`` bytes before any of it is read.
+
+        Args:
+            visitor: whose it will be, e.g. a browser session; "" for the page's own copies.
+            size: in bytes.
+
+        Raises:
+            UserError: it is too large, or the visitor or all visitors together hold too much.
+        """
+        largest, one = self.task.max_upload_mb * 1e6, self.task.max_session_mb * 1e6
+        if size > largest:
+            raise UserError(
+                f"The file has {size / 1e6:.1f} MB; this page takes files of up to "
+                f"{largest / 1e6:g} MB."
+            )
+        here = [str(path) for path in self.folder.rglob("*")]
+        with self.lock:
+            own = self.coming[visitor] + _bytes(self.owned.get(visitor, ()))
+            if visitor and own + size > one:
+                raise UserError(
+                    f"Your files here would take more than {one / 1e6:g} MB; ask about them, or "
+                    "wait until they go."
+                )
+            if self.coming.total() + _bytes(here) + size > SESSIONS * one:
+                raise UserError("This page holds as many files as it may; try again later.")
+            self.coming[visitor] += size
+            self.num_coming += 1
+
+    def release(self, visitor: str, size: int, paths: Sequence[str]) -> None:
+        """Ends what ``reserve`` began; the files at ``paths`` are the visitor's."""
+        with self.lock:
+            self.coming[visitor] -= size
+            self.num_coming -= 1
+            self.owned[visitor].update(paths)
+            for owner, owned in [*self.owned.items()]:
+                owned.intersection_update([path for path in owned if self.holds(path)])
+                if not owned:
+                    del self.owned[owner]
+            self.coming = +self.coming  # without those at zero
+            if self.num_coming == 0:  # what was cut off in the middle lies in no folder of its own
+                for path in [path for path in self.folder.iterdir() if path.is_file()]:
+                    path.unlink(missing_ok=True)
 
     def take(self, path: Path, *, as_sound: bool) -> Upload:
         """Reads a file and runs the towers on it.
@@ -68,6 +140,8 @@ class Uploads:
             UserError: it is too large, too long, or cannot be read; one sentence, with its name.
         """
         video, audio = (None, path) if as_sound else (path, None)
+        if not path.is_file():
+            raise UserError(f"{shown_name(path)} is not here any more; add it again.")
         megabytes = path.stat().st_size / 1e6
         if megabytes > self.task.max_upload_mb:
             raise UserError(
@@ -83,35 +157,40 @@ class Uploads:
                 )
             if seen.frames is None and seen.waveform is None:
                 raise UserError(f"{shown_name(path)} has neither picture nor sound.")
-            features = self._features(video, audio, seen)
+            features, notes = self._features(video, audio, seen)
         except MediaError as error:
             message = str(error).replace(str(path), shown_name(path))
             raise UserError(f"{printable(message)}.") from error
-        return Upload(path, seen.duration_s, features)
+        return Upload(path, seen.duration_s, features, notes)
 
     @torch.no_grad()
-    def _features(self, video: Path | None, audio: Path | None, seen: Clip) -> list[Features]:
-        clips: dict[tuple[int, int], Clip] = {}
+    def _features(
+        self, video: Path | None, audio: Path | None, seen: Clip
+    ) -> tuple[list[Features], list[str]]:
+        clips: dict[_Wanted, Clip] = {}
         features = []
         for model in self.models:
             processor = model.policy.processor
-            wanted = (processor.settings.num_frames, processor.sample_rate)
+            wanted = _Wanted(
+                processor.settings.num_frames, processor.sample_rate, processor.window_s
+            )
             if wanted not in clips:  # two models mostly want the same
-                clips[wanted] = self._read(self.reader, video, audio, (seen, *wanted))
+                clips[wanted] = self._read(self.reader, video, audio, (seen, wanted))
             sample = Sample(Example("", "", "", "", video, audio), clips[wanted])
             batch = move(Collate(processor, with_target=False)([sample]), self.device)
             features.append(model.policy.encode(batch))
-        return features
+        notes = [note.text for clip in clips.values() for note in clip.notes]
+        return features, list(dict.fromkeys(notes))
 
     def _read(
         self,
         reader: ClipReader,
         video: Path | None,
         audio: Path | None,
-        wanted: tuple[Clip, int, int] | None,
+        wanted: tuple[Clip, _Wanted] | None,
     ) -> Clip:
         """Reads what was seen to be there; at first, nothing is known and nothing demanded."""
-        seen, num_frames, sample_rate = wanted or (None, 1, 16_000)
+        seen, (num_frames, sample_rate, window_s) = wanted or (None, _Wanted(1, 16_000, None))
         return reader.read(
             video,
             audio,
@@ -119,6 +198,7 @@ class Uploads:
             sample_rate=sample_rate,
             want_video=seen is not None and seen.frames is not None,
             want_audio=seen is not None and seen.waveform is not None,
+            window_s=window_s,
         )
 
     def delete(self, path: Path) -> None:
@@ -143,6 +223,15 @@ class Uploads:
         self.measure.close()
         self.reader.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _bytes(paths: Iterable[str]) -> int:
+    """How much files take; one that has gone meanwhile takes nothing."""
+    total = 0
+    for path in paths:
+        with contextlib.suppress(OSError):
+            total += Path(path).stat().st_size
+    return total
 
 
 def shown_name(path: Path) -> str:

@@ -7,6 +7,7 @@ annotations are read before a model is loaded; gold answers are scored before tr
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from omni_rlvr import ranks
+from omni_rlvr.analysis.check import fewer_than_published
 from omni_rlvr.build.config import check, compose_step, make, resolve
 from omni_rlvr.build.labels import probability_labels
 from omni_rlvr.build.policy import feature_cache, load
@@ -29,6 +31,7 @@ from omni_rlvr.data.options import DatasetConfig
 from omni_rlvr.data.readers.files import FileReader
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.data.table import suspects
+from omni_rlvr.models.load import sound_window_s
 from omni_rlvr.models.merged import check_target
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.parts import (
@@ -50,6 +53,8 @@ from omni_rlvr.parts import (
 from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.training.devices import device_numbers
 from omni_rlvr.types import Example, UserError, require
+
+log = logging.getLogger(__name__)
 
 ROLLOUT = "omni_rlvr.rollout.decode.decode"
 """Of conf/rollout/shared_prefix, the default."""
@@ -106,15 +111,15 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     _check_rollout(config, typed)
     if isinstance(task, schema.PredictTask):
         question = EMOTION_QUESTION if task.question is None else task.question
-        read = FileReader(cfg.video, cfg.audio, question).read()
-        examples: dict[str, Sequence[Example]] = {"predict": read}
+        files = FileReader(cfg.video, cfg.audio, question)
+        examples: dict[str, Sequence[Example]] = {"predict": files.read()}
     else:
         examples = {name: _read(dataset, name) for name in _splits(task, dataset)}
     clips = Clips(dataset, typed["modality"], examples)
     if isinstance(task, schema.PreviewTask):
         return PreviewParts(place, clips, task)
     if isinstance(task, schema.CheckTask):
-        return CheckParts(place, clips, task)
+        return CheckParts(place, clips, task, sound_window_s(config["model"]["path"]))
     if isinstance(task, schema.AttributeTask):
         _check_attribution(clips)
     learns = isinstance(task, schema.TrainTask) and isinstance(typed["stage"], GrpoConfig)
@@ -137,7 +142,8 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
             raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")
         return CacheParts(place, clips, task, policy, cache)
     labels = probability_labels(task.labels, dataset, policy)
-    return PredictParts(place, clips, task, labels, policy, cache, make(cfg.rollout))
+    rollout, left_out = make(cfg.rollout), files.left_out
+    return PredictParts(place, clips, task, labels, policy, cache, rollout, left_out)
 
 
 def _check_rollout(config: dict[str, Any], typed: dict[str, Any]) -> None:
@@ -205,7 +211,10 @@ def _read(dataset: DatasetConfig, split: str) -> Sequence[Example]:
     if split in dataset.annotations and not dataset.annotations[split]:
         key = f"dataset.annotations.{split}"
         raise UserError(f"{key} must be given, e.g. {key}=FILE")
-    return make(dataset.splits[split]).read()
+    examples: Sequence[Example] = make(dataset.splits[split]).read()
+    if (short := fewer_than_published(split, examples, dataset)) is not None:
+        log.warning(short)
+    return examples
 
 
 def _check_attribution(clips: Clips) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from omni_rlvr.data.options import DatasetConfig
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.text.parse import normalise_label
+from omni_rlvr.text.parse import nfc, normalise_label
 from omni_rlvr.types import require
 
 
@@ -17,7 +17,7 @@ def probability_labels(own: Sequence[str], dataset: DatasetConfig, policy: Polic
         UserError: there are none, two are the same, or one holds a special token of the policy.
     """
     key = "task.labels" if own else "dataset.labels"
-    labels = list(own or dataset.labels)
+    labels = [nfc(label) for label in own or dataset.labels]
     different = len({normalise_label(label) for label in labels} - {""}) == len(labels)
     require(bool(labels) and different, key, labels, "different labels, at least one")
     for label in labels:

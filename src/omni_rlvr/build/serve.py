@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,8 +22,12 @@ def serve_parts(cfg: DictConfig, place: Place, typed: Mapping[str, Any]) -> Serv
     Raises:
         UserError: Gradio is not installed, or a checkpoint, the labels or the question are wrong.
     """
-    if find_spec("gradio") is None:
-        raise UserError("task=serve needs Gradio; install it: pip install 'omni-rlvr[serve]'")
+    try:
+        importlib.import_module("gradio")
+    except ImportError as error:
+        raise UserError(
+            f"task=serve: Gradio cannot be imported ({error}); pip install 'omni-rlvr[serve]'"
+        ) from error
     task, dataset = typed["task"], typed["dataset"]
     examples = list(_different(_read(dataset, task.split, task.num_examples), task.num_examples))
     configs = [cfg.model]

@@ -1,27 +1,39 @@
-"""Where a sweep's runs go, and how a sweep ends: one table, a list of what failed, the exit code.
+"""Where a sweep's runs go, and how a sweep ends: one table, the fate of every run, the exit code.
 
 A sweep has one home that does not change with the time, so that the same command goes on where it
-stopped: what is finished is skipped, what failed is run again, and nothing else.
+stopped: what is finished is skipped, what failed is run again, and nothing else. All its runs write
+below that home, whatever experiment or name they are of, and one sweep at a time has it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shlex
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from omni_rlvr.record import identity, read_jsonl
-from omni_rlvr.types import UserError
+from omni_rlvr.lock import FolderLock
+from omni_rlvr.record import append_jsonl, identity, read_jsonl
+from omni_rlvr.types import Interrupted, UserError
 
 JOURNAL = "sweep.jsonl"
+STARTED = ".sweep_started.jsonl"
+"""A line a run that was started; one without a line in the journal did not come to its end."""
+DONE = ("finished", "skipped")
+"""How the journal says that a run reached its end, now or before."""
+STATUSES = (*DONE, "failed", "interrupted", "vanished")
+ALWAYS_SHOWN = (*DONE, "failed")
 NOT_IN_A_NAME = ("sweep", "experiment", "debug", "name", "paths", "hydra", "logger", "callbacks")
 LONGEST_NAME = 80
 
@@ -47,51 +59,149 @@ def run_name(overrides: Sequence[str], *, _root_: DictConfig) -> str:
     return f"{name or 'run'}_{identity(plain)[:8]}"
 
 
+_open: dict[Path, FolderLock] = {}
+"""The home of the sweep that this process conducts, while it does."""
+
+
 class Sweep(Callback):
-    """Opens the journal of a sweep and closes it with a table."""
+    """Opens the journal of a sweep, and notes which of its runs are started."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Starts the journal anew: it lists the runs of the last sweep, finished before or now."""
         home = Path(config.hydra.sweep.dir)
         try:
+            check_search(config)
             home.mkdir(parents=True, exist_ok=True)
-            (home / JOURNAL).unlink(missing_ok=True)
+            advice = "wait for it, or choose another folder with name=NAME or hydra.sweep.dir=DIR"
+            _open[home] = FolderLock(home, advice)
+            for file in (JOURNAL, STARTED):
+                (home / file).unlink(missing_ok=True)
+        except UserError as error:  # Hydra would make a warning of it
+            sys.exit(f"error: {error}")
         except OSError as error:
             sys.exit(f"error: {error.strerror}: {error.filename}; set paths.output_root=DIR")
+        where = QuotedString(str(home), Quote.single).with_quotes()
+        with read_write(config), open_dict(config):  # every run is composed anew, with these
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={where}")
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Writes the table; exits with 1 if a run failed."""
-        try:
-            failed = end_sweep(Path(config.hydra.sweep.dir))
-        except UserError as error:
-            sys.exit(f"error: {error}")
-        except Exception:  # Hydra would make a warning of it
-            traceback.print_exc()
-            sys.exit(1)
-        if failed:
-            sys.exit(1)
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Notes that a run of the sweep begins; called in the process that does it."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            home = Path(config.hydra.sweep.dir)
+            row = {
+                "job": config.hydra.job.num,
+                "overrides": list(config.hydra.overrides.task),
+                "run": os.path.relpath(config.hydra.runtime.output_dir, home),
+            }
+            append_jsonl(home / STARTED, [row])
 
 
-def end_sweep(home: Path) -> int:
-    """Puts a sweep's runs into one table and lists what failed; returns how many did.
+def check_search(config: DictConfig) -> None:
+    """Checks that there is a score to search for, where the sweep is a search.
+
+    Raises:
+        UserError: no run would have a score, or the search is for the lowest one.
+    """
+    sweeper, task = config.hydra.sweeper, config.task
+    if "direction" not in sweeper:
+        return
+    if task.name != "train" or not task.evaluate_after.splits:
+        raise UserError(
+            "hydra/sweeper=optuna: a search needs the score that a run reaches, WAR on the first "
+            "split of task.evaluate_after.splits, and that list is empty: set "
+            "task.evaluate_after.splits=[SPLIT] (of task=train)"
+        )
+    direction = str(sweeper.direction).removeprefix("Direction.")
+    if direction != "maximize":
+        raise UserError(
+            f"hydra.sweeper.direction={direction}: what is searched for is the highest WAR; set "
+            "hydra.sweeper.direction=maximize"
+        )
+
+
+@contextlib.contextmanager
+def summarised() -> Iterator[None]:
+    """Ends a sweep with its summary, however it ended, where this process conducted one.
+
+    Exits with 1 if a run did not finish.
+
+    Raises:
+        UserError: the sweep could not be conducted to its end, or its runs cannot stand in one
+            table.
+        Interrupted: the user asked for a stop.
+    """
+    try:
+        yield
+    except BaseException as error:
+        for home in _open:
+            if jobs := account(home, stopped=isinstance(error, KeyboardInterrupt)):
+                say_what_became(jobs)
+            worded = _worded(error)
+            if worded is not None:
+                raise worded from error
+        raise
+    for home in _open:
+        end_sweep(home)
+
+
+def _worded(error: BaseException) -> Exception | None:
+    """Says in one line why a launcher or a sweeper failed; None for what has its own words."""
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("the sweep was stopped; the same command goes on with it")
+    own_words = UserError | HydraException | OmegaConfBaseException | OSError
+    if isinstance(error, own_words) or not isinstance(error, Exception):
+        return None
+    text = " ".join(str(error).split())
+    return UserError(f"the sweep ended early: {type(error).__name__}: {text}")
+
+
+def end_sweep(home: Path) -> None:
+    """Puts a sweep's runs into one table and says what became of each; exits with 1 if not all
+    finished.
 
     Raises:
         UserError: the runs cannot stand in one table.
     """
     from omni_rlvr.analysis.report.sweep_table import write_sweep_table
 
-    jobs = read_jsonl(home / JOURNAL)
-    failed = [job for job in jobs if job["status"] == "failed"]
-    count = {s: sum(job["status"] == s for job in jobs) for s in ("finished", "skipped", "failed")}
-    folders = [home / job["run"] for job in jobs if job["status"] != "failed"]
-    if folders:
+    jobs = account(home, stopped=False)
+    folders = [home / job["run"] for job in jobs if job["status"] in DONE]
+    try:
         write_sweep_table(home, list(dict.fromkeys(folders)))
-    print("sweep: " + ", ".join(f"{n} {status}" for status, n in count.items()))
+    finally:
+        say_what_became(jobs)
+    if not jobs or any(job["status"] not in DONE for job in jobs):
+        sys.exit(1)
+
+
+def account(home: Path, *, stopped: bool) -> list[dict[str, Any]]:
+    """Reads the journal and adds the runs that were started and left no line there.
+
+    Args:
+        home: the sweep's.
+        stopped: whether the user stopped the sweep, and with it these runs.
+    """
+    jobs = read_jsonl(home / JOURNAL)
+    ended = {job["job"] for job in jobs}
+    lost = [row for row in read_jsonl(home / STARTED) if row["job"] not in ended]
+    how = {"status": "vanished", "error": "its process was killed; was there too little memory?"}
+    if stopped:
+        how = {"status": "interrupted", "error": "the sweep was stopped"}
+    rows = [{**row, **how} for row in lost]
+    append_jsonl(home / JOURNAL, rows)
+    return [*jobs, *rows]
+
+
+def say_what_became(jobs: Sequence[dict[str, Any]]) -> None:
+    """Prints how many runs of a sweep ended in which way, and names those that did not finish."""
+    count = {status: sum(job["status"] == status for job in jobs) for status in STATUSES}
+    shown = [f"{n} {status}" for status, n in count.items() if n or status in ALWAYS_SHOWN]
+    print("sweep: " + ", ".join(shown))
     shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
-    for job in failed:
+    rest = [job for job in jobs if job["status"] not in DONE]
+    for job in rest:
         own = [text for text in job["overrides"] if text not in shared]
-        print(f"failed: {' '.join(own)}: {job['error']}", file=sys.stderr)
-    if failed:
+        print(f"{job['status']}: {' '.join(own)}: {job['error']}", file=sys.stderr)
+    if rest:
         again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         print(f"run these alone with the same command: {again}", file=sys.stderr)
-    return len(failed)

@@ -180,6 +180,10 @@ class ReportTask:
             require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this machine that no other can reach."""
+
+
 @dataclass
 class ServeTask:
     """Serves a page on this machine: a clip in, its reasoning, and what drove the answer, out."""
@@ -190,10 +194,16 @@ class ServeTask:
     """
     port: int = 7860
     """0 takes any that is free."""
+    allowed_hosts: list[str] = field(default_factory=list)
+    """More names under which the page answers, e.g. that of a proxy in front of it. Its own names
+    are known; any other is refused, since it may be another site's."""
     compare: str | None = None
     """A second checkpoint of the same model group, shown beside model.path; null: none."""
     max_upload_mb: float = 100.0
     """Largest file taken, in 10^6 bytes."""
+    max_session_mb: float | None = None
+    """Most that the files of one browser session may take here at a time, in 10^6 bytes, and a
+    tenth of what all may; null takes five of the largest files."""
     max_clip_s: float = 60.0
     """Longest clip taken, in seconds."""
     keep_upload_s: float = 600.0
@@ -225,6 +235,14 @@ class ServeTask:
         for key in ("max_upload_mb", "max_clip_s", "keep_upload_s"):
             seen = self.__dict__[key]
             require(0 < seen < float("inf"), f"task.{key}", seen, "greater than 0")
+        if self.max_session_mb is None:  # resolved here, for whoever reads it
+            self.max_session_mb = 5 * self.max_upload_mb
+        require(
+            self.max_upload_mb <= self.max_session_mb < float("inf"),
+            "task.max_session_mb",
+            self.max_session_mb,
+            f"task.max_upload_mb={self.max_upload_mb:g} or more",
+        )
         seen = self.max_completion_length
         require(seen >= 1, "task.max_completion_length", seen, "1 or more")
         require(self.num_examples >= 0, "task.num_examples", self.num_examples, "0 or more")
@@ -237,3 +255,8 @@ class ServeTask:
         ):
             seen = self.__dict__[key]
             require(seen in choices, f"task.{key}", seen, f"one of {', '.join(choices)}")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the page."""
+        return self.host in LOOPBACK

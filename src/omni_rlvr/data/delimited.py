@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from omni_rlvr.data.manifest import read_text
 from omni_rlvr.types import UserError
 
 
@@ -35,7 +36,8 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
     Raises:
         UserError: The file is empty or no such list; names the line.
     """
-    first = _first_line(path)
+    text = read_text(path)
+    first = next(line.strip() for line in text.split("\n") if line.strip())
     delimiter = "," if "," in first else "\t" if "\t" in first else " "
     cells = first.split() if delimiter == " " else next(csv.reader([first], delimiter=delimiter))
     known = {name for called in names.values() for name in called}
@@ -47,8 +49,11 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
         places = dict(zip(names, (0, len(cells) - 1), strict=True))
     if len(set(places.values())) < len(names):
         raise UserError(f"{path}:1: {first!r} holds one column; {', '.join(names)} are needed")
-    numbers = _line_numbers(path)
-    table = _read(path, delimiter, len(cells), int(numbers[0]) - 1 + has_header)
+    lines = text.encode().split(b"\n")
+    numbers = np.array([n for n, line in enumerate(lines, 1) if line.strip()], np.int64)
+    if delimiter == " ":  # any number of them, at a line's end too
+        lines = [b" ".join(line.split()) for line in lines]
+    table = _read(path, b"\n".join(lines), delimiter, len(cells), int(numbers[0]) - 1 + has_header)
     columns = {
         column: pc.utf8_trim_whitespace(table[str(place)]) for column, place in places.items()
     }
@@ -66,8 +71,7 @@ def read_quoted(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
 
     Args and Returns as in ``read_list``.
     """
-    text = _decode(path)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path, western=True), newline=""))
     header = [name.strip().casefold() for name in reader.fieldnames or ()]
     reader.fieldnames = header
     places = {column: header[_place(header, called, path)] for column, called in names.items()}
@@ -113,20 +117,6 @@ def _filled(pattern: str, values: Mapping[str, object]) -> str:
     return pattern
 
 
-def _first_line(path: Path) -> str:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        for line in file:
-            if line.strip():
-                return line.strip()
-    raise UserError(f"{path}: the annotation file is empty")
-
-
-def _line_numbers(path: Path) -> np.ndarray:
-    """The numbers of the lines that are not blank, from 1."""
-    with path.open("rb") as file:
-        return np.fromiter((n for n, line in enumerate(file, 1) if line.strip()), np.int64)
-
-
 def _place(header: Sequence[str], called: Sequence[str], path: Path) -> int:
     for name in called:
         if name in header:
@@ -136,31 +126,19 @@ def _place(header: Sequence[str], called: Sequence[str], path: Path) -> int:
     )
 
 
-def _read(path: Path, delimiter: str, num_columns: int, num_skipped: int) -> pa.Table:
+def _read(path: Path, data: bytes, delimiter: str, num_columns: int, num_skipped: int) -> pa.Table:
     names = [str(place) for place in range(num_columns)]
-    source: Path | io.BytesIO = path
-    if delimiter == " ":  # any number of them, at a line's end too
-        with path.open("rb") as file:
-            source = io.BytesIO(b"\n".join(b" ".join(line.split()) for line in file))
     try:
         table = pa.csv.read_csv(
-            source,
+            io.BytesIO(data),
             read_options=pa.csv.ReadOptions(column_names=names, skip_rows=num_skipped),
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, strings_can_be_null=False
             ),
         )
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+    except pa.ArrowInvalid as error:
         raise UserError(f"{path}: not a list of {num_columns} columns: {error}") from error
     if not table.num_rows:
         raise UserError(f"{path}: holds a header and no rows")
     return table
-
-
-def _decode(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from omni_rlvr.text.parse import normalise_label
+from omni_rlvr.text.parse import nfc, normalise_label
 from omni_rlvr.types import UserError
 
 
@@ -41,7 +41,10 @@ class LabelMap:
     """
 
     def __init__(self, words: Mapping[str, str | None], base: int | None) -> None:
-        self._map = {normalise_label(word): ours for word, ours in words.items()}
+        self._map = {
+            normalise_label(word): None if ours is None else nfc(ours)
+            for word, ours in words.items()
+        }
         if not self._map or not any(self._map.values()):
             raise UserError(f"dataset.label_maps: {dict(words)} maps no label to a word")
         self._base = base

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from omni_rlvr.data.encoding import decode
+from omni_rlvr.media.files import located
 from omni_rlvr.types import UserError
 
 SUFFIXES = (".json", ".jsonl")
@@ -59,18 +61,17 @@ def iterate(path: Path) -> Iterator[Row]:
     return _list_rows(text, path) if is_list(path) else _line_rows(text, path)
 
 
-def read_text(path: Path) -> str:
-    """Read a text file in UTF-8.
+def read_text(path: Path, *, western: bool = False) -> str:
+    """Read a list, see ``encoding.decode``.
 
     Raises:
         UserError: It is missing, empty, or no text.
     """
+    path = located(path)
     if not path.exists():
         raise UserError(f"{path}: no such annotation file (looked in {path.parent.absolute()})")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text: {error}") from error
+        text = decode(path.read_bytes(), path, western=western)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not text.strip():

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from omni_rlvr.data.labels import LabelMap
 from omni_rlvr.data.records import RAW, constant, to_examples
 from omni_rlvr.data.table import ExampleTable, source
+from omni_rlvr.media.files import SUFFIX, video_name
 from omni_rlvr.types import UserError
 
 
@@ -55,6 +56,17 @@ def labelled_examples(
 def clip_folder(root: Path, folders: Sequence[str]) -> str:
     """The first folder of clips that is there; the first one if none is."""
     return next((folder for folder in folders if (root / folder).is_dir()), folders[0])
+
+
+def clip_paths_of(names: Any, root: Path, folder: str) -> pa.Array:
+    """Turn file names that have a media suffix, or none, into paths below the root.
+
+    A name without one gets that of its video, whichever it is; see ``media.files.video_name``.
+    """
+    whole = pc.match_substring_regex(names, SUFFIX).to_pylist()
+    rows = zip(names.to_pylist(), whole, strict=True)
+    files = [name if done else video_name(root / folder, name) for name, done in rows]
+    return pa.array([f"{folder}/{file}" for file in files], pa.string())
 
 
 def _targets(rows: pa.Table) -> Any:

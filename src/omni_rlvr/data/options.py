@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from unicodedata import normalize
 
 from omni_rlvr.types import require
 
@@ -90,6 +91,7 @@ class DatasetConfig:
     """What this data set's readers offer beside; see its YAML."""
 
     def __post_init__(self) -> None:
+        self.labels = [normalize("NFC", label) for label in self.labels]
         require(
             self.on_bad_media in ("raise", "skip"),
             "dataset.on_bad_media",

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omni_rlvr.data.table import ExampleTable, source
-from omni_rlvr.text.parse import normalise_label, parse
+from omni_rlvr.text.parse import nfc, nfc_between_tags, normalise_label, parse
 from omni_rlvr.types import UserError
 
 Column: TypeAlias = pa.ChunkedArray
@@ -66,11 +66,12 @@ def to_examples(
     with ThreadPoolExecutor(max_workers=2) as pool:  # Arrow computes without Python's lock
         ids = pool.submit(_ids, raw)
         answers = pool.submit(_answers, raw, None if labels is None else spellings(labels))
+        targets = pool.submit(_targets, raw)
     columns = {
         "id": ids.result(),
         "question": _questions(raw),
         "answer": answers.result(),
-        "target": raw["target"],
+        "target": targets.result(),
         **clips,
         **{name: raw[name] for name in ("cues", "file", "number")},
     }
@@ -87,7 +88,7 @@ def spellings(labels: Sequence[str]) -> dict[str, str]:
         raise UserError(
             f"labels: {labels!r} is not a list of strings; quote labels such as no and 1"
         )
-    kept = {normalise_label(label): label.strip() for label in labels}
+    kept = {normalise_label(label): nfc(label.strip()) for label in labels}
     if not kept or "" in kept or len(kept) < len(labels):
         raise UserError(f"labels: {list(labels)} is empty, holds a blank, or one label twice")
     return kept
@@ -204,6 +205,13 @@ def _answers(raw: pa.Table, labels: Mapping[str, str] | None) -> Column:
     return _recoded(encoded, pa.array(kept, pa.string()))
 
 
+def _targets(raw: pa.Table) -> Column:
+    """What is learnt, in the Unicode form that the answers have."""
+    column = raw["target"]
+    is_done = pc.equal(pc.utf8_normalize(column, "NFC"), column)
+    return _rest(column, column, is_done, nfc_between_tags, lambda row: source(raw, row))
+
+
 def _recoded(encoded: Column, words: pa.Array) -> Column:
     """The column with other words in its dictionary."""
     return pa.chunked_array(
@@ -216,7 +224,7 @@ def _indices(encoded: Column) -> np.ndarray:
 
 
 def _kept(word: str, labels: Mapping[str, str] | None) -> str | None:
-    return word if labels is None else labels.get(normalise_label(word))
+    return nfc(word) if labels is None else labels.get(normalise_label(word))
 
 
 def read_answer(target: str) -> str:
@@ -262,7 +270,9 @@ def _inside(name: str, key: str, root: Path) -> str:
         raise UserError(f"{key} is {name!r}, not the path of a clip")
     inside = os.path.normpath(name)
     if Path(inside).is_absolute():
-        inside = os.path.relpath(inside, root)
+        above, parts = root.parts, Path(inside).parts
+        same = nfc("/".join(parts[: len(above)])) == nfc("/".join(above))
+        inside = str(Path(*parts[len(above) :])) if same else os.path.relpath(inside, root)
     if inside == ".." or inside.startswith(f"..{os.sep}"):
         raise UserError(
             f"{key} {name!r} is outside the data folder {root}; mend the path, or set dataset.root "

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omni_rlvr.data.manifest import place
+from omni_rlvr.media.files import located
 from omni_rlvr.types import Example
 
 TEXTS = ("id", "question", "answer", "target", "video", "audio", "cues")
@@ -63,8 +64,8 @@ class ExampleTable(Sequence[Example]):
             question=value["question"],
             answer=value["answer"],
             target=value["target"],
-            video=None if value["video"] is None else self.root / value["video"],
-            audio=None if value["audio"] is None else self.root / value["audio"],
+            video=None if value["video"] is None else located(self.root / value["video"]),
+            audio=None if value["audio"] is None else located(self.root / value["audio"]),
             cues={} if value["cues"] is None else json.loads(value["cues"]),
             source=source(self.columns, row),
         )

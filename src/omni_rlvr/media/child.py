@@ -23,6 +23,8 @@ from omni_rlvr.types import MediaError
 
 HEADER = struct.Struct("<Q")
 READY = "ready"
+LIBRARIES = ("av", "decord", "numpy", "scipy", "soundfile")
+"""What the child's functions read files with."""
 
 
 def main(function_name: str) -> None:
@@ -54,8 +56,22 @@ def _call(function: Callable, args: tuple, kwargs: dict) -> tuple[str, object]:
         return "clip", function(*args, **kwargs)
     except MediaError as error:
         return "media_error", str(error)
-    except Exception:  # a fault of ours: the parent raises it with this traceback
-        return "fault", traceback.format_exc()
+    except Exception as error:
+        if _is_of_a_library(error):
+            return "library_error", " ".join(traceback.format_exception_only(error)).strip()
+        return "fault", traceback.format_exc()  # of ours: the parent raises it with this traceback
+
+
+def _is_of_a_library(error: Exception) -> bool:
+    """Whether a media library raised it, by its class or by the code that it was raised in.
+
+    Libraries check little of what a file claims, so what they raise says something of the file.
+    """
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    file = frame.f_code.co_filename  # compiled code has no module's name: "av/container/input.py"
+    raised_in = frame.f_globals.get("__name__", file.replace("/", "."))
+    modules = {name.partition(".")[0] for name in (type(error).__module__, raised_in)}
+    return isinstance(error, MemoryError) or not modules.isdisjoint(LIBRARIES)
 
 
 def _receive(pipe: BinaryIO) -> tuple | None:

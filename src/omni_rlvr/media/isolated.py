@@ -68,6 +68,7 @@ class ClipReader:
         sample_rate: int,
         want_video: bool,
         want_audio: bool,
+        window_s: float | None = None,
         backend: str = "decord",
     ) -> Clip:
         """Read one clip; arguments and result as in ``clip.read_clip``.
@@ -81,6 +82,7 @@ class ClipReader:
             "sample_rate": sample_rate,
             "want_video": want_video,
             "want_audio": want_audio,
+            "window_s": window_s,
             "backend": backend,
         }
         names = " + ".join(str(path) for path in (video, audio) if path is not None)
@@ -100,7 +102,8 @@ class ClipReader:
             num_clips: How many clips' work it is; each may take ``timeout_s``.
 
         Raises:
-            MediaError: The function raised it, takes too long, or kills the child.
+            MediaError: The function or a media library raised it, it takes too long, or it kills
+                the child.
             RuntimeError: As ``read``.
         """
         child = self._ensure_started()
@@ -111,6 +114,10 @@ class ClipReader:
             self.close()
         if kind == "media_error":
             raise MediaError(str(value))
+        if kind == "library_error":
+            raise MediaError(
+                f"{names}: a media library failed on it ({value}); convert or download it again"
+            )
         if kind == "fault":
             raise RuntimeError(f"reading {names} failed by a fault in omni_rlvr:\n{value}")
         return value

@@ -29,12 +29,13 @@ def probe_clip(
     sample_rate: int,
     want_video: bool,
     want_audio: bool,
+    window_s: float | None = None,
     backend: Backend = "decord",
 ) -> Clip:
     """Open one clip as ``clip.read_clip`` would, for ``isolated.ClipReader``.
 
-    Args: as ``read_clip``; ``want_video`` is whether a picture must be there, ``want_audio`` is not
-        looked at: a clip may be without sound.
+    Args: as ``read_clip``; ``want_video`` is whether a picture must be there, ``want_audio``
+        whether the container's sound must have a decoder; a clip may be without sound.
 
     Returns:
         The clip with its first frame, if it has a picture, and an empty waveform if it has sound.
@@ -59,7 +60,7 @@ def probe_clip(
             )
             frames, duration_s = seen.frames, seen.duration_s
         if contents.sound is not None and audio is None:
-            has_sound = _has_samples(data, contents.sound, video)
+            has_sound = not want_audio or _has_samples(data, contents.sound, video)
             duration_s = duration_s or contents.sound.duration_s
     if audio is not None:
         sound_s = _sidecar_s(audio)

@@ -1,7 +1,8 @@
 """R1-Omni's own two terms, for runs that are to earn what its authors' runs earned.
 
 They differ from ``accuracy`` and ``format`` in the cases that tests/rewards lists: upper case,
-several answers, an answer without tags, empty and doubled blocks, white space around the whole.
+several answers, an answer without tags, empty and doubled blocks, white space around the whole. It
+needs the ``math`` extra (math-verify), as theirs does.
 
 Reference: HumanMLLM/R1-Omni, ``src/r1-v/src/open_r1/grpo.py``.
 """
@@ -11,28 +12,48 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from omni_rlvr.rewards.mathematics import import_math_verify
+from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Example
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>")  # a dot is no newline here
 _FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 class PublishedAccuracy:
-    """1.0 where the first answer, or the whole text where there is none, is exactly the label.
+    """1.0 where math-verify finds completion and solution equal, or where the first answer (the
+    whole text where there is none) is exactly the solution's.
 
     Note:
-        The authors first verify completion and label as mathematics (math-verify). Labels are
-        words, where that never succeeds; for a label that is a plain number this term compares it
-        with the last number of the text, which is what their function does on the recorded rows.
+        The authors wrap a bare label as ``<answer> LABEL </answer>``; a target that holds tags is
+        the solution as it stands. math-verify reads all of a text, so that an equal number anywhere
+        in it can count. Its time limit is a signal's: off the main thread it raises, and then, as
+        in the authors' code, only the strings are compared.
+
+    Raises:
+        UserError: math-verify is not installed.
     """
 
     max_score = 1.0
 
+    def __init__(self) -> None:
+        self._library = import_math_verify("as_published reward, accuracy")
+
     def __call__(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
         """Score N completions, 1.0 or 0.0 each."""
         rows = zip(completions, examples, strict=True)
-        return [float(_is_right(text, example.answer)) for text, example in rows]
+        return [float(self._is_right(text, _solution(example))) for text, example in rows]
+
+    def _is_right(self, text: str, solution: str) -> bool:
+        return self._is_equal(text, solution) or _first(text) == _first(solution)
+
+    def _is_equal(self, text: str, solution: str) -> bool:
+        """Whether both are the same mathematics; what cannot be read is not."""
+        read, verify = self._library.parse, self._library.verify
+        try:
+            return float(verify(read(text), read(solution))) > 0
+        except Exception:  # as in the authors' code: any error means that it is no mathematics
+            return False
 
 
 class PublishedFormat:
@@ -46,10 +67,12 @@ class PublishedFormat:
         return [float(_FORMAT.fullmatch(text) is not None) for text, _ in rows]
 
 
-def _is_right(text: str, label: str) -> bool:
+def _solution(example: Example) -> str:
+    """What the authors' loader would hand to their function."""
+    is_bare = parse(example.target).bare is not None
+    return f"<answer> {example.answer} </answer>" if is_bare else example.target
+
+
+def _first(text: str) -> str:
     found = _ANSWER.search(text)
-    if (found.group(1) if found else text).strip() == label.strip():
-        return True
-    numbers = _NUMBER.findall(text)
-    is_number = _NUMBER.fullmatch(label.strip()) is not None
-    return is_number and bool(numbers) and float(numbers[-1]) == float(label)
+    return (found.group(1) if found else text).strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from omni_rlvr.text.parse import parse
+from omni_rlvr.text.parse import normalise_label, parse
 from omni_rlvr.types import UserError
 
 _SENTENCE = re.compile(r"[.!?;\n\u3002\uff01\uff1f\uff1b]+")
@@ -52,7 +52,7 @@ class CueCoverage:
 
     def _score(self, think: str) -> float:
         named: set[int] = set()
-        for sentence in _SENTENCE.split(think.casefold()):
+        for sentence in _SENTENCE.split(normalise_label(think)):
             found = {i for i, cue in enumerate(self._kinds) if cue.search(sentence)}
             if found and self._says_something(sentence):
                 named |= found
@@ -68,5 +68,7 @@ def _pattern(kind: str, cues: Sequence[str]) -> re.Pattern[str]:
     """Matches any of the phrases as whole words, whatever the white space between them."""
     if isinstance(cues, str) or not cues or not all(isinstance(c, str) and c.split() for c in cues):
         raise UserError(f"cue reward, lexicon.{kind}: {cues!r} is no list of words; quote them")
-    phrases = sorted((r"\s+".join(map(re.escape, c.casefold().split())) for c in cues), key=len)
+    phrases = sorted(
+        (r"\s+".join(map(re.escape, normalise_label(c).split())) for c in cues), key=len
+    )
     return re.compile(rf"(?<!\w)(?:{'|'.join(reversed(phrases))})(?!\w)")

@@ -7,9 +7,25 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Example, UserError
+
+
+def import_math_verify(wanted_by: str) -> Any:
+    """Imports the extra.
+
+    Raises:
+        UserError: it is not installed; says how to install it.
+    """
+    try:
+        return importlib.import_module("math_verify")
+    except ImportError as error:
+        raise UserError(
+            f"{wanted_by}: math-verify cannot be imported ({error}); "
+            "install it with pip install 'omni-rlvr[math]', or take another reward term"
+        ) from error
 
 
 class MathVerify:
@@ -35,13 +51,7 @@ class MathVerify:
     def __init__(self, timeout_s: int) -> None:
         if not isinstance(timeout_s, int) or timeout_s < 1:
             raise UserError(f"math reward, timeout_s: {timeout_s!r} is not 1 or more whole seconds")
-        try:
-            self._library = importlib.import_module("math_verify")
-        except ImportError as error:
-            raise UserError(
-                f"math reward: math-verify cannot be imported ({error}); "
-                "install it with pip install 'omni-rlvr[math]', or take another reward term"
-            ) from error
+        self._library = import_math_verify("math reward")
         self._timeout_s = timeout_s
 
     def __call__(

@@ -8,9 +8,11 @@ sweep there; config/sweep.py opens it and puts the table under it.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,29 @@ from omni_rlvr.types import Interrupted, UserError
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class SweepJob:
+    """A run's place in a sweep."""
+
+    number: int
+    """Counts a sweep's runs from 0."""
+    home: Path
+    """The sweep's folder."""
+    run_dir: Path
+    """The run's folder, below it."""
+    overrides: Sequence[str]
+    """What makes it differ from the others, for messages."""
+
+
 def run_job(
-    run_dir: Path,
-    overrides: Sequence[str],
+    job: SweepJob,
     resolve: Callable[[], dict[str, Any]],
     build: Callable[[str | None], Parts],
 ) -> float | None:
     """Does one run of a sweep unless it is there; what was stopped goes on from its checkpoint.
 
     Args:
-        run_dir: its folder, below the sweep's home.
-        overrides: what makes it differ from the others, for messages.
+        job: which run it is.
         resolve: gives its resolved config, as it will stand in run.json.
         build: builds its parts, given ``resume``: the folder of the run to go on with, or None.
 
@@ -45,12 +59,13 @@ def run_job(
     Raises:
         Interrupted: the user asked for a stop; that does end the rest.
     """
-    started = time.perf_counter()
-    row: dict[str, object] = {"overrides": list(overrides), "run": run_dir.name}
+    started, run_dir = time.perf_counter(), job.run_dir
+    row: dict[str, object] = {"job": job.number, "overrides": list(job.overrides)}
+    row["run"] = os.path.relpath(run_dir, job.home)
     config = None
     try:
         config = resolve()
-        there = finished_run(run_dir.parent, config)
+        there = finished_run(job, config)
         if there is not None:
             print(f"skipped: finished in {there}", flush=True)
         elif goes_on(run_dir, config):
@@ -59,10 +74,11 @@ def run_job(
         else:
             _clear(run_dir)
             run(build(None))
-        row |= {"run": (there or run_dir).name, "status": "skipped" if there else "finished"}
+        row["run"] = os.path.relpath(there or run_dir, job.home)
+        row["status"] = "skipped" if there else "finished"
         return objective(there or run_dir, config)
-    except (Interrupted, KeyboardInterrupt, SystemExit):
-        row["status"] = "interrupted"
+    except (Interrupted, KeyboardInterrupt, SystemExit) as stop:
+        row |= {"status": "interrupted", "error": _one_line(stop)}
         raise
     except Exception as error:
         row |= {"status": "failed", "error": _one_line(error)}
@@ -72,16 +88,25 @@ def run_job(
         return None
     finally:
         row["seconds"] = round(time.perf_counter() - started, 2)
-        append_jsonl(run_dir.parent / JOURNAL, [row])
+        append_jsonl(job.home / JOURNAL, [row])
 
 
-def finished_run(home: Path, config: dict[str, Any]) -> Path | None:
-    """Finds a finished run of the same resolved config in a sweep's home."""
+def finished_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
+    """Finds a finished run of the same resolved config in a sweep's home.
+
+    Raises:
+        UserError: a run of another config has finished in the folder of this one.
+    """
     wanted = identity(config)
-    for path in sorted(home.glob("*/run.json")):
-        before = finished_config(path.parent)
+    for folder in [job.run_dir, *(path.parent for path in sorted(job.home.glob("*/run.json")))]:
+        before = finished_config(folder)
         if before is not None and identity(before) == wanted:
-            return path.parent
+            return folder
+    if finished_config(job.run_dir) is not None:
+        raise UserError(
+            f"{job.run_dir} holds a finished run of another config; every run of a sweep needs a "
+            "folder of its own: leave hydra.sweep.subdir alone, or let it name what differs"
+        )
     return None
 
 
@@ -110,6 +135,7 @@ def _record_failure(run_dir: Path, config: dict[str, Any], error: Exception) -> 
         record.finish("failed")
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    own_words = isinstance(error, UserError | Interrupted)
+    return text if own_words else f"{type(error).__name__}: {text}"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from omni_rlvr.text.parse import nfc, normalise_label
 from omni_rlvr.types import UserError
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
@@ -66,7 +67,7 @@ class Lexicon:
 
     def count(self, text: str) -> WordCounts:
         """Counts the words of each list in a text."""
-        words = [word.casefold() for word in _WORD.findall(text)]
+        words = [normalise_label(word) for word in _WORD.findall(nfc(text))]
         return WordCounts(
             visual=sum(word in self.visual for word in words),
             vocal=sum(word in self.vocal for word in words),
@@ -79,8 +80,9 @@ class Lexicon:
         has words of that one alone; of a phrase with words of both, only these words are marked.
 
         Returns:
-            Segments that make up the text.
+            Segments that make up the text, in the Unicode form NFC.
         """
+        text = nfc(text)
         out: list[Segment] = []
         start = 0
         for stop in [*_BREAK.finditer(text), None]:
@@ -107,14 +109,14 @@ class Lexicon:
         return [*out, Segment(text[first + len(body) :], None, False)]
 
     def _modality(self, word: str) -> str | None:
-        word = word.casefold()
+        word = normalise_label(word)
         return VISUAL if word in self.visual else VOCAL if word in self.vocal else None
 
 
 def _words(words: Sequence[str], key: str) -> frozenset[str]:
     for word in words:
-        if not isinstance(word, str) or not _WORD.fullmatch(word):
+        if not isinstance(word, str) or not _WORD.fullmatch(nfc(word)):
             raise UserError(f"{key}: {word!r} is not one word; quote words such as no")
     if not words:
         raise UserError(f"{key}=[] is empty: give at least one word")
-    return frozenset(word.casefold() for word in words)
+    return frozenset(normalise_label(word) for word in words)

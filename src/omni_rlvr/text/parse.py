@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 _TAG = re.compile(r"</?(?:think|answer)>")
 _THINK_TAGS = ["<think>", "</think>"]
@@ -61,13 +62,31 @@ def parse(text: str) -> Parsed:
     )
 
 
-def normalise_label(text: str) -> str:
-    """Forgive what two spellings of one label may differ in: case and surrounding white space.
+def nfc(text: str) -> str:
+    """Put a text into the one Unicode form that texts are compared in.
 
-    Punctuation, inner white space and look-alike characters are not forgiven: ``happy.`` is not
-    ``happy``.
+    ``é`` may be one character, or ``e`` and an accent; on screen they are the same. The tags of a
+    text are found before: a mark behind a tag would become one character with its ``>``.
     """
-    return text.strip().casefold()
+    return normalize("NFC", text)
+
+
+def nfc_between_tags(text: str) -> str:
+    """Put into that form what stands between the tags of a text; the tags stay what they are."""
+    if text.isascii():
+        return text
+    pieces = zip(_TAG.split(text), [*_TAG.findall(text), ""], strict=True)
+    return "".join(nfc(piece) + tag for piece, tag in pieces)
+
+
+def normalise_label(text: str) -> str:
+    """Forgive what two spellings of one label may differ in.
+
+    That is case, surrounding white space and the Unicode form (NFC). Punctuation, inner white space
+    and look-alike characters, full-width ones too, are not forgiven: ``happy.`` is not ``happy``.
+    """
+    folded = text.strip().casefold()
+    return folded if folded.isascii() else nfc(nfc(text).strip().casefold())
 
 
 def _well_formed(text: str, tags: Sequence[re.Match[str]]) -> bool:

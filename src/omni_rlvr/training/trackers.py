@@ -215,7 +215,8 @@ def run_name(save_dir: str) -> str:
 def _installed(package: str) -> Iterator[None]:
     try:
         yield
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise UserError(
-            f"logger={package}: the package is not installed; pip install 'omni-rlvr[{package}]'"
+            f"logger={package}: {package} cannot be imported ({error}); "
+            f"pip install 'omni-rlvr[{package}]'"
         ) from error

@@ -17,9 +17,11 @@ from PIL import Image
 
 from omni_rlvr.analysis.mel import LOUDNESS_DB, log_mel, mel_edges_hz
 from omni_rlvr.media.isolated import ClipReader
-from omni_rlvr.media.playable import MAX_S, playable
+from omni_rlvr.media.playable import MAX_S
 from omni_rlvr.types import Clip, MediaError
 
+SHOW = "omni_rlvr.media.playable:show_clip"
+"""What the reader's child calls: reading a clip and making it playable."""
 NUM_FRAMES = 8
 STRIP_PIXELS, THUMB_PIXELS = 112, 56
 """Heights of the filmstrip and of the thumbnail."""
@@ -35,22 +37,23 @@ MARKS_HZ = (250, 1000, 4000)
 def clip_media(reader: ClipReader, video: Path | None, audio: Path | None) -> dict[str, Any]:
     """Reads one clip for a page.
 
+    Args:
+        reader: its child calls ``SHOW``.
+        video: the container, or None.
+        audio: a sound file that replaces the container's track, or None.
+
     Returns:
         ``error`` alone where it cannot be read; else ``duration_s``, ``film`` (or None: no
         picture), ``thumb``, ``sound`` (or None: no sound track), and ``clip`` to be played.
     """
+    names = " + ".join(str(path) for path in (video, audio) if path is not None)
+    options: dict[str, object] = {"num_frames": NUM_FRAMES, "sample_rate": SAMPLE_RATE}
     try:
-        seen = reader.read(
-            video,
-            audio,
-            num_frames=NUM_FRAMES,
-            sample_rate=SAMPLE_RATE,
-            want_video=True,
-            want_audio=True,
-        )
-        made = playable(video, audio, seen.waveform, sample_rate=SAMPLE_RATE)
+        answer = reader.call((video, audio), options, names, num_clips=2)
     except MediaError as error:
         return {"error": str(error)}
+    assert isinstance(answer, tuple)  # what the child's function returns
+    seen, made = answer
     return {
         "duration_s": round(seen.duration_s, 3),
         "thumb": _thumb(seen),

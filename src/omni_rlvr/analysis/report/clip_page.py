@@ -23,6 +23,7 @@ from omni_rlvr.analysis.chosen import RULES
 from omni_rlvr.analysis.report.attributions import Attribution, gather_attributions
 from omni_rlvr.analysis.report.class_chart import NAMES, class_chart, value_of
 from omni_rlvr.analysis.report.clip_data import clip_card, clip_row
+from omni_rlvr.analysis.report.clip_media import SHOW
 from omni_rlvr.media.isolated import ClipReader
 from omni_rlvr.text.modality_words import Lexicon
 
@@ -98,7 +99,7 @@ def _clips(run: Attribution) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     words, data = run.config["lexicon"], run.config["dataset"]
     lexicon = Lexicon(words["visual"], words["vocal"])
     rows, cards = [], []
-    with ClipReader(data["decode_timeout_s"], data["max_clips_per_process"]) as reader:
+    with ClipReader(data["decode_timeout_s"], data["max_clips_per_process"], SHOW) as reader:
         for chosen in run.chosen:
             card = clip_card(run, chosen, lexicon, reader)
             if "error" in card["media"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from omni_rlvr.analysis.report.columns import differing, in_order, settings_of
-from omni_rlvr.analysis.report.gather import check_labels, gather
+from omni_rlvr.analysis.report.gather import check_labels, gather, runs_below
 from omni_rlvr.analysis.report.table import printed, runs_table, settings_table, write_table
 from omni_rlvr.analysis.tables import plain_table
 
@@ -16,10 +16,15 @@ from omni_rlvr.analysis.tables import plain_table
 def write_sweep_table(home: Path, folders: Sequence[Path]) -> None:
     """Puts runs into one table: sweep.* with a row a setting, sweep_runs.* with a row a run.
 
+    Runs that neither train nor are evaluated have no row; there is no table if none has one.
+
     Raises:
         UserError: their scores are over different label lists.
     """
-    runs = in_order(gather([str(folder) for folder in folders]))
+    places = [str(folder) for folder in folders if next(runs_below(folder), None) is not None]
+    if not places:
+        return
+    runs = in_order(gather(places))
     check_labels(runs)
     write_table(runs_table(runs, *differing(runs)), home / "sweep_runs")
     counted = settings_of(runs)

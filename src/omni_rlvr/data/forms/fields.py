@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from omni_rlvr.data.manifest import Row
@@ -15,6 +15,10 @@ from omni_rlvr.data.records import read_answer
 from omni_rlvr.text.parse import normalise_label
 from omni_rlvr.types import UserError
 
+SYSTEM = ("system", "developer")
+TOOLS = (
+    "tool", "tool_call", "tool_response", "function", "function_call", "observation", "ipython",
+)  # fmt: skip
 _SPOKEN = (["user"], ["user", "assistant"])
 _LAST = {1: "user", 2: "assistant"}
 _THOUGHT = re.compile(r"\s*<think>[^<]*</think>\s*<answer>\s*([^<\s][^<]*)</answer>\s*")
@@ -25,6 +29,7 @@ class _Turn(Protocol):
 
 
 Spoken = TypeVar("Spoken", bound=_Turn)
+T = TypeVar("T")
 
 
 def plain_id(given: str | int | None) -> str | None:
@@ -42,9 +47,27 @@ def own_id(row: Row) -> str | None:
     return str(given)
 
 
+def without_system(turns: Sequence[T], role: Callable[[T], str]) -> Sequence[T]:
+    """The turns after those of the system at the beginning, however many.
+
+    They are not read: what the system says belongs to a checkpoint's chat template.
+    """
+    first = next((i for i, turn in enumerate(turns) if role(turn) not in SYSTEM), len(turns))
+    return turns[first:]
+
+
+def odd_role(role: str) -> str:
+    """What is wrong with a role that cannot be read where it stands."""
+    if role in SYSTEM:
+        return f"a turn of {role!r} can only stand before the question, where it is not read"
+    if role in TOOLS:
+        return f"{role!r} is a turn of a tool; conversations with tools cannot be learnt from"
+    return f"unknown role {role!r}"
+
+
 def plain_turns(turns: Sequence[Spoken]) -> Sequence[Spoken] | None:
-    """The user's turn and, if there is one, the assistant's; a system turn is dropped."""
-    said = turns[1:] if turns and turns[0].role == "system" else turns
+    """The user's turn and, if there is one, the assistant's; system turns are dropped."""
+    said = without_system(turns, lambda turn: turn.role)
     if not 1 <= len(said) <= 2 or said[0].role != "user" or said[-1].role != _LAST[len(said)]:
         return None
     return said
@@ -62,11 +85,13 @@ def messages(row: Row) -> list[tuple[str, object]]:
                 f"{row.source}: messages[{index}] is {turn!r}, not an object with role and content"
             )
     turns = [(str(turn["role"]), turn["content"]) for turn in given]
-    spoken = turns[1:] if turns[0][0] == "system" else turns
-    if [role for role, _ in spoken] not in _SPOKEN:
+    spoken = list(without_system(turns, lambda turn: turn[0]))
+    roles = [role for role, _ in spoken]
+    if roles not in _SPOKEN:
+        odd = next((f"{odd_role(r)}; " for r in roles if r not in _SPOKEN[-1]), "")
         raise UserError(
-            f"{row.source}: the roles are {', '.join(role for role, _ in turns)}; one user turn "
-            "and at most one assistant turn after it can be learnt from"
+            f"{row.source}: the roles are {', '.join(role for role, _ in turns)}; {odd}one user "
+            "turn and at most one assistant turn after it can be learnt from"
         )
     return spoken
 

@@ -3,7 +3,8 @@
 ``{video, audio, id, cues, conversations: [{from, value}, {from, value}]}``. ``video``, ``audio`` (a
 sidecar, or the only medium), ``id`` and ``cues`` are optional, though one medium must be there;
 other keys are left alone. Cold-start rows (the assistant thinks and answers in tags) and RL rows
-(it says a bare label) are read alike.
+(it says a bare label) are read alike. System turns before the question are dropped, as in the other
+forms.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from omni_rlvr.data.annotations import Form, Record
-from omni_rlvr.data.forms.fields import own_id, plain_id
+from omni_rlvr.data.forms.fields import (
+    SYSTEM,
+    TOOLS,
+    odd_role,
+    own_id,
+    plain_id,
+    without_system,
+)
 from omni_rlvr.data.manifest import Row
 from omni_rlvr.types import UserError
 
@@ -34,9 +42,10 @@ class _Row(msgspec.Struct, gc=False):
 
 
 def _quick(row: _Row) -> Record | None:
-    if len(row.conversations) != 2:
+    turns = without_system(row.conversations, lambda turn: turn.role)
+    if len(turns) != 2:
         return None
-    asked, answered = row.conversations
+    asked, answered = turns
     if asked.role not in _HUMAN or answered.role not in _ASSISTANT:
         return None
     return Record(asked.value, answered.value, row.video, row.audio, plain_id(row.id), row.cues)
@@ -65,11 +74,17 @@ def _conversation(row: Row) -> tuple[str, str]:
     turns = row.value["conversations"]
     if not isinstance(turns, list) or not turns:
         raise UserError(f"{row.source}: conversations is {turns!r}, not a list of turns")
-    if len(turns) % 2:
-        raise UserError(f"{row.source}: conversations has {len(turns)} turns; they come in pairs")
+    spoken = without_system(turns, _role)
+    before = len(turns) - len(spoken)
+    if len(spoken) % 2 or not spoken:
+        odd = next((f": {odd_role(r)}" for r in map(_role, spoken) if r in SYSTEM + TOOLS), "")
+        raise UserError(
+            f"{row.source}: conversations has {len(spoken)} turns"
+            f"{' after the system' if before else ''}; they come in pairs{odd}"
+        )
     values = [
-        _turn(turn, _ASSISTANT if index % 2 else _HUMAN, f"{row.source}: conversations[{index}]")
-        for index, turn in enumerate(turns)
+        _turn(turn, _ASSISTANT if i % 2 else _HUMAN, f"{row.source}: conversations[{before + i}]")
+        for i, turn in enumerate(spoken)
     ]
     if len(values) > 2:
         raise UserError(
@@ -77,6 +92,11 @@ def _conversation(row: Row) -> tuple[str, str]:
             "answer can be learnt from; split it into rows of two turns"
         )
     return values[0], values[1]
+
+
+def _role(turn: object) -> str:
+    """The role of a turn, or "" where it has none; ``_turn`` words what is wrong then."""
+    return str(turn.get("from", "")) if isinstance(turn, dict) else ""
 
 
 def _turn(turn: object, roles: Sequence[str], source: str) -> str:
@@ -89,7 +109,7 @@ def _turn(turn: object, roles: Sequence[str], source: str) -> str:
             raise UserError(f"{source}: {key} is {turn[key]!r}, not a string")
     role: str = turn["from"]
     if role not in _HUMAN + _ASSISTANT:
-        raise UserError(f"{source}: unknown role {role!r}; known: {', '.join(_HUMAN + _ASSISTANT)}")
+        raise UserError(f"{source}: {odd_role(role)}; known: {', '.join(_HUMAN + _ASSISTANT)}")
     if role not in roles:
         raise UserError(f"{source}: the turn of {role!r} must be one of {' or '.join(roles)}")
     value: str = turn["value"]

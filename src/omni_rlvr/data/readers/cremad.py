@@ -14,6 +14,7 @@ import pyarrow as pa
 from omni_rlvr.data.labels import LabelMap
 from omni_rlvr.data.official import labelled_examples
 from omni_rlvr.data.table import ExampleTable
+from omni_rlvr.media.files import VIDEO, has_suffix, located, walk
 from omni_rlvr.types import UserError, require
 
 _NAME = re.compile(r"(1[0-9]{3})_[A-Z]{3}_([A-Z]{3})_(?:LO|MD|HI|XX|X)")
@@ -55,8 +56,9 @@ class CremadReader:
 
     def read(self) -> ExampleTable:
         """Find the split's clips, in the order of their names."""
-        found = sorted((self._root / "VideoFlash").glob("*.flv"))
-        matches = [(path.stem, _NAME.fullmatch(path.stem)) for path in found]
+        folder = located(self._root / "VideoFlash")
+        found = {path.stem: path for path in walk(folder).files if has_suffix(path.name, VIDEO)}
+        matches = [(name, _NAME.fullmatch(name)) for name in sorted(found)]
         wanted = [(name, m[2]) for name, m in matches if m and self._is_wanted(int(m[1]))]
         if not wanted:
             raise UserError(
@@ -64,7 +66,7 @@ class CremadReader:
                 "(looked for VideoFlash/1001_DFA_ANG_XX.flv and the like)"
             )
         names = [name for name, _ in wanted]
-        videos = [f"VideoFlash/{name}.flv" for name in names]
+        videos = [str(found[name].relative_to(self._root)) for name in names]
         columns = {
             "label": pa.array([code for _, code in wanted]),
             "video": pa.array(videos),

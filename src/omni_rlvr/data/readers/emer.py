@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omni_rlvr.data.delimited import find, read_quoted
-from omni_rlvr.data.official import clip_folder
+from omni_rlvr.data.official import clip_folder, clip_paths_of
 from omni_rlvr.data.records import constant, files, to_examples
 from omni_rlvr.data.table import ExampleTable
 from omni_rlvr.types import UserError, require
@@ -80,7 +80,7 @@ class EmerReader:
         raw = {
             "question": constant(self._question, rows),
             "target": target,
-            "video": pc.binary_join_element_wise(f"{folder}/", table["name"], ".mp4", ""),
+            "video": clip_paths_of(table["name"], self._root, folder),
             "audio": pa.nulls(rows, pa.string()),
             "id": table["name"],
             "cues": pa.nulls(rows, pa.string()),

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+import os
 from pathlib import Path
+from unicodedata import normalize
 
+from omni_rlvr.media.files import (
+    AUDIO,
+    VIDEO,
+    expanded,
+    has_suffix,
+    in_words,
+    located,
+    matching,
+    oddity,
+)
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Example, UserError
 
-VIDEO = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
-AUDIO = (".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".aac", ".wma")
+_SUFFIXES = {"video": VIDEO, "audio": AUDIO}
 """What is taken from a folder; a file or a glob is taken at its word."""
+_OTHER = {"video": "audio", "audio": "video"}
 
 
 class FileReader:
@@ -28,9 +39,11 @@ class FileReader:
         self._video = video
         self._audio = audio
         self._question = question
+        self.left_out: dict[str, list[str]] = {}
+        """Why something in a folder or under a glob was not taken -> the names of such."""
 
     def read(self) -> list[Example]:
-        """Looks for the files; nothing is read from them.
+        """Looks for the files; nothing is read from them. What is not taken is in ``left_out``.
 
         Returns:
             Examples in the order of their names, at least one, without gold labels.
@@ -43,8 +56,12 @@ class FileReader:
                 "video must be given, e.g. +video=clip.mp4 (a file, a folder or a quoted glob); "
                 "or +audio=voice.wav"
             )
-        videos = None if self._video is None else find("video", self._video, VIDEO)
-        sounds = None if self._audio is None else find("audio", self._audio, AUDIO)
+        left_out: dict[str, list[str]] = {}
+        videos = None if self._video is None else find("video", self._video, left_out)
+        sounds = None if self._audio is None else find("audio", self._audio, left_out)
+        taken = {printable(path.name) for path in (*(videos or ()), *(sounds or ()))}
+        others = {why: [n for n in names if n not in taken] for why, names in left_out.items()}
+        self.left_out = {why: names for why, names in others.items() if names}
         return [self._example(video, audio) for video, audio in _pairs(videos, sounds)]
 
     def _example(self, video: Path | None, audio: Path | None) -> Example:
@@ -61,13 +78,13 @@ class FileReader:
         )
 
 
-def find(key: str, name: str, suffixes: Sequence[str]) -> list[Path]:
+def find(key: str, name: str, left_out: dict[str, list[str]]) -> list[Path]:
     """Finds the files that a name stands for.
 
     Args:
-        key: The option, for messages.
+        key: The option, "video" or "audio".
         name: A file, a folder or a glob (``**`` goes through folders).
-        suffixes: What is taken from a folder.
+        left_out: Takes why something was not taken -> the names of such.
 
     Returns:
         Sorted paths, at least one.
@@ -75,39 +92,66 @@ def find(key: str, name: str, suffixes: Sequence[str]) -> list[Path]:
     Raises:
         UserError: There is none.
     """
-    path = Path(name).expanduser()
+    name = expanded(name, key)
+    path = located(Path(name)) if name.strip() and "\0" not in name else None
     try:
-        if path.is_dir() and name.strip():
-            return _in_folder(key, path, suffixes)
-        if path.exists() and name.strip():
-            return [path]
+        if path is not None and path.is_dir():
+            return _in_folder(key, path, left_out)
     except OSError as error:
         raise UserError(f"{key}={name}: cannot be read: {error.strerror}") from error
+    if path is not None and os.path.lexists(path):
+        return [path]
     if not glob.has_magic(name):
         raise UserError(
             f"{key}={name}: no such file or folder (looked from {Path.cwd()}); "
             f"give a file, a folder or a glob"
         )
-    matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob refuses absolute ones)
-    found = sorted(path for path in map(Path, matches) if path.is_file())
-    if not found:
-        raise UserError(f"{key}={name}: no file matches (looked from {Path.cwd()})")
-    return found
-
-
-def _in_folder(key: str, folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
+    matches = matching(name)
+    found = [path for path in matches if oddity(path) is None]
+    for path in matches:
+        odd = oddity(path)
+        if odd == "folders" and has_suffix(path.name, VIDEO + AUDIO):
+            odd = "folders that are named like clips"
+        if odd not in (None, "folders"):  # a glob meets folders on its way
+            left_out.setdefault(str(odd), []).append(printable(path.name))
     if not found:
         raise UserError(
-            f"{key}={folder}: no {key} file lies directly in this folder "
-            f"({', '.join(suffixes)}); a glob takes other names and folders below, "
-            f"e.g. {key}='{folder}/**/*{suffixes[0]}'"
+            f"{key}={name}: no file matches (looked from {Path.cwd()})"
+            + (f"; {in_words(left_out)}" if left_out else "")
         )
     return found
+
+
+def _in_folder(key: str, folder: Path, left_out: dict[str, list[str]]) -> list[Path]:
+    found = []
+    for path in sorted(folder.iterdir()):
+        why = _not_taken(key, path)
+        if why is None:
+            found.append(path)
+        else:
+            left_out.setdefault(why, []).append(printable(path.name))
+    if not found:
+        there = f"; in it are {in_words(left_out)}" if left_out else ", it is empty"
+        raise UserError(
+            f"{key}={folder}: no {key} file lies directly in this folder{there}; a glob takes "
+            f"other names and folders below, e.g. {key}='{folder}/**/*{_SUFFIXES[key][0]}'"
+        )
+    return found
+
+
+def _not_taken(key: str, path: Path) -> str | None:
+    """Why an entry of a folder is not one of its clips; None if it is."""
+    other = _OTHER[key]
+    if path.name.startswith("."):
+        return "hidden files"
+    odd = oddity(path)
+    if has_suffix(path.name, _SUFFIXES[key]):
+        return "folders that are named like clips" if odd == "folders" else odd
+    if odd == "folders":
+        return f"folders below, which a glob enters ({key}='{path.parent}/**/*')"
+    if has_suffix(path.name, _SUFFIXES[other]):
+        return f"{'sound' if other == 'audio' else 'video'} files, which {other}=FOLDER takes"
+    return f"files whose suffix is not that of {'a video' if key == 'video' else 'a sound'}"
 
 
 def _pairs(
@@ -119,12 +163,17 @@ def _pairs(
         return [(None, sound) for sound in sounds]
     if len(videos) == len(sounds) == 1:
         return [(videos[0], sounds[0])]
-    by_name = {sound.stem: sound for sound in sounds}
-    names = [video.stem for video in videos]
-    odd = [p for p in [*videos, *sounds] if p.stem not in by_name or p.stem not in names]
+    by_name = {_stem(sound): sound for sound in sounds}
+    names = [_stem(video) for video in videos]
+    odd = [p for p in [*videos, *sounds] if _stem(p) not in by_name or _stem(p) not in names]
     if odd or len(by_name) < len(sounds) or len(set(names)) < len(names):
         raise UserError(
             f"audio: {len(sounds)} sounds do not pair up with {len(videos)} videos by their names"
             + (f"; {printable(str(odd[0]))} is alone" if odd else "; a name occurs twice")
         )
-    return [(video, by_name[video.stem]) for video in videos]
+    return [(video, by_name[_stem(video)]) for video in videos]
+
+
+def _stem(path: Path) -> str:
+    """The name but for the suffix, in one Unicode form."""
+    return normalize("NFC", path.stem)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from omni_rlvr.data.labels import LabelMap
+from omni_rlvr.data.manifest import read_text
 from omni_rlvr.data.official import labelled_examples
 from omni_rlvr.data.table import ExampleTable
 from omni_rlvr.media.cuts import Cut
@@ -115,7 +116,7 @@ class IemocapReader:
 
     def _utterances(self) -> Iterator[_Utterance]:
         for path in sorted(self._root.glob("Session[1-5]/dialog/EmoEvaluation/Ses*.txt")):
-            for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), 1):
+            for number, line in enumerate(read_text(path, western=True).splitlines(), 1):
                 match = _LINE.fullmatch(line)
                 if match:
                     start_s, end_s, name, session, label = match.groups()

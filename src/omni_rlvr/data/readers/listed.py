@@ -15,16 +15,16 @@ import pyarrow.compute as pc
 
 from omni_rlvr.data.delimited import find, read_list
 from omni_rlvr.data.labels import LabelMap
-from omni_rlvr.data.official import clip_folder, labelled_examples
+from omni_rlvr.data.official import clip_folder, clip_paths_of, labelled_examples
 from omni_rlvr.data.records import files
 from omni_rlvr.data.table import ExampleTable
+from omni_rlvr.media.files import SUFFIX, located
 
 NAMES = {
     "name": ("video_name", "name", "names", "video", "clip", "file", "filename", "path"),
     "label": ("label", "discrete", "emotion", "annotation", "class"),
 }
 """What headers call the two columns."""
-_SUFFIX = r"\.(?:mp4|avi|flv|mkv|webm)$"
 
 
 class ListedReader:
@@ -79,7 +79,7 @@ class ListedReader:
         return labelled_examples(columns, self._root, self._labels, self._question)
 
 
-def clip_paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.ChunkedArray:
+def clip_paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.Array:
     """Turn clip names of a list into paths below the root.
 
     Folders before a name are somebody else's if they are absolute, or if the first clip lies in the
@@ -88,7 +88,8 @@ def clip_paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.Chunk
     names = pc.replace_substring_regex(names, r"^(?:/[^/]+)+/", "")  # somebody else's folders
     first = names.slice(0, 1)
     whole, last = (
-        root / _paths(name, root, folder, num_digits)[0].as_py() for name in (first, _last(first))
+        located(root / _paths(name, root, folder, num_digits)[0].as_py())
+        for name in (first, _last(first))
     )
     is_below = whole.exists() or not last.exists()
     return _paths(names if is_below else _last(names), root, folder, num_digits)
@@ -98,14 +99,15 @@ def _last(names: Any) -> Any:
     return pc.replace_substring_regex(names, "^.*/", "")
 
 
-def _paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.ChunkedArray:
-    stems = pc.replace_substring_regex(names, _SUFFIX, "")
-    if num_digits:
-        filled = pc.utf8_lpad(stems, num_digits, "0")
-        padded = pc.if_else(pc.match_substring_regex(stems, r"^[0-9]+$"), filled, stems)
-        bare, full = (f"{folder}/{column[0].as_py()}.mp4" for column in (stems, padded))
-        stems = stems if not (root / full).exists() and (root / bare).exists() else padded
-    has_suffix = pc.match_substring_regex(names, _SUFFIX)
-    suffixes = pc.if_else(has_suffix, pc.replace_substring_regex(names, r"^.*\.", "."), ".mp4")
-    paths = pc.binary_join_element_wise(folder, stems, "/")
-    return pc.binary_join_element_wise(paths, suffixes, "")
+def _paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.Array:
+    as_listed = clip_paths_of(names, root, folder)
+    if not num_digits:
+        return as_listed
+    stems = pc.replace_substring_regex(names, SUFFIX, "")
+    last = pc.replace_substring_regex(names, r"^.*\.", ".")
+    suffixes = pc.if_else(pc.match_substring_regex(names, SUFFIX), last, "")
+    filled = pc.utf8_lpad(stems, num_digits, "0")
+    padded = pc.if_else(pc.match_substring_regex(stems, r"^[0-9]+$"), filled, stems)
+    in_full = clip_paths_of(pc.binary_join_element_wise(padded, suffixes, ""), root, folder)
+    bare, full = (located(root / column[0].as_py()) for column in (as_listed, in_full))
+    return as_listed if bare.exists() and not full.exists() else in_full

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from omni_rlvr.data.delimited import find, read_quoted
 from omni_rlvr.data.labels import LabelMap
-from omni_rlvr.data.official import clip_folder, labelled_examples
+from omni_rlvr.data.official import clip_folder, clip_paths_of, labelled_examples
 from omni_rlvr.data.records import files
 from omni_rlvr.data.table import ExampleTable
 
@@ -64,7 +64,7 @@ class MeldReader:
         ids = pc.binary_join_element_wise("dia", table["dialogue"], "_utt", table["turn"], "")
         columns = {
             "label": table["label"],
-            "video": pc.binary_join_element_wise(f"{folder}/", ids, ".mp4", ""),
+            "video": clip_paths_of(ids, self._root, folder),
             "id": ids,
             "file": files(path, table.num_rows),
             "number": table["number"],

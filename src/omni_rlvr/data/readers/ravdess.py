@@ -6,6 +6,7 @@ Speech only (channel 01). There is no official split: folds are lists of test ac
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,10 @@ import pyarrow as pa
 from omni_rlvr.data.labels import LabelMap
 from omni_rlvr.data.official import labelled_examples
 from omni_rlvr.data.table import ExampleTable
+from omni_rlvr.media.files import AUDIO, VIDEO, has_suffix, in_words, walk
 from omni_rlvr.types import UserError, require
+
+log = logging.getLogger(__name__)
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 """Official words; a file's third number counts them from 1."""
@@ -58,8 +62,11 @@ class RavdessReader:
     def read(self) -> ExampleTable:
         """Find the split's clips, in the order of their names."""
         modality = "01" if self._sound == "own" else "02"
-        clips = self._find("mp4", modality)
-        sounds = {} if self._sound == "own" else self._find("wav", "03")
+        found = walk(self._root)
+        if found.left_out:
+            log.warning("dataset.root=%s: left out: %s", self._root, in_words(found.left_out))
+        clips = self._named(found.files, VIDEO, modality)
+        sounds = {} if self._sound == "own" else self._named(found.files, AUDIO, "03")
         videos, audios, words = [], [], []
         for name, path in clips.items():
             _, _, emotion, actor = _parts(name)
@@ -72,7 +79,8 @@ class RavdessReader:
         if not videos:
             raise UserError(
                 f"dataset.root={self._root}: no RAVDESS speech clip of the split {self._split!r} "
-                f"is there (looked for {modality}-01-*.mp4 in all folders)"
+                f"is there (looked for {modality}-01-*.mp4, or another video suffix, in all "
+                "folders, linked ones too)"
             )
         columns = {
             "label": pa.array(words),
@@ -84,11 +92,13 @@ class RavdessReader:
             columns["audio"] = pa.array(audios)
         return labelled_examples(columns, self._root, self._labels, self._question)
 
-    def _find(self, suffix: str, modality: str) -> dict[str, str]:
+    def _named(
+        self, files: Sequence[Path], suffixes: Sequence[str], modality: str
+    ) -> dict[str, str]:
         """Name -> path below the root; a file that was unpacked twice counts once."""
         found: dict[str, str] = {}
-        for path in sorted(self._root.rglob(f"*.{suffix}")):
-            match = _NAME.fullmatch(path.stem)
+        for path in files:
+            match = _NAME.fullmatch(path.stem) if has_suffix(path.name, suffixes) else None
             if match and match[1] == modality and match[2] == "01":
                 found.setdefault(path.stem, str(path.relative_to(self._root)))
         return dict(sorted(found.items()))

@@ -1,0 +1,273 @@
+"""Stands in front of the page's web application and refuses what its own page never asks for.
+
+Gradio answers many more addresses than the page needs: proxies, downloads by URL, editors, calls
+past the queue. Here stands which addresses are answered, to which hosts and origins, how large a
+request may be, and that a file in a request is one that a visitor uploaded. All of it is decided
+before Gradio sees the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from omni_rlvr.app.uploads import Uploads
+from omni_rlvr.types import UserError
+
+API = "/gradio_api"
+UPLOAD, FILE = f"{API}/upload", f"{API}/file="
+READ = re.compile(
+    r"/(?:|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt"
+    r"|(?:static|assets|svelte)/.*"
+    rf"|{API[1:]}/(?:queue/data|upload_progress|heartbeat/[^/]+|file=.*|startup-events|theme\.css))"
+)
+"""Addresses that are read (GET, HEAD)."""
+WRITTEN = (UPLOAD, f"{API}/queue/join", f"{API}/cancel", f"{API}/reset")
+"""Addresses that are written to (POST)."""
+MAX_JSON = 100_000
+"""Bytes of a request other than an upload."""
+WRAPPING = 10_000
+"""Bytes that a form may add to the file in it."""
+DRAINED = 64_000_000
+"""Bytes of a refused request that are read and thrown away, so that its sender sees the answer."""
+DRAINING_S = 10
+"""Most seconds that this may take."""
+COOKIE = "omni_rlvr_visitor"
+HEADERS = {
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+"""Of every answer: no other site shows the page in a frame or loads what it serves."""
+
+
+class Refused(Exception):
+    """A request that is not answered: the HTTP status and a sentence for the visitor."""
+
+    def __init__(self, status: int, text: str):
+        super().__init__(text)
+        self.status = status
+
+
+class Guard:
+    """Middleware that lets only the page's own requests through."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        uploads: Uploads,
+        *,
+        hosts: Sequence[str],
+        by_address: bool,
+        port: int,
+    ):
+        """Takes the application to protect.
+
+        Args:
+            app: what is protected.
+            uploads: the folder of visitors' files and its limits.
+            hosts: names under which the page answers, in lower case. Another site could point its
+                own name at this machine (DNS rebinding); that name is none of these.
+            by_address: whether any IP address is a host too, which no such site can make its own.
+            port: it listens on, so that the cookies of two pages on one machine differ.
+        """
+        self.app, self.uploads = app, uploads
+        self.hosts, self.by_address = frozenset(hosts), by_address
+        self.cookie = f"{COOKIE}_{port}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request itself, or hands it on."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":  # the page uses none
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        request = Request(scope, receive)
+        send = self._with_headers(request, send)
+        try:
+            self._check_sender(request)
+            self._check_address(request)
+            if request.method == "POST":
+                await self._post(request, send)
+            else:
+                await self.app(scope, receive, send)
+        except Refused as refused:
+            await _refuse(request, refused, send)
+
+    def _check_sender(self, request: Request) -> None:
+        """Refuses other names of this machine, and pages of other origins."""
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        name = _name(host)
+        if name not in self.hosts and not (self.by_address and _is_address(name)):
+            raise Refused(
+                400,
+                f"This page does not answer as {host!r}; whoever serves it can add the name: "
+                "task.allowed_hosts=[NAME]",
+            )
+        if origin is not None and _netloc(origin) != _netloc(f"//{host}", like=origin):
+            raise Refused(403, f"Requests from {origin!r} are refused; open the page itself.")
+        site = request.headers.get("sec-fetch-site", "none")
+        opens = request.headers.get("sec-fetch-mode") == "navigate" and request.method == "GET"
+        if site not in ("same-origin", "none") and not opens:
+            raise Refused(403, f"Requests from another site ({site}) are refused.")
+
+    def _check_address(self, request: Request) -> None:
+        """Refuses what the page never asks for, other files than uploaded ones among it."""
+        path, method = request.scope["path"], request.method
+        known = READ.fullmatch(path) if method in ("GET", "HEAD") else path in WRITTEN
+        if method not in ("GET", "HEAD", "POST") or not known:
+            raise Refused(404, "There is nothing here.")
+        if path.startswith(FILE) and not self.uploads.holds(path.removeprefix(FILE)):
+            raise Refused(403, "No such file was uploaded here.")
+
+    async def _post(self, request: Request, send: Send) -> None:
+        size = _length(request)
+        if request.scope["path"] == UPLOAD:
+            await self._upload(request, size, send)
+            return
+        if size > MAX_JSON:
+            raise Refused(413, f"The request has {size} bytes; at most {MAX_JSON} are taken.")
+        try:
+            body = json.loads(await request.body())
+        except (ValueError, RecursionError) as error:
+            raise Refused(400, "The request is not JSON.") from error
+        for path in _paths(body):
+            if not self.uploads.holds(path):
+                raise Refused(403, "A file in the request was not uploaded, or is gone; add it.")
+        # as it was understood here, so that Gradio cannot read anything else in it
+        await self.app(request.scope, _receive_once(json.dumps(body).encode()), send)
+
+    async def _upload(self, request: Request, size: int, send: Send) -> None:
+        visitor = request.cookies.get(self.cookie) or _address(request)
+        try:
+            self.uploads.reserve(visitor, size - min(size, WRAPPING))
+        except UserError as error:
+            raise Refused(413, str(error)) from error
+        answer = bytearray()
+
+        async def keep(message: Message) -> None:
+            answer.extend(message.get("body", b""))
+            await send(message)
+
+        plain = [pair for pair in request.scope["headers"] if pair[0] != b"accept-encoding"]
+        try:
+            await self.app({**request.scope, "headers": plain}, request.receive, keep)
+        finally:
+            self.uploads.release(visitor, size - min(size, WRAPPING), _listed(answer))
+
+    def _with_headers(self, request: Request, send: Send) -> Send:
+        fresh = request.scope["path"] == "/" and self.cookie not in request.cookies
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if fresh:
+                    response = Response()
+                    response.set_cookie(
+                        self.cookie, secrets.token_urlsafe(16), httponly=True, samesite="strict"
+                    )
+                    headers.append("set-cookie", response.headers["set-cookie"])
+            await send(message)
+
+        return sent
+
+
+def _length(request: Request) -> int:
+    """A body's length as promised; the server holds the sender to it."""
+    promised = request.headers.get("content-length", "")
+    if not promised.isdecimal():
+        raise Refused(411, "The request does not say how long it is (Content-Length).")
+    return int(promised)
+
+
+def _paths(body: Any) -> Iterator[str]:
+    """Every file that a request names, wherever it stands in it."""
+    left = [body]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if value.get("path") is not None:
+                yield str(value["path"])
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+
+
+def _listed(answer: bytearray) -> list[str]:
+    """The files that an upload's answer lists; none if it was refused."""
+    try:
+        listed = json.loads(bytes(answer))
+    except ValueError:
+        return []
+    return [str(path) for path in listed] if isinstance(listed, list) else []
+
+
+def _receive_once(body: bytes) -> Receive:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+async def _refuse(request: Request, refused: Refused, send: Send) -> None:
+    """Answers at once, then throws away what is still coming, or its sender would see a reset."""
+    response = PlainTextResponse(str(refused), refused.status)
+    start = {"type": "http.response.start", "status": refused.status}
+    await send({**start, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    left = DRAINED
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAINING_S):
+            while left > 0:
+                message = await request.receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body"):
+                    break
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _name(host: str) -> str:
+    """A Host header without its port, in lower case."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _netloc(url: str, like: str = "") -> tuple[str, int | None] | None:
+    """Host and port of a URL; None for what has none, such as "null"."""
+    try:
+        parts = urlsplit(url)
+        scheme = parts.scheme or urlsplit(like).scheme
+        port = parts.port or {"http": 80, "https": 443}.get(scheme)
+    except ValueError:
+        return None
+    return (parts.hostname, port) if parts.hostname else None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _address(connection: HTTPConnection) -> str:
+    return connection.client.host if connection.client else ""

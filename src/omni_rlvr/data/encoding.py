@@ -1,0 +1,100 @@
+"""The text of a list, whatever editor or spreadsheet saved it.
+
+UTF-8 is read, and UTF-16 or UTF-32 where a byte order mark says so. Anything else is refused with
+its line and the encoding that it looks like: a guess that is wrong would make other words of it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import shlex
+from pathlib import Path
+
+from omni_rlvr.types import UserError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins with UTF-16's
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_WESTERN = "WINDOWS-1252"
+_EASTERN = (
+    ("shift_jis", "SHIFT_JIS", "\u3041", "\u30ff", 0.3),  # kana, between the Chinese characters
+    ("euc_jp", "EUC-JP", "\u3041", "\u30ff", 0.3),
+    ("euc_kr", "EUC-KR", "\uac00", "\ud7a3", 0.9),
+    (
+        "gb2312",
+        "GBK",
+        "\u3000",
+        "\u9fff",
+        0.5,
+    ),  # its older part, which Big5's bytes seldom are
+    ("big5", "BIG5", "\u3000", "\u9fff", 0.5),
+    ("gb18030", "GB18030", "\u2010", "\u9fff", 0.5),
+)
+"""Codec, name, first and last character of a script, and the least share of the characters beyond
+ASCII that is of it, if that is the codec."""
+
+
+def decode(data: bytes, path: Path, *, western: bool = False) -> str:
+    """Turn the bytes of a list into text.
+
+    Args:
+        data: All of the file.
+        path: Where it lies, for messages.
+        western: Whether Windows-1252, which some releases are written in, is read as well.
+
+    Raises:
+        UserError: The encoding is another; names the line and what it looks like.
+    """
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            try:
+                return data[len(mark) :].decode(name)
+            except UnicodeDecodeError as error:
+                line = _line(data, len(mark) + error.start)
+                raise UserError(
+                    f"{path}:{line}: begins as {name.upper()} but goes on as "
+                    f"something else ({error.reason}); save it as UTF-8 again"
+                ) from error
+    try:
+        text, wrong = data.decode("utf-8"), data.find(b"\0")
+    except UnicodeDecodeError as error:
+        text, wrong = "", error.start
+    if wrong < 0:
+        return text
+    looks = _looks_like(data)
+    if western and looks == _WESTERN:
+        return data.decode(looks, errors="replace")
+    better = shlex.quote(str(path.with_suffix(f".utf8{path.suffix}")))
+    raise UserError(
+        f"{path}:{_line(data, wrong)}: is not UTF-8 (byte 0x{data[wrong]:02X}), it looks like "
+        f"{looks}; save it as UTF-8: iconv -f {looks} -t UTF-8 {shlex.quote(str(path))} > {better}"
+    )
+
+
+def _line(data: bytes, position: int) -> int:
+    return data.count(b"\n", 0, position) + 1
+
+
+def _looks_like(data: bytes) -> str:
+    even, odd = data[::2].count(0), data[1::2].count(0)
+    if min(even, odd) > len(data) // 8:
+        return "UTF-32LE" if data[:1] != b"\0" else "UTF-32BE"
+    if even or odd:
+        return "UTF-16LE" if odd > even else "UTF-16BE"
+    high = [byte > 0x7F for byte in data]
+    paired = sum(a and b for a, b in itertools.pairwise(high))
+    if 2 * paired < sum(high):  # accents stand alone among Latin letters
+        return _WESTERN
+    for codec, name, first, last, share in _EASTERN:
+        try:
+            beyond = [c for c in data.decode(codec) if c > "\x7f"]
+        except UnicodeDecodeError:
+            continue
+        if sum(first <= c <= last for c in beyond) >= share * len(beyond):
+            return name
+    return _WESTERN

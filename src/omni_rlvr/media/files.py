@@ -1,0 +1,247 @@
+"""Where media files are: their suffixes, one walk through folders, and names in another spelling.
+
+Every reader and task that looks for files asks here. A walk enters linked folders too, each folder
+once, so that links in a circle end; what it cannot enter is kept by name. Nothing is opened.
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from unicodedata import normalize
+
+from omni_rlvr.types import UserError
+
+log = logging.getLogger(__name__)
+
+VIDEO = (
+    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".mpg", ".mpeg", ".m2v",
+    ".ts", ".mts", ".m2ts", ".vob", ".mxf", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv",
+    ".dv", ".rm", ".rmvb",
+)  # fmt: skip
+AUDIO = (
+    ".wav", ".w64", ".mp3", ".mp2", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma",
+    ".aif", ".aiff", ".aifc", ".au", ".caf", ".amr", ".ac3", ".mka", ".weba",
+)  # fmt: skip
+"""What a file of this kind may be called, in any case: the only two lists of suffixes there are."""
+SUFFIX = f"(?i)({'|'.join(re.escape(suffix) for suffix in (*VIDEO, *AUDIO))})$"
+"""Matches such a suffix at the end of a name; a pattern for ``re`` and for Arrow."""
+_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_SHOWN = 3
+_SAID: set[Path] = set()
+"""Folders of which it was said that they spell names otherwise."""
+
+
+@dataclass
+class Walk:
+    """What lies below a folder."""
+
+    files: list[Path] = field(default_factory=list)
+    """Everything that is no folder, sorted; below the folder that was asked for."""
+    folders: list[Path] = field(default_factory=list)
+    """Every folder, that one first."""
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    """Why a folder was not entered -> such folders."""
+
+
+def walk(top: Path) -> Walk:
+    """Go through a folder and all below it, linked folders included.
+
+    Each folder is entered once, by its own path if it has one below ``top``; a link to a folder
+    that holds ``top`` is a circle and is not followed.
+    """
+    found = Walk()
+    entered = {identity for folder in (top, *top.absolute().parents, *top.resolve().parents)
+               if (identity := _identity(folder)) is not None}  # fmt: skip
+    folders, links = [top], list[Path]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        if folder is not top:
+            identity = _identity(folder)
+            if identity in entered:
+                _note(found.left_out, "links to folders that are read already", folder)
+                continue
+            entered.add(identity)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            _note(found.left_out, "folders that cannot be read", folder)
+            continue
+        found.folders.append(folder)
+        for entry in entries:
+            path = folder / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif entry.is_symlink() and os.path.isdir(path):  # noqa: PTH112 (raises for no link)
+                links.append(path)
+            else:
+                found.files.append(path)
+    found.files.sort()
+    return found
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        about = folder.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def _note(left_out: dict[str, list[str]], why: str, path: Path) -> None:
+    left_out.setdefault(why, []).append(str(path))
+
+
+def matching(pattern: str) -> list[Path]:
+    """Everything that a glob names, sorted; ``**`` goes through folders as ``walk`` does.
+
+    Names are compared in one Unicode form (NFC). As in a shell, a wildcard leaves out hidden names.
+    """
+    path = Path(pattern)
+    found = [Path(path.anchor)]
+    parts = path.parts[1:] if path.anchor else path.parts
+    for part in (*parts, "*") if parts and parts[-1] == "**" else parts:
+        found = [below for folder in found for below in _below(folder, part)]
+    return sorted(set(found))
+
+
+def _below(folder: Path, part: str) -> Iterator[Path]:
+    if part == "**":
+        for below in walk(folder).folders:
+            if not any(name.startswith(".") for name in below.relative_to(folder).parts):
+                yield below
+    elif glob.has_magic(part):
+        for name in _names(folder):
+            hidden = name.startswith(".") and not part.startswith(".")
+            if not hidden and fnmatchcase(normalize("NFC", name), normalize("NFC", part)):
+                yield folder / name
+    elif os.path.lexists(path := located(folder / part)):
+        yield path
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 (names, not paths)
+    except OSError:
+        return []
+
+
+def expanded(name: str, key: str) -> str:
+    """The path with ``~``, ``~user`` and ``$VARIABLE`` replaced, as a shell does it.
+
+    What is there under the very name is taken at its word, but for ``~`` and ``~/...``.
+
+    Raises:
+        UserError: There is no such user or variable; names ``key``, the option.
+    """
+    is_home = name == "~" or name.startswith("~/")
+    if not is_home and os.path.lexists(name):
+        return name
+    if name.startswith("~"):
+        user, home = name, os.path.expanduser(name)  # noqa: PTH111 (Path would raise)
+        if home == user:
+            user = name.split("/")[0]
+            raise UserError(f"{key}={name}: there is no user {user[1:]!r}; a file is ./{user}")
+        name = home
+    for variable in _VARIABLE.findall(name):
+        if variable not in os.environ:
+            raise UserError(
+                f"{key}={name}: the environment variable {variable} is not set; set it, or give "
+                "the path itself"
+            )
+    return _VARIABLE.sub(lambda match: os.environ[match[1]], name)
+
+
+def oddity(path: Path) -> str | None:
+    """Why a path is no file that can be read; None if it is one."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "broken links" if path.is_symlink() else "files that cannot be read"
+    if stat.S_ISDIR(mode):
+        return "folders"
+    if not stat.S_ISREG(mode):
+        return "pipes, sockets or devices"
+    return None if os.access(path, os.R_OK) else "files that cannot be read"
+
+
+def in_words(left_out: Mapping[str, Sequence[str]]) -> str:
+    """Counts and names what was left out: ``2 broken links (a.mp4, b.mp4); 1 ...``."""
+    texts = []
+    for why, names in left_out.items():
+        more = ", ..." if len(names) > _SHOWN else ""
+        texts.append(f"{len(names)} {why} ({', '.join(names[:_SHOWN])}{more})")
+    return "; ".join(texts)
+
+
+def has_suffix(name: str, suffixes: Iterable[str]) -> bool:
+    """Whether a name ends in one of the suffixes, in any case."""
+    return os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122 (a name, not a path)
+
+
+def located(path: Path) -> Path:
+    """The path as it is spelled on disk, where only its spelling differs from what is there.
+
+    Names may differ in their Unicode form (NFC or NFD) and in the case of a media suffix. A path
+    that is there is taken at its word; one that nothing, or more than one thing, is like stays.
+    """
+    if os.path.lexists(path) or path.parent == path:
+        return path
+    folder = located(path.parent)
+    try:
+        names = _spelled(folder, folder.stat().st_mtime_ns).get(_key(path.name), [])
+    except OSError:
+        return path
+    if len(names) != 1:
+        return path
+    _say_once(folder, path.name, names[0])
+    return folder / names[0]
+
+
+def video_name(folder: Path, name: str) -> str:
+    """The file name of a clip that a list names without a suffix; ``.mp4`` if it is not there."""
+    place = (folder / name).parent
+    stem = os.path.basename(name)  # noqa: PTH119 (a name, not a path)
+    try:
+        there = _spelled(place, place.stat().st_mtime_ns)
+    except OSError:
+        there = {}
+    key = normalize("NFC", stem)
+    found = next((suffix for suffix in VIDEO if key + suffix in there), None)
+    if found is None:
+        return f"{name}{VIDEO[0]}"
+    return f"{name[: len(name) - len(stem)]}{there[key + found][0]}"
+
+
+@functools.lru_cache(maxsize=64)
+def _spelled(folder: Path, changed_ns: int) -> dict[str, list[str]]:
+    """Key -> the names in a folder that have it; ``changed_ns`` makes it anew after a change."""
+    found: dict[str, list[str]] = {}
+    for name in _names(folder):
+        found.setdefault(_key(name), []).append(name)
+    return found
+
+
+def _key(name: str) -> str:
+    stem, suffix = os.path.splitext(normalize("NFC", name))  # noqa: PTH122 (a name, not a path)
+    return stem + (suffix.lower() if has_suffix(name, (*VIDEO, *AUDIO)) else suffix)
+
+
+def _say_once(folder: Path, wanted: str, there: str) -> None:
+    if folder not in _SAID:
+        _SAID.add(folder)
+        log.warning(
+            "%s: names are spelled otherwise there than in the list or command, in the case of "
+            "their suffix or in their Unicode form, e.g. %r for %r; they are read all the same",
+            folder,
+            there,
+            wanted,
+        )
