@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr.config import schema
 from omni_rlvr.config.latest import latest_checkpoint
+from omni_rlvr.config.paths import own_path
 from omni_rlvr.config.sweep import run_name
 from omni_rlvr.data import options as data_options
 from omni_rlvr.models import trainable_config
@@ -50,6 +51,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("label_map", _label_map, replace=True)
     OmegaConf.register_new_resolver("label_words", _label_words, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
+    OmegaConf.register_new_resolver("own_path", own_path, replace=True)
     OmegaConf.register_new_resolver("sweep_run", run_name, replace=True)
 
 
@@ -92,7 +94,7 @@ def _latest(experiment: str, *, _root_) -> str:
 
 def _latest_if_any(experiment: str, *, _root_) -> str | None:
     """The same, or None where there is no such run."""
-    found = latest_checkpoint(Path(_root_.paths.output_root), experiment)
+    found = latest_checkpoint(Path(own_path(_root_.paths.output_root)), experiment)
     return None if found is None else str(found)
 
 
@@ -101,7 +103,9 @@ def _run_dir(output_root: str, name: str, resume: str | None) -> str:
 
     Whether that one can be resumed is for ``build`` to check.
     """
+    output_root = own_path(output_root)
     if resume is not None:
+        resume = own_path(resume, "resume")
         folder = Path(output_root) / name / "latest" if resume == "latest" else Path(resume)
         if (folder / "checkpoint").exists():
             return str(folder.resolve())
