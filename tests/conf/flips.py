@@ -48,6 +48,7 @@ FLIPS = {
     "stage.lr_scheduler_type": (LONG, "linear", "learning_rate"),
     "stage.warmup_ratio": (LONG, "0.7", "learning_rate"),
     "stage.save_steps": (LONG, "3", "saves"),
+    "stage.save_total_limit": ((*LONG, "stage.save_steps=1"), "1", "checkpoints"),
     "stage.logging_steps": (LONG, "2", "steps"),
     # stage=grpo
     "stage.num_generations": (GRPO, "2", "completions"),
@@ -94,6 +95,7 @@ FLIPS = {
 }
 """Option -> what it is flipped on top of, its other value, and what then changes."""
 ELSEWHERE = {
+    "stage.max_bad_steps": "e2e/test_bad_numbers.py",
     "resume": "e2e/test_resume.py",
     **dict.fromkeys(
         ("feature_cache.enabled", "feature_cache.folder", "feature_cache.dtype"),

@@ -21,7 +21,8 @@ from omni_rlvr.types import UserError
 TEXTS = [
     "my clip, take=1 (x).mp4", "实验", "é.mp4", "a'b", 'a"b', "a\\", "a\\\\", 'a\\"b', "${b}",
     "a${b", "a\\${b}", "\\\\\\${x}", "$HOME", "{x}", "[x].mp4", "[a]", "[a b,(]", "-x.mp4", "-",
-    "~x", "a=b", " both ", "a:b", "a,b", "007", "1e3", "1_000", "true", "null", "", "a\tb", "#x", "a;b",
+    "~x", "a=b", " both ", "a:b", "a,b", "007", "1e3", "1_000", "true", "null", "", "a\tb", "#x",
+    "a;b",
     "a|b", "a&b", "<a>", "a?b*", "!x", "@x", "^x", "`x`", "$(ls)", "𝒳", "a\\'b\"", "\\", "a b\\ ",
     "../a b/c", "%s",
 ]  # fmt: skip

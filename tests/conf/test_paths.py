@@ -89,8 +89,12 @@ def test_what_refers_to_a_path_follows_it(monkeypatch) -> None:
     assert typed["dataset"].root == "/home/me/dfew"
     assert typed["feature_cache"].folder == "/home/me/data/features"
     assert config["paths"]["output_root"] == "/home/me/runs"
-    assert _run_dir("~/runs", "x", None).startswith("/home/me/runs/x/")
-    assert _run_dir("$HOME/runs", "x", None).startswith("/home/me/runs/x/")
+
+
+def test_the_folder_of_a_run(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("~/runs", "$HOME/runs"):
+        assert _run_dir(given, "x", None).startswith(f"{tmp_path}/runs/x/")
 
 
 def test_lists_of_runs(monkeypatch) -> None:

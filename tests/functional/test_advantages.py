@@ -13,6 +13,7 @@ from omni_rlvr.functional.advantages import (
     OWN_SCALE,
     compute_advantages,
     gdpo_advantages,
+    penalised,
     zero_spread,
 )
 
@@ -246,3 +247,51 @@ def test_advantages_of_the_reference_end_to_end():
     data = load_file(PARITY / "grpo.safetensors")
     got = advantages(data["e2e.rewards_per_func"].sum(dim=1), num_generations=8)
     torch.testing.assert_close(got, data["e2e.advantages"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e30, 3e38])
+@pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce_plus_plus"])
+def test_large_rewards_have_the_advantages_of_small_ones(estimator: str, scale: float) -> None:
+    rewards = torch.tensor([1.0, 0.0, 0.5, 0.5, -1.0, 1.0, 0.0, 1.0]) * scale
+    got = compute_advantages(rewards, num_generations=4, estimator=estimator, scale_rewards="batch")
+    # mean and std by hand in float64, where squares of 3e38 are no trouble; the floor of 1e-4 only
+    # counts at scale 1
+    wide = rewards.double()
+    groups = wide.view(1, -1) if estimator == "reinforce_plus_plus" else wide.view(-1, 4)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    if estimator == "rloo":
+        centred = centred * 4 / 3
+    wanted = (centred / (wide.std() + 1e-4)).view(-1)
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-6, atol=1e-12)
+    assert got[2] == 0 or estimator == "reinforce_plus_plus"  # 0.5 is the mean of its group
+
+
+def test_gdpo_of_large_scores() -> None:
+    terms = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    weights = torch.tensor([1.0, 2.0])
+    small = gdpo_advantages(terms, weights, num_generations=2)
+    large = gdpo_advantages(terms * 1e37, weights, num_generations=2)
+    torch.testing.assert_close(large, small, rtol=1e-3, atol=1e-3)  # up to the floor of 1e-4
+
+
+def test_an_infinite_reward_is_no_tie_and_no_silent_zero() -> None:
+    rewards = torch.tensor([torch.inf, torch.inf, 1.0, 0.0])
+    assert zero_spread(rewards.view(-1, 2)).tolist() == [False, False]
+    got = compute_advantages(rewards, num_generations=2, estimator="grpo", scale_rewards=None)
+    assert got[:2].isnan().all()
+    assert got[2:].isfinite().all()
+
+
+def test_a_penalty_within_its_rounding_breaks_no_tie() -> None:
+    rewards = torch.tensor([2.0, 2.0, 2.0, 1.0, 0.0, 1.0])
+    penalty = torch.tensor([1e-3, 1e-3 + 8e-6, 1e-3, 0.1, 0.2, 0.3])
+    precision = torch.full((6,), 5e-6)
+    off = penalised(rewards, penalty, precision, num_generations=3)
+    assert zero_spread(off.view(-1, 3)).tolist() == [True, False]
+    assert off[0].item() == pytest.approx(2 - (1e-3 + 8e-6 / 3))  # the group's mean
+    torch.testing.assert_close(off[3:].float(), torch.tensor([0.9, -0.2, 0.7]))
+    real = penalised(rewards, 2 * penalty, precision, num_generations=3)  # now 1.6e-5 apart
+    assert zero_spread(real.view(-1, 3)).tolist() == [False, False]
+    unjudged = rewards.clone()
+    unjudged[0] = torch.nan
+    assert penalised(unjudged, penalty, precision, num_generations=3)[0].isnan()

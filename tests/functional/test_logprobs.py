@@ -150,3 +150,57 @@ def test_chunks_change_neither_scores_nor_gradients(chunk_size, entropy_gradient
         torch.testing.assert_close(got, expected)
     assert max(seen[:-1]) == chunk_size  # the last call is that of the test itself
     assert sum(seen[:-1]) == 20  # once forward, once more in backward
+
+
+def confident(margins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [n, 500] whose token 7 stands above all others by a margin, and ids of that token."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(len(margins), 500, generator=generator)
+    logits[:, 7] = logits.amax(dim=1) + margins
+    return logits, torch.full((len(margins),), 7)
+
+
+def test_small_numbers_keep_their_digits() -> None:
+    logits, ids = confident(torch.linspace(0, 30, 61))
+    logits.requires_grad_()
+    scores = token_scores(
+        logits, ids, lambda x: x, temperature=1.0, entropy_gradient=True, chunk_size=100
+    )
+    wide = logits.detach().double()
+    distance = wide[:, 7:8] - wide
+    others = (-distance).exp().index_fill(1, torch.tensor([7]), 0.0)
+    rest = others.sum(dim=1)
+    logps, entropy = -rest.log1p(), rest.log1p() + (others * distance).sum(dim=1) / (1 + rest)
+    assert float(logps[-1]) > -1e-10  # far below float32's step at 1
+    for seen, wanted in ((scores.logps, logps), (scores.entropy, entropy)):
+        torch.testing.assert_close(seen.double(), wanted, rtol=4e-7, atol=0)
+    (gradient,) = torch.autograd.grad(scores.logps.sum(), logits, retain_graph=True)
+    wanted = -others / (1 + rest).unsqueeze(1)
+    wanted[:, 7] = rest / (1 + rest)  # 1 - p, not rounded to 0
+    torch.testing.assert_close(gradient.double(), wanted, rtol=4e-6, atol=0)  # exp of rounded -30
+    (gradient,) = torch.autograd.grad(scores.entropy.sum(), logits)
+    slope = (others * distance).sum(dim=1, keepdim=True) / (1 + rest).unsqueeze(1)
+    wanted = others / (1 + rest).unsqueeze(1) * (distance - slope)
+    wanted[:, 7] = (-slope / (1 + rest).unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(gradient.double(), wanted, rtol=1e-5, atol=5e-9)
+
+
+def test_all_forms_agree_with_autograd_of_the_plain_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(40, 30, generator=generator)
+    ids = torch.randint(30, (40,), generator=generator)
+    weights = torch.randn(2, 40, generator=generator)
+    ours, plain = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    scores = token_scores(
+        ours, ids, lambda x: x, temperature=0.7, entropy_gradient=True, chunk_size=7
+    )
+    (scores.logps @ weights[0] + scores.entropy @ weights[1]).backward()
+    log_p = (plain / 0.7).log_softmax(dim=-1)
+    entropy = -(log_p.exp() * log_p).sum(dim=-1)
+    chosen = log_p.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    (chosen @ weights[0].double() + entropy @ weights[1].double()).backward()
+    torch.testing.assert_close(scores.logps.double(), chosen, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ours.grad.double(), plain.grad, rtol=1e-5, atol=2e-6)
+    assert torch.equal(per_token_entropy(logits, temperature=0.7), scores.entropy)
+    assert torch.equal(per_token_logps(logits, ids, temperature=0.7), scores.logps)
+    assert torch.equal(scores.is_top, logits.argmax(dim=-1) == ids)

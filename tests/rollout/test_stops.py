@@ -30,9 +30,9 @@ def with_stops(policy, *, mask_stops: bool):
 def test_masks_by_hand(tiny_policy):
     eos, pad = tiny_policy.processor.tokenizer.eos_token_id, tiny_policy.processor.pad_token_id
     ids = torch.tensor([[5, eos, pad, pad], [5, OTHER, pad, pad], [5, 6, 7, 8]])
-    kept = to_rollout(with_stops(tiny_policy, mask_stops=True), ids)
+    kept = to_rollout(with_stops(tiny_policy, mask_stops=True), ids, torch.ones(3).bool())
     assert kept.completion_mask.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
-    theirs = to_rollout(with_stops(tiny_policy, mask_stops=False), ids)
+    theirs = to_rollout(with_stops(tiny_policy, mask_stops=False), ids, torch.ones(3).bool())
     assert theirs.completion_mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
     for rollout in (kept, theirs):
         assert rollout.truncated.tolist() == [False, False, True]

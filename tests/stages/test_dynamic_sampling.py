@@ -24,6 +24,7 @@ def scored(rewards: list[float], width: int, mark: int) -> Scored:
             completion_mask=torch.ones((num, width), dtype=torch.long),
             texts=[f"{mark}.{i}" for i in range(num)],
             truncated=torch.tensor([mark % 2 == 1] * num),
+            finite=torch.tensor([mark % 3 != 1] * num),
         ),
         RewardOutput(torch.tensor(rewards).float(), {"a": torch.tensor(rewards).float() + mark}),
     )

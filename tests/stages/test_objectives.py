@@ -233,3 +233,43 @@ def test_a_dropped_modality_is_dropped_for_the_whole_group(tiny_policy, make_bat
     assert backward(stage, tiny_policy, whole)[0].norm() > 0
     again = prepare(stage, tiny_policy, batch)
     assert torch.equal(whole.completion_ids, again.completion_ids)
+
+
+@pytest.mark.parametrize("keeps_tape", [True, False])
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_rows_that_teach_nothing_give_no_gradient_at_all(
+    tiny_policy, make_batch, loss_type, keeps_tape
+):
+    reference = tiny_policy.frozen_copy()
+    options = {"reuse_rollout": keeps_tape, "micro_batch_size": 8, **options_of(loss_type)}
+    stage = make_stage(EQUAL, reference, length=24, **options)
+    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
+    assert (whole.tape is not None) == keeps_tape
+    gradient, metrics = backward(stage, tiny_policy, whole, 8)
+    assert metrics["kl"] == 0
+    assert gradient.abs().max() == 0  # every bit of it
+    nudged(tiny_policy)  # and once the policy has left the reference, it is pulled back
+    stage = make_stage(EQUAL, reference, **options)
+    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
+    assert backward(stage, tiny_policy, whole, 8)[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("kl_estimator", CHOICES["kl_estimator"])
+@pytest.mark.parametrize("advantage_estimator", ["grpo", "rloo", "reinforce_plus_plus"])
+def test_rounding_of_the_kl_in_the_reward_is_no_advantage(
+    tiny_policy, make_batch, kl_estimator, advantage_estimator
+):
+    options = {
+        "kl_in_reward": True, "kl_estimator": kl_estimator, "beta": 0.05,
+        "advantage_estimator": advantage_estimator,
+    }  # fmt: skip
+    reference = tiny_policy.frozen_copy()
+    with torch.no_grad():  # a policy that has left the reference by less than float32 can tell
+        tiny_policy.language_model.model.norm.weight.mul_(1 + 2**-22)
+    stage = make_stage(EQUAL, reference, length=24, **options)
+    assert not stage._is_at_reference(tiny_policy)
+    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
+    assert whole.advantages.abs().max() == 0
+    nudged(tiny_policy)  # a KL that is real ranks completions that earn the same
+    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
+    assert whole.advantages.abs().max() > (1e-4 if advantage_estimator == "rloo" else 0.1)

@@ -127,7 +127,8 @@ def fixed_answers(monkeypatch):
         def decode(policy, embeds, mask, **settings):
             calls.append({**settings, "num_prompts": len(embeds)})
             empty = torch.zeros(len(embeds), 1, dtype=torch.long)
-            return Rollout(empty, empty, next(texts), torch.zeros(len(embeds), dtype=torch.bool))
+            whole = torch.ones(len(embeds), dtype=torch.bool)
+            return Rollout(empty, empty, next(texts), truncated=~whole, finite=whole)
 
         monkeypatch.setitem(globals(), "decode", decode)
         return calls

@@ -14,10 +14,12 @@ from omni_rlvr.config.latest import has_finished, how_it_ended, run_of
 from omni_rlvr.data.feature_cache import FeatureCache, open_cache
 from omni_rlvr.models.delta import find_base, is_delta
 from omni_rlvr.models.fingerprint import tower_fingerprints
-from omni_rlvr.models.load import put_onto
+from omni_rlvr.models.load import check_written, load_bare, put_onto
 from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.peft_format import is_bare_adapter
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.parts import Clips
+from omni_rlvr.pointers import follow
 from omni_rlvr.types import UserError
 
 log = logging.getLogger(__name__)
@@ -30,18 +32,21 @@ def load(model: DictConfig) -> Policy:
     """
     policy = make(loader_of(model)) if model.base is None else _onto_base(model)
     if model.path is not None and ranks.is_first():
-        _say_where_from(Path(model.path))
+        _say_where_from(follow(Path(model.path)))
     return policy
 
 
 def _onto_base(model: DictConfig) -> Policy:
-    folder = Path(model.path)
+    folder = follow(Path(model.path))
+    check_written(folder)
+    options = (make(model.options) if "options" in model else None) or LoadOptions()
+    if is_bare_adapter(folder):
+        return load_bare(folder, model.base, model.dtype, model.instruction, options)
     if not is_delta(folder):
         raise UserError(f"model.base={model.base}: model.path={folder} has no adapter to put on it")
     base = find_base(folder, model.base)
     policy = make(loader_of(model), path=str(base), instruction=None)
-    options = make(model.options) if "options" in model else None
-    put_onto(policy, base, folder, options or LoadOptions(), model.instruction)
+    put_onto(policy, base, folder, options, model.instruction)
     return policy
 
 

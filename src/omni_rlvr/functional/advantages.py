@@ -2,7 +2,8 @@
 
 What is equal to its baseline in exact numbers gets exactly zero, whatever rounding makes of a mean.
 A spread is divided by only with ``FLOOR`` added to it, so a tiny one never blows an advantage up. A
-NaN reward (could not be judged) is left out of every mean and spread and gets advantage 0.
+NaN reward (could not be judged) is left out of every mean and spread and gets advantage 0. All is
+computed in float64: squares of rewards up to float32's largest number do not overflow.
 
 | estimator | baseline of row i | its own scale |
 |---|---|---|
@@ -67,7 +68,7 @@ def compute_advantages(
     whole_batch = estimator == "reinforce_plus_plus"
     if whole_batch and scale == "group":
         raise ValueError("scale_rewards='group' has no meaning for a baseline of the whole batch")
-    groups = rewards.view(-1, rewards.numel() if whole_batch else num_generations)
+    groups = rewards.double().view(-1, rewards.numel() if whole_batch else num_generations)
     centred = _leave_one_out(groups) if estimator == "rloo" else _centre(groups)
     if scale == "group":
         centred = centred / (_std(groups) + FLOOR)
@@ -75,7 +76,35 @@ def compute_advantages(
         spread_of = centred if estimator == "reinforce_plus_plus_baseline" else groups
         judged = torch.where(groups.isnan(), groups, spread_of)
         centred = centred / (_std(judged.view(1, -1)) + FLOOR)
-    return centred.nan_to_num(nan=0.0).view(-1)
+    return torch.where(groups.isnan(), 0.0, centred).float().view(-1)
+
+
+def penalised(
+    rewards: Tensor, penalty: Tensor, precision: Tensor, *, num_generations: int
+) -> Tensor:
+    """Takes a penalty off rewards, without making a spread of its rounding.
+
+    Rewards that tie stay tied where their penalties are equal to the precision they have: a spread
+    of rounding alone, divided by itself, would be an advantage. All of such a group then have the
+    group's mean penalty. Where penalties do differ, a tie of the rewards is none any more: the
+    group is ranked by its penalties, and its advantages are of the usual size.
+
+    Args:
+        rewards: [N] float32, row ``b*G + g``; NaN where not judged.
+        penalty: [N] float32.
+        precision: [N], the error that a penalty may have.
+        num_generations: G; N for a baseline of the whole batch.
+
+    Returns:
+        [N] float64.
+    """
+    groups, off, error = (
+        values.double().view(-1, num_generations) for values in (rewards, penalty, precision)
+    )
+    low, high = off - error, off + error
+    tied = zero_spread(groups) & (low.amax(dim=1) <= high.amin(dim=1))
+    mean = off.mean(dim=1, keepdim=True)
+    return (groups - torch.where(tied.unsqueeze(1), mean, off)).view(-1)
 
 
 def gdpo_advantages(terms: Tensor, weights: Tensor, *, num_generations: int) -> Tensor:
@@ -99,20 +128,20 @@ def gdpo_advantages(terms: Tensor, weights: Tensor, *, num_generations: int) -> 
     Reference:
         GDPO, arXiv 2601.05242; TRL's ``multi_objective_aggregation="normalize_then_sum"``.
     """
-    terms, weights = terms[:, weights != 0], weights[weights != 0]
+    terms, weights = terms[:, weights != 0].double(), weights[weights != 0].double()
     if terms.shape[1] == 0:
-        return torch.zeros(len(terms), dtype=terms.dtype)
+        return torch.zeros(len(terms))
     groups = terms.T.reshape(-1, num_generations)  # [K * B, G]
     normalised = (_centre(groups) / (_std(groups) + FLOOR)).view(len(weights), -1)
     summed = (normalised * weights.unsqueeze(1)).nansum(dim=0)
     judged = ~terms.isnan().all(dim=1)
     if not judged.any():
-        return torch.zeros_like(summed)
+        return torch.zeros(len(terms))
     flat = zero_spread(groups).view(len(weights), -1).all(dim=0)  # [B]
     mean, std = summed[judged].mean(), _std(summed[judged].unsqueeze(0))
     scaled = ((summed - mean) / (std + FLOOR)).view(-1, num_generations)
     scaled = torch.where(flat.unsqueeze(1), torch.zeros_like(scaled), scaled).view(-1)
-    return torch.where(judged, scaled, torch.zeros_like(scaled))
+    return torch.where(judged, scaled, torch.zeros_like(scaled)).float()
 
 
 def zero_spread(groups: Tensor) -> Tensor:
@@ -122,16 +151,19 @@ def zero_spread(groups: Tensor) -> Tensor:
         groups: [B, G] rewards, NaN where not judged.
 
     Returns:
-        [B] bool.
+        [B] bool; False where a reward is infinite, since nothing can be compared with it.
     """
-    low = groups.nan_to_num(nan=float("inf")).amin(dim=1)
-    high = groups.nan_to_num(nan=float("-inf")).amax(dim=1)
-    return low >= high
+    judged = ~groups.isnan()
+    low = groups.where(judged, torch.inf).amin(dim=1)
+    high = groups.where(judged, -torch.inf).amax(dim=1)
+    return (low >= high) & ~groups.isinf().any(dim=1)
 
 
 def _centre(groups: Tensor) -> Tensor:
     """[B, G] less the mean of what was judged: NaN stays NaN, a group without spread is 0."""
-    centred = groups - groups.nanmean(dim=1, keepdim=True)
+    count = (~groups.isnan()).sum(dim=1, keepdim=True)
+    # n r - sum, which is exact for float32 rewards, so that a reward equal to the mean gets 0
+    centred = (count * groups - groups.nansum(dim=1, keepdim=True)) / count
     flat = zero_spread(groups).unsqueeze(1) & ~groups.isnan()
     return torch.where(flat, torch.zeros_like(groups), centred)
 

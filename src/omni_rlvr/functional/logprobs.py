@@ -1,13 +1,13 @@
 """Log-probabilities of given tokens, and the entropy of the distribution they came from.
 
 ``token_scores`` computes them from hidden states, some tokens at a time, so that the logits of all
-tokens never exist at once.
+tokens never exist at once. All is float32, exact to its last digits also where a model is certain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,9 +38,7 @@ def per_token_logps(logits: Tensor, completion_ids: Tensor, *, temperature: floa
     Returns:
         [N, T] float32, in nats.
     """
-    scaled = logits.float() / temperature
-    chosen = scaled.gather(-1, completion_ids.unsqueeze(-1)).squeeze(-1)
-    return chosen - scaled.logsumexp(dim=-1)
+    return _Scores.apply(logits.float() / temperature, completion_ids, False)[0]
 
 
 def per_token_entropy(logits: Tensor, *, temperature: float) -> Tensor:
@@ -55,8 +53,8 @@ def per_token_entropy(logits: Tensor, *, temperature: float) -> Tensor:
     Returns:
         [N, T] float32, in nats.
     """
-    log_p = (logits.float() / temperature).log_softmax(dim=-1)
-    return -(log_p.exp() * log_p).sum(dim=-1)
+    scaled = logits.float() / temperature
+    return _Scores.apply(scaled, scaled.argmax(dim=-1), True)[1]
 
 
 def token_scores(
@@ -85,16 +83,61 @@ def token_scores(
     """
 
     def chunk(hidden: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        scaled = head(hidden).float() / temperature
-        total = scaled.logsumexp(dim=-1)
-        logps = scaled.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - total
-        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-            entropy = total - ((scaled - total.unsqueeze(-1)).exp() * scaled).sum(dim=-1)
-        is_top = scaled.argmax(dim=-1) == ids
-        return logps, entropy, is_top
+        return _Scores.apply(head(hidden).float() / temperature, ids, entropy_gradient)
 
     if len(ids) <= chunk_size:
         return TokenScores(*chunk(hidden, ids))
     pieces = zip(hidden.split(chunk_size), ids.split(chunk_size), strict=True)
     chunks = [checkpoint(chunk, *piece, use_reentrant=False) for piece in pieces]
     return TokenScores(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
+
+
+class _Scores(torch.autograd.Function):
+    """Log-probability, entropy and rank of tokens, in the form that keeps small numbers small.
+
+    With a the most probable token, d_v = z_a - z_v >= 0 and R = sum of exp(-d_v) over v != a:
+
+        log p_v = -d_v - log1p(R)
+        H = log1p(R) + S,   S = sum_v exp(-d_v) d_v / (1 + R)
+
+    A sum over all tokens would round R away beside the 1 of token a, where a model is confident;
+    here all terms are of one sign. Gradients likewise:
+
+        d log p_o / d z_v = [v = o] - p_v,   which for v = o = a is R / (1 + R)
+        d H / d z_v = p_v (d_v - S)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, ids: Tensor, entropy_gradient: bool):
+        """Takes [.., V] float32 and [..] int64; gives logps, entropy and whether ids are top."""
+        top, place = z.max(dim=-1, keepdim=True)
+        distance = top - z
+        # token a is left out of the sums; -z itself is not read again
+        others = distance.neg().exp_().scatter_(-1, place, 0.0)
+        rest = others.sum(dim=-1, keepdim=True)
+        log_total = rest.log1p()
+        slope = torch.linalg.vecdot(others, distance).unsqueeze(-1) / (1 + rest)
+        chosen = distance.gather(-1, ids.unsqueeze(-1))
+        logps = (-chosen - log_total).squeeze(-1)
+        entropy = (log_total + slope).squeeze(-1)
+        is_top = place.squeeze(-1) == ids
+        ctx.save_for_backward(
+            others, rest, place, ids, *([distance, slope] if entropy_gradient else [])
+        )
+        ctx.mark_non_differentiable(is_top, *([] if entropy_gradient else [entropy]))
+        return logps, entropy, is_top
+
+    @staticmethod
+    def backward(ctx: Any, grad_logps: Tensor, grad_entropy: Tensor, _: Tensor):
+        others, rest, place, ids, *of_entropy = ctx.saved_tensors
+        g, ids, total = grad_logps.unsqueeze(-1), ids.unsqueeze(-1), 1 + rest
+        is_top = ids == place
+        grad = others * (-g / total)
+        grad.scatter_(-1, place, torch.where(is_top, g * rest, -g) / total)
+        grad.scatter_add_(-1, ids, torch.where(is_top, 0.0, g))
+        if of_entropy:
+            distance, slope = of_entropy
+            h = grad_entropy.unsqueeze(-1) / total
+            grad.addcmul_(others * h, distance - slope)
+            grad.scatter_add_(-1, place, -slope * h)
+        return grad, None, None

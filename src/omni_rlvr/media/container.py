@@ -8,40 +8,20 @@ decord sees them (it would print the whole file to stderr).
 from __future__ import annotations
 
 import io
-import itertools
 import stat
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 
-from omni_rlvr.types import MediaError
+from omni_rlvr.media.picture import FirstFrame, Picture, find_picture, picture_stream
+from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall
+from omni_rlvr.types import ClipNote, MediaError
 
 av.logging.set_level(av.logging.PANIC)
 
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """The picture stream of a file."""
-
-    stream: int
-    """Its number among all streams."""
-    pts: np.ndarray
-    """[D] int64, presentation time of each frame in stream ticks, in the order shown."""
-    times_s: np.ndarray
-    """[D] float64, the same in seconds from the start of the file."""
-    duration_s: float
-    """From the moment the first frame appears until the last one goes."""
-    has_decoder: bool
-    """Whether FFmpeg can decode it at all."""
-    has_pts: bool
-    """Whether each packet carried its own presentation time (AVI packets may not)."""
-    decord_agrees: bool
-    """Whether decord shows the same: no second picture or cover, no rotation it overlooks."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +35,13 @@ class Sound:
     """Hz; 0 where FFmpeg has no decoder for it."""
     duration_s: float
     """As the header tells it; 0 when it does not."""
+    shifts_s: tuple[float, ...]
+    """Added to the time stamps of each part of the file, they give seconds from its start; one
+    number unless recordings were joined."""
+    max_gap_s: float
+    """A longer step forward in the time stamps starts the next part."""
+    promised_s: float
+    """From its first packet to the end of its last, for each part of the file, added up."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +50,8 @@ class Contents:
 
     picture: Picture | None
     sound: Sound | None
+    notes: tuple[ClipNote, ...] = ()
+    """Whether the file is shorter than its header promises."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -110,8 +99,15 @@ def look_into(data: bytes, path: Path) -> Contents:
     _check_boxes(data, path)
     try:
         with open_container(data) as container:
-            sound = _find_sound(container)
-            return Contents(_find_picture(container, data), sound)
+            picture, sound = picture_stream(container), container.streams.best("audio")
+            first = FirstFrame(picture)
+            streams = [stream for stream in (picture, sound) if stream is not None]
+            timeline = read_timeline(container, streams, first.look_at)
+            return Contents(
+                None if picture is None else find_picture(container, picture, timeline, first),
+                _find_sound(sound, timeline) if isinstance(sound, av.AudioStream) else None,
+                shortfall(container, timeline),
+            )
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(
             f"{path}: is not a video or sound file that FFmpeg can open ({reason(error)}); "
@@ -127,86 +123,22 @@ def reason(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def need_decoder(picture: Picture, path: Path) -> None:
-    """Refuse a picture that FFmpeg cannot decode.
-
-    Raises:
-        MediaError: FFmpeg has no decoder for it.
-    """
-    if not picture.has_decoder:
-        raise MediaError(
-            f"{path}: its picture cannot be decoded (there is no decoder for its codec); "
-            "convert it to H.264 in mp4"
-        )
-
-
-def _find_picture(container: av.container.InputContainer, data: bytes) -> Picture | None:
-    cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & cover]
-    if not streams:
-        return None
-    best = container.streams.best("video")
-    stream = best if best in streams else streams[0]
-    packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
-    stamps = [p.dts if p.pts is None else p.pts for p in packets]
-    has_pts = None not in [p.pts for p in packets]
-    if None in stamps:
-        stamps = list(range(len(packets)))
-    order = np.argsort(np.asarray(stamps, dtype=np.int64), kind="stable")
-    pts = np.asarray(stamps, dtype=np.int64)[order]
-    tick_s = float(_tick_s(stream))
-    start_s = (container.start_time or 0) / av.time_base
-    duration_s = 0.0
-    if len(pts):
-        last_s = (packets[order[-1]].duration or 0) * tick_s or _frame_s(stream, pts * tick_s)
-        duration_s = float(pts[-1] - pts[0]) * tick_s + last_s
-    return Picture(
-        stream=stream.index,
-        pts=pts,
-        times_s=pts * tick_s - start_s,
-        duration_s=duration_s,
-        has_decoder=stream.codec_context is not None,
-        has_pts=has_pts,
-        decord_agrees=len(container.streams.video) == 1
-        and not (_is_matroska(container) and _is_turned(data, stream.index)),
-    )
-
-
-def _is_matroska(container: av.container.InputContainer) -> bool:
-    """Find mkv and webm: decord 0.6 overlooks their display matrix."""
-    return "matroska" in container.format.name
-
-
-def _is_turned(data: bytes, stream: int) -> bool:
-    with open_container(data) as container:
-        if container.streams[stream].codec_context is None:  # no decoder
-            return False
-        return any(frame.rotation for frame in itertools.islice(container.decode(stream), 1))
-
-
-def _frame_s(stream: av.VideoStream, times_s: np.ndarray) -> float:
-    """How long a frame is shown, for a container that does not say."""
-    if len(times_s) > 1:
-        return float(np.median(np.diff(times_s)))
-    return float(1 / stream.average_rate) if stream.average_rate else 0.0
-
-
 def _tick_s(stream: av.stream.Stream) -> Fraction:
     """The unit of a stream's times, in seconds."""
     assert stream.time_base is not None  # every stream of an opened file has one
     return stream.time_base
 
 
-def _find_sound(container: av.container.InputContainer) -> Sound | None:
-    stream = container.streams.best("audio")
-    if not isinstance(stream, av.AudioStream):
-        return None
+def _find_sound(stream: av.AudioStream, timeline: Timeline) -> Sound:
     codec = stream.codec_context
     return Sound(
         stream=stream.index,
         num_channels=0 if codec is None else codec.channels,
         sample_rate=0 if codec is None else codec.sample_rate,
         duration_s=float((stream.duration or 0) * _tick_s(stream)),
+        shifts_s=timeline.shifts_s,
+        max_gap_s=timeline.max_gap_s,
+        promised_s=timeline.span_s(stream.index),
     )
 
 

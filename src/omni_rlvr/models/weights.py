@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from omni_rlvr.types import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+PICKLE_ADVICE = "take safetensors, or trust them with model.options.allow_pickle=true"
 _LFS = b"version https://git"
 _HEADER = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """How a safetensors header names a dtype."""
@@ -50,11 +51,11 @@ def open_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> dic
     if not allow_pickle:
         raise UserError(
             f"model.path={folder} holds pickled weights only ({pickled}), which can hide code; "
-            f"take a {SINGLE}, or trust them with model.options.allow_pickle=true"
+            f"{PICKLE_ADVICE}"
         )
     if pickled.endswith(".bin"):
-        return _unpickle(folder / pickled)
-    return _open_shards(folder, _index(folder / pickled), _unpickle)
+        return unpickle(folder / pickled)
+    return _open_shards(folder, _index(folder / pickled), unpickle)
 
 
 def has_weights(folder: Path) -> bool:
@@ -118,7 +119,12 @@ def _open(path: Path, dtype: torch.dtype) -> dict[str, Any]:
         ) from error
 
 
-def _unpickle(path: Path) -> dict[str, Any]:
+def unpickle(path: Path) -> dict[str, Any]:
+    """Reads pickled weights; nothing that they hold is run.
+
+    Raises:
+        UserError: the file cannot be read, or holds something other than weights.
+    """
     check_pointer(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -127,6 +133,32 @@ def _unpickle(path: Path) -> dict[str, Any]:
         raise UserError(
             f"model.path={path.parent}: {path.name} cannot be read: {reason}"
         ) from error
+
+
+def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
+    """Names the tensors that hold NaN or Inf; each is read once, without a copy."""
+    return [
+        name
+        for name, tensor in tensors
+        if tensor.is_floating_point() and tensor.numel()
+        # a NaN anywhere is both the least and the largest
+        if not torch.stack(tensor.detach().aminmax()).isfinite().all()
+    ]
+
+
+def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Refuses weights that hold NaN or Inf: whatever is computed with them means nothing.
+
+    Raises:
+        UserError: names the folder and the first few.
+    """
+    wrong = not_finite(tensors)
+    if wrong:
+        raise UserError(
+            f"model.path={folder}: {len(wrong)} of its tensors hold NaN or infinite numbers "
+            f"({', '.join(wrong[:3])}); it is damaged, or was saved by a run that had gone wrong: "
+            "take an earlier checkpoint"
+        )
 
 
 def check_pointer(path: Path) -> None:

@@ -21,7 +21,8 @@ class Mixture:
 
     A term of weight 0 is a metric: scored and logged, never part of the reward. A term that returns
     None for a row is NaN there and left out of that row's sum; the row's reward is NaN only if
-    every term of non-zero weight is. Where no weight is non-zero, every reward is 0.
+    every term of non-zero weight is. Where no weight is non-zero, every reward is 0. A sum that is
+    too large for float32 is infinite, never NaN.
 
     Args:
         terms: Name -> term, see ``base``; the names are those of the logged metrics.
@@ -81,13 +82,15 @@ class Mixture:
 
     def _add_up(self, scores: Mapping[str, Tensor], num_rows: int) -> Tensor:
         counted = {name: weight for name, weight in self.weights.items() if weight != 0}
-        rewards = torch.zeros(num_rows, dtype=torch.float32)
+        # in float64, so that large scores of both signs add up; a sum beyond float32 is infinite,
+        # and training leaves the step out
+        rewards = torch.zeros(num_rows, dtype=torch.float64)
         judged = torch.full((num_rows,), not counted)
         for name, weight in counted.items():
             present = ~scores[name].isnan()
-            rewards = torch.where(present, rewards + weight * scores[name], rewards)
+            rewards = torch.where(present, rewards + weight * scores[name].double(), rewards)
             judged = judged | present
-        return torch.where(judged, rewards, torch.nan)
+        return torch.where(judged, rewards, torch.nan).float()
 
 
 def _checked_weights(weights: Mapping[str, object], names: Sequence[str]) -> dict[str, float]:

@@ -7,7 +7,7 @@ no completion.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from omni_rlvr.models.lean_decoding import make_decoder
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.prefix import Prompts
 from omni_rlvr.models.tape import TapeRows
-from omni_rlvr.rollout.sampling import Generators, next_tokens, penalise, uniforms
-from omni_rlvr.types import Rollout
+from omni_rlvr.rollout.sampling import Generators, are_finite, next_tokens, penalise, uniforms
+from omni_rlvr.types import Example, Rollout, UserError
 
 RollOut = Callable[..., Rollout]
 """``decode`` here, or ``generate`` beside it."""
@@ -80,10 +80,12 @@ def decode(
     stops = torch.tensor(policy.processor.stop_ids, device=device)
     rows = torch.arange(num_rows, device=device)  # what is still in the batch
     alive = torch.ones_like(rows, dtype=torch.bool)  # which of these rows have not ended
+    finite = torch.ones_like(alive)
     for t in range(max_completion_length):
         uniform = uniforms(generator, num_rows)
         if temperature > 0:  # greedy reads none, and not every device has float64
             uniform = uniform.to(device)[rows]
+        finite[rows] &= are_finite(logits)
         if repetition_penalty != 1:
             logits = penalise(logits, ids[rows, :t], repetition_penalty)
         tokens = next_tokens(logits, uniform, temperature=temperature, top_p=top_p, top_k=top_k)
@@ -102,11 +104,32 @@ def decode(
     tape = (
         None if decoder.tape is None else TapeRows(decoder.tape, torch.arange(num_rows).to(device))
     )
-    return to_rollout(policy, ids[:, : t + 1], tape)
+    return to_rollout(policy, ids[:, : t + 1], finite, tape)
 
 
-def to_rollout(policy: Policy, ids: Tensor, tape: TapeRows | None = None) -> Rollout:
-    """Marks and decodes completions [N, T], padded after their end token."""
+def require_finite(rollout: Rollout, examples: Sequence[Example]) -> None:
+    """Refuses completions that were read from logits that are no numbers.
+
+    Args:
+        rollout: one completion a prompt.
+        examples: the prompts' examples.
+
+    Raises:
+        UserError: names the first clip.
+    """
+    wrong = (~rollout.finite).nonzero().flatten().tolist()
+    if wrong:
+        raise UserError(
+            f"{examples[wrong[0]].id}: the model's logits are NaN or infinite for this clip (and "
+            f"{len(wrong) - 1} more of its batch of {len(examples)}), so that it has no answer; "
+            "half precision may overflow: try model.dtype=float32, or take another checkpoint"
+        )
+
+
+def to_rollout(
+    policy: Policy, ids: Tensor, finite: Tensor, tape: TapeRows | None = None
+) -> Rollout:
+    """Marks and decodes completions [N, T], padded after their end token; ``finite`` is [N]."""
     processor = policy.processor
     ends = processor.stop_ids if processor.settings.mask_stops else processor.stop_ids[:1]
     mask = completion_mask(ids, eos_token_ids=ends)
@@ -115,5 +138,6 @@ def to_rollout(policy: Policy, ids: Tensor, tape: TapeRows | None = None) -> Rol
         completion_mask=mask,
         texts=policy.processor.decode(ids, mask),
         truncated=~torch.isin(ids, ids.new_tensor(processor.stop_ids)).any(dim=1),
+        finite=finite,
         tape=tape,
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.decode import to_rollout
-from omni_rlvr.rollout.sampling import Generators, next_tokens, penalise, uniforms
+from omni_rlvr.rollout.sampling import Generators, are_finite, next_tokens, penalise, uniforms
 from omni_rlvr.types import Rollout, UserError
 
 
@@ -53,10 +53,12 @@ def generate(
     everything = torch.arange(num_rows, device=prompt_embeds.device)
     stops = torch.tensor(policy.processor.stop_ids, device=prompt_embeds.device)
     ended = torch.zeros_like(everything).bool()
+    finite = ~ended
 
     def choose(so_far: Tensor, logits: Tensor) -> Tensor:
         """Leaves only the drawn token, so that generate's argmax takes it."""
-        nonlocal ended
+        nonlocal ended, finite
+        finite = finite & are_finite(logits)
         uniform = uniforms(generator, num_rows)
         if repetition_penalty != 1:
             logits = penalise(logits, so_far, repetition_penalty)
@@ -80,4 +82,4 @@ def generate(
         pad_token_id=policy.processor.tokenizer.pad_token_id,
         eos_token_id=policy.processor.stop_ids,
     )
-    return to_rollout(policy, ids)
+    return to_rollout(policy, ids, finite)

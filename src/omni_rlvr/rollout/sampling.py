@@ -75,6 +75,14 @@ def next_tokens(
     return drawn.squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 
+def are_finite(logits: Tensor) -> Tensor:
+    """Says which rows of logits [N, V] are numbers, all of them, in one pass: [N] bool.
+
+    A single NaN or infinite number makes a row's sum one; finite ones add up far below the largest.
+    """
+    return logits.sum(dim=-1, dtype=torch.float32).isfinite()
+
+
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """Makes tokens that a completion already holds less likely: z / c if z > 0, else z c.
 

@@ -24,6 +24,8 @@ class Prepared:
     """To log, under TRL's names; of all ranks together."""
     completions: list[dict[str, object]]
     """Rows for completions.jsonl, of this rank; empty for SFT."""
+    not_finite: Mapping[str, int]
+    """What is NaN or infinite before any loss -> in how many rows of this rank."""
 
 
 class Stage(Protocol):

@@ -82,6 +82,7 @@ def _replace(scored: Scored, new: Scored, rows: Tensor) -> Scored:
             completion_mask=put(old.completion_mask, new.rollout.completion_mask),
             texts=texts,
             truncated=old.truncated.index_copy(0, place, new.rollout.truncated),
+            finite=old.finite.index_copy(0, place, new.rollout.finite),
         ),
         RewardOutput(scored.rewards.rewards.index_copy(0, rows, new.rewards.rewards), terms),
     )

@@ -42,6 +42,7 @@ from omni_rlvr.stages.objective import (
     counts_of,
     kl_of_completions,
     loss_mask_of,
+    not_finite,
     policy_loss,
     rows_that_teach,
 )
@@ -71,6 +72,7 @@ class GrpoStage:
         self.reward = reward
         self.reference = reference
         self.roll_out = roll_out
+        self._has_left_reference = reference is None
 
     @torch.no_grad()
     def prepare(self, policy: Policy, batch: Batch, generator: Generators) -> Prepared:
@@ -116,7 +118,9 @@ class GrpoStage:
         if config.kl_in_reward:
             experience, penalty, metrics = self._into_reward(experience)
         step = gather_rollout(batch, rollout, scored.rewards, penalty)
-        advantages = advantages_of(config, self.reward, step.scored, step.penalty)[step.own]
+        advantages = advantages_of(
+            config, self.reward, step.scored, size=step.size, penalty=step.penalty
+        )[step.own]
         experience = replace(experience, advantages=advantages.to(device))
         if config.max_resample_times > 0:
             (metrics["num_resampled_groups"],) = ranks.total([float(num_resampled)])
@@ -125,7 +129,8 @@ class GrpoStage:
         )
         examples = [e for e in batch.examples for _ in range(config.num_generations)]
         completions = completion_rows(rollout, scored.rewards, advantages, examples)
-        return Prepared(experience, all_features, metrics, completions)
+        wrong = not_finite(experience, rollout, scored.rewards, penalty)
+        return Prepared(experience, all_features, metrics, completions, wrong)
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
         """Yields ``num_iterations`` passes over ``num_minibatches`` parts; no group is split."""
@@ -152,7 +157,22 @@ class GrpoStage:
 
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
         """Computes a micro-batch's share of the objective."""
-        return policy_loss(self.config, rows, whole, self._scores(policy, rows))
+        scores = self._scores(policy, rows)
+        if rows.ref_per_token_logps is not None and self._is_at_reference(policy):
+            # the same weights: what still differs is the rounding of two passes, and no KL
+            rows = replace(rows, ref_per_token_logps=scores.logps.detach())
+        return policy_loss(self.config, rows, whole, scores)
+
+    def _is_at_reference(self, policy: Policy) -> bool:
+        """Whether no weight has left the reference yet: then the KL is 0, and its gradient too."""
+        if not self._has_left_reference:
+            assert self.reference is not None
+            fixed = dict(self.reference.named_parameters())
+            self._has_left_reference = not all(
+                name in fixed and (weight is fixed[name] or torch.equal(weight, fixed[name]))
+                for name, weight in policy.named_parameters()
+            )
+        return not self._has_left_reference
 
     def _sampled(
         self, policy: Policy, batch: Batch, features: Features, generator: Generators
@@ -168,7 +188,8 @@ class GrpoStage:
         sampling = self.config.sampling
         if len(batch) == 0:  # a rank whose clips were all skipped
             nothing = batch.prompt_ids.new_zeros(0, 1)
-            return Rollout(nothing, nothing, texts=(), truncated=nothing[:, 0].bool())
+            none = nothing[:, 0].bool()
+            return Rollout(nothing, nothing, texts=(), truncated=none, finite=none)
         return self.roll_out(
             policy,
             policy.embed(batch, features),
@@ -202,7 +223,9 @@ class GrpoStage:
                 experience = replace(experience, old_per_token_logps=old)
         if self.reference is not None:
             reference = self.reference.to(device=experience.completion_ids.device)
-            ref, _ = self._score_all(reference, experience)
+            ref = old
+            if old is None or not self._is_at_reference(policy):
+                ref, _ = self._score_all(reference, experience)
             experience = replace(experience, ref_per_token_logps=ref)
         if config.contrast_modality is not None:
             lacks = torch.ones(len(experience.batch), dtype=torch.bool)

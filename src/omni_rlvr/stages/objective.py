@@ -10,24 +10,33 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.functional import kl
-from omni_rlvr.functional.advantages import compute_advantages, gdpo_advantages
+from omni_rlvr.functional.advantages import compute_advantages, gdpo_advantages, penalised
 from omni_rlvr.functional.logprobs import TokenScores
 from omni_rlvr.functional.objective import Tokens, Whole, masked, policy_objective
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.stages.options import GrpoConfig
-from omni_rlvr.types import Counts, Experience, LossOutput, RewardOutput
+from omni_rlvr.types import Counts, Experience, LossOutput, RewardOutput, Rollout
 
 
 def advantages_of(
-    config: GrpoConfig, reward: Mixture, scored: RewardOutput, penalty: Tensor | None
+    config: GrpoConfig,
+    reward: Mixture,
+    scored: RewardOutput,
+    *,
+    size: Tensor,
+    penalty: Tensor | None,
 ) -> Tensor:
     """Computes advantages as the options say.
+
+    With the KL in the reward, completions of equal task rewards are ranked by their KL alone; a
+    difference that is only the KL's rounding counts as none.
 
     Args:
         config: the options.
         reward: whose weights the terms have.
         scored: rewards and terms of N completions.
-        penalty: [N] to take off the rewards (the KL), or None.
+        size: [N] tokens.
+        penalty: [N] to take off the rewards (beta times the KL), or None.
 
     Returns:
         [N] float32.
@@ -36,7 +45,15 @@ def advantages_of(
         terms = torch.stack(list(scored.terms.values()), dim=1)
         weights = torch.tensor([reward.weights[name] for name in scored.terms])
         return gdpo_advantages(terms, weights, num_generations=config.num_generations)
-    rewards = scored.rewards if penalty is None else scored.rewards - penalty
+    rewards = scored.rewards
+    if penalty is not None:
+        whole_batch = config.advantage_estimator == "reinforce_plus_plus"
+        rewards = penalised(
+            rewards,
+            penalty,
+            config.beta * kl.ROUNDING * size,
+            num_generations=len(rewards) if whole_batch else config.num_generations,
+        )
     return compute_advantages(
         rewards,
         num_generations=config.num_generations,
@@ -49,6 +66,38 @@ def kl_of_completions(config: GrpoConfig, logps: Tensor, ref_logps: Tensor, mask
     """Estimates each completion's KL to the reference, the sum of its tokens': [N] nats."""
     log_ratio = masked(logps - ref_logps, mask)
     return kl.ESTIMATORS[config.kl_estimator](log_ratio, torch.zeros_like(log_ratio)).sum(dim=1)
+
+
+def not_finite(
+    experience: Experience, rollout: Rollout, scored: RewardOutput, penalty: Tensor | None
+) -> dict[str, int]:
+    """Counts the rows in which something that the loss will read is NaN or infinite.
+
+    A reward of NaN is none: no term could judge the row.
+
+    Args:
+        experience: N rows with their log-probs.
+        rollout: of them.
+        scored: their rewards.
+        penalty: [N] what the KL takes off the rewards, or None.
+
+    Returns:
+        What it is -> number of rows, for what is there at all.
+    """
+    rows = {
+        "logits while sampling": ~rollout.finite,
+        "rewards": scored.rewards.isinf(),
+        "the KL in the reward": None if penalty is None else ~penalty.isfinite(),
+    }
+    for name, logps in (
+        ("log-probabilities at rollout", experience.old_per_token_logps),
+        ("log-probabilities of the reference", experience.ref_per_token_logps),
+        ("log-probabilities without a modality", experience.contrast_per_token_logps),
+    ):
+        mask = experience.completion_mask
+        rows[name] = None if logps is None else ~masked(logps, mask).isfinite().all(dim=1)
+    counts = {name: int(wrong.sum()) for name, wrong in rows.items() if wrong is not None}
+    return {name: count for name, count in counts.items() if count}
 
 
 def loss_mask_of(experience: Experience) -> Tensor:

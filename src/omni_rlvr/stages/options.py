@@ -71,8 +71,14 @@ class LoopConfig:
     """Learning rate after warm-up: "cosine" or "linear" to zero, or "constant"."""
     warmup_ratio: float = 0.03
     """Share of the steps over which the learning rate rises from zero."""
+    max_bad_steps: int = 3
+    """Most steps in a row that are left out because their loss, gradient norm or rewards are NaN or
+    infinite; one more stops the run, and so does a last step that is one. 0 stops it at the first.
+    What such a step was made of is kept in the run's ``bad_steps/``."""
     save_steps: int = 100
     """Steps between checkpoints; the last step is always saved."""
+    save_total_limit: int = 2
+    """Checkpoints that are kept, the newest ones; 1 or more."""
     logging_steps: int = 1
     """Steps between lines of metrics.jsonl."""
 
@@ -94,7 +100,13 @@ class LoopConfig:
             self.max_steps,
             "-1, or 1 or more",
         )
-        for key in ("batch_size", "micro_batch_size", "save_steps", "logging_steps"):
+        for key in (
+            "batch_size",
+            "micro_batch_size",
+            "save_steps",
+            "save_total_limit",
+            "logging_steps",
+        ):
             require(self.__dict__[key] >= 1, f"stage.{key}", self.__dict__[key], "1 or more")
         require(
             self.max_tokens_per_micro_batch >= 0,
@@ -105,6 +117,7 @@ class LoopConfig:
         require(
             self.max_grad_norm >= 0, "stage.max_grad_norm", self.max_grad_norm, "0 (off) or more"
         )
+        require(self.max_bad_steps >= 0, "stage.max_bad_steps", self.max_bad_steps, "0 or more")
         require(
             self.lr_scheduler_type in ("cosine", "linear", "constant"),
             "stage.lr_scheduler_type",

@@ -68,10 +68,10 @@ def completion_rows(
 
 
 def _mean(values: Tensor) -> float:
-    return values.nanmean().item()
+    return values.double().nanmean().item()
 
 
 def _std(values: Tensor) -> float:
     """Sample std (ddof 1) of the values that are not NaN; 0 for fewer than two."""
-    judged = values[~values.isnan()]
+    judged = values[~values.isnan()].double()  # large rewards have larger squares
     return judged.std().item() if len(judged) > 1 else 0.0

@@ -43,7 +43,7 @@ class SftStage:
             completion_ids=batch.completion_ids,
             completion_mask=batch.completion_mask,
         )
-        return Prepared(experience, experience.features, {}, [])
+        return Prepared(experience, experience.features, {}, [], {})
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
         """Yields the whole batch once."""

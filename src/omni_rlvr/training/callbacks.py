@@ -7,53 +7,81 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
+from torch import Tensor
 
 from omni_rlvr import ranks
-from omni_rlvr.record import point_to
-from omni_rlvr.training.checkpoint import load_state, save_checkpoint
+from omni_rlvr.models.weights import not_finite
+from omni_rlvr.pointers import point_to
+from omni_rlvr.stages.options import LoopConfig
+from omni_rlvr.training.checkpoint import last_good, load_state, save_checkpoint
 from omni_rlvr.training.module import RLVRModule
+from omni_rlvr.types import UserError
 
 log = logging.getLogger(__name__)
 
 
 class Checkpoints(Callback):
-    """Saves every ``save_steps`` and at the end; ``latest`` then points at the run."""
+    """Saves every ``save_steps`` and at the end; ``latest`` then points at the run.
 
-    def __init__(self, run: Path, save_steps: int, latest: Path | None):
-        """Args: the run's folder, steps between checkpoints, the link to move (or None)."""
+    What is saved is good: neither weights nor the optimizer's state hold NaN or Inf, no step that
+    was left out came before it, and a run that taught the policy nothing fails instead.
+    """
+
+    def __init__(self, run: Path, loop: LoopConfig, latest: Path | None):
+        """Args: the run's folder, how often is saved and how many are kept, the link to move."""
         self.run = run
-        self.save_steps = save_steps
+        self.save_steps = loop.save_steps
+        self.keep = loop.save_total_limit
         self.latest = latest
         self.saved_step = -1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
-        """Saves when due."""
-        if pl_module.step % self.save_steps == 0:
+        """Saves when due; not behind a bad step, which leaves the weights in doubt."""
+        due = pl_module.step % self.save_steps == 0
+        if due and pl_module.bad_steps.in_a_row == 0 and pl_module.nothing_learned() is None:
             self.save(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: RLVRModule) -> None:
-        """Saves the last step, also after Ctrl-C."""
+        """Saves the last step, also after Ctrl-C.
+
+        Raises:
+            UserError: the whole run is done and has taught nothing.
+        """
+        if pl_module.is_done and (why := pl_module.nothing_learned()) is not None:
+            raise UserError(f"nothing was learned: {why}")
         if pl_module.step != self.saved_step:
             self.save(pl_module)
+        pl_module.movement.warn()
 
     def save(self, module: RLVRModule) -> None:
         """Writes the checkpoint; of several ranks, which hold the same, the first does."""
         self.saved_step = module.step
         if not ranks.is_first():
             return
+        optimizer = module.optimizer.optimizer.state_dict()
         state = {
-            "optimizer": module.optimizer.optimizer.state_dict(),
+            "optimizer": optimizer,
             "schedule": module.schedule.state_dict(),
             "num_tokens": module.num_tokens,
+            "num_bad_steps": module.bad_steps.in_a_row,
+            "has_moved": module.movement.has_moved,
         }
-        save_checkpoint(self.run, module.policy, state, step=module.step)
+        wrong = not_finite([*module.policy.named_parameters(), *_tensors(optimizer)])
+        if wrong:
+            raise UserError(
+                f"step {module.step} left NaN or infinite numbers in {', '.join(wrong[:3])} "
+                f"({len(wrong)} tensors in all): it is not saved; a smaller optimizer.lr may help; "
+                f"{last_good(self.run)}"
+            )
+        save_checkpoint(self.run, module.policy, state, step=module.step, keep=self.keep)
         if self.latest is not None:
             point_to(self.latest, self.run)
 
@@ -61,10 +89,22 @@ class Checkpoints(Callback):
 class Resume(Callback):
     """Puts back the optimizer, schedule and counters of an earlier part of the run."""
 
-    def __init__(self, run: Path):
-        """Args: the run's folder."""
-        self.state = load_state(run)
+    def __init__(self, checkpoint: Path):
+        """Reads the state.
+
+        Args:
+            checkpoint: the folder that the run goes on from.
+
+        Raises:
+            UserError: it cannot be read, or holds NaN or infinite numbers.
+        """
+        self.state = load_state(checkpoint)
         self.step: int = self.state["step"]
+        if wrong := not_finite(_tensors(self.state["optimizer"])):
+            raise UserError(
+                f"resume: {checkpoint} holds NaN or infinite numbers ({wrong[0]}); start a "
+                "new run from an earlier checkpoint with model.path"
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
         """Restores, once Lightning has built the optimizer."""
@@ -72,11 +112,21 @@ class Resume(Callback):
         pl_module.optimizer.optimizer.load_state_dict(self.state["optimizer"])
         pl_module.schedule.load_state_dict(self.state["schedule"])
         pl_module.step, pl_module.num_tokens = self.step, self.state["num_tokens"]
+        pl_module.bad_steps.in_a_row = self.state.get("num_bad_steps", 0)
         log.info("going on from step %d", self.step)
 
     def on_train_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
         """Sets the random state last, after everything that drew from it while starting up."""
+        pl_module.movement.moved_before = self.state.get("has_moved", True)
         torch.set_rng_state(self.state["rng"]["torch"])
+
+
+def _tensors(optimizer: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Lists the tensors of an optimizer's state_dict, each with a name for messages."""
+    for number, state in optimizer["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                yield f"the optimizer's {name} of weight {number}", value
 
 
 class CleanStop(Callback):

@@ -24,11 +24,13 @@ from omni_rlvr import ranks
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord
 from omni_rlvr.rollout.experience import select
-from omni_rlvr.stages.base import Stage, add_up
+from omni_rlvr.stages.base import Prepared, Stage, add_up
 from omni_rlvr.stages.options import LoopConfig
 from omni_rlvr.stages.whole import places_of
+from omni_rlvr.training.bad_steps import BadSteps, is_finite, what_is_wrong
+from omni_rlvr.training.movement import Movement
 from omni_rlvr.training.schedule import make_schedule
-from omni_rlvr.types import Batch, Experience, Features, UserError
+from omni_rlvr.types import NOTE_KINDS, Batch, Experience, Features, UserError
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,8 @@ class RLVRModule(LightningModule):
         self.on_features = on_features
         self.num_updates = num_updates
         self.seed = seed
+        self.bad_steps = BadSteps(record, loop.max_bad_steps)
+        self.movement = Movement([])
         self.step = 0
         self.num_tokens = 0
         self.num_skipped = 0
@@ -83,9 +87,8 @@ class RLVRModule(LightningModule):
 
     def configure_optimizers(self):
         """Builds the optimizer over what trains, and its schedule."""
-        weights = [p for p in self.policy.parameters() if p.requires_grad]
         try:
-            optimizer = self.make_optimizer(weights)
+            optimizer = self.make_optimizer(self._trained())
         except (ValueError, TypeError) as error:
             raise UserError(f"optimizer: {error}") from error
         schedule = make_schedule(
@@ -98,24 +101,34 @@ class RLVRModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Starts all ranks from the same weights."""
-        ranks.start_equal(p for p in self.policy.parameters() if p.requires_grad)
+        ranks.start_equal(self._trained())
+        self.movement = Movement(self._trained())
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Runs one step: rollout and rewards (or nothing, for SFT), then the updates."""
         started = time.perf_counter()
         torch.manual_seed(_seed(self.seed, self.step, f"rank {ranks.rank()}"))  # of dropout
         metrics: dict[str, float] = {"media/failed": float(self._note_skipped(batch))}
+        metrics |= self._count_notes(batch)
         (num_prompts,) = ranks.total([len(batch)])
+        why = ""
         if num_prompts > 0:
             # what is sampled, and the log-probs it is compared by, come without dropout
             prepared = self.stage.prepare(self.policy.eval(), batch, self._generators(batch))
             self.policy.train()
             self.on_features(batch, prepared.features)
+            own = (_num_tokens(prepared.experience), dict(prepared.not_finite))
+            counts, not_finite = zip(*ranks.gather(own), strict=True)
             updates = [
-                self.update(minibatch) for minibatch in self.stage.minibatches(prepared.experience)
+                self.update(minibatch)
+                for minibatch in self.stage.minibatches(prepared.experience)
+                if not any(not_finite)
             ]
+            why = what_is_wrong(not_finite, updates)
             metrics |= {**prepared.metrics, **_mean_of(updates)}
-            num_tokens = int(ranks.total([_num_tokens(prepared.experience)])[0])
+            for update in filter(is_finite, updates):
+                self.movement.note(prepared.metrics, update)
+            num_tokens = sum(counts)
             seconds = time.perf_counter() - started
             self.num_tokens += num_tokens
             metrics |= {
@@ -125,26 +138,34 @@ class RLVRModule(LightningModule):
             }
             self.completions = _in_order(prepared.completions, batch)
             self._write_completions(self.completions)
+            if why:
+                self._keep_bad(why, batch, prepared)
+            else:
+                self.bad_steps.in_a_row = 0
         self.step += 1
         self._write(metrics)
+        if why:
+            self.bad_steps.check(self.step, why, is_last=self.is_done)
 
     def update(self, minibatch: Experience) -> dict[str, float]:
         """Takes one optimiser step: backward per micro-batch, sum over ranks, clip, step, schedule.
 
         The loss comes in shares of the whole minibatch, so that sums over micro-batches and ranks
-        are the gradient and the metrics of one device with one micro-batch.
+        are the gradient and the metrics of one device with one micro-batch. An update whose loss or
+        gradient is NaN or infinite is not made.
         """
         optimizer, schedule = self.optimizer, self.schedule
         shares: dict[str, float] = {}
         optimizer.zero_grad()
         for rows in self.stage.micro_batches(minibatch):
             out = self.stage.loss(self.policy, select(minibatch, rows), minibatch)
-            self.manual_backward(out.loss)
+            if out.loss.requires_grad:  # else nothing that trains has a part in these rows
+                self.manual_backward(out.loss)
             add_up(shares, out.metrics)
         sums: dict[str, float] = {}
         for part in ranks.gather(shares):
             add_up(sums, part)
-        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        trained = self._trained()
         weights = ranks.sum_gradients(trained)
         if not weights:  # nothing to learn: the step of a zero gradient
             weights = trained
@@ -154,9 +175,30 @@ class RLVRModule(LightningModule):
         limit = self.loop.max_grad_norm or float("inf")
         sums["grad_norm"] = nn.utils.clip_grad_norm_(weights, limit).item()
         sums["learning_rate"] = float(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
+        if is_finite(sums):
+            optimizer.step()
+            schedule.step()
         return sums
+
+    def nothing_learned(self) -> str | None:
+        """Says why the run so far has taught the policy nothing; None if it has, or if its rewards
+        gave no reason to.
+        """
+        if self.num_tokens == 0:
+            skipped = self.record.fields["skipped_clips"]
+            assert isinstance(skipped, list)
+            first = f", the first: {skipped[0]['reason']}" if skipped else ""
+            return (
+                f"none of the {self.step} steps had a prompt: {len(skipped)} clips could not be "
+                f"read{first}; check dataset.root and the paths in the annotations"
+            )
+        why = self.movement.why_not()
+        return why and f"no weight has moved in {self.movement.num_updates} updates: {why}"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps of the run are done."""
+        return self.step * self.loop.updates_per_step >= self.num_updates
 
     @property
     def optimizer(self) -> LightningOptimizer:
@@ -184,6 +226,33 @@ class RLVRModule(LightningModule):
             if self.num_skipped == SKIPS_LOGGED:
                 log.warning("further skipped clips are listed in run.json, and not here")
         return len(skipped)
+
+    def _count_notes(self, batch: Batch) -> dict[str, float]:
+        """Lists all ranks' notes on clips in run.json. Counts the clips of each kind."""
+        noted = [pair for part in ranks.gather(batch.noted()) for pair in part]
+        self.record.add_notes(noted)
+        return {
+            f"media/{kind}": float(sum(note.kind == kind for _, note in noted))
+            for kind in NOTE_KINDS
+        }
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.policy.parameters() if p.requires_grad]
+
+    def _keep_bad(self, why: str, batch: Batch, prepared: Prepared) -> None:
+        """Keeps what a bad step was made of, that of all ranks."""
+        ids, mask = prepared.experience.completion_ids, prepared.experience.completion_mask.bool()
+        rows = [
+            {**row, "completion_ids": ids[i][mask[i]].tolist()}
+            for i, row in enumerate(prepared.completions)
+        ]
+        self.bad_steps.keep(
+            self.step + 1,
+            why,
+            seed=self.seed,
+            examples=ranks.in_order(batch.examples, places_of(batch)),
+            completions=_in_order(rows, batch),
+        )
 
     def _generators(self, batch: Batch) -> list[torch.Generator]:
         return [

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.decode import RollOut
+from omni_rlvr.rollout.decode import RollOut, require_finite
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.rollout.labels import (
     BARE,
@@ -51,6 +51,8 @@ class Prediction:
     has_audio: bool | None = None
     truncated: bool | None = None
     """No end token within ``max_completion_length``."""
+    notes: Sequence[dict[str, str]] = ()
+    """Kind and text of what the model was shown otherwise than it is in the clip's file."""
     error: str | None = None
     """Why the clip could not be read; all else is None then."""
 
@@ -89,7 +91,7 @@ def predict(
         A prediction for each clip of a batch; what could not be read comes last.
 
     Raises:
-        UserError: the device cannot sample.
+        UserError: the device cannot sample, or a clip's logits are no numbers.
     """
     for batch in batches:
         read: list[Prediction] = []
@@ -115,6 +117,7 @@ def predict(
                 generator=generator,
                 on_tokens=on_tokens,
             )
+            require_finite(rollout, batch.examples)
             slots = _slots(policy, batch, rollout, answer_form)
             logps = label_logps(policy, embeds, batch.prompt_mask, slots=slots, labels=labels)
             read = _predictions(batch, rollout, slots, logps.cpu(), labels)
@@ -162,6 +165,7 @@ def _predictions(
                 has_video=i in videos,
                 has_audio=i in sounds,
                 truncated=bool(rollout.truncated[i]),
+                notes=[vars(note) for note in batch.notes[i]] if batch.notes else [],
             )
         )
     return out
