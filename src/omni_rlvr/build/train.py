@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from omni_rlvr.build.config import loader_of, make
-from omni_rlvr.build.policy import feature_cache
+from omni_rlvr.build.policy import base_to_write, feature_cache, write_base
 from omni_rlvr.config import schema
 from omni_rlvr.data.table import distinct
 from omni_rlvr.models.hub import find_checkpoint
@@ -45,7 +45,10 @@ def train_parts(
 ) -> TrainParts:
     """Builds all that training a stage needs; ``reward`` is GRPO's."""
     loop, trainable, saved = typed["stage"], typed["trainable"], place.run_dir / "checkpoint"
-    counts = apply(policy, trainable, _folder(cfg.model.path))
+    base = base_to_write(cfg, typed, place.run_dir)
+    if base is not None and cfg.resume is None:
+        write_base(policy, base)
+    counts = apply(policy, trainable, base or _folder(cfg.model.path))
     if isinstance(loop, SftConfig):
         stage: Stage = SftStage(loop)
     else:
