@@ -19,6 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LADDER = (
     ("types",),
     ("folders", "lock"),
+    ("pointers",),
     ("record",),
     ("functional", "media", "text", "ranks"),
     ("data", "models", "rewards"),

@@ -48,6 +48,7 @@ FLIPS = {
     "stage.lr_scheduler_type": (LONG, "linear", "learning_rate"),
     "stage.warmup_ratio": (LONG, "0.7", "learning_rate"),
     "stage.save_steps": (LONG, "3", "saves"),
+    "stage.save_total_limit": ((*LONG, "stage.save_steps=1"), "1", "checkpoints"),
     "stage.logging_steps": (LONG, "2", "steps"),
     # stage=grpo
     "stage.num_generations": (GRPO, "2", "completions"),

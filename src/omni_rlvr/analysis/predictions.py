@@ -19,7 +19,8 @@ BAR_WIDTH = 30
 def show_prediction(row: Mapping[str, Any]) -> None:
     """Prints what follows the reasoning of one clip: its answer and the label probabilities."""
     console = Console(highlight=False)
-    for line in ("", answer_line(row), ""):
+    notes = [f"note: {note['text']}" for note in row["notes"]]
+    for line in ("", answer_line(row), *notes, ""):
         console.print(Text(line), soft_wrap=True)
     console.print(probability_table(row["probabilities"]))
     for line in ("", scoring_line(row)):
@@ -64,11 +65,13 @@ def summary_line(rows: Sequence[Mapping[str, Any]]) -> str:
     """Counts what many clips were found to show, the most frequent label first."""
     read = [row for row in rows if row["error"] is None]
     counts = Counter(row["predicted"] for row in read if row["predicted"] is not None)
+    noted = Counter(note["kind"] for row in read for note in row["notes"])
     said = [f"{printable(label)} {n}" for label, n in counts.most_common()]
     for name, n in (
         ("no label of the list", len(read) - counts.total()),
         ("cut short", sum(row["truncated"] for row in read)),
         ("could not be read", len(rows) - len(read)),
+        *((f"with {kind}", n) for kind, n in sorted(noted.items())),
     ):
         said += [f"{name} {n}"] if n else []
     return f"{len(rows)} clips: {', '.join(said)}"

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -39,6 +40,8 @@ class Upload:
     duration_s: float
     features: Sequence[Features]
     """Of each model: the towers' outputs, one row, None for what the file does not have."""
+    notes: Sequence[str] = ()
+    """What a model is shown otherwise than it is in the file, each the end of a sentence."""
 
     @property
     def has_video(self) -> bool:
@@ -49,6 +52,14 @@ class Upload:
     def has_audio(self) -> bool:
         """Whether it has sound."""
         return self.features[0].audio is not None
+
+
+class _Wanted(NamedTuple):
+    """How a model wants clips read."""
+
+    num_frames: int
+    sample_rate: int
+    window_s: float | None
 
 
 class Uploads:
@@ -147,35 +158,40 @@ class Uploads:
                 )
             if seen.frames is None and seen.waveform is None:
                 raise UserError(f"{shown_name(path)} has neither picture nor sound.")
-            features = self._features(video, audio, seen)
+            features, notes = self._features(video, audio, seen)
         except MediaError as error:
             message = str(error).replace(str(path), shown_name(path))
             raise UserError(f"{printable(message)}.") from error
-        return Upload(path, seen.duration_s, features)
+        return Upload(path, seen.duration_s, features, notes)
 
     @torch.no_grad()
-    def _features(self, video: Path | None, audio: Path | None, seen: Clip) -> list[Features]:
-        clips: dict[tuple[int, int], Clip] = {}
+    def _features(
+        self, video: Path | None, audio: Path | None, seen: Clip
+    ) -> tuple[list[Features], list[str]]:
+        clips: dict[_Wanted, Clip] = {}
         features = []
         for model in self.models:
             processor = model.policy.processor
-            wanted = (processor.settings.num_frames, processor.sample_rate)
+            wanted = _Wanted(
+                processor.settings.num_frames, processor.sample_rate, processor.window_s
+            )
             if wanted not in clips:  # two models mostly want the same
-                clips[wanted] = self._read(self.reader, video, audio, (seen, *wanted))
+                clips[wanted] = self._read(self.reader, video, audio, (seen, wanted))
             sample = Sample(Example("", "", "", "", video, audio), clips[wanted])
             batch = move(Collate(processor, with_target=False)([sample]), self.device)
             features.append(model.policy.encode(batch))
-        return features
+        notes = [note.text for clip in clips.values() for note in clip.notes]
+        return features, list(dict.fromkeys(notes))
 
     def _read(
         self,
         reader: ClipReader,
         video: Path | None,
         audio: Path | None,
-        wanted: tuple[Clip, int, int] | None,
+        wanted: tuple[Clip, _Wanted] | None,
     ) -> Clip:
         """Reads what was seen to be there; at first, nothing is known and nothing demanded."""
-        seen, num_frames, sample_rate = wanted or (None, 1, 16_000)
+        seen, (num_frames, sample_rate, window_s) = wanted or (None, _Wanted(1, 16_000, None))
         return reader.read(
             video,
             audio,
@@ -183,6 +199,7 @@ class Uploads:
             sample_rate=sample_rate,
             want_video=seen is not None and seen.frames is not None,
             want_audio=seen is not None and seen.waveform is not None,
+            window_s=window_s,
         )
 
     def delete(self, path: Path) -> None:

@@ -31,6 +31,7 @@ from omni_rlvr.data.options import DatasetConfig
 from omni_rlvr.data.readers.files import FileReader
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.data.table import suspects
+from omni_rlvr.models.load import sound_window_s
 from omni_rlvr.models.merged import check_target
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.parts import (
@@ -119,7 +120,7 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     if isinstance(task, schema.PreviewTask):
         return PreviewParts(place, clips, task)
     if isinstance(task, schema.CheckTask):
-        return CheckParts(place, clips, task)
+        return CheckParts(place, clips, task, sound_window_s(config["model"]["path"]))
     if isinstance(task, schema.AttributeTask):
         _check_attribution(clips)
     learns = isinstance(task, schema.TrainTask) and isinstance(typed["stage"], GrpoConfig)

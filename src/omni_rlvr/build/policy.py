@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,15 @@ from omni_rlvr import ranks
 from omni_rlvr.build.config import loader_of, make
 from omni_rlvr.config.latest import has_finished, how_it_ended, run_of
 from omni_rlvr.data.feature_cache import FeatureCache, open_cache
+from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.delta import find_base, is_delta
 from omni_rlvr.models.fingerprint import tower_fingerprints
-from omni_rlvr.models.load import load_bare, put_onto
+from omni_rlvr.models.load import check_written, load_bare, put_onto
 from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.peft_format import is_bare_adapter
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.parts import Clips
+from omni_rlvr.pointers import follow
 from omni_rlvr.types import UserError
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,13 @@ def load(model: DictConfig) -> Policy:
     given = model.base is not None and model.path is not None  # else it is where a base will be
     policy = _onto_base(model) if given else make(loader_of(model))
     if model.path is not None and ranks.is_first():
-        _say_where_from(Path(model.path))
+        _say_where_from(follow(Path(model.path)))
     return policy
 
 
 def _onto_base(model: DictConfig) -> Policy:
-    folder = Path(model.path)
+    folder = follow(Path(model.path))
+    check_written(folder)
     options = (make(model.options) if "options" in model else None) or LoadOptions()
     if is_bare_adapter(folder):
         bare: Any = load_bare(folder, model.base, model.dtype, model.instruction, options)
@@ -96,15 +98,11 @@ def write_base(policy: Policy, base: Path) -> None:
         UserError: it cannot be written.
     """
     failed: str | None = None
-    partial = base.with_name(f".{base.name}.partial")
     if ranks.is_first():
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            policy.save(partial)
-            os.replace(partial, base)
+            with whole_folder(base, sums=True) as partial:
+                policy.save(partial)
         except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
             failed = str(error)
     failed = ranks.gather(failed)[0]
     if failed is not None:

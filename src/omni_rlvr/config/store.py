@@ -12,7 +12,9 @@ from omni_rlvr.config import schema
 from omni_rlvr.config.latest import latest_checkpoint
 from omni_rlvr.config.sweep import run_name
 from omni_rlvr.data import options as data_options
+from omni_rlvr.folders import new_folder
 from omni_rlvr.models import trainable_config
+from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, run_of
 from omni_rlvr.stages import options as stage_options
 from omni_rlvr.types import UserError
 
@@ -49,7 +51,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("split_or_first", _split_or_first, replace=True)
     OmegaConf.register_new_resolver("label_map", _label_map, replace=True)
     OmegaConf.register_new_resolver("label_words", _label_words, replace=True)
-    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
+    # a config is given one folder, however often it asks
+    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("sweep_run", run_name, replace=True)
 
 
@@ -97,14 +100,17 @@ def _latest_if_any(experiment: str, *, _root_) -> str | None:
 
 
 def _run_dir(output_root: str, name: str, resume: str | None) -> str:
-    """The folder of this run: a new one named by the time, or the one that is resumed.
+    """The folder of this run: the one that is resumed, or a new one named by the time.
 
-    Whether that one can be resumed is for ``build`` to check.
+    Whether that one can be resumed is for ``build`` to check. A new one is made here, since of
+    several commands that start in one second each must have its own.
     """
     if resume is not None:
-        folder = Path(output_root) / name / "latest" if resume == "latest" else Path(resume)
-        if (folder / "checkpoint").exists():
+        folder = run_of(Path(output_root) / name / LATEST if resume == LATEST else Path(resume))
+        if any((folder / part).exists() for part in ("run.json", CHECKPOINT, CHECKPOINTS)):
             return str(folder.resolve())
     folder = Path(output_root) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    taken = sum(1 for _ in folder.parent.glob(f"{folder.name}*"))
-    return str(folder.with_name(f"{folder.name}_{taken}") if taken else folder)
+    try:
+        return str(new_folder(folder))
+    except OSError:  # Hydra will try to make it too, and say what is wrong
+        return str(folder)

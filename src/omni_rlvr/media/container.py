@@ -15,8 +15,9 @@ from pathlib import Path
 
 import av
 
-from omni_rlvr.media.picture import Picture, find_picture
-from omni_rlvr.types import MediaError
+from omni_rlvr.media.picture import FirstFrame, Picture, find_picture, picture_stream
+from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall
+from omni_rlvr.types import ClipNote, MediaError
 
 av.logging.set_level(av.logging.PANIC)
 
@@ -34,6 +35,13 @@ class Sound:
     """Hz; 0 where FFmpeg has no decoder for it."""
     duration_s: float
     """As the header tells it; 0 when it does not."""
+    shifts_s: tuple[float, ...]
+    """Added to the time stamps of each part of the file, they give seconds from its start; one
+    number unless recordings were joined."""
+    max_gap_s: float
+    """A longer step forward in the time stamps starts the next part."""
+    promised_s: float
+    """From its first packet to the end of its last, for each part of the file, added up."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class Contents:
 
     picture: Picture | None
     sound: Sound | None
+    notes: tuple[ClipNote, ...] = ()
+    """Whether the file is shorter than its header promises."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -89,8 +99,15 @@ def look_into(data: bytes, path: Path) -> Contents:
     _check_boxes(data, path)
     try:
         with open_container(data) as container:
-            sound = _find_sound(container)
-            return Contents(find_picture(container), sound)
+            picture, sound = picture_stream(container), container.streams.best("audio")
+            first = FirstFrame(picture)
+            streams = [stream for stream in (picture, sound) if stream is not None]
+            timeline = read_timeline(container, streams, first.look_at)
+            return Contents(
+                None if picture is None else find_picture(container, picture, timeline, first),
+                _find_sound(sound, timeline) if isinstance(sound, av.AudioStream) else None,
+                shortfall(container, timeline),
+            )
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(
             f"{path}: is not a video or sound file that FFmpeg can open ({reason(error)}); "
@@ -112,16 +129,16 @@ def _tick_s(stream: av.stream.Stream) -> Fraction:
     return stream.time_base
 
 
-def _find_sound(container: av.container.InputContainer) -> Sound | None:
-    stream = container.streams.best("audio")
-    if not isinstance(stream, av.AudioStream):
-        return None
+def _find_sound(stream: av.AudioStream, timeline: Timeline) -> Sound:
     codec = stream.codec_context
     return Sound(
         stream=stream.index,
         num_channels=0 if codec is None else codec.channels,
         sample_rate=0 if codec is None else codec.sample_rate,
         duration_s=float((stream.duration or 0) * _tick_s(stream)),
+        shifts_s=timeline.shifts_s,
+        max_gap_s=timeline.max_gap_s,
+        promised_s=timeline.span_s(stream.index),
     )
 
 

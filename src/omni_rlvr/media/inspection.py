@@ -7,6 +7,7 @@ its header says. A few wrong bytes may still decode to a wrong picture that no d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -31,6 +32,7 @@ def inspect_clip(
     sample_rate: int,
     want_video: bool,
     want_audio: bool,
+    window_s: float | None = None,
     backend: Backend = "decord",
 ) -> Clip:
     """Decode one clip as training would, then all of it, for ``isolated.ClipReader``.
@@ -40,7 +42,7 @@ def inspect_clip(
     Raises:
         MediaError: As ``read_clip``; a frame is damaged; or a file is shorter than it says.
     """
-    seen, _ = (
+    opened, seen = (
         read(
             video,
             audio,
@@ -48,6 +50,7 @@ def inspect_clip(
             sample_rate=sample_rate,
             want_video=want_video,
             want_audio=want_audio,
+            window_s=window_s,
             backend=backend,
         )
         for read in (probe_clip, read_clip)
@@ -56,7 +59,48 @@ def inspect_clip(
         _refuse_damage(video, picture=want_video, sound=want_audio and audio is None)
     if audio is not None and want_audio:
         _refuse_cut_wave(audio)
-    return seen
+    return replace(opened, notes=seen.notes)
+
+
+def hear_clip(
+    video: Path | None,
+    audio: Path | None,
+    *,
+    num_frames: int,
+    sample_rate: int,
+    want_video: bool,
+    want_audio: bool,
+    window_s: float | None = None,
+    backend: Backend = "decord",
+) -> Clip:
+    """Open a clip and decode its sound as training would, for ``isolated.ClipReader``.
+
+    Args and Returns: as ``probe.probe_clip``, with the notes on the clip.
+
+    Raises:
+        MediaError: As ``probe_clip``, and if the sound cannot be decoded to its end.
+    """
+    opened = probe_clip(
+        video,
+        audio,
+        num_frames=num_frames,
+        sample_rate=sample_rate,
+        want_video=want_video,
+        want_audio=want_audio,
+        backend=backend,
+    )
+    if not want_audio or opened.waveform is None:
+        return opened
+    heard = read_clip(
+        video,
+        audio,
+        num_frames=num_frames,
+        sample_rate=sample_rate,
+        want_video=False,
+        want_audio=True,
+        window_s=window_s,
+    )
+    return replace(opened, notes=heard.notes)
 
 
 def _refuse_damage(path: Path, *, picture: bool, sound: bool) -> None:

@@ -68,6 +68,7 @@ class ClipReader:
         sample_rate: int,
         want_video: bool,
         want_audio: bool,
+        window_s: float | None = None,
         backend: str = "decord",
     ) -> Clip:
         """Read one clip; arguments and result as in ``clip.read_clip``.
@@ -81,6 +82,7 @@ class ClipReader:
             "sample_rate": sample_rate,
             "want_video": want_video,
             "want_audio": want_audio,
+            "window_s": window_s,
             "backend": backend,
         }
         names = " + ".join(str(path) for path in (video, audio) if path is not None)

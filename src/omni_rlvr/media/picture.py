@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from omni_rlvr.media.orientation import UPRIGHT, Orientation, of_matrix, of_tags
+from omni_rlvr.media.timeline import Timeline
 from omni_rlvr.types import MediaError
 
 
@@ -29,7 +30,8 @@ class Picture:
     duration_s: float
     """From the moment the first frame appears until the last one goes."""
     has_pts: bool
-    """Whether each packet carried its own presentation time (AVI packets may not)."""
+    """Whether each packet carried its own presentation time (AVI packets may not), and these do
+    not start anew within the file."""
     orientation: Orientation
     """Which way up decoded frames are."""
     decord_agrees: bool
@@ -48,33 +50,35 @@ def need_readable(picture: Picture, path: Path) -> None:
         raise MediaError(f"{path}: its picture {picture.fault}")
 
 
-def find_picture(container: av.container.InputContainer) -> Picture | None:
-    """Find the picture of an opened file, covers left out; None if there is none."""
+def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """Find the picture stream of an opened file, covers left out; None if there is none."""
     cover = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & cover]
-    if not streams:
-        return None
     best = container.streams.best("video")
-    stream = best if best in streams else streams[0]
-    first = _FirstFrame(stream)
-    stamps, durations, has_pts = list[int | None](), list[int](), True
-    for packet in container.demux(stream):
-        first.look_at(packet)
-        if packet.size and not packet.is_discard:
-            stamps.append(packet.dts if packet.pts is None else packet.pts)
-            durations.append(packet.duration or 0)
-            has_pts &= packet.pts is not None
+    return next((s for s in streams if s is best), streams[0] if streams else None)
+
+
+def find_picture(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    timeline: Timeline,
+    first: FirstFrame,
+) -> Picture:
+    """Describe the picture of a file whose packets were passed over."""
+    packets = timeline.packets[stream.index]
+    stamps = [p.ticks for p in packets]
     if None in stamps:
         stamps = list(range(len(stamps)))
-    order = np.argsort(np.asarray(stamps, dtype=np.int64), kind="stable")
+    parts = np.asarray([p.part for p in packets], dtype=np.int64)
+    order = np.lexsort((np.asarray(stamps, dtype=np.int64), parts))
     pts = np.asarray(stamps, dtype=np.int64)[order]
+    is_joined = len(set(parts.tolist())) > 1
     assert stream.time_base is not None  # every stream of an opened file has one
-    tick_s = float(stream.time_base)
-    start_s = (container.start_time or 0) / av.time_base
+    times_s = pts * float(stream.time_base) + np.asarray(timeline.shifts_s)[parts[order]]
     duration_s = 0.0
     if len(pts):
-        last_s = durations[order[-1]] * tick_s or _frame_s(stream, pts * tick_s)
-        duration_s = float(pts[-1] - pts[0]) * tick_s + last_s
+        last_s = packets[order[-1]].duration_s or _frame_s(stream, times_s)
+        duration_s = float(times_s[-1] - times_s[0]) + last_s
     orientation, fault = UPRIGHT, None
     if stream.codec_context is None:
         fault = "cannot be decoded (there is no decoder for its codec); convert it to H.264 in mp4"
@@ -89,31 +93,35 @@ def find_picture(container: av.container.InputContainer) -> Picture | None:
     return Picture(
         stream=stream.index,
         pts=pts,
-        times_s=pts * tick_s - start_s,
+        times_s=times_s,
         duration_s=duration_s,
-        has_pts=has_pts,
+        has_pts=all(p.has_pts for p in packets) and not is_joined,
         orientation=orientation,
         decord_agrees=len(container.streams.video) == 1
+        and not is_joined
         and first.decord_turns_it("mp4" in container.format.name, orientation),
         fault=fault,
     )
 
 
-class _FirstFrame:
+class FirstFrame:
     """The first frame of a stream that decodes, as packets come."""
 
-    def __init__(self, stream: av.VideoStream) -> None:
+    def __init__(self, stream: av.VideoStream | None) -> None:
         self._stream = stream
         self._packets: list[av.Packet] = []
         self._frame: av.VideoFrame | None = None
-        if stream.codec_context is not None:
+        if stream is not None and stream.codec_context is not None:
             stream.codec_context.thread_count = 1
 
     def look_at(self, packet: av.Packet) -> None:
         """Decode a packet, until there is a frame; the last packet is an empty one."""
-        if self._frame is None and self._stream.codec_context is not None:
+        stream = self._stream
+        if stream is None or packet.stream_index != stream.index or self._frame is not None:
+            return
+        if stream.codec_context is not None:
             self._packets.append(packet)
-            self._frame = _decode(self._stream.codec_context, packet)
+            self._frame = _decode(stream.codec_context, packet)
 
     def orientation(self) -> Orientation:
         """Read the orientation from the frame, or else from the stream's tags.
@@ -122,7 +130,8 @@ class _FirstFrame:
             ValueError: It is none of the eight.
         """
         matrix = _matrix(self._frame)
-        return of_tags(self._stream.metadata) if matrix is None else of_matrix(matrix)
+        tags = {} if self._stream is None else self._stream.metadata
+        return of_tags(tags) if matrix is None else of_matrix(matrix)
 
     def decord_turns_it(self, is_mp4: bool, orientation: Orientation) -> bool:
         """Whether decord 0.6 shows the frames like this.
@@ -134,6 +143,7 @@ class _FirstFrame:
             return orientation == UPRIGHT
         if not is_mp4 or orientation.is_reflection:
             return False
+        assert self._stream is not None  # it had a frame
         codec = self._stream.codec_context
         alone = av.CodecContext.create(codec.name, "r")  # decodes without the container
         assert isinstance(alone, av.VideoCodecContext)

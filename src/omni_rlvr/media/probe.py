@@ -29,6 +29,7 @@ def probe_clip(
     sample_rate: int,
     want_video: bool,
     want_audio: bool,
+    window_s: float | None = None,
     backend: Backend = "decord",
 ) -> Clip:
     """Open one clip as ``clip.read_clip`` would, for ``isolated.ClipReader``.

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from omni_rlvr.models import lora
 from omni_rlvr.models.parts import Modules, parts_of, place_of
+from omni_rlvr.pointers import follow
 from omni_rlvr.types import UserError
 
 BASE, TRAINED, ADAPTERS = "base.json", "trained.safetensors", "adapters"
@@ -76,7 +77,7 @@ def find_base(folder: Path, given: str | None) -> Path:
         UserError: there is none, or it is another model.
     """
     delta = _read(folder)
-    base = _noted(folder, delta) if given is None else Path(given)
+    base = follow(_noted(folder, delta) if given is None else Path(given))
     if not (base / "config.json").exists() or is_delta(base):
         key = "noted in the checkpoint" if given is None else f"model.base={given}"
         raise UserError(

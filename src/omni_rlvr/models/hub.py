@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from omni_rlvr.pointers import follow, problem
 from omni_rlvr.types import UserError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -21,12 +22,12 @@ def find_checkpoint(path: str, *, allow_pickle: bool) -> Path:
     Raises:
         UserError: there is no such folder, or the hub does not give it.
     """
-    folder = Path(path)
+    folder = follow(Path(path))
     if folder.is_dir():
         return folder
     if folder.exists() or not _ID.fullmatch(path):
         raise UserError(
-            f"model.path={path} is not a folder; give a checkpoint folder, "
+            f"model.path={path} is not a folder{problem(Path(path))}; give a checkpoint folder, "
             "e.g. outputs/cold_start/latest/checkpoint, or a hub id, e.g. StarJiaxing/R1-Omni-0.5B"
         )
     patterns = _SAFE + (_PICKLED if allow_pickle else [])

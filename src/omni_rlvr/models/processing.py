@@ -125,6 +125,11 @@ class Processor:
         """Of the sound the feature extractor reads, in Hz."""
         return self.feature_extractor.sampling_rate
 
+    @property
+    def window_s(self) -> float:
+        """Most seconds of sound that the feature extractor takes."""
+        return self.feature_extractor.n_samples / self.sample_rate
+
     def with_instruction(self, instruction: str) -> Processor:
         """Returns the same processor with another instruction after the question."""
         return replace(self, settings=replace(self.settings, instruction=instruction))
@@ -215,9 +220,18 @@ class Processor:
         return processor(listed, return_tensors="pt")["pixel_values"]
 
     def input_features(self, waveforms: Sequence[np.ndarray]) -> Tensor:
-        """Processes sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded or cut to the
-        extractor's window.
+        """Processes sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded to the extractor's
+        window.
+
+        Raises:
+            ValueError: a sound is longer than the window; what is read of a clip never is, and the
+                extractor would cut it in silence.
         """
+        longest = max(len(waveform) for waveform in waveforms)
+        if longest > self.feature_extractor.n_samples:
+            raise ValueError(
+                f"{longest / self.sample_rate:g} s of sound, window {self.window_s:g} s"
+            )
         out = self.feature_extractor(
             list(waveforms), sampling_rate=self.sample_rate, return_tensors="pt"
         )

@@ -22,7 +22,7 @@ from omni_rlvr.run.clips import batches, keeper
 from omni_rlvr.run.lifecycle import move_latest, recorded
 from omni_rlvr.training.evaluate import device_of
 from omni_rlvr.training.progress import progress_bar
-from omni_rlvr.types import Batch, Example, Features, SkippedClip, UserError
+from omni_rlvr.types import Batch, ClipNote, Example, Features, SkippedClip, UserError
 
 if TYPE_CHECKING:
     from omni_rlvr.analysis.attribution import ClipScores
@@ -47,6 +47,7 @@ class Measured:
     texts: list[str | None] = field(default_factory=list)
     """Completions of the clips that were reasoned about."""
     skipped: list[SkippedClip] = field(default_factory=list)
+    notes: list[tuple[str, ClipNote]] = field(default_factory=list)
 
 
 def attribute_splits(parts: AttributeParts) -> dict[str, dict]:
@@ -58,6 +59,7 @@ def attribute_splits(parts: AttributeParts) -> dict[str, dict]:
         for split in parts.task.splits:
             measured = _measure(parts, split, device)
             record.add_skipped((clip.example.id, clip.reason) for clip in measured.skipped)
+            record.add_notes(measured.notes)
             reports[split] = _write(parts, split, measured)
             print(f"{split}: {_sentence(reports[split])}")
             if parts.task.num_chosen:
@@ -86,6 +88,7 @@ def _measure(parts: AttributeParts, split: str, device: torch.device) -> Measure
             device=device,
         ):
             out.skipped += batch.skipped
+            out.notes += batch.noted()
             if len(batch) > 0:
                 features = encode(parts.policy, batch)
                 keeper(parts.cache)(batch, features)

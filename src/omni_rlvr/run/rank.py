@@ -78,8 +78,13 @@ def _log_to(job: Job) -> None:
 
 
 def _end_with_launcher() -> None:
-    """Ends this process when the one that launched it is gone."""
-    sys.stdin.buffer.read()
+    """Ends this process when the one that launched it is gone.
+
+    Past Python's buffer, whose lock this thread would hold for ever: a data worker, which is a fork
+    of this process, closes its copy of standard input and would wait for that lock.
+    """
+    while os.read(0, 1024):
+        pass
     os._exit(1)
 
 
