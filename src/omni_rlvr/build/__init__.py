@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr import ranks
 from omni_rlvr.build.config import check, compose_step, make, resolve
 from omni_rlvr.build.labels import probability_labels
-from omni_rlvr.build.policy import feature_cache, load
+from omni_rlvr.build.policy import base_to_write, feature_cache, load
 from omni_rlvr.build.prepare import prepare_parts
 from omni_rlvr.build.readers import lacks_file, read_split
 from omni_rlvr.build.serve import serve_parts
@@ -92,6 +92,7 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset = typed["task"], typed["dataset"]
     place = Place(run_dir, latest, config)
+    base = base_to_write(cfg, typed, run_dir)
     if isinstance(task, schema.ReportTask):
         return ReportParts(place, task, _report_runs(config["runs"]), bool(config["html"]))
     if isinstance(task, schema.PipelineTask):
@@ -125,7 +126,10 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         reward = make(cfg.reward)  # judges what is shown; nothing learns, so gold is not scored
     if len(devices) > ranks.num_ranks():
         return LaunchParts(place, resolve(cfg), devices)
-    policy = load(cfg.model)
+    if base is not None and cfg.resume is not None:  # the parts are not joined anew
+        policy = load(OmegaConf.merge(cfg.model, {"path": str(base), "base": None}))
+    else:
+        policy = load(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.TrainTask):
         return train_parts(cfg, place, clips, typed, policy, reward)
