@@ -99,6 +99,7 @@ class Uploads:
         Raises:
             UserError: it is too large, or the visitor or all visitors together hold too much.
         """
+        assert self.task.max_session_mb is not None  # resolved where it was checked
         largest, one = self.task.max_upload_mb * 1e6, self.task.max_session_mb * 1e6
         if size > largest:
             raise UserError(

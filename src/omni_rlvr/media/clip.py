@@ -126,7 +126,8 @@ def _need_picture(contents: Contents, path: Path) -> Picture:
         found = "only sound" if contents.sound is not None else "no picture and no sound"
         raise MediaError(
             f"{path}: has no picture stream ({found} in it) but the picture was asked for; "
-            "name it as the example's audio, or choose a modality without video"
+            "give it as audio (+audio=FILE on the command line, the key audio in an annotation), "
+            "or leave the picture out: modality=audio"
         )
     if len(contents.picture.pts) == 0:
         raise MediaError(

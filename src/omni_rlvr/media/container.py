@@ -76,7 +76,7 @@ def read_bytes(path: Path) -> bytes:
         if path.is_symlink():
             raise MediaError(f"{path}: is a broken link, nothing is at {path.readlink()}") from None
         raise MediaError(
-            f"{path}: no such file; check the path in the annotation and the data set's media root"
+            f"{path}: no such file; check the path and dataset.root, the folder before it"
         ) from None
     except OSError as error:
         raise MediaError(f"{path}: cannot be opened ({error.strerror})") from error

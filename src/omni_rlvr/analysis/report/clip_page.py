@@ -18,6 +18,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from omni_rlvr.analysis.attribution import unit_of
 from omni_rlvr.analysis.chosen import RULES
 from omni_rlvr.analysis.report.attributions import Attribution, gather_attributions
 from omni_rlvr.analysis.report.class_chart import NAMES, class_chart, value_of
@@ -129,7 +130,7 @@ def _summary(runs: Sequence[Attribution]) -> str:
 
 
 def _classes(run: Attribution, *, alone: bool) -> str:
-    chart = class_chart(run.report)
+    chart = class_chart(run.report, unit=unit_of(run.report["method"]["value"]))
     if not chart:
         return "<p>No clip has both picture and sound.</p>"
     groups = {"all clips": run.report["all"], **run.report["by_class"]}
