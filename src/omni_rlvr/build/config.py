@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_named, check_targets, check_trainer
 from omni_rlvr.config.keys import TYPED, check_keys
+from omni_rlvr.config.own_readers import fit_own_readers
+from omni_rlvr.config.paths import settle_paths
 from omni_rlvr.config.wording import as_user_error
 from omni_rlvr.types import UserError, require
 
@@ -39,10 +41,15 @@ def make(config: Any, **overrides: Any) -> Any:
 def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Resolves a config and checks types, ranges and targets.
 
+    Paths and readers of a user's own are settled in ``cfg`` itself: see ``config.paths`` and
+    ``config.own_readers``.
+
     Returns:
         The resolved config as plain values, and the typed groups (task, dataset, modality, stage,
         feature_cache, trainable).
     """
+    settle_paths(cfg)
+    fit_own_readers(cfg)
     try:
         OmegaConf.to_container(cfg, throw_on_missing=True)  # names a gap, not what refers to it
         config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omni_rlvr.types import UserError, require
@@ -77,7 +79,9 @@ def differences(before: Any, now: Any, key: str) -> list[str]:
 
 
 def locate(path: str, key: str) -> object:
-    """Imports ``package.module.name``."""
+    """Imports ``package.module.name``; the working folder is searched last."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)

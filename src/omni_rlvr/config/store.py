@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr.config import schema
 from omni_rlvr.config.latest import latest_checkpoint
+from omni_rlvr.config.paths import own_path
 from omni_rlvr.config.sweep import run_name
 from omni_rlvr.data import options as data_options
 from omni_rlvr.folders import new_folder
@@ -56,6 +57,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("label_words", _label_words, replace=True)
     # a config is given one folder, however often it asks
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("own_path", own_path, replace=True)
     OmegaConf.register_new_resolver("sweep_run", run_name, replace=True)
 
 
@@ -98,7 +100,7 @@ def _latest(experiment: str, *, _root_) -> str:
 
 def _latest_if_any(experiment: str, *, _root_) -> str | None:
     """The same, or None where there is no such run."""
-    found = latest_checkpoint(Path(_root_.paths.output_root), experiment)
+    found = latest_checkpoint(Path(own_path(_root_.paths.output_root)), experiment)
     return None if found is None else str(found)
 
 
@@ -108,7 +110,9 @@ def _run_dir(output_root: str, name: str, resume: str | None) -> str:
     Whether that one can be resumed is for ``build`` to check. A new one is made here, since of
     several commands that start in one second each must have its own.
     """
+    output_root = own_path(output_root)
     if resume is not None:
+        resume = own_path(resume, "resume")
         folder = run_of(Path(output_root) / name / LATEST if resume == LATEST else Path(resume))
         if any((folder / part).exists() for part in ("run.json", CHECKPOINT, CHECKPOINTS)):
             return str(folder.resolve())
