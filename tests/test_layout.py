@@ -18,7 +18,9 @@ PACKAGE = ROOT / "src" / "omni_rlvr"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LADDER = (
     ("types",),
+    ("foreign",),
     ("folders", "lock"),
+    ("pointers",),
     ("record",),
     ("functional", "media", "text", "ranks"),
     ("data", "models", "rewards"),

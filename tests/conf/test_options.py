@@ -132,6 +132,7 @@ def observe(runner, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, 
         out["completions"] = [row["completion"] for row in lines]
         out["advantages"] = [row["advantage"] for row in lines]
         out["folders"] = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        out["checkpoints"] = len(list(folder.glob("checkpoints/*")))
         out["predictions"] = read_jsonl(folder / "test" / "predictions.jsonl")
         weights = folder / "checkpoint" / "model.safetensors"
         out["weights"] = weights.read_bytes() if weights.exists() else None
@@ -152,9 +153,9 @@ def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
             out["backward passes"] += 1
             return loss(*arguments)
 
-        def noted(*arguments, step: int):
+        def noted(*arguments, step: int, keep: int):
             out["saves"].append(step)
-            return save(*arguments, step=step)
+            return save(*arguments, step=step, keep=keep)
 
         def played(*arguments):
             notes = play(*arguments)

@@ -19,8 +19,9 @@ import numpy as np
 import soundfile
 
 from omni_rlvr.media.container import Sound, open_container
+from omni_rlvr.media.limits import in_force
 from omni_rlvr.media.timeline import NO_TIMES, is_joint, is_short
-from omni_rlvr.types import ClipNote
+from omni_rlvr.types import ClipNote, MediaError
 
 MIN_GAP_S = 0.01
 """Time stamps that are off by less are rounded, not a gap; half a packet where that is more."""
@@ -98,6 +99,8 @@ class _Tape:
         elif step_s > 0 and last is not None:
             self.gaps_s.append((end_s, step_s))
         if last is None or step_s or rate != last.rate:
+            if problem := in_force().sound_problem(rate, 0.0, len(channels)):
+                raise ValueError(problem)
             last = _Stretch(max(0.0, end_s + step_s), rate)
             self.stretches.append(last)
         last.parts.append(self._mono(channels))
@@ -228,6 +231,7 @@ def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
 
     Raises:
         soundfile.LibsndfileError: If libsndfile does not know the format.
+        MediaError: If it is beyond a limit; the message does not name the file yet.
         ValueError: If its samples make no sense.
     """
     tape, subtypes, promised_s = _Tape(), [], 0.0
@@ -260,6 +264,10 @@ def _open_sidecar(part: bytes) -> soundfile.SoundFile:
     if file.frames > len(part) * MAX_FRAMES_A_BYTE:
         file.close()
         raise soundfile.LibsndfileError(0, "The header has no length: ")
+    seconds = file.frames / file.samplerate
+    if problem := in_force().sound_problem(file.samplerate, seconds, file.channels):
+        file.close()
+        raise MediaError(problem)
     return file
 
 

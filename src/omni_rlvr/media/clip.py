@@ -17,7 +17,7 @@ from omni_rlvr.media.audio import Heard, read_sidecar, read_track
 from omni_rlvr.media.container import Contents, Sound, look_into, read_bytes, reason
 from omni_rlvr.media.picture import Picture, need_readable
 from omni_rlvr.media.sampling import sound_pieces, uniform_indices
-from omni_rlvr.media.sound_file import JOINTS, finish_header, split_joined
+from omni_rlvr.media.sound_file import finish_header, is_sound_file, split_joined
 from omni_rlvr.media.timeline import is_short
 from omni_rlvr.media.video import Backend, read_frames
 from omni_rlvr.types import Clip, ClipNote, MediaError
@@ -126,7 +126,8 @@ def _need_picture(contents: Contents, path: Path) -> Picture:
         found = "only sound" if contents.sound is not None else "no picture and no sound"
         raise MediaError(
             f"{path}: has no picture stream ({found} in it) but the picture was asked for; "
-            "name it as the example's audio, or choose a modality without video"
+            "give it as audio (+audio=FILE on the command line, the key audio in an annotation), "
+            "or leave the picture out: modality=audio"
         )
     if len(contents.picture.pts) == 0:
         raise MediaError(
@@ -169,8 +170,10 @@ def _sidecar(path: Path, sample_rate: int) -> Heard | None:
     try:
         heard = read_sidecar([part for part, _ in finished], sample_rate=sample_rate)
     except soundfile.LibsndfileError as error:
-        heard = _other_sound(data, sample_rate, path, reason(error))
+        heard = _other_sound(data, sample_rate, path, error.error_string)
         return heard and replace(heard, notes=(*notes, *heard.notes))
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
     except ValueError as error:
         raise MediaError(f"{path}: is no sound ({reason(error)}); convert it again") from error
     if heard is None:
@@ -192,7 +195,7 @@ def _other_sound(data: bytes, sample_rate: int, path: Path, why: str) -> Heard |
     try:
         contents = look_into(data, path)
     except MediaError as error:
-        if data[:4] not in JOINTS:
+        if not is_sound_file(data):
             raise
         raise MediaError(
             f"{path}: is a sound file that is cut short or damaged ({why}); "

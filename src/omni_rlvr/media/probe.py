@@ -89,6 +89,8 @@ def _sidecar_s(path: Path) -> float:
     data = read_bytes(path)
     try:
         return sidecar_s([finish_header(part)[0] for part in split_joined(data)])
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
     except soundfile.LibsndfileError:
         contents = look_into(data, path)
     if contents.sound is None:

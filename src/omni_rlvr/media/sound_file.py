@@ -15,7 +15,7 @@ from omni_rlvr.types import ClipNote
 MAX_TRAILING = 1024
 """Bytes behind the sound that may be no chunk: tags and padding that programs leave there."""
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
-JOINTS = {
+_JOINTS = {
     b"RIFF": (b"WAVE", 8),
     b"RIFX": (b"WAVE", 8),
     b"RF64": (b"WAVE", 8),
@@ -67,14 +67,20 @@ _LAYOUTS = {
 """First bytes of a file -> its layout, for uncompressed sound."""
 
 
+def is_sound_file(data: bytes) -> bool:
+    """Whether a file begins as one of those that this module knows."""
+    mark, offset = _JOINTS.get(data[:4], (b"", 0))
+    return bool(mark) and data[offset : offset + len(mark)] == mark
+
+
 def split_joined(data: bytes) -> list[bytes]:
     """Split a file into the sound files that were joined in it; mostly there is one."""
-    mark, offset = JOINTS.get(data[:4], (b"", 0))
+    mark, offset = _JOINTS.get(data[:4], (b"", 0))
     starts, at = [0], data.find(mark, offset + 1) if mark else -1
     page = 0
     while at >= 0:
         start = at - offset
-        is_first = data[start : start + 4] in JOINTS
+        is_first = data[start : start + 4] in _JOINTS
         if data[:4] == b"OggS":
             is_first, page = start - page > _FIRST_PAGES, start
         if is_first:

@@ -19,10 +19,12 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from omni_rlvr import ranks
+from omni_rlvr.folders import SUMS, check_sums
 from omni_rlvr.models import published
 from omni_rlvr.models.bare_adapter import find_bare_base, put_bare
 from omni_rlvr.models.delta import find_base, is_delta, restore_delta
-from omni_rlvr.models.hub import find_checkpoint
+from omni_rlvr.models.hub import check_pointers, find_checkpoint
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.peft_format import is_bare_adapter
@@ -30,6 +32,7 @@ from omni_rlvr.models.processing import SETTINGS, Processor, ProcessorSettings
 from omni_rlvr.models.reading import first_line, is_published, read_fields, read_model
 from omni_rlvr.models.vocabulary import load_gate_tokenizer, load_tokenizer
 from omni_rlvr.models.weights import check_finite, check_pointer
+from omni_rlvr.pointers import TRAINER_STATE, follow, whole_before
 from omni_rlvr.text.prompts import WORDINGS
 from omni_rlvr.types import UserError
 
@@ -61,10 +64,13 @@ def load_policy(
     if dtype not in DTYPES:
         raise UserError(f"model.dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     options = options or LoadOptions()
-    if is_delta(Path(path)):
-        base = find_base(Path(path), None)
+    given = follow(Path(path))
+    check_pointers(given)  # before their checksums: it says more
+    check_written(given)
+    if is_delta(given):
+        base = find_base(given, None)
         policy = load_policy(str(base), dtype, None, options)
-        put_onto(policy, base, Path(path), options, instruction)
+        put_onto(policy, base, given, options, instruction)
         return policy
     folder = find_checkpoint(path, allow_pickle=options.allow_pickle)
     if is_bare_adapter(folder):
@@ -78,6 +84,23 @@ def load_policy(
         _check_tokens(folder, model.config, processor.settings)
     model.processor = processor
     return finish(folder, model, options, instruction, is_new=is_published(fields))
+
+
+def check_written(folder: Path) -> None:
+    """Refuses a checkpoint of ours whose files are not those that were written.
+
+    Raises:
+        UserError: names the file, and another checkpoint of the same run that is whole.
+    """
+    if not ranks.is_first() or not folder.is_dir():
+        return
+    wrong = check_sums(folder, but=(TRAINER_STATE,))
+    if wrong is not None:
+        other = whole_before(folder)
+        hint = f"model.path={other} is whole" if other else "copy it again from where it was made"
+        raise UserError(
+            f"model.path={folder}: {wrong}; {hint}, or delete {SUMS} there if you changed it"
+        )
 
 
 def load_bare(
