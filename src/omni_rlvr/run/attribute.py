@@ -164,6 +164,7 @@ def _texts(
 def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, Any]:
     """Writes tables, pictures and the report of one split."""
     from omni_rlvr.analysis import attribution, attribution_plots
+    from omni_rlvr.analysis.drawing import spared
 
     task, names = parts.task, parts.clips.dataset.labels
     folder = parts.place.run_dir / split
@@ -200,7 +201,14 @@ def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, A
     _warn(report)
     write_json(folder / "attribution.json", report)
     title = f"{split}: absent={task.absent}, value={task.value}, lead={task.lead}"
-    attribution_plots.attribution_figure(clips, report, title, folder / "attribution.png")
+    with spared(folder / "attribution.png"):
+        attribution_plots.attribution_figure(
+            clips,
+            report,
+            title,
+            folder / "attribution.png",
+            unit=attribution.unit_of(task.value),
+        )
     return report
 
 
