@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from omni_rlvr.config.tasks import LEADS
 from omni_rlvr.parts import AttributeParts
 from omni_rlvr.record import write_json
 from omni_rlvr.rollout.attribution import Method, blank_features, score_batch
@@ -201,6 +202,7 @@ def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, A
     _warn(report)
     write_json(folder / "attribution.json", report)
     title = f"{split}: absent={task.absent}, value={task.value}, lead={task.lead}"
+    title += f"\nlabels are scored {LEADS[task.lead]}"
     with spared(folder / "attribution.png"):
         attribution_plots.attribution_figure(
             clips,
@@ -253,6 +255,7 @@ def _described(parts: AttributeParts) -> dict[str, Any]:
         "absent": task.absent,
         "value": f"{task.value} of the label, normalised over the label list",
         "lead": task.lead,
+        "labels are scored": LEADS[task.lead],
         "sampling": "none: greedy" if task.lead == "own_reasoning" else "none",
         "intervals": f"95 %, bootstrap over clips, {task.num_resamples} resamples",
         "donors": "another clip of the same batch with another label",
