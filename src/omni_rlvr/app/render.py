@@ -11,10 +11,10 @@ from pathlib import Path
 
 from omni_rlvr.analysis.predictions import scoring_line
 from omni_rlvr.app.answers import Answer
-from omni_rlvr.config.tasks import LEADS
 from omni_rlvr.text.modality_words import Lexicon, Segment
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.training.predict import Prediction
+from omni_rlvr.types import LEADS
 
 MAX_ANSWER = 60
 """Characters of an answer that is no label."""

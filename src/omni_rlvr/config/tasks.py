@@ -6,14 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from omni_rlvr.types import require
-
-LEADS = {
-    "own_reasoning": "behind what the model says when it is shown just that",
-    "empty_think": "behind an empty think block, not behind its own reasoning",
-    "direct": "without any reasoning",
-}
-"""``lead`` -> where labels are scored, in words for a reader."""
+from omni_rlvr.types import LEADS, require
 
 
 @dataclass

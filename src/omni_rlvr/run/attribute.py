@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from omni_rlvr.config.tasks import LEADS
 from omni_rlvr.parts import AttributeParts
 from omni_rlvr.record import write_json
 from omni_rlvr.rollout.attribution import Method, blank_features, score_batch
@@ -23,7 +22,7 @@ from omni_rlvr.run.clips import batches, keeper
 from omni_rlvr.run.lifecycle import move_latest, recorded
 from omni_rlvr.training.evaluate import device_of
 from omni_rlvr.training.progress import progress_bar
-from omni_rlvr.types import Batch, ClipNote, Example, Features, SkippedClip, UserError
+from omni_rlvr.types import LEADS, Batch, ClipNote, Example, Features, SkippedClip, UserError
 
 if TYPE_CHECKING:
     from omni_rlvr.analysis.attribution import ClipScores

@@ -17,7 +17,6 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
-from omni_rlvr.config.tasks import LEADS
 from omni_rlvr.data.datamodule import TrainData, move
 from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.models.policy import Policy
@@ -27,7 +26,7 @@ from omni_rlvr.rollout.encode import encode
 from omni_rlvr.rollout.reasoning import agrees, read_reasoning
 from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.training.module import RLVRModule
-from omni_rlvr.types import Batch, Example, Features, Sample, require
+from omni_rlvr.types import LEADS, Batch, Example, Features, Sample, require
 
 SUBSETS = ("none", "audio", "video", "both")
 AUDIO, VIDEO = 0, 1
