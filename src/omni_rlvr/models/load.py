@@ -24,7 +24,7 @@ from omni_rlvr.folders import SUMS, check_sums
 from omni_rlvr.models import published
 from omni_rlvr.models.bare_adapter import find_bare_base, put_bare
 from omni_rlvr.models.delta import find_base, is_delta, restore_delta
-from omni_rlvr.models.hub import find_checkpoint
+from omni_rlvr.models.hub import check_pointers, find_checkpoint
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.peft_format import is_bare_adapter
@@ -65,6 +65,7 @@ def load_policy(
         raise UserError(f"model.dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     options = options or LoadOptions()
     given = follow(Path(path))
+    check_pointers(given)  # before their checksums: it says more
     check_written(given)
     if is_delta(given):
         base = find_base(given, None)
