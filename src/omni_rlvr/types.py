@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LEADS = {
+    "own_reasoning": "behind what the model says when it is shown just that",
+    "empty_think": "behind an empty think block, not behind its own reasoning",
+    "direct": "without any reasoning",
+}
+"""``lead`` -> where labels are scored, in words for a reader."""
+
+
 class UserError(Exception):
     """Something a user can mend: the message names key or file, the value seen and what to do."""
 
