@@ -23,6 +23,7 @@ def draw_preview(parts: PreviewParts) -> None:
         )
     path = parts.place.run_dir / "preview.png"
     with recorded(parts.place, device="cpu") as record:
+        record.add_notes((s.example.id, note) for s in samples for note in s.notes)
         preview_sheet(
             samples, path, sample_rate=sample_rate, max_reasoning_chars=task.max_reasoning_chars
         )
