@@ -61,6 +61,7 @@ def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
+        _open_to_all(partial)
         if sums:
             write_sums(partial)
         if folder.exists():
@@ -76,6 +77,17 @@ def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
         if seen is None or seen is error:
             raise
         raise seen from error
+
+
+def _open_to_all(folder: Path) -> None:
+    """Gives each file the rights that the user's umask gives: safetensors asks for the owner's."""
+    usual = folder / ".usual"
+    usual.touch()
+    mode = usual.stat().st_mode
+    usual.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def write_file(path: Path, data: bytes) -> None:
