@@ -22,6 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from omni_rlvr.config.arguments import as_typed, checked_arguments
+from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
 from omni_rlvr.config.sweep import summarised
 from omni_rlvr.config.wording import as_user_error
@@ -104,8 +106,10 @@ def one_line() -> Iterator[None]:
         hint = "; pip install 'omni-rlvr[sweep]'" if error.missing_cfg_file in _PLUGINS else ""
         sys.exit(f"error: {' '.join(str(error).split())}{hint}")
     except HydraException as error:
+        if (told := as_typed(error, sys.argv[1:])) is not None:
+            sys.exit(f"error: {told}")
         why = as_user_error(error.__cause__) if isinstance(error.__cause__, ValidationError) else ""
-        sys.exit(f"error: {' '.join(f'{error} {why}'.split())}")
+        sys.exit(f"error: {hydras_words(' '.join(f'{error} {why}'.split()))}")
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
@@ -132,4 +136,5 @@ def main() -> None:
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
     with one_line(), summarised():
+        sys.argv[1:] = checked_arguments(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()

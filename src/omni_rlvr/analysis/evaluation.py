@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omni_rlvr.analysis.drawing import spared
 from omni_rlvr.analysis.plots import confusion_figure
 from omni_rlvr.folders import whole_folder
 from omni_rlvr.record import append_jsonl, write_json
@@ -26,4 +27,7 @@ def write_evaluation(
     with whole_folder(folder) as partial:
         append_jsonl(partial / "predictions.jsonl", predictions)
         write_json(partial / "metrics.json", scores)
-        confusion_figure(scores["confusion"], scores["labels"], title, partial / "confusion.png")
+        with spared(partial / "confusion.png"):
+            confusion_figure(
+                scores["confusion"], scores["labels"], title, partial / "confusion.png"
+            )

@@ -32,8 +32,8 @@ _NAMES = {
 
 
 def display_name(key: str) -> str:
-    """Turn a key of the summary into the words a reader sees: ``rlvr`` -> ``RLVR``."""
-    return _NAMES.get(key, key.replace("_", " "))
+    """Turn a name into the words a reader sees: ``rlvr`` -> ``RLVR``; ``key=value`` stays."""
+    return key if "=" in key else _NAMES.get(key, key.replace("_", " "))
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:

@@ -43,6 +43,11 @@ def title(path: str) -> str:
     return "/".join(parts[-2:]) or path
 
 
+def breakable(name: str) -> str:
+    """A name that goes on in the next line behind a separator, and nowhere else."""
+    return re.sub(r"([/_-])", r"\1<wbr>", escape(printable(name)))
+
+
 def panel(path: str, body: str, *, busy: bool = False) -> str:
     """One model's column.
 
@@ -53,7 +58,7 @@ def panel(path: str, body: str, *, busy: bool = False) -> str:
     """
     return (
         f'<section class="omni" aria-busy="{str(busy).lower()}">'
-        f'<h3 title="{escape(path)}">{escape(printable(title(path)))}</h3>{body}</section>'
+        f'<h3 title="{escape(path)}">{breakable(title(path))}</h3>{body}</section>'
     )
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from omni_rlvr.build.config import loader_of, make
 from omni_rlvr.build.origin import check_origin, origin_of
-from omni_rlvr.build.policy import feature_cache
+from omni_rlvr.build.policy import base_to_write, feature_cache, write_base
 from omni_rlvr.config import schema
 from omni_rlvr.config.resume import resumed_checkpoint
 from omni_rlvr.data.table import distinct
@@ -52,7 +52,10 @@ def train_parts(
     origin = origin_of(policy, training.examples[clips.dataset.train_split])
     if saved is not None:
         check_origin(place.run_dir, origin, place.config)
-    counts = apply(policy, trainable, _folder(cfg.model.path))
+    base = base_to_write(cfg, typed, place.run_dir)
+    if base is not None and saved is None:
+        write_base(policy, base)
+    counts = apply(policy, trainable, base or _folder(cfg.model.path))
     if isinstance(loop, SftConfig):
         stage: Stage = SftStage(loop)
     else:

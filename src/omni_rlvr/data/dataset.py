@@ -67,7 +67,9 @@ class ClipDataset(Dataset):
             self._check_modality(sample)
             return sample
         except MediaError as error:
-            return SkippedClip(example, f"{error} (annotation {example.source})")
+            where = example.source  # "from video=..." where the command line names the clip
+            where = where if where.startswith("from ") else f"annotation {where}"
+            return SkippedClip(example, f"{error} ({where})")
 
     def samples_of(self, examples: Sequence[Example]) -> Iterator[Sample]:
         """Reads other examples as these are read, one by one; leaves out what cannot be read."""

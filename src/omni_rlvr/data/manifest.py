@@ -69,7 +69,10 @@ def read_text(path: Path, *, western: bool = False) -> str:
     """
     path = located(path)
     if not path.exists():
-        raise UserError(f"{path}: no such annotation file (looked in {path.parent.absolute()})")
+        raise UserError(
+            f"{path}: no such annotation file (looked in {path.parent.absolute()}, and below "
+            "dataset.root)"
+        )
     try:
         text = decode(path.read_bytes(), path, western=western)
     except OSError as error:

@@ -6,6 +6,7 @@ see ``isolated``.
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import soundfile
 
 from omni_rlvr.media.audio import Heard, read_sidecar, read_track
 from omni_rlvr.media.container import Contents, Sound, look_into, read_bytes, reason
+from omni_rlvr.media.limits import in_force
 from omni_rlvr.media.picture import Picture, need_readable
 from omni_rlvr.media.sampling import sound_pieces, uniform_indices
 from omni_rlvr.media.video import Backend, read_frames
@@ -124,7 +126,8 @@ def _need_picture(contents: Contents, path: Path) -> Picture:
         found = "only sound" if contents.sound is not None else "no picture and no sound"
         raise MediaError(
             f"{path}: has no picture stream ({found} in it) but the picture was asked for; "
-            "name it as the example's audio, or choose a modality without video"
+            "give it as audio (+audio=FILE on the command line, the key audio in an annotation), "
+            "or leave the picture out: modality=audio"
         )
     if len(contents.picture.pts) == 0:
         raise MediaError(
@@ -155,10 +158,24 @@ def _track(data: bytes, sound: Sound, sample_rate: int, path: Path) -> Heard | N
         ) from error
 
 
+def check_sound_file(data: bytes, path: Path) -> None:
+    """Refuse a sound file whose header asks for too much.
+
+    Raises:
+        MediaError: It is beyond a limit.
+        soundfile.LibsndfileError: libsndfile does not know the format.
+    """
+    header = soundfile.info(io.BytesIO(data))
+    problem = in_force().sound_problem(header.samplerate, header.duration, header.channels)
+    if problem is not None:
+        raise MediaError(f"{path}: {problem}")
+
+
 def _sidecar(path: Path, sample_rate: int) -> Heard | None:
     """Read a sound file: libsndfile first, FFmpeg for what it does not know (m4a, aac, wma)."""
     data = read_bytes(path)
     try:
+        check_sound_file(data, path)
         return read_sidecar([data], sample_rate=sample_rate)
     except soundfile.LibsndfileError:
         contents = look_into(data, path)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import av
 
+from omni_rlvr.media.limits import GIGABYTE, in_force
 from omni_rlvr.media.picture import FirstFrame, Picture, find_picture, picture_stream
 from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall
 from omni_rlvr.types import ClipNote, MediaError
@@ -66,12 +67,16 @@ def read_bytes(path: Path) -> bytes:
             raise MediaError(f"{path}: is a directory, a media file was expected")
         if not stat.S_ISREG(mode):
             raise MediaError(f"{path}: is not a regular file (a pipe, socket or device)")
+        gigabytes = path.stat().st_size / GIGABYTE
+        what = f"has {gigabytes:.1f} GB, and files are read whole"
+        if problem := in_force().problem("max_memory_gb", gigabytes, what):
+            raise MediaError(f"{path}: {problem}")
         data = path.read_bytes()
     except FileNotFoundError:
         if path.is_symlink():
             raise MediaError(f"{path}: is a broken link, nothing is at {path.readlink()}") from None
         raise MediaError(
-            f"{path}: no such file; check the path in the annotation and the data set's media root"
+            f"{path}: no such file; check the path and dataset.root, the folder before it"
         ) from None
     except OSError as error:
         raise MediaError(f"{path}: cannot be opened ({error.strerror})") from error
@@ -100,6 +105,7 @@ def look_into(data: bytes, path: Path) -> Contents:
     try:
         with open_container(data) as container:
             picture, sound = picture_stream(container), container.streams.best("audio")
+            _check_size(container, sound)
             first = FirstFrame(picture)
             streams = [stream for stream in (picture, sound) if stream is not None]
             timeline = read_timeline(container, streams, first.look_at)
@@ -108,6 +114,8 @@ def look_into(data: bytes, path: Path) -> Contents:
                 _find_sound(sound, timeline) if isinstance(sound, av.AudioStream) else None,
                 shortfall(container, timeline),
             )
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(
             f"{path}: is not a video or sound file that FFmpeg can open ({reason(error)}); "
@@ -115,8 +123,30 @@ def look_into(data: bytes, path: Path) -> Contents:
         ) from error
 
 
+def _check_size(container: av.container.InputContainer, sound: av.stream.Stream | None) -> None:
+    """Refuse what the header of an opened file promises beyond a limit, wanted or not.
+
+    Raises:
+        MediaError: It is; the message does not name the file yet.
+    """
+    limits, num_streams = in_force(), len(container.streams)
+    duration_s = (container.duration or 0) / av.time_base
+    problem = limits.problem("max_streams", num_streams, f"has {num_streams} streams")
+    problem = problem or limits.problem(
+        "max_duration_s", duration_s, f"is {duration_s:.10g} s long"
+    )
+    if isinstance(sound, av.AudioStream) and sound.codec_context is not None:
+        rate, num_channels = sound.codec_context.sample_rate, sound.codec_context.channels
+        sound_s = float((sound.duration or 0) * _tick_s(sound))
+        problem = problem or (limits.sound_problem(rate, sound_s, num_channels) if rate else None)
+    if problem is not None:
+        raise MediaError(problem)
+
+
 def reason(error: Exception) -> str:
     """Name an error of a library in one short line."""
+    if isinstance(error, MemoryError):
+        return f"it takes more memory than dataset.max_memory_gb={in_force().max_memory_gb:g}"
     if isinstance(error, av.FFmpegError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines()

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import soundfile
 
-from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.clip import check_sound_file, read_clip
 from omni_rlvr.media.container import Sound, look_into, open_container, read_bytes, reason
 from omni_rlvr.media.video import Backend
 from omni_rlvr.types import Clip, MediaError
@@ -87,6 +87,7 @@ def _sidecar_s(path: Path) -> float:
     """Seconds of a sound file; 0 if it holds no samples."""
     data = read_bytes(path)
     try:
+        check_sound_file(data, path)
         return float(soundfile.info(io.BytesIO(data)).duration)
     except soundfile.LibsndfileError:
         contents = look_into(data, path)

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from omni_rlvr.models import lora
 from omni_rlvr.models.delta import Delta, fingerprint, is_delta, replace_weights
@@ -75,7 +76,8 @@ def put_bare(policy: Modules, folder: Path, base: Path, *, allow_pickle: bool) -
         UserError: the adapter cannot be read, or does not fit the policy.
     """
     adapter = read_adapter(folder, allow_pickle=allow_pickle)
-    parts, whole = parts_of(policy), {}
+    parts = parts_of(policy)
+    whole: dict[str, Tensor] = {}
     found: dict[str, dict[str, str]] = {}
     for key in adapter.weights:
         part, name = _locate(policy, key, folder)

@@ -2,7 +2,8 @@
 
     adapters/<part>/       the part's adapter in peft's own format
     trained.safetensors    other weights that were trained, e.g. the projectors
-    base.json              the base's folder and fingerprint, and the names in trained.safetensors
+    base.json              the base's folder (also as seen from here) and fingerprint, and the
+                           names in trained.safetensors
 
 The base is not copied. Its fingerprint is that of its content, so that it may move, and so that
 another model in its place is noticed.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +77,7 @@ def find_base(folder: Path, given: str | None) -> Path:
         UserError: there is none, or it is another model.
     """
     delta = _read(folder)
-    base = follow(delta.base if given is None else Path(given))
+    base = follow(_noted(folder, delta) if given is None else Path(given))
     if not (base / "config.json").exists() or is_delta(base):
         key = "noted in the checkpoint" if given is None else f"model.base={given}"
         raise UserError(
@@ -87,6 +89,17 @@ def find_base(folder: Path, given: str | None) -> Path:
             f"{seen[:12]}, not {delta.fingerprint[:12]}); set model.base=DIR"
         )
     return base.resolve()
+
+
+def _noted(folder: Path, delta: Delta) -> Path:
+    """Where a checkpoint says that its base is: the place, or the same way from the checkpoint, if
+    both were moved together.
+    """
+    if delta.base.exists():
+        return delta.base
+    relative = json.loads((folder / BASE).read_text(encoding="utf-8")).get("relative")
+    beside = delta.base if relative is None else folder.resolve() / relative
+    return beside if beside.exists() else delta.base
 
 
 def own_weights(policy: Modules, *, every_name: bool = False) -> dict[str, nn.Parameter]:
@@ -116,7 +129,12 @@ def save_delta(policy: Modules, delta: Delta, folder: Path) -> None:
     except SafetensorError as error:  # its word for a full disk
         raise OSError(f"cannot write {folder}: {error}") from error
     lora.save_adapters(parts_of(policy), folder / ADAPTERS)
-    fields = {"path": str(delta.base), "fingerprint": delta.fingerprint, "weights": [*weights]}
+    fields = {
+        "path": str(delta.base),
+        "relative": os.path.relpath(delta.base, folder.resolve()),
+        "fingerprint": delta.fingerprint,
+        "weights": [*weights],
+    }
     (folder / BASE).write_text(json.dumps(fields, indent=1), encoding="utf-8")
 
 

@@ -60,8 +60,9 @@ class PeftAdapter:
 
     def alpha(self, layer: str) -> float:
         """The alpha of a layer, by its name below the model that the adapter was put on."""
-        patterns = self.settings.get("alpha_pattern") or {}
-        return patterns.get(get_pattern_key(patterns, layer), self.settings["lora_alpha"])
+        patterns: dict[str, float] = self.settings.get("alpha_pattern") or {}
+        alpha: float = self.settings["lora_alpha"]
+        return patterns.get(get_pattern_key([*patterns], layer), alpha)
 
     def config(self, targets: list[str], layers: Mapping[str, str]) -> peft.LoraConfig:
         """Makes a config that puts this adapter on layers of a part.

@@ -165,6 +165,7 @@ def _texts(
 def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, Any]:
     """Writes tables, pictures and the report of one split."""
     from omni_rlvr.analysis import attribution, attribution_plots
+    from omni_rlvr.analysis.drawing import spared
 
     task, names = parts.task, parts.clips.dataset.labels
     scores = attribution.ClipScores(
@@ -200,7 +201,14 @@ def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, A
             about = {"dataset": parts.clips.dataset.name, "split": split, "absent": task.absent}
             table.assign(**about, value=task.value, lead=task.lead).to_parquet(folder / file)
         write_json(folder / "attribution.json", report)
-        attribution_plots.attribution_figure(clips, report, title, folder / "attribution.png")
+        with spared(folder / "attribution.png"):
+            attribution_plots.attribution_figure(
+                clips,
+                report,
+                title,
+                folder / "attribution.png",
+                unit=attribution.unit_of(task.value),
+            )
     return report
 
 

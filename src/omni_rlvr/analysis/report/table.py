@@ -34,7 +34,7 @@ def runs_table(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Ro
     frame = pd.DataFrame(rows)
     for key in keys:  # of one type, as parquet wants
         if len({type(value) for value in frame[key]} - {int, float}) > 1 or _mixed(frame[key]):
-            frame[key] = [None if v is None else str(v) for v in frame[key]]
+            frame[key] = [None if pd.isna(v) else str(v) for v in frame[key]]
     return frame
 
 
@@ -111,7 +111,7 @@ def _groups(frame: pd.DataFrame, by: list[str]) -> list[tuple[Row, pd.DataFrame]
 
 
 def _mixed(column: pd.Series) -> bool:
-    kinds = {type(value) for value in column if value is not None}
+    kinds = {type(value) for value in column if not pd.isna(value)}
     return len(kinds) > 1 and not kinds <= {int, float}
 
 
