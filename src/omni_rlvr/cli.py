@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from omni_rlvr.config.arguments import as_typed, checked_arguments
+from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
 from omni_rlvr.config.sweep import summarised
 from omni_rlvr.config.wording import as_user_error
@@ -110,7 +111,7 @@ def one_line() -> Iterator[None]:
         if (told := as_typed(error, sys.argv[1:])) is not None:
             sys.exit(f"error: {told}")
         why = as_user_error(error.__cause__) if isinstance(error.__cause__, ValidationError) else ""
-        sys.exit(f"error: {' '.join(f'{error} {why}'.split())}")
+        sys.exit(f"error: {hydras_words(' '.join(f'{error} {why}'.split()))}")
     except BrokenPipeError:
         if not _reader_is_gone():
             raise

@@ -61,6 +61,8 @@ def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
+        for path in (partial, *partial.rglob("*")):
+            set_usual_mode(path)
         if sums:
             write_sums(partial)
         if folder.exists():
@@ -76,6 +78,18 @@ def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
         if seen is None or seen is error:
             raise
         raise seen from error
+
+
+def set_usual_mode(path: Path) -> None:
+    """Gives a file or folder the permissions that ``open`` or ``mkdir`` would: the umask's.
+
+    safetensors and ``tempfile`` make what only its owner can read, so that a checkpoint or a data
+    set on a shared disk would be of no use to a group.
+    """
+    umask = os.umask(0o077)
+    os.umask(umask)
+    if not path.is_symlink():
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from omni_rlvr.config import schema
+from omni_rlvr.media.limits import Limits
 from omni_rlvr.stages.objective_options import ObjectiveConfig
 from omni_rlvr.types import Example
 
@@ -148,6 +149,7 @@ ELSEWHERE = {
         f"dataset.{name}": "analysis/test_check.py"
         for name in ("folds", "published", "published_source", "known_bad")
     },
+    **{f"dataset.{name}": "media/test_limits.py" for name in Limits.__dataclass_fields__},
     "task.overwrite": "data/test_prepare.py",
     **dict.fromkeys(("task.max_listed", "task.decode"), "analysis/test_check.py"),
 }

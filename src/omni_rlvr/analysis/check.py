@@ -84,6 +84,7 @@ def check_split(
             dataset.decode_timeout_s,
             dataset.max_clips_per_process,
             INSPECT if decode == "all" else PROBE,
+            dataset.limits,
         ),
         num_workers=max(1, min(dataset.num_workers, len(examples))),
         want_video=modality.video,

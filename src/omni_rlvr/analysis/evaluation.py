@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omni_rlvr.analysis.drawing import spared
 from omni_rlvr.analysis.plots import confusion_figure
 from omni_rlvr.record import append_jsonl, write_json
 
@@ -22,4 +23,5 @@ def write_evaluation(
     append_jsonl(folder / "predictions.jsonl", predictions)
     write_json(folder / "metrics.json", scores)
     title = f"{split}: WAR {scores['war']:.1f} %, UAR {scores['uar']:.1f} %"
-    confusion_figure(scores["confusion"], scores["labels"], title, folder / "confusion.png")
+    with spared(folder / "confusion.png"):
+        confusion_figure(scores["confusion"], scores["labels"], title, folder / "confusion.png")

@@ -20,7 +20,7 @@ import torch
 
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.datamodule import move
-from omni_rlvr.media.isolated import ClipReader
+from omni_rlvr.media.isolated import READ, ClipReader
 from omni_rlvr.parts import ServeParts
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Clip, Example, Features, MediaError, Sample, UserError
@@ -70,8 +70,12 @@ class Uploads:
         self.task, self.models, self.device = parts.task, parts.models, device
         self.folder = folder.resolve()
         dataset = parts.clips.dataset
-        limits = (dataset.decode_timeout_s, dataset.max_clips_per_process)
-        self.measure, self.reader = ClipReader(*limits, MEASURE), ClipReader(*limits)
+        self.measure, self.reader = (
+            ClipReader(
+                dataset.decode_timeout_s, dataset.max_clips_per_process, function, dataset.limits
+            )
+            for function in (MEASURE, READ)
+        )
         self.lock = threading.Lock()  # of the three below
         self.num_coming = 0
         self.coming: Counter[str] = Counter()

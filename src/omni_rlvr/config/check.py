@@ -38,6 +38,15 @@ def check_targets(config: object, key: str) -> None:
             check_targets(value, f"{key}[{i}]")
 
 
+def check_named(config: object, key: str) -> None:
+    """Refuses a group, or an entry of one, that names nothing to build."""
+    if not isinstance(config, Mapping) or not config.get("_target_"):
+        raise UserError(
+            f"{key}={config!r} does not say what is to be built: give {key}._target_=MODULE.NAME, "
+            "or one of the options that omni-rlvr --help shows"
+        )
+
+
 def check_trainer(trainer: dict[str, Any]) -> None:
     """Refuses flags of Lightning's trainer that would do nothing, or harm, in this loop."""
     ours = {

@@ -62,6 +62,14 @@ MAY_DIFFER = (
     "dataset.splits.*.num_workers",
     "dataset.decode_timeout_s",
     "dataset.max_clips_per_process",
+    # how large a clip may be
+    "dataset.max_frame_pixels",
+    "dataset.max_frames",
+    "dataset.max_duration_s",
+    "dataset.min_sample_rate",
+    "dataset.max_sample_rate",
+    "dataset.max_streams",
+    "dataset.max_memory_gb",
     "feature_cache.max_gb",
     # what is said of the data set, and read by other tasks
     "dataset.published*",

@@ -19,33 +19,36 @@ from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, run_of
 from omni_rlvr.stages import options as stage_options
 from omni_rlvr.types import UserError
 
+SCHEMAS: tuple[tuple[str, str, type], ...] = (
+    ("task", "train", schema.TrainTask),
+    ("task", "evaluate", schema.EvaluateTask),
+    ("task", "attribute", schema.AttributeTask),
+    ("task", "cache", schema.CacheTask),
+    ("task", "predict", schema.PredictTask),
+    ("task", "prepare", schema.PrepareTask),
+    ("task", "preview", schema.PreviewTask),
+    ("task", "check", schema.CheckTask),
+    ("task", "pipeline", schema.PipelineTask),
+    ("task", "export", schema.ExportTask),
+    ("task", "report", schema.ReportTask),
+    ("task", "serve", schema.ServeTask),
+    ("stage", "sft", stage_options.SftConfig),
+    ("stage", "grpo", stage_options.GrpoConfig),
+    ("model/trainable", "default", trainable_config.TrainableConfig),
+    ("dataset", "schema", data_options.DatasetConfig),
+    ("dataset", "official", data_options.OfficialConfig),
+    ("modality", "schema", data_options.ModalityConfig),
+    ("paths", "schema", schema.PathsConfig),
+)
+"""Group, option, and the dataclass that it is."""
+
 
 def register() -> None:
     """Makes schemas and resolvers known; call once, before Hydra composes."""
     store = ConfigStore.instance()
     store.store(name="root", node=schema.RootConfig)
-    for name, node in (
-        ("train", schema.TrainTask),
-        ("evaluate", schema.EvaluateTask),
-        ("attribute", schema.AttributeTask),
-        ("cache", schema.CacheTask),
-        ("predict", schema.PredictTask),
-        ("prepare", schema.PrepareTask),
-        ("preview", schema.PreviewTask),
-        ("check", schema.CheckTask),
-        ("pipeline", schema.PipelineTask),
-        ("export", schema.ExportTask),
-        ("report", schema.ReportTask),
-        ("serve", schema.ServeTask),
-    ):
-        store.store(group="task", name=name, node=node)
-    store.store(group="stage", name="sft", node=stage_options.SftConfig)
-    store.store(group="stage", name="grpo", node=stage_options.GrpoConfig)
-    store.store(group="model/trainable", name="default", node=trainable_config.TrainableConfig)
-    store.store(group="dataset", name="schema", node=data_options.DatasetConfig)
-    store.store(group="dataset", name="official", node=data_options.OfficialConfig)
-    store.store(group="modality", name="schema", node=data_options.ModalityConfig)
-    store.store(group="paths", name="schema", node=schema.PathsConfig)
+    for group, name, node in SCHEMAS:
+        store.store(group=group, name=name, node=node)
     OmegaConf.register_new_resolver("latest", _latest, replace=True)
     OmegaConf.register_new_resolver("latest_if_any", _latest_if_any, replace=True)
     OmegaConf.register_new_resolver("tiny_base", _tiny_base, replace=True)

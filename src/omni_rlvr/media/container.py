@@ -15,12 +15,16 @@ from pathlib import Path
 
 import av
 
+from omni_rlvr.foreign import HEAD_BYTES, recognise
+from omni_rlvr.media.limits import GIGABYTE, in_force
 from omni_rlvr.media.picture import FirstFrame, Picture, find_picture, picture_stream
 from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall
 from omni_rlvr.types import ClipNote, MediaError
 
 av.logging.set_level(av.logging.PANIC)
 
+_UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".aria2", ".!qb", ".ytdl", ".tmp")
+"""How programs name a download that goes on, or a note beside it."""
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
@@ -66,6 +70,10 @@ def read_bytes(path: Path) -> bytes:
             raise MediaError(f"{path}: is a directory, a media file was expected")
         if not stat.S_ISREG(mode):
             raise MediaError(f"{path}: is not a regular file (a pipe, socket or device)")
+        gigabytes = path.stat().st_size / GIGABYTE
+        what = f"has {gigabytes:.1f} GB, and files are read whole"
+        if problem := in_force().problem("max_memory_gb", gigabytes, what):
+            raise MediaError(f"{path}: {problem}")
         data = path.read_bytes()
     except FileNotFoundError:
         if path.is_symlink():
@@ -77,7 +85,17 @@ def read_bytes(path: Path) -> bytes:
         raise MediaError(f"{path}: cannot be opened ({error.strerror})") from error
     if not data:
         raise MediaError(f"{path}: is empty (0 bytes); copy or download it again")
+    if found := recognise(data[:HEAD_BYTES]):
+        raise MediaError(f"{path}: is not a video or sound file but {found}{unfinished(path)}")
     return data
+
+
+def unfinished(path: Path) -> str:
+    """The end of a message on a broken file whose name, or one beside it, says why."""
+    names = [path.name for suffix in _UNFINISHED if path.name.lower().endswith(suffix)]
+    beside = [path.with_name(path.name + suffix) for suffix in _UNFINISHED]
+    names += [other.name for other in beside if other.exists()]
+    return f"; its download is not finished, as {names[0]} says" if names else ""
 
 
 def open_container(data: bytes) -> av.container.InputContainer:
@@ -99,7 +117,15 @@ def look_into(data: bytes, path: Path) -> Contents:
     _check_boxes(data, path)
     try:
         with open_container(data) as container:
+            format_name = container.format.name
+            if format_name.endswith("_pipe"):  # FFmpeg takes a picture for a film of one frame
+                kind = format_name.removesuffix("_pipe").upper()
+                raise MediaError(
+                    f"is not a video or sound file but a picture ({kind}); name the clip that "
+                    "belongs there"
+                )
             picture, sound = picture_stream(container), container.streams.best("audio")
+            _check_size(container, sound)
             first = FirstFrame(picture)
             streams = [stream for stream in (picture, sound) if stream is not None]
             timeline = read_timeline(container, streams, first.look_at)
@@ -108,15 +134,39 @@ def look_into(data: bytes, path: Path) -> Contents:
                 _find_sound(sound, timeline) if isinstance(sound, av.AudioStream) else None,
                 shortfall(container, timeline),
             )
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(
             f"{path}: is not a video or sound file that FFmpeg can open ({reason(error)}); "
-            "check that it plays, or convert it to mp4"
+            f"check that it plays, or convert it to mp4{unfinished(path)}"
         ) from error
+
+
+def _check_size(container: av.container.InputContainer, sound: av.stream.Stream | None) -> None:
+    """Refuse what the header of an opened file promises beyond a limit, wanted or not.
+
+    Raises:
+        MediaError: It is; the message does not name the file yet.
+    """
+    limits, num_streams = in_force(), len(container.streams)
+    duration_s = (container.duration or 0) / av.time_base
+    problem = limits.problem("max_streams", num_streams, f"has {num_streams} streams")
+    problem = problem or limits.problem(
+        "max_duration_s", duration_s, f"is {duration_s:.10g} s long"
+    )
+    if isinstance(sound, av.AudioStream) and sound.codec_context is not None:
+        rate, num_channels = sound.codec_context.sample_rate, sound.codec_context.channels
+        sound_s = float((sound.duration or 0) * _tick_s(sound))
+        problem = problem or (limits.sound_problem(rate, sound_s, num_channels) if rate else None)
+    if problem is not None:
+        raise MediaError(problem)
 
 
 def reason(error: Exception) -> str:
     """Name an error of a library in one short line."""
+    if isinstance(error, MemoryError):
+        return f"it takes more memory than dataset.max_memory_gb={in_force().max_memory_gb:g}"
     if isinstance(error, av.FFmpegError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines()
@@ -159,10 +209,10 @@ def _check_boxes(data: bytes, path: Path) -> None:
         if position > len(data) and kind in (b"mdat", b"moov", b"moof"):
             raise MediaError(
                 f"{path}: is truncated, {position - len(data)} bytes are missing at its end; "
-                "copy or download it again"
+                f"copy or download it again{unfinished(path)}"
             )
     if not seen & {b"moov", b"moof", b"meta"}:
         raise MediaError(
             f"{path}: is truncated or its recording was never finished (no index, 'moov', in it); "
-            "copy or download it again"
+            f"copy or download it again{unfinished(path)}"
         )

@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
+from omni_rlvr.media.limits import in_force
 from omni_rlvr.media.orientation import UPRIGHT, Orientation, of_matrix, of_tags
 from omni_rlvr.media.timeline import Timeline
 from omni_rlvr.types import MediaError
@@ -79,17 +80,14 @@ def find_picture(
     if len(pts):
         last_s = packets[order[-1]].duration_s or _frame_s(stream, times_s)
         duration_s = float(times_s[-1] - times_s[0]) + last_s
-    orientation, fault = UPRIGHT, None
-    if stream.codec_context is None:
-        fault = "cannot be decoded (there is no decoder for its codec); convert it to H.264 in mp4"
-    else:
-        try:
-            orientation = first.orientation()
-        except ValueError as error:
-            fault = (
-                f"has {error}, which turns it by no multiple of 90 degrees; convert it with a "
-                "program that turns the frames themselves"
-            )
+    orientation, fault = UPRIGHT, _fault(stream)
+    try:
+        orientation = first.orientation()
+    except ValueError as error:
+        fault = fault or (
+            f"has {error}, which turns it by no multiple of 90 degrees; convert it with a "
+            "program that turns the frames themselves"
+        )
     return Picture(
         stream=stream.index,
         pts=pts,
@@ -104,14 +102,23 @@ def find_picture(
     )
 
 
+def _fault(stream: av.VideoStream) -> str | None:
+    """Why no frame of a stream can, or may, be decoded."""
+    if stream.codec_context is None:
+        return "cannot be decoded (there is no decoder for its codec); convert it to H.264 in mp4"
+    size = f"has {stream.width} x {stream.height} pixels a frame"
+    return in_force().problem("max_frame_pixels", stream.width * stream.height, size)
+
+
 class FirstFrame:
     """The first frame of a stream that decodes, as packets come."""
 
     def __init__(self, stream: av.VideoStream | None) -> None:
         self._stream = stream
+        self._may_decode = stream is not None and _fault(stream) is None
         self._packets: list[av.Packet] = []
         self._frame: av.VideoFrame | None = None
-        if stream is not None and stream.codec_context is not None:
+        if stream is not None and self._may_decode:
             stream.codec_context.thread_count = 1
 
     def look_at(self, packet: av.Packet) -> None:
@@ -119,7 +126,7 @@ class FirstFrame:
         stream = self._stream
         if stream is None or packet.stream_index != stream.index or self._frame is not None:
             return
-        if stream.codec_context is not None:
+        if self._may_decode:
             self._packets.append(packet)
             self._frame = _decode(stream.codec_context, packet)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import av
 
-from omni_rlvr.types import ClipNote
+from omni_rlvr.media.limits import in_force
+from omni_rlvr.types import ClipNote, MediaError
 
 JOINT_S = 0.1
 """Time stamps of one stream that go back by more than this start a part that was joined on."""
@@ -19,8 +20,12 @@ MAX_GAP_S = 3600.0
 """A longer step forward is no gap but a joint too."""
 MAX_GAP_TS_S = 10.0
 """The same in transport and program streams, whose clocks are known to be set anew."""
-TELL_LENGTH = {"mov", "matroska", "avi", "asf", "flv"}
+TELL_LENGTH = {"mov", "matroska", "avi", "asf", "flv", "flac"}
 """Formats whose header has the length of the file; for others FFmpeg guesses it."""
+NO_TIMES = {"mp3", "aac", "flac", "wav", "aiff", "w64", "caf", "au", "ac3", "eac3", "amr"}
+"""Formats without time stamps: FFmpeg counts them out of what it takes a packet to be."""
+MAX_LENGTH_S = 86_400.0
+"""A longer promise is none: some programs write -1 where they do not know."""
 SHORT_S, SHORT_SHARE = 0.25, 0.02
 """Seconds, and share of the whole, that may be missing of a promised length: headers round."""
 
@@ -71,6 +76,9 @@ def read_timeline(
         container: Just opened.
         streams: Those in use.
         on_packet: Shown every packet, also the empty one at a stream's end.
+
+    Raises:
+        MediaError: The picture has too many frames; the message does not name the file yet.
     """
     max_gap_s = MAX_GAP_TS_S if "mpeg" in container.format.name else MAX_GAP_S
     packets: dict[int, list[Packet]] = {stream.index: [] for stream in streams}
@@ -89,9 +97,12 @@ def read_timeline(
         ticks = packet.dts if packet.pts is None else packet.pts
         begins_s = None if ticks is None else ticks * tick_s
         duration_s = (packet.duration or 0) * tick_s
-        packets[packet.stream_index].append(
-            Packet(part, ticks, packet.pts is not None, begins_s, duration_s)
-        )
+        rows = packets[packet.stream_index]
+        rows.append(Packet(part, ticks, packet.pts is not None, begins_s, duration_s))
+        if isinstance(packet.stream, av.VideoStream):
+            what = f"its picture has {len(rows)} frames or more"
+            if problem := in_force().problem("max_frames", len(rows), what):
+                raise MediaError(problem)
     every = [p for rows in packets.values() for p in rows]
     return Timeline(packets, _shifts(every, (container.start_time or 0) / av.time_base), max_gap_s)
 
@@ -132,4 +143,6 @@ def shortfall(container: av.container.InputContainer, timeline: Timeline) -> tup
 
 def is_short(seconds: float, promised_s: float) -> bool:
     """Whether more is missing of a promised length than rounding explains."""
+    if promised_s > MAX_LENGTH_S:
+        return False
     return seconds < promised_s - max(SHORT_S, SHORT_SHARE * promised_s)

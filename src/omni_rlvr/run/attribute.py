@@ -22,7 +22,7 @@ from omni_rlvr.run.clips import batches, keeper
 from omni_rlvr.run.lifecycle import move_latest, recorded
 from omni_rlvr.training.evaluate import device_of
 from omni_rlvr.training.progress import progress_bar
-from omni_rlvr.types import Batch, ClipNote, Example, Features, SkippedClip, UserError
+from omni_rlvr.types import LEADS, Batch, ClipNote, Example, Features, SkippedClip, UserError
 
 if TYPE_CHECKING:
     from omni_rlvr.analysis.attribution import ClipScores
@@ -164,6 +164,7 @@ def _texts(
 def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, Any]:
     """Writes tables, pictures and the report of one split."""
     from omni_rlvr.analysis import attribution, attribution_plots
+    from omni_rlvr.analysis.drawing import spared
 
     task, names = parts.task, parts.clips.dataset.labels
     folder = parts.place.run_dir / split
@@ -200,7 +201,15 @@ def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, A
     _warn(report)
     write_json(folder / "attribution.json", report)
     title = f"{split}: absent={task.absent}, value={task.value}, lead={task.lead}"
-    attribution_plots.attribution_figure(clips, report, title, folder / "attribution.png")
+    title += f"\nlabels are scored {LEADS[task.lead]}"
+    with spared(folder / "attribution.png"):
+        attribution_plots.attribution_figure(
+            clips,
+            report,
+            title,
+            folder / "attribution.png",
+            unit=attribution.unit_of(task.value),
+        )
     return report
 
 
@@ -245,6 +254,7 @@ def _described(parts: AttributeParts) -> dict[str, Any]:
         "absent": task.absent,
         "value": f"{task.value} of the label, normalised over the label list",
         "lead": task.lead,
+        "labels are scored": LEADS[task.lead],
         "sampling": "none: greedy" if task.lead == "own_reasoning" else "none",
         "intervals": f"95 %, bootstrap over clips, {task.num_resamples} resamples",
         "donors": "another clip of the same batch with another label",

@@ -28,7 +28,11 @@ def clip_dataset(
     """Makes the dataset that reads these examples' clips, or their cached features."""
     return ClipDataset(
         examples,
-        ClipReader(clips.dataset.decode_timeout_s, clips.dataset.max_clips_per_process),
+        ClipReader(
+            clips.dataset.decode_timeout_s,
+            clips.dataset.max_clips_per_process,
+            limits=clips.dataset.limits,
+        ),
         num_frames=num_frames,
         sample_rate=sample_rate,
         window_s=window_s,

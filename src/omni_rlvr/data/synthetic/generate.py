@@ -24,6 +24,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from omni_rlvr.data.synthetic import container, cues, face, voice, wording
+from omni_rlvr.folders import set_usual_mode
 from omni_rlvr.types import UserError
 
 NUM_FRAMES, FPS = 20, 10
@@ -95,6 +96,7 @@ def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_worke
             "set paths.data_root"
         ) from error
     try:
+        set_usual_mode(partial_folder)
         _make_clips(partial_folder, split, num_clips, seed, num_workers)
         os.replace(partial_folder, folder)
     except OSError:
