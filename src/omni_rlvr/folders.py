@@ -62,7 +62,8 @@ def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
-        _open_to_all(partial)
+        for path in (partial, *partial.rglob("*")):
+            set_usual_mode(path)
         if sums:
             write_sums(partial)
         if folder.exists():
@@ -98,15 +99,16 @@ def whole_files(folder: Path) -> Iterator[Path]:
             os.replace(path, folder / path.name)
 
 
-def _open_to_all(folder: Path) -> None:
-    """Gives each file the rights that the user's umask gives: safetensors asks for the owner's."""
-    usual = folder / ".usual"
-    usual.touch()
-    mode = usual.stat().st_mode
-    usual.unlink()
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(mode)
+def set_usual_mode(path: Path) -> None:
+    """Gives a file or folder the permissions that ``open`` or ``mkdir`` would: the umask's.
+
+    safetensors and ``tempfile`` make what only its owner can read, so that a checkpoint or a data
+    set on a shared disk would be of no use to a group.
+    """
+    umask = os.umask(0o077)
+    os.umask(umask)
+    if not path.is_symlink():
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def write_file(path: Path, data: bytes) -> None:

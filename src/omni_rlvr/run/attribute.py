@@ -23,7 +23,7 @@ from omni_rlvr.run.clips import batches, keeper
 from omni_rlvr.run.lifecycle import move_latest, recorded
 from omni_rlvr.training.evaluate import device_of
 from omni_rlvr.training.progress import progress_bar
-from omni_rlvr.types import Batch, ClipNote, Example, Features, SkippedClip, UserError
+from omni_rlvr.types import LEADS, Batch, ClipNote, Example, Features, SkippedClip, UserError
 
 if TYPE_CHECKING:
     from omni_rlvr.analysis.attribution import ClipScores
@@ -196,6 +196,7 @@ def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, A
         tables[FILES[3]], report["faithfulness"] = _faithfulness(parts, measured, scores)
     _warn(report)
     title = f"{split}: absent={task.absent}, value={task.value}, lead={task.lead}"
+    title += f"\nlabels are scored {LEADS[task.lead]}"
     with whole_folder(parts.place.run_dir / split) as folder:
         for file, table in tables.items():
             about = {"dataset": parts.clips.dataset.name, "split": split, "absent": task.absent}
@@ -253,6 +254,7 @@ def _described(parts: AttributeParts) -> dict[str, Any]:
         "absent": task.absent,
         "value": f"{task.value} of the label, normalised over the label list",
         "lead": task.lead,
+        "labels are scored": LEADS[task.lead],
         "sampling": "none: greedy" if task.lead == "own_reasoning" else "none",
         "intervals": f"95 %, bootstrap over clips, {task.num_resamples} resamples",
         "donors": "another clip of the same batch with another label",
