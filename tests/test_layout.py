@@ -18,6 +18,7 @@ PACKAGE = ROOT / "src" / "omni_rlvr"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LADDER = (
     ("types",),
+    ("foreign",),
     ("folders", "lock"),
     ("pointers",),
     ("record",),

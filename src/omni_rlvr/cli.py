@@ -27,6 +27,7 @@ from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
 from omni_rlvr.config.sweep import summarised
 from omni_rlvr.config.wording import as_user_error
+from omni_rlvr.text.terminal import keep_printing, open_streams, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def task(cfg: DictConfig) -> float | None:
         cfg.resume = resume
         return build(cfg, run_dir, None)
 
+    keep_printing()
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
         if hydra_cfg.mode == RunMode.MULTIRUN:
             if "sweep" not in hydra_cfg.callbacks:
@@ -139,6 +141,8 @@ def _reader_is_gone() -> bool:
 
 def main() -> None:
     """Entry point; an error that a user can mend is one line, not a traceback."""
+    start_in_utf8()
+    open_streams()
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
     with one_line(), summarised():

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import av
 
+from omni_rlvr.foreign import HEAD_BYTES, recognise
 from omni_rlvr.media.limits import GIGABYTE, in_force
 from omni_rlvr.media.picture import FirstFrame, Picture, find_picture, picture_stream
 from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall
@@ -22,6 +23,8 @@ from omni_rlvr.types import ClipNote, MediaError
 
 av.logging.set_level(av.logging.PANIC)
 
+_UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".aria2", ".!qb", ".ytdl", ".tmp")
+"""How programs name a download that goes on, or a note beside it."""
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
@@ -82,7 +85,17 @@ def read_bytes(path: Path) -> bytes:
         raise MediaError(f"{path}: cannot be opened ({error.strerror})") from error
     if not data:
         raise MediaError(f"{path}: is empty (0 bytes); copy or download it again")
+    if found := recognise(data[:HEAD_BYTES]):
+        raise MediaError(f"{path}: is not a video or sound file but {found}{unfinished(path)}")
     return data
+
+
+def unfinished(path: Path) -> str:
+    """The end of a message on a broken file whose name, or one beside it, says why."""
+    names = [path.name for suffix in _UNFINISHED if path.name.lower().endswith(suffix)]
+    beside = [path.with_name(path.name + suffix) for suffix in _UNFINISHED]
+    names += [other.name for other in beside if other.exists()]
+    return f"; its download is not finished, as {names[0]} says" if names else ""
 
 
 def open_container(data: bytes) -> av.container.InputContainer:
@@ -104,6 +117,13 @@ def look_into(data: bytes, path: Path) -> Contents:
     _check_boxes(data, path)
     try:
         with open_container(data) as container:
+            format_name = container.format.name
+            if format_name.endswith("_pipe"):  # FFmpeg takes a picture for a film of one frame
+                kind = format_name.removesuffix("_pipe").upper()
+                raise MediaError(
+                    f"is not a video or sound file but a picture ({kind}); name the clip that "
+                    "belongs there"
+                )
             picture, sound = picture_stream(container), container.streams.best("audio")
             _check_size(container, sound)
             first = FirstFrame(picture)
@@ -119,7 +139,7 @@ def look_into(data: bytes, path: Path) -> Contents:
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(
             f"{path}: is not a video or sound file that FFmpeg can open ({reason(error)}); "
-            "check that it plays, or convert it to mp4"
+            f"check that it plays, or convert it to mp4{unfinished(path)}"
         ) from error
 
 
@@ -189,10 +209,10 @@ def _check_boxes(data: bytes, path: Path) -> None:
         if position > len(data) and kind in (b"mdat", b"moov", b"moof"):
             raise MediaError(
                 f"{path}: is truncated, {position - len(data)} bytes are missing at its end; "
-                "copy or download it again"
+                f"copy or download it again{unfinished(path)}"
             )
     if not seen & {b"moov", b"moof", b"meta"}:
         raise MediaError(
             f"{path}: is truncated or its recording was never finished (no index, 'moov', in it); "
-            "copy or download it again"
+            f"copy or download it again{unfinished(path)}"
         )

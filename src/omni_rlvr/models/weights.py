@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from omni_rlvr.foreign import NO_WEIGHTS, recognise_file
 from omni_rlvr.types import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 PICKLE_ADVICE = "take safetensors, or trust them with model.options.allow_pickle=true"
-_LFS = b"version https://git"
 _HEADER = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """How a safetensors header names a dtype."""
 
@@ -162,10 +162,6 @@ def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> N
 
 
 def check_pointer(path: Path) -> None:
-    """Refuses what Git leaves in place of a large file that was not fetched."""
-    with path.open("rb") as stream:
-        if stream.read(len(_LFS)) == _LFS:
-            raise UserError(
-                f"model.path={path.parent}: {path.name} is a Git-LFS pointer, not the file itself; "
-                "run 'git lfs pull' there"
-            )
+    """Refuses what Git or a server leaves in place of a large file that was not fetched."""
+    if found := recognise_file(path, NO_WEIGHTS):
+        raise UserError(f"model.path={path.parent}: {path.name} is {found}")
