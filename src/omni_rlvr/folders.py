@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
+        for path in (partial, *partial.rglob("*")):
+            set_usual_mode(path)
         if sums:
             write_sums(partial)
         if folder.exists():
@@ -76,6 +79,36 @@ def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
         if seen is None or seen is error:
             raise
         raise seen from error
+
+
+@contextlib.contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """Gives a folder to write into, whose content moves into ``folder`` once all is written.
+
+    Args:
+        folder: is there, and keeps what else it holds.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
+        yield Path(name)
+        for path in sorted(Path(name).iterdir()):
+            if (folder / path.name).is_dir():
+                shutil.rmtree(folder / path.name)
+            os.replace(path, folder / path.name)
+
+
+def set_usual_mode(path: Path) -> None:
+    """Gives a file or folder the permissions that ``open`` or ``mkdir`` would: the umask's.
+
+    safetensors and ``tempfile`` make what only its owner can read, so that a checkpoint or a data
+    set on a shared disk would be of no use to a group.
+    """
+    umask = os.umask(0o077)
+    os.umask(umask)
+    if not path.is_symlink():
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -96,14 +129,18 @@ def write_file(path: Path, data: bytes) -> None:
 
 def disk_error(error: BaseException) -> OSError | None:
     """Finds the system's error in what a library raised; None if it is of another kind."""
-    if isinstance(error, OSError):
-        return error
     if isinstance(error, UserError) or not isinstance(error, Exception):
         return None
+    if isinstance(error, OSError) and error.errno:
+        return error
     found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors and tokenizers, in Rust
     if found:
         return OSError(int(found[1]), os.strerror(int(found[1])))
+    if isinstance(error, OSError):
+        return error
     if isinstance(error, RuntimeError) and any(word in str(error) for word in _OF_TORCH):
+        if isinstance(error.__context__, OSError):
+            return error.__context__
         return OSError(errno.EIO, str(error).splitlines()[0])
     return None
 

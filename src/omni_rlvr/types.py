@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LEADS = {
+    "own_reasoning": "behind what the model says when it is shown just that",
+    "empty_think": "behind an empty think block, not behind its own reasoning",
+    "direct": "without any reasoning",
+}
+"""``lead`` -> where labels are scored, in words for a reader."""
+
+
 class UserError(Exception):
     """Something a user can mend: the message names key or file, the value seen and what to do."""
 
@@ -84,7 +92,7 @@ class Example:
     """``file:line`` (or ``file[index]``) of the annotation, for error messages."""
 
 
-NOTE_KINDS = ("cut_sound", "sound_gaps", "scaled_sound", "silenced_samples", "short")
+NOTE_KINDS = ("cut_sound", "sound_gaps", "scaled_sound", "silenced_samples", "short", "unfinished")
 """What a ``ClipNote`` may be about; each is counted, as the metric ``media/KIND``."""
 
 

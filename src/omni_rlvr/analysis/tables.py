@@ -15,6 +15,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from omni_rlvr.analysis.cells import markdown_cell
 from omni_rlvr.models.trainable import Count
 
 SPLITS = {"test": "test", "ood": "OOD"}
@@ -147,7 +148,8 @@ def _rich(header: Sequence[str], rows: Sequence[Sequence[str]], rule_before: str
 
 def _pipes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = [":---"] + ["---:"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+    head, *lines = [list(map(markdown_cell, cells)) for cells in (header, *rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
 
 
 def trainable_table(counts: Sequence[Count]) -> Table:

@@ -21,6 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from omni_rlvr.folders import set_usual_mode
+
 log = logging.getLogger(__name__)
 
 ABOUT = "about.json"
@@ -100,6 +102,7 @@ class FeatureStore:
                 (self.folder / ABOUT).write_text(json.dumps(self.about, indent=1, default=str))
             noted = {NOTE + key: text for key, text in (notes or {}).items() if key in new}
             save_file(new, partial, metadata={key: checksum(t) for key, t in new.items()} | noted)
+            set_usual_mode(partial)
             os.replace(partial, self.folder / name)
         except (OSError, SafetensorError) as error:  # the latter is its word for a full disk
             with contextlib.suppress(OSError):  # what went wrong first is said

@@ -27,6 +27,7 @@ def draw_preview(parts: PreviewParts) -> None:
         lost = [(i.example.id, i.reason) for i in read if not isinstance(i, Sample)]
         for _, why in record.add_skipped(lost):
             print(printable(f"left out: {why}"))
+        record.add_notes((s.example.id, note) for s in samples for note in s.notes)
         preview_sheet(
             samples, path, sample_rate=sample_rate, max_reasoning_chars=task.max_reasoning_chars
         )

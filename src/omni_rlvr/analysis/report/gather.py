@@ -156,7 +156,6 @@ def _read(name: str, folder: Path) -> RunData:
 
 def names_of(folders: Sequence[Path]) -> list[str]:
     """Names each run by its folder below the folder that all share."""
-    if len(folders) == 1:
-        return [folders[0].name]
-    shared = os.path.commonpath(folders)
-    return [os.path.relpath(folder, shared) for folder in folders]
+    shared = folders[0].parent if len(folders) == 1 else os.path.commonpath(folders)
+    names = (os.fsencode(os.path.relpath(folder, shared)) for folder in folders)
+    return [name.decode("utf-8", "backslashreplace") for name in names]
