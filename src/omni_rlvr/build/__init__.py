@@ -50,6 +50,7 @@ from omni_rlvr.parts import (
     ReportParts,
     StartedParts,
 )
+from omni_rlvr.pointers import run_of
 from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.training.devices import device_numbers
 from omni_rlvr.types import Example, UserError, require
@@ -92,6 +93,7 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     devices = _devices(config, typed)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset = typed["task"], typed["dataset"]
+    run_dir = run_dir if cfg.resume is None else run_of(run_dir)
     place = Place(run_dir, latest, config)
     base = base_to_write(cfg, typed, run_dir)
     if isinstance(task, schema.ReportTask):
