@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LADDER = (
     ("types",),
     ("folders", "lock"),
-    ("record",),
+    ("record", "stopping"),
     ("functional", "media", "text", "ranks"),
     ("data", "models", "rewards"),
     ("rollout",),

@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from omni_rlvr import stopping
 from omni_rlvr.config.store import register
 from omni_rlvr.config.sweep import summarised
 from omni_rlvr.config.wording import as_user_error
@@ -57,6 +58,7 @@ def task(cfg: DictConfig) -> float | None:
         cfg.resume = resume
         return build(cfg, run_dir, None)
 
+    stopping.listen()  # where a launcher's own process does the job
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
         if hydra_cfg.mode == RunMode.MULTIRUN:
             home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
@@ -95,7 +97,10 @@ def one_line() -> Iterator[None]:
         sys.stdout.flush()  # what cannot be written shows here, not while Python ends
     except Interrupted as stop:
         print(stop)
-        sys.exit(130)
+        sys.exit(stopping.exit_code())
+    except KeyboardInterrupt:
+        print("stopped")
+        sys.exit(stopping.exit_code())
     except UserError as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except OmegaConfBaseException as error:
@@ -129,7 +134,8 @@ def _reader_is_gone() -> bool:
 
 def main() -> None:
     """Entry point; an error that a user can mend is one line, not a traceback."""
-    register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
     with one_line(), summarised():
+        stopping.listen()
+        register()
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from omni_rlvr.media.child import HEADER, READY
+from omni_rlvr.stopping import kept_from_children
 from omni_rlvr.types import Clip, MediaError
 
 _START_LIMIT_S = 120.0  # Python and the decoders' libraries, from a slow disk
@@ -272,13 +273,14 @@ class _Child:
 def _start(function: str) -> _Child:
     # The child finds what the parent finds, installed or not (as multiprocessing's spawn does).
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "omni_rlvr.media.child", function],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+    with kept_from_children():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "omni_rlvr.media.child", function],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": path},
+        )
     assert process.stdin is not None  # PIPE was asked for
     assert process.stdout is not None
     return _Child(process, process.stdin, process.stdout, owner=os.getpid())
