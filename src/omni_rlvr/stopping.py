@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Ctrl-C, a scheduler, a terminal that closes, and what Slurm sends for --signal=USR1@60."""
 _AGAIN_S = 1.0
 """A Ctrl-C that comes sooner is the same one, sent to the process and to its group."""
+_SOON_S = 0.05
 
 
 class Stopped(KeyboardInterrupt):
@@ -37,6 +39,7 @@ class _Requests:
         """The process that listens; a fork of it does not."""
         self.is_noted = self.is_alone = self.may_stop = False
         self.pass_on: Callable[[int], None] | None = None
+        self.hook_before = sys.unraisablehook
         self.forget()
 
     def forget(self) -> None:
@@ -67,6 +70,17 @@ class _Requests:
             with contextlib.suppress(OSError):  # not print: it may be what was interrupted
                 os.write(1, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
 
+    def again(self, lost: sys.UnraisableHookArgs) -> None:
+        """Asks once more where Python had to drop a ``Stopped``, as in ``__del__`` or in a fork."""
+        number = self.first
+        if lost.exc_type is not Stopped or number is None or os.getpid() != self.listener:
+            self.hook_before(lost)
+            return
+        self.first = None
+        asking = threading.Timer(_SOON_S, os.kill, (self.listener, number))
+        asking.daemon = True
+        asking.start()
+
 
 _requests = _Requests()
 
@@ -83,6 +97,7 @@ def listen() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _requests.handle)
+    _requests.hook_before, sys.unraisablehook = sys.unraisablehook, _requests.again
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
@@ -178,6 +193,7 @@ def _listening() -> Iterator[None]:
         if _requests.listener == os.getpid():
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            sys.unraisablehook = _requests.hook_before
             _requests.listener = -1
 
 

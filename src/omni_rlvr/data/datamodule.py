@@ -185,17 +185,21 @@ class ClipLoader(DataLoader[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # Lightning only iterates
         with stopping.kept_from_children():
             batches = super().__iter__()
-        while True:
-            try:
-                with stopping.may_stop():
-                    batch = next(batches)
-            except StopIteration:
+        return _until_stopped(batches)
+
+
+def _until_stopped(batches: Iterator[Batch]) -> Iterator[Batch]:
+    while True:
+        try:
+            with stopping.may_stop():
+                batch = next(batches)
+        except StopIteration:
+            return
+        except stopping.Stopped:
+            if stopping.is_noted():
                 return
-            except stopping.Stopped:
-                if stopping.is_noted():
-                    return
-                raise
-            yield batch
+            raise
+        yield batch
 
 
 def _one_thread(worker: int) -> None:

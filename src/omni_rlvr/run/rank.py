@@ -79,7 +79,10 @@ def _log_to(job: Job) -> None:
 
 def _end_with_launcher() -> None:
     """Ends this process when the one that launched it is gone."""
-    sys.stdin.buffer.read()
+    # past Python's buffer, whose lock a thread that reads would hold for ever: data workers, which
+    # are forks, close their standard input first
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 
