@@ -18,8 +18,10 @@ PACKAGE = ROOT / "src" / "omni_rlvr"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LADDER = (
     ("types",),
+    ("foreign",),
     ("folders", "lock"),
-    ("record", "stopping"),
+    ("pointers", "stopping"),
+    ("record",),
     ("functional", "media", "text", "ranks"),
     ("data", "models", "rewards"),
     ("rollout",),

@@ -23,9 +23,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from omni_rlvr import stopping
+from omni_rlvr.config.arguments import as_typed, checked_arguments
+from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
 from omni_rlvr.config.sweep import summarised
 from omni_rlvr.config.wording import as_user_error
+from omni_rlvr.text.terminal import keep_printing, open_streams, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ def task(cfg: DictConfig) -> float | None:
         return build(cfg, run_dir, None)
 
     stopping.listen()  # where a launcher's own process does the job
+    keep_printing()
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
         if hydra_cfg.mode == RunMode.MULTIRUN:
             home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
@@ -109,8 +113,10 @@ def one_line() -> Iterator[None]:
         hint = "; pip install 'omni-rlvr[sweep]'" if error.missing_cfg_file in _PLUGINS else ""
         sys.exit(f"error: {' '.join(str(error).split())}{hint}")
     except HydraException as error:
+        if (told := as_typed(error, sys.argv[1:])) is not None:
+            sys.exit(f"error: {told}")
         why = as_user_error(error.__cause__) if isinstance(error.__cause__, ValidationError) else ""
-        sys.exit(f"error: {' '.join(f'{error} {why}'.split())}")
+        sys.exit(f"error: {hydras_words(' '.join(f'{error} {why}'.split()))}")
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
@@ -134,8 +140,11 @@ def _reader_is_gone() -> bool:
 
 def main() -> None:
     """Entry point; an error that a user can mend is one line, not a traceback."""
+    start_in_utf8()
+    open_streams()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
     with one_line(), summarised():
         stopping.listen()
         register()
+        sys.argv[1:] = checked_arguments(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()

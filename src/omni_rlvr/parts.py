@@ -62,7 +62,10 @@ class TrainParts:
     make_trainer: Callable[..., pl.Trainer]
     loggers: Sequence[Logger]
     callbacks: Sequence[pl.Callback]
-    resume: bool
+    resume: Path | None
+    """The checkpoint that an earlier part of the run left, to go on from; None begins anew."""
+    origin: dict[str, str]
+    """Digests of the weights and examples that training starts from, for run.json."""
     counts: Sequence[Count]
     """What trains, by part."""
     evaluation: EvaluateParts | None
@@ -185,6 +188,8 @@ class CheckParts:
     place: Place
     clips: Clips
     task: schema.CheckTask
+    window_s: float
+    """Seconds of sound that the model takes."""
 
 
 @dataclass(frozen=True)

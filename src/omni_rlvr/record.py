@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import math
-import os
 import platform
 import subprocess
 import sys
@@ -19,9 +19,13 @@ from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
-from omni_rlvr.lock import FolderLock as FolderLock
-from omni_rlvr.types import UserError
+from omni_rlvr.folders import write_file
+from omni_rlvr.types import ClipNote, UserError
 
+log = logging.getLogger(__name__)
+
+_NAMED = 5
+"""Most line numbers that a message names."""
 PACKAGES = (
     "omni-rlvr",
     "torch",
@@ -40,14 +44,30 @@ FORKS = {"decord": ("eva-decord",)}
 
 def write_json(path: Path, value: object) -> None:
     """Replaces a JSON file in one step."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_file(path, f"{json.dumps(value, indent=1, ensure_ascii=False)}\n".encode())
 
 
 def read_json(path: Path) -> dict:
     """Reads a JSON object."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_record(folder: Path) -> dict:
+    """Reads a run's run.json.
+
+    Raises:
+        UserError: it is missing, empty, cut short, or not what a run leaves.
+    """
+    path = folder / "run.json"
+    try:
+        record = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        empty = path.is_file() and not path.read_bytes().strip(b"\0 \n")
+        why = "it is empty" if empty else " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read: {why}") from error
+    if not isinstance(record, dict) or not {"config", "status"} <= {*record}:
+        raise UserError(f"{path} cannot be read: it is not what a run leaves")
+    return record
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -58,13 +78,41 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """Reads a file of JSON lines; no file is no lines."""
-    return [json.loads(line) for line in _lines(path)] if path.exists() else []
+    """Reads a file of JSON lines; no file is no lines. Lines that are none are named in the log."""
+    rows, wrong = _rows(path)
+    if wrong:
+        log.warning("%s: %s: torn or foreign, left out", path, _lines(wrong))
+    return [row for _, row in rows]
 
 
-def _lines(path: Path) -> list[str]:
-    """Lines as we end them; a completion may hold other signs that ``splitlines`` splits at."""
-    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+def _rows(path: Path) -> tuple[list[tuple[bytes, dict]], list[int]]:
+    """Reads JSON objects, a line each as we end them: a completion may hold other signs that
+    ``splitlines`` splits at.
+
+    Returns:
+        Each with its line, and the numbers of lines that are none: torn by a kill, filled with zero
+        bytes by a power cut, or written by someone else.
+    """
+    good: list[tuple[bytes, dict]] = []
+    wrong: list[int] = []
+    content = path.read_bytes() if path.exists() else b""
+    for number, line in enumerate(content.split(b"\n"), 1):
+        text = line.strip(b"\0")
+        try:
+            row = json.loads(text.decode("utf-8-sig")) if text.strip() else None
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            good.append((text, row))
+        elif line.strip():
+            wrong.append(number)
+    return good, wrong
+
+
+def _lines(numbers: list[int]) -> str:
+    """Names lines by number, the first few of many."""
+    more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
+    return f"line {', '.join(map(str, numbers[:_NAMED]))}{more}"
 
 
 NOT_IDENTITY = ("paths", "resume", "runs", "logger", "callbacks")
@@ -90,42 +138,40 @@ def whole_numbers(value: object) -> object:
 def finished_config(folder: Path) -> dict | None:
     """Reads the config of a run that finished; None for a folder without one."""
     try:
-        record = read_json(folder / "run.json")
-    except (OSError, json.JSONDecodeError):
+        record = read_record(folder)
+    except UserError:
         return None
     return record["config"] if record["status"] == "finished" else None
 
 
 def keep_steps(path: Path, last_step: int) -> None:
-    """Drops lines of later steps: what a resumed run will do again. A torn last line goes too."""
+    """Drops lines of later steps: what a resumed run will do again.
+
+    A line without a step goes too, and one that is no JSON object; the log names them.
+    """
     if not path.exists():
         return
-    kept = []
-    for line in _lines(path):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # a kill in mid-line; nothing after it
-            break
-        if row["step"] <= last_step:
-            kept.append(line + "\n")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, path)
-
-
-def point_to(link: Path, target: Path) -> None:
-    """Makes ``link`` a relative symbolic link to ``target``, in one step."""
-    partial = link.with_name(f".{link.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(os.path.relpath(target, link.parent))
-    os.replace(partial, link)
+    rows, wrong = _rows(path)
+    stepless = sum(type(row.get("step")) is not int for _, row in rows)
+    if wrong or stepless:
+        some = [
+            *([_lines(wrong)] if wrong else []),
+            *([f"{stepless} without a step"] * (stepless > 0)),
+        ]
+        log.warning("%s: %s: torn or foreign, cut off", path, " and ".join(some))
+    kept = [
+        line + b"\n"
+        for line, row in rows
+        if type(row.get("step")) is int and row["step"] <= last_step
+    ]
+    write_file(path, b"".join(kept))
 
 
 def close_record(folder: Path, status: str, error: str | None) -> None:
     """Says in run.json how a run ended whose own process could not, or knew only half of it."""
     if (folder / "run.json").exists():
         ended = datetime.now().isoformat(timespec="seconds")
-        fields = {**read_json(folder / "run.json"), "error": error, "status": status}
+        fields = {**read_record(folder), "error": error, "status": status}
         write_json(folder / "run.json", {**fields, "ended": ended})
 
 
@@ -139,6 +185,15 @@ def writing_to(folder: Path) -> Iterator[None]:
         raise UserError(
             f"cannot write to the output folder {folder}: {error.strerror}; set paths.output_root"
         ) from error
+
+
+def say_failed(folder: Path) -> None:
+    """Says in run.json that a run failed where the disk has no room for another one: in place."""
+    path = folder / "run.json"
+    before = path.read_bytes()
+    after = before.replace(b'"status": "running"', b'"status": "failed" ', 1)  # as many bytes
+    with path.open("r+b") as file:
+        file.write(after)
 
 
 def version(name: str) -> str | None:
@@ -180,7 +235,8 @@ class RunRecord:
             "versions": {name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "device": device,
-            "skipped_clips": _skipped_before(folder / "run.json"),
+            "skipped_clips": _listed_before(folder / "run.json", "skipped_clips"),
+            "clip_notes": _listed_before(folder / "run.json", "clip_notes"),
             "config": config,
         }
         with writing_to(folder):
@@ -201,6 +257,28 @@ class RunRecord:
             self.update(skipped_clips=[*known, *new])
         return [(row["id"], row["reason"]) for row in new]
 
+    def add_notes(self, notes: Iterable[tuple[str, ClipNote]]) -> None:
+        """Lists clips that a model is shown otherwise than they are in their files, once each.
+
+        The first of each kind is a warning.
+        """
+        known = self.fields["clip_notes"]
+        assert isinstance(known, list)
+        seen, kinds = {(row["id"], row["kind"]) for row in known}, {row["kind"] for row in known}
+        new = {(i, note.kind): note for i, note in notes if (i, note.kind) not in seen}
+        for (clip_id, kind), note in new.items():
+            if kind not in kinds and self.writes:
+                log.warning(
+                    "clip %s: %s; run.json lists all such clips under clip_notes (%s)",
+                    clip_id,
+                    note.text,
+                    kind,
+                )
+            kinds.add(kind)
+        if new:
+            rows = [{"id": clip_id, **vars(note)} for (clip_id, _), note in new.items()]
+            self.update(clip_notes=[*known, *rows])
+
     def log(self, file: str, rows: Iterable[Mapping[str, object]]) -> None:
         """Appends rows to a .jsonl file of the run."""
         if self.writes:
@@ -211,9 +289,9 @@ class RunRecord:
         self.update(status=status, ended=datetime.now().isoformat(timespec="seconds"))
 
 
-def _skipped_before(path: Path) -> list[dict[str, str]]:
-    """What the part of a run before its stop could not read; nothing for a new run."""
-    return read_json(path)["skipped_clips"] if path.exists() else []
+def _listed_before(path: Path, field: str) -> list[dict[str, str]]:
+    """What the part of a run before its stop listed; nothing for a new run."""
+    return read_record(path.parent).get(field, []) if path.exists() else []
 
 
 def _commit() -> str | None:

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LEADS = {
+    "own_reasoning": "behind what the model says when it is shown just that",
+    "empty_think": "behind an empty think block, not behind its own reasoning",
+    "direct": "without any reasoning",
+}
+"""``lead`` -> where labels are scored, in words for a reader."""
+
+
 class UserError(Exception):
     """Something a user can mend: the message names key or file, the value seen and what to do."""
 
@@ -84,6 +92,20 @@ class Example:
     """``file:line`` (or ``file[index]``) of the annotation, for error messages."""
 
 
+NOTE_KINDS = ("cut_sound", "sound_gaps", "scaled_sound", "silenced_samples", "short", "unfinished")
+"""What a ``ClipNote`` may be about; each is counted, as the metric ``media/KIND``."""
+
+
+@dataclass(frozen=True)
+class ClipNote:
+    """Something that a model is shown otherwise than it is in the clip's file."""
+
+    kind: str
+    """One of ``NOTE_KINDS``."""
+    text: str
+    """What follows the clip's name in a sentence."""
+
+
 @dataclass(frozen=True)
 class Clip:
     """What was read of one clip."""
@@ -96,6 +118,8 @@ class Clip:
     """Length of the picture in seconds (of the sound, for a file without picture)."""
     frame_times_s: np.ndarray | None = None
     """[F] float64: when each sampled frame is shown, seconds from the start."""
+    notes: tuple[ClipNote, ...] = ()
+    """What of it is not as it is in the file."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +130,8 @@ class ClipFeatures:
     """[F, patches, D_video], or None: no picture."""
     audio: Tensor | None
     """[frames, D_audio], or None: no sound."""
+    notes: tuple[ClipNote, ...] = ()
+    """Those of the clip that was encoded."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +152,13 @@ class Sample:
     def has_audio(self) -> bool:
         """Whether there is sound."""
         return _has(self.features, "audio") or _has(self.clip, "waveform")
+
+    @property
+    def notes(self) -> tuple[ClipNote, ...]:
+        """What a model is shown otherwise than it is in the file."""
+        return tuple(
+            n for part in (self.clip, self.features) if part is not None for n in part.notes
+        )
 
 
 def _has(part: Clip | ClipFeatures | None, name: str) -> bool:
@@ -172,9 +205,16 @@ class Batch:
     skipped; empty: 0, 1, .."""
     skipped: Sequence[SkippedClip] = ()
     """Clips that were to be in this batch and could not be read."""
+    notes: Sequence[Sequence[ClipNote]] = ()
+    """[B]: what of each row is shown otherwise than it is in the clip's file; empty: nothing."""
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def noted(self) -> list[tuple[str, ClipNote]]:
+        """Lists the notes, each with the id of its clip."""
+        rows = zip(self.examples, self.notes, strict=True) if self.notes else ()
+        return [(example.id, note) for example, notes in rows for note in notes]
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,12 @@ def _report(table: Any) -> dict[str, Any]:
     return {
         "dataset": "made",
         "split": "test",
-        "method": {"players": ["audio", "video"], "absent": "drop", "model": "<i>model</i>"},
+        "method": {
+            "value": "log_prob of the label",
+            "players": ["audio", "video"],
+            "absent": "drop",
+            "model": "<i>model</i>",
+        },
         "labels": LABELS,
         "all": attribution.summary(table, num_resamples=20),
         "by_class": attribution.by_class(table, LABELS, num_resamples=20),

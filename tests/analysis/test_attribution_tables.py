@@ -159,7 +159,7 @@ def test_the_picture_is_drawn_with_names_as_they_are(tmp_path: Path, swapped: bo
         "swap": {"num_swaps": 2, **dict.fromkeys(("video", "audio", "neither"), share)},
     }
     report["swap"] = report["swap"] if swapped else None
-    figure = attribution_figure(table, report, "$t$ <i>", tmp_path / "a.png")
+    figure = attribution_figure(table, report, "$t$ <i>", tmp_path / "a.png", unit="nats")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert len(figure.axes) == 3 if swapped else 2
     texts = [label.get_text() for label in figure.axes[0].get_xticklabels()]

@@ -24,7 +24,7 @@ def group(video: float, audio: float, num: int = 4) -> dict:
 
 
 def test_bars_run_from_zero_to_their_means() -> None:
-    svg = ET.fromstring(class_chart({"all": group(0.9, -0.9), "by_class": {}}))
+    svg = ET.fromstring(class_chart({"all": group(0.9, -0.9), "by_class": {}}, unit="nats"))
     bars = {r.get("class"): r for r in svg.iter("rect")}
     # ends at -1.0 and 1.0: zero is in the middle
     zero = LEFT + SPAN / 2
@@ -37,10 +37,10 @@ def test_bars_run_from_zero_to_their_means() -> None:
 def test_classes_without_whole_clips_are_left_out_and_names_are_text() -> None:
     hostile = "<b>&\"'"
     by_class = {hostile: group(0.1, 0.1), "none": {"num_clips": 3, "num_whole": 0}}
-    svg = ET.fromstring(class_chart({"all": group(0.1, 0.1), "by_class": by_class}))
+    svg = ET.fromstring(class_chart({"all": group(0.1, 0.1), "by_class": by_class}, unit="nats"))
     names = [t.text for t in svg.iter("text") if t.get("class") == "name"]
     assert names == ["all clips", hostile]
-    assert class_chart({"all": {"num_clips": 1, "num_whole": 0}, "by_class": {}}) == ""
+    assert class_chart({"all": {"num_clips": 1, "num_whole": 0}, "by_class": {}}, unit="nats") == ""
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from omni_rlvr.analysis.drawing import model_colours
 from omni_rlvr.analysis.plots import (
     confusion_figure,
     learning_curves,
@@ -17,6 +18,7 @@ from omni_rlvr.analysis.plots import (
 )
 
 LABELS = ["happy", "sad", "contemptuous"]
+COLOURS = model_colours(["base", "cold_start", "sft_labels", "rlvr", "run", "empty"])
 MATRIX = torch.tensor([[6, 2, 0, 2], [0, 0, 0, 0], [1, 0, 3, 0]])
 
 
@@ -81,7 +83,7 @@ def test_confusion_takes_nested_lists_too(tmp_path):
 
 
 def test_curves_of_an_sft_run_show_its_loss_alone(tmp_path):
-    figure = learning_curves({"cold_start": sft(40)}, tmp_path / "curves.png")
+    figure = learning_curves({"cold_start": sft(40)}, tmp_path / "curves.png", colours=COLOURS)
     assert titles(figure) == ["SFT loss"]
     assert "cold start" in figure.get_suptitle()
     assert legend(figure) == []
@@ -93,7 +95,7 @@ def test_curves_of_an_sft_run_show_its_loss_alone(tmp_path):
 
 
 def test_curves_of_an_rl_run_show_rewards_and_no_loss(tmp_path):
-    figure = learning_curves({"rlvr": rl(40)}, tmp_path / "curves.png")
+    figure = learning_curves({"rlvr": rl(40)}, tmp_path / "curves.png", colours=COLOURS)
     assert titles(figure) == [
         "Reward",
         "Accuracy reward",
@@ -105,7 +107,7 @@ def test_curves_of_an_rl_run_show_rewards_and_no_loss(tmp_path):
 
 def test_curves_of_several_runs_share_panels_and_one_legend(tmp_path):
     runs = {"cold_start": sft(30), "sft_labels": sft(20), "rlvr": rl(30)}
-    figure = learning_curves(runs, tmp_path / "curves.png")
+    figure = learning_curves(runs, tmp_path / "curves.png", colours=COLOURS)
     assert len(figure.axes) == 6
     assert len(figure.axes[0].lines) == 4  # two SFT runs, each raw and smoothed
     assert len(figure.axes[1].lines) == 2
@@ -124,7 +126,7 @@ def test_curves_skip_gaps_and_let_a_resumed_step_replace_the_first(tmp_path):
         {"step": 4, "loss": 1.0},
         {"step": 5, "loss": 0.5},
     ]
-    figure = learning_curves({"run": records}, tmp_path / "curves.png")
+    figure = learning_curves({"run": records}, tmp_path / "curves.png", colours=COLOURS)
     raw = figure.axes[0].lines[0]
     assert raw.get_xdata().tolist() == [0, 4, 5]
     assert raw.get_ydata().tolist() == [3.0, 1.0, 0.5]
@@ -132,7 +134,7 @@ def test_curves_skip_gaps_and_let_a_resumed_step_replace_the_first(tmp_path):
 
 def test_running_mean_is_centred_and_cut_short_at_the_ends(tmp_path):
     records = [{"step": i, "loss": float(i)} for i in range(40)]
-    figure = learning_curves({"run": records}, tmp_path / "curves.png")
+    figure = learning_curves({"run": records}, tmp_path / "curves.png", colours=COLOURS)
     smooth = figure.axes[0].lines[1].get_ydata()
     # 5 % of 40 points: one neighbour on either side. Ends: (0 + 1) / 2 and (38 + 39) / 2.
     assert smooth.tolist() == [0.5, *map(float, range(1, 39)), 38.5]
@@ -140,12 +142,14 @@ def test_running_mean_is_centred_and_cut_short_at_the_ends(tmp_path):
 
 def test_curves_without_a_value_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no values to draw .*empty"):
-        learning_curves({"empty": [{"step": 0, "test/war": 1.0}]}, tmp_path / "curves.png")
+        learning_curves(
+            {"empty": [{"step": 0, "test/war": 1.0}]}, tmp_path / "curves.png", colours=COLOURS
+        )
 
 
 def test_recall_bars_are_percent_and_mark_absent_classes(tmp_path):
     recalls = {"base": [0.5, math.nan, 0.25], "rlvr": torch.tensor([1.0, math.nan, 0.75])}
-    figure = recall_bars(recalls, LABELS, tmp_path / "recall.png")
+    figure = recall_bars(recalls, LABELS, tmp_path / "recall.png", split="test", colours=COLOURS)
     axes = figure.axes[0]
     np.testing.assert_array_equal(heights(axes), [50, math.nan, 25, 100, math.nan, 75])
     assert [t.get_text() for t in axes.texts] == ["no\nsamples"]
@@ -155,9 +159,11 @@ def test_recall_bars_are_percent_and_mark_absent_classes(tmp_path):
 
 
 def test_recall_bars_of_one_model_need_no_legend(tmp_path):
-    figure = recall_bars({"rlvr": [0.1, 0.2, 0.3]}, LABELS, tmp_path / "recall.png")
+    figure = recall_bars(
+        {"rlvr": [0.1, 0.2, 0.3]}, LABELS, tmp_path / "recall.png", split="test", colours=COLOURS
+    )
     assert legend(figure) == []
-    assert figure.axes[0].get_title() == "Recall per class of RLVR"
+    assert figure.axes[0].get_title() == "Recall per class of RLVR on test"
 
 
 @pytest.fixture
@@ -172,7 +178,7 @@ def summary() -> dict:
 
 
 def test_summary_bars_show_scores_whiskers_and_lines(summary, tmp_path):
-    figure = summary_bars(summary, tmp_path / "summary.png", chance=100 / 7)
+    figure = summary_bars(summary, tmp_path / "summary.png", chance=100 / 7, colours=COLOURS)
     assert titles(figure) == ["test split", "OOD split", "by modality"]
     test, ood, modality = figure.axes
     assert heights(test) == heights(ood) == [14.0, 88.0]
@@ -191,7 +197,7 @@ def test_summary_bars_show_scores_whiskers_and_lines(summary, tmp_path):
 
 def test_summary_bars_do_with_less(summary, tmp_path):
     less = {"models": {"rlvr": {"test": summary["models"]["rlvr"]["test"]}}}
-    figure = summary_bars(less, tmp_path / "summary.png", chance=50.0)
+    figure = summary_bars(less, tmp_path / "summary.png", chance=50.0, colours=COLOURS)
     assert titles(figure) == ["test split"]
     assert legend(figure) == ["chance 50.0", "95% interval"]
     assert_picture(tmp_path / "summary.png", least=300)

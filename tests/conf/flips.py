@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from omni_rlvr.config import schema
+from omni_rlvr.media.limits import Limits
 from omni_rlvr.stages.objective_options import ObjectiveConfig
 from omni_rlvr.types import Example
 
@@ -48,6 +49,7 @@ FLIPS = {
     "stage.lr_scheduler_type": (LONG, "linear", "learning_rate"),
     "stage.warmup_ratio": (LONG, "0.7", "learning_rate"),
     "stage.save_steps": (LONG, "3", "saves"),
+    "stage.save_total_limit": ((*LONG, "stage.save_steps=1"), "1", "checkpoints"),
     "stage.logging_steps": (LONG, "2", "steps"),
     # stage=grpo
     "stage.num_generations": (GRPO, "2", "completions"),
@@ -147,6 +149,7 @@ ELSEWHERE = {
         f"dataset.{name}": "analysis/test_check.py"
         for name in ("folds", "published", "published_source", "known_bad")
     },
+    **{f"dataset.{name}": "media/test_limits.py" for name in Limits.__dataclass_fields__},
     "task.overwrite": "data/test_prepare.py",
     **dict.fromkeys(("task.max_listed", "task.decode"), "analysis/test_check.py"),
 }

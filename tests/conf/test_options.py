@@ -54,12 +54,14 @@ def leaves_in(group: str, option: str) -> Iterator[str]:
     def walk(value: object, key: str) -> Iterator[str]:
         if isinstance(value, dict) and value:
             for name, below in value.items():
-                if not str(name).startswith("_"):
+                if not str(name).startswith("_") and name != "defaults":
                     yield from walk(below, f"{key}.{name}")
         else:
             yield key
 
-    yield from walk(yaml.safe_load((ROOT / f"conf/{group}/{option}.yaml").read_text()), group)
+    yield from walk(
+        yaml.safe_load((ROOT / f"conf/{group}/{option}.yaml").read_text()), group.replace("/", ".")
+    )
 
 
 def test_every_option_is_flipped() -> None:
@@ -132,6 +134,7 @@ def observe(runner, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, 
         out["completions"] = [row["completion"] for row in lines]
         out["advantages"] = [row["advantage"] for row in lines]
         out["folders"] = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        out["checkpoints"] = len(list(folder.glob("checkpoints/*")))
         out["predictions"] = read_jsonl(folder / "test" / "predictions.jsonl")
         weights = folder / "checkpoint" / "model.safetensors"
         out["weights"] = weights.read_bytes() if weights.exists() else None
@@ -152,9 +155,9 @@ def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
             out["backward passes"] += 1
             return loss(*arguments)
 
-        def noted(*arguments, step: int):
+        def noted(*arguments, step: int, keep: int):
             out["saves"].append(step)
-            return save(*arguments, step=step)
+            return save(*arguments, step=step, keep=keep)
 
         def played(*arguments):
             notes = play(*arguments)

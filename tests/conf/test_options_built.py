@@ -14,6 +14,7 @@ from flips import EVALUATE, GRPO, SFT
 from test_options import checkpoint, clips, common, e2e, runner
 
 from omni_rlvr import run as running
+from omni_rlvr.media.limits import Limits
 from omni_rlvr.parts import LaunchParts, TrainParts
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.run import train as training
@@ -50,6 +51,10 @@ def test_dataset_options_reach_what_reads(runner, clips: Path, tmp_path: Path) -
     parts, _ = runner.build(*SFT, "dataset.decode_timeout_s=3", "dataset.max_clips_per_process=7")
     reader = reader_of(parts)
     assert (reader.timeout_s, reader.max_clips_per_process) == (3, 7)
+    parts, _ = runner.build(*SFT, "dataset.max_frames=9", "dataset.max_memory_gb=0.5")
+    assert reader_of(parts).limits == Limits(max_frames=9, max_memory_gb=0.5)
+    with pytest.raises(UserError, match=r"dataset\.max_streams=0 is out of range"):
+        runner.build(*SFT, "dataset.max_streams=0")
     loaders = []
     with pytest.MonkeyPatch.context() as patch:
         make = training.TrainData

@@ -45,6 +45,7 @@ OUT_OF_RANGE = [
     "stage.warmup_ratio=1",
     "stage.warmup_ratio=-0.1",
     "stage.save_steps=0",
+    "stage.save_total_limit=0",
     "stage.logging_steps=0",
     "dataset.on_bad_media=ignore",
     "dataset.decode_timeout_s=0",

@@ -61,7 +61,7 @@ def test_a_clip_that_can_be_read_is_a_sample() -> None:
     assert item.example is data.examples[1]
     assert item.clip.frames is FRAMES
     assert data.reader.asked == [
-        {"video": True, "audio": True, "num_frames": 2, "sample_rate": 16_000}
+        {"video": True, "audio": True, "num_frames": 2, "sample_rate": 16_000, "window_s": None}
     ]
 
 

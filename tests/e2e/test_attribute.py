@@ -17,6 +17,7 @@ ATTRIBUTE = (
     "task.splits=[train]",
     "task.max_completion_length=8",
     "task.num_resamples=20",
+    "task.lead=empty_think",
     "model.instruction='in <answer> </answer> tags'",
 )
 COLUMNS = {"clip", "label", "predicted", "has_audio", "has_video", "v_none", "v_audio", "v_video",
@@ -26,7 +27,7 @@ COLUMNS = {"clip", "label", "predicted", "has_audio", "has_video", "v_none", "v_
 
 @pytest.fixture(scope="module")
 def plain(make_runner) -> tuple[Path, pd.DataFrame, dict]:
-    """A run with the defaults: its folder, table and report."""
+    """A run with the cheap lead, else the defaults: its folder, table and report."""
     return seen(make_runner(), *ATTRIBUTE)
 
 
@@ -69,6 +70,25 @@ def test_an_option_changes_values_and_is_stated(runner, plain, flip: str) -> Non
     both = table.merge(plain[1], on="clip", suffixes=("", "_plain"))
     assert (both.phi_audio - both.phi_audio_plain).abs().max() > 1e-4
     assert report["method"] != plain[2]["method"]
+
+
+def test_own_reasoning_is_the_default_everywhere(runner) -> None:
+    cfg = runner.compose("task=attribute", "callbacks=probe")
+    assert cfg.task.lead == cfg.callbacks.probe.lead == "own_reasoning"
+    assert runner.compose("task=serve").task.lead == "own_reasoning"
+    own = [text for text in ATTRIBUTE if not text.startswith("task.lead")]
+    _, _, report = seen(runner, *own, "task.max_clips=2")
+    assert report["method"]["lead"] == "own_reasoning"
+    assert report["method"]["labels are scored"] == (
+        "behind what the model says when it is shown just that"
+    )
+
+
+def test_the_cheap_lead_says_what_it_is(plain) -> None:
+    method = plain[2]["method"]
+    assert method["labels are scored"] == (
+        "behind an empty think block, not behind its own reasoning"
+    )
 
 
 def test_own_reasoning_reasons_about_every_subset(runner, plain, monkeypatch) -> None:

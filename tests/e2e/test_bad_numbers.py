@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning import Callback
 from safetensors.torch import load_file
 
+from omni_rlvr.folders import write_sums
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.run import run
 from omni_rlvr.types import Interrupted, UserError
@@ -172,6 +173,7 @@ def test_an_optimizer_state_that_is_nan_is_refused_at_resume(runner) -> None:
     state = torch.load(file)
     state["optimizer"]["state"][0]["exp_avg"].view(-1)[0] = torch.nan
     torch.save(state, file)
+    write_sums(file.parent)  # so that nothing but its numbers is wrong
     with pytest.raises(UserError, match=r"NaN or infinite numbers \(the optimizer's exp_avg of"):
         runner(*runner.sft, f"resume={folder}")
 

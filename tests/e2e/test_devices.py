@@ -120,7 +120,8 @@ def test_ctrl_c_stops_all_together_and_resume_goes_on(runner) -> None:
 
 
 def test_an_error_of_one_rank_ends_all_with_its_message(runner, mixed) -> None:
-    runner.overrides += [*mixed, "dataset.on_bad_media=raise", TWO, "name=wrong"]
+    read_by_a_worker = "dataset.num_workers=1"  # a fork of a rank that listens for its launcher
+    runner.overrides += [*mixed, "dataset.on_bad_media=raise", TWO, "name=wrong", read_by_a_worker]
     done = runner.command(*SFT, timeout=240)
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

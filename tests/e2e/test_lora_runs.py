@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,31 @@ def test_a_base_that_moved_is_given_as_model_base(make_runner, checkpoint, tmp_p
         *runner.evaluate, start, f"model.base={tmp_path}/moved", "model.instruction=Say it."
     )[0]
     assert spoken.policy.processor.settings.instruction == "Say it."
+
+
+def test_an_adapter_of_pefts_own_is_evaluated_trained_on_and_exported(
+    runner, checkpoint: Path, tmp_path: Path
+) -> None:
+    alone = [f"model.trainable.{part}_projector=false" for part in ("video", "audio")]
+    settings = (*LORA, *alone, "optimizer.lr=0.01")
+    run = runner(*runner.sft, *settings)
+    bare = tmp_path / "bare"
+    shutil.copytree(run / "checkpoint/adapters/language_model", bare)
+    with pytest.raises(UserError, match=r"names no base .* set model\.base=DIR"):
+        runner.build(*runner.evaluate, f"model.path={bare}")
+    given = runner(*runner.evaluate, f"model.path={bare}", f"model.base={checkpoint}")
+    config = json.loads((bare / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(checkpoint)
+    (bare / "adapter_config.json").write_text(json.dumps(config))
+    named = runner(*runner.evaluate, f"model.path={bare}")
+    expected = answers(runner(*runner.evaluate, f"model.path={run}/checkpoint"))
+    assert answers(given) == answers(named) == expected
+    runner("task=export", f"model.path={bare}", f"task.to={tmp_path}/merged")
+    assert answers(runner(*runner.evaluate, f"model.path={tmp_path}/merged")) == expected
+    on = runner(*runner.sft, *settings, f"model.path={bare}")
+    assert (on / "checkpoint" / "base.json").exists()
+    with pytest.raises(UserError, match="add model/trainable=lora"):
+        runner.build(*runner.sft, f"model.path={bare}")
 
 
 def test_a_tower_that_trains_resumes_exactly(runner, checkpoint: Path) -> None:

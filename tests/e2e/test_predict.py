@@ -109,6 +109,7 @@ def test_one_clip_streams_and_ends_in_probabilities(runner, some, says, capsys, 
         "has_video": True,
         "has_audio": True,
         "truncated": False,
+        "notes": [],
         "error": None,
     }
     assert 0 < row["list_probability"] <= 1

@@ -135,7 +135,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(
     if how in ("killed", "changed"):  # a kill leaves no word of it
         write_json(folder / "run.json", read_json(folder / "run.json") | {"status": "running"})
     expected = how in ("interrupted", "killed")
-    again = ["stage.save_steps=2"] if how == "changed" else []
+    again = ["task.evaluate_after.num_resamples=7"] if how == "changed" else []
     how = "done"
     assert job("a", *LONG, "seed=1", *again) is not None
     goes_on = trained == [0, 1, 2, 3]

@@ -91,7 +91,7 @@ def test_two_runs_do_not_share_a_folder(
 HOLDER = """
 import sys
 from pathlib import Path
-from omni_rlvr.record import FolderLock
+from omni_rlvr.lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]), "")
 print("held", flush=True)
 sys.stdin.read()

@@ -43,6 +43,8 @@ class Recipe:
     hz: float = 440.0
     sound_s: float = NUM_FRAMES / FPS
     rotation: int = 0
+    matrix: tuple[int, int, int, int] | None = None
+    rotate_tag: str | None = None
     times_ms: tuple[int, ...] = tuple(range(0, 1000 * NUM_FRAMES // FPS, 1000 // FPS))
 
 
@@ -67,6 +69,11 @@ def write(path: Path, recipe: Recipe) -> Path:
                 picture.time_base = picture.codec_context.time_base = _MS
             if recipe.rotation:
                 picture.set_display_rotation(recipe.rotation)
+            if recipe.matrix is not None:
+                a, b, c, d = (65536 * entry for entry in recipe.matrix)
+                picture.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+            if recipe.rotate_tag is not None:
+                picture.metadata["rotate"] = recipe.rotate_tag
         if recipe.sound is not None:
             sound = container.add_stream(recipe.sound, rate=recipe.rate, layout=recipe.layout)
         if recipe.picture is not None:

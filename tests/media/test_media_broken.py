@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import case_foreign
 import case_picture
 import pytest
 from make_clips import Recipe, write
 
 from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.inspection import inspect_clip
+from omni_rlvr.media.length import measure_clip
 from omni_rlvr.media.playable import playable
 from omni_rlvr.media.probe import probe_clip
 from omni_rlvr.types import MediaError
@@ -65,6 +68,39 @@ def test_errors_name_the_file(tmp_path, backend):
         with pytest.raises(MediaError, match=message) as caught:
             read(tmp_path / name, backend=backend)
         assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", case_foreign.CASES)
+@pytest.mark.parametrize("ending", ["mp4", "wav"])
+def test_what_is_no_media_is_named_for_what_it_is(tmp_path, ending, name):
+    content, called = case_foreign.CASES[name]
+    path = tmp_path / f"clip.{ending}"
+    path.write_bytes(content)
+    as_sound = ending == "wav"
+    video, audio = (None, path) if as_sound else (path, None)
+    wanted = {"num_frames": 1, "sample_rate": 16_000, "want_audio": True}
+    for reader in (read_clip, probe_clip, inspect_clip, measure_clip):
+        with pytest.raises(MediaError) as caught:
+            reader(video, audio, **wanted, want_video=not as_sound)
+        assert str(caught.value).startswith(f"{path}: is not a video or sound file but {called}")
+
+
+def test_a_film_that_begins_like_a_picture_is_read(tmp_path):
+    """Motion JPEG is pictures in a row."""
+    path = tmp_path / "clip.mjpeg"
+    path.write_bytes(case_foreign.picture("jpeg") * 5)
+    assert read(path).frames.shape == (8, 64, 64, 3)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4.part", "clip.mp4", "clip.mp4.crdownload"])
+def test_a_download_that_goes_on_is_said(tmp_path, name):
+    good = write(tmp_path / "good.mp4", MP4).read_bytes()
+    (tmp_path / name).write_bytes(good[: len(good) // 2])
+    (tmp_path / "clip.mp4.aria2").write_bytes(b"\x01")
+    said = "clip.mp4.aria2" if name == "clip.mp4" else name
+    with pytest.raises(MediaError, match="truncated") as caught:
+        read(tmp_path / name)
+    assert str(caught.value).endswith(f"; its download is not finished, as {said} says")
 
 
 def test_what_has_no_decoder_does_not_matter_where_it_is_not_wanted(tmp_path):

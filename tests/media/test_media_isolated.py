@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.isolated import ClipReader
+from omni_rlvr.media.limits import Limits
 from omni_rlvr.types import MediaError
 
 OPTIONS = {
@@ -108,7 +109,6 @@ def test_a_fault_of_ours_is_no_bad_clip(faulty):
         ("av:open", ("gone.mp4",), "FileNotFoundError"),  # its own class
         ("av:open", ("clip.mp4", "x"), "ValueError: mode must be"),  # raised in compiled code
         ("numpy:rot90", ([1],), "ValueError: Axes must be"),
-        ("numpy:zeros", (1 << 50,), "MemoryError"),
     ],
 )
 def test_what_a_media_library_raises_is_the_clips_error(function, args, said):
@@ -117,6 +117,14 @@ def test_what_a_media_library_raises_is_the_clips_error(function, args, said):
         pytest.raises(MediaError, match=rf"^clip\.mp4: a media library failed on it .*{said}"),
     ):
         reader.call(args, {}, "clip.mp4")
+
+
+def test_what_does_not_fit_into_memory_is_the_clips_error():
+    with (
+        ClipReader(30.0, 9, "numpy:zeros", Limits(max_memory_gb=2)) as reader,
+        pytest.raises(MediaError, match=r"^clip\.mp4: .* memory than dataset\.max_memory_gb=2 "),
+    ):
+        reader.call((1 << 50,), {}, "clip.mp4")
 
 
 def test_child_is_replaced_after_so_many_clips(tmp_path, faulty):

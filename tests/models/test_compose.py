@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertModel,
-    CLIPImageProcessor,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperModel,
-)
+from case_parts import make_parts
+from transformers import CLIPVisionModel
 
 from omni_rlvr.models.compose import Parts, compose_policy
 from omni_rlvr.models.load import load_policy
 from omni_rlvr.models.options import LoadOptions
-from omni_rlvr.models.vocabulary import PACKAGED
 from omni_rlvr.types import UserError
-
-SIZES = {"intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, build_policy) -> dict[str, str]:
     """CLIP's vision tower, a Whisper, a Llama and a BERT, tiny, each saved by transformers."""
     root = tmp_path_factory.mktemp("parts")
-    torch.manual_seed(0)
-    tokenizer = build_policy().processor.tokenizer
-    vision = CLIPVisionConfig(hidden_size=16, image_size=32, patch_size=8, **SIZES)
-    audio = WhisperConfig(
-        d_model=16,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        max_source_positions=50,
-        vocab_size=64,
-        pad_token_id=0,
-    )
-    text = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, **SIZES)
-    CLIPVisionModel(vision).save_pretrained(root / "clip")
-    size = {"height": 32, "width": 32}
-    CLIPImageProcessor(size=size, crop_size=size).save_pretrained(root / "clip")
-    WhisperModel(audio).save_pretrained(root / "whisper")
-    WhisperFeatureExtractor(chunk_length=1).save_pretrained(root / "whisper")
-    LlamaForCausalLM(text).save_pretrained(root / "llama")
-    tokenizer.save_pretrained(root / "llama")
-    BertModel(BertConfig(vocab_size=30522, hidden_size=16, **SIZES)).save_pretrained(root / "bert")
-    shutil.copy(PACKAGED, root / "bert" / "vocab.txt")
-    parts = {"vision_tower": "clip", "audio_tower": "whisper", "language_model": "llama"}
-    return {name: str(root / folder) for name, folder in {**parts, "gate_bert": "bert"}.items()}
+    return make_parts(root, build_policy().processor.tokenizer)
 
 
 def parts(folders: dict[str, str], projector: str, **changes) -> Parts:

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import case_foreign
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -165,7 +166,10 @@ def test_git_lfs_pointer(folder):
     (folder / "tokenizer.json").write_text(pointer)  # large enough to be one on the hub, too
     refused_path(folder, "tokenizer.json is a Git-LFS pointer", "git lfs pull")
     (folder / WEIGHTS).write_text(pointer)
-    refused_path(folder, f"{WEIGHTS} is a Git-LFS pointer", "git lfs pull")
+    refused_path(folder, f"{WEIGHTS} is a Git-LFS pointer", "git lfs pull", "1 more of its files")
+    (folder / "image_processor" / "preprocessor_config.json").write_text(pointer)
+    (folder / WEIGHTS).write_bytes(case_foreign.PAGE)
+    refused_path(folder, "preprocessor_config.json is a Git-LFS pointer", "2 more of its files")
 
 
 @pytest.mark.parametrize("kept", [0, 4, 1000, 0.5, 0.999])

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from omni_rlvr.models.load import load_policy
+from omni_rlvr.pointers import point_to
 from omni_rlvr.training import checkpoint as module
 from omni_rlvr.training.checkpoint import load_state, save_checkpoint
 from omni_rlvr.types import UserError
@@ -27,18 +28,29 @@ class SmallPolicy:
         (folder / "weights").write_text(str(self.number))
 
 
-def save(run: Path, step: int, number: int | None = None) -> Path:
+def save(run: Path, step: int, number: int | None = None, keep: int = 1) -> Path:
     policy = SmallPolicy(step if number is None else number)
-    return save_checkpoint(run, policy, {"num_tokens": 10 * step}, step=step)
+    return save_checkpoint(run, policy, {"num_tokens": 10 * step}, step=step, keep=keep)
 
 
 def current(run: Path) -> tuple[str, int]:
     """What a reader of the run finds: the policy's number and the trainer's step."""
-    return (run / "checkpoint" / "weights").read_text(), load_state(run)["step"]
+    return (run / "checkpoint" / "weights").read_text(), load_state(run / "checkpoint")["step"]
 
 
 def folders(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_the_last_few_are_kept_and_what_will_be_done_again_is_not(tmp_path):
+    for step in (10, 20, 30, 40):
+        save(tmp_path, step, keep=3)
+    assert folders(tmp_path) == ["step_000020", "step_000030", "step_000040"]
+    (tmp_path / "checkpoints" / ".step_000050.partial").mkdir()  # of a kill
+    point_to(tmp_path / "checkpoint", tmp_path / "checkpoints" / "step_000020")  # gone back to
+    save(tmp_path, 30, number=7, keep=2)
+    assert folders(tmp_path) == ["step_000020", "step_000030"]
+    assert current(tmp_path) == ("7", 30)
 
 
 def full_disk(*args, **kwargs):
@@ -115,7 +127,11 @@ def test_a_partial_folder_of_the_same_step_is_not_mixed_in(tmp_path):
     partial.mkdir(parents=True)
     (partial / "model-00002.safetensors").write_text("old")
     folder = save(tmp_path, 10)
-    assert sorted(path.name for path in folder.iterdir()) == ["trainer_state.pt", "weights"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "SHA256SUMS",
+        "trainer_state.pt",
+        "weights",
+    ]
 
 
 def test_only_the_newest_is_kept_and_the_link_is_relative(tmp_path):
@@ -159,20 +175,20 @@ def test_the_same_step_can_be_saved_again_and_again(tmp_path):
 
 
 def test_a_real_policy_comes_back(tiny_policy, make_batch, tmp_path):
-    save_checkpoint(tmp_path, tiny_policy, {"optimizer": {}}, step=5)
+    save_checkpoint(tmp_path, tiny_policy, {"optimizer": {}}, step=5, keep=1)
     loaded = load_policy(str(tmp_path / "checkpoint"), "float32", None)
     for name, value in tiny_policy.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
 
 
 def test_a_real_policy_survives_a_full_disk(tiny_policy, tmp_path, monkeypatch):
-    save_checkpoint(tmp_path, tiny_policy, {}, step=5)
+    save_checkpoint(tmp_path, tiny_policy, {}, step=5, keep=1)
     before = {name: value.clone() for name, value in tiny_policy.state_dict().items()}
     with torch.no_grad():
         tiny_policy.language_model.model.norm.weight.add_(1)
     monkeypatch.setattr(type(tiny_policy), "save", full_disk)
     with pytest.raises(UserError):
-        save_checkpoint(tmp_path, tiny_policy, {}, step=6)
+        save_checkpoint(tmp_path, tiny_policy, {}, step=6, keep=1)
     loaded = load_policy(str(tmp_path / "checkpoint"), "float32", None)
     assert all(torch.equal(value, before[name]) for name, value in loaded.state_dict().items())
 
@@ -189,7 +205,7 @@ def test_random_number_generators_come_back(tmp_path):
     save(tmp_path, 10)
     expected = draw()
     assert draw() != expected
-    load_state(tmp_path)
+    load_state(tmp_path / "checkpoint")
     assert draw() == expected
 
 
@@ -198,9 +214,9 @@ def test_the_optimizer_comes_back(tmp_path):
     optimizer = torch.optim.AdamW([weight], lr=0.1)
     weight.square().sum().backward()
     optimizer.step()
-    save_checkpoint(tmp_path, SmallPolicy(1), {"optimizer": optimizer.state_dict()}, step=1)
+    save_checkpoint(tmp_path, SmallPolicy(1), {"optimizer": optimizer.state_dict()}, step=1, keep=1)
     other = torch.optim.AdamW([torch.nn.Parameter(weight.detach().clone())], lr=0.5)
-    other.load_state_dict(load_state(tmp_path)["optimizer"])
+    other.load_state_dict(load_state(tmp_path / "checkpoint")["optimizer"])
     mine, theirs = optimizer.state_dict(), other.state_dict()
     assert theirs["param_groups"] == mine["param_groups"]
     assert torch.equal(theirs["state"][0]["exp_avg"], mine["state"][0]["exp_avg"])
@@ -208,7 +224,7 @@ def test_the_optimizer_comes_back(tmp_path):
 
 def test_resuming_a_run_without_checkpoint_is_named(tmp_path):
     with pytest.raises(UserError, match=r"resume: .*trainer_state\.pt cannot be .*No such file"):
-        load_state(tmp_path)
+        load_state(tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.9, None])
@@ -217,5 +233,5 @@ def test_a_torn_or_foreign_trainer_state_is_one_line_and_says_what_to_do(tmp_pat
     data = path.read_bytes()
     path.write_bytes(b"not a checkpoint" if share is None else data[: round(share * len(data))])
     with pytest.raises(UserError, match=r"_state\.pt cannot be read .*model\.path=") as caught:
-        load_state(tmp_path)
+        load_state(tmp_path / "checkpoint")
     assert "\n" not in str(caught.value)

@@ -30,6 +30,7 @@ PROBE = (
     "callbacks.probe.num_clips=3",
     "callbacks.probe.every_n_steps=3",
     "callbacks.probe.max_completion_length=6",
+    "callbacks.probe.lead=empty_think",
 )
 NAMES = {f"modality/{name}" for name in (
     "phi_audio", "phi_video", "interaction", "acc_none", "acc_audio", "acc_video", "acc_both",

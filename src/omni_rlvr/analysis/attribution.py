@@ -57,6 +57,11 @@ def subset_names(num_players: int) -> list[str]:
     )
 
 
+def unit_of(value: str) -> str:
+    """Names the unit of the values and Shapley values: of ``value``, "log_prob" or "prob"."""
+    return "nats" if value.startswith("log_prob") else "probability"
+
+
 def clip_table(scores: ClipScores, names: Sequence[str], *, value: str) -> pd.DataFrame:
     """Works out each clip's values, Shapley values, interaction and answers.
 

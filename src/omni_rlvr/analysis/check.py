@@ -26,6 +26,7 @@ from omni_rlvr.record import write_json
 from omni_rlvr.types import Example, Interrupted, UserError
 
 TOTAL = "total"
+CAUSES = {"cut_sound": " (model= and model.path= say what model hears them)"}
 MAX_LABELS = 40
 """More labels than these are not shown one by one."""
 
@@ -44,6 +45,8 @@ class SplitReport:
     """id, path, annotation, reason, and whether the release is known for it."""
     without_sound: list[str] = field(default_factory=list)
     without_picture: list[str] = field(default_factory=list)
+    notes: list[dict[str, str]] = field(default_factory=list)
+    """id, kind and text of what a model is shown otherwise than it is in the file."""
     duration_s: dict[str, float] = field(default_factory=dict)
     """min, median and max over the clips that open."""
 
@@ -59,6 +62,7 @@ def check_split(
     dataset: DatasetConfig,
     modality: ModalityConfig,
     decode: str,
+    window_s: float,
     on_clip: Callable[[], object],
 ) -> SplitReport:
     """Open or decode a split's clips as reading would and report.
@@ -69,6 +73,7 @@ def check_split(
         dataset: Limits of reading, and what was published.
         modality: What of a clip is used.
         decode: "frame" or "all", see ``CheckTask``.
+        window_s: Most seconds of sound that the model takes.
         on_clip: Called after each clip, for a progress bar.
     """
     published = _published(split, dataset)
@@ -79,10 +84,12 @@ def check_split(
             dataset.decode_timeout_s,
             dataset.max_clips_per_process,
             INSPECT if decode == "all" else PROBE,
+            dataset.limits,
         ),
         num_workers=max(1, min(dataset.num_workers, len(examples))),
         want_video=modality.video,
         want_audio=modality.audio,
+        window_s=window_s,
     )
     try:
         for finding in probing:
@@ -118,7 +125,11 @@ def conclude(
             f"{num_bad} of {num_clips} clips are bad, all in {folder / 'check.json'}; mend them, "
             "or dataset.on_bad_media=skip leaves them out"
         )
-    how = "" if decode == "all" else " (one frame each; task.decode=all decodes clips whole)"
+    how = (
+        ""
+        if decode == "all"
+        else " (all sound, one frame each; task.decode=all decodes clips whole)"
+    )
     print(f"checked: {folder / 'check.json'}{how}")
 
 
@@ -143,7 +154,12 @@ def gather(
     report.counts |= {k: 0 for k in report.published if k not in report.counts}
     durations = []
     for finding in sorted(findings, key=lambda finding: finding.index):
-        if finding.reason is None and finding.has_picture and finding.has_sound:
+        if (
+            finding.reason is None
+            and finding.has_picture
+            and finding.has_sound
+            and not finding.notes
+        ):
             durations.append(finding.duration_s)
             continue  # most clips: no Example is made
         example = examples[finding.index]
@@ -157,6 +173,7 @@ def gather(
                     "known": example.id in known_bad,
                 }
             )
+        report.notes += [{"id": example.id, **vars(note)} for note in finding.notes]
         if finding.has_picture or finding.has_sound:
             durations.append(finding.duration_s)
             if not finding.has_sound:
@@ -236,6 +253,13 @@ def report_tables(reports: Sequence[SplitReport], source: str, max_listed: int) 
             parts.append(Text(f" bad {report.split} {clip['id']}{known}: {clip['reason']}"))
         if len(report.bad) > max_listed:
             parts.append(Text(f" ... and {len(report.bad) - max_listed} more in {report.split}"))
+        for kind, number in Counter(note["kind"] for note in report.notes).items():
+            parts.append(Text(f" {report.split}: {number} clips with {kind}{CAUSES.get(kind, '')}"))
+        for note in report.notes[:max_listed]:
+            parts.append(Text(f" {note['kind']} {report.split} {note['id']}: {note['text']}"))
+        if len(report.notes) > max_listed:
+            more = len(report.notes) - max_listed
+            parts.append(Text(f" ... and {more} more in {report.split}, all in check.json"))
     return Group(*parts)
 
 

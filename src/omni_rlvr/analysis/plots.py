@@ -8,6 +8,7 @@ computed here but the running mean of the curves.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,20 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from omni_rlvr.analysis.drawing import INK, plain_text, save, shortened, width_of
 from omni_rlvr.analysis.tables import SPLITS, display_name
 
-DPI = 150
-PALETTE = "colorblind"
-INK = "0.25"
 MODALITY = "by modality"
+MAX_SIDE_IN = 16.0
+"""Longest side of a picture; what has more to show is drawn smaller."""
+MAX_NAME = 44
+"""Most characters of a name in a legend or beside an axis."""
+BAR_CHARS = 13
+"""Characters that fit below a bar of the summary."""
+MIN_TEXT_PT = 4.0
+"""Smaller text is left out."""
+MAX_COUNTED = 30
+"""Most classes whose counts are written into a confusion matrix."""
 
 SFT_PANELS = {"loss": ("SFT loss", "nats per token")}
 RL_PANELS = {
@@ -40,6 +49,7 @@ SMOOTHING_SHARE = 0.05
 """Window of the running mean of a curve, as a share of its number of points."""
 
 
+@plain_text
 def confusion_figure(
     matrix: torch.Tensor | Sequence[Sequence[int]], labels: Sequence[str], title: str, path: Path
 ) -> Figure:
@@ -57,34 +67,44 @@ def confusion_figure(
     counts = torch.as_tensor(matrix, device="cpu").numpy()
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(100.0 * counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    side = 2.6 + 0.55 * len(labels)
+    names = shortened(labels, limit=MAX_NAME)
+    cell = min(0.55, (MAX_SIDE_IN - 4) / len(labels))
+    points = min(10.0, 72 * cell * 0.6)
+    side = cell * len(labels) + max(2.6, 1.2 + width_of(names, size=max(points, MIN_TEXT_PT)))
     figure = Figure(figsize=(side + 0.9, side - 0.7), layout="constrained")
     axes = figure.subplots()
     sns.heatmap(
         shares,
         ax=axes,
-        annot=counts,
+        annot=counts if len(labels) <= MAX_COUNTED else None,
         fmt="d",
-        annot_kws={"size": 9},
+        annot_kws={"size": min(9.0, points)},
         cmap="Blues",
         vmin=0,
         vmax=100,
         square=True,
-        linewidths=0.5,
+        linewidths=0.5 if cell >= 0.2 else 0,
         linecolor="0.92",
-        xticklabels=[*labels, "other"],
-        yticklabels=[f"{label} ({n})" for label, n in zip(labels, totals[:, 0], strict=True)],
+        xticklabels=False,
+        yticklabels=False,
         cbar_kws={"label": "% of the gold class", "shrink": 0.75},
     )
     axes.axvline(len(labels), color=INK, linewidth=1.5)
-    axes.set_xticklabels(axes.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
+    rows = [f"{name} ({n})" for name, n in zip(names, totals[:, 0], strict=True)]
+    every = math.ceil(MIN_TEXT_PT / points)  # of very many classes, each n-th is named
+    middles = np.arange(len(labels) + 1) + 0.5
+    tilted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(middles[::every], [*names, "other"][::every], size=points * every, **tilted)
+    axes.set_yticks(middles[:-1:every], rows[::every], size=points * every, rotation=0)
     axes.set(xlabel="answered", ylabel="gold (samples)")
     axes.set_title(title)
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def learning_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> Figure:
+@plain_text
+def learning_curves(
+    runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path, *, colours: Mapping[str, Any]
+) -> Figure:
     """Draw one panel a metric: raw values faint, their running mean bold, one colour a run.
 
     A run with a ``reward`` is RL and shows reward, accuracy, format, KL and length; any other is
@@ -94,6 +114,7 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Pat
         runs: Name of the run -> the records of its metrics.jsonl, each with a ``step``. Where a
             step comes twice (a resumed run), the later record counts.
         path: The picture to write; its suffix names the format.
+        colours: Name of the run -> its colour, as ``drawing.model_colours`` gives them.
 
     Returns:
         The figure, already saved.
@@ -106,7 +127,6 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Pat
         raise ValueError(f"no values to draw in the runs {sorted(runs)}")
     num_columns = min(3, len(panels))
     num_rows = math.ceil(len(panels) / num_columns)
-    colours = dict(zip(runs, sns.color_palette(PALETTE, len(runs)), strict=True))
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     with sns.axes_style("whitegrid"):
         figure = Figure(figsize=(4.2 * num_columns, 2.9 * num_rows + 0.4), layout=layout)
@@ -116,18 +136,31 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Pat
     for axes in grid[len(panels) :]:
         axes.remove()
     if len(runs) > 1:
-        handles = [
-            Line2D([], [], color=colour, linewidth=2, label=display_name(name))
-            for name, colour in colours.items()
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+        lines = [Line2D([], [], color=colours[name], linewidth=2) for name in runs]
+        _legend_below(figure, lines, list(runs))
     names = "" if len(runs) > 1 else f" of {display_name(next(iter(runs)))}"
     figure.suptitle(f"Learning curves{names}\nfaint: every record, bold: running mean")
-    return _save(figure, path)
+    return save(figure, path)
 
 
+def _legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Puts names below the axes, in as many columns as the figure is wide, and makes room."""
+    shown = shortened([display_name(name) for name in names], limit=MAX_NAME)
+    width, height = figure.get_size_inches()
+    num_columns = max(1, min(4, len(names), int(width / (0.8 + width_of(shown, size=9)))))
+    figure.set_size_inches(width, height + 0.19 * math.ceil(len(names) / num_columns))
+    place = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
+    figure.legend(handles=handles, labels=shown, ncols=num_columns, **place)
+
+
+@plain_text
 def recall_bars(
-    recalls: Mapping[str, Sequence[float] | torch.Tensor], labels: Sequence[str], path: Path
+    recalls: Mapping[str, Sequence[float] | torch.Tensor],
+    labels: Sequence[str],
+    path: Path,
+    *,
+    split: str,
+    colours: Mapping[str, Any],
 ) -> Figure:
     """Draw the recall of each class, one bar a model.
 
@@ -136,45 +169,55 @@ def recall_bars(
             NaN for every model is marked as having no samples.
         labels: C class names.
         path: The picture to write; its suffix names the format.
+        split: What was evaluated on, for the title.
+        colours: Model -> its colour, as ``drawing.model_colours`` gives them.
 
     Returns:
         The figure, already saved; its axis is in percent.
     """
     fractions = np.stack([torch.as_tensor(v, device="cpu").double() for v in recalls.values()])
     width = 0.8 / len(recalls)
-    colours = sns.color_palette(PALETTE, len(recalls))
+    size = min(MAX_SIDE_IN, max(4.5, 2.0 + len(labels) * max(0.6, 0.16 * len(recalls))))
     with sns.axes_style("whitegrid"):
-        figure = Figure(figsize=(2.0 + len(labels) * max(0.8, 0.26 * len(recalls)), 4.0))
-        figure.set_layout_engine("constrained")
+        figure = Figure(figsize=(size, 4.0), layout="constrained")
         axes = figure.subplots()
     centres = np.arange(len(labels))
     for i, model in enumerate(recalls):
         offset = (i - (len(recalls) - 1) / 2) * width
-        heights = fractions[i] * 100
-        axes.bar(centres + offset, heights, width, color=colours[i], label=display_name(model))
+        axes.bar(centres + offset, fractions[i] * 100, width, color=colours[model])
     for i in np.flatnonzero(np.isnan(fractions).all(axis=0)).tolist():
         axes.text(i, 2, "no\nsamples", ha="center", va="bottom", fontsize=8, color=INK)
-    axes.set_xticks(centres, labels)
-    if max(map(len, labels)) > 9:
-        axes.tick_params(axis="x", rotation=30)
-        for text in axes.get_xticklabels():
-            text.set(ha="right", rotation_mode="anchor")
+    name_classes(axes, shortened(labels, limit=MAX_NAME), (size - 1.0) / len(labels))
     names = "" if len(recalls) > 1 else f" of {display_name(next(iter(recalls)))}"
     axes.set_xlim(-0.6, len(labels) - 0.4)
-    axes.set(ylim=(0, 105), ylabel="recall (%)", title=f"Recall per class{names}")
+    axes.set(ylim=(0, 105), ylabel="recall (%)", title=f"Recall per class{names} on {split}")
     axes.grid(axis="x", visible=False)
     if len(recalls) > 1:
-        figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    return _save(figure, path)
+        bars = [container[0] for container in axes.containers]
+        _legend_below(figure, bars, list(recalls))
+    return save(figure, path)
 
 
-def summary_bars(summary: Mapping[str, Any], path: Path, *, chance: float) -> Figure:
+def name_classes(axes: Axes, names: Sequence[str], width: float) -> None:
+    """Names the classes below an axis; tilted where they are wider than their place, in inches."""
+    points = max(MIN_TEXT_PT, min(10.0, 72 * width))
+    axes.set_xticks(range(len(names)), names, size=points)
+    if width_of(names, size=points) > 0.95 * width:
+        for text in axes.get_xticklabels():
+            text.set(rotation=45, ha="right", rotation_mode="anchor")
+
+
+@plain_text
+def summary_bars(
+    summary: Mapping[str, Any], path: Path, *, chance: float, colours: Mapping[str, Any]
+) -> Figure:
     """Draw WAR by model on each split, and by modality, with the oracle and chance as lines.
 
     Args:
         summary: Scores in percent, as ``analysis.tables`` describes them.
         path: The picture to write; its suffix names the format.
         chance: WAR of guessing, in percent: 100 / C for balanced classes.
+        colours: Model -> its colour, as ``drawing.model_colours`` gives them.
 
     Returns:
         The figure, already saved: a panel a split and, where known, one for modality.
@@ -194,7 +237,8 @@ def summary_bars(summary: Mapping[str, Any], path: Path, *, chance: float) -> Fi
         figure = Figure(figsize=(1.2 + 1.0 * sum(sizes), 4.2), layout="constrained")
         row = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=sizes)[0]
     for axes, (title, bars) in zip(row, panels.items(), strict=True):
-        _draw_scores(axes, title, bars, oracle=oracle.get(title), chance=chance)
+        _draw_scores(axes, title, bars, colours)
+        _draw_lines(axes, oracle=oracle.get(title), chance=chance)
     row[0].set(ylim=(0, 105), ylabel="WAR (%)")
     handles = [Line2D([], [], color=INK, linestyle=":", label=f"chance {chance:.1f}")]
     if oracle:
@@ -204,33 +248,37 @@ def summary_bars(summary: Mapping[str, Any], path: Path, *, chance: float) -> Fi
     )
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle("Weighted average recall (accuracy)")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _draw_scores(
-    axes: Axes, title: str, bars: Mapping[str, Any], *, oracle: float | None, chance: float
+    axes: Axes, title: str, bars: Mapping[str, Any], colours: Mapping[str, Any]
 ) -> None:
     """One bar a name; the value stands under the name, where no whisker or line can cross it."""
     scores = [bar["war"] for bar in bars.values()]
-    by_model = title != MODALITY
-    axes.bar(
-        range(len(bars)),
-        scores,
-        0.7,
-        color=sns.color_palette(PALETTE, len(bars)) if by_model else "0.6",
-    )
+    shades = ["0.6" if title == MODALITY else colours[name] for name in bars]
+    axes.bar(range(len(bars)), scores, 0.7, color=shades)
     for i, bar in enumerate(bars.values()):
         if "war_ci" in bar:
             lo, hi = bar["war_ci"]
             error = [[max(0.0, bar["war"] - lo)], [max(0.0, hi - bar["war"])]]
             axes.errorbar(i, bar["war"], yerr=error, color=INK, capsize=4, linewidth=1.3)
-    if oracle is not None:
-        axes.axhline(oracle, color=INK, linestyle="--", linewidth=1.3)
-    axes.axhline(chance, color=INK, linestyle=":", linewidth=1.3)
-    names = [display_name(name).replace(" ", "\n", 1) for name in bars]
+    names = [_wrapped(display_name(name)) for name in bars]
     axes.set_xticks(range(len(bars)), [f"{v:.1f}\n{n}" for v, n in zip(scores, names, strict=True)])
     axes.set_title(title)
     axes.grid(axis="x", visible=False)
+
+
+def _draw_lines(axes: Axes, *, oracle: float | None, chance: float) -> None:
+    if oracle is not None:
+        axes.axhline(oracle, color=INK, linestyle="--", linewidth=1.3)
+    axes.axhline(chance, color=INK, linestyle=":", linewidth=1.3)
+
+
+def _wrapped(name: str) -> str:
+    """Breaks a name between its words, never within one that fits below its bar."""
+    lines = textwrap.wrap(name, BAR_CHARS, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(shortened(lines, limit=BAR_CHARS)) if lines else name
 
 
 def _draw_panel(
@@ -266,9 +314,3 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
     half = round(SMOOTHING_SHARE * len(values) / 2)
     windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
     return np.asarray([window.mean() for window in windows])
-
-
-def _save(figure: Figure, path: Path) -> Figure:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, bbox_inches="tight")
-    return figure

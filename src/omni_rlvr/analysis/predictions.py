@@ -19,21 +19,29 @@ BAR_WIDTH = 30
 def show_prediction(row: Mapping[str, Any]) -> None:
     """Prints what follows the reasoning of one clip: its answer and the label probabilities."""
     console = Console(highlight=False)
-    for line in ("", answer_line(row), ""):
+    notes = [f"note: {note['text']}" for note in row["notes"]]
+    for line in ("", answer_line(row), *notes, ""):
         console.print(Text(line), soft_wrap=True)
-    console.print(probability_table(row["probabilities"]))
+    plain = console.options.ascii_only
+    console.print(probability_table(row["probabilities"], plain=plain))
     for line in ("", scoring_line(row)):
         console.print(Text(line), soft_wrap=True)
 
 
-def probability_table(probabilities: Mapping[str, float]) -> Table:
-    """Lays out label probabilities, the likeliest first, each with a bar."""
+def probability_table(probabilities: Mapping[str, float], *, plain: bool = False) -> Table:
+    """Lays out label probabilities, the likeliest first, each with a bar.
+
+    Args:
+        probabilities: label -> its probability.
+        plain: whether the terminal has no block characters for the bars.
+    """
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(width=BAR_WIDTH)
     for label, p in sorted(probabilities.items(), key=lambda item: -item[1]):
-        table.add_row(Text(f"  {printable(label)}"), f"{100 * p:.1f} %", Bar(1, 0, p))
+        bar = Text("#" * round(BAR_WIDTH * p)) if plain else Bar(1, 0, p)
+        table.add_row(Text(f"  {printable(label)}"), f"{100 * p:.1f} %", bar)
     return table
 
 
@@ -64,11 +72,13 @@ def summary_line(rows: Sequence[Mapping[str, Any]]) -> str:
     """Counts what many clips were found to show, the most frequent label first."""
     read = [row for row in rows if row["error"] is None]
     counts = Counter(row["predicted"] for row in read if row["predicted"] is not None)
+    noted = Counter(note["kind"] for row in read for note in row["notes"])
     said = [f"{printable(label)} {n}" for label, n in counts.most_common()]
     for name, n in (
         ("no label of the list", len(read) - counts.total()),
         ("cut short", sum(row["truncated"] for row in read)),
         ("could not be read", len(rows) - len(read)),
+        *((f"with {kind}", n) for kind, n in sorted(noted.items())),
     ):
         said += [f"{name} {n}"] if n else []
     return f"{len(rows)} clips: {', '.join(said)}"

@@ -8,7 +8,6 @@ spectrogram is for the eye: models get their own features from ``data.collate``.
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from omni_rlvr.analysis.drawing import INK, plain_text, save
 from omni_rlvr.analysis.mel import LOUDNESS_DB, NUM_MELS, log_mel, mel_edges_hz
 from omni_rlvr.types import Clip, Sample
 
-DPI = 150
-INK = "0.25"
 COLUMNS_IN = (7.2, 3.4, 5.0)
 """Widths of picture, sound and text, in inches."""
 LINE_IN = 0.155
@@ -38,6 +36,7 @@ FRAME_PIXELS = 240
 GAP_PIXELS = 4
 
 
+@plain_text
 def preview_sheet(
     samples: Sequence[Sample], path: Path, *, sample_rate: int, max_reasoning_chars: int
 ) -> Figure:
@@ -67,12 +66,7 @@ def preview_sheet(
         _draw_frames(picture, sample)
         _draw_sound(sound, _clip(sample).waveform, sample_rate=sample_rate)
         _draw_words(words, sample, text)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        # A script the font lacks is drawn as boxes: no reason to stop a preview.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(path, dpi=DPI, bbox_inches="tight")
-    return figure
+    return save(figure, path)
 
 
 def _draw_frames(axes: Axes, sample: Sample) -> None:
@@ -124,7 +118,7 @@ def _draw_sound(axes: Axes, waveform: np.ndarray | None, *, sample_rate: int) ->
 def _draw_words(axes: Axes, sample: Sample, text: str) -> None:
     """Which clip, its gold label in bold, then the annotated turn."""
     axes.axis("off")
-    style: dict[str, Any] = {"va": "top", "fontsize": 8, "parse_math": False}
+    style: dict[str, Any] = {"va": "top", "fontsize": 8}
     style["transform"] = axes.transAxes
     clip = f"{sample.example.id}  ({_clip(sample).duration_s:.1f} s)"
     axes.text(0, 1, clip, color=INK, **style)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from omni_rlvr.analysis.cells import markdown_cell
 from omni_rlvr.data.options import DatasetConfig, OfficialConfig
 
 
@@ -23,12 +24,17 @@ def published_markdown(scores: Mapping[str, Mapping[str, Any]], dataset: Dataset
         (":---", "---:", "---:", "---:"),
     ]
     for method, (war, uar) in dataset.published_scores.items():
-        rows.append((method, "", f"{war:.2f}", f"{uar:.2f}"))
+        rows.append((markdown_cell(method), "", f"{war:.2f}", f"{uar:.2f}"))
     for split, found in scores.items():
         low, high = found["war_ci"]
         ours = f"**{found['war']:.2f}** [{low:.1f}, {high:.1f}]"
         rows.append(
-            (f"**this run**, {split}", f"{found['num_clips']:,}", ours, f"{found['uar']:.2f}")
+            (
+                f"**this run**, {markdown_cell(split)}",
+                f"{found['num_clips']:,}",
+                ours,
+                f"{found['uar']:.2f}",
+            )
         )
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
     where = dataset.name

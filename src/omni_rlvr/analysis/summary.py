@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omni_rlvr.analysis import plots
+from omni_rlvr.analysis.drawing import model_colours, spared
 from omni_rlvr.analysis.tables import summary_markdown
 from omni_rlvr.data.synthetic.cues import CUES, LABELS, oracle_label
 from omni_rlvr.record import read_jsonl, write_json
@@ -70,21 +71,22 @@ def write_summary(
         stages: stage name -> its run folder, for the learning curves.
         labels: the label list.
     """
-    files = [
-        folder / name
-        for name in ("summary.json", "summary.md", "summary.png", "learning_curves.png")
-    ]
-    write_json(files[0], summary)
-    files[1].write_text(summary_markdown(summary) + "\n", encoding="utf-8")
-    plots.summary_bars(summary, files[2], chance=100 / len(labels))
-    plots.learning_curves(
-        {name: read_jsonl(run / "metrics.jsonl") for name, run in stages.items()}, files[3]
-    )
+    write_json(folder / "summary.json", summary)
+    (folder / "summary.md").write_text(summary_markdown(summary) + "\n", encoding="utf-8")
+    pictures = [folder / "summary.png", folder / "learning_curves.png"]
+    colours = model_colours([*models, *stages])
+    with spared(pictures[0]):
+        plots.summary_bars(summary, pictures[0], chance=100 / len(labels), colours=colours)
+    with spared(pictures[1]):
+        curves = {name: read_jsonl(run / "metrics.jsonl") for name, run in stages.items()}
+        plots.learning_curves(curves, pictures[1], colours=colours)
     for split in next(iter(models.values())):
         recalls = {
             name: [float("nan") if r is None else r / 100 for r in splits[split]["recall"].values()]
             for name, splits in models.items()
         }
-        files.append(folder / f"recall_{split}.png")
-        plots.recall_bars(recalls, labels, files[-1])
-    return files
+        pictures.append(folder / f"recall_{split}.png")
+        with spared(pictures[-1]):
+            plots.recall_bars(recalls, labels, pictures[-1], split=split, colours=colours)
+    drawn = [picture for picture in pictures if picture.exists()]
+    return [folder / "summary.json", folder / "summary.md", *drawn]

@@ -15,6 +15,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from omni_rlvr.analysis.cells import markdown_cell
 from omni_rlvr.models.trainable import Count
 
 SPLITS = {"test": "test", "ood": "OOD"}
@@ -32,8 +33,8 @@ _NAMES = {
 
 
 def display_name(key: str) -> str:
-    """Turn a key of the summary into the words a reader sees: ``rlvr`` -> ``RLVR``."""
-    return _NAMES.get(key, key.replace("_", " "))
+    """Turn a name into the words a reader sees: ``rlvr`` -> ``RLVR``; ``key=value`` stays."""
+    return key if "=" in key else _NAMES.get(key, key.replace("_", " "))
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -147,7 +148,8 @@ def _rich(header: Sequence[str], rows: Sequence[Sequence[str]], rule_before: str
 
 def _pipes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = [":---"] + ["---:"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+    head, *lines = [list(map(markdown_cell, cells)) for cells in (header, *rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
 
 
 def trainable_table(counts: Sequence[Count]) -> Table:

@@ -238,7 +238,8 @@ def _found(upload: Upload) -> str:
         if there
     ]
     there = " and ".join(parts) if len(parts) == 2 else f"{parts[0]} only"
-    return f"{shown_name(upload.path)}: {upload.duration_s:.1f} s, {there}."
+    notes = "".join(f" Note: {note}." for note in upload.notes)
+    return f"{shown_name(upload.path)}: {upload.duration_s:.1f} s, {there}.{notes}"
 
 
 def _shown(session: Session, modality: str) -> tuple[Clip, str]:

@@ -14,6 +14,7 @@ from omni_rlvr.app.answers import Answer
 from omni_rlvr.text.modality_words import Lexicon, Segment
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.training.predict import Prediction
+from omni_rlvr.types import LEADS
 
 MAX_ANSWER = 60
 """Characters of an answer that is no label."""
@@ -22,11 +23,6 @@ LEAST_NATS = 1.0
 """What a bar of full length stands for at least."""
 SUBSET_NAMES = {"none": "neither", "audio": "sound", "video": "picture", "both": "both"}
 PLAYERS = {"video": "picture", "audio": "sound"}
-LEADS = {
-    "own_reasoning": "behind what the model says when it is shown just that",
-    "empty_think": "behind an empty think block",
-    "direct": "without any reasoning",
-}
 ABSENT = {
     "drop": "what is absent is left out of the prompt",
     "silence_grey": "what is absent is silence or a grey picture",
@@ -43,6 +39,11 @@ def title(path: str) -> str:
     return "/".join(parts[-2:]) or path
 
 
+def breakable(name: str) -> str:
+    """A name that goes on in the next line behind a separator, and nowhere else."""
+    return re.sub(r"([/_-])", r"\1<wbr>", escape(printable(name)))
+
+
 def panel(path: str, body: str, *, busy: bool = False) -> str:
     """One model's column.
 
@@ -53,7 +54,7 @@ def panel(path: str, body: str, *, busy: bool = False) -> str:
     """
     return (
         f'<section class="omni" aria-busy="{str(busy).lower()}">'
-        f'<h3 title="{escape(path)}">{escape(printable(title(path)))}</h3>{body}</section>'
+        f'<h3 title="{escape(path)}">{breakable(title(path))}</h3>{body}</section>'
     )
 
 

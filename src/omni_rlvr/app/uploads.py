@@ -14,12 +14,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.datamodule import move
-from omni_rlvr.media.isolated import ClipReader
+from omni_rlvr.media.isolated import READ, ClipReader
 from omni_rlvr.parts import ServeParts
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Clip, Example, Features, MediaError, Sample, UserError
@@ -39,6 +40,8 @@ class Upload:
     duration_s: float
     features: Sequence[Features]
     """Of each model: the towers' outputs, one row, None for what the file does not have."""
+    notes: Sequence[str] = ()
+    """What a model is shown otherwise than it is in the file, each the end of a sentence."""
 
     @property
     def has_video(self) -> bool:
@@ -51,6 +54,14 @@ class Upload:
         return self.features[0].audio is not None
 
 
+class _Wanted(NamedTuple):
+    """How a model wants clips read."""
+
+    num_frames: int
+    sample_rate: int
+    window_s: float | None
+
+
 class Uploads:
     """The folder that files come into, and what reads them. Not for several threads at once."""
 
@@ -59,8 +70,12 @@ class Uploads:
         self.task, self.models, self.device = parts.task, parts.models, device
         self.folder = folder.resolve()
         dataset = parts.clips.dataset
-        limits = (dataset.decode_timeout_s, dataset.max_clips_per_process)
-        self.measure, self.reader = ClipReader(*limits, MEASURE), ClipReader(*limits)
+        self.measure, self.reader = (
+            ClipReader(
+                dataset.decode_timeout_s, dataset.max_clips_per_process, function, dataset.limits
+            )
+            for function in (MEASURE, READ)
+        )
         self.lock = threading.Lock()  # of the three below
         self.num_coming = 0
         self.coming: Counter[str] = Counter()
@@ -84,6 +99,7 @@ class Uploads:
         Raises:
             UserError: it is too large, or the visitor or all visitors together hold too much.
         """
+        assert self.task.max_session_mb is not None  # resolved where it was checked
         largest, one = self.task.max_upload_mb * 1e6, self.task.max_session_mb * 1e6
         if size > largest:
             raise UserError(
@@ -146,35 +162,40 @@ class Uploads:
                 )
             if seen.frames is None and seen.waveform is None:
                 raise UserError(f"{shown_name(path)} has neither picture nor sound.")
-            features = self._features(video, audio, seen)
+            features, notes = self._features(video, audio, seen)
         except MediaError as error:
             message = str(error).replace(str(path), shown_name(path))
             raise UserError(f"{printable(message)}.") from error
-        return Upload(path, seen.duration_s, features)
+        return Upload(path, seen.duration_s, features, notes)
 
     @torch.no_grad()
-    def _features(self, video: Path | None, audio: Path | None, seen: Clip) -> list[Features]:
-        clips: dict[tuple[int, int], Clip] = {}
+    def _features(
+        self, video: Path | None, audio: Path | None, seen: Clip
+    ) -> tuple[list[Features], list[str]]:
+        clips: dict[_Wanted, Clip] = {}
         features = []
         for model in self.models:
             processor = model.policy.processor
-            wanted = (processor.settings.num_frames, processor.sample_rate)
+            wanted = _Wanted(
+                processor.settings.num_frames, processor.sample_rate, processor.window_s
+            )
             if wanted not in clips:  # two models mostly want the same
-                clips[wanted] = self._read(self.reader, video, audio, (seen, *wanted))
+                clips[wanted] = self._read(self.reader, video, audio, (seen, wanted))
             sample = Sample(Example("", "", "", "", video, audio), clips[wanted])
             batch = move(Collate(processor, with_target=False)([sample]), self.device)
             features.append(model.policy.encode(batch))
-        return features
+        notes = [note.text for clip in clips.values() for note in clip.notes]
+        return features, list(dict.fromkeys(notes))
 
     def _read(
         self,
         reader: ClipReader,
         video: Path | None,
         audio: Path | None,
-        wanted: tuple[Clip, int, int] | None,
+        wanted: tuple[Clip, _Wanted] | None,
     ) -> Clip:
         """Reads what was seen to be there; at first, nothing is known and nothing demanded."""
-        seen, num_frames, sample_rate = wanted or (None, 1, 16_000)
+        seen, (num_frames, sample_rate, window_s) = wanted or (None, _Wanted(1, 16_000, None))
         return reader.read(
             video,
             audio,
@@ -182,6 +203,7 @@ class Uploads:
             sample_rate=sample_rate,
             want_video=seen is not None and seen.frames is not None,
             want_audio=seen is not None and seen.waveform is not None,
+            window_s=window_s,
         )
 
     def delete(self, path: Path) -> None:

@@ -7,21 +7,20 @@ annotations are read before a model is loaded; gold answers are scored before tr
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr import ranks
-from omni_rlvr.analysis.check import fewer_than_published
 from omni_rlvr.build.config import check, compose_step, make, resolve
 from omni_rlvr.build.labels import probability_labels
-from omni_rlvr.build.policy import feature_cache, load
+from omni_rlvr.build.policy import base_to_write, feature_cache, load
 from omni_rlvr.build.prepare import prepare_parts
+from omni_rlvr.build.readers import lacks_file, read_split
 from omni_rlvr.build.serve import serve_parts
 from omni_rlvr.build.start import resolved, start_of
 from omni_rlvr.build.train import build_reward, train_parts
@@ -31,6 +30,7 @@ from omni_rlvr.data.options import DatasetConfig
 from omni_rlvr.data.readers.files import FileReader
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.data.table import suspects
+from omni_rlvr.models.load import sound_window_s
 from omni_rlvr.models.merged import check_target
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.parts import (
@@ -52,8 +52,6 @@ from omni_rlvr.parts import (
 from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.training.devices import device_numbers
 from omni_rlvr.types import Example, UserError, require
-
-log = logging.getLogger(__name__)
 
 ROLLOUT = "omni_rlvr.rollout.decode.decode"
 """Of conf/rollout/shared_prefix, the default."""
@@ -94,6 +92,7 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset = typed["task"], typed["dataset"]
     place = Place(run_dir, latest, config)
+    base = base_to_write(cfg, typed, run_dir)
     if isinstance(task, schema.ReportTask):
         return ReportParts(place, task, _report_runs(config["runs"]), bool(config["html"]))
     if isinstance(task, schema.PipelineTask):
@@ -113,12 +112,12 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         files = FileReader(cfg.video, cfg.audio, question)
         examples: dict[str, Sequence[Example]] = {"predict": files.read()}
     else:
-        examples = {name: _read(dataset, name) for name in _splits(task, dataset)}
+        examples = {name: read_split(dataset, name) for name in _splits(task, dataset)}
     clips = Clips(dataset, typed["modality"], examples)
     if isinstance(task, schema.PreviewTask):
         return PreviewParts(place, clips, task)
     if isinstance(task, schema.CheckTask):
-        return CheckParts(place, clips, task)
+        return CheckParts(place, clips, task, sound_window_s(config["model"]["path"]))
     if isinstance(task, schema.AttributeTask):
         _check_attribution(clips)
     learns = isinstance(task, schema.TrainTask) and isinstance(typed["stage"], GrpoConfig)
@@ -127,7 +126,10 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
         reward = make(cfg.reward)  # judges what is shown; nothing learns, so gold is not scored
     if len(devices) > ranks.num_ranks():
         return LaunchParts(place, resolve(cfg), devices)
-    policy = load(cfg.model)
+    if base is not None and cfg.resume is not None:  # the parts are not joined anew
+        policy = load(OmegaConf.merge(cfg.model, {"path": str(base), "base": None}))
+    else:
+        policy = load(cfg.model)
     _check_texts(policy, examples)
     if isinstance(task, schema.TrainTask):
         return train_parts(cfg, place, clips, typed, policy, reward)
@@ -197,23 +199,8 @@ def _splits(task: Any, dataset: DatasetConfig) -> list[str]:
     if isinstance(task, schema.PreviewTask):
         return [task.split]
     if isinstance(task, schema.CheckTask) and not task.splits:
-        unnamed = {split for split, file in dataset.annotations.items() if not file}
-        return [split for split in dataset.splits if split not in unnamed]
+        return [split for split in dataset.splits if not lacks_file(dataset, split)]
     return list(task.splits) or list(dataset.splits)
-
-
-def _read(dataset: DatasetConfig, split: str) -> Sequence[Example]:
-    if split not in dataset.splits:
-        raise UserError(
-            f"dataset={dataset.name} has no split {split!r}; it has {', '.join(dataset.splits)}"
-        )
-    if split in dataset.annotations and not dataset.annotations[split]:
-        key = f"dataset.annotations.{split}"
-        raise UserError(f"{key} must be given, e.g. {key}=FILE")
-    examples: Sequence[Example] = make(dataset.splits[split]).read()
-    if (short := fewer_than_published(split, examples, dataset)) is not None:
-        log.warning(short)
-    return examples
 
 
 def _check_attribution(clips: Clips) -> None:

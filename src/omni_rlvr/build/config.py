@@ -13,7 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from omni_rlvr.config import schema
-from omni_rlvr.config.check import check_targets, check_trainer
+from omni_rlvr.config.check import check_named, check_targets, check_trainer
+from omni_rlvr.config.keys import TYPED, check_keys
+from omni_rlvr.config.own_readers import fit_own_readers
+from omni_rlvr.config.paths import settle_paths
 from omni_rlvr.config.wording import as_user_error
 from omni_rlvr.types import UserError, require
 
@@ -38,20 +41,23 @@ def make(config: Any, **overrides: Any) -> Any:
 def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Resolves a config and checks types, ranges and targets.
 
+    Paths and readers of a user's own are settled in ``cfg`` itself: see ``config.paths`` and
+    ``config.own_readers``.
+
     Returns:
         The resolved config as plain values, and the typed groups (task, dataset, modality, stage,
         feature_cache, trainable).
     """
+    settle_paths(cfg)
+    fit_own_readers(cfg)
     try:
         OmegaConf.to_container(cfg, throw_on_missing=True)  # names a gap, not what refers to it
         config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        typed: dict[str, Any] = {
-            key: OmegaConf.to_object(cfg[key])
-            for key in ("task", "dataset", "modality", "stage", "feature_cache")
-        }
+        typed: dict[str, Any] = {key: OmegaConf.to_object(cfg[key]) for key in TYPED}
         typed["trainable"] = OmegaConf.to_object(cfg.model.trainable)
     except OmegaConfBaseException as error:
         raise as_user_error(error) from error
+    check_keys(config, typed)
     require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
     check_trainer(config["trainer"])
     if (config["runs"] is not None) != isinstance(typed["task"], schema.ReportTask):
@@ -68,6 +74,11 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     for key in ("video", "audio"):
         if config[key] is not None and not isinstance(typed["task"], schema.PredictTask):
             raise UserError(f"{key}={config[key]}: only task=predict reads it")
+    for key in ("reward", "rollout", "lexicon", "optimizer", "trainer", "model"):
+        check_named(config[key], key)
+    for key in ("logger", "callbacks"):
+        for name, value in (config[key] or {}).items():
+            check_named(value, f"{key}.{name}")
     groups = ("dataset", "reward", "rollout", "lexicon", "optimizer", "trainer", "logger")
     for key in (*groups, "callbacks"):
         check_targets(config[key], key)

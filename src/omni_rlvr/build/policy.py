@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ from omni_rlvr import ranks
 from omni_rlvr.build.config import loader_of, make
 from omni_rlvr.config.latest import has_finished, how_it_ended, run_of
 from omni_rlvr.data.feature_cache import FeatureCache, open_cache
+from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.delta import find_base, is_delta
 from omni_rlvr.models.fingerprint import tower_fingerprints
-from omni_rlvr.models.load import put_onto
+from omni_rlvr.models.load import check_written, load_bare, put_onto
 from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.peft_format import is_bare_adapter
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.parts import Clips
+from omni_rlvr.pointers import follow
 from omni_rlvr.types import UserError
 
 log = logging.getLogger(__name__)
@@ -28,21 +33,80 @@ def load(model: DictConfig) -> Policy:
 
     Says which checkpoint it is and how the run that wrote it ended.
     """
-    policy = make(loader_of(model)) if model.base is None else _onto_base(model)
+    given = model.base is not None and model.path is not None  # else it is where a base will be
+    policy = _onto_base(model) if given else make(loader_of(model))
     if model.path is not None and ranks.is_first():
-        _say_where_from(Path(model.path))
+        _say_where_from(follow(Path(model.path)))
     return policy
 
 
 def _onto_base(model: DictConfig) -> Policy:
-    folder = Path(model.path)
+    folder = follow(Path(model.path))
+    check_written(folder)
+    options = (make(model.options) if "options" in model else None) or LoadOptions()
+    if is_bare_adapter(folder):
+        bare: Any = load_bare(folder, model.base, model.dtype, model.instruction, options)
+        return bare
     if not is_delta(folder):
         raise UserError(f"model.base={model.base}: model.path={folder} has no adapter to put on it")
     base = find_base(folder, model.base)
     policy = make(loader_of(model), path=str(base), instruction=None)
-    options = make(model.options) if "options" in model else None
-    put_onto(policy, base, folder, options or LoadOptions(), model.instruction)
+    put_onto(policy, base, folder, options, model.instruction)
     return policy
+
+
+def base_to_write(cfg: DictConfig, typed: Mapping[str, Any], run_dir: Path) -> Path | None:
+    """Says where the base of new adapters on composed parts is written, which are in no folder.
+
+    Returns:
+        ``model.base``, or ``base`` in the run's folder; None where nothing has to be written.
+
+    Raises:
+        UserError: the folder is there already, cannot be made, or is given for nothing.
+    """
+    model = cfg.model
+    if model.path is not None:
+        return None
+    adapts = cfg.task.name == "train" and typed["trainable"].lora.enabled
+    if not adapts:
+        if model.base is not None:
+            raise UserError(
+                f"model.base={model.base}: without model.path it is where new adapters' base is "
+                "written; add model/trainable=lora, or leave it out"
+            )
+        return None
+    base = run_dir / "base" if model.base is None else Path(model.base)
+    if cfg.resume is None and ranks.is_first():
+        if base.exists():
+            raise UserError(
+                f"model.base={base} is there already; start from it with model.path={base}, or "
+                "give a folder that does not exist"
+            )
+        try:
+            base.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"model.base={base} cannot be written: {error}") from error
+        if not os.access(base.parent, os.W_OK):
+            raise UserError(f"model.base={base} cannot be written: {base.parent} is read-only")
+    return base
+
+
+def write_base(policy: Policy, base: Path) -> None:
+    """Writes a composed policy, whole or not at all; on several devices the first one does.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    failed: str | None = None
+    if ranks.is_first():
+        try:
+            with whole_folder(base, sums=True) as partial:
+                policy.save(partial)
+        except OSError as error:
+            failed = str(error)
+    failed = ranks.gather(failed)[0]
+    if failed is not None:
+        raise UserError(f"model.base={base} cannot be written: {failed}")
 
 
 def _say_where_from(checkpoint: Path) -> None:

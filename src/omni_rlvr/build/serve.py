@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omni_rlvr.build.config import make
 from omni_rlvr.build.labels import probability_labels
 from omni_rlvr.build.policy import load
+from omni_rlvr.build.readers import lacks_file
 from omni_rlvr.data.options import DatasetConfig
 from omni_rlvr.parts import Clips, Place, ServedModel, ServeParts
 from omni_rlvr.types import Example, UserError
@@ -44,8 +45,7 @@ def serve_parts(cfg: DictConfig, place: Place, typed: Mapping[str, Any]) -> Serv
 def _read(dataset: DatasetConfig, split: str, num_examples: int) -> Sequence[Example]:
     """Reads a split, where the data set has it; of one that makes its clips, only as many."""
     reader = dataset.splits.get(split)
-    unnamed = split in dataset.annotations and not dataset.annotations[split]
-    if reader is None or unnamed or num_examples == 0:
+    if reader is None or lacks_file(dataset, split) or num_examples == 0:
         return []
     few = {"num_clips": num_examples} if "num_clips" in reader else {}
     return make(reader, **few).read()

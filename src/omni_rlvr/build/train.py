@@ -9,8 +9,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from omni_rlvr.build.config import loader_of, make
-from omni_rlvr.build.policy import feature_cache
+from omni_rlvr.build.origin import check_origin, origin_of
+from omni_rlvr.build.policy import base_to_write, feature_cache, write_base
 from omni_rlvr.config import schema
+from omni_rlvr.config.resume import resumed_checkpoint
 from omni_rlvr.data.table import distinct
 from omni_rlvr.models.hub import find_checkpoint
 from omni_rlvr.models.load import put_onto
@@ -44,8 +46,16 @@ def train_parts(
     reward: Mixture | None,
 ) -> TrainParts:
     """Builds all that training a stage needs; ``reward`` is GRPO's."""
-    loop, trainable, saved = typed["stage"], typed["trainable"], place.run_dir / "checkpoint"
-    counts = apply(policy, trainable, _folder(cfg.model.path))
+    saved = None if cfg.resume is None else resumed_checkpoint(place.run_dir, cfg.resume)
+    loop, trainable = typed["stage"], typed["trainable"]
+    training = _training_clips(clips)
+    origin = origin_of(policy, training.examples[clips.dataset.train_split])
+    if saved is not None:
+        check_origin(place.run_dir, origin, place.config)
+    base = base_to_write(cfg, typed, place.run_dir)
+    if base is not None and saved is None:
+        write_base(policy, base)
+    counts = apply(policy, trainable, base or _folder(cfg.model.path))
     if isinstance(loop, SftConfig):
         stage: Stage = SftStage(loop)
     else:
@@ -53,17 +63,17 @@ def train_parts(
         assert reward is not None
         reference = policy.frozen_copy() if loop.beta > 0 else None
         stage = GrpoStage(loop, reward, reference, make(cfg.rollout))
-    if cfg.resume is not None and policy.delta is not None:
+    if saved is not None and policy.delta is not None:
         put_onto(policy, policy.delta.base, saved, LoadOptions(), None)
         apply(policy, trainable, saved)
-    elif cfg.resume is not None:
+    elif saved is not None:
         policy = make(loader_of(cfg.model), path=str(saved), instruction=None)
         apply(policy, trainable, saved)
     after: schema.EvaluateTask = typed["task"].evaluate_after
     cache = feature_cache(typed["feature_cache"], clips, policy)
     return TrainParts(
         place=place,
-        clips=_training_clips(clips),
+        clips=training,
         policy=policy,
         cache=cache,
         stage=stage,
@@ -75,7 +85,8 @@ def train_parts(
             *(make(callback) for callback in cfg.callbacks.values()),
             *([Unrewarded(reward)] if isinstance(reward, Mixture) else []),
         ],
-        resume=cfg.resume is not None,
+        resume=saved,
+        origin=origin,
         counts=counts,
         evaluation=EvaluateParts(place, clips, after, policy, cache, make(cfg.rollout))
         if after.splits

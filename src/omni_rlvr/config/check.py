@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omni_rlvr.types import UserError, require
@@ -34,6 +36,15 @@ def check_targets(config: object, key: str) -> None:
     elif isinstance(config, list):
         for i, value in enumerate(config):
             check_targets(value, f"{key}[{i}]")
+
+
+def check_named(config: object, key: str) -> None:
+    """Refuses a group, or an entry of one, that names nothing to build."""
+    if not isinstance(config, Mapping) or not config.get("_target_"):
+        raise UserError(
+            f"{key}={config!r} does not say what is to be built: give {key}._target_=MODULE.NAME, "
+            "or one of the options that omni-rlvr --help shows"
+        )
 
 
 def check_trainer(trainer: dict[str, Any]) -> None:
@@ -68,7 +79,9 @@ def differences(before: Any, now: Any, key: str) -> list[str]:
 
 
 def locate(path: str, key: str) -> object:
-    """Imports ``package.module.name``."""
+    """Imports ``package.module.name``; the working folder is searched last."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)

@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omni_rlvr.record import read_json
+from omni_rlvr import pointers
+from omni_rlvr.pointers import CHECKPOINT, LATEST, follow
+from omni_rlvr.record import read_record
 from omni_rlvr.types import UserError
-
-CHECKPOINT = "checkpoint"
 
 
 def latest_checkpoint(root: Path, experiment: str) -> Path | None:
@@ -42,7 +42,7 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
             f"{newest} {how_it_ended(newest)}, and is not taken unasked; {_go_on(newest, record)}, "
             f"or {shlex.quote(f'model.path={newest / CHECKPOINT}')} takes it as it is"
         )
-    return (newest / CHECKPOINT).resolve()
+    return follow(newest / CHECKPOINT).resolve()
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -50,17 +50,15 @@ def run_of(checkpoint: Path) -> Path | None:
 
     A checkpoint is ``RUN/checkpoint``, or the folder behind it, ``RUN/checkpoints/step_N``.
     """
-    for folder in (checkpoint.parent, checkpoint.resolve().parent, checkpoint.resolve().parents[1]):
-        if run_record(folder) is not None:
-            return folder
-    return None
+    runs = (pointers.run_of(checkpoint), pointers.run_of(checkpoint.resolve()))
+    return next((run for run in runs if run_record(run) is not None), None)
 
 
 def run_record(folder: Path) -> dict[str, Any] | None:
     """Reads run.json; None where it is missing or cannot be read."""
     try:
-        return read_json(folder / "run.json")
-    except (OSError, json.JSONDecodeError):
+        return read_record(folder)
+    except UserError:
         return None
 
 
@@ -88,8 +86,8 @@ def how_it_ended(run: Path) -> str:
 
 def _own_run(root: Path, experiment: str) -> Iterator[Path]:
     """Yields the run that ``latest`` of the experiment names, if it has a checkpoint."""
-    run = root / experiment / "latest"
-    if (run / CHECKPOINT).exists():
+    run = follow(root / experiment / LATEST)
+    if follow(run / CHECKPOINT).is_dir():
         yield run.resolve()
 
 
@@ -101,7 +99,7 @@ def _finished_stages(root: Path, experiment: str) -> Iterator[Path]:
             "stages", {}
         )
         is_link = stage.parent.is_symlink()  # ``latest``, whose folder is met by its own name
-        if is_stage and not is_link and has_finished(stage) and (stage / CHECKPOINT).exists():
+        if is_stage and not is_link and has_finished(stage) and follow(stage / CHECKPOINT).is_dir():
             yield stage
 
 

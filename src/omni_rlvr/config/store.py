@@ -10,46 +10,54 @@ from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr.config import schema
 from omni_rlvr.config.latest import latest_checkpoint
+from omni_rlvr.config.paths import own_path
 from omni_rlvr.config.sweep import run_name
 from omni_rlvr.data import options as data_options
+from omni_rlvr.folders import new_folder
 from omni_rlvr.models import trainable_config
+from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, run_of
 from omni_rlvr.stages import options as stage_options
 from omni_rlvr.types import UserError
+
+SCHEMAS: tuple[tuple[str, str, type], ...] = (
+    ("task", "train", schema.TrainTask),
+    ("task", "evaluate", schema.EvaluateTask),
+    ("task", "attribute", schema.AttributeTask),
+    ("task", "cache", schema.CacheTask),
+    ("task", "predict", schema.PredictTask),
+    ("task", "prepare", schema.PrepareTask),
+    ("task", "preview", schema.PreviewTask),
+    ("task", "check", schema.CheckTask),
+    ("task", "pipeline", schema.PipelineTask),
+    ("task", "export", schema.ExportTask),
+    ("task", "report", schema.ReportTask),
+    ("task", "serve", schema.ServeTask),
+    ("stage", "sft", stage_options.SftConfig),
+    ("stage", "grpo", stage_options.GrpoConfig),
+    ("model/trainable", "default", trainable_config.TrainableConfig),
+    ("dataset", "schema", data_options.DatasetConfig),
+    ("dataset", "official", data_options.OfficialConfig),
+    ("modality", "schema", data_options.ModalityConfig),
+    ("paths", "schema", schema.PathsConfig),
+)
+"""Group, option, and the dataclass that it is."""
 
 
 def register() -> None:
     """Makes schemas and resolvers known; call once, before Hydra composes."""
     store = ConfigStore.instance()
     store.store(name="root", node=schema.RootConfig)
-    for name, node in (
-        ("train", schema.TrainTask),
-        ("evaluate", schema.EvaluateTask),
-        ("attribute", schema.AttributeTask),
-        ("cache", schema.CacheTask),
-        ("predict", schema.PredictTask),
-        ("prepare", schema.PrepareTask),
-        ("preview", schema.PreviewTask),
-        ("check", schema.CheckTask),
-        ("pipeline", schema.PipelineTask),
-        ("export", schema.ExportTask),
-        ("report", schema.ReportTask),
-        ("serve", schema.ServeTask),
-    ):
-        store.store(group="task", name=name, node=node)
-    store.store(group="stage", name="sft", node=stage_options.SftConfig)
-    store.store(group="stage", name="grpo", node=stage_options.GrpoConfig)
-    store.store(group="model/trainable", name="default", node=trainable_config.TrainableConfig)
-    store.store(group="dataset", name="schema", node=data_options.DatasetConfig)
-    store.store(group="dataset", name="official", node=data_options.OfficialConfig)
-    store.store(group="modality", name="schema", node=data_options.ModalityConfig)
-    store.store(group="paths", name="schema", node=schema.PathsConfig)
+    for group, name, node in SCHEMAS:
+        store.store(group=group, name=name, node=node)
     OmegaConf.register_new_resolver("latest", _latest, replace=True)
     OmegaConf.register_new_resolver("latest_if_any", _latest_if_any, replace=True)
     OmegaConf.register_new_resolver("tiny_base", _tiny_base, replace=True)
     OmegaConf.register_new_resolver("split_or_first", _split_or_first, replace=True)
     OmegaConf.register_new_resolver("label_map", _label_map, replace=True)
     OmegaConf.register_new_resolver("label_words", _label_words, replace=True)
-    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
+    # a config is given one folder, however often it asks
+    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("own_path", own_path, replace=True)
     OmegaConf.register_new_resolver("sweep_run", run_name, replace=True)
 
 
@@ -92,19 +100,24 @@ def _latest(experiment: str, *, _root_) -> str:
 
 def _latest_if_any(experiment: str, *, _root_) -> str | None:
     """The same, or None where there is no such run."""
-    found = latest_checkpoint(Path(_root_.paths.output_root), experiment)
+    found = latest_checkpoint(Path(own_path(_root_.paths.output_root)), experiment)
     return None if found is None else str(found)
 
 
 def _run_dir(output_root: str, name: str, resume: str | None) -> str:
-    """The folder of this run: a new one named by the time, or the one that is resumed.
+    """The folder of this run: the one that is resumed, or a new one named by the time.
 
-    Whether that one can be resumed is for ``build`` to check.
+    Whether that one can be resumed is for ``build`` to check. A new one is made here, since of
+    several commands that start in one second each must have its own.
     """
+    output_root = own_path(output_root)
     if resume is not None:
-        folder = Path(output_root) / name / "latest" if resume == "latest" else Path(resume)
-        if (folder / "checkpoint").exists():
+        resume = own_path(resume, "resume")
+        folder = run_of(Path(output_root) / name / LATEST if resume == LATEST else Path(resume))
+        if any((folder / part).exists() for part in ("run.json", CHECKPOINT, CHECKPOINTS)):
             return str(folder.resolve())
     folder = Path(output_root) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    taken = sum(1 for _ in folder.parent.glob(f"{folder.name}*"))
-    return str(folder.with_name(f"{folder.name}_{taken}") if taken else folder)
+    try:
+        return str(new_folder(folder))
+    except OSError:  # Hydra will try to make it too, and say what is wrong
+        return str(folder)

@@ -23,7 +23,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from omni_rlvr.record import FolderLock, append_jsonl, identity, read_jsonl
+from omni_rlvr.lock import FolderLock
+from omni_rlvr.record import append_jsonl, identity, read_jsonl
 from omni_rlvr.types import Interrupted, UserError
 
 JOURNAL = "sweep.jsonl"

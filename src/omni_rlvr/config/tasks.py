@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from omni_rlvr.types import require
+from omni_rlvr.types import LEADS, require
 
 
 @dataclass
@@ -27,10 +27,11 @@ class AttributeTask:
     or a grey picture, "other_clip" that of a clip with another label."""
     value: str = "log_prob"
     """v(S): "log_prob" or "prob" of a label, normalised over the label list."""
-    lead: str = "empty_think"
-    """What stands before the label: "direct" nothing but the answer tag, "empty_think" an empty
-    think block too, "own_reasoning" the policy's greedy reasoning under each subset (a generation
-    a subset)."""
+    lead: str = "own_reasoning"
+    """What stands before the label: "own_reasoning" the policy's greedy reasoning under each subset
+    (a generation a subset), so that it is the reasoned answer that is measured; "empty_think" an
+    empty think block, and "direct" nothing but the answer tag: cheap, and of an answer that the
+    policy may not give once it has reasoned."""
     swap: bool = True
     """Whether other clips' sounds are put under pictures, to see which one is followed."""
     num_reasoned: int = 64
@@ -74,7 +75,7 @@ class AttributeTask:
         for key, choices in (
             ("absent", ("drop", "silence_grey", "other_clip")),
             ("value", ("log_prob", "prob")),
-            ("lead", ("direct", "empty_think", "own_reasoning")),
+            ("lead", tuple(LEADS)),
         ):
             seen = self.__dict__[key]
             require(seen in choices, f"task.{key}", seen, f"one of {', '.join(choices)}")
@@ -251,7 +252,7 @@ class ServeTask:
         for key, choices in (
             ("absent", ("drop", "silence_grey")),
             ("value", ("log_prob", "prob")),
-            ("lead", ("direct", "empty_think", "own_reasoning")),
+            ("lead", tuple(LEADS)),
         ):
             seen = self.__dict__[key]
             require(seen in choices, f"task.{key}", seen, f"one of {', '.join(choices)}")

@@ -10,7 +10,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omni_rlvr.types import UserError
 
 WORDS = {
-    r"Interpolation key '(.+?)' not found": r"it follows from \1, which is no key of the config",
+    r"Interpolation key '(.+?)' not found": r"it follows from \1, which is no key of the config "
+    r"(the text itself is typed \\${\1}, an environment variable ${oc.env:\1})",
     r"While dereferencing interpolation '(.+?)'": r"it follows from \1",
     r"\w+ raised while resolving interpolation: ": "",
     r"Missing mandatory value: (\S+)": r"\1 must be given",

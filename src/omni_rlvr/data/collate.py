@@ -47,6 +47,7 @@ class Collate:
             completion_mask=completion_mask,
             places=places,
             skipped=skipped,
+            notes=[s.notes for s in samples],
         )
 
     def _prompt(self, sample: Sample) -> list[int]:

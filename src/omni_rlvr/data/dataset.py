@@ -29,6 +29,7 @@ class ClipDataset(Dataset):
         video: bool,
         audio: bool,
         cache: FeatureCache | None,
+        window_s: float | None = None,
     ):
         """Holds examples; nothing is read yet.
 
@@ -40,11 +41,14 @@ class ClipDataset(Dataset):
             video: whether the picture is read.
             audio: whether the sound is read.
             cache: where clips' features may be; such a clip is not read.
+            window_s: most seconds of sound that are kept of a clip, the processor's; None keeps
+                all, which is for the eye: a processor refuses more than its window.
         """
         self.examples = examples
         self.reader = reader
         self.num_frames = num_frames
         self.sample_rate = sample_rate
+        self.window_s = window_s
         self.video = video
         self.audio = audio
         self.cache = cache
@@ -63,7 +67,9 @@ class ClipDataset(Dataset):
             self._check_modality(sample)
             return sample
         except MediaError as error:
-            return SkippedClip(example, f"{error} (annotation {example.source})")
+            where = example.source  # "from video=..." where the command line names the clip
+            where = where if where.startswith("from ") else f"annotation {where}"
+            return SkippedClip(example, f"{error} ({where})")
 
     def samples_of(self, examples: Sequence[Example]) -> Iterator[Sample]:
         """Reads other examples as these are read, one by one; leaves out what cannot be read."""
@@ -80,6 +86,7 @@ class ClipDataset(Dataset):
             sample_rate=self.sample_rate,
             want_video=self.video,
             want_audio=self.audio,
+            window_s=self.window_s,
         )
 
     def _check_modality(self, sample: Sample) -> None:

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from omni_rlvr.data.feature_store import FeatureStore
 from omni_rlvr.data.options import FeatureCacheConfig
-from omni_rlvr.types import Batch, ClipFeatures, Example, Features
+from omni_rlvr.types import Batch, ClipFeatures, ClipNote, Example, Features
 
-VERSION = 1
+VERSION = 2
 """Of what is decoded and how features are laid out; part of every folder's name."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -46,12 +46,17 @@ class FeatureCache:
             if tensor is None:
                 return None
             found[name] = tensor if tensor.numel() else None  # an empty tensor: not in the clip
-        return ClipFeatures(video=found.get("video"), audio=found.get("audio"))
+        return ClipFeatures(found.get("video"), found.get("audio"), self._notes_of(key))
 
     def holds(self, example: Example) -> bool:
         """Whether ``get`` would find the clip."""
         key = clip_key(example)
         return key is not None and all(key in store for store in self._stores().values())
+
+    def noted(self, example: Example) -> list[tuple[str, ClipNote]]:
+        """Lists the notes on a clip, each with its id; none for a clip that is not there."""
+        key = clip_key(example)
+        return [] if key is None else [(example.id, note) for note in self._notes_of(key)]
 
     def put(self, batch: Batch, features: Features) -> None:
         """Stores the features of the batch's clips that are not there yet."""
@@ -66,7 +71,10 @@ class FeatureCache:
         }
         for name, store in self._stores().items():
             rows, values = media[name]
-            store.add(self._by_key(keys, rows.tolist(), values))
+            store.add(
+                self._by_key(keys, rows.tolist(), values),
+                notes=_notes(batch, keys, of_sound=name == "audio"),
+            )
 
     def folders(self) -> list[Path]:
         """Where the features are."""
@@ -86,9 +94,24 @@ class FeatureCache:
                 out[key] = absent(self.dtype)
         return out
 
+    def _notes_of(self, key: str) -> tuple[ClipNote, ...]:
+        texts = [store.note(key) or "[]" for store in self._stores().values()]
+        notes = [ClipNote(**note) for text in texts for note in json.loads(text)]
+        return tuple(dict.fromkeys(notes))
+
     def _stores(self) -> dict[str, FeatureStore]:
         both = {"video": self.video, "audio": self.audio}
         return {name: store for name, store in both.items() if store is not None}
+
+
+def _notes(batch: Batch, keys: Mapping[int, str], *, of_sound: bool) -> dict[str, str]:
+    """Writes the notes of some rows as texts; those on sound stay with the sound's features."""
+    rows = {
+        key: [vars(n) for n in batch.notes[i] if of_sound or n.kind == "short"]
+        for i, key in keys.items()
+        if batch.notes
+    }
+    return {key: json.dumps(notes) for key, notes in rows.items() if notes}
 
 
 def absent(dtype: torch.dtype) -> Tensor:

@@ -21,9 +21,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from omni_rlvr.folders import set_usual_mode
+
 log = logging.getLogger(__name__)
 
 ABOUT = "about.json"
+NOTE = "note:"
+"""Before a key, in a shard's header: the name of that tensor's note."""
 
 
 class FeatureStore:
@@ -41,6 +45,7 @@ class FeatureStore:
         self.about = about
         self.max_bytes = max_bytes
         self._shard_of: dict[str, Path] = {}
+        self._notes: dict[str, str] = {}
         self._known: set[str] = set()
         self._seen_ns = -1
         self._num_bytes = 0
@@ -71,8 +76,17 @@ class FeatureStore:
             return None
         return tensor
 
-    def add(self, tensors: Mapping[str, Tensor]) -> None:
-        """Writes the tensors whose keys are new as one shard; says once if there is no room."""
+    def note(self, key: str) -> str | None:
+        """Reads what was noted of a tensor that is there; None for nothing."""
+        return self._notes.get(key)
+
+    def add(self, tensors: Mapping[str, Tensor], *, notes: Mapping[str, str] | None = None) -> None:
+        """Writes the tensors whose keys are new as one shard; says once if there is no room.
+
+        Args:
+            tensors: by key.
+            notes: a text for some of the keys, kept with the tensor.
+        """
         new = {k: t.detach().cpu().contiguous() for k, t in tensors.items() if k not in self}
         size = sum(t.numel() * t.element_size() for t in new.values())
         if not new or self._closed:
@@ -86,14 +100,16 @@ class FeatureStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / ABOUT).exists():
                 (self.folder / ABOUT).write_text(json.dumps(self.about, indent=1, default=str))
-            save_file(new, partial, metadata={key: checksum(t) for key, t in new.items()})
+            noted = {NOTE + key: text for key, text in (notes or {}).items() if key in new}
+            save_file(new, partial, metadata={key: checksum(t) for key, t in new.items()} | noted)
+            set_usual_mode(partial)
             os.replace(partial, self.folder / name)
         except (OSError, SafetensorError) as error:  # the latter is its word for a full disk
             with contextlib.suppress(OSError):  # what went wrong first is said
                 partial.unlink()
             self._close(f"cannot be written ({error})")
             return
-        self._add_shard(self.folder / name, list(new))
+        self._add_shard(self.folder / name, list(new), noted)
 
     def _look(self) -> None:
         """Lists shards that have come since the last look."""
@@ -109,17 +125,18 @@ class FeatureStore:
                 continue
             try:
                 with safe_open(shard, framework="pt") as file:
-                    keys = list(file.keys())
-                self._add_shard(shard, keys)
+                    keys, about = list(file.keys()), file.metadata() or {}
+                self._add_shard(shard, keys, about)
             except FileNotFoundError:  # removed since it was listed
                 continue
             except (SafetensorError, OSError) as error:
                 self._drop(shard, str(error))
 
-    def _add_shard(self, shard: Path, keys: list[str]) -> None:
+    def _add_shard(self, shard: Path, keys: list[str], about: Mapping[str, str]) -> None:
         self._known.add(shard.name)
         self._num_bytes += shard.stat().st_size
         self._shard_of |= dict.fromkeys(keys, shard)
+        self._notes |= {k.removeprefix(NOTE): v for k, v in about.items() if k.startswith(NOTE)}
 
     def _drop(self, shard: Path, reason: str) -> None:
         log.warning(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omni_rlvr.data.encoding import decode
+from omni_rlvr.foreign import NO_LIST, recognise_file
 from omni_rlvr.media.files import located
 from omni_rlvr.types import UserError
 
@@ -69,8 +70,13 @@ def read_text(path: Path, *, western: bool = False) -> str:
     """
     path = located(path)
     if not path.exists():
-        raise UserError(f"{path}: no such annotation file (looked in {path.parent.absolute()})")
+        raise UserError(
+            f"{path}: no such annotation file (looked in {path.parent.absolute()}, and below "
+            "dataset.root)"
+        )
     try:
+        if found := recognise_file(path, NO_LIST):
+            raise UserError(f"{path}: is no annotation file but {found}")
         text = decode(path.read_bytes(), path, western=western)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import normalize
 
+from omni_rlvr.media.limits import Limits
 from omni_rlvr.types import require
 
 
@@ -74,6 +75,21 @@ class DatasetConfig:
     """Most seconds reading one clip may take."""
     max_clips_per_process: int = 2000
     """Clips after which a decoding process is replaced: decord leaks memory."""
+    max_frame_pixels: int = Limits.max_frame_pixels
+    """Most pixels a frame may have; 4096 x 4096 admits 4K."""
+    max_frames: int = Limits.max_frames
+    """Most frames a picture may have: 500,000 are 2.3 hours at 60 a second."""
+    max_duration_s: float = Limits.max_duration_s
+    """Most seconds a clip may last."""
+    min_sample_rate: int = Limits.min_sample_rate
+    """Least samples of sound a second, in the file."""
+    max_sample_rate: int = Limits.max_sample_rate
+    """Most samples of sound a second, in the file."""
+    max_streams: int = Limits.max_streams
+    """Most streams a file may hold: pictures, sounds, subtitles, attachments."""
+    max_memory_gb: float = Limits.max_memory_gb
+    """Most gigabytes (of 1e9 bytes) that a process may take for reading one clip; the file itself
+    counts, since it is read whole."""
     num_workers: int = 2
     """Processes that read clips ahead, for each device; 0 reads in the main process."""
     published: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -116,10 +132,18 @@ class DatasetConfig:
             self.max_train_examples,
             "-1 (all), or 1 or more",
         )
+        for name in vars(self.limits):
+            value = vars(self)[name]
+            require(0 < value < float("inf"), f"dataset.{name}", value, "greater than 0")
         for method, pair in self.published_scores.items():
             key = f"dataset.published_scores.{method}"
             require(len(pair) == 2, key, pair, "[WAR, UAR] in percent")
         require(self.num_workers >= 0, "dataset.num_workers", self.num_workers, "0 or more")
+
+    @property
+    def limits(self) -> Limits:
+        """How much one clip may ask for."""
+        return Limits.of(vars(self))
 
 
 @dataclass

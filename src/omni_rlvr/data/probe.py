@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from omni_rlvr.data.pool import in_children
 from omni_rlvr.media.isolated import ClipReader
-from omni_rlvr.types import Clip, Example, MediaError
+from omni_rlvr.types import Clip, ClipNote, Example, MediaError
 
-PROBE = "omni_rlvr.media.probe:probe_clip"
+PROBE = "omni_rlvr.media.inspection:hear_clip"
 INSPECT = "omni_rlvr.media.inspection:inspect_clip"
-"""What a worker's child calls: to open a clip, or to decode all of it."""
+"""What a worker's child calls: to open a clip and hear its sound, or to decode all of it."""
 _NUM_FRAMES = 8
 """Frames that are sampled as training would, where a clip is decoded; R1-Omni's number."""
 
@@ -29,6 +29,8 @@ class Finding:
     duration_s: float
     reason: str | None
     """Why it cannot be used, or None."""
+    notes: tuple[ClipNote, ...] = ()
+    """What a model is shown otherwise than it is in the file."""
 
 
 def probe_clips(
@@ -38,6 +40,7 @@ def probe_clips(
     num_workers: int,
     want_video: bool,
     want_audio: bool,
+    window_s: float | None = None,
 ) -> Generator[Finding, None, None]:
     """Open the clips of all examples.
 
@@ -47,20 +50,28 @@ def probe_clips(
         num_workers: Clips opened at the same time, at least 1.
         want_video: Whether pictures are used: a clip without one is bad.
         want_audio: Whether sound is used: a clip without any is bad if pictures are not.
+        window_s: Most seconds of sound that a model takes; None for any number.
 
     Returns:
         One finding an example, as they come. Leaving early (Ctrl-C) stops the workers.
     """
     yield from in_children(
         len(examples),
-        lambda index, reader: _open(examples[index], index, reader, want_video, want_audio),
+        lambda index, reader: _open(
+            examples[index], index, reader, want_video, want_audio, window_s
+        ),
         make_reader=make_reader,
         num_workers=num_workers,
     )
 
 
 def _open(
-    example: Example, index: int, reader: ClipReader, want_video: bool, want_audio: bool
+    example: Example,
+    index: int,
+    reader: ClipReader,
+    want_video: bool,
+    want_audio: bool,
+    window_s: float | None,
 ) -> Finding:
     try:
         clip = reader.read(
@@ -70,6 +81,7 @@ def _open(
             sample_rate=16_000,
             want_video=want_video and example.video is not None,
             want_audio=want_audio,
+            window_s=window_s,
         )
     except MediaError as error:
         return Finding(index, False, False, 0.0, str(error))
@@ -79,6 +91,7 @@ def _open(
         clip.waveform is not None,
         clip.duration_s,
         _unusable(clip, example, want_video, want_audio),
+        clip.notes,
     )
 
 

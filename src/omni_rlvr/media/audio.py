@@ -1,7 +1,8 @@
 """Sound of a clip as one mono waveform: PyAV for a container's track, soundfile for a sidecar.
 
-Both decode at the file's own rate; the mean over channels and the resampling are done here. Not
-with decord.AudioReader 0.6: its mono is ``sqrt(1/2) * (left + right)``, its multi-channel output is
+Both decode at the file's own rate; the mean over channels and the resampling are done here, for
+each stretch of equal rate apart, and every stretch is put where its time stamps say. Not with
+decord.AudioReader 0.6: its mono is ``sqrt(1/2) * (left + right)``, its multi-channel output is
 uninitialised memory (that is where NaN came from), its resampler starts anew at every packet, it
 keeps Matroska's codec delay, leaks each waveform, and takes two to three times as long as PyAV.
 """
@@ -10,15 +11,170 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import av
 import numpy as np
 import soundfile
 
 from omni_rlvr.media.container import Sound, open_container
+from omni_rlvr.media.limits import in_force
+from omni_rlvr.media.timeline import NO_TIMES, is_joint, is_short
+from omni_rlvr.types import ClipNote, MediaError
+
+MIN_GAP_S = 0.01
+"""Time stamps that are off by less are rounded, not a gap; half a packet where that is more."""
+MAX_OVERLAP_S = 0.1
+"""Time stamps that go back by more are wrong, and the sound goes on where it was."""
+MAX_SILENCE_S = 3600.0
+"""Most seconds of silence that time stamps may ask for."""
+MAX_OVERSHOOT = 2.0
+"""Peak up to which a lossy codec's sound is clipped, as every player does."""
+MAX_LOUD = 8.0
+"""Peak up to which a file of floats is too loud; above, it holds integers of 16, 24 or 32 bits."""
+FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)
+MAX_SILENCED_SHARE = 0.1
+"""Share of samples that may be NaN or infinite; with more of them the file is broken."""
+MAX_FRAMES_A_BYTE = 1000
+"""More samples than these cannot be in a byte: libsndfile does not know how many there are."""
+FLOATS = ("FLOAT", "DOUBLE")
+LOSSLESS = ("PCM", "ALAC", "ULAW", "ALAW", *FLOATS)
 
 
-def read_track(data: bytes, sound: Sound, *, sample_rate: int) -> np.ndarray | None:
+@dataclass(frozen=True)
+class Heard:
+    """A sound that was read."""
+
+    waveform: np.ndarray
+    """[S] float32 mono in [-1, 1]; sample k belongs to second k / rate of the file."""
+    notes: tuple[ClipNote, ...]
+    is_padded: bool
+    """Whether its codec works in packets, and so may have added silence at either end."""
+    decoded_s: float
+    """How long all that was decoded is, without what stands for gaps."""
+
+
+@dataclass
+class _Stretch:
+    """Samples of one rate without a gap between them."""
+
+    start_s: float
+    rate: int
+    parts: list[np.ndarray] = field(default_factory=list)
+    num_samples: int = 0
+
+    @property
+    def end_s(self) -> float:
+        return self.start_s + self.num_samples / self.rate
+
+
+class _Tape:
+    """What was decoded so far: stretches on the axis of the file, and what is odd about them."""
+
+    def __init__(self) -> None:
+        self.stretches: list[_Stretch] = []
+        self.gaps_s: list[tuple[float, float]] = []
+        self.peak = 0.0
+        self.num_silenced = 0
+        self._shift_s = 0.0  # of time stamps that were found to be wrong
+
+    def add(self, channels: np.ndarray, rate: int, start_s: float | None) -> None:
+        """Put samples behind the others, or where they belong.
+
+        Args:
+            channels: [channels, S] floats.
+            rate: Of the samples, Hz.
+            start_s: Seconds from the start of the file; None for right behind the others.
+        """
+        num_samples = channels.shape[1]
+        last = self.stretches[-1] if self.stretches else None
+        end_s = 0.0 if last is None else last.end_s
+        step_s = 0.0 if start_s is None else start_s + self._shift_s - end_s
+        if step_s < -MAX_OVERLAP_S and last is not None:
+            self._shift_s -= step_s
+            step_s = 0.0
+        if abs(step_s) <= max(MIN_GAP_S, num_samples / rate / 2):
+            step_s = 0.0
+        elif step_s > 0 and last is not None:
+            self.gaps_s.append((end_s, step_s))
+        if last is None or step_s or rate != last.rate:
+            if problem := in_force().sound_problem(rate, 0.0, len(channels)):
+                raise ValueError(problem)
+            last = _Stretch(max(0.0, end_s + step_s), rate)
+            self.stretches.append(last)
+        last.parts.append(self._mono(channels))
+        last.num_samples += num_samples
+
+    def _mono(self, channels: np.ndarray) -> np.ndarray:
+        """Take the mean over channels; what is no number becomes silence and is counted."""
+        peak = float(np.abs(channels).max(initial=0.0))
+        if not math.isfinite(peak):
+            is_number = np.isfinite(channels)
+            self.num_silenced += int((~is_number).any(axis=0).sum())
+            channels = np.where(is_number.all(axis=0), channels, 0.0).astype(channels.dtype)
+            peak = float(np.abs(channels).max(initial=0.0))
+        self.peak = max(self.peak, peak)
+        return channels.mean(axis=0)
+
+    def finish(
+        self, sample_rate: int, *, promised_s: float, is_float: bool, is_padded: bool
+    ) -> Heard | None:
+        """Bring everything to one rate and into [-1, 1]; None without a sample.
+
+        Args:
+            sample_rate: Wanted rate, Hz.
+            promised_s: How long the file says that all samples are together.
+            is_float: Whether they were stored as floats.
+            is_padded: As in ``Heard``.
+
+        Raises:
+            ValueError: If there is no sensible sound in it.
+        """
+        num_samples = sum(s.num_samples for s in self.stretches)
+        if num_samples == 0:
+            return None
+        if self.num_silenced > MAX_SILENCED_SHARE * num_samples:
+            raise ValueError(f"{self.num_silenced} of {num_samples} samples are NaN or infinite")
+        silence_s = self.stretches[0].start_s + sum(gap_s for _, gap_s in self.gaps_s)
+        if silence_s > MAX_SILENCE_S:
+            raise ValueError(f"its time stamps leave {silence_s:.0f} s without sound")
+        scale = _full_scale(self.peak, is_float=is_float)
+        waves = [_resample(np.concatenate(s.parts), s.rate, sample_rate) for s in self.stretches]
+        starts = [round(s.start_s * sample_rate) for s in self.stretches]
+        waveform = waves[0]
+        if len(waves) > 1 or starts[0] > 0:
+            ends = [start + len(wave) for start, wave in zip(starts, waves, strict=True)]
+            waveform = np.zeros(max(ends), dtype=waves[0].dtype)
+            for start, end, wave in zip(starts, ends, waves, strict=True):
+                waveform[start:end] = wave
+        if scale != 1.0:
+            waveform = waveform / scale
+        waveform = np.clip(waveform, -1.0, 1.0).astype(np.float32)
+        decoded_s = sum(s.num_samples / s.rate for s in self.stretches)
+        return Heard(waveform, self._notes(scale, decoded_s, promised_s), is_padded, decoded_s)
+
+    def _notes(self, scale: float, decoded_s: float, promised_s: float) -> tuple[ClipNote, ...]:
+        notes = []
+        gaps_s = sum(gap_s for _, gap_s in self.gaps_s)
+        if is_short(decoded_s + gaps_s, promised_s):
+            text = f"only {decoded_s:.2f} of the {promised_s:.2f} s of its sound can be decoded"
+            notes.append(ClipNote("short", text))
+        if self.gaps_s:
+            places = f"{len(self.gaps_s)} places, the first" if len(self.gaps_s) > 1 else "a gap"
+            first_s = self.gaps_s[0][0]
+            text = f"{gaps_s:.2f} s of its sound are missing, in {places} at {first_s:.2f} s"
+            notes.append(ClipNote("sound_gaps", f"{text}; silence stands there"))
+        if scale != 1.0:
+            text = f"its samples reach {self.peak:g} where 1 is full scale"
+            notes.append(ClipNote("scaled_sound", f"{text}; all are divided by {scale:g}"))
+        if self.num_silenced:
+            text = f"{self.num_silenced} of its samples are NaN or infinite"
+            notes.append(ClipNote("silenced_samples", f"{text}; they are taken for silence"))
+        return tuple(notes)
+
+
+def read_track(data: bytes, sound: Sound, *, sample_rate: int) -> Heard | None:
     """Decode the sound track of a container.
 
     Args:
@@ -27,50 +183,118 @@ def read_track(data: bytes, sound: Sound, *, sample_rate: int) -> np.ndarray | N
         sample_rate: Wanted rate, Hz.
 
     Returns:
-        [S] float32 mono in [-1, 1], or None when the track holds no samples.
+        The sound, or None when the track holds no samples.
 
     Raises:
-        ValueError: If FFmpeg has no decoder for the sound.
+        ValueError: If FFmpeg has no decoder for the sound, or its samples make no sense.
     """
     if sound.sample_rate == 0:
         raise ValueError("there is no decoder for its codec")
-    return _finish(_decode(data, sound), sound.sample_rate, sample_rate)
-
-
-def read_sidecar(data: bytes, *, sample_rate: int) -> np.ndarray | None:
-    """Decode a sound file that libsndfile knows (wav, flac, ogg, mp3).
-
-    Returns:
-        [S] float32 mono in [-1, 1] at ``sample_rate`` Hz, or None when the file holds no samples.
-
-    Raises:
-        soundfile.LibsndfileError: If libsndfile does not know the format.
-    """
-    samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    return _finish(samples.mean(axis=1), rate, sample_rate)
-
-
-def _decode(data: bytes, sound: Sound) -> np.ndarray:
-    """Decode any number of channels at their own rate and take the mean."""
-    resampler = av.AudioResampler(format="fltp", rate=sound.sample_rate)
-    parts = [np.zeros(0, dtype=np.float32)]
+    tape, resampler, was = _Tape(), None, None
+    part, before_s = 0, None
     with open_container(data) as container:
         stream = container.streams[sound.stream]
         assert isinstance(stream, av.AudioStream)
         stream.codec_context.thread_count = 1
+        codec = stream.codec_context.name
         for frame in container.decode(stream):
-            parts += [part.to_ndarray().mean(axis=0) for part in resampler.resample(frame)]
-    return np.concatenate(parts)
+            now = (frame.sample_rate, frame.layout.name, frame.format.name)
+            if resampler is None or now != was:  # joined recordings may change any of them
+                resampler, was = av.AudioResampler(format="fltp", rate=frame.sample_rate), now
+            if frame.time is not None:
+                if before_s is not None and is_joint(frame.time - before_s, sound.max_gap_s):
+                    part = min(part + 1, len(sound.shifts_s) - 1)
+                before_s = frame.time
+            start_s = None
+            if frame.time is not None and container.format.name not in NO_TIMES:
+                start_s = frame.time + sound.shifts_s[part]
+            for piece in resampler.resample(frame):
+                tape.add(piece.to_ndarray(), piece.sample_rate, start_s)
+    is_counted_out = container.format.name in NO_TIMES and len({s.rate for s in tape.stretches}) > 1
+    return tape.finish(
+        sample_rate,
+        promised_s=0.0 if is_counted_out else sound.promised_s,  # as if all were of one rate
+        is_float=codec.startswith("pcm_f"),
+        is_padded=not codec.startswith(("pcm_", "flac", "alac")),
+    )
 
 
-def _finish(mono: np.ndarray, rate: int, sample_rate: int) -> np.ndarray | None:
-    """Bring to the wanted rate; not-a-number and infinity become silence."""
-    if len(mono) == 0:
-        return None
-    mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
-    if rate != sample_rate:
-        from scipy.signal import resample_poly  # slow to import, and often not needed
+def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
+    """Decode a sound file that libsndfile knows (wav, flac, ogg, mp3).
 
-        common = math.gcd(rate, sample_rate)
-        mono = resample_poly(mono, sample_rate // common, rate // common)
-    return np.clip(mono, -1.0, 1.0).astype(np.float32)
+    Args:
+        parts: The whole file, or each of the files that were joined in it.
+        sample_rate: Wanted rate, Hz.
+
+    Returns:
+        The sound, or None when the file holds no samples.
+
+    Raises:
+        soundfile.LibsndfileError: If libsndfile does not know the format.
+        MediaError: If it is beyond a limit; the message does not name the file yet.
+        ValueError: If its samples make no sense.
+    """
+    tape, subtypes, promised_s = _Tape(), [], 0.0
+    for part in parts:
+        with _open_sidecar(part) as file:
+            dtype = "float64" if file.subtype == "DOUBLE" else "float32"
+            samples = file.read(dtype=dtype, always_2d=True)
+            tape.add(samples.T, file.samplerate, None)
+            subtypes.append(file.subtype)
+            promised_s += file.frames / file.samplerate
+    return tape.finish(
+        sample_rate,
+        promised_s=promised_s,
+        is_float=any(name in FLOATS for name in subtypes),
+        is_padded=not all(name.startswith(LOSSLESS) for name in subtypes),
+    )
+
+
+def sidecar_s(parts: Sequence[bytes]) -> float:
+    """Seconds of a sound file, as its header tells them; arguments and errors as above."""
+    seconds = 0.0
+    for part in parts:
+        with _open_sidecar(part) as file:
+            seconds += file.frames / file.samplerate
+    return seconds
+
+
+def _open_sidecar(part: bytes) -> soundfile.SoundFile:
+    file = soundfile.SoundFile(io.BytesIO(part))
+    if file.frames > len(part) * MAX_FRAMES_A_BYTE:
+        file.close()
+        raise soundfile.LibsndfileError(0, "The header has no length: ")
+    seconds = file.frames / file.samplerate
+    if problem := in_force().sound_problem(file.samplerate, seconds, file.channels):
+        file.close()
+        raise MediaError(problem)
+    return file
+
+
+def _full_scale(peak: float, *, is_float: bool) -> float:
+    """Find what samples are divided by: 1 where they keep to [-1, 1].
+
+    Args:
+        peak: The largest absolute value.
+        is_float: Whether floats were stored; a decoder's small overshoot is no such thing.
+
+    Raises:
+        ValueError: If the samples are of no known range.
+    """
+    if peak <= (1.0 if is_float else MAX_OVERSHOOT):
+        return 1.0
+    if peak <= MAX_LOUD:
+        return peak
+    for full in FULL_SCALES:
+        if peak <= 1.5 * full:  # what filters add
+            return max(full, peak)
+    raise ValueError(f"its samples reach {peak:g}, where 1 is full scale")
+
+
+def _resample(mono: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    if rate == sample_rate:
+        return mono
+    from scipy.signal import resample_poly  # slow to import, and often not needed
+
+    common = math.gcd(rate, sample_rate)
+    return resample_poly(mono, sample_rate // common, rate // common)

@@ -1,15 +1,16 @@
 """The child of ``isolated.ClipReader``: takes requests from a pipe, calls one function, answers.
 
-Started as ``python -m omni_rlvr.media.child package.module:function``. A message is its length (8
-bytes) and a pickle. C libraries may print what they like: their stdout is our stderr. The child
-ends when the pipe closes, and the kernel ends it (SIGALRM) should a request run long after its
-limit, even if nobody is left to kill it.
+Started as ``python -m omni_rlvr.media.child package.module:function LIMITS``. A message is its
+length (8 bytes) and a pickle. C libraries may print what they like: their stdout is our stderr.
+The child ends when the pipe closes, and the kernel ends it (SIGALRM) should a request run long
+after its limit, even if nobody is left to kill it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import pickle
 import signal
@@ -19,6 +20,7 @@ import traceback
 from collections.abc import Callable
 from typing import BinaryIO
 
+from omni_rlvr.media import limits
 from omni_rlvr.types import MediaError
 
 HEADER = struct.Struct("<Q")
@@ -27,12 +29,13 @@ LIBRARIES = ("av", "decord", "numpy", "scipy", "soundfile")
 """What the child's functions read files with."""
 
 
-def main(function_name: str) -> None:
-    """Serve requests until the parent closes the pipe."""
+def main(function_name: str, limits_text: str) -> None:
+    """Serve requests, within limits given as JSON, until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     requests, answers = _take_pipes()
     module, _, name = function_name.partition(":")
     function = vars(importlib.import_module(module))[name]
+    limits.enforce(limits.Limits(**json.loads(limits_text)))
     _send(answers, (READY, None))
     while (request := _receive(requests)) is not None:
         limit_s, args, kwargs = request
@@ -56,6 +59,8 @@ def _call(function: Callable, args: tuple, kwargs: dict) -> tuple[str, object]:
         return "clip", function(*args, **kwargs)
     except MediaError as error:
         return "media_error", str(error)
+    except MemoryError:
+        return "out_of_memory", None
     except Exception as error:
         if _is_of_a_library(error):
             return "library_error", " ".join(traceback.format_exception_only(error)).strip()
@@ -71,7 +76,7 @@ def _is_of_a_library(error: Exception) -> bool:
     file = frame.f_code.co_filename  # compiled code has no module's name: "av/container/input.py"
     raised_in = frame.f_globals.get("__name__", file.replace("/", "."))
     modules = {name.partition(".")[0] for name in (type(error).__module__, raised_in)}
-    return isinstance(error, MemoryError) or not modules.isdisjoint(LIBRARIES)
+    return not modules.isdisjoint(LIBRARIES)
 
 
 def _receive(pipe: BinaryIO) -> tuple | None:
@@ -91,5 +96,5 @@ def _send(pipe: BinaryIO, message: tuple[str, object]) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError):
-        main(sys.argv[1])
+        main(sys.argv[1], sys.argv[2])
     os._exit(0)  # no teardown: nothing is left to lose, and C libraries hang here too

@@ -6,25 +6,24 @@ see ``isolated``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import soundfile
 
-from omni_rlvr.media.audio import read_sidecar, read_track
-from omni_rlvr.media.container import (
-    Contents,
-    Picture,
-    Sound,
-    look_into,
-    need_decoder,
-    read_bytes,
-    reason,
-)
-from omni_rlvr.media.sampling import uniform_indices
+from omni_rlvr.media.audio import Heard, read_sidecar, read_track
+from omni_rlvr.media.container import Contents, Sound, look_into, read_bytes, reason
+from omni_rlvr.media.picture import Picture, need_readable
+from omni_rlvr.media.sampling import sound_pieces, uniform_indices
+from omni_rlvr.media.sound_file import finish_header, is_sound_file, split_joined
+from omni_rlvr.media.timeline import is_short
 from omni_rlvr.media.video import Backend, read_frames
-from omni_rlvr.types import Clip, MediaError
+from omni_rlvr.types import Clip, ClipNote, MediaError
+
+MAX_PADDING_S = 0.25
+"""What a codec may add to a sound: no sound is cut where only so much is beyond the window."""
 
 
 def read_clip(
@@ -35,6 +34,7 @@ def read_clip(
     sample_rate: int,
     want_video: bool,
     want_audio: bool,
+    window_s: float | None = None,
     backend: Backend = "decord",
 ) -> Clip:
     """Read the picture and the sound of one clip; a file is opened once, and only if needed.
@@ -46,6 +46,8 @@ def read_clip(
         sample_rate: Rate of the waveform, Hz.
         want_video: Whether to decode frames; without, ``frames`` is None.
         want_audio: Whether to decode sound; without, ``waveform`` is None.
+        window_s: Most seconds of sound that the model takes; of a longer sound only what lies
+            around the sampled frames is kept, and a note says how much is not. None keeps all.
         backend: What decodes frames: ``decord`` (PyAV steps in where it cannot) or ``av``.
 
     Returns:
@@ -55,25 +57,62 @@ def read_clip(
     Raises:
         MediaError: If a file cannot be read, or ``video`` has no picture and ``want_video`` is set.
     """
-    container_needed = want_video or (want_audio and audio is None)
-    frames = times_s = waveform = None
-    duration_s = 0.0
-    if video is not None and container_needed:
+    data = contents = heard = frames = times_s = None
+    if video is not None and (want_video or (want_audio and audio is None)):
         data = read_bytes(video)
         contents = look_into(data, video)
-        duration_s = _duration_s(contents)
-        if want_video:
-            picture = _need_picture(contents, video)
-            indices = uniform_indices(len(picture.pts), num_frames)
-            frames = _frames(data, picture, indices, video, backend)
-            times_s = picture.times_s[indices]
-        if want_audio and audio is None and contents.sound is not None:
-            waveform = _track(data, contents.sound, sample_rate, video)
-    if audio is not None and want_audio:
-        waveform = _sidecar(audio, sample_rate)
-    if duration_s == 0.0 and waveform is not None:
-        duration_s = len(waveform) / sample_rate
-    return Clip(frames=frames, waveform=waveform, duration_s=duration_s, frame_times_s=times_s)
+    notes = () if contents is None else contents.notes
+    duration_s = 0.0 if contents is None else _duration_s(contents)
+    if want_video and contents is not None and data is not None and video is not None:
+        picture = _need_picture(contents, video)
+        indices = uniform_indices(len(picture.pts), num_frames)
+        frames = _frames(data, picture, indices, video, backend)
+        times_s = picture.times_s[indices]
+    if want_audio and audio is not None:
+        heard = _sidecar(audio, sample_rate)
+    elif want_audio and contents is not None and contents.sound is not None:
+        assert data is not None
+        assert video is not None
+        heard = _track(data, contents.sound, sample_rate, video)
+    if heard is not None and duration_s == 0.0:
+        duration_s = len(heard.waveform) / sample_rate
+    if heard is not None and window_s is not None:
+        window = round(window_s * sample_rate)
+        if contents is None and video is not None and len(heard.waveform) > window:
+            contents = look_into(read_bytes(video), video)
+        heard = _within(window, heard, contents, num_frames, sample_rate)
+    return Clip(
+        frames=frames,
+        waveform=None if heard is None else heard.waveform,
+        duration_s=duration_s,
+        frame_times_s=times_s,
+        notes=notes if heard is None else (*notes, *heard.notes),
+    )
+
+
+def _within(
+    window: int, heard: Heard, contents: Contents | None, num_frames: int, sample_rate: int
+) -> Heard:
+    """Keep a window of a longer sound: what lies around the frames, whether or not they are read.
+
+    A modality that is left out must not change what is heard, so frames that are not read count.
+    """
+    wave, num_samples = heard.waveform, len(heard.waveform)
+    excess_s = (num_samples - window) / sample_rate
+    if excess_s <= (MAX_PADDING_S if heard.is_padded else 0.0):
+        return replace(heard, waveform=wave[:window])
+    middles = (np.arange(num_frames) + 0.5) / num_frames
+    centres = middles * num_samples
+    if contents is not None and contents.picture is not None and len(contents.picture.pts):
+        indices = uniform_indices(len(contents.picture.pts), num_frames)
+        centres = contents.picture.times_s[indices] * sample_rate
+    pieces = sound_pieces(centres, num_samples, window)
+    text = (
+        f"{excess_s:.2f} of the {num_samples / sample_rate:.2f} s of its sound are not heard: the "
+        f"model hears {window / sample_rate:g} s, taken around the frames it sees"
+    )
+    notes = (*heard.notes, ClipNote("cut_sound", text))
+    return replace(heard, waveform=np.concatenate([wave[p] for p in pieces]), notes=notes)
 
 
 def _duration_s(contents: Contents) -> float:
@@ -87,13 +126,14 @@ def _need_picture(contents: Contents, path: Path) -> Picture:
         found = "only sound" if contents.sound is not None else "no picture and no sound"
         raise MediaError(
             f"{path}: has no picture stream ({found} in it) but the picture was asked for; "
-            "name it as the example's audio, or choose a modality without video"
+            "give it as audio (+audio=FILE on the command line, the key audio in an annotation), "
+            "or leave the picture out: modality=audio"
         )
     if len(contents.picture.pts) == 0:
         raise MediaError(
             f"{path}: its picture stream has zero frames; convert or download it again"
         )
-    need_decoder(contents.picture, path)
+    need_readable(contents.picture, path)
     return contents.picture
 
 
@@ -108,7 +148,7 @@ def _frames(
         ) from error
 
 
-def _track(data: bytes, sound: Sound, sample_rate: int, path: Path) -> np.ndarray | None:
+def _track(data: bytes, sound: Sound, sample_rate: int, path: Path) -> Heard | None:
     try:
         return read_track(data, sound, sample_rate=sample_rate)
     except (av.FFmpegError, ValueError) as error:
@@ -118,13 +158,50 @@ def _track(data: bytes, sound: Sound, sample_rate: int, path: Path) -> np.ndarra
         ) from error
 
 
-def _sidecar(path: Path, sample_rate: int) -> np.ndarray | None:
-    """Read a sound file: libsndfile first, FFmpeg for what it does not know (m4a, aac, wma)."""
+def _sidecar(path: Path, sample_rate: int) -> Heard | None:
+    """Read a sound file: libsndfile first, FFmpeg for what it does not know (m4a, aac, wma).
+
+    Joined files are read one after the other. Of a compressed file FFmpeg counts the packets, and
+    reads it where libsndfile stopped before their end.
+    """
     data = read_bytes(path)
+    finished = [finish_header(part) for part in split_joined(data)]
+    notes = tuple(dict.fromkeys(note for _, found in finished for note in found))
     try:
-        return read_sidecar(data, sample_rate=sample_rate)
-    except soundfile.LibsndfileError:
+        heard = read_sidecar([part for part, _ in finished], sample_rate=sample_rate)
+    except soundfile.LibsndfileError as error:
+        heard = _other_sound(data, sample_rate, path, error.error_string)
+        return heard and replace(heard, notes=(*notes, *heard.notes))
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise MediaError(f"{path}: is no sound ({reason(error)}); convert it again") from error
+    if heard is None:
+        return None
+    heard = replace(heard, notes=(*notes, *heard.notes))
+    if len(finished) > 1 or not (heard.is_padded or data[:4] == b"fLaC"):
+        return heard
+    try:
+        sound = look_into(data, path).sound
+    except MediaError:  # libsndfile alone knows it: there is nothing to compare
+        return heard
+    if sound is not None and is_short(heard.decoded_s, sound.promised_s):
+        return _track(data, sound, sample_rate, path)
+    return heard
+
+
+def _other_sound(data: bytes, sample_rate: int, path: Path, why: str) -> Heard | None:
+    """Read a sound file that libsndfile cannot read, and that says why."""
+    try:
         contents = look_into(data, path)
+    except MediaError as error:
+        if not is_sound_file(data):
+            raise
+        raise MediaError(
+            f"{path}: is a sound file that is cut short or damaged ({why}); "
+            "copy or download it again"
+        ) from error
     if contents.sound is None:
         raise MediaError(f"{path}: was named as a sound file but has no sound track")
-    return _track(data, contents.sound, sample_rate, path)
+    heard = _track(data, contents.sound, sample_rate, path)
+    return heard and replace(heard, notes=(*contents.notes, *heard.notes))

@@ -8,40 +8,24 @@ decord sees them (it would print the whole file to stderr).
 from __future__ import annotations
 
 import io
-import itertools
 import stat
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 
-from omni_rlvr.types import MediaError
+from omni_rlvr.foreign import HEAD_BYTES, recognise
+from omni_rlvr.media.limits import GIGABYTE, in_force
+from omni_rlvr.media.picture import FirstFrame, Picture, find_picture, picture_stream
+from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall
+from omni_rlvr.types import ClipNote, MediaError
 
 av.logging.set_level(av.logging.PANIC)
 
+_UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".aria2", ".!qb", ".ytdl", ".tmp")
+"""How programs name a download that goes on, or a note beside it."""
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """The picture stream of a file."""
-
-    stream: int
-    """Its number among all streams."""
-    pts: np.ndarray
-    """[D] int64, presentation time of each frame in stream ticks, in the order shown."""
-    times_s: np.ndarray
-    """[D] float64, the same in seconds from the start of the file."""
-    duration_s: float
-    """From the moment the first frame appears until the last one goes."""
-    has_decoder: bool
-    """Whether FFmpeg can decode it at all."""
-    has_pts: bool
-    """Whether each packet carried its own presentation time (AVI packets may not)."""
-    decord_agrees: bool
-    """Whether decord shows the same: no second picture or cover, no rotation it overlooks."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +39,13 @@ class Sound:
     """Hz; 0 where FFmpeg has no decoder for it."""
     duration_s: float
     """As the header tells it; 0 when it does not."""
+    shifts_s: tuple[float, ...]
+    """Added to the time stamps of each part of the file, they give seconds from its start; one
+    number unless recordings were joined."""
+    max_gap_s: float
+    """A longer step forward in the time stamps starts the next part."""
+    promised_s: float
+    """From its first packet to the end of its last, for each part of the file, added up."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +54,8 @@ class Contents:
 
     picture: Picture | None
     sound: Sound | None
+    notes: tuple[ClipNote, ...] = ()
+    """Whether the file is shorter than its header promises."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -77,18 +70,32 @@ def read_bytes(path: Path) -> bytes:
             raise MediaError(f"{path}: is a directory, a media file was expected")
         if not stat.S_ISREG(mode):
             raise MediaError(f"{path}: is not a regular file (a pipe, socket or device)")
+        gigabytes = path.stat().st_size / GIGABYTE
+        what = f"has {gigabytes:.1f} GB, and files are read whole"
+        if problem := in_force().problem("max_memory_gb", gigabytes, what):
+            raise MediaError(f"{path}: {problem}")
         data = path.read_bytes()
     except FileNotFoundError:
         if path.is_symlink():
             raise MediaError(f"{path}: is a broken link, nothing is at {path.readlink()}") from None
         raise MediaError(
-            f"{path}: no such file; check the path in the annotation and the data set's media root"
+            f"{path}: no such file; check the path and dataset.root, the folder before it"
         ) from None
     except OSError as error:
         raise MediaError(f"{path}: cannot be opened ({error.strerror})") from error
     if not data:
         raise MediaError(f"{path}: is empty (0 bytes); copy or download it again")
+    if found := recognise(data[:HEAD_BYTES]):
+        raise MediaError(f"{path}: is not a video or sound file but {found}{unfinished(path)}")
     return data
+
+
+def unfinished(path: Path) -> str:
+    """The end of a message on a broken file whose name, or one beside it, says why."""
+    names = [path.name for suffix in _UNFINISHED if path.name.lower().endswith(suffix)]
+    beside = [path.with_name(path.name + suffix) for suffix in _UNFINISHED]
+    names += [other.name for other in beside if other.exists()]
+    return f"; its download is not finished, as {names[0]} says" if names else ""
 
 
 def open_container(data: bytes) -> av.container.InputContainer:
@@ -110,85 +117,60 @@ def look_into(data: bytes, path: Path) -> Contents:
     _check_boxes(data, path)
     try:
         with open_container(data) as container:
-            sound = _find_sound(container)
-            return Contents(_find_picture(container, data), sound)
+            format_name = container.format.name
+            if format_name.endswith("_pipe"):  # FFmpeg takes a picture for a film of one frame
+                kind = format_name.removesuffix("_pipe").upper()
+                raise MediaError(
+                    f"is not a video or sound file but a picture ({kind}); name the clip that "
+                    "belongs there"
+                )
+            picture, sound = picture_stream(container), container.streams.best("audio")
+            _check_size(container, sound)
+            first = FirstFrame(picture)
+            streams = [stream for stream in (picture, sound) if stream is not None]
+            timeline = read_timeline(container, streams, first.look_at)
+            return Contents(
+                None if picture is None else find_picture(container, picture, timeline, first),
+                _find_sound(sound, timeline) if isinstance(sound, av.AudioStream) else None,
+                shortfall(container, timeline),
+            )
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(
             f"{path}: is not a video or sound file that FFmpeg can open ({reason(error)}); "
-            "check that it plays, or convert it to mp4"
+            f"check that it plays, or convert it to mp4{unfinished(path)}"
         ) from error
+
+
+def _check_size(container: av.container.InputContainer, sound: av.stream.Stream | None) -> None:
+    """Refuse what the header of an opened file promises beyond a limit, wanted or not.
+
+    Raises:
+        MediaError: It is; the message does not name the file yet.
+    """
+    limits, num_streams = in_force(), len(container.streams)
+    duration_s = (container.duration or 0) / av.time_base
+    problem = limits.problem("max_streams", num_streams, f"has {num_streams} streams")
+    problem = problem or limits.problem(
+        "max_duration_s", duration_s, f"is {duration_s:.10g} s long"
+    )
+    if isinstance(sound, av.AudioStream) and sound.codec_context is not None:
+        rate, num_channels = sound.codec_context.sample_rate, sound.codec_context.channels
+        sound_s = float((sound.duration or 0) * _tick_s(sound))
+        problem = problem or (limits.sound_problem(rate, sound_s, num_channels) if rate else None)
+    if problem is not None:
+        raise MediaError(problem)
 
 
 def reason(error: Exception) -> str:
     """Name an error of a library in one short line."""
+    if isinstance(error, MemoryError):
+        return f"it takes more memory than dataset.max_memory_gb={in_force().max_memory_gb:g}"
     if isinstance(error, av.FFmpegError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
-
-
-def need_decoder(picture: Picture, path: Path) -> None:
-    """Refuse a picture that FFmpeg cannot decode.
-
-    Raises:
-        MediaError: FFmpeg has no decoder for it.
-    """
-    if not picture.has_decoder:
-        raise MediaError(
-            f"{path}: its picture cannot be decoded (there is no decoder for its codec); "
-            "convert it to H.264 in mp4"
-        )
-
-
-def _find_picture(container: av.container.InputContainer, data: bytes) -> Picture | None:
-    cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & cover]
-    if not streams:
-        return None
-    best = container.streams.best("video")
-    stream = best if best in streams else streams[0]
-    packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
-    stamps = [p.dts if p.pts is None else p.pts for p in packets]
-    has_pts = None not in [p.pts for p in packets]
-    if None in stamps:
-        stamps = list(range(len(packets)))
-    order = np.argsort(np.asarray(stamps, dtype=np.int64), kind="stable")
-    pts = np.asarray(stamps, dtype=np.int64)[order]
-    tick_s = float(_tick_s(stream))
-    start_s = (container.start_time or 0) / av.time_base
-    duration_s = 0.0
-    if len(pts):
-        last_s = (packets[order[-1]].duration or 0) * tick_s or _frame_s(stream, pts * tick_s)
-        duration_s = float(pts[-1] - pts[0]) * tick_s + last_s
-    return Picture(
-        stream=stream.index,
-        pts=pts,
-        times_s=pts * tick_s - start_s,
-        duration_s=duration_s,
-        has_decoder=stream.codec_context is not None,
-        has_pts=has_pts,
-        decord_agrees=len(container.streams.video) == 1
-        and not (_is_matroska(container) and _is_turned(data, stream.index)),
-    )
-
-
-def _is_matroska(container: av.container.InputContainer) -> bool:
-    """Find mkv and webm: decord 0.6 overlooks their display matrix."""
-    return "matroska" in container.format.name
-
-
-def _is_turned(data: bytes, stream: int) -> bool:
-    with open_container(data) as container:
-        if container.streams[stream].codec_context is None:  # no decoder
-            return False
-        return any(frame.rotation for frame in itertools.islice(container.decode(stream), 1))
-
-
-def _frame_s(stream: av.VideoStream, times_s: np.ndarray) -> float:
-    """How long a frame is shown, for a container that does not say."""
-    if len(times_s) > 1:
-        return float(np.median(np.diff(times_s)))
-    return float(1 / stream.average_rate) if stream.average_rate else 0.0
 
 
 def _tick_s(stream: av.stream.Stream) -> Fraction:
@@ -197,16 +179,16 @@ def _tick_s(stream: av.stream.Stream) -> Fraction:
     return stream.time_base
 
 
-def _find_sound(container: av.container.InputContainer) -> Sound | None:
-    stream = container.streams.best("audio")
-    if not isinstance(stream, av.AudioStream):
-        return None
+def _find_sound(stream: av.AudioStream, timeline: Timeline) -> Sound:
     codec = stream.codec_context
     return Sound(
         stream=stream.index,
         num_channels=0 if codec is None else codec.channels,
         sample_rate=0 if codec is None else codec.sample_rate,
         duration_s=float((stream.duration or 0) * _tick_s(stream)),
+        shifts_s=timeline.shifts_s,
+        max_gap_s=timeline.max_gap_s,
+        promised_s=timeline.span_s(stream.index),
     )
 
 
@@ -227,10 +209,10 @@ def _check_boxes(data: bytes, path: Path) -> None:
         if position > len(data) and kind in (b"mdat", b"moov", b"moof"):
             raise MediaError(
                 f"{path}: is truncated, {position - len(data)} bytes are missing at its end; "
-                "copy or download it again"
+                f"copy or download it again{unfinished(path)}"
             )
     if not seen & {b"moov", b"moof", b"meta"}:
         raise MediaError(
             f"{path}: is truncated or its recording was never finished (no index, 'moov', in it); "
-            "copy or download it again"
+            f"copy or download it again{unfinished(path)}"
         )

@@ -7,6 +7,7 @@ its header says. A few wrong bytes may still decode to a wrong picture that no d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -19,7 +20,6 @@ from omni_rlvr.types import Clip, MediaError
 
 _MAX_SHORTFALL = 0.1
 """Share of the promised length that may be missing: headers round."""
-_OPEN_END = 2**32 - 1  # what a recorder writes where it does not know the size yet
 _MEND = "convert or download it again"
 
 
@@ -31,6 +31,7 @@ def inspect_clip(
     sample_rate: int,
     want_video: bool,
     want_audio: bool,
+    window_s: float | None = None,
     backend: Backend = "decord",
 ) -> Clip:
     """Decode one clip as training would, then all of it, for ``isolated.ClipReader``.
@@ -40,7 +41,7 @@ def inspect_clip(
     Raises:
         MediaError: As ``read_clip``; a frame is damaged; or a file is shorter than it says.
     """
-    seen, _ = (
+    opened, seen = (
         read(
             video,
             audio,
@@ -48,6 +49,7 @@ def inspect_clip(
             sample_rate=sample_rate,
             want_video=want_video,
             want_audio=want_audio,
+            window_s=window_s,
             backend=backend,
         )
         for read in (probe_clip, read_clip)
@@ -55,8 +57,49 @@ def inspect_clip(
     if video is not None:
         _refuse_damage(video, picture=want_video, sound=want_audio and audio is None)
     if audio is not None and want_audio:
-        _refuse_cut_wave(audio)
-    return seen
+        _refuse_cut_sound(audio, sample_rate)
+    return replace(opened, notes=seen.notes)
+
+
+def hear_clip(
+    video: Path | None,
+    audio: Path | None,
+    *,
+    num_frames: int,
+    sample_rate: int,
+    want_video: bool,
+    want_audio: bool,
+    window_s: float | None = None,
+    backend: Backend = "decord",
+) -> Clip:
+    """Open a clip and decode its sound as training would, for ``isolated.ClipReader``.
+
+    Args and Returns: as ``probe.probe_clip``, with the notes on the clip.
+
+    Raises:
+        MediaError: As ``probe_clip``, and if the sound cannot be decoded to its end.
+    """
+    opened = probe_clip(
+        video,
+        audio,
+        num_frames=num_frames,
+        sample_rate=sample_rate,
+        want_video=want_video,
+        want_audio=want_audio,
+        backend=backend,
+    )
+    if not want_audio or opened.waveform is None:
+        return opened
+    heard = read_clip(
+        video,
+        audio,
+        num_frames=num_frames,
+        sample_rate=sample_rate,
+        want_video=False,
+        want_audio=True,
+        window_s=window_s,
+    )
+    return replace(opened, notes=heard.notes)
 
 
 def _refuse_damage(path: Path, *, picture: bool, sound: bool) -> None:
@@ -98,9 +141,11 @@ def _is_whole(packet: av.Packet) -> bool:
         return False
 
 
-def _refuse_cut_wave(path: Path) -> None:
-    """Refuse a wav file that is cut short; libsndfile reads what is there without a word."""
-    data = read_bytes(path)
-    missing = 8 + int.from_bytes(data[4:8], "little") - len(data)
-    if data[:4] == b"RIFF" and missing > 0 and missing + len(data) - 8 < _OPEN_END:
-        raise MediaError(f"{path}: is truncated, {missing} bytes are missing at its end; {_MEND}")
+def _refuse_cut_sound(path: Path, sample_rate: int) -> None:
+    """Refuse a sound file that is cut short; reading it gives what is there, with a note."""
+    heard = read_clip(
+        None, path, num_frames=1, sample_rate=sample_rate, want_video=False, want_audio=True
+    )
+    for note in heard.notes:
+        if note.kind == "short":
+            raise MediaError(f"{path}: {note.text}; {_MEND}")

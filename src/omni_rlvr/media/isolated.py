@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pickle
 import select
@@ -21,9 +22,12 @@ from pathlib import Path
 from typing import IO
 
 from omni_rlvr.media.child import HEADER, READY
+from omni_rlvr.media.limits import Limits
 from omni_rlvr.stopping import kept_from_children
 from omni_rlvr.types import Clip, MediaError
 
+READ = "omni_rlvr.media.clip:read_clip"
+"""What a child calls to read a clip."""
 _START_LIMIT_S = 120.0  # Python and the decoders' libraries, from a slow disk
 _STOP_LIMIT_S = 5.0
 _DYING_S = 1.0  # from a closed pipe to a process that can be asked for its signal
@@ -40,7 +44,8 @@ class ClipReader:
         self,
         timeout_s: float,
         max_clips_per_process: int,
-        function: str = "omni_rlvr.media.clip:read_clip",
+        function: str = READ,
+        limits: Limits = Limits(),  # noqa: B008 (it is frozen)
     ) -> None:
         """Remember the limits; nothing is started yet.
 
@@ -48,6 +53,7 @@ class ClipReader:
             timeout_s: Longest time for one clip, seconds, above 0.
             max_clips_per_process: Clips after which the child is replaced, at least 1.
             function: ``package.module:name`` of what the child calls.
+            limits: What a file may ask for; those of a data set are ``Limits.of(vars(options))``.
         """
         if timeout_s <= 0 or max_clips_per_process < 1:
             raise ValueError(
@@ -57,6 +63,7 @@ class ClipReader:
         self.timeout_s = timeout_s
         self.max_clips_per_process = max_clips_per_process
         self.function = function
+        self.limits = limits
         self._child: _Child | None = None
         self._num_clips = 0
 
@@ -69,6 +76,7 @@ class ClipReader:
         sample_rate: int,
         want_video: bool,
         want_audio: bool,
+        window_s: float | None = None,
         backend: str = "decord",
     ) -> Clip:
         """Read one clip; arguments and result as in ``clip.read_clip``.
@@ -77,11 +85,12 @@ class ClipReader:
             MediaError: As ``read_clip``, and if reading takes too long or the child dies.
             RuntimeError: If the child cannot start or hits a fault of ours; carries its traceback.
         """
-        options = {
+        options: dict[str, object] = {
             "num_frames": num_frames,
             "sample_rate": sample_rate,
             "want_video": want_video,
             "want_audio": want_audio,
+            "window_s": window_s,
             "backend": backend,
         }
         names = " + ".join(str(path) for path in (video, audio) if path is not None)
@@ -113,6 +122,11 @@ class ClipReader:
             self.close()
         if kind == "media_error":
             raise MediaError(str(value))
+        if kind == "out_of_memory":
+            raise MediaError(
+                f"{names}: reading it takes more memory than dataset.max_memory_gb="
+                f"{self.limits.max_memory_gb:g} allows; convert it, or change the limit"
+            )
         if kind == "library_error":
             raise MediaError(
                 f"{names}: a media library failed on it ({value}); convert or download it again"
@@ -159,7 +173,7 @@ class ClipReader:
         if self._child is not None and self._child.owner == os.getpid():
             return self._child
         self.close()
-        child = self._child = _start(self.function)
+        child = self._child = _start(self.function, self.limits)
         self._num_clips = 0
         os.set_blocking(child.answers.fileno(), False)
         if sys.platform == "linux":
@@ -200,6 +214,8 @@ class ClipReader:
             raise
         if answer is None:
             how = self._stop(child, grace_s=_DYING_S)
+            if how == "SIGABRT":  # how C++ ends where there is no more memory
+                how += f", maybe for want of dataset.max_memory_gb={self.limits.max_memory_gb:g}"
             raise MediaError(
                 f"{names}: the decoder crashed on it ({how}); convert or download it again"
             )
@@ -270,12 +286,12 @@ class _Child:
                 self.process.wait(_STOP_LIMIT_S)
 
 
-def _start(function: str) -> _Child:
+def _start(function: str, limits: Limits) -> _Child:
     # The child finds what the parent finds, installed or not (as multiprocessing's spawn does).
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     with kept_from_children():
         process = subprocess.Popen(
-            [sys.executable, "-m", "omni_rlvr.media.child", function],
+            [sys.executable, "-m", "omni_rlvr.media.child", function, json.dumps(vars(limits))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -26,6 +26,7 @@ def measure_clip(
     sample_rate: int,
     want_video: bool,
     want_audio: bool,
+    window_s: float | None = None,
     backend: Backend = "decord",
 ) -> Clip:
     """Opens a clip as ``probe.probe_clip`` does, for ``isolated.ClipReader``.
@@ -52,12 +53,12 @@ def measure_clip(
 
 
 def longest_s(data: bytes) -> float:
-    """Seconds from the first packet of a file's longest stream to the end of its last.
+    """Seconds from the first packet of any stream of a file to the end of the last one.
 
     Args:
         data: the whole file; 0 for one that FFmpeg does not know.
     """
-    spans: dict[int, tuple[float, float]] = {}
+    starts, ends = [], [0.0]
     with contextlib.suppress(av.FFmpegError, ValueError), open_container(data) as container:
         streams = [*container.streams.video, *container.streams.audio]
         for packet in container.demux(streams):
@@ -65,7 +66,6 @@ def longest_s(data: bytes) -> float:
             if time is None or packet.time_base is None:
                 continue
             start = float(time * packet.time_base)
-            end = start + float((packet.duration or 0) * packet.time_base)
-            first, last = spans.get(packet.stream_index, (start, end))
-            spans[packet.stream_index] = (min(first, start), max(last, end))
-    return max((last - first for first, last in spans.values()), default=0.0)
+            starts.append(start)
+            ends.append(start + float((packet.duration or 0) * packet.time_base))
+    return max(ends) - min(starts, default=0.0)

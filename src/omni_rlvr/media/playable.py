@@ -17,6 +17,8 @@ import numpy as np
 
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import look_into, open_container, read_bytes, reason
+from omni_rlvr.media.orientation import UPRIGHT, Orientation
+from omni_rlvr.media.picture import Picture, need_readable
 from omni_rlvr.types import Clip, MediaError
 
 MAX_S = 30.0
@@ -75,19 +77,23 @@ def playable(
     data = None if video is None else read_bytes(video)
     contents = None if data is None or video is None else look_into(data, video)
     picture = None if contents is None else contents.picture
+    if picture is not None and video is not None:
+        need_readable(picture, video)
     duration_s = max(
         0.0 if picture is None else picture.duration_s,
         0.0 if waveform is None else len(waveform) / sample_rate,
     )
     mime = "audio/mp4" if picture is None else "video/mp4"
-    if data is not None and audio is None and len(data) <= MAX_BYTES and duration_s <= MAX_S:
+    is_upright = picture is None or picture.orientation == UPRIGHT  # browsers overlook mirrors
+    is_small = data is not None and len(data) <= MAX_BYTES and duration_s <= MAX_S
+    if data is not None and audio is None and is_small and is_upright:
         try:
             if _is_common(data):
                 return Playable(data, mime, False)
         except (av.FFmpegError, ValueError):
             pass  # the encoder below says what is wrong
     try:
-        out = _encode(data, None if picture is None else picture.stream, waveform, sample_rate)
+        out = _encode(data, picture, waveform, sample_rate)
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(
             f"{video or audio}: cannot be encoded for a browser ({reason(error)})"
@@ -114,14 +120,14 @@ def _is_common_codec(codec: av.CodecContext | None) -> bool:
 
 
 def _encode(
-    data: bytes | None, stream: int | None, waveform: np.ndarray | None, sample_rate: int
+    data: bytes | None, picture: Picture | None, waveform: np.ndarray | None, sample_rate: int
 ) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as out:
         sound = None
-        if data is not None and stream is not None:
+        if data is not None and picture is not None:
             with open_container(data) as container:
-                sound = _encode_picture(out, container, stream, waveform, sample_rate)
+                sound = _encode_picture(out, container, picture, waveform, sample_rate)
         elif waveform is not None:
             sound = _add_sound(out, sample_rate)
         if sound is not None and waveform is not None:
@@ -132,21 +138,21 @@ def _encode(
 def _encode_picture(
     out: av.container.OutputContainer,
     container: av.container.InputContainer,
-    stream: int,
+    picture: Picture,
     waveform: np.ndarray | None,
     sample_rate: int,
 ) -> av.AudioStream | None:
     """Writes the picture; streams must all be there before the first packet."""
     encoder, sound, last = None, None, -1.0
     start_s = (container.start_time or 0) / av.time_base
-    for frame in container.decode(stream):
+    for frame in container.decode(picture.stream):
         assert isinstance(frame, av.VideoFrame)  # of a picture stream
         time_s = max(0.0, (frame.time or 0.0) - start_s)
         if time_s >= MAX_S:
             break
         if time_s < last + 0.9 / MAX_FPS and last >= 0:
             continue
-        last, frame = time_s, _upright(frame)
+        last, frame = time_s, _upright(frame, picture.orientation)
         if encoder is None:
             encoder = _add_picture(out, frame)
             sound = None if waveform is None else _add_sound(out, sample_rate)
@@ -160,13 +166,12 @@ def _encode_picture(
     return sound
 
 
-def _upright(frame: av.VideoFrame) -> av.VideoFrame:
-    """Turns a frame as its display matrix says (counter-clockwise)."""
-    turns = round(frame.rotation / 90) % 4
-    if turns == 0:
+def _upright(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
+    """Turns a frame as it is shown."""
+    if orientation == UPRIGHT:
         return frame
-    turned = np.rot90(frame.to_ndarray(format="rgb24"), k=turns)
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(turned, np.uint8), format="rgb24")
+    turned = np.ascontiguousarray(orientation.upright(frame.to_ndarray(format="rgb24")))
+    return av.VideoFrame.from_ndarray(turned, format="rgb24")
 
 
 def _add_picture(out: av.container.OutputContainer, frame: av.VideoFrame) -> av.VideoStream:

@@ -6,15 +6,16 @@ or whose first packet is broken. A fault in the middle of a file is found by rea
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import av
 import numpy as np
 import soundfile
 
+from omni_rlvr.media.audio import sidecar_s
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import Sound, look_into, open_container, read_bytes, reason
+from omni_rlvr.media.sound_file import finish_header, split_joined
 from omni_rlvr.media.video import Backend
 from omni_rlvr.types import Clip, MediaError
 
@@ -29,6 +30,7 @@ def probe_clip(
     sample_rate: int,
     want_video: bool,
     want_audio: bool,
+    window_s: float | None = None,
     backend: Backend = "decord",
 ) -> Clip:
     """Open one clip as ``clip.read_clip`` would, for ``isolated.ClipReader``.
@@ -86,10 +88,12 @@ def _sidecar_s(path: Path) -> float:
     """Seconds of a sound file; 0 if it holds no samples."""
     data = read_bytes(path)
     try:
-        return float(soundfile.info(io.BytesIO(data)).duration)
+        return sidecar_s([finish_header(part)[0] for part in split_joined(data)])
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
     except soundfile.LibsndfileError:
         contents = look_into(data, path)
     if contents.sound is None:
         raise MediaError(f"{path}: was named as a sound file but has no sound track")
     has_samples = _has_samples(data, contents.sound, path)
-    return max(contents.sound.duration_s, 1e-3) if has_samples else 0.0
+    return max(contents.sound.promised_s, 1e-3) if has_samples else 0.0

@@ -17,14 +17,14 @@ from av.filter import Graph
 
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import (
-    Picture,
     look_into,
-    need_decoder,
     open_container,
     read_bytes,
     reason,
 )
 from omni_rlvr.media.cuts import Cut
+from omni_rlvr.media.orientation import Orientation
+from omni_rlvr.media.picture import Picture, need_readable
 from omni_rlvr.types import MediaError
 
 SAMPLE_RATE = 16_000
@@ -53,18 +53,18 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
     picture = look_into(data, source).picture
     if picture is None or not len(picture.pts):
         raise MediaError(f"{source}: has no picture to cut clips from")
-    need_decoder(picture, source)
+    need_readable(picture, source)
     frame_s = float(np.median(np.diff(picture.times_s))) if len(picture.pts) > 1 else 0.0
     clips = [_Clip(cut, folder / cut.clip.name, frame_s) for cut in cuts]
-    for clip in clips:
-        clip.check(float(picture.times_s[-1] - picture.times_s[0]) + frame_s)
     with open_container(data) as container:
         stream = container.streams[picture.stream]
+        for clip in clips:
+            clip.check(float(picture.times_s[-1]) - _first_s(container, picture) + frame_s)
         assert isinstance(stream, av.VideoStream)
-        halves = {cut.half: _half(stream, cut.half) for cut in cuts}
+        halves = {cut.half: _Half(stream, cut.half, picture.orientation) for cut in cuts}
         for time_s, frame in _frames(container, stream, picture):
             for clip in clips:
-                clip.show(time_s, frame, stream, halves)
+                clip.show(time_s, frame, halves)
             if all(clip.is_done for clip in clips):
                 break
     for clip in clips:
@@ -72,17 +72,22 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
     return [clip.failure for clip in clips]
 
 
+def _first_s(container: av.container.InputContainer, picture: Picture) -> float:
+    """When the first frame is seen of a file that has no times: FFmpeg may give it a late one."""
+    return float(picture.times_s[0]) if container.format.name == "avi" else 0.0
+
+
 def _frames(
     container: av.container.InputContainer, stream: av.VideoStream, picture: Picture
 ) -> Iterator[tuple[float, av.VideoFrame | None]]:
-    """Every frame with its time from the first one; None stands for a damaged one.
+    """Every frame with its time from the start of the file; None stands for a damaged one.
 
     An AVI numbers its frames and has no times: those that FFmpeg gives B-frames are all late.
     """
     assert stream.time_base is not None  # every stream of an opened file has one
     stream.codec_context.thread_count = 1  # recordings are cut in parallel
     number, is_whole = 0, True  # what is damaged is seen up to the next key frame
-    first_s = float(picture.times_s[0])
+    first_s = _first_s(container, picture)
     start_s = first_s + (container.start_time or 0) / av.time_base
     for packet in container.demux(stream):
         try:
@@ -101,18 +106,34 @@ def _frames(
             yield time_s, frame if is_whole else None
 
 
-def _half(stream: av.VideoStream, half: str) -> Graph:
-    """What crops frames to one half, with even sides: yuv420p has a colour for four pixels."""
-    width, height = max(2, stream.width // 4 * 2), max(2, stream.height // 2 * 2)
-    left = 0 if half == "left" else stream.width - width
-    graph = Graph()
-    graph.link_nodes(
-        graph.add_buffer(template=stream),
-        graph.add("crop", f"{width}:{height}:{left}:0"),
-        graph.add("format", "yuv420p"),
-        graph.add("buffersink"),
-    ).configure()
-    return graph
+class _Half:
+    """Turns frames upright and crops them to one half.
+
+    Its sides are even: yuv420p has a colour for four pixels.
+    """
+
+    def __init__(self, stream: av.VideoStream, half: str, orientation: Orientation) -> None:
+        width, height = orientation.size(stream.width, stream.height)
+        self.width, self.height = max(2, width // 4 * 2), max(2, height // 2 * 2)
+        self.rate = stream.average_rate or Fraction(25)
+        aspect = stream.sample_aspect_ratio
+        self.pixel_aspect = 1 / aspect if aspect and orientation.is_transposed else aspect
+        left = 0 if half == "left" else width - self.width
+        self._graph = Graph()
+        self._graph.link_nodes(
+            self._graph.add_buffer(template=stream),
+            *(self._graph.add(name, args) for name, args in orientation.filters),
+            self._graph.add("crop", f"{self.width}:{self.height}:{left}:0"),
+            self._graph.add("format", "yuv420p"),
+            self._graph.add("buffersink"),
+        ).configure()
+
+    def of(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Crop a frame."""
+        self._graph.push(frame)
+        half = self._graph.pull()
+        assert isinstance(half, av.VideoFrame)  # a crop gives a picture for each
+        return half
 
 
 class _Clip:
@@ -139,8 +160,7 @@ class _Clip:
         self,
         time_s: float,
         frame: av.VideoFrame | None,
-        stream: av.VideoStream,
-        halves: dict[str, Graph],
+        halves: dict[str, _Half],
     ) -> None:
         """Takes a frame if it is seen within the clip; closes the clip after its last."""
         cut = self._cut
@@ -156,7 +176,7 @@ class _Clip:
         else:
             try:
                 if self._file is None:
-                    self._file = _File(self._unfinished, stream, halves[cut.half], cut.sound)
+                    self._file = _File(self._unfinished, halves[cut.half], cut.sound)
                 self._file.add(frame, max(0.0, time_s - cut.start_s))
             except MediaError as error:
                 self._fail(str(error))
@@ -185,26 +205,22 @@ class _Clip:
 class _File:
     """An mp4 being written; frames first, the sound when it is closed."""
 
-    def __init__(self, path: Path, stream: av.VideoStream, half: Graph, sound: Path) -> None:
+    def __init__(self, path: Path, half: _Half, sound: Path) -> None:
         self._half = half
         self._waveform = _read_sound(sound)
         self._out = av.open(str(path), "w", format="mp4")
         options = {"preset": "veryfast", "crf": "20", "threads": "1"}
-        rate = stream.average_rate or Fraction(25)
-        self._picture = self._out.add_stream("libx264", rate=rate, options=options)
-        self._picture.width = max(2, stream.width // 4 * 2)
-        self._picture.height = max(2, stream.height // 2 * 2)
+        self._picture = self._out.add_stream("libx264", rate=half.rate, options=options)
+        self._picture.width, self._picture.height = half.width, half.height
         self._picture.pix_fmt, self._picture.codec_context.time_base = "yuv420p", TICK
-        if stream.sample_aspect_ratio:
-            self._picture.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
+        if half.pixel_aspect:
+            self._picture.codec_context.sample_aspect_ratio = half.pixel_aspect
         self._sound = self._out.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         self._sound.bit_rate = 64_000
 
     def add(self, frame: av.VideoFrame, time_s: float) -> None:
         """Writes the half of a frame, to be seen from this time on."""
-        self._half.push(frame)
-        half = self._half.pull()
-        assert isinstance(half, av.VideoFrame)  # a crop gives a picture for each
+        half = self._half.of(frame)
         half.pts, half.time_base = round(time_s / TICK), TICK
         half.pict_type = av.video.frame.PictureType.NONE
         self._out.mux(self._picture.encode(half))

@@ -1,7 +1,7 @@
 """Frames of a clip as upright RGB, from bytes in memory: decord, or PyAV where decord cannot.
 
 Frames are asked for by number in the table of ``container``, so a variable frame rate needs no care
-here. decord 0.6 turns phone video upright by itself; PyAV hands out the angle and we turn.
+here. decord 0.6 turns phone video upright by itself; frames of PyAV are turned here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from omni_rlvr.media.container import Picture, open_container
+from omni_rlvr.media.container import open_container
+from omni_rlvr.media.picture import Picture
 from omni_rlvr.types import MediaError
 
 try:
@@ -86,17 +87,15 @@ def _with_av(data: bytes, picture: Picture, wanted: np.ndarray) -> np.ndarray:
                 position = int(np.searchsorted(picture.pts, latest.pts))
             num_decoded += 1
             while len(frames) < len(wanted) and wanted[len(frames)] <= position:
-                frames.append(_upright(latest, to_rgb))
+                frames.append(picture.orientation.upright(_rgb(latest, to_rgb)))
             if len(frames) == len(wanted):
                 return np.stack(frames)
     if latest is None or num_decoded < _MIN_DECODED_SHARE * len(picture.pts):
         raise MediaError(f"only {num_decoded} of {len(picture.pts)} frames could be decoded")
-    frames += [_upright(latest, to_rgb)] * (len(wanted) - len(frames))
+    frames += [picture.orientation.upright(_rgb(latest, to_rgb))] * (len(wanted) - len(frames))
     return np.stack(frames)
 
 
-def _upright(frame: av.VideoFrame, to_rgb: VideoReformatter) -> np.ndarray:
-    """Convert to [H, W, 3] uint8 RGB, turned by the display matrix (counter-clockwise)."""
-    return np.rot90(
-        to_rgb.reformat(frame, format="rgb24").to_ndarray(), k=round(frame.rotation / 90) % 4
-    )
+def _rgb(frame: av.VideoFrame, to_rgb: VideoReformatter) -> np.ndarray:
+    """Convert to [H, W, 3] uint8 RGB."""
+    return to_rgb.reformat(frame, format="rgb24").to_ndarray()

@@ -2,7 +2,8 @@
 
     adapters/<part>/       the part's adapter in peft's own format
     trained.safetensors    other weights that were trained, e.g. the projectors
-    base.json              the base's folder and fingerprint, and the names in trained.safetensors
+    base.json              the base's folder (also as seen from here) and fingerprint, and the
+                           names in trained.safetensors
 
 The base is not copied. Its fingerprint is that of its content, so that it may move, and so that
 another model in its place is noticed.
@@ -12,16 +13,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from omni_rlvr.models import lora
-from omni_rlvr.models.parts import Modules, parts_of
+from omni_rlvr.models.parts import Modules, parts_of, place_of
+from omni_rlvr.pointers import follow
 from omni_rlvr.types import UserError
 
 BASE, TRAINED, ADAPTERS = "base.json", "trained.safetensors", "adapters"
@@ -73,7 +77,7 @@ def find_base(folder: Path, given: str | None) -> Path:
         UserError: there is none, or it is another model.
     """
     delta = _read(folder)
-    base = delta.base if given is None else Path(given)
+    base = follow(_noted(folder, delta) if given is None else Path(given))
     if not (base / "config.json").exists() or is_delta(base):
         key = "noted in the checkpoint" if given is None else f"model.base={given}"
         raise UserError(
@@ -87,11 +91,27 @@ def find_base(folder: Path, given: str | None) -> Path:
     return base.resolve()
 
 
-def own_weights(policy: Modules) -> dict[str, nn.Parameter]:
-    """All weights but adapters, under the names they have without adapters."""
+def _noted(folder: Path, delta: Delta) -> Path:
+    """Where a checkpoint says that its base is: the place, or the same way from the checkpoint, if
+    both were moved together.
+    """
+    if delta.base.exists():
+        return delta.base
+    relative = json.loads((folder / BASE).read_text(encoding="utf-8")).get("relative")
+    beside = delta.base if relative is None else folder.resolve() / relative
+    return beside if beside.exists() else delta.base
+
+
+def own_weights(policy: Modules, *, every_name: bool = False) -> dict[str, nn.Parameter]:
+    """All weights but adapters, under the names they have without adapters.
+
+    Args:
+        policy: whose weights.
+        every_name: whether one that is tied comes under each of its names.
+    """
     return {
         name.replace(".base_layer.", "."): weight
-        for name, weight in policy.named_parameters()
+        for name, weight in policy.named_parameters(remove_duplicate=not every_name)
         if not lora.is_adapter(name)
     }
 
@@ -109,7 +129,12 @@ def save_delta(policy: Modules, delta: Delta, folder: Path) -> None:
     except SafetensorError as error:  # its word for a full disk
         raise OSError(f"cannot write {folder}: {error}") from error
     lora.save_adapters(parts_of(policy), folder / ADAPTERS)
-    fields = {"path": str(delta.base), "fingerprint": delta.fingerprint, "weights": [*weights]}
+    fields = {
+        "path": str(delta.base),
+        "relative": os.path.relpath(delta.base, folder.resolve()),
+        "fingerprint": delta.fingerprint,
+        "weights": [*weights],
+    }
     (folder / BASE).write_text(json.dumps(fields, indent=1), encoding="utf-8")
 
 
@@ -125,19 +150,58 @@ def restore_delta(policy: Modules, folder: Path, base: Path) -> Delta:
         UserError: the folder is damaged, or does not fit the policy.
     """
     delta = _read(folder)
-    lora.load_adapters(parts_of(policy), folder / ADAPTERS)
-    own = own_weights(policy)
+    beside = lora.load_adapters(parts_of(policy), folder / ADAPTERS)
     try:
         weights = load_file(folder / TRAINED)
     except (OSError, SafetensorError) as error:
         raise UserError(f"model.path={folder}: {TRAINED} cannot be read: {error}") from error
     if {*weights} != delta.names:
         raise UserError(f"model.path={folder}: {TRAINED} does not hold what {BASE} names")
+    whole = {
+        f"{place_of(part)}.{name}": weight
+        for part, own in beside.items()
+        for name, weight in own.items()
+    }
+    replace_weights(policy, whole, f"the adapters in {folder / ADAPTERS}", is_tied=False)
+    replace_weights(policy, weights, f"model.path={folder}: {TRAINED}", is_tied=True)
+    return Delta(base, delta.fingerprint, delta.names | {*whole})
+
+
+@torch.no_grad()
+def replace_weights(
+    policy: Modules, weights: Mapping[str, Tensor], source: str, *, is_tied: bool
+) -> None:
+    """Puts whole weights in the place of the base's.
+
+    Args:
+        policy: whose weights they become.
+        weights: by their names in the base.
+        source: where they come from, for messages.
+        is_tied: whether one that is tied stands for both.
+
+    Raises:
+        UserError: a weight is not in the base so.
+    """
+    own = own_weights(policy)
+    names: dict[int, list[str]] = {}
+    for name, weight in own_weights(policy, every_name=True).items():
+        names.setdefault(id(weight), []).append(name)
+    every = {name: own_name for own_name in own for name in names[id(own[own_name])]}
     for name, value in weights.items():
-        if name not in own or own[name].shape != value.shape:
-            raise UserError(f"model.path={folder}: {TRAINED}: {name} is not in the base so")
-        own[name].copy_(value)
-    return Delta(base, delta.fingerprint, delta.names)
+        if name not in every or own[every[name]].shape != value.shape:
+            seen = list(own[every[name]].shape) if name in every else "absent"
+            raise UserError(f"{source}: {name} is {list(value.shape)}, and {seen} in the base")
+        tied = [other for other in names[id(own[every[name]])] if other != name]
+        if tied and not is_tied and not all(_equal(weights.get(t), value) for t in tied):
+            raise UserError(
+                f"{source}: {name} stands in place of the base's (modules_to_save), where it is "
+                f"one weight with {tied[0]}; here they stay one, so that the adapter cannot be used"
+            )
+        own[every[name]].copy_(value)
+
+
+def _equal(one: Tensor | None, other: Tensor) -> bool:
+    return one is not None and torch.equal(one, other)
 
 
 def _read(folder: Path) -> Delta:

@@ -32,6 +32,7 @@ def tower_fingerprints(policy: Policy) -> dict[str, dict[str, object]]:
         },
         "audio": {
             "weights": weights_hash(towers["audio"]),
+            "num_frames": processor.settings.num_frames,  # what is heard of a long sound
             "processor": processor.feature_extractor.to_dict(),
             **shared,
         },

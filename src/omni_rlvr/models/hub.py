@@ -8,11 +8,28 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from omni_rlvr.foreign import NO_WEIGHTS, recognise_file
+from omni_rlvr.pointers import follow, problem
 from omni_rlvr.types import UserError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SAFE = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 _PICKLED = ["*.bin"]
+
+
+def check_pointers(folder: Path) -> None:
+    """Refuses what Git or a server left in place of a checkpoint's files.
+
+    Raises:
+        UserError: Names the first such file, and what it is.
+    """
+    patterns = [f"{below}{name}" for below in ("", "*/") for name in (*_SAFE, *_PICKLED)]
+    files = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+    wrong = [(path, found) for path in files if (found := recognise_file(path, NO_WEIGHTS))]
+    if wrong:
+        path, found = wrong[0]
+        more = f", as are {len(wrong) - 1} more of its files" if len(wrong) > 1 else ""
+        raise UserError(f"model.path={folder}: {path.relative_to(folder)} is {found}{more}")
 
 
 def find_checkpoint(path: str, *, allow_pickle: bool) -> Path:
@@ -21,12 +38,13 @@ def find_checkpoint(path: str, *, allow_pickle: bool) -> Path:
     Raises:
         UserError: there is no such folder, or the hub does not give it.
     """
-    folder = Path(path)
+    folder = follow(Path(path))
     if folder.is_dir():
+        check_pointers(folder)
         return folder
     if folder.exists() or not _ID.fullmatch(path):
         raise UserError(
-            f"model.path={path} is not a folder; give a checkpoint folder, "
+            f"model.path={path} is not a folder{problem(Path(path))}; give a checkpoint folder, "
             "e.g. outputs/cold_start/latest/checkpoint, or a hub id, e.g. StarJiaxing/R1-Omni-0.5B"
         )
     patterns = _SAFE + (_PICKLED if allow_pickle else [])

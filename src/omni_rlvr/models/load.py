@@ -19,15 +19,21 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from omni_rlvr import ranks
+from omni_rlvr.folders import SUMS, check_sums
 from omni_rlvr.models import published
+from omni_rlvr.models.bare_adapter import find_bare_base, put_bare
 from omni_rlvr.models.delta import find_base, is_delta, restore_delta
-from omni_rlvr.models.hub import find_checkpoint
+from omni_rlvr.models.foreign import check_settings, reading
+from omni_rlvr.models.hub import check_pointers, find_checkpoint
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.peft_format import is_bare_adapter
 from omni_rlvr.models.processing import SETTINGS, Processor, ProcessorSettings
-from omni_rlvr.models.reading import first_line, is_published, read_fields, read_model
+from omni_rlvr.models.reading import is_published, read_fields, read_model
 from omni_rlvr.models.vocabulary import load_gate_tokenizer, load_tokenizer
 from omni_rlvr.models.weights import check_finite, check_pointer
+from omni_rlvr.pointers import TRAINER_STATE, follow, whole_before
 from omni_rlvr.text.prompts import WORDINGS
 from omni_rlvr.types import UserError
 
@@ -59,12 +65,17 @@ def load_policy(
     if dtype not in DTYPES:
         raise UserError(f"model.dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     options = options or LoadOptions()
-    if is_delta(Path(path)):
-        base = find_base(Path(path), None)
+    given = follow(Path(path))
+    check_pointers(given)  # before their checksums: it says more
+    check_written(given)
+    if is_delta(given):
+        base = find_base(given, None)
         policy = load_policy(str(base), dtype, None, options)
-        put_onto(policy, base, Path(path), options, instruction)
+        put_onto(policy, base, given, options, instruction)
         return policy
     folder = find_checkpoint(path, allow_pickle=options.allow_pickle)
+    if is_bare_adapter(folder):
+        return load_bare(folder, None, dtype, instruction, options)
     fields = read_fields(folder)
     model = read_model(folder, fields, DTYPES[dtype], allow_pickle=options.allow_pickle)
     if is_published(fields):
@@ -74,6 +85,45 @@ def load_policy(
         _check_tokens(folder, model.config, processor.settings)
     model.processor = processor
     return finish(folder, model, options, instruction, is_new=is_published(fields))
+
+
+def check_written(folder: Path) -> None:
+    """Refuses a checkpoint of ours whose files are not those that were written.
+
+    Raises:
+        UserError: names the file, and another checkpoint of the same run that is whole.
+    """
+    if not ranks.is_first() or not folder.is_dir():
+        return
+    wrong = check_sums(folder, but=(TRAINER_STATE,))
+    if wrong is not None:
+        other = whole_before(folder)
+        hint = f"model.path={other} is whole" if other else "copy it again from where it was made"
+        raise UserError(
+            f"model.path={folder}: {wrong}; {hint}, or delete {SUMS} there if you changed it"
+        )
+
+
+def load_bare(
+    folder: Path, base: str | None, dtype: str, instruction: str | None, options: LoadOptions
+) -> OmniModel:
+    """Loads an adapter folder of peft's own with its base.
+
+    Args:
+        folder: with adapter_config.json.
+        base: where the base is; None takes the one that adapter_config.json names.
+        dtype: of the base.
+        instruction: text after the question; None keeps the base's.
+        options: of the base.
+
+    Raises:
+        UserError: there is no base, or the adapter does not fit it.
+    """
+    allow_pickle = options.allow_pickle
+    found = find_bare_base(folder, base, allow_pickle=allow_pickle)
+    policy = load_policy(str(found), dtype, instruction, options)
+    policy.delta = put_bare(policy, folder, found, allow_pickle=allow_pickle)
+    return policy.requires_grad_(False).eval()
 
 
 def finish(
@@ -136,20 +186,22 @@ def load_processor(folder: Path) -> Processor:
             "it from the checkpoint that this one was trained from"
         )
     check_pointer(folder / "tokenizer.json")
-    try:
+    for place in (folder, folder / "image_processor", folder / "feature_extractor"):
+        check_settings(place, f"model.path={place}")
+    with reading(f"model.path={folder}: the processor cannot be read"):
         settings = ProcessorSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
         return Processor(
-            tokenizer=PreTrainedTokenizerFast.from_pretrained(folder),
+            tokenizer=PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False),
             image_processor=AutoImageProcessor.from_pretrained(
-                folder / "image_processor", backend=settings.image_backend
+                folder / "image_processor",
+                backend=settings.image_backend,
+                trust_remote_code=False,
             ),
-            feature_extractor=WhisperFeatureExtractor.from_pretrained(folder / "feature_extractor"),
+            feature_extractor=WhisperFeatureExtractor.from_pretrained(
+                folder / "feature_extractor", trust_remote_code=False
+            ),
             settings=settings,
         )
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"model.path={folder}: the processor cannot be read: {first_line(error)}"
-        ) from error
 
 
 def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]) -> Processor:
@@ -168,6 +220,19 @@ def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]
         feature_extractor=feature_extractor,
         settings=published.read_settings(config, fields["num_frames"]),
     )
+
+
+def sound_window_s(path: str | None) -> float:
+    """Finds how many seconds of sound a model takes, without loading it.
+
+    Args:
+        path: a checkpoint folder; for anything else it is Whisper's own window.
+    """
+    folder = None if path is None else Path(path) / "feature_extractor"
+    if folder is None or not folder.is_dir():
+        return WhisperFeatureExtractor().chunk_length
+    extractor = WhisperFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+    return extractor.n_samples / extractor.sampling_rate
 
 
 def media_processors(

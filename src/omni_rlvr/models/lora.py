@@ -10,24 +10,21 @@ Reference: LoRA, arXiv 2106.09685.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import peft
-import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, cast_adapter_dtype
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
+from omni_rlvr.models.peft_format import PREFIX, WEIGHTS, PeftAdapter, layer_of, read_adapter
 from omni_rlvr.models.trainable_config import LoraConfig
 from omni_rlvr.types import UserError
 
 NAME = "default"
 """peft's name for the one adapter a part has."""
-WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."
-"""What peft's file format puts in front of each weight's name."""
 KEY = "model.trainable.lora"
 
 
@@ -149,8 +146,11 @@ def save_adapters(parts: Mapping[str, nn.Module], folder: Path) -> None:
         config.save_pretrained(str(folder / name))
 
 
-def load_adapters(parts: Mapping[str, nn.Module], folder: Path) -> None:
+def load_adapters(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dict[str, Tensor]]:
     """Reads what ``save_adapters`` wrote into the parts, which may have these adapters already.
+
+    Returns:
+        By part, whole weights that an adapter holds beside its own (``modules_to_save``).
 
     Raises:
         UserError: an adapter cannot be read, or does not fit its part.
@@ -158,20 +158,82 @@ def load_adapters(parts: Mapping[str, nn.Module], folder: Path) -> None:
     places = sorted(folder.glob("*/"))
     if not places:
         raise UserError(f"there is no adapter in {folder}")
+    found = {}
     for place in places:
-        try:
-            part = parts[place.name]
-            if place.name not in adapted(parts):
-                _inject_one(part, peft.LoraConfig.from_pretrained(str(place)))
-            state = load_file(place / WEIGHTS)
-            own = _state(part)
-            found = {key.removeprefix(PREFIX): value for key, value in state.items()}
-            if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in own.items()}:
-                raise ValueError("its weights are not those of its config")
-            peft.set_peft_model_state_dict(part, state, adapter_name=NAME)
-        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"the adapter {place} does not fit this model: {reason}") from error
+        adapter = read_adapter(place, allow_pickle=False)
+        if place.name not in parts:
+            raise UserError(f"the adapter {place} does not fit this model: it has no {place.name}")
+        names = {key: key for key in adapter.weights}
+        found[place.name] = put_adapter(place.name, parts[place.name], adapter, names)
+    return found
+
+
+def put_adapter(
+    name: str, part: nn.Module, adapter: PeftAdapter, keys: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """Puts an adapter onto a part, which may have it already.
+
+    Args:
+        name: the part's.
+        part: what it goes onto.
+        adapter: what was read.
+        keys: which of its weights are this part's: a weight's name within the part -> its name in
+            the adapter.
+
+    Returns:
+        Whole weights that it holds beside its own, by their names within the part.
+
+    Raises:
+        UserError: it does not fit the part.
+    """
+    own = {key: adapter.weights[keys[key]] for key in keys if is_adapter(key)}
+    whole = {key: adapter.weights[keys[key]] for key in keys if not is_adapter(key)}
+    try:
+        if own and not adapted({name: part}):
+            layers = {layer_of(key): layer_of(keys[key]) for key in own}
+            _check_layers(part, layers)
+            config = adapter.config(_targets(part, adapter, [*layers]), layers)
+            config.task_type = "CAUSAL_LM" if name == "language_model" else None
+            _inject_one(part, config)
+        if own:
+            _fill(part, own)
+    except (ValueError, TypeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"the adapter {adapter.folder} does not fit this model: {reason}"
+        ) from error
+    return whole
+
+
+def _check_layers(part: nn.Module, layers: Iterable[str]) -> None:
+    linear = {*linear_layers(part)}
+    for layer in layers:
+        if layer not in linear:
+            raise ValueError(
+                f"it is on {layer}, which is no linear layer here (or is tied to the embeddings)"
+            )
+
+
+def _targets(part: nn.Module, adapter: PeftAdapter, layers: list[str]) -> list[str]:
+    """The adapter's own list of suffixes, where it matches these layers alone; else their names."""
+    given = adapter.settings.get("target_modules")
+    if isinstance(given, list):
+        linear = linear_layers(part)
+        suffixes = [s for s in given if any(_matches(layer, s) for layer in linear)]
+        if {n for n in linear if any(_matches(n, s) for s in suffixes)} == {*layers}:
+            return suffixes
+    return layers
+
+
+def _fill(part: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Fills the adapter of a part."""
+    shapes = {key: weight.shape for key, weight in weights.items()}
+    own = {key: weight.shape for key, weight in _state(part).items()}
+    if shapes != own:
+        wrong = sorted(k for k in {*shapes, *own} if shapes.get(k) != own.get(k))
+        raise ValueError(f"its weights are not those of its config, e.g. {wrong[0]}")
+    state = {PREFIX + key: weight for key, weight in weights.items()}
+    peft.set_peft_model_state_dict(part, state, adapter_name=NAME)
 
 
 def check_same(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
@@ -186,6 +248,12 @@ def check_same(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
         raise UserError(f"{KEY}.parts={config.parts}: the checkpoint has {[*has]}; {advice}")
     for name, suffixes in find_targets(parts, config).items():
         seen, wanted = config_of(has[name]), _peft_config(name, suffixes, config)
+        forms = ("use_dora", "lora_bias", "rank_pattern", "alpha_pattern")
+        if foreign := [form for form in forms if vars(seen)[form]]:
+            raise UserError(
+                f"{KEY}: the checkpoint's adapter of {name} has {', '.join(foreign)}, which is "
+                "read but not trained here; merge it first with task=export"
+            )
         for key, ours in {
             "r": "r",
             "lora_alpha": "alpha",
@@ -226,7 +294,7 @@ def _inject_one(part: nn.Module, config: peft.PeftConfig) -> None:
     cast_adapter_dtype(part, adapter_name=NAME, autocast_adapter_dtype=True)
 
 
-def _state(part: nn.Module) -> dict[str, torch.Tensor]:
+def _state(part: nn.Module) -> dict[str, Tensor]:
     return peft.get_peft_model_state_dict(part, adapter_name=NAME, save_embedding_layers=False)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
+from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.export import export_published
 from omni_rlvr.models.lora import merge
 from omni_rlvr.models.omni import OmniModel
@@ -38,18 +37,11 @@ def write_merged(policy: Policy, to: Path, layout: str) -> None:
     assert isinstance(policy, OmniModel)
     merge(policy)
     policy.delta = None
-    partial = to.with_name(f".{to.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        if layout == "humanomni":
-            export_published(policy, partial)
-        else:
-            policy.save(partial)
-        os.replace(partial, to)
-    except UserError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        with whole_folder(to, sums=True) as partial:
+            if layout == "humanomni":
+                export_published(policy, partial)
+            else:
+                policy.save(partial)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"task.to={to} cannot be written: {error}") from error

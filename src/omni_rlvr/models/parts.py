@@ -32,8 +32,10 @@ class Modules(Protocol):
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
         """All modules below, by where they are."""
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """All weights, by where they are; one that is tied comes once."""
+    def named_parameters(
+        self, *, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """All weights, by where they are; one that is tied comes once, or under each name."""
 
 
 def parts_of(policy: Modules) -> dict[str, nn.Module]:
@@ -41,6 +43,11 @@ def parts_of(policy: Modules) -> dict[str, nn.Module]:
     modules = dict(policy.named_modules())
     found = {part: modules[place] for place, part in reversed(PLACES.items()) if place in modules}
     return {part: found[part] for part in PLACES.values() if part in found}
+
+
+def place_of(part: str) -> str:
+    """Says where the main module of a part is."""
+    return next(place for place, name in PLACES.items() if name == part)
 
 
 def frozen_parts(policy: Modules) -> list[nn.Module]:

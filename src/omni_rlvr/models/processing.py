@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from omni_rlvr.media.resize import shrink_tall
+from omni_rlvr.models.chat_template import Frame, frame_of
 from omni_rlvr.text import prompts
 from omni_rlvr.types import UserError, require
 
@@ -99,6 +100,21 @@ class Processor:
     settings: ProcessorSettings
     gate_tokenizer: BertWordPieceTokenizer | None = None
     """BERT's, for a model with an instruction gate."""
+    frame: Frame = field(init=False)
+    """What the tokenizer's chat template puts around a user's turn."""
+
+    def __post_init__(self) -> None:
+        tokenizer = self.tokenizer
+        source = str(tokenizer.name_or_path)
+        try:
+            template = tokenizer.get_chat_template()
+        except ValueError as error:
+            raise UserError(
+                f"model.path={source}: the tokenizer has no chat template; copy "
+                "chat_template.jinja from the model that it was trained from"
+            ) from error
+        frame = frame_of(template, tokenizer.special_tokens_map, source)
+        object.__setattr__(self, "frame", frame)
 
     @property
     def video_id(self) -> int:
@@ -125,6 +141,11 @@ class Processor:
         """Of the sound the feature extractor reads, in Hz."""
         return self.feature_extractor.sampling_rate
 
+    @property
+    def window_s(self) -> float:
+        """Most seconds of sound that the feature extractor takes."""
+        return self.feature_extractor.n_samples / self.sample_rate
+
     def with_instruction(self, instruction: str) -> Processor:
         """Returns the same processor with another instruction after the question."""
         return replace(self, settings=replace(self.settings, instruction=instruction))
@@ -139,15 +160,12 @@ class Processor:
             Token ids with ``video_id`` / ``audio_id`` where features go.
         """
         turn = self._turn(question, has_video=has_video, has_audio=has_audio)
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": turn}], add_generation_prompt=True, tokenize=False
-        )
         media = {
             VIDEO: [VIDEO_ID] * self.settings.video_tokens,
             AUDIO: [AUDIO_ID] * self.settings.audio_tokens,
         }
         ids: list[int] = []
-        for piece in re.split(f"({re.escape(VIDEO)}|{re.escape(AUDIO)})", str(rendered)):
+        for piece in re.split(f"({re.escape(VIDEO)}|{re.escape(AUDIO)})", self.frame.around(turn)):
             ids += media.get(piece) or self.tokenizer.encode(piece, add_special_tokens=False)
         return ids
 
@@ -215,9 +233,18 @@ class Processor:
         return processor(listed, return_tensors="pt")["pixel_values"]
 
     def input_features(self, waveforms: Sequence[np.ndarray]) -> Tensor:
-        """Processes sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded or cut to the
-        extractor's window.
+        """Processes sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded to the extractor's
+        window.
+
+        Raises:
+            ValueError: a sound is longer than the window; what is read of a clip never is, and the
+                extractor would cut it in silence.
         """
+        longest = max(len(waveform) for waveform in waveforms)
+        if longest > self.feature_extractor.n_samples:
+            raise ValueError(
+                f"{longest / self.sample_rate:g} s of sound, window {self.window_s:g} s"
+            )
         out = self.feature_extractor(
             list(waveforms), sampling_rate=self.sample_rate, return_tensors="pt"
         )

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from omni_rlvr.foreign import NO_WEIGHTS, recognise_file
 from omni_rlvr.types import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_LFS = b"version https://git"
+PICKLE_ADVICE = "take safetensors, or trust them with model.options.allow_pickle=true"
 _HEADER = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """How a safetensors header names a dtype."""
 
@@ -50,11 +51,11 @@ def open_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> dic
     if not allow_pickle:
         raise UserError(
             f"model.path={folder} holds pickled weights only ({pickled}), which can hide code; "
-            f"take a {SINGLE}, or trust them with model.options.allow_pickle=true"
+            f"{PICKLE_ADVICE}"
         )
     if pickled.endswith(".bin"):
-        return _unpickle(folder / pickled)
-    return _open_shards(folder, _index(folder / pickled), _unpickle)
+        return unpickle(folder / pickled)
+    return _open_shards(folder, _index(folder / pickled), unpickle)
 
 
 def has_weights(folder: Path) -> bool:
@@ -118,7 +119,12 @@ def _open(path: Path, dtype: torch.dtype) -> dict[str, Any]:
         ) from error
 
 
-def _unpickle(path: Path) -> dict[str, Any]:
+def unpickle(path: Path) -> dict[str, Any]:
+    """Reads pickled weights; nothing that they hold is run.
+
+    Raises:
+        UserError: the file cannot be read, or holds something other than weights.
+    """
     check_pointer(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -156,10 +162,6 @@ def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> N
 
 
 def check_pointer(path: Path) -> None:
-    """Refuses what Git leaves in place of a large file that was not fetched."""
-    with path.open("rb") as stream:
-        if stream.read(len(_LFS)) == _LFS:
-            raise UserError(
-                f"model.path={path.parent}: {path.name} is a Git-LFS pointer, not the file itself; "
-                "run 'git lfs pull' there"
-            )
+    """Refuses what Git or a server leaves in place of a large file that was not fetched."""
+    if found := recognise_file(path, NO_WEIGHTS):
+        raise UserError(f"model.path={path.parent}: {path.name} is {found}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from omni_rlvr.folders import whole_folder
 from omni_rlvr.parts import AttributeParts
 from omni_rlvr.record import write_json
 from omni_rlvr.rollout.attribution import Method, blank_features, score_batch
@@ -22,7 +23,7 @@ from omni_rlvr.run.clips import batches, keeper
 from omni_rlvr.run.lifecycle import move_latest, recorded
 from omni_rlvr.training.evaluate import device_of
 from omni_rlvr.training.progress import progress_bar
-from omni_rlvr.types import Batch, Example, Features, SkippedClip, UserError
+from omni_rlvr.types import LEADS, Batch, ClipNote, Example, Features, SkippedClip, UserError
 
 if TYPE_CHECKING:
     from omni_rlvr.analysis.attribution import ClipScores
@@ -47,6 +48,7 @@ class Measured:
     texts: list[str | None] = field(default_factory=list)
     """Completions of the clips that were reasoned about."""
     skipped: list[SkippedClip] = field(default_factory=list)
+    notes: list[tuple[str, ClipNote]] = field(default_factory=list)
 
 
 def attribute_splits(parts: AttributeParts) -> dict[str, dict]:
@@ -58,6 +60,7 @@ def attribute_splits(parts: AttributeParts) -> dict[str, dict]:
         for split in parts.task.splits:
             measured = _measure(parts, split, device)
             record.add_skipped((clip.example.id, clip.reason) for clip in measured.skipped)
+            record.add_notes(measured.notes)
             reports[split] = _write(parts, split, measured)
             print(f"{split}: {_sentence(reports[split])}")
             if parts.task.num_chosen:
@@ -86,6 +89,7 @@ def _measure(parts: AttributeParts, split: str, device: torch.device) -> Measure
             device=device,
         ):
             out.skipped += batch.skipped
+            out.notes += batch.noted()
             if len(batch) > 0:
                 features = encode(parts.policy, batch)
                 keeper(parts.cache)(batch, features)
@@ -161,10 +165,9 @@ def _texts(
 def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, Any]:
     """Writes tables, pictures and the report of one split."""
     from omni_rlvr.analysis import attribution, attribution_plots
+    from omni_rlvr.analysis.drawing import spared
 
     task, names = parts.task, parts.clips.dataset.labels
-    folder = parts.place.run_dir / split
-    folder.mkdir(parents=True, exist_ok=True)
     scores = attribution.ClipScores(
         [e.id for e in measured.examples],
         [e.answer for e in measured.examples],
@@ -191,13 +194,22 @@ def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, A
         tables[FILES[2]] = swaps
     if any(text is not None for text in measured.texts):
         tables[FILES[3]], report["faithfulness"] = _faithfulness(parts, measured, scores)
-    for file, table in tables.items():
-        about = {"dataset": parts.clips.dataset.name, "split": split, "absent": task.absent}
-        table.assign(**about, value=task.value, lead=task.lead).to_parquet(folder / file)
     _warn(report)
-    write_json(folder / "attribution.json", report)
     title = f"{split}: absent={task.absent}, value={task.value}, lead={task.lead}"
-    attribution_plots.attribution_figure(clips, report, title, folder / "attribution.png")
+    title += f"\nlabels are scored {LEADS[task.lead]}"
+    with whole_folder(parts.place.run_dir / split) as folder:
+        for file, table in tables.items():
+            about = {"dataset": parts.clips.dataset.name, "split": split, "absent": task.absent}
+            table.assign(**about, value=task.value, lead=task.lead).to_parquet(folder / file)
+        write_json(folder / "attribution.json", report)
+        with spared(folder / "attribution.png"):
+            attribution_plots.attribution_figure(
+                clips,
+                report,
+                title,
+                folder / "attribution.png",
+                unit=attribution.unit_of(task.value),
+            )
     return report
 
 
@@ -242,6 +254,7 @@ def _described(parts: AttributeParts) -> dict[str, Any]:
         "absent": task.absent,
         "value": f"{task.value} of the label, normalised over the label list",
         "lead": task.lead,
+        "labels are scored": LEADS[task.lead],
         "sampling": "none: greedy" if task.lead == "own_reasoning" else "none",
         "intervals": f"95 %, bootstrap over clips, {task.num_resamples} resamples",
         "donors": "another clip of the same batch with another label",

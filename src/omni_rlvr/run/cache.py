@@ -33,8 +33,10 @@ def fill_cache(parts: CacheParts) -> None:
                 ):
                     cache.put(batch, encode(policy, batch))
                     record.add_skipped((clip.example.id, clip.reason) for clip in batch.skipped)
+                    record.add_notes(batch.noted())
                     num_skipped += len(batch.skipped)
                     progress.advance(progress.task_ids[0], len(batch) + len(batch.skipped))
+            record.add_notes(pair for example in examples for pair in cache.noted(example))
             held = sum(cache.holds(example) for example in examples)
             print(
                 f"{split}: {len(examples) - len(missing)} clips were there, "

@@ -20,7 +20,13 @@ def check_clips(parts: CheckParts) -> None:
                 advance = partial(progress.advance, progress.task_ids[0])
                 reports.append(
                     check_split(
-                        split, examples, clips.dataset, clips.modality, task.decode, advance
+                        split,
+                        examples,
+                        clips.dataset,
+                        clips.modality,
+                        task.decode,
+                        parts.window_s,
+                        advance,
                     )
                 )
         conclude(reports, clips.dataset, task.decode, task.max_listed, parts.place.run_dir)

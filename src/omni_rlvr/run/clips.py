@@ -23,13 +23,19 @@ def clip_dataset(
     *,
     num_frames: int,
     sample_rate: int,
+    window_s: float | None = None,
 ) -> ClipDataset:
     """Makes the dataset that reads these examples' clips, or their cached features."""
     return ClipDataset(
         examples,
-        ClipReader(clips.dataset.decode_timeout_s, clips.dataset.max_clips_per_process),
+        ClipReader(
+            clips.dataset.decode_timeout_s,
+            clips.dataset.max_clips_per_process,
+            limits=clips.dataset.limits,
+        ),
         num_frames=num_frames,
         sample_rate=sample_rate,
+        window_s=window_s,
         video=clips.modality.video,
         audio=clips.modality.audio,
         cache=cache,
@@ -46,6 +52,7 @@ def processed_clips(
         cache,
         num_frames=processor.settings.num_frames,
         sample_rate=processor.sample_rate,
+        window_s=processor.window_s,
     )
 
 

@@ -35,6 +35,7 @@ def score_splits(parts: EvaluateParts, record: RunRecord, device: torch.device) 
     for split in parts.task.splits:
         result = _evaluate_split(parts, split, device)
         record.add_skipped((clip.example.id, clip.reason) for clip in result.skipped)
+        record.add_notes(result.notes)
         if ranks.is_first():
             write_evaluation(parts.place.run_dir / split, split, result.scores, result.predictions)
         scores[split] = result.scores

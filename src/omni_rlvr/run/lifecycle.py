@@ -7,10 +7,12 @@ import logging
 from collections.abc import Iterator
 
 from omni_rlvr import ranks
+from omni_rlvr.folders import DISK_ERRORS, disk_error
 from omni_rlvr.lock import IN_USE, FolderLock
 from omni_rlvr.parts import Place
-from omni_rlvr.record import RunRecord, point_to, writing_to
-from omni_rlvr.types import Interrupted
+from omni_rlvr.pointers import clear_way, point_to
+from omni_rlvr.record import RunRecord, say_failed, writing_to
+from omni_rlvr.types import Interrupted, UserError
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +34,32 @@ def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
 def _recorded(place: Place, device: str) -> Iterator[RunRecord]:
     record = RunRecord(place.run_dir, place.config, device=device, writes=ranks.is_first())
     try:
+        if place.latest is not None and ranks.is_first():
+            clear_way(place.latest, place.run_dir)
         yield record
     except BaseException as error:
-        # Lightning makes a SystemExit of a second Ctrl-C
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
-        try:
-            record.update(error=None if stopped else f"{type(error).__name__}: {error}")
-            record.finish("interrupted" if stopped else "failed")
-        except OSError as second:  # a full disk; what went wrong first is what the user must see
-            log.warning("run.json could not be updated: %s", second)
-        raise
+        _close(record, error)
+        full = disk_error(error)
+        if full is None or full.errno not in DISK_ERRORS:
+            raise
+        raise UserError(
+            f"{full.filename or place.run_dir}: {full.strerror}; make room there, or set "
+            "paths.output_root=DIR"
+        ) from error
+
+
+def _close(record: RunRecord, error: BaseException) -> None:
+    """Says in run.json how a run ended that did not finish."""
+    # Lightning makes a SystemExit of a second Ctrl-C
+    stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+    try:
+        record.update(error=None if stopped else f"{type(error).__name__}: {error}")
+        record.finish("interrupted" if stopped else "failed")
+    except OSError as second:  # a full disk; what went wrong first is what the user must see
+        log.warning("run.json could not be updated: %s", second)
+        if record.writes and not stopped:
+            with contextlib.suppress(OSError):
+                say_failed(record.folder)
 
 
 def move_latest(place: Place) -> None:

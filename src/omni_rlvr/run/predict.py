@@ -19,7 +19,7 @@ from omni_rlvr.training.evaluate import device_of
 from omni_rlvr.training.predict import predict
 from omni_rlvr.training.progress import progress_bar
 from omni_rlvr.training.stream import TextStream
-from omni_rlvr.types import Interrupted, UserError
+from omni_rlvr.types import ClipNote, Interrupted, UserError
 
 
 def predict_clips(parts: PredictParts) -> None:
@@ -33,6 +33,7 @@ def predict_clips(parts: PredictParts) -> None:
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; what was predicted by then is in {file}") from None
         record.add_skipped((row["id"], row["error"]) for row in rows if row["error"])
+        record.add_notes((row["id"], ClipNote(**note)) for row in rows for note in row["notes"])
         if parts.left_out:
             print(f"left out: {in_words(parts.left_out)}")
             record.update(left_out=dict(parts.left_out))

@@ -63,7 +63,7 @@ def _cut(parts: PrepareParts, wanted: list[Cut]) -> list[Attempt]:
                 wanted,
                 folder,
                 make_reader=lambda: ClipReader(
-                    dataset.decode_timeout_s, dataset.max_clips_per_process, CUT
+                    dataset.decode_timeout_s, dataset.max_clips_per_process, CUT, dataset.limits
                 ),
                 num_workers=max(1, dataset.num_workers),
             )

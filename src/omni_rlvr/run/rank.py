@@ -21,6 +21,7 @@ from omni_rlvr.build import build_one
 from omni_rlvr.config.store import register
 from omni_rlvr.run import run
 from omni_rlvr.run.job import Job, Outcome, outcome_file
+from omni_rlvr.text.terminal import keep_printing
 from omni_rlvr.training.devices import take_device
 from omni_rlvr.types import Interrupted, UserError
 
@@ -28,6 +29,7 @@ from omni_rlvr.types import Interrupted, UserError
 def main() -> None:
     """Does a rank's job and ends the process."""
     stopping.listen()
+    keep_printing()
     job: Job = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     sys.argv = list(job.command)
@@ -70,7 +72,7 @@ def _log_to(job: Job) -> None:
     """Logs as the launching process does; of the other ranks only errors."""
     outputs: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if job.rank == 0:
-        outputs += [logging.FileHandler(name) for name in job.log_files]
+        outputs += [logging.FileHandler(name, encoding="utf-8") for name in job.log_files]
     else:
         outputs = [logging.StreamHandler(sys.stderr)]
     level = logging.INFO if job.rank == 0 else logging.ERROR
@@ -78,10 +80,12 @@ def _log_to(job: Job) -> None:
 
 
 def _end_with_launcher() -> None:
-    """Ends this process when the one that launched it is gone."""
-    # past Python's buffer, whose lock a thread that reads would hold for ever: data workers, which
-    # are forks, close their standard input first
-    while os.read(0, 1):
+    """Ends this process when the one that launched it is gone.
+
+    Past Python's buffer, whose lock this thread would hold for ever: a data worker, which is a fork
+    of this process, closes its copy of standard input and would wait for that lock.
+    """
+    while os.read(0, 1024):
         pass
     os._exit(1)
 

@@ -10,12 +10,14 @@ from omni_rlvr import ranks, stopping
 from omni_rlvr.analysis.tables import trainable_table
 from omni_rlvr.data.datamodule import StepSampler, TrainData, num_steps
 from omni_rlvr.parts import TrainParts
+from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, clear_way, point_to
 from omni_rlvr.record import keep_steps
 from omni_rlvr.run.clips import collate, keeper, processed_clips
 from omni_rlvr.run.evaluate import score_splits
 from omni_rlvr.run.lifecycle import recorded
 from omni_rlvr.training.allocator import keep_freed_memory
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
+from omni_rlvr.training.checkpoint import take_in_copy
 from omni_rlvr.training.completions_table import CompletionsTable
 from omni_rlvr.training.devices import take_device
 from omni_rlvr.training.module import RLVRModule
@@ -34,47 +36,60 @@ def train_stage(parts: TrainParts) -> None:
     """Trains one stage; leaves a checkpoint, metrics and completions in the run's folder."""
     loop, run_dir = parts.loop, parts.place.run_dir
     seed = parts.place.config["seed"]
-    resume = Resume(run_dir) if parts.resume else None
+    resume = Resume(parts.resume) if parts.resume else None
     start = resume.step if resume else 0
-    for file in ("metrics.jsonl", "completions.jsonl") if ranks.is_first() else ():
-        keep_steps(run_dir / file, start)
     keep_freed_memory()
     data, steps = _data(parts, start, seed)
-    saves = Checkpoints(run_dir, loop.save_steps, parts.place.latest)
+    saves = Checkpoints(run_dir, loop, parts.place.latest)
     own = [*([resume] if resume else []), CleanStop(), saves]
     loggers = parts.loggers if ranks.is_first() else []
     callbacks = [c for c in parts.callbacks if ranks.is_first() or not isinstance(c, LOOK_ON)]
     device = take_device(parts.place.config["trainer"], ranks.rank())
     trainer = build_trainer(parts.make_trainer, loggers, [*callbacks, *own], device)
     Console().print(trainable_table(parts.counts))
-    with (
-        recorded(parts.place, device=str(trainer.strategy.root_device)) as record,
-        tracking(loggers, parts.place.config),
-    ):
-        record.update(trainable=[asdict(count) for count in parts.counts])
-        module = RLVRModule(
-            parts.policy.train(),
-            parts.stage,
-            parts.make_optimizer,
-            loop,
-            record,
-            on_features=keeper(parts.cache),
-            num_updates=steps * loop.updates_per_step,
-            seed=seed,
-        )
-        if start < steps:
-            try:
-                with stopping.noted(alone=ranks.num_ranks() == 1):
-                    trainer.fit(module, datamodule=data)
-            except SystemExit as end:  # Lightning's answer to a second Ctrl-C
-                raise KeyboardInterrupt from end
-        parts.policy.eval()
-        if start < steps and any(ranks.gather(stopping.asked())):
-            raise Interrupted(f"stopped at step {module.step} of {steps}; resume={run_dir} goes on")
-        if parts.evaluation is not None:
-            log_scores(loggers, score_splits(parts.evaluation, record, device), step=steps)
-        record.finish("finished")
-    print(f"checkpoint: {run_dir / 'checkpoint'}")
+    with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
+        if ranks.is_first():
+            _go_back(parts, start)
+        record.update(origin=parts.origin, trainable=[asdict(count) for count in parts.counts])
+        with tracking(loggers, parts.place.config):
+            module = RLVRModule(
+                parts.policy.train(),
+                parts.stage,
+                parts.make_optimizer,
+                loop,
+                record,
+                on_features=keeper(parts.cache),
+                num_updates=steps * loop.updates_per_step,
+                seed=seed,
+            )
+            if start < steps:
+                try:
+                    with stopping.noted(alone=ranks.num_ranks() == 1):
+                        trainer.fit(module, datamodule=data)
+                except SystemExit as end:  # Lightning's answer to a second Ctrl-C
+                    raise KeyboardInterrupt from end
+            parts.policy.eval()
+            if start < steps and any(ranks.gather(stopping.asked())):
+                raise Interrupted(
+                    f"stopped at step {module.step} of {steps}; resume={run_dir} goes on"
+                )
+            if parts.evaluation is not None:
+                log_scores(loggers, score_splits(parts.evaluation, record, device), step=steps)
+            record.finish("finished")
+    print(f"checkpoint: {run_dir / CHECKPOINT}")
+
+
+def _go_back(parts: TrainParts, start: int) -> None:
+    """Brings the run's folder to what it was after step ``start``."""
+    run_dir = parts.place.run_dir
+    for file in ("metrics.jsonl", "completions.jsonl"):
+        keep_steps(run_dir / file, start)
+    take_in_copy(run_dir, start)
+    chosen = parts.resume or run_dir / CHECKPOINTS / f"step_{start:06d}"
+    if chosen.parent.name == CHECKPOINTS:
+        clear_way(run_dir / CHECKPOINT, chosen)
+        if chosen.is_dir():
+            point_to(run_dir / CHECKPOINT, chosen)
 
 
 def _data(parts: TrainParts, start: int, seed: int) -> tuple[TrainData, int]:

@@ -77,6 +77,8 @@ class LoopConfig:
     What such a step was made of is kept in the run's ``bad_steps/``."""
     save_steps: int = 100
     """Steps between checkpoints; the last step is always saved."""
+    save_total_limit: int = 2
+    """Checkpoints that are kept, the newest ones; 1 or more."""
     logging_steps: int = 1
     """Steps between lines of metrics.jsonl."""
 
@@ -98,7 +100,13 @@ class LoopConfig:
             self.max_steps,
             "-1, or 1 or more",
         )
-        for key in ("batch_size", "micro_batch_size", "save_steps", "logging_steps"):
+        for key in (
+            "batch_size",
+            "micro_batch_size",
+            "save_steps",
+            "save_total_limit",
+            "logging_steps",
+        ):
             require(self.__dict__[key] >= 1, f"stage.{key}", self.__dict__[key], "1 or more")
         require(
             self.max_tokens_per_micro_batch >= 0,

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from omni_rlvr import ranks, stopping
 from omni_rlvr.models.weights import not_finite
-from omni_rlvr.record import point_to
+from omni_rlvr.pointers import point_to
+from omni_rlvr.stages.options import LoopConfig
 from omni_rlvr.training.checkpoint import last_good, load_state, save_checkpoint
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.types import UserError
@@ -30,10 +31,11 @@ class Checkpoints(Callback):
     was left out came before it, and a run that taught the policy nothing fails instead.
     """
 
-    def __init__(self, run: Path, save_steps: int, latest: Path | None):
-        """Args: the run's folder, steps between checkpoints, the link to move (or None)."""
+    def __init__(self, run: Path, loop: LoopConfig, latest: Path | None):
+        """Args: the run's folder, how often is saved and how many are kept, the link to move."""
         self.run = run
-        self.save_steps = save_steps
+        self.save_steps = loop.save_steps
+        self.keep = loop.save_total_limit
         self.latest = latest
         self.saved_step = -1
 
@@ -78,7 +80,7 @@ class Checkpoints(Callback):
                 f"({len(wrong)} tensors in all): it is not saved; a smaller optimizer.lr may help; "
                 f"{last_good(self.run)}"
             )
-        save_checkpoint(self.run, module.policy, state, step=module.step)
+        save_checkpoint(self.run, module.policy, state, step=module.step, keep=self.keep)
         if self.latest is not None:
             point_to(self.latest, self.run)
 
@@ -86,20 +88,20 @@ class Checkpoints(Callback):
 class Resume(Callback):
     """Puts back the optimizer, schedule and counters of an earlier part of the run."""
 
-    def __init__(self, run: Path):
+    def __init__(self, checkpoint: Path):
         """Reads the state.
 
         Args:
-            run: the run's folder.
+            checkpoint: the folder that the run goes on from.
 
         Raises:
             UserError: it cannot be read, or holds NaN or infinite numbers.
         """
-        self.state = load_state(run)
+        self.state = load_state(checkpoint)
         self.step: int = self.state["step"]
         if wrong := not_finite(_tensors(self.state["optimizer"])):
             raise UserError(
-                f"resume={run}: its checkpoint holds NaN or infinite numbers ({wrong[0]}); start a "
+                f"resume: {checkpoint} holds NaN or infinite numbers ({wrong[0]}); start a "
                 "new run from an earlier checkpoint with model.path"
             )
 

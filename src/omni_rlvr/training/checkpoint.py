@@ -2,12 +2,12 @@
 
 A checkpoint is a folder ``checkpoints/step_000150`` (weights, config, processor, trainer state),
 written under another name and renamed when whole; the link ``checkpoint`` is then moved to it in
-one step, and older folders are removed.
+one step, and all but the last few are removed.
 """
 
 from __future__ import annotations
 
-import os
+import logging
 import pickle
 import random
 import shutil
@@ -16,14 +16,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.record import point_to
+from omni_rlvr.pointers import (
+    CHECKPOINT,
+    CHECKPOINTS,
+    TRAINER_STATE,
+    checkpoints_of,
+    follow,
+    point_to,
+    step_of,
+)
 from omni_rlvr.types import UserError
 
-TRAINER_STATE = "trainer_state.pt"
+log = logging.getLogger(__name__)
 
 
-def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int) -> Path:
+def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: int) -> Path:
     """Saves a policy and the trainer's state as the run's current checkpoint.
 
     Args:
@@ -31,37 +40,66 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int) -> Pat
         policy: what is saved.
         state: optimizer, schedule and whatever else resuming needs; tensors and plain values only.
         step: names the folder.
+        keep: how many checkpoints are left, this one among them; 1 or more.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        UserError: it could not be written; the checkpoint before is still there.
+        UserError: it could not be written; the checkpoints before are still there.
     """
-    folder = run / "checkpoints" / f"step_{step:06d}"
-    if (run / "checkpoint").resolve() == folder.resolve():  # the same step again, after a resume:
+    folder = run / CHECKPOINTS / f"step_{step:06d}"
+    if follow(run / CHECKPOINT).resolve() == folder.resolve():  # the same step, after a resume:
         folder = folder.with_name(f"{folder.name}_again")  # the good one must outlive this write
-    partial = folder.with_name(f".{folder.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        policy.save(partial)
-        torch.save({**state, "step": step, "rng": _rng_state()}, partial / TRAINER_STATE)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
-        point_to(run / "checkpoint", folder)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        shutil.rmtree(partial, ignore_errors=True)
+        with whole_folder(folder, sums=True) as partial:
+            policy.save(partial)
+            with (partial / TRAINER_STATE).open("wb") as file:  # whose errors say what is wrong
+                torch.save({**state, "step": step, "rng": _rng_state()}, file)
+        point_to(run / CHECKPOINT, folder)
+    except (OSError, RuntimeError) as error:
         raise UserError(f"cannot write checkpoint {folder}: {error}; {last_good(run)}") from error
-    for other in folder.parent.iterdir():
-        if other != folder:
-            shutil.rmtree(other, ignore_errors=True)
+    _prune(folder, step, keep)
     return folder
 
 
-def load_state(run: Path) -> dict:
-    """Reads the trainer's state of a run's checkpoint and sets the random number generators."""
-    path = run / "checkpoint" / TRAINER_STATE
+def _prune(newest: Path, step: int, keep: int) -> None:
+    """Removes all but the newest and those before it; what is of later steps will be done again."""
+    earlier = [f for f in checkpoints_of(newest.parent.parent) if (step_of(f) or 0) < step]
+    kept = {newest, *earlier[: keep - 1]}
+    for other in newest.parent.iterdir():
+        if other not in kept:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def take_in_copy(run: Path, step: int) -> None:
+    """Gives a folder that stands where the link ``checkpoint`` should be a name of its own.
+
+    Copies with links followed, and archives, make such a folder of a link.
+
+    Args:
+        run: the run's folder.
+        step: of the checkpoint in it.
+
+    Raises:
+        UserError: it is no checkpoint.
+    """
+    pointer = run / CHECKPOINT
+    if pointer.is_symlink() or not pointer.is_dir():
+        return
+    if not (pointer / TRAINER_STATE).exists():
+        raise UserError(f"{pointer} is in the way and is no checkpoint; move it elsewhere")
+    folder = run / CHECKPOINTS / f"step_{step:06d}_copied"
+    folder.parent.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    pointer.rename(folder)
+    point_to(pointer, folder)
+    log.warning("%s was a folder, as copies make of a link; it is %s now", pointer, folder)
+
+
+def load_state(checkpoint: Path) -> dict:
+    """Reads the trainer's state of a checkpoint and sets the random number generators."""
+    path = checkpoint / TRAINER_STATE
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -88,6 +126,6 @@ def _rng_state() -> dict:
 
 
 def last_good(run: Path) -> str:
-    """Names the last good checkpoint of a run, for a message."""
-    link = run / "checkpoint"
-    return f"the last good one is {link.resolve()}" if link.exists() else "there is none before it"
+    """Says, for a message, which checkpoint of a run can be relied on."""
+    last = follow(run / CHECKPOINT)
+    return f"the last good one is {last.resolve()}" if last.is_dir() else "there is none before it"

@@ -19,7 +19,7 @@ from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.decode import RollOut, require_finite
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.text.parse import normalise_label, parse
-from omni_rlvr.types import Batch, Features, SkippedClip, UserError
+from omni_rlvr.types import Batch, ClipNote, Features, SkippedClip, UserError
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Evaluation:
     scores: dict[str, Any]
     """Percent: war, uar, format, outside, war_ci, uar_ci, recall; confusion in counts."""
     skipped: list[SkippedClip]
+    notes: list[tuple[str, ClipNote]]
+    """What the policy was shown otherwise than it is in a clip's file, with the clip's id."""
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -86,10 +88,12 @@ def evaluate(
     """
     predictions: list[dict[str, object]] = []
     skipped: list[SkippedClip] = []
+    notes: list[tuple[str, ClipNote]] = []
     places: list[int] = []
     num_seen = 0
     for batch in batches:
         skipped += batch.skipped
+        notes += batch.noted()
         places += [num_seen + place for place in batch.places or range(len(batch))]
         num_seen += len(batch) + len(batch.skipped)
         if len(batch) > 0:
@@ -114,9 +118,11 @@ def evaluate(
     step, start = ranks.num_ranks(), ranks.rank()
     predictions = ranks.in_order(predictions, [place * step + start for place in places])
     skipped = [clip for part in ranks.gather(skipped) for clip in part]
+    notes = [pair for part in ranks.gather(notes) for pair in part]
     if not predictions:
         raise UserError(f"nothing to evaluate: none of the {len(skipped)} clips could be read")
-    return Evaluation(predictions, score(predictions, labels, num_resamples=num_resamples), skipped)
+    scores = score(predictions, labels, num_resamples=num_resamples)
+    return Evaluation(predictions, scores, skipped, notes)
 
 
 def judge(clip_id: str, label: str, completion: str, labels: Sequence[str]) -> dict[str, object]:

@@ -30,7 +30,7 @@ from omni_rlvr.stages.whole import places_of
 from omni_rlvr.training.bad_steps import BadSteps, is_finite, what_is_wrong
 from omni_rlvr.training.movement import Movement
 from omni_rlvr.training.schedule import make_schedule
-from omni_rlvr.types import Batch, Experience, Features, UserError
+from omni_rlvr.types import NOTE_KINDS, Batch, Experience, Features, UserError
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class RLVRModule(LightningModule):
         started = time.perf_counter()
         torch.manual_seed(_seed(self.seed, self.step, f"rank {ranks.rank()}"))  # of dropout
         metrics: dict[str, float] = {"media/failed": float(self._note_skipped(batch))}
+        metrics |= self._count_notes(batch)
         (num_prompts,) = ranks.total([len(batch)])
         why = ""
         if num_prompts > 0:
@@ -232,6 +233,15 @@ class RLVRModule(LightningModule):
             if self.num_skipped == SKIPS_LOGGED:
                 log.warning("further skipped clips are listed in run.json, and not here")
         return len(skipped)
+
+    def _count_notes(self, batch: Batch) -> dict[str, float]:
+        """Lists all ranks' notes on clips in run.json. Counts the clips of each kind."""
+        noted = [pair for part in ranks.gather(batch.noted()) for pair in part]
+        self.record.add_notes(noted)
+        return {
+            f"media/{kind}": float(sum(note.kind == kind for _, note in noted))
+            for kind in NOTE_KINDS
+        }
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.policy.parameters() if p.requires_grad]

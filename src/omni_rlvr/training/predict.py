@@ -51,6 +51,8 @@ class Prediction:
     has_audio: bool | None = None
     truncated: bool | None = None
     """No end token within ``max_completion_length``."""
+    notes: Sequence[dict[str, str]] = ()
+    """Kind and text of what the model was shown otherwise than it is in the clip's file."""
     error: str | None = None
     """Why the clip could not be read; all else is None then."""
 
@@ -163,6 +165,7 @@ def _predictions(
                 has_video=i in videos,
                 has_audio=i in sounds,
                 truncated=bool(rollout.truncated[i]),
+                notes=[vars(note) for note in batch.notes[i]] if batch.notes else [],
             )
         )
     return out

@@ -26,7 +26,7 @@ from omni_rlvr.rollout.encode import encode
 from omni_rlvr.rollout.reasoning import agrees, read_reasoning
 from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.training.module import RLVRModule
-from omni_rlvr.types import Batch, Example, Features, Sample, require
+from omni_rlvr.types import LEADS, Batch, Example, Features, Sample, require
 
 SUBSETS = ("none", "audio", "video", "both")
 AUDIO, VIDEO = 0, 1
@@ -63,7 +63,8 @@ class ModalityProbe(Callback):
             every_n_steps: steps between probes; the first step is always probed.
             num_clips: how many clips with picture and sound, evenly spaced over the split.
             labels: the label list.
-            lead: as ``task.lead`` of task=attribute; "own_reasoning" costs a generation a subset.
+            lead: as ``task.lead`` of task=attribute; "own_reasoning" costs a generation a subset,
+                and measures the reasoned answer.
             reader: of the split to probe on; None probes on training clips.
             lexicon: reasons about the clips too, and reads the reasoning with these words; None
                 leaves that out.
@@ -71,8 +72,7 @@ class ModalityProbe(Callback):
         """
         require(every_n_steps >= 1, "callbacks.probe.every_n_steps", every_n_steps, "1 or more")
         require(num_clips >= 1, "callbacks.probe.num_clips", num_clips, "1 or more")
-        leads = ("direct", "empty_think", "own_reasoning")
-        require(lead in leads, "callbacks.probe.lead", lead, f"one of {', '.join(leads)}")
+        require(lead in LEADS, "callbacks.probe.lead", lead, f"one of {', '.join(LEADS)}")
         self.every_n_steps = every_n_steps
         self.num_clips = num_clips
         self.reader = reader

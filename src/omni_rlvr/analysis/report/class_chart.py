@@ -13,17 +13,18 @@ from typing import Any
 
 WIDTH, LABEL, RIGHT = 480, 92, 14
 """Of the picture, of the names on its left, of the space on its right; in its own units."""
-BAR, GAP, AXIS = 9, 12, 30
+BAR, GAP, AXIS = 9, 12, 34
 ALL = "all clips"
 NAMES = {"video": "picture", "audio": "sound", "text": "question", "interaction": "interaction"}
 """Key -> what a reader is told; also the class of its bars."""
 
 
-def class_chart(report: Mapping[str, Any]) -> str:
+def class_chart(report: Mapping[str, Any], *, unit: str) -> str:
     """Draws the chart of one split.
 
     Args:
         report: attribution.json.
+        unit: of the values, from ``attribution.unit_of``.
 
     Returns:
         An ``<svg>``, or an empty text where no clip has both modalities.
@@ -47,11 +48,13 @@ def class_chart(report: Mapping[str, Any]) -> str:
         _group(name, group, keys, step * i + GAP / 2, across)
         for i, (name, group) in enumerate(groups.items())
     ]
+    middle = (LABEL + WIDTH - RIGHT) / 2
+    named = f'<text class="tick" x="{middle}" y="{height - 2}">{unit}</text>'
     zero = f'<path class="zero" d="M{across(0)} 0V{height - AXIS}"/>'
     label = "Shapley values by gold class; the table below has the numbers"
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
-        + "".join([*marks, *bars, zero])
+        + "".join([*marks, *bars, zero, named])
         + "</svg>"
     )
 

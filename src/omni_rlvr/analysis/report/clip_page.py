@@ -18,12 +18,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from omni_rlvr.analysis.attribution import unit_of
 from omni_rlvr.analysis.chosen import RULES
 from omni_rlvr.analysis.report.attributions import Attribution, gather_attributions
 from omni_rlvr.analysis.report.class_chart import NAMES, class_chart, value_of
 from omni_rlvr.analysis.report.clip_data import clip_card, clip_row
 from omni_rlvr.analysis.report.clip_media import SHOW
 from omni_rlvr.media.isolated import ClipReader
+from omni_rlvr.media.limits import Limits
 from omni_rlvr.text.modality_words import Lexicon
 
 log = logging.getLogger(__name__)
@@ -98,7 +100,9 @@ def _clips(run: Attribution) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     words, data = run.config["lexicon"], run.config["dataset"]
     lexicon = Lexicon(words["visual"], words["vocal"])
     rows, cards = [], []
-    with ClipReader(data["decode_timeout_s"], data["max_clips_per_process"], SHOW) as reader:
+    with ClipReader(
+        data["decode_timeout_s"], data["max_clips_per_process"], SHOW, Limits.of(data)
+    ) as reader:
         for chosen in run.chosen:
             card = clip_card(run, chosen, lexicon, reader)
             if "error" in card["media"]:
@@ -126,7 +130,7 @@ def _summary(runs: Sequence[Attribution]) -> str:
 
 
 def _classes(run: Attribution, *, alone: bool) -> str:
-    chart = class_chart(run.report)
+    chart = class_chart(run.report, unit=unit_of(run.report["method"]["value"]))
     if not chart:
         return "<p>No clip has both picture and sound.</p>"
     groups = {"all clips": run.report["all"], **run.report["by_class"]}

@@ -199,7 +199,7 @@ def _column_of(
     if column == baseline or any(run.name == baseline for run in runs):
         return None, baseline
     found = [key for key in keys if key == column] or [k for k in keys if k.endswith(f".{column}")]
-    found = found or [key for key in keys if key == f"{column}.name"]
+    found = found or [key for key in keys if key in (f"{column}.name", f"{column}.path")]
     if len(found) != 1:
         raise UserError(
             f"task.baseline={baseline}: {len(found)} columns are called {column}; "

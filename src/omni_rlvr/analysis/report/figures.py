@@ -7,10 +7,12 @@ a setting shows a few settings only; which, the caller decides.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,10 +21,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from omni_rlvr.analysis import plots
-from omni_rlvr.analysis.report.columns import SEED
+from omni_rlvr.analysis.drawing import save, shortened, spared, width_of
+from omni_rlvr.analysis.report.columns import RUN, SEED
 from omni_rlvr.analysis.report.gather import RunData
 
 MAX_HEAT_MAPS = 3
+MAX_DOTS = 80
+"""Most settings in the figure of scores."""
+MAX_PANEL_IN = 4.0
+"""Longest side of a confusion matrix among others, in inches."""
+MAX_CLASS = 24
+"""Most characters of a class beside such a matrix."""
+
+Colours = Mapping[str, Any]
+"""Name of a setting -> its colour in every figure; the settings that only dots show have none."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +49,39 @@ Settings = Mapping[str, Sequence[RunData]]
 """Name of a setting -> its finished runs, one a seed."""
 
 
-def score_dots(settings: Settings, split: str, path: Path) -> Picture:
-    """Draws WAR of every setting: a dot a run, a bar at the mean."""
-    figure = Figure(figsize=(7.5, 1.2 + 0.32 * len(settings)), layout="constrained")
+@plots.plain_text
+def score_dots(settings: Settings, split: str, path: Path, colours: Colours) -> Picture:
+    """Draws WAR of every setting: a dot a run, a bar at the mean; of very many, the best ones."""
+    scored = {
+        name: [run.scores[split]["war"] for run in runs if split in run.scores]
+        for name, runs in settings.items()
+    }
+    scored = {name: values for name, values in scored.items() if values}
+    best = sorted(scored, key=lambda name: -np.mean(scored[name]))[:MAX_DOTS]
+    kept = [name for name in scored if name in best]
+    names = shortened(kept, limit=plots.MAX_NAME)
+    size = (5.5 + width_of(names, size=8), 1.2 + 0.26 * len(kept))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    for i, runs in enumerate(settings.values()):
-        values = [run.scores[split]["war"] for run in runs if split in run.scores]
-        axes.plot(values, [i] * len(values), "o", color="C0", alpha=0.6, markersize=5)
-        if values:
-            axes.plot(np.mean(values), i, "|", color="0.15", markersize=16, markeredgewidth=2)
-    axes.set_yticks(range(len(settings)), list(settings), fontsize=8)
+    for i, name in enumerate(kept):
+        values = scored[name]
+        colour = colours.get(name, "0.5")
+        axes.plot(values, [i] * len(values), "o", color=colour, alpha=0.7, markersize=5)
+        if len(values) > 1:
+            axes.plot(np.mean(values), i, "|", color="0.15", markersize=14, markeredgewidth=2)
+    axes.set_yticks(range(len(kept)), names, fontsize=8)
     axes.set(xlabel="WAR (%)", title=f"WAR on {split}")
-    axes.set_ylim(len(settings) - 0.4, -0.6)
+    axes.set_ylim(len(kept) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.4)
-    return _saved(figure, path, f"WAR on {split}: a dot a run, the bar is their mean.")
+    left_out = len(scored) - len(kept)
+    more = f" The {len(kept)} best are shown, {left_out} are not." if left_out else ""
+    return _saved(figure, path, f"WAR on {split}: a dot a run, the bar is their mean.{more}")
 
 
 def heat_maps(frame: pd.DataFrame, keys: Sequence[str], split: str, folder: Path) -> list[Picture]:
     """Draws mean WAR over every two keys that differ, at most three maps.
+
+    Two keys make a map where most of their pairs of values were run.
 
     Args:
         frame: a row a run, from ``table.runs_table``.
@@ -62,35 +89,61 @@ def heat_maps(frame: pd.DataFrame, keys: Sequence[str], split: str, folder: Path
         split: whose WAR.
         folder: where the pictures go.
     """
-    by = [key for key in keys if key != SEED and 1 < frame[key].nunique() <= 20]
-    pictures = []
-    for rows, columns in list(combinations(by, 2))[:MAX_HEAT_MAPS]:
-        done = frame[frame["status"] == "finished"]
+    done = frame[frame["status"] == "finished"].dropna(subset=f"{split}/war")
+    by = [key for key in keys if key not in (SEED, RUN) and 1 < done[key].nunique() <= 20]
+    pictures: list[Picture] = []
+    for rows, columns in combinations(by, 2):
         table = done.pivot_table(index=rows, columns=columns, values=f"{split}/war")
-        if table.size < 2:
-            continue
-        size = (3.0 + 0.7 * table.shape[1], 1.8 + 0.45 * table.shape[0])
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots()
-        sns.heatmap(table, ax=axes, annot=True, fmt=".1f", cmap="viridis", linewidths=0.5)
-        axes.set_title(f"WAR on {split} (%), mean")
-        name = f"heat_{split}_{rows}_{columns}.png".replace("/", "-")
-        text = f"Mean WAR on {split} over {rows} and {columns}; other keys and seeds are averaged."
-        pictures.append(_saved(figure, folder / name, text))
+        if len(pictures) < MAX_HEAT_MAPS and table.notna().to_numpy().mean() > 0.5:
+            path = folder / f"heat_{split}_{rows}_{columns}.png".replace("/", "-")
+            with spared(path):
+                pictures.append(_heat_map(table, split, path))
     return pictures
 
 
-def curves(settings: Settings, path: Path) -> Picture | None:
+@plots.plain_text
+def _heat_map(table: pd.DataFrame, split: str, path: Path) -> Picture:
+    rows, columns = str(table.index.name), str(table.columns.name)
+    names = [shortened([str(v) for v in part], limit=24) for part in (table.index, table.columns)]
+    size = (3.2 + width_of(names[0], size=10) + 0.7 * len(names[1]), 1.8 + 0.45 * len(names[0]))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        table,
+        ax=axes,
+        annot=True,
+        fmt=".1f",
+        cmap="viridis",
+        linewidths=0.5,
+        cbar_kws={"label": "WAR (%)"},
+        xticklabels=False,
+        yticklabels=False,
+    )
+    axes.set_yticks(np.arange(len(names[0])) + 0.5, names[0], rotation=0)
+    tilted = width_of(names[1], size=10) > 0.65
+    axes.set_xticks(np.arange(len(names[1])) + 0.5, names[1], rotation=45 if tilted else 0)
+    for text in axes.get_xticklabels() if tilted else ():
+        text.set(ha="right", rotation_mode="anchor")
+    axes.set_title(f"Mean WAR on {split}\nby {_tail(rows)} and {_tail(columns)}")
+    text = f"Mean WAR on {split} over {rows} and {columns}; other keys and seeds are averaged."
+    return _saved(figure, path, text)
+
+
+def _tail(key: str) -> str:
+    return key.rsplit(".", 1)[-1]
+
+
+def curves(settings: Settings, path: Path, colours: Colours) -> Picture | None:
     """Draws learning curves, the mean over a setting's runs; None where no run trained."""
     records = {name: _mean_curve(runs) for name, runs in settings.items()}
     records = {name: rows for name, rows in records.items() if rows}
     if not any(key in row for rows in records.values() for row in rows for key in _SHOWN):
         return None
-    plots.learning_curves(records, path)
+    plots.learning_curves(records, path, colours=colours)
     return Picture(path, "Training, mean over the runs of a setting; bold is the running mean.")
 
 
-def recalls(settings: Settings, split: str, path: Path) -> Picture | None:
+def recalls(settings: Settings, split: str, path: Path, colours: Colours) -> Picture | None:
     """Draws recall per class, the mean over a setting's runs."""
     labels = _labels(settings, split)
     means = {}
@@ -101,10 +154,11 @@ def recalls(settings: Settings, split: str, path: Path) -> Picture | None:
             means[name] = (values.mean() / 100).tolist()
     if not means:
         return None
-    plots.recall_bars(means, labels, path)
+    plots.recall_bars(means, labels, path, split=split, colours=colours)
     return Picture(path, f"Recall per class on {split}, mean over the runs of a setting.")
 
 
+@plots.plain_text
 def confusions(settings: Settings, split: str, path: Path) -> Picture | None:
     """Draws a panel a setting: colour is the share of the gold class, counts add up over runs."""
     panels = {}
@@ -118,34 +172,59 @@ def confusions(settings: Settings, split: str, path: Path) -> Picture | None:
     num_columns = min(3, len(panels))
     num_rows = math.ceil(len(panels) / num_columns)
     size = max(len(labels) for _, labels, _ in panels.values())
-    side = 1.6 + 0.36 * size
-    figure = Figure(figsize=(side * num_columns, side * num_rows))
-    width, height = figure.get_size_inches()
+    cell = min(0.36, MAX_PANEL_IN / size)
+    points = max(plots.MIN_TEXT_PT, min(7.0, 72 * cell * 0.7))
+    room = 0.2 + width_of(
+        shortened(_labels(settings, split), limit=MAX_CLASS), size=points
+    )  # of the names of classes, beside and below a panel
+    side = cell * (size + 1)
+    width, height = num_columns * (side + room + 0.5), num_rows * (side + room + 0.8) + 0.4
+    figure = Figure(figsize=(width, height))
     figure.subplots_adjust(
-        0.75 / width, 0.6 / height, 1 - 0.1 / width, 1 - 0.4 / height, hspace=0.5, wspace=0.45
+        left=(room + 0.3) / width,
+        right=1 - 0.2 / width,
+        bottom=(room + 0.3) / height,
+        top=1 - 0.9 / height,
+        wspace=(room + 0.5) / side,
+        hspace=(room + 0.8) / side,
     )
     grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
-    for axes, (name, (counts, labels, num_runs)) in zip(grid, panels.items(), strict=False):
-        _draw_confusion(axes, counts, labels, f"{name} ({num_runs} runs)")
+    titles = _panel_titles(panels, side + room)
+    for axes, title, (counts, labels, _) in zip(grid, titles, panels.values(), strict=False):
+        _draw_confusion(axes, counts, labels, points)
+        axes.set_title(title, fontsize=8)
     for axes in grid[len(panels) :]:
         axes.remove()
-    figure.savefig(path, dpi=110)  # no tight box: with so many texts it would double the time
+    figure.suptitle(f"Confusion on {split}", fontsize=10, y=1 - 0.15 / height)
     text = f"Confusion on {split}: rows are gold, columns answers, the last is any other answer."
-    return Picture(path, f"{text} Counts are added up over the runs of a setting.")
+    return _saved(figure, path, f"{text} Counts are added up over the runs of a setting.")
 
 
-def _draw_confusion(axes: Axes, counts: np.ndarray, labels: Sequence[str], title: str) -> None:
+def _panel_titles(panels: Mapping[str, tuple[np.ndarray, Sequence[str], int]], width: float):
+    """Names panels of a width in inches, in two lines, and counts their runs where it matters."""
+    limit = max(12, 2 * int(width / width_of("x", size=8)))
+    names = shortened(list(panels), limit=limit)
+    counts = [count for _, _, count in panels.values()]
+    for name, count in zip(names, counts, strict=True):
+        runs = f" ({count} runs)" if max(counts) > 1 else ""
+        yield "\n".join(textwrap.wrap(name + runs, limit // 2 + 8))
+
+
+def _draw_confusion(axes: Axes, counts: np.ndarray, labels: Sequence[str], points: float) -> None:
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
-        if counts[row, column]:
+        if counts[row, column] and points > plots.MIN_TEXT_PT:
             ink = "white" if share > 0.6 else "0.2"
             text = str(int(counts[row, column]))
-            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
-    axes.set_xticks(range(len(labels) + 1), [*labels, "other"], fontsize=7, rotation=60, ha="right")
-    axes.set_yticks(range(len(labels)), list(labels), fontsize=7)
-    axes.set_title(title, fontsize=8)
+            axes.text(column, row, text, ha="center", va="center", fontsize=points, color=ink)
+    names = shortened(labels, limit=MAX_CLASS)
+    tilted = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(labels) + 1), [*names, "other"], fontsize=points, **tilted)
+    axes.set_yticks(range(len(labels)), names, fontsize=points)
+    axes.set_xlabel("answered", fontsize=7)
+    axes.set_ylabel("gold", fontsize=7)
 
 
 _SHOWN = {*plots.SFT_PANELS, *plots.RL_PANELS}
@@ -175,5 +254,5 @@ def _labels(settings: Settings, split: str) -> list[str]:
 
 
 def _saved(figure: Figure, path: Path, caption: str) -> Picture:
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=110, tight=False)
     return Picture(path, caption)

@@ -14,7 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omni_rlvr.record import read_json, read_jsonl
+from omni_rlvr.pointers import CHECKPOINT, LATEST, follow
+from omni_rlvr.record import read_json, read_jsonl, read_record
 from omni_rlvr.types import UserError
 
 
@@ -95,16 +96,37 @@ def check_labels(runs: Sequence[RunData]) -> None:
 def paths_of(place: str) -> list[Path]:
     """Finds what a folder or a glob names."""
     if glob.has_magic(place):
-        return [Path(path) for path in sorted(glob.glob(place))]  # noqa: PTH207 (may be absolute)
-    return [Path(place)] if Path(place).is_dir() else []
+        return [path for path in _matches(Path(place)) if path.is_dir()]
+    return [follow(Path(place))] if follow(Path(place)).is_dir() else []
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """Finds what a glob names; a pointer file in the middle is followed."""
+    tops, part = [Path(pattern.anchor)], Path()
+    for name in pattern.relative_to(pattern.anchor).parts:
+        part = part / name
+        if name in (LATEST, CHECKPOINT):
+            tops, part = _below(tops, part), Path()
+    return _below(tops, part) if part.parts else tops
+
+
+def _below(tops: Sequence[Path], part: Path) -> list[Path]:
+    found = [
+        path
+        for top in tops
+        for path in sorted(glob.glob(str(Path(glob.escape(str(top))) / part)))  # noqa: PTH207
+    ]
+    return [follow(Path(path)) for path in found]
 
 
 def runs_below(top: Path) -> Iterator[Path]:
     """Yields every run at or below a folder; what lies below a run is part of it."""
     for place, folders, files in os.walk(top.resolve()):
         folders.sort()
+        folder = Path(place)
+        if LATEST in folders and _is_copy(folder / LATEST, folders):
+            folders.remove(LATEST)
         if "run.json" in files:
-            folder = Path(place)
             task = _record(folder)["config"]["task"]["name"]
             if task == "train" or next(folder.glob("*/metrics.json"), None) is not None:
                 yield folder
@@ -112,11 +134,17 @@ def runs_below(top: Path) -> Iterator[Path]:
                 folders.clear()
 
 
+def _is_copy(latest: Path, names: Sequence[str]) -> bool:
+    """Whether a folder is a copy of a run beside it: what copies with links followed make."""
+    if not (latest / "run.json").is_file():
+        return False
+    content = (latest / "run.json").read_bytes()
+    beside = (latest.with_name(name) / "run.json" for name in names if name != LATEST)
+    return any(file.is_file() and file.read_bytes() == content for file in beside)
+
+
 def _record(folder: Path) -> dict[str, Any]:
-    try:
-        return read_json(folder / "run.json")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'run.json'} cannot be read: {error}") from error
+    return read_record(folder)
 
 
 def _read(name: str, folder: Path) -> RunData:
@@ -128,7 +156,6 @@ def _read(name: str, folder: Path) -> RunData:
 
 def names_of(folders: Sequence[Path]) -> list[str]:
     """Names each run by its folder below the folder that all share."""
-    if len(folders) == 1:
-        return [folders[0].name]
-    shared = os.path.commonpath(folders)
-    return [os.path.relpath(folder, shared) for folder in folders]
+    shared = folders[0].parent if len(folders) == 1 else os.path.commonpath(folders)
+    names = (os.fsencode(os.path.relpath(folder, shared)) for folder in folders)
+    return [name.decode("utf-8", "backslashreplace") for name in names]

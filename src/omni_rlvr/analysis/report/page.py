@@ -26,6 +26,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th:first-child, td:first-child, .words { text-align: left; }
+td.words { max-width: 24rem; min-width: 6rem; white-space: normal; overflow-wrap: break-word; }
 th { position: sticky; top: 0; background: var(--soft); }
 th button { all: unset; cursor: pointer; }
 th button:focus-visible { outline: 2px solid var(--link); }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from omni_rlvr.analysis.report.columns import differing, in_order
+from omni_rlvr.analysis.report.columns import differing, in_order, settings_of
 from omni_rlvr.analysis.report.gather import check_labels, gather, runs_below
 from omni_rlvr.analysis.report.table import printed, runs_table, settings_table, write_table
 from omni_rlvr.analysis.tables import plain_table
@@ -26,10 +26,10 @@ def write_sweep_table(home: Path, folders: Sequence[Path]) -> None:
         return
     runs = in_order(gather(places))
     check_labels(runs)
-    keys, values = differing(runs)
-    frame = runs_table(runs, keys, values)
-    settings = settings_table(frame, differing([run for run in runs if run.finished])[0])
-    write_table(frame, home / "sweep_runs")
+    write_table(runs_table(runs, *differing(runs)), home / "sweep_runs")
+    counted = settings_of(runs)
+    keys, values = differing(counted)
+    settings = settings_table(runs_table(counted, keys, values), keys)
     files = write_table(settings, home / "sweep")
     Console().print(plain_table(*printed(settings)))
     print(f"table: {files[2]}; figures and tests: omni-rlvr task=report runs={home}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from omni_rlvr.analysis.cells import csv_cell, latex_cell, markdown_cell
 from omni_rlvr.analysis.report.columns import SEED, Row
 from omni_rlvr.analysis.report.gather import RunData
 
@@ -34,7 +35,7 @@ def runs_table(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Ro
     frame = pd.DataFrame(rows)
     for key in keys:  # of one type, as parquet wants
         if len({type(value) for value in frame[key]} - {int, float}) > 1 or _mixed(frame[key]):
-            frame[key] = [None if v is None else str(v) for v in frame[key]]
+            frame[key] = [None if pd.isna(v) else str(v) for v in frame[key]]
     return frame
 
 
@@ -81,15 +82,17 @@ def printed(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Writes a pipe table; a bar in a cell is escaped."""
-    lines = [header, [":---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in x) + " |" for x in lines)
+    """Writes a pipe table."""
+    rule = [":---"] + ["---:"] * (len(header) - 1)
+    head, *lines = [list(map(markdown_cell, row)) for row in (header, *rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *lines))
 
 
 def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Writes a booktabs table."""
-    cells = pd.DataFrame([[c.replace("±", "<pm>") for c in row] for row in rows], columns=header)
-    return cells.to_latex(index=False, escape=True).replace("<pm>", "$\\pm$")
+    head, *lines = [" & ".join(map(latex_cell, row)) + r" \\" for row in (header, *rows)]
+    body = "\n".join([r"\toprule", head, r"\midrule", *lines, r"\bottomrule"])
+    return f"\\begin{{tabular}}{{{'l' * len(header)}}}\n{body}\n\\end{{tabular}}\n"
 
 
 def write_table(frame: pd.DataFrame, stem: Path) -> list[Path]:
@@ -97,7 +100,7 @@ def write_table(frame: pd.DataFrame, stem: Path) -> list[Path]:
     files = [stem.with_suffix(suffix) for suffix in (".parquet", ".csv", ".md", ".tex")]
     header, rows = printed(frame)
     frame.to_parquet(files[0], index=False)
-    frame.to_csv(files[1], index=False)
+    frame.map(csv_cell).rename(columns=csv_cell).to_csv(files[1], index=False)
     files[2].write_text(markdown(header, rows) + "\n", encoding="utf-8")
     files[3].write_text(latex(header, rows), encoding="utf-8")
     return files
@@ -111,7 +114,7 @@ def _groups(frame: pd.DataFrame, by: list[str]) -> list[tuple[Row, pd.DataFrame]
 
 
 def _mixed(column: pd.Series) -> bool:
-    kinds = {type(value) for value in column if value is not None}
+    kinds = {type(value) for value in column if not pd.isna(value)}
     return len(kinds) > 1 and not kinds <= {int, float}
 
 

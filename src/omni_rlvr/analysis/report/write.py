@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from omni_rlvr.analysis.drawing import model_colours, spared
+from omni_rlvr.analysis.plots import MAX_NAME
 from omni_rlvr.analysis.report import figures, page
-from omni_rlvr.analysis.report.columns import SEED, Row, differing, in_order, label
+from omni_rlvr.analysis.report.columns import (
+    MODEL,
+    SEED,
+    Row,
+    differing,
+    in_order,
+    setting_names,
+    settings_of,
+)
 from omni_rlvr.analysis.report.compare import (
     Pair,
     compare_runs,
@@ -53,19 +65,27 @@ def write_all(
         check_labels(runs)
     keys, values = differing(runs)
     pairs = pair_with_baseline(runs, keys, values, baseline) if baseline else []
-    frame = runs_table(runs, keys, values)
-    keys, _ = differing([run for run in runs if run.finished])  # of a failed run: no setting
-    tables = {"settings": settings_table(frame, keys), "runs": frame}
+    counted = settings_of(runs)
+    own_keys, own_values = differing(counted)
+    frame = runs_table(counted, own_keys, own_values)
+    tables = {
+        "settings": settings_table(frame, own_keys),
+        "runs": runs_table(runs, keys, values),
+    }
     if pairs:
         paired = paired_splits(pairs)
-        tables["comparisons"] = compare_settings(paired, keys, num_resamples=num_resamples)
+        shared = [key for key in own_keys if key in keys]
+        tables["comparisons"] = compare_settings(paired, shared, num_resamples=num_resamples)
         tables["comparisons_runs"] = compare_runs(paired, num_resamples=num_resamples)
     for name, content in tables.items():
         write_table(content, folder / name)
-    shown, left_out = _shown(_settings(runs, keys, values), pairs, max_groups)
-    pictures = _pictures(
-        folder / "figures", frame, keys, runs, (_settings(runs, keys, values), shown)
-    )
+    settings = _settings(counted, own_keys, own_values)
+    shown, left_out = _shown(settings, pairs, max_groups)
+    trained = {run.name: [run] for run in runs if run.finished and run not in counted}
+    models = {id(run): row.get(MODEL) for run, row in zip(counted, own_values, strict=True)}
+    colours = _colours(shown, trained, models)
+    groups = Groups(settings, shown, {**shown, **trained}, colours)
+    pictures = _pictures(folder / "figures", frame, own_keys, groups)
     sections = [*_table_sections(tables, baseline), *_figure_sections(pictures, left_out)]
     intro = f"{len(runs)} runs, {len(tables['settings'])} settings. {_provenance(runs)}"
     if pairs:
@@ -81,11 +101,36 @@ def _settings(
     runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row]
 ) -> dict[str, list[RunData]]:
     by = [key for key in keys if key != SEED]
+    names = setting_names(values, by, limit=MAX_NAME)
     out: dict[str, list[RunData]] = {}
-    for run, row in zip(runs, values, strict=True):
-        if run.finished:
-            out.setdefault(label(row, by), []).append(run)
+    for run, name in zip(runs, names, strict=True):
+        out.setdefault(name, []).append(run)
     return out
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What figures show: name -> runs that are one line, bar or panel."""
+
+    every: Mapping[str, list[RunData]]
+    """All settings."""
+    shown: Mapping[str, list[RunData]]
+    """The settings that every figure can hold."""
+    trained: Mapping[str, list[RunData]]
+    """These, and the runs that trained what the others evaluate."""
+    colours: Mapping[str, Any]
+
+
+def _colours(
+    shown: Mapping[str, list[RunData]],
+    trained: Mapping[str, list[RunData]],
+    models: Mapping[int, Any],
+) -> dict[str, Any]:
+    """Colours of settings; a run that trained a setting's model has that setting's colour."""
+    of_model = {models[id(run)]: name for name, runs in shown.items() for run in reversed(runs)}
+    owner = {name: of_model.get(run.folder.name) for name, (run,) in trained.items()}
+    colours = model_colours([*shown, *(name for name in trained if owner[name] is None)])
+    return colours | {name: colours[of] for name, of in owner.items() if of is not None}
 
 
 def _shown(
@@ -107,23 +152,29 @@ def _pictures(
     folder: Path,
     frame: pd.DataFrame,
     keys: Sequence[str],
-    runs: Sequence[RunData],
-    settings: tuple[Mapping[str, list[RunData]], Mapping[str, list[RunData]]],
+    groups: Groups,
 ) -> dict[str, list[figures.Picture]]:
-    """Draws everything; ``settings`` are all of them, and those that every figure can hold."""
-    folder.mkdir(parents=True, exist_ok=True)
-    every, shown = settings
+    """Draws everything that the runs have something to show for."""
+    every, shown, colours = groups.every, groups.shown, groups.colours
     out: dict[str, list[figures.Picture]] = {"Scores": [], "Learning curves": []}
     out |= {"Recall per class": [], "Confusion": []}
-    curves = figures.curves(shown, folder / "curves.png")
-    out["Learning curves"] += [curves] if curves else []
-    for split in splits_of(runs):
-        out["Scores"].append(figures.score_dots(every, split, folder / f"scores_{split}.png"))
+
+    def draw(section: str, file: str, make: Callable[[Path], figures.Picture | None]) -> None:
+        with spared(folder / file):
+            picture = make(folder / file)
+            out[section] += [picture] if picture else []
+
+    draw(
+        "Learning curves", "curves.png", lambda path: figures.curves(groups.trained, path, colours)
+    )
+    for split in splits_of([run for runs in every.values() for run in runs]):
+        draw("Scores", f"scores_{split}.png",
+             lambda path, on=split: figures.score_dots(every, on, path, colours))  # fmt: skip
         out["Scores"] += figures.heat_maps(frame, keys, split, folder)
-        recall = figures.recalls(shown, split, folder / f"recall_{split}.png")
-        out["Recall per class"] += [recall] if recall else []
-        confusion = figures.confusions(shown, split, folder / f"confusion_{split}.png")
-        out["Confusion"] += [confusion] if confusion else []
+        draw("Recall per class", f"recall_{split}.png",
+             lambda path, on=split: figures.recalls(shown, on, path, colours))  # fmt: skip
+        draw("Confusion", f"confusion_{split}.png",
+             lambda path, on=split: figures.confusions(shown, on, path))  # fmt: skip
     return out
 
 

@@ -6,6 +6,7 @@ before a model is loaded.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from omni_rlvr.data.annotations import read_json
 from omni_rlvr.data.forms import FORMS
 from omni_rlvr.data.records import spellings
 from omni_rlvr.data.table import ExampleTable
+from omni_rlvr.media.files import located
 from omni_rlvr.types import require
+
+log = logging.getLogger(__name__)
 
 
 class AnnotationReader:
@@ -25,7 +29,8 @@ class AnnotationReader:
 
     Args:
         form: "r1_omni", "ms_swift" or "messages": what keys a row has, see ``data/forms``.
-        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``mixture.parts``.
+        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``mixture.parts``; relative to
+            the working folder, or to ``root`` where it is not found there.
         root: The folder that clips are relative to; a path cannot leave it (links below it are the
             owner's, and followed).
         labels: The answers that may occur, matched but for case, kept in this spelling; None for
@@ -55,4 +60,14 @@ class AnnotationReader:
             UserError: Something in the files is not as described; the message begins with the file
                 and line.
         """
-        return read_json(self._annotations, self._form, self._root, self._labels, self._seed)
+        return read_json(self._file(), self._form, self._root, self._labels, self._seed)
+
+    def _file(self) -> Path:
+        """The annotation file: below the working folder, or else below the root."""
+        below = self._root / self._annotations
+        if located(self._annotations).exists() or not located(below).exists():
+            return self._annotations
+        log.info(
+            "dataset.annotations: %s is not in %s; %s is read", self._annotations, Path.cwd(), below
+        )
+        return below

@@ -24,6 +24,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from omni_rlvr.data.synthetic import container, cues, face, voice, wording
+from omni_rlvr.folders import set_usual_mode
 from omni_rlvr.types import UserError
 
 NUM_FRAMES, FPS = 20, 10
@@ -59,7 +60,7 @@ def content_hash(seed: int) -> str:
     """Hashes the seed and this package's source: 12 hex digits that name a version of the data."""
     digest = hashlib.sha256(f"{seed} {NUM_FRAMES} {FPS}".encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(ast.dump(ast.parse(module.read_text())).encode())  # not its formatting
+        digest.update(ast.dump(ast.parse(module.read_text("utf-8"))).encode())  # not its formatting
     return digest.hexdigest()[:12]
 
 
@@ -95,6 +96,7 @@ def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_worke
             "set paths.data_root"
         ) from error
     try:
+        set_usual_mode(partial_folder)
         _make_clips(partial_folder, split, num_clips, seed, num_workers)
         os.replace(partial_folder, folder)
     except OSError:

@@ -49,11 +49,16 @@
   const lines = rows.map((row, i) => makeLine(row, i));
   let order = { key: null, up: true };
 
+  // A name may go on in the next line behind a separator, and nowhere else.
+  function named(text) {
+    return text.split(/(?<=[\/_\-\s])/).flatMap((part, i) => i ? [make("wbr"), part] : [part]);
+  }
+
   function makeLine(row, i) {
     const thumb = row.thumb && make("img",
       { class: "thumb", src: row.thumb, alt: "", width: 40, height: 40, loading: "lazy", decoding: "async" });
     const button = make("button", { type: "button", class: "open", "aria-expanded": "false" },
-      thumb || make("span", { class: "thumb" }), make("span", {}, row.clip));
+      thumb || make("span", { class: "thumb" }), make("span", {}, ...named(row.clip)));
     const cells = COLUMNS.slice(1).map(column => make("td",
       { class: `col-${column.key}${column.left ? " left" : ""}` },
       ...(column.cell ? column.cell(row) : [row[column.key]])));

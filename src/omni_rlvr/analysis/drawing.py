@@ -1,0 +1,206 @@
+"""How every picture is drawn: text is text, in a font that has it; one colour a model.
+
+Names of classes, runs and splits come from outside: a dollar sign begins no mathematics, and a
+character that no font of this machine has stands as ``\\uXXXX``. A picture that fails costs no run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, partial, wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+log = logging.getLogger(__name__)
+
+DPI = 150
+INK = "0.25"
+PALETTE = "colorblind"
+NUM_DIFFERENT = 10
+"""Colours of the palette; more models take hues at equal distances."""
+FONT = "DejaVu Sans"
+"""Comes with matplotlib; other fonts are asked only for what it lacks."""
+NO_TEXT = re.compile(r"cm[a-z]+\d|STIX(Size|NonUni)|Last Resort|.*Color Emoji")
+"""Fonts of mathematical signs, of boxes, and of coloured pictures: not for text."""
+REGULAR = 400
+"""Weight of a font that is neither light nor bold."""
+CHAR_IN = 0.0085
+"""Mean width of a character, in inches a point of font size."""
+
+Function = TypeVar("Function", bound=Any)
+
+
+def plain_text(draw: Function) -> Function:
+    """Makes a function draw every text as it stands: ``$a^b$`` is five characters."""
+
+    @wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Any:
+        with mpl.rc_context({"text.parse_math": False, "text.usetex": False}):
+            return draw(*args, **kwargs)
+
+    return drawn  # type: ignore[return-value]
+
+
+def model_colours(names: Iterable[str]) -> dict[str, Any]:
+    """Gives each model a colour that it has in all pictures which are drawn with this mapping.
+
+    Args:
+        names: All models of the run or report, each once or more; the first comes first.
+    """
+    different = list(dict.fromkeys(names))
+    palette = PALETTE if len(different) <= NUM_DIFFERENT else "husl"
+    return dict(zip(different, sns.color_palette(palette, len(different)), strict=True))
+
+
+@contextlib.contextmanager
+def spared(path: Path) -> Iterator[None]:
+    """Draws a picture within; one that cannot be drawn is named, and what follows goes on."""
+    try:
+        yield
+    except Exception as error:  # whatever a library raises: the numbers are written without it
+        log.warning("%s: the picture was not drawn: %s: %s", path, type(error).__name__, error)
+
+
+def save(figure: Figure, path: Path, *, dpi: float = DPI, tight: bool = True) -> Figure:
+    """Writes a figure once all of its texts can be read.
+
+    Args:
+        figure: With texts in any script.
+        path: The picture; its suffix names the format. Its folder is made.
+        dpi: Pixels an inch.
+        tight: Whether the borders are cut or grown to what is drawn.
+    """
+    _make_readable(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi, bbox_inches="tight" if tight else None)
+    return figure
+
+
+def width_of(texts: Iterable[str], *, size: float) -> float:
+    """Estimates the width of the longest line of some texts at a font size, in inches."""
+    lines = [line for text in texts for line in text.splitlines()]
+    return CHAR_IN * size * max(map(_columns, lines), default=0)
+
+
+def shortened(names: Sequence[str], *, limit: int) -> list[str]:
+    """Cuts names that are longer than a limit in their middle; different names stay different.
+
+    Args:
+        names: Different names.
+        limit: Most characters of a name, 8 or more.
+    """
+    out: list[str] = []
+    for name in names:
+        short, number = _cut(name, limit), 2
+        while short in out:
+            short, number = f"{_cut(name, limit - 4)} ({number})", number + 1
+        out.append(short)
+    return out
+
+
+def _cut(name: str, limit: int) -> str:
+    tail = limit // 2
+    return name if len(name) <= limit else f"{name[: limit - tail - 1]}…{name[-tail:]}"
+
+
+def _columns(line: str) -> int:
+    """Characters of a line; a wide one (of CJK) counts twice."""
+    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in line)
+
+
+def _make_readable(figure: Figure) -> None:
+    """Sets fonts that have what the texts hold; what none has is escaped, and said once."""
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    axes = [part for part in figure.findobj(Axes) if isinstance(part, Axes)]
+    ticks = [axis for part in axes for axis in (part.xaxis, part.yaxis)]
+    named = [axis for axis in ticks if isinstance(axis.get_major_formatter(), NAMES)]
+    signs = {sign for text in texts for sign in text.get_text()}
+    for axis in named:
+        signs |= {sign for text in axis.get_ticklabels() for sign in text.get_text()}
+    odd = frozenset(sign for sign in signs if sign != "\n" and not _has(FONT, sign))
+    if not odd:
+        return
+    fonts = _fonts_for(odd)
+    lacking = frozenset(sign for sign in odd if not any(_has(font, sign) for font in fonts))
+    _tell(lacking)
+    for text in texts:
+        text.set_text(_escaped(text.get_text(), lacking))
+        text.set_fontfamily([FONT, *fonts])
+    for axis in named:
+        axis.set_major_formatter(
+            FuncFormatter(partial(_tick_label, axis.get_major_formatter(), lacking))
+        )
+        axis.set_tick_params(labelfontfamily=[FONT, *fonts])
+
+
+NAMES = (FixedFormatter, FuncFormatter)
+"""Formatters of ticks that have names and not numbers."""
+
+
+def _tick_label(formatter: Any, lacking: frozenset[str], value: float, place: int) -> str:
+    return _escaped(formatter(value, place), lacking)
+
+
+def _escaped(text: str, lacking: frozenset[str]) -> str:
+    """Writes characters without a glyph as ``\\uXXXX``; those that are invisible anyway go."""
+    return "".join(
+        sign
+        if sign not in lacking
+        else ""
+        if unicodedata.category(sign) in ("Cf", "Mn")
+        else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
+
+
+@cache
+def _tell(lacking: frozenset[str]) -> None:
+    seen = "".join(sorted(s for s in lacking if unicodedata.category(s) not in ("Cf", "Mn", "Cc")))
+    if seen:
+        log.warning(
+            "pictures: no font of this machine has %s: they stand there as \\uXXXX; install a font "
+            "that has them, e.g. one of the Noto fonts",
+            seen.encode("utf-8", "replace").decode(),
+        )
+
+
+@cache
+def _fonts_for(signs: frozenset[str]) -> tuple[str, ...]:
+    """Finds installed fonts that have some characters, those that have the most of them first."""
+    left, fonts = set(signs), []
+    names = sorted({f.name for f in font_manager.fontManager.ttflist if not NO_TEXT.match(f.name)})
+    while left:
+        best = max(names, key=lambda name: sum(_has(name, sign) for sign in left), default=None)
+        if best is None or not any(_has(best, sign) for sign in left):
+            break
+        fonts.append(best)
+        left -= {sign for sign in left if _has(best, sign)}
+    return tuple(fonts)
+
+
+@cache
+def _glyphs(font: str) -> frozenset[int]:
+    """The code points that a font has; none of one that cannot be read."""
+    entries = [entry for entry in font_manager.fontManager.ttflist if entry.name == font]
+    upright = min(entries, key=lambda e: (e.style != "normal", abs(int(e.weight) - REGULAR)))
+    try:
+        return frozenset(FT2Font(upright.fname).get_charmap())
+    except (RuntimeError, OSError):
+        return frozenset()
+
+
+def _has(font: str, sign: str) -> bool:
+    return ord(sign) in _glyphs(font)

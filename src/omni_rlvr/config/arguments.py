@@ -1,0 +1,129 @@
+"""What a person typed that Hydra cannot read, and how it must be typed.
+
+Hydra reads ``KEY=VALUE`` by a grammar: spaces at the ends, commas, brackets, quotes, ``=`` and
+letters beyond ASCII mean something there, or nothing. A value in double quotes is a text whatever
+it holds; the shell then wants single quotes around the whole.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+
+from omni_rlvr.config.paths import is_path, own_path
+from omni_rlvr.config.schema import RootConfig
+from omni_rlvr.media.files import expanded
+from omni_rlvr.types import UserError
+
+_KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/:-]*")
+_GROUPS = ("experiment", "sweep", "debug", "hardware")
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*?)'\n", re.DOTALL)
+_REFERENCE = re.compile(r"(\\*)\$\{")
+
+
+def typed(key: str, value: str) -> str:
+    """How a shell's command line says that an option is this text."""
+    text = _REFERENCE.sub(lambda match: rf"{match[1] * 2}\${{", value)
+    return shlex.quote(f"{key}={QuotedString(text, Quote.double).with_quotes()}")
+
+
+def checked_arguments(arguments: Sequence[str]) -> list[str]:
+    """Refuses what Hydra would take for something else than the text that was meant.
+
+    Args:
+        arguments: of the command line, without the command.
+
+    Returns:
+        The arguments, with the home folder in place of a ``~`` that begins a path: shells leave it
+        there behind ``KEY=``, and Hydra cannot read it.
+
+    Raises:
+        UserError: an option has dashes before it, or a text looks like a number.
+    """
+    known = {*_GROUPS, *(field.name for field in fields(RootConfig))}
+    checked = []
+    for place, argument in enumerate(arguments):
+        key, equals, value = argument.partition("=")
+        name = key.lstrip("-")
+        if key.startswith("-") and re.split("[./]", name)[0] in known:
+            value = value if equals else "".join(arguments[place + 1 : place + 2])
+            raise UserError(f"{argument}: options have no dashes here; type {typed(name, value)}")
+        path = equals and is_path(key.lstrip("+"))
+        if path and value.startswith("~"):
+            argument = f"{key}={expanded(value, key.lstrip('+'))}"
+        if path or key.lstrip("+") == "name":
+            _check_text(argument, key, argument.partition("=")[2])
+        checked.append(argument)
+    return checked
+
+
+def _check_text(argument: str, key: str, value: str) -> None:
+    try:
+        read = OverridesParser.create().parse_override(argument).value()
+    except HydraException:  # Hydra meets it too, and ``as_typed`` words it
+        return
+    if isinstance(read, str) and is_path(key.lstrip("+")):
+        own_path(read, key.lstrip("+"))  # a user or variable that is not there is named at once
+    if isinstance(read, bool | int | float) and str(read) != value:
+        raise UserError(
+            f"{argument}: {value} is read as {read}, which is another name; to give it as it "
+            f"stands type {typed(key, value)}"
+        )
+
+
+def as_typed(error: HydraException, arguments: Sequence[str]) -> UserError | None:
+    """Words what Hydra says of an argument that it cannot read; None for its other errors.
+
+    Args:
+        error: what Hydra raised.
+        arguments: of the command line, without the command.
+    """
+    if isinstance(error, OverrideParseException):
+        return UserError(_unreadable(error.override, arguments))
+    if isinstance(error, ConfigCompositionException):
+        found = _AMBIGUOUS.search(str(error))
+        if found is not None:
+            key, _, value = found[1].partition("=")
+            return UserError(
+                f"{found[1]}: the commas make several values of it; for one text type "
+                f"{typed(key, value)}, for a list {shlex.quote(f'{key}=[{value}]')}, and for a "
+                "sweep add -m"
+            )
+    return None
+
+
+def _unreadable(argument: str, arguments: Sequence[str]) -> str:
+    key, equals, value = argument.partition("=")
+    if equals and _KEY.fullmatch(key):
+        text = f"{argument}: cannot be read as KEY=VALUE; for this text type {typed(key, value)}"
+        is_list = value[:1] + value[-1:] in ("[]", "{}")
+        return f'{text}; in a list, quote its texts: [a,"b c"]' if is_list else text
+    clip = f"a clip is given as {typed('+video', argument)}"
+    words = [argument]
+    place = arguments.index(argument) if argument in arguments else 0
+    before = list(arguments[:place])
+    while before and not _has_key(before[-1]) and not before[-1].startswith("-"):
+        words.insert(0, before.pop())
+    if not before or not _has_key(before[-1]):
+        return f"{argument}: is not KEY=VALUE; {clip}"
+    for word in arguments[place + 1 :]:
+        if _has_key(word) or word.startswith("-"):
+            break
+        words.append(word)
+    key, _, value = before[-1].partition("=")
+    whole = typed(key, " ".join([value, *words]))
+    return (
+        f"{argument}: is not KEY=VALUE; if it belongs to {before[-1]!r} before it, type {whole}; "
+        f"{clip}"
+    )
+
+
+def _has_key(argument: str) -> bool:
+    key, equals, _ = argument.partition("=")
+    return bool(equals) and _KEY.fullmatch(key) is not None

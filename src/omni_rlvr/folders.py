@@ -1,0 +1,185 @@
+"""Folders that are there whole or not at all, that nobody else has made, and that can be checked.
+
+A folder is written under another name and renamed when it is whole, so that a kill or a full disk
+leaves the one before. ``SHA256SUMS`` in it holds a digest of each file, as ``sha256sum -c`` reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from omni_rlvr.types import UserError
+
+SUMS = "SHA256SUMS"
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
+"""What a disk that takes no more says."""
+_OF_TORCH = ("PytorchStreamWriter", "inline_container", "iostream", "basic_ios")
+"""In the messages of ``torch.save`` where a file could not be written."""
+
+
+def new_folder(wanted: Path) -> Path:
+    """Makes a folder that was not there: ``wanted``, or the next of that name with a number.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while True:
+        folder = wanted.with_name(f"{wanted.name}_{number}") if number else wanted
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
+    """Gives a folder to write into, which takes the place of ``folder`` once all is written.
+
+    Whatever goes wrong, ``folder`` stays as it was and nothing else is left.
+
+    Args:
+        folder: what is to be there.
+        sums: whether a digest of each file is written, for ``check_sums``.
+
+    Raises:
+        OSError: the disk is full, or cannot be written; also where a library calls that otherwise.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    old = folder.with_name(f".{folder.name}.old")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for path in (partial, *partial.rglob("*")):
+            set_usual_mode(path)
+        if sums:
+            write_sums(partial)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        os.replace(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        seen = disk_error(error)
+        if seen is None or seen is error:
+            raise
+        raise seen from error
+
+
+@contextlib.contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """Gives a folder to write into, whose content moves into ``folder`` once all is written.
+
+    Args:
+        folder: is there, and keeps what else it holds.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
+        yield Path(name)
+        for path in sorted(Path(name).iterdir()):
+            if (folder / path.name).is_dir():
+                shutil.rmtree(folder / path.name)
+            os.replace(path, folder / path.name)
+
+
+def set_usual_mode(path: Path) -> None:
+    """Gives a file or folder the permissions that ``open`` or ``mkdir`` would: the umask's.
+
+    safetensors and ``tempfile`` make what only its owner can read, so that a checkpoint or a data
+    set on a shared disk would be of no use to a group.
+    """
+    umask = os.umask(0o077)
+    os.umask(umask)
+    if not path.is_symlink():
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replaces a file in one step; what cannot be written whole leaves the one before.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):  # what went wrong first is said
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """Finds the system's error in what a library raised; None if it is of another kind."""
+    if isinstance(error, UserError) or not isinstance(error, Exception):
+        return None
+    if isinstance(error, OSError) and error.errno:
+        return error
+    found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors and tokenizers, in Rust
+    if found:
+        return OSError(int(found[1]), os.strerror(int(found[1])))
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in _OF_TORCH):
+        if isinstance(error.__context__, OSError):
+            return error.__context__
+        return OSError(errno.EIO, str(error).splitlines()[0])
+    return None
+
+
+def write_sums(folder: Path) -> None:
+    """Writes ``SHA256SUMS``: a digest of each file of a folder, and of the folders in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def check_sums(folder: Path, *, but: Sequence[str] = ()) -> str | None:
+    """Compares a folder's files with what was written.
+
+    Args:
+        folder: one without ``SHA256SUMS`` has nothing to compare with.
+        but: names of files that are not looked at.
+
+    Returns:
+        What is wrong with the first file that is missing or changed; None if all are as they were.
+    """
+    if not (folder / SUMS).exists():
+        return None
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    if not lines:
+        return f"{SUMS} is empty"
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        if not re.fullmatch("[0-9a-f]{64}", digest) or not name:
+            return f"{SUMS} is damaged"
+        if name in but:
+            continue
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if _digest(folder / name) != digest:
+            return f"{name} is not as it was written (its SHA-256 differs from that in {SUMS})"
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

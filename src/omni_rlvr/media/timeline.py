@@ -1,0 +1,148 @@
+"""The packets of a file on one axis: seconds from its start, for picture and sound alike.
+
+The start is where the first stream begins. Where recordings were joined end to end and the time
+stamps start anew, each part follows the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import av
+
+from omni_rlvr.media.limits import in_force
+from omni_rlvr.types import ClipNote, MediaError
+
+JOINT_S = 0.1
+"""Time stamps of one stream that go back by more than this start a part that was joined on."""
+MAX_GAP_S = 3600.0
+"""A longer step forward is no gap but a joint too."""
+MAX_GAP_TS_S = 10.0
+"""The same in transport and program streams, whose clocks are known to be set anew."""
+TELL_LENGTH = {"mov", "matroska", "avi", "asf", "flv", "flac"}
+"""Formats whose header has the length of the file; for others FFmpeg guesses it."""
+NO_TIMES = {"mp3", "aac", "flac", "wav", "aiff", "w64", "caf", "au", "ac3", "eac3", "amr"}
+"""Formats without time stamps: FFmpeg counts them out of what it takes a packet to be."""
+MAX_LENGTH_S = 86_400.0
+"""A longer promise is none: some programs write -1 where they do not know."""
+SHORT_S, SHORT_SHARE = 0.25, 0.02
+"""Seconds, and share of the whole, that may be missing of a promised length: headers round."""
+
+
+@dataclass(frozen=True)
+class Packet:
+    """Where a packet stands."""
+
+    part: int
+    """Which of the recordings that were joined; 0 in most files."""
+    ticks: int | None
+    """Its presentation time in stream ticks, or else its decoding time."""
+    has_pts: bool
+    begins_s: float | None
+    """The same in seconds; not yet from the start of the file."""
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """All packets of the streams in use."""
+
+    packets: dict[int, list[Packet]]
+    """Stream number -> its packets, in the order of the file."""
+    shifts_s: tuple[float, ...]
+    """Added to the times of each part, they give seconds from the start of the file."""
+    max_gap_s: float
+    """A longer step forward in the time stamps starts the next part."""
+
+    def span_s(self, stream: int) -> float:
+        """Sum up how long a stream is in each part, from its first packet to its last's end."""
+        spans: dict[int, tuple[float, float]] = {}
+        for p in self.packets[stream]:
+            if p.begins_s is not None:
+                first_s, last_s = spans.get(p.part, (p.begins_s, p.begins_s))
+                spans[p.part] = min(first_s, p.begins_s), max(last_s, p.begins_s + p.duration_s)
+        return sum(last_s - first_s for first_s, last_s in spans.values())
+
+
+def read_timeline(
+    container: av.container.InputContainer,
+    streams: Sequence[av.stream.Stream],
+    on_packet: Callable[[av.Packet], object],
+) -> Timeline:
+    """Pass over the packets of some streams once.
+
+    Args:
+        container: Just opened.
+        streams: Those in use.
+        on_packet: Shown every packet, also the empty one at a stream's end.
+
+    Raises:
+        MediaError: The picture has too many frames; the message does not name the file yet.
+    """
+    max_gap_s = MAX_GAP_TS_S if "mpeg" in container.format.name else MAX_GAP_S
+    packets: dict[int, list[Packet]] = {stream.index: [] for stream in streams}
+    latest: dict[int, tuple[int, float | None]] = {}
+    for packet in container.demux(list(streams)) if streams else ():
+        on_packet(packet)
+        if not packet.size or packet.is_discard:
+            continue
+        assert packet.time_base is not None  # every packet of an opened file has one
+        tick_s = float(packet.time_base)
+        part, before_s = latest.get(packet.stream_index, (0, None))
+        if packet.dts is not None:
+            now_s = packet.dts * tick_s
+            part += before_s is not None and is_joint(now_s - before_s, max_gap_s)
+            latest[packet.stream_index] = part, now_s
+        ticks = packet.dts if packet.pts is None else packet.pts
+        begins_s = None if ticks is None else ticks * tick_s
+        duration_s = (packet.duration or 0) * tick_s
+        rows = packets[packet.stream_index]
+        rows.append(Packet(part, ticks, packet.pts is not None, begins_s, duration_s))
+        if isinstance(packet.stream, av.VideoStream):
+            what = f"its picture has {len(rows)} frames or more"
+            if problem := in_force().problem("max_frames", len(rows), what):
+                raise MediaError(problem)
+    every = [p for rows in packets.values() for p in rows]
+    return Timeline(packets, _shifts(every, (container.start_time or 0) / av.time_base), max_gap_s)
+
+
+def is_joint(step_s: float, max_gap_s: float) -> bool:
+    """Tell a joint from the next frame and from a gap, by the step between two time stamps."""
+    return step_s < -JOINT_S or step_s > max_gap_s
+
+
+def _shifts(packets: Sequence[Packet], start_s: float) -> tuple[float, ...]:
+    """What brings each part's times to seconds from the start of the file."""
+    shifts_s = [-start_s]
+    timed = [(p.part, p.begins_s, p.duration_s) for p in packets if p.begins_s is not None]
+    for part in range(1, max((p for p, _, _ in timed), default=0) + 1):
+        end_s = max((b + d for p, b, d in timed if p == part - 1), default=0.0) + shifts_s[-1]
+        shifts_s.append(end_s - min((b for p, b, _ in timed if p == part), default=0.0))
+    return tuple(shifts_s)
+
+
+def shortfall(container: av.container.InputContainer, timeline: Timeline) -> tuple[ClipNote, ...]:
+    """Compare where the packets end with the length in the header, where there is one."""
+    others = {stream.index for stream in container.streams} - timeline.packets.keys()
+    if not TELL_LENGTH & set(container.format.name.split(",")) or others:
+        return ()
+    promised_s = (container.duration or 0) / av.time_base
+    ends_s = [
+        p.begins_s + p.duration_s + timeline.shifts_s[p.part]
+        for rows in timeline.packets.values()
+        for p in rows
+        if p.begins_s is not None
+    ]
+    end_s = max(ends_s, default=0.0)
+    if not ends_s or not is_short(end_s, promised_s):
+        return ()
+    text = f"ends at {end_s:.2f} s of the {promised_s:.2f} s that its header promises"
+    return (ClipNote("short", text),)
+
+
+def is_short(seconds: float, promised_s: float) -> bool:
+    """Whether more is missing of a promised length than rounding explains."""
+    if promised_s > MAX_LENGTH_S:
+        return False
+    return seconds < promised_s - max(SHORT_S, SHORT_SHARE * promised_s)
