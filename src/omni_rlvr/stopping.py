@@ -37,7 +37,7 @@ class _Requests:
     def __init__(self) -> None:
         self.listener = -1
         """The process that listens; a fork of it does not."""
-        self.is_noted = self.is_alone = self.may_stop = False
+        self.is_noted = self.is_alone = self.is_held = self.may_stop = False
         self.pass_on: Callable[[int], None] | None = None
         self.hook_before = sys.unraisablehook
         self.forget()
@@ -64,9 +64,10 @@ class _Requests:
             before, self.interrupted_at = self.interrupted_at, time.monotonic()
             if before is not None and self.interrupted_at - before > _AGAIN_S:
                 raise KeyboardInterrupt
-        if (self.may_stop and self.is_urgent) or (is_first and not self.is_noted):
+        waits = self.is_noted or self.is_held
+        if (self.may_stop and self.is_urgent) or (is_first and not waits):
             raise Stopped
-        if is_first:
+        if is_first and self.is_noted:
             with contextlib.suppress(OSError):  # not print: it may be what was interrupted
                 os.write(1, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
 
@@ -106,9 +107,11 @@ def asked() -> bool:
     return _requests.first is not None
 
 
-def is_noted() -> bool:
-    """Whether this is inside ``noted``."""
-    return _requests.is_noted
+def is_due() -> bool:
+    """Whether this process, inside ``noted``, was asked to stop by what will not wait for long, and
+    decides for itself.
+    """
+    return _requests.is_alone and _requests.is_urgent
 
 
 def exit_code() -> int:
@@ -149,11 +152,27 @@ def may_stop() -> Iterator[None]:
         return
     _requests.may_stop = True
     try:
-        if _requests.is_urgent:
+        if is_due():
             raise Stopped
         yield
     finally:
         _requests.may_stop = False
+
+
+@contextlib.contextmanager
+def whole() -> Iterator[None]:
+    """Lets what is inside come to its end: a request is raised behind it.
+
+    Raises:
+        Stopped: outside ``noted``, a request that came meanwhile.
+    """
+    before, _requests.is_held = _requests.first, True
+    try:
+        yield
+    finally:
+        _requests.is_held = False
+    if before is None and asked() and not _requests.is_noted:
+        raise Stopped
 
 
 @contextlib.contextmanager

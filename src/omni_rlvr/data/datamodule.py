@@ -177,7 +177,7 @@ def make_loader(
 
 
 class ClipLoader(DataLoader[Batch]):
-    """A DataLoader that ends early where its process is asked to stop and waits for a batch.
+    """A DataLoader that ends early where its process is asked to stop in training.
 
     Its workers do not hear such a request; whether they still have work, this process says.
     """
@@ -190,15 +190,10 @@ class ClipLoader(DataLoader[Batch]):
 
 def _until_stopped(batches: Iterator[Batch]) -> Iterator[Batch]:
     while True:
-        try:
-            with stopping.may_stop():
-                batch = next(batches)
-        except StopIteration:
+        with stopping.whole():  # a worker that hands a batch over needs a receiver
+            batch = next(batches, None)
+        if batch is None or stopping.is_due():
             return
-        except stopping.Stopped:
-            if stopping.is_noted():
-                return
-            raise
         yield batch
 
 
