@@ -22,11 +22,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from omni_rlvr.config.arguments import as_typed, checked_arguments
+from omni_rlvr.config.arguments import as_typed, checked_arguments, no_option
 from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
 from omni_rlvr.config.sweep import summarised
 from omni_rlvr.config.wording import as_user_error
+from omni_rlvr.text.terminal import keep_printing, open_streams, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -59,8 +60,11 @@ def task(cfg: DictConfig) -> float | None:
         cfg.resume = resume
         return build(cfg, run_dir, None)
 
+    keep_printing()
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
         if hydra_cfg.mode == RunMode.MULTIRUN:
+            if "sweep" not in hydra_cfg.callbacks:
+                raise UserError("~hydra.callbacks.sweep: a sweep is not conducted without it")
             home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
             job = SweepJob(hydra_cfg.job.num, home, run_dir, overrides)
             return run_job(job, lambda: resolved(cfg), built)
@@ -110,6 +114,10 @@ def one_line() -> Iterator[None]:
             sys.exit(f"error: {told}")
         why = as_user_error(error.__cause__) if isinstance(error.__cause__, ValidationError) else ""
         sys.exit(f"error: {hydras_words(' '.join(f'{error} {why}'.split()))}")
+    except ValueError as error:
+        if not str(error).startswith("Config group override must be"):
+            raise
+        sys.exit(f"error: {no_option(sys.argv[1:])}")
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
@@ -133,6 +141,8 @@ def _reader_is_gone() -> bool:
 
 def main() -> None:
     """Entry point; an error that a user can mend is one line, not a traceback."""
+    start_in_utf8()
+    open_streams()
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
     with one_line(), summarised():
