@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from omni_rlvr import stopping
-from omni_rlvr.config.arguments import as_typed, checked_arguments
+from omni_rlvr.config.arguments import as_typed, checked_arguments, no_option
 from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
 from omni_rlvr.config.sweep import summarised
@@ -65,6 +65,8 @@ def task(cfg: DictConfig) -> float | None:
     keep_printing()
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
         if hydra_cfg.mode == RunMode.MULTIRUN:
+            if "sweep" not in hydra_cfg.callbacks:
+                raise UserError("~hydra.callbacks.sweep: a sweep is not conducted without it")
             home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
             job = SweepJob(hydra_cfg.job.num, home, run_dir, overrides)
             return run_job(job, lambda: resolved(cfg), built)
@@ -117,6 +119,10 @@ def one_line() -> Iterator[None]:
             sys.exit(f"error: {told}")
         why = as_user_error(error.__cause__) if isinstance(error.__cause__, ValidationError) else ""
         sys.exit(f"error: {hydras_words(' '.join(f'{error} {why}'.split()))}")
+    except ValueError as error:
+        if not str(error).startswith("Config group override must be"):
+            raise
+        sys.exit(f"error: {no_option(sys.argv[1:])}")
     except BrokenPipeError:
         if not _reader_is_gone():
             raise

@@ -58,7 +58,7 @@ def inspect_clip(
         _refuse_damage(video, picture=want_video, sound=want_audio and audio is None)
     if audio is not None and want_audio:
         _refuse_cut_sound(audio, sample_rate)
-    return replace(opened, notes=seen.notes)
+    return _with_notes(opened, seen)
 
 
 def hear_clip(
@@ -99,7 +99,11 @@ def hear_clip(
         want_audio=True,
         window_s=window_s,
     )
-    return replace(opened, notes=heard.notes)
+    return _with_notes(opened, heard)
+
+
+def _with_notes(opened: Clip, seen: Clip) -> Clip:
+    return replace(opened, notes=tuple(dict.fromkeys((*opened.notes, *seen.notes))))
 
 
 def _refuse_damage(path: Path, *, picture: bool, sound: bool) -> None:

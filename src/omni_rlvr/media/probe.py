@@ -45,10 +45,11 @@ def probe_clip(
         MediaError: As ``read_clip``.
     """
     has_sound = False
-    frames, duration_s = None, 0.0
+    frames, duration_s, notes = None, 0.0, ()
     if video is not None:
         data = read_bytes(video)
         contents = look_into(data, video)
+        notes = contents.notes
         if contents.picture is not None or want_video:
             seen = read_clip(
                 video,
@@ -67,7 +68,7 @@ def probe_clip(
         sound_s = _sidecar_s(audio)
         has_sound = sound_s > 0
         duration_s = duration_s or sound_s
-    return Clip(frames, _NO_SOUND if has_sound else None, duration_s)
+    return Clip(frames, _NO_SOUND if has_sound else None, duration_s, notes=notes)
 
 
 def _has_samples(data: bytes, sound: Sound, path: Path) -> bool:
