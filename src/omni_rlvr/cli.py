@@ -22,10 +22,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from omni_rlvr.config.arguments import as_typed, checked_arguments
+from omni_rlvr.config.arguments import as_typed, check_flags, checked_arguments
 from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
-from omni_rlvr.config.sweep import summarised
+from omni_rlvr.config.sweep import evaluate_by_default, summarised
 from omni_rlvr.config.wording import as_user_error
 from omni_rlvr.types import Interrupted, UserError
 
@@ -63,6 +63,7 @@ def task(cfg: DictConfig) -> float | None:
         if hydra_cfg.mode == RunMode.MULTIRUN:
             home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
             job = SweepJob(hydra_cfg.job.num, home, run_dir, overrides)
+            evaluate_by_default(cfg, overrides, run_dir)
             return run_job(job, lambda: resolved(cfg), built)
         with no_folder_unused(run_dir):
             parts = build(cfg, run_dir, run_dir.parent / "latest")
@@ -137,4 +138,5 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
     with one_line(), summarised():
         sys.argv[1:] = checked_arguments(sys.argv[1:])
+        check_flags(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
