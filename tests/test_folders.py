@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from omni_rlvr.folders import check_sums, new_folder, whole_folder, write_file, write_sums
+from omni_rlvr.folders import (
+    check_sums,
+    new_folder,
+    whole_files,
+    whole_folder,
+    write_file,
+    write_sums,
+)
 from omni_rlvr.types import UserError
 
 
@@ -67,6 +74,30 @@ def test_a_whole_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     assert names(tmp_path / "x") == ["SHA256SUMS", "below"]
     assert names(tmp_path / "x" / "below") == ["new"]
     assert check_sums(tmp_path / "x") is None
+
+
+def test_files_that_go_into_a_folder_come_all_or_none(tmp_path: Path) -> None:
+    (tmp_path / "run.json").touch()
+    for text in ("old", "new"):
+        with whole_files(tmp_path) as partial:
+            (partial / "figures").mkdir()
+            (partial / "figures" / text).touch()
+            (partial / "report.html").write_text(text)
+    with pytest.raises(OSError, match="full"), whole_files(tmp_path) as partial:  # noqa: PT012
+        (partial / "report.html").write_text("newest")
+        raise OSError("full")
+    assert names(tmp_path) == ["figures", "report.html", "run.json"]
+    assert names(tmp_path / "figures") == ["new"]
+    assert (tmp_path / "report.html").read_text() == "new"
+
+
+def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "x") as partial:
+        os.close(os.open(partial / "model.safetensors", os.O_CREAT | os.O_WRONLY, 0o600))
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "x" / "model.safetensors").stat().st_mode == (
+        tmp_path / "usual"
+    ).stat().st_mode
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,11 +22,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from omni_rlvr.config.arguments import as_typed, check_flags, checked_arguments
+from omni_rlvr.config.arguments import as_typed, check_flags, checked_arguments, no_option
 from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
 from omni_rlvr.config.sweep import evaluate_by_default, summarised
 from omni_rlvr.config.wording import as_user_error
+from omni_rlvr.text.terminal import keep_printing, open_streams, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -59,12 +60,19 @@ def task(cfg: DictConfig) -> float | None:
         cfg.resume = resume
         return build(cfg, run_dir, None)
 
+    keep_printing()
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
         if hydra_cfg.mode == RunMode.MULTIRUN:
+            if "sweep" not in hydra_cfg.callbacks:
+                raise UserError("~hydra.callbacks.sweep: a sweep is not conducted without it")
             home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
             job = SweepJob(hydra_cfg.job.num, home, run_dir, overrides)
-            evaluate_by_default(cfg, overrides, run_dir)
-            return run_job(job, lambda: resolved(cfg), built)
+
+            def resolve() -> dict[str, Any]:
+                evaluate_by_default(cfg, overrides, run_dir)
+                return resolved(cfg)
+
+            return run_job(job, resolve, built)
         with no_folder_unused(run_dir):
             parts = build(cfg, run_dir, run_dir.parent / "latest")
         if isinstance(parts, ServeParts):
@@ -111,6 +119,10 @@ def one_line() -> Iterator[None]:
             sys.exit(f"error: {told}")
         why = as_user_error(error.__cause__) if isinstance(error.__cause__, ValidationError) else ""
         sys.exit(f"error: {hydras_words(' '.join(f'{error} {why}'.split()))}")
+    except ValueError as error:
+        if not str(error).startswith("Config group override must be"):
+            raise
+        sys.exit(f"error: {no_option(sys.argv[1:])}")
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
@@ -134,6 +146,8 @@ def _reader_is_gone() -> bool:
 
 def main() -> None:
     """Entry point; an error that a user can mend is one line, not a traceback."""
+    start_in_utf8()
+    open_streams()
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
     with one_line(), summarised():

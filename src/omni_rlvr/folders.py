@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -80,6 +81,24 @@ def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
         raise seen from error
 
 
+@contextlib.contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """Gives a folder to write into, whose content moves into ``folder`` once all is written.
+
+    Args:
+        folder: is there, and keeps what else it holds.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
+        yield Path(name)
+        for path in sorted(Path(name).iterdir()):
+            if (folder / path.name).is_dir():
+                shutil.rmtree(folder / path.name)
+            os.replace(path, folder / path.name)
+
+
 def set_usual_mode(path: Path) -> None:
     """Gives a file or folder the permissions that ``open`` or ``mkdir`` would: the umask's.
 
@@ -110,14 +129,18 @@ def write_file(path: Path, data: bytes) -> None:
 
 def disk_error(error: BaseException) -> OSError | None:
     """Finds the system's error in what a library raised; None if it is of another kind."""
-    if isinstance(error, OSError):
-        return error
     if isinstance(error, UserError) or not isinstance(error, Exception):
         return None
+    if isinstance(error, OSError) and error.errno:
+        return error
     found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors and tokenizers, in Rust
     if found:
         return OSError(int(found[1]), os.strerror(int(found[1])))
+    if isinstance(error, OSError):
+        return error
     if isinstance(error, RuntimeError) and any(word in str(error) for word in _OF_TORCH):
+        if isinstance(error.__context__, OSError):
+            return error.__context__
         return OSError(errno.EIO, str(error).splitlines()[0])
     return None
 

@@ -92,7 +92,7 @@ class Example:
     """``file:line`` (or ``file[index]``) of the annotation, for error messages."""
 
 
-NOTE_KINDS = ("cut_sound", "sound_gaps", "scaled_sound", "silenced_samples", "short")
+NOTE_KINDS = ("cut_sound", "sound_gaps", "scaled_sound", "silenced_samples", "short", "unfinished")
 """What a ``ClipNote`` may be about; each is counted, as the metric ``media/KIND``."""
 
 

@@ -27,6 +27,7 @@ USED_BY = {
     "modality": READ_CLIPS,
     "model": ("train", "evaluate", "attribute", "cache", "predict", "export", "serve"),
     "model/trainable": ("train",),
+    "model/options": ("train", "evaluate", "attribute", "cache", "predict", "export", "serve"),
     "stage": ("train",),
     "rollout": ("train", "evaluate", "predict", "serve"),
     "reward": ("train", "attribute"),

@@ -54,12 +54,14 @@ def leaves_in(group: str, option: str) -> Iterator[str]:
     def walk(value: object, key: str) -> Iterator[str]:
         if isinstance(value, dict) and value:
             for name, below in value.items():
-                if not str(name).startswith("_"):
+                if not str(name).startswith("_") and name != "defaults":
                     yield from walk(below, f"{key}.{name}")
         else:
             yield key
 
-    yield from walk(yaml.safe_load((ROOT / f"conf/{group}/{option}.yaml").read_text()), group)
+    yield from walk(
+        yaml.safe_load((ROOT / f"conf/{group}/{option}.yaml").read_text()), group.replace("/", ".")
+    )
 
 
 def test_every_option_is_flipped() -> None:

@@ -7,21 +7,25 @@ one. The command itself is run where a process matters: signals, kills, exit cod
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from omni_rlvr import cli
 from omni_rlvr.build import build
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.config.store import register
+from omni_rlvr.config.sweep import _open
 from omni_rlvr.data.synthetic import container, generate, wording
 from omni_rlvr.data.synthetic.cues import LABELS
 from omni_rlvr.models import tiny
@@ -169,3 +173,31 @@ def make_runner(
 ) -> Callable[[], Runner]:
     """A factory of runners for fixtures of a wider scope."""
     return lambda: Runner(tmp_path_factory.mktemp("outputs"), common)
+
+
+@pytest.fixture
+def command(runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int | str]]:
+    """Runs the command in this process; returns its exit code, or the text that it ends with."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+
+    def run(*overrides: str) -> int | str:
+        quiet = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
+        monkeypatch.setattr(sys, "argv", ["omni-rlvr", *overrides, *quiet, *runner.overrides])
+        try:
+            cli.main()
+        except SystemExit as end:
+            return end.code
+        finally:
+            GlobalHydra.instance().clear()
+            for lock in _open.values():
+                lock.release()
+            _open.clear()
+        return 0
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    yield run
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in logging.root.manager.loggerDict:  # Hydra's configuration disables them
+        logging.getLogger(name).disabled = False

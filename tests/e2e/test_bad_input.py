@@ -135,7 +135,7 @@ def test_a_broken_clip_is_skipped_with_its_whole_group(
 
 @pytest.mark.parametrize("broken", ["no decoder"], indirect=True)
 def test_good_clips_beside_a_bad_one_get_their_results(
-    runner, annotate, broken: Path, tmp_path: Path
+    runner, annotate, broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     annotate(3, {1: broken})
     skip = (
@@ -150,8 +150,11 @@ def test_good_clips_beside_a_bad_one_get_their_results(
     )
     report = read_json(runner(*runner.evaluate, *skip) / "test" / "metrics.json")
     assert report["num_clips"] == 2
-    folder = runner("task=cache", *skip)
-    assert [clip["id"] for clip in read_json(folder / "run.json")["skipped_clips"]] == ["odd1"]
+    for task in (("task=cache",), ("task=preview", "task.split=test")):
+        shown = skip[:2] if task[0] == "task=preview" else skip
+        folder = runner(*task, *shown)
+        assert [clip["id"] for clip in read_json(folder / "run.json")["skipped_clips"]] == ["odd1"]
+    assert f"left out: {broken}: its picture cannot be decoded" in capsys.readouterr().out
 
 
 def test_a_batch_of_nothing_but_broken_clips_does_no_harm(runner, annotate, clips: Path) -> None:

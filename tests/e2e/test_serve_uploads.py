@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from case_sound import clip, tone
 
 from omni_rlvr.app.uploads import Upload, Uploads
 from omni_rlvr.parts import ServeParts
@@ -147,3 +148,13 @@ def test_what_nobody_asked_about_goes_in_time(make, clips: Path) -> None:
         uploads.sweep()
     assert not path.exists()
     assert os.listdir(uploads.folder) == []  # noqa: PTH208
+
+
+def test_what_is_not_heard_of_an_upload_is_told(make, tmp_path: Path) -> None:
+    long = clip(tmp_path / "long.mov", tone(5), picture_s=5.0, codec="pcm_s16le")
+    uploads = make()
+    taken = uploads.take(put(uploads, long), as_sound=False)
+    assert taken.notes == [
+        "3.00 of the 5.00 s of its sound are not heard: the model hears 2 s, taken around the "
+        "frames it sees"
+    ]

@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from omni_rlvr import cli
 from omni_rlvr.config import sweep as sweeping
 from omni_rlvr.record import append_jsonl, read_json, read_jsonl
 from omni_rlvr.types import Interrupted, UserError
 
 QUICK = ("stage=sft", "stage.max_steps=1", "stage.batch_size=3")
 Command = Callable[..., int]
-
-
-@pytest.fixture
-def command(runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
-    """Runs the command in this process; returns its exit code, or the text that it ends with."""
-    handlers = list(logging.getLogger().handlers)
-
-    def run(*overrides: str) -> int | str:
-        quiet = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
-        monkeypatch.setattr(sys, "argv", ["omni-rlvr", *overrides, *quiet, *runner.overrides])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code
-        finally:
-            GlobalHydra.instance().clear()
-            for lock in sweeping._open.values():
-                lock.release()
-            sweeping._open.clear()
-        return 0
-
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    yield run
-    logging.getLogger().handlers[:] = handlers
 
 
 @pytest.mark.parametrize("key", ["name=a,b", "+experiment=cold_start,sft_labels"])
@@ -161,12 +134,10 @@ def test_runs_that_left_no_word_are_told_of(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("ended", [("finished", "skipped"), ()])
 def test_a_sweep_that_lost_a_run_ends_with_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if ended:
-        started(tmp_path, *ended)
+    started(tmp_path, "finished", "skipped")
     monkeypatch.setitem(sweeping._open, tmp_path, None)
     with pytest.raises(SystemExit) as end, sweeping.summarised():
         pass

@@ -126,3 +126,32 @@ def test_cuts_are_at_times_of_the_file(tmp_path) -> None:
     _, times_s, _, frames = seen(cut.clip, num_frames=5)
     np.testing.assert_allclose(frames[:, 8, 8, 0], [60, 68, 76, 84, 92], atol=6)
     assert times_s[0] == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_sound_that_is_cut_short_makes_no_clip(tmp_path) -> None:
+    source = clip(tmp_path / "a.mkv", None, picture_s=2.0)
+    sound = tmp_path / "a.wav"
+    sound.write_bytes(sound_file(tone(1.0), "WAV")[:-1000])
+    cut = Cut(source, "left", 0.5, 1.5, sound, tmp_path / "cut.mp4")
+    (tmp_path / "unfinished").mkdir()
+    (failure,) = cut_clips([cut], tmp_path / "unfinished")
+    assert failure == (
+        f"{sound}: is truncated, 1000 bytes are missing at its end; copy or download it again"
+    )
+    assert not cut.clip.exists()
+
+
+@pytest.mark.parametrize("layouts", [("mono", "stereo"), ("stereo", "mono"), ("5.1", "mono")])
+def test_layouts_that_change_within_a_stream(tmp_path, layouts) -> None:
+    """Broadcasts do that at a break; also the rate changes at the second joint."""
+    parts = []
+    kinds = [(layouts[0], 48_000), (layouts[1], 48_000), ("mono", 44_100)]
+    for i, (layout, rate) in enumerate(kinds):
+        part = clip(tmp_path / f"{i}.ts", tone(1.0, rate=rate), rate=rate, layout=layout)
+        parts.append(part.read_bytes())
+    path = tmp_path / "all.ts"
+    path.write_bytes(b"".join(parts))
+    for kind in (read_clip, hear_clip, inspect_clip):
+        assert kind(path, None, **WANTED).notes == ()
+    sound = seen(path)[0]
+    assert sum(end - start for start, end in sound) == pytest.approx(3.0, abs=0.1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from omni_rlvr.record import append_jsonl, keep_steps
 from omni_rlvr.training import trackers
 from omni_rlvr.training.metrics_csv import MetricsCsv
 from omni_rlvr.types import UserError
@@ -43,7 +44,7 @@ def lines(path: Path) -> list[dict[str, str]]:
 
 
 def test_csv_grows_a_column_when_a_metric_appears(tmp_path: Path) -> None:
-    sink = MetricsCsv(tmp_path / "metrics.csv")
+    sink = MetricsCsv(tmp_path / "metrics.csv", "")
     sink.log_metrics({"loss": 1.0}, 1)
     sink.log_metrics({"loss": 0.5, "kl": 0.1}, 2)
     sink.log_metrics({"loss": 0.25}, 3)
@@ -54,16 +55,47 @@ def test_csv_grows_a_column_when_a_metric_appears(tmp_path: Path) -> None:
     ]
 
 
-def test_csv_of_a_resumed_run_is_that_of_the_unbroken_one(tmp_path: Path) -> None:
-    def write(path: Path, steps: range) -> None:
-        sink = MetricsCsv(path)
+def train(folder: Path, steps: range, last: int | None = None) -> None:
+    """Writes steps into both files, as a run does; a kill lets the CSV have no line behind one."""
+    folder.mkdir(exist_ok=True)
+    keep_steps(folder / "metrics.jsonl", steps.start - 1)
+    tracker = trackers.metrics_csv(str(folder), "train/")
+    with trackers.tracking([tracker], {}):
         for step in steps:
-            sink.log_metrics({"loss": float(step), "kl": 0.5}, step)
+            late = {"kl": float("nan")} if step > 2 else {}
+            row = {"loss": 0.1 * step, **late}
+            append_jsonl(folder / "metrics.jsonl", [{"step": step, **row}])
+            if last is None or step <= last:
+                tracker.log_metrics(row, step)
+        if steps.stop == 8 and last is None:
+            trackers.log_scores([tracker], SCORES, step=7)
 
-    write(tmp_path / "unbroken.csv", range(1, 8))
-    write(tmp_path / "resumed.csv", range(1, 6))  # was at step 5, its checkpoint at step 3
-    write(tmp_path / "resumed.csv", range(4, 8))
-    assert (tmp_path / "resumed.csv").read_text() == (tmp_path / "unbroken.csv").read_text()
+
+@pytest.mark.parametrize(
+    ("before", "last", "after"),
+    [
+        (range(1, 6), None, range(4, 8)),  # was at step 5, its checkpoint at step 3
+        (range(1, 8), 7, range(8, 8)),  # was in the evaluation behind the last step
+        (range(1, 8), 6, range(8, 8)),  # was between the last lines of both files
+        (range(1, 8), 0, range(8, 8)),  # had no CSV at all: logger=tensorboard
+    ],
+)
+def test_csv_of_a_resumed_run_is_that_of_the_unbroken_one(
+    tmp_path: Path, before: range, last: int | None, after: range
+) -> None:
+    train(tmp_path / "unbroken", range(1, 8))
+    train(tmp_path / "resumed", before, last)
+    train(tmp_path / "resumed", after)
+    texts = [(tmp_path / run / "metrics.csv").read_text() for run in ("unbroken", "resumed")]
+    assert texts[0] == texts[1]
+    assert texts[0].splitlines()[0].startswith("step,train/loss,train/kl,eval/test_war,")
+    assert [line.split(",")[0] for line in texts[0].splitlines()[1:]] == [*"1234567", "7"]
+
+
+def test_csv_of_another_run_in_the_same_folder_goes(tmp_path: Path) -> None:
+    train(tmp_path, range(1, 4))
+    train(tmp_path, range(1, 2))
+    assert [row["step"] for row in lines(tmp_path / "metrics.csv")] == ["1"]
 
 
 def test_csv_has_trls_names_and_evaluations_have_eval_in_front(tmp_path: Path) -> None:
@@ -86,7 +118,7 @@ def test_tensorboard_has_the_names_of_transformers_callback(tmp_path: Path) -> N
 def test_a_tracker_is_closed_also_when_the_run_fails() -> None:
     closed: list[str] = []
     tracker = trackers.Tracker(
-        MetricsCsv(Path("x")), prefix="", log_config=None, log_table=None, close=closed.append
+        MetricsCsv(Path("x"), ""), prefix="", log_config=None, log_table=None, close=closed.append
     )
     with pytest.raises(RuntimeError), trackers.tracking([tracker], {}):
         raise RuntimeError

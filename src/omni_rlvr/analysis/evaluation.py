@@ -8,6 +8,7 @@ from typing import Any
 
 from omni_rlvr.analysis.drawing import spared
 from omni_rlvr.analysis.plots import confusion_figure
+from omni_rlvr.folders import whole_folder
 from omni_rlvr.record import append_jsonl, write_json
 
 
@@ -17,11 +18,16 @@ def write_evaluation(
     scores: Mapping[str, Any],
     predictions: Sequence[Mapping[str, object]],
 ) -> None:
-    """Writes predictions.jsonl, metrics.json and confusion.png anew."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "predictions.jsonl").unlink(missing_ok=True)
-    append_jsonl(folder / "predictions.jsonl", predictions)
-    write_json(folder / "metrics.json", scores)
+    """Writes predictions.jsonl, metrics.json and confusion.png anew, all or none.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
     title = f"{split}: WAR {scores['war']:.1f} %, UAR {scores['uar']:.1f} %"
-    with spared(folder / "confusion.png"):
-        confusion_figure(scores["confusion"], scores["labels"], title, folder / "confusion.png")
+    with whole_folder(folder) as partial:
+        append_jsonl(partial / "predictions.jsonl", predictions)
+        write_json(partial / "metrics.json", scores)
+        with spared(partial / "confusion.png"):
+            confusion_figure(
+                scores["confusion"], scores["labels"], title, partial / "confusion.png"
+            )

@@ -22,19 +22,26 @@ def show_prediction(row: Mapping[str, Any]) -> None:
     notes = [f"note: {note['text']}" for note in row["notes"]]
     for line in ("", answer_line(row), *notes, ""):
         console.print(Text(line), soft_wrap=True)
-    console.print(probability_table(row["probabilities"]))
+    plain = console.options.ascii_only
+    console.print(probability_table(row["probabilities"], plain=plain))
     for line in ("", scoring_line(row)):
         console.print(Text(line), soft_wrap=True)
 
 
-def probability_table(probabilities: Mapping[str, float]) -> Table:
-    """Lays out label probabilities, the likeliest first, each with a bar."""
+def probability_table(probabilities: Mapping[str, float], *, plain: bool = False) -> Table:
+    """Lays out label probabilities, the likeliest first, each with a bar.
+
+    Args:
+        probabilities: label -> its probability.
+        plain: whether the terminal has no block characters for the bars.
+    """
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(width=BAR_WIDTH)
     for label, p in sorted(probabilities.items(), key=lambda item: -item[1]):
-        table.add_row(Text(f"  {printable(label)}"), f"{100 * p:.1f} %", Bar(1, 0, p))
+        bar = Text("#" * round(BAR_WIDTH * p)) if plain else Bar(1, 0, p)
+        table.add_row(Text(f"  {printable(label)}"), f"{100 * p:.1f} %", bar)
     return table
 
 

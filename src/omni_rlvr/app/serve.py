@@ -70,7 +70,7 @@ def _serve(parts: ServeParts, uploads: Uploads, listening: socket.socket) -> Non
 
     stop = threading.Event()
     host, port = listening.getsockname()[:2]
-    css = (files("omni_rlvr") / "app" / "page.css").read_text()
+    css = (files("omni_rlvr") / "app" / "page.css").read_text("utf-8")
     app = site(
         build_page(Page(parts, uploads, stop)),
         uploads,

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omni_rlvr import ranks
 from omni_rlvr.build.config import check, compose_step, make, resolve
 from omni_rlvr.build.labels import probability_labels
+from omni_rlvr.build.pipeline import check_steps
 from omni_rlvr.build.policy import base_to_write, feature_cache, load
 from omni_rlvr.build.prepare import prepare_parts
 from omni_rlvr.build.readers import lacks_file, read_split
@@ -96,6 +97,7 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     if isinstance(task, schema.ReportTask):
         return ReportParts(place, task, _report_runs(config["runs"]), bool(config["html"]))
     if isinstance(task, schema.PipelineTask):
+        check_steps(task, run_dir)
         return PipelineParts(place, dataset.labels, task)
     if isinstance(task, schema.ExportTask):
         check_target(Path(task.to))

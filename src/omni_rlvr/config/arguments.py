@@ -24,6 +24,7 @@ from omni_rlvr.media.files import expanded
 from omni_rlvr.types import UserError
 
 _KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/:-]*")
+_NO_OPTION = re.compile(r"null|true|false|[-+.\d]*|\{.*\}", re.IGNORECASE)
 _GROUPS = ("experiment", "sweep", "debug", "hardware")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*?)'\n", re.DOTALL)
 _REFERENCE = re.compile(r"(\\*)\$\{")
@@ -142,6 +143,22 @@ def as_typed(error: HydraException, arguments: Sequence[str]) -> UserError | Non
                 "sweep add -m"
             )
     return None
+
+
+def no_option(arguments: Sequence[str]) -> UserError:
+    """Words what Hydra says of a group that is given anything but the name of an option."""
+    given = [argument for argument in arguments if _is_no_option(argument)]
+    return UserError(
+        f"{' '.join(given)}: a group takes the name of one of its options (omni-rlvr --help shows "
+        "them); an optional one is left out with ~GROUP, a list of several is emptied with GROUP=[]"
+    )
+
+
+def _is_no_option(argument: str) -> bool:
+    key, _, value = argument.partition("=")
+    return (
+        "." not in key and re.fullmatch(r"null|true|false|[-+.\d]*|\{.*\}", value, re.I) is not None
+    )
 
 
 def _unreadable(argument: str, arguments: Sequence[str]) -> str:

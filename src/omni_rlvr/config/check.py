@@ -48,7 +48,16 @@ def check_named(config: object, key: str) -> None:
 
 
 def check_trainer(trainer: dict[str, Any]) -> None:
-    """Refuses flags of Lightning's trainer that would do nothing, or harm, in this loop."""
+    """Refuses flags of Lightning's trainer that would do nothing, or harm, in this loop.
+
+    What this loop reads itself, Lightning's defaults do not stand in for.
+    """
+    for flag, example in (("accelerator", "auto"), ("devices", "1")):
+        if flag not in trainer:
+            raise UserError(f"trainer.{flag} must be given, e.g. trainer.{flag}={example}")
+    accelerator = trainer["accelerator"]
+    named = isinstance(accelerator, str) and accelerator
+    require(bool(named), "trainer.accelerator", accelerator, "auto, cpu, cuda or mps")
     ours = {
         "max_epochs": "stage.num_train_epochs",
         "max_steps": "stage.max_steps",
@@ -82,6 +91,7 @@ def locate(path: str, key: str) -> object:
     """Imports ``package.module.name``; the working folder is searched last."""
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
+    require(isinstance(path, str), f"{key}._target_", path, "MODULE.NAME of what is to be built")
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)

@@ -43,11 +43,16 @@ def check_keys(config: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
     unknown += [key for group in TYPED for key in _unknown(config[group], typed[group], group)]
     if unknown:
         raise UserError(no_such_key(unknown[0], _keys_of(config, "")))
+    missing = [name for name in names_of(RootConfig) if name not in config]
+    missing += [f"paths.{name}" for name in names_of(PathsConfig) if not config["paths"].get(name)]
+    missing += [key for group in TYPED for key in _missing(config[group], typed[group], group)]
+    if missing:
+        raise UserError(f"{missing[0]} must be given, e.g. {missing[0]}=VALUE")
 
 
-def names_of(schema: type) -> set[str]:
+def names_of(schema: type) -> list[str]:
     """The keys that a dataclass has."""
-    return {field.name for field in dataclasses.fields(schema)}
+    return [field.name for field in dataclasses.fields(schema)]
 
 
 def no_such_key(key: str, known: Iterable[str]) -> str:
@@ -119,6 +124,15 @@ def _unknown(values: Mapping[str, Any], typed: Any, key: str) -> Iterator[str]:
             yield f"{key}.{name}"
         elif dataclasses.is_dataclass(below := vars(typed)[name]):
             yield from _unknown(value, below, f"{key}.{name}")
+
+
+def _missing(values: Mapping[str, Any], typed: Any, key: str) -> Iterator[str]:
+    """Yields keys that were deleted (``~stage.beta``): their defaults would count, unrecorded."""
+    for name in names_of(type(typed)):
+        if name not in values:
+            yield f"{key}.{name}"
+        elif dataclasses.is_dataclass(below := vars(typed)[name]):
+            yield from _missing(values[name], below, f"{key}.{name}")
 
 
 def _keys_of(values: Mapping[str, Any], prefix: str) -> Iterator[str]:

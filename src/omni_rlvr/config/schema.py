@@ -186,8 +186,8 @@ class RootConfig:
     rollout: Any = MISSING
     optimizer: Any = MISSING
     trainer: Any = MISSING
-    logger: Any = MISSING
-    callbacks: Any = MISSING
+    logger: Any = field(default_factory=dict)
+    callbacks: Any = field(default_factory=dict)
     paths: PathsConfig = MISSING
     feature_cache: FeatureCacheConfig = field(default_factory=FeatureCacheConfig)
     name: str = MISSING

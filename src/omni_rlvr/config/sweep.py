@@ -97,8 +97,13 @@ _open: dict[Path, FolderLock] = {}
 class Sweep(Callback):
     """Opens the journal of a sweep, and notes which of its runs are started."""
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuses a run that would write into the working folder itself."""
+        _check_folders(config, "hydra.run.dir")
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Starts the journal anew: it lists the runs of the last sweep, finished before or now."""
+        _check_folders(config, "hydra.sweep.dir")
         home = Path(config.hydra.sweep.dir)
         try:
             check_search(config)
@@ -125,6 +130,12 @@ class Sweep(Callback):
                 "run": os.path.relpath(config.hydra.runtime.output_dir, home),
             }
             append_jsonl(home / STARTED, [row])
+
+
+def _check_folders(config: DictConfig, folder: str) -> None:
+    for key in ("paths.output_root", folder):
+        if not str(OmegaConf.select(config, key)).strip():
+            sys.exit(f"error: {key} is empty: it must name a folder, e.g. {key}=outputs")
 
 
 def check_search(config: DictConfig) -> None:
@@ -201,7 +212,9 @@ def end_sweep(home: Path) -> None:
         write_sweep_table(home, list(dict.fromkeys(folders)))
     finally:
         say_what_became(jobs)
-    if not jobs or any(job["status"] not in DONE for job in jobs):
+    if not jobs:
+        raise UserError("the sweep has no run: a list of values is empty")
+    if any(job["status"] not in DONE for job in jobs):
         sys.exit(1)
 
 

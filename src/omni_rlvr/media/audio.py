@@ -19,8 +19,9 @@ import numpy as np
 import soundfile
 
 from omni_rlvr.media.container import Sound, open_container
-from omni_rlvr.media.timeline import is_joint, is_short
-from omni_rlvr.types import ClipNote
+from omni_rlvr.media.limits import in_force
+from omni_rlvr.media.timeline import NO_TIMES, is_joint, is_short
+from omni_rlvr.types import ClipNote, MediaError
 
 MIN_GAP_S = 0.01
 """Time stamps that are off by less are rounded, not a gap; half a packet where that is more."""
@@ -35,6 +36,8 @@ MAX_LOUD = 8.0
 FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)
 MAX_SILENCED_SHARE = 0.1
 """Share of samples that may be NaN or infinite; with more of them the file is broken."""
+MAX_FRAMES_A_BYTE = 1000
+"""More samples than these cannot be in a byte: libsndfile does not know how many there are."""
 FLOATS = ("FLOAT", "DOUBLE")
 LOSSLESS = ("PCM", "ALAC", "ULAW", "ALAW", *FLOATS)
 
@@ -48,6 +51,8 @@ class Heard:
     notes: tuple[ClipNote, ...]
     is_padded: bool
     """Whether its codec works in packets, and so may have added silence at either end."""
+    decoded_s: float
+    """How long all that was decoded is, without what stands for gaps."""
 
 
 @dataclass
@@ -94,6 +99,8 @@ class _Tape:
         elif step_s > 0 and last is not None:
             self.gaps_s.append((end_s, step_s))
         if last is None or step_s or rate != last.rate:
+            if problem := in_force().sound_problem(rate, 0.0, len(channels)):
+                raise ValueError(problem)
             last = _Stretch(max(0.0, end_s + step_s), rate)
             self.stretches.append(last)
         last.parts.append(self._mono(channels))
@@ -144,11 +151,11 @@ class _Tape:
         if scale != 1.0:
             waveform = waveform / scale
         waveform = np.clip(waveform, -1.0, 1.0).astype(np.float32)
-        return Heard(waveform, self._notes(scale, promised_s), is_padded)
-
-    def _notes(self, scale: float, promised_s: float) -> tuple[ClipNote, ...]:
-        notes = []
         decoded_s = sum(s.num_samples / s.rate for s in self.stretches)
+        return Heard(waveform, self._notes(scale, decoded_s, promised_s), is_padded, decoded_s)
+
+    def _notes(self, scale: float, decoded_s: float, promised_s: float) -> tuple[ClipNote, ...]:
+        notes = []
         gaps_s = sum(gap_s for _, gap_s in self.gaps_s)
         if is_short(decoded_s + gaps_s, promised_s):
             text = f"only {decoded_s:.2f} of the {promised_s:.2f} s of its sound can be decoded"
@@ -198,12 +205,15 @@ def read_track(data: bytes, sound: Sound, *, sample_rate: int) -> Heard | None:
                 if before_s is not None and is_joint(frame.time - before_s, sound.max_gap_s):
                     part = min(part + 1, len(sound.shifts_s) - 1)
                 before_s = frame.time
-            start_s = None if frame.time is None else frame.time + sound.shifts_s[part]
+            start_s = None
+            if frame.time is not None and container.format.name not in NO_TIMES:
+                start_s = frame.time + sound.shifts_s[part]
             for piece in resampler.resample(frame):
                 tape.add(piece.to_ndarray(), piece.sample_rate, start_s)
+    is_counted_out = container.format.name in NO_TIMES and len({s.rate for s in tape.stretches}) > 1
     return tape.finish(
         sample_rate,
-        promised_s=sound.promised_s,
+        promised_s=0.0 if is_counted_out else sound.promised_s,  # as if all were of one rate
         is_float=codec.startswith("pcm_f"),
         is_padded=not codec.startswith(("pcm_", "flac", "alac")),
     )
@@ -221,11 +231,12 @@ def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
 
     Raises:
         soundfile.LibsndfileError: If libsndfile does not know the format.
+        MediaError: If it is beyond a limit; the message does not name the file yet.
         ValueError: If its samples make no sense.
     """
     tape, subtypes, promised_s = _Tape(), [], 0.0
     for part in parts:
-        with soundfile.SoundFile(io.BytesIO(part)) as file:
+        with _open_sidecar(part) as file:
             dtype = "float64" if file.subtype == "DOUBLE" else "float32"
             samples = file.read(dtype=dtype, always_2d=True)
             tape.add(samples.T, file.samplerate, None)
@@ -237,6 +248,27 @@ def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
         is_float=any(name in FLOATS for name in subtypes),
         is_padded=not all(name.startswith(LOSSLESS) for name in subtypes),
     )
+
+
+def sidecar_s(parts: Sequence[bytes]) -> float:
+    """Seconds of a sound file, as its header tells them; arguments and errors as above."""
+    seconds = 0.0
+    for part in parts:
+        with _open_sidecar(part) as file:
+            seconds += file.frames / file.samplerate
+    return seconds
+
+
+def _open_sidecar(part: bytes) -> soundfile.SoundFile:
+    file = soundfile.SoundFile(io.BytesIO(part))
+    if file.frames > len(part) * MAX_FRAMES_A_BYTE:
+        file.close()
+        raise soundfile.LibsndfileError(0, "The header has no length: ")
+    seconds = file.frames / file.samplerate
+    if problem := in_force().sound_problem(file.samplerate, seconds, file.channels):
+        file.close()
+        raise MediaError(problem)
+    return file
 
 
 def _full_scale(peak: float, *, is_float: bool) -> float:

@@ -6,7 +6,6 @@ see ``isolated``.
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +15,10 @@ import soundfile
 
 from omni_rlvr.media.audio import Heard, read_sidecar, read_track
 from omni_rlvr.media.container import Contents, Sound, look_into, read_bytes, reason
-from omni_rlvr.media.limits import in_force
 from omni_rlvr.media.picture import Picture, need_readable
 from omni_rlvr.media.sampling import sound_pieces, uniform_indices
+from omni_rlvr.media.sound_file import finish_header, is_sound_file, split_joined
+from omni_rlvr.media.timeline import is_short
 from omni_rlvr.media.video import Backend, read_frames
 from omni_rlvr.types import Clip, ClipNote, MediaError
 
@@ -158,27 +158,50 @@ def _track(data: bytes, sound: Sound, sample_rate: int, path: Path) -> Heard | N
         ) from error
 
 
-def check_sound_file(data: bytes, path: Path) -> None:
-    """Refuse a sound file whose header asks for too much.
-
-    Raises:
-        MediaError: It is beyond a limit.
-        soundfile.LibsndfileError: libsndfile does not know the format.
-    """
-    header = soundfile.info(io.BytesIO(data))
-    problem = in_force().sound_problem(header.samplerate, header.duration, header.channels)
-    if problem is not None:
-        raise MediaError(f"{path}: {problem}")
-
-
 def _sidecar(path: Path, sample_rate: int) -> Heard | None:
-    """Read a sound file: libsndfile first, FFmpeg for what it does not know (m4a, aac, wma)."""
+    """Read a sound file: libsndfile first, FFmpeg for what it does not know (m4a, aac, wma).
+
+    Joined files are read one after the other. Of a compressed file FFmpeg counts the packets, and
+    reads it where libsndfile stopped before their end.
+    """
     data = read_bytes(path)
+    finished = [finish_header(part) for part in split_joined(data)]
+    notes = tuple(dict.fromkeys(note for _, found in finished for note in found))
     try:
-        check_sound_file(data, path)
-        return read_sidecar([data], sample_rate=sample_rate)
-    except soundfile.LibsndfileError:
+        heard = read_sidecar([part for part, _ in finished], sample_rate=sample_rate)
+    except soundfile.LibsndfileError as error:
+        heard = _other_sound(data, sample_rate, path, error.error_string)
+        return heard and replace(heard, notes=(*notes, *heard.notes))
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise MediaError(f"{path}: is no sound ({reason(error)}); convert it again") from error
+    if heard is None:
+        return None
+    heard = replace(heard, notes=(*notes, *heard.notes))
+    if len(finished) > 1 or not (heard.is_padded or data[:4] == b"fLaC"):
+        return heard
+    try:
+        sound = look_into(data, path).sound
+    except MediaError:  # libsndfile alone knows it: there is nothing to compare
+        return heard
+    if sound is not None and is_short(heard.decoded_s, sound.promised_s):
+        return _track(data, sound, sample_rate, path)
+    return heard
+
+
+def _other_sound(data: bytes, sample_rate: int, path: Path, why: str) -> Heard | None:
+    """Read a sound file that libsndfile cannot read, and that says why."""
+    try:
         contents = look_into(data, path)
+    except MediaError as error:
+        if not is_sound_file(data):
+            raise
+        raise MediaError(
+            f"{path}: is a sound file that is cut short or damaged ({why}); "
+            "copy or download it again"
+        ) from error
     if contents.sound is None:
         raise MediaError(f"{path}: was named as a sound file but has no sound track")
-    return _track(data, contents.sound, sample_rate, path)
+    heard = _track(data, contents.sound, sample_rate, path)
+    return heard and replace(heard, notes=(*contents.notes, *heard.notes))

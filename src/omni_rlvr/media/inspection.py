@@ -20,7 +20,6 @@ from omni_rlvr.types import Clip, MediaError
 
 _MAX_SHORTFALL = 0.1
 """Share of the promised length that may be missing: headers round."""
-_OPEN_END = 2**32 - 1  # what a recorder writes where it does not know the size yet
 _MEND = "convert or download it again"
 
 
@@ -58,8 +57,8 @@ def inspect_clip(
     if video is not None:
         _refuse_damage(video, picture=want_video, sound=want_audio and audio is None)
     if audio is not None and want_audio:
-        _refuse_cut_wave(audio)
-    return replace(opened, notes=seen.notes)
+        _refuse_cut_sound(audio, sample_rate)
+    return _with_notes(opened, seen)
 
 
 def hear_clip(
@@ -100,7 +99,11 @@ def hear_clip(
         want_audio=True,
         window_s=window_s,
     )
-    return replace(opened, notes=heard.notes)
+    return _with_notes(opened, heard)
+
+
+def _with_notes(opened: Clip, seen: Clip) -> Clip:
+    return replace(opened, notes=tuple(dict.fromkeys((*opened.notes, *seen.notes))))
 
 
 def _refuse_damage(path: Path, *, picture: bool, sound: bool) -> None:
@@ -142,9 +145,11 @@ def _is_whole(packet: av.Packet) -> bool:
         return False
 
 
-def _refuse_cut_wave(path: Path) -> None:
-    """Refuse a wav file that is cut short; libsndfile reads what is there without a word."""
-    data = read_bytes(path)
-    missing = 8 + int.from_bytes(data[4:8], "little") - len(data)
-    if data[:4] == b"RIFF" and missing > 0 and missing + len(data) - 8 < _OPEN_END:
-        raise MediaError(f"{path}: is truncated, {missing} bytes are missing at its end; {_MEND}")
+def _refuse_cut_sound(path: Path, sample_rate: int) -> None:
+    """Refuse a sound file that is cut short; reading it gives what is there, with a note."""
+    heard = read_clip(
+        None, path, num_frames=1, sample_rate=sample_rate, want_video=False, want_audio=True
+    )
+    for note in heard.notes:
+        if note.kind == "short":
+            raise MediaError(f"{path}: {note.text}; {_MEND}")

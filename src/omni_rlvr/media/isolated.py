@@ -84,7 +84,7 @@ class ClipReader:
             MediaError: As ``read_clip``, and if reading takes too long or the child dies.
             RuntimeError: If the child cannot start or hits a fault of ours; carries its traceback.
         """
-        options = {
+        options: dict[str, object] = {
             "num_frames": num_frames,
             "sample_rate": sample_rate,
             "want_video": want_video,

@@ -6,15 +6,16 @@ or whose first packet is broken. A fault in the middle of a file is found by rea
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import av
 import numpy as np
 import soundfile
 
-from omni_rlvr.media.clip import check_sound_file, read_clip
+from omni_rlvr.media.audio import sidecar_s
+from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import Sound, look_into, open_container, read_bytes, reason
+from omni_rlvr.media.sound_file import finish_header, split_joined
 from omni_rlvr.media.video import Backend
 from omni_rlvr.types import Clip, MediaError
 
@@ -44,10 +45,11 @@ def probe_clip(
         MediaError: As ``read_clip``.
     """
     has_sound = False
-    frames, duration_s = None, 0.0
+    frames, duration_s, notes = None, 0.0, ()
     if video is not None:
         data = read_bytes(video)
         contents = look_into(data, video)
+        notes = contents.notes
         if contents.picture is not None or want_video:
             seen = read_clip(
                 video,
@@ -66,7 +68,7 @@ def probe_clip(
         sound_s = _sidecar_s(audio)
         has_sound = sound_s > 0
         duration_s = duration_s or sound_s
-    return Clip(frames, _NO_SOUND if has_sound else None, duration_s)
+    return Clip(frames, _NO_SOUND if has_sound else None, duration_s, notes=notes)
 
 
 def _has_samples(data: bytes, sound: Sound, path: Path) -> bool:
@@ -87,11 +89,12 @@ def _sidecar_s(path: Path) -> float:
     """Seconds of a sound file; 0 if it holds no samples."""
     data = read_bytes(path)
     try:
-        check_sound_file(data, path)
-        return float(soundfile.info(io.BytesIO(data)).duration)
+        return sidecar_s([finish_header(part)[0] for part in split_joined(data)])
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
     except soundfile.LibsndfileError:
         contents = look_into(data, path)
     if contents.sound is None:
         raise MediaError(f"{path}: was named as a sound file but has no sound track")
     has_samples = _has_samples(data, contents.sound, path)
-    return max(contents.sound.duration_s, 1e-3) if has_samples else 0.0
+    return max(contents.sound.promised_s, 1e-3) if has_samples else 0.0

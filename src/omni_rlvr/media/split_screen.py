@@ -242,4 +242,6 @@ def _read_sound(path: Path) -> np.ndarray:
     )
     if read.waveform is None:
         raise MediaError(f"{path}: holds no samples; copy or download it again")
+    if read.notes:  # a clip that is made would hide it
+        raise MediaError(f"{path}: {read.notes[0].text}; copy or download it again")
     return np.ascontiguousarray(read.waveform)

@@ -20,8 +20,12 @@ MAX_GAP_S = 3600.0
 """A longer step forward is no gap but a joint too."""
 MAX_GAP_TS_S = 10.0
 """The same in transport and program streams, whose clocks are known to be set anew."""
-TELL_LENGTH = {"mov", "matroska", "avi", "asf", "flv"}
+TELL_LENGTH = {"mov", "matroska", "avi", "asf", "flv", "flac"}
 """Formats whose header has the length of the file; for others FFmpeg guesses it."""
+NO_TIMES = {"mp3", "aac", "flac", "wav", "aiff", "w64", "caf", "au", "ac3", "eac3", "amr"}
+"""Formats without time stamps: FFmpeg counts them out of what it takes a packet to be."""
+MAX_LENGTH_S = 86_400.0
+"""A longer promise is none: some programs write -1 where they do not know."""
 SHORT_S, SHORT_SHARE = 0.25, 0.02
 """Seconds, and share of the whole, that may be missing of a promised length: headers round."""
 
@@ -139,4 +143,6 @@ def shortfall(container: av.container.InputContainer, timeline: Timeline) -> tup
 
 def is_short(seconds: float, promised_s: float) -> bool:
     """Whether more is missing of a promised length than rounding explains."""
+    if promised_s > MAX_LENGTH_S:
+        return False
     return seconds < promised_s - max(SHORT_S, SHORT_SHARE * promised_s)

@@ -7,7 +7,6 @@ start at random and are what a first stage has to train. Nothing in a part's fol
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,18 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedModel,
     WhisperFeatureExtractor,
 )
 
+from omni_rlvr.models.chat_template import CHAT_TEMPLATE
+from omni_rlvr.models.foreign import check_settings, reading
 from omni_rlvr.models.hub import find_checkpoint
 from omni_rlvr.models.load import DTYPES, finish, load_policy
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.peft_format import CONFIG as ADAPTER_CONFIG
 from omni_rlvr.models.processing import Processor, ProcessorSettings
-from omni_rlvr.models.reading import first_line
-from omni_rlvr.models.vocabulary import CHAT_TEMPLATE
+from omni_rlvr.models.weights import PICKLE_ADVICE
 from omni_rlvr.types import UserError, require
 
 
@@ -99,12 +99,12 @@ def compose_policy(
     )
     model: Any = OmniModel(config)
     model.to(DTYPES[dtype])
-    _fill(model, parts)
-    model.processor = _processor(model.config, parts)
     options = options or LoadOptions()
+    _fill(model, parts, allow_pickle=options.allow_pickle)
+    model.processor = _processor(model.config, parts)
     folder = Path()
     if parts.gate_bert is not None:
-        folder = find_checkpoint(parts.gate_bert, allow_pickle=False)
+        folder = find_checkpoint(parts.gate_bert, allow_pickle=options.allow_pickle)
         vocab = folder / "vocab.txt"
         if options.gate_vocab is None and vocab.exists():
             options = replace(options, gate_vocab=str(vocab))
@@ -123,39 +123,38 @@ def _config(parts: Parts, name: str) -> Any:
     source = vars(parts)[_KEYS[name]]
     if source is None:
         return None
-    config = _read(_KEYS[name], source, AutoConfig.from_pretrained)
+    config = _read(_KEYS[name], parts, AutoConfig)
     return config.vision_config if name == "vision" and "vision_config" in vars(config) else config
 
 
-def _fill(model: OmniModel, parts: Parts) -> None:
+def _fill(model: OmniModel, parts: Parts, *, allow_pickle: bool) -> None:
     """Copies the parts' weights."""
-    for key, own, read in (
-        ("vision_tower", model.vision_tower, type(model.vision_tower).from_pretrained),
-        ("audio_tower", model.audio_tower, _audio_encoder),
-        ("language_model", model.language_model, AutoModelForCausalLM.from_pretrained),
-        ("gate_bert", model.gate and model.gate.bert, AutoModel.from_pretrained),
+    for key, own, kind in (
+        ("vision_tower", model.vision_tower, type(model.vision_tower)),
+        ("audio_tower", model.audio_tower, AutoModel),
+        ("language_model", model.language_model, AutoModelForCausalLM),
+        ("gate_bert", model.gate and model.gate.bert, AutoModel),
     ):
         if own is not None:
-            own.load_state_dict(_read(key, vars(parts)[key], read).state_dict())
-
-
-def _audio_encoder(folder: Path) -> PreTrainedModel:
-    model = AutoModel.from_pretrained(folder)
-    return model.encoder if "encoder" in dict(model.named_children()) else model
+            part = _read_weights(key, parts, kind, allow_pickle=allow_pickle)
+            if key == "audio_tower" and "encoder" in dict(part.named_children()):
+                part = part.encoder
+            own.load_state_dict(part.state_dict())
 
 
 def _processor(config: OmniConfig, parts: Parts) -> Processor:
-    tokenizer = _read("language_model", parts.language_model, AutoTokenizer.from_pretrained)
+    tokenizer = _read("language_model", parts, AutoTokenizer)
+    if tokenizer.eos_token is None:
+        raise UserError(
+            f"model.parts.language_model={parts.language_model}: tokenizer_config.json names no "
+            "eos_token, by which a completion ends"
+        )
     tokenizer.chat_template = tokenizer.chat_template or CHAT_TEMPLATE
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return Processor(
         tokenizer=tokenizer,
-        image_processor=_read(
-            "vision_tower", parts.vision_tower, AutoImageProcessor.from_pretrained
-        ),
-        feature_extractor=_read(
-            "audio_tower", parts.audio_tower, WhisperFeatureExtractor.from_pretrained
-        ),
+        image_processor=_read("vision_tower", parts, AutoImageProcessor),
+        feature_extractor=_read("audio_tower", parts, WhisperFeatureExtractor),
         settings=ProcessorSettings(
             num_frames=parts.num_frames,
             video_tokens=config.video_tokens(parts.num_frames),
@@ -166,12 +165,23 @@ def _processor(config: OmniConfig, parts: Parts) -> Processor:
     )
 
 
-def _read(key: str, source: str, read: Callable[[Path], Any]) -> Any:
-    """Reads something of a part, or says which part cannot be read."""
-    folder = find_checkpoint(source, allow_pickle=False)
-    try:
-        return read(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"model.parts.{key}={source} cannot be read: {first_line(error)}"
-        ) from error
+def _read(key: str, parts: Parts, kind: Any) -> Any:
+    """Reads a part's config or processor, or says which part cannot be read."""
+    source = f"model.parts.{key}={vars(parts)[key]}"
+    folder = find_checkpoint(vars(parts)[key], allow_pickle=False)
+    check_settings(folder, source)
+    with reading(f"{source} cannot be read"):
+        return kind.from_pretrained(folder, trust_remote_code=False)
+
+
+def _read_weights(key: str, parts: Parts, kind: Any, *, allow_pickle: bool) -> Any:
+    """Reads a part with its weights, or says which part cannot be read."""
+    source = f"model.parts.{key}={vars(parts)[key]}"
+    folder = find_checkpoint(vars(parts)[key], allow_pickle=allow_pickle)
+    if (folder / ADAPTER_CONFIG).exists():
+        raise UserError(f"{source} holds an adapter; merge it into its base with peft first")
+    safe = any(folder.glob("*.safetensors"))
+    if not safe and not allow_pickle and any(folder.glob("*.bin")):
+        raise UserError(f"{source} holds pickled weights, which can hide code; {PICKLE_ADVICE}")
+    with reading(f"{source} cannot be read"):
+        return kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=safe)

@@ -24,12 +24,13 @@ from omni_rlvr.folders import SUMS, check_sums
 from omni_rlvr.models import published
 from omni_rlvr.models.bare_adapter import find_bare_base, put_bare
 from omni_rlvr.models.delta import find_base, is_delta, restore_delta
+from omni_rlvr.models.foreign import check_settings, reading
 from omni_rlvr.models.hub import check_pointers, find_checkpoint
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.peft_format import is_bare_adapter
 from omni_rlvr.models.processing import SETTINGS, Processor, ProcessorSettings
-from omni_rlvr.models.reading import first_line, is_published, read_fields, read_model
+from omni_rlvr.models.reading import is_published, read_fields, read_model
 from omni_rlvr.models.vocabulary import load_gate_tokenizer, load_tokenizer
 from omni_rlvr.models.weights import check_finite, check_pointer
 from omni_rlvr.pointers import TRAINER_STATE, follow, whole_before
@@ -185,20 +186,22 @@ def load_processor(folder: Path) -> Processor:
             "it from the checkpoint that this one was trained from"
         )
     check_pointer(folder / "tokenizer.json")
-    try:
+    for place in (folder, folder / "image_processor", folder / "feature_extractor"):
+        check_settings(place, f"model.path={place}")
+    with reading(f"model.path={folder}: the processor cannot be read"):
         settings = ProcessorSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
         return Processor(
-            tokenizer=PreTrainedTokenizerFast.from_pretrained(folder),
+            tokenizer=PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False),
             image_processor=AutoImageProcessor.from_pretrained(
-                folder / "image_processor", backend=settings.image_backend
+                folder / "image_processor",
+                backend=settings.image_backend,
+                trust_remote_code=False,
             ),
-            feature_extractor=WhisperFeatureExtractor.from_pretrained(folder / "feature_extractor"),
+            feature_extractor=WhisperFeatureExtractor.from_pretrained(
+                folder / "feature_extractor", trust_remote_code=False
+            ),
             settings=settings,
         )
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"model.path={folder}: the processor cannot be read: {first_line(error)}"
-        ) from error
 
 
 def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]) -> Processor:
@@ -228,7 +231,7 @@ def sound_window_s(path: str | None) -> float:
     folder = None if path is None else Path(path) / "feature_extractor"
     if folder is None or not folder.is_dir():
         return WhisperFeatureExtractor().chunk_length
-    extractor = WhisperFeatureExtractor.from_pretrained(folder)
+    extractor = WhisperFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     return extractor.n_samples / extractor.sampling_rate
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from omni_rlvr.media.resize import shrink_tall
+from omni_rlvr.models.chat_template import Frame, frame_of
 from omni_rlvr.text import prompts
 from omni_rlvr.types import UserError, require
 
@@ -99,6 +100,21 @@ class Processor:
     settings: ProcessorSettings
     gate_tokenizer: BertWordPieceTokenizer | None = None
     """BERT's, for a model with an instruction gate."""
+    frame: Frame = field(init=False)
+    """What the tokenizer's chat template puts around a user's turn."""
+
+    def __post_init__(self) -> None:
+        tokenizer = self.tokenizer
+        source = str(tokenizer.name_or_path)
+        try:
+            template = tokenizer.get_chat_template()
+        except ValueError as error:
+            raise UserError(
+                f"model.path={source}: the tokenizer has no chat template; copy "
+                "chat_template.jinja from the model that it was trained from"
+            ) from error
+        frame = frame_of(template, tokenizer.special_tokens_map, source)
+        object.__setattr__(self, "frame", frame)
 
     @property
     def video_id(self) -> int:
@@ -144,15 +160,12 @@ class Processor:
             Token ids with ``video_id`` / ``audio_id`` where features go.
         """
         turn = self._turn(question, has_video=has_video, has_audio=has_audio)
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": turn}], add_generation_prompt=True, tokenize=False
-        )
         media = {
             VIDEO: [VIDEO_ID] * self.settings.video_tokens,
             AUDIO: [AUDIO_ID] * self.settings.audio_tokens,
         }
         ids: list[int] = []
-        for piece in re.split(f"({re.escape(VIDEO)}|{re.escape(AUDIO)})", str(rendered)):
+        for piece in re.split(f"({re.escape(VIDEO)}|{re.escape(AUDIO)})", self.frame.around(turn)):
             ids += media.get(piece) or self.tokenizer.encode(piece, add_special_tokens=False)
         return ids
 

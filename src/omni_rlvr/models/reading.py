@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from omni_rlvr.models import published
+from omni_rlvr.models.foreign import check_settings, reading
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.processing import SETTINGS
 from omni_rlvr.models.weights import SINGLE, has_weights, open_weights, shapes_of
@@ -34,6 +34,7 @@ def read_fields(folder: Path) -> dict[str, Any]:
         UserError: the folder is no checkpoint, or of another architecture.
     """
     _check_files(folder)
+    check_settings(folder, f"model.path={folder}")
     try:
         fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -70,25 +71,17 @@ def read_model(
     """
     weights = open_weights(folder, dtype, allow_pickle=allow_pickle)
     transformers_logging.disable_progress_bar()
-    try:
-        if is_published(fields):
-            config = published.read_config(folder, fields, shapes_of(weights))
-            weights = {published.our_key(name): weight for name, weight in weights.items()}
-            return _fill(folder, config, weights, dtype, published.published_key)
-        config = OmniConfig.from_pretrained(folder)
-        return _fill(folder, config, weights, dtype, str)
-    except StrictDataclassError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"model.path={folder}: {CONFIG} is not consistent: {reason}") from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"model.path={folder}: the checkpoint cannot be read: {first_line(error)}"
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    with reading(f"model.path={folder}: the checkpoint cannot be read"):
+        try:
+            if is_published(fields):
+                config = published.read_config(folder, fields, shapes_of(weights))
+                weights = {published.our_key(name): weight for name, weight in weights.items()}
+                return _fill(folder, config, weights, dtype, published.published_key)
+            config = OmniConfig.from_pretrained(folder, trust_remote_code=False)
+            return _fill(folder, config, weights, dtype, str)
+        except StrictDataclassError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"model.path={folder}: {CONFIG} is not consistent: {reason}") from error
 
 
 def _fill(
@@ -104,6 +97,7 @@ def _fill(
         state_dict=weights,
         dtype=dtype,
         output_loading_info=True,
+        trust_remote_code=False,
         ignore_mismatched_sizes=True,  # they are listed below, by name, and raise there
     )
     model, info = loaded

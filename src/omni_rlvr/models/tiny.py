@@ -19,6 +19,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from omni_rlvr.models.chat_template import TURNS
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.processing import Processor, ProcessorSettings
 
@@ -26,11 +27,6 @@ VOCAB_SIZE = 640
 IMAGE_SIZE, PATCH_SIZE, VIDEO_MERGE, NUM_FRAMES = 64, 8, 4, 4
 SOUND_S, MEL_BINS, AUDIO_MERGE = 2, 80, 4
 SPECIAL_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>", "<|video|>", "<|audio|>")
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -49,7 +45,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         tokenizer_object=bpe,
         pad_token="<|pad|>",
         eos_token="<|im_end|>",
-        chat_template=CHAT_TEMPLATE,
+        chat_template=TURNS,
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )

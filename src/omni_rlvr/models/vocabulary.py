@@ -8,20 +8,14 @@ from pathlib import Path
 from tokenizers.implementations import BertWordPieceTokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
+from omni_rlvr.models.chat_template import CHAT_TEMPLATE
+from omni_rlvr.models.foreign import reading
 from omni_rlvr.models.processing import GATE
 from omni_rlvr.models.weights import check_pointer
 from omni_rlvr.types import UserError
 
 PACKAGED = Path(__file__).parent / "bert_base_uncased" / "vocab.txt"
 MAX_GATE_TOKENS = 512
-CHAT_TEMPLATE = (
-    "{% if messages[0]['role'] != 'system' %}"
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""Qwen's, for a published checkpoint whose tokenizer has lost its own."""
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -30,12 +24,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    try:
+    with reading(f"model.path={folder}: the tokenizer cannot be read"):
         if (folder / "tokenizer.json").exists():
             check_pointer(folder / "tokenizer.json")
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
         elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-            tokenizer = Qwen2Tokenizer.from_pretrained(folder)
+            tokenizer = Qwen2Tokenizer.from_pretrained(folder, trust_remote_code=False)
         else:
             raise UserError(
                 f"model.path={folder} has no tokenizer (tokenizer.json, or vocab.json with "
@@ -43,10 +37,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             )
         if tokenizer.chat_template is None:
             tokenizer.chat_template = _saved_template(folder) or CHAT_TEMPLATE
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"model.path={folder}: the tokenizer cannot be read: {str(error).splitlines()[0]}"
-        ) from error
     for role in ("eos_token", "pad_token"):
         if tokenizer.special_tokens_map.get(role) is None:
             raise UserError(f"model.path={folder}: tokenizer_config.json names no {role}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from omni_rlvr.folders import whole_folder
 from omni_rlvr.parts import AttributeParts
 from omni_rlvr.record import write_json
 from omni_rlvr.rollout.attribution import Method, blank_features, score_batch
@@ -167,8 +168,6 @@ def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, A
     from omni_rlvr.analysis.drawing import spared
 
     task, names = parts.task, parts.clips.dataset.labels
-    folder = parts.place.run_dir / split
-    folder.mkdir(parents=True, exist_ok=True)
     scores = attribution.ClipScores(
         [e.id for e in measured.examples],
         [e.answer for e in measured.examples],
@@ -195,21 +194,22 @@ def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, A
         tables[FILES[2]] = swaps
     if any(text is not None for text in measured.texts):
         tables[FILES[3]], report["faithfulness"] = _faithfulness(parts, measured, scores)
-    for file, table in tables.items():
-        about = {"dataset": parts.clips.dataset.name, "split": split, "absent": task.absent}
-        table.assign(**about, value=task.value, lead=task.lead).to_parquet(folder / file)
     _warn(report)
-    write_json(folder / "attribution.json", report)
     title = f"{split}: absent={task.absent}, value={task.value}, lead={task.lead}"
     title += f"\nlabels are scored {LEADS[task.lead]}"
-    with spared(folder / "attribution.png"):
-        attribution_plots.attribution_figure(
-            clips,
-            report,
-            title,
-            folder / "attribution.png",
-            unit=attribution.unit_of(task.value),
-        )
+    with whole_folder(parts.place.run_dir / split) as folder:
+        for file, table in tables.items():
+            about = {"dataset": parts.clips.dataset.name, "split": split, "absent": task.absent}
+            table.assign(**about, value=task.value, lead=task.lead).to_parquet(folder / file)
+        write_json(folder / "attribution.json", report)
+        with spared(folder / "attribution.png"):
+            attribution_plots.attribution_figure(
+                clips,
+                report,
+                title,
+                folder / "attribution.png",
+                unit=attribution.unit_of(task.value),
+            )
     return report
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from rich.console import Console
 
-from omni_rlvr.build import build, compose_step
+from omni_rlvr.build import build
+from omni_rlvr.build.pipeline import compose_filled
 from omni_rlvr.parts import Parts, PipelineParts
 from omni_rlvr.run.evaluate import evaluate_splits
 from omni_rlvr.run.lifecycle import move_latest, recorded
@@ -34,20 +34,20 @@ def run_pipeline(parts: PipelineParts, run: Callable[[Parts], None]) -> None:
     with recorded(parts.place, device="cpu") as record:
         for name, overrides in task.stages.items():
             with timed(seconds, name):
-                run(_step(parts, overrides, folders, name))
+                run(_step(parts, overrides, name))
         models: dict[str, dict] = {}
         examples: dict[str, Sequence[Example]] = {}
         for name, overrides in task.evaluate.items():
             with timed(seconds, f"evaluate {name}"):
                 over = [*overrides, f"task.splits=[{','.join(task.splits)}]", ONE_DEVICE]
-                evaluation = _step(parts, over, folders, f"evaluate/{name}")
+                evaluation = _step(parts, over, f"evaluate/{name}")
                 models[name] = evaluate_splits(evaluation)
                 examples = evaluation.clips.examples
         modality: dict[str, dict] = {}
         for name, overrides in task.modality.items():
             with timed(seconds, f"evaluate modality {name}"):
                 over = [*overrides, f"task.splits=[{task.splits[0]}]", ONE_DEVICE]
-                evaluation = _step(parts, over, folders, f"evaluate/modality_{name}")
+                evaluation = _step(parts, over, f"evaluate/modality_{name}")
                 modality[name] = evaluate_splits(evaluation)[task.splits[0]]
         summary = summarise(models, modality, oracle_scores(examples), seconds)
         files = write_summary(run_dir, summary, models, folders, parts.labels)
@@ -57,9 +57,7 @@ def run_pipeline(parts: PipelineParts, run: Callable[[Parts], None]) -> None:
     print("written:", *(str(file) for file in files), sep="\n  ")
 
 
-def _step(parts: PipelineParts, overrides: list[str], folders: dict[str, Path], name: str):
-    """Composes and builds one step of a pipeline; ``{stage}`` becomes that stage's checkpoint."""
-    checkpoints = {stage: folder / "checkpoint" for stage, folder in folders.items()}
-    filled = [text.format(**checkpoints) for text in overrides]
-    cfg = compose_step([*parts.task.shared, *filled])
-    return build(cfg, parts.place.run_dir / name, None)
+def _step(parts: PipelineParts, overrides: list[str], name: str):
+    """Builds one step; ``{stage}`` becomes that stage's checkpoint."""
+    run_dir = parts.place.run_dir
+    return build(compose_filled(parts.task, overrides, run_dir), run_dir / name, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from omni_rlvr.parts import PreviewParts
 from omni_rlvr.run.clips import clip_dataset
 from omni_rlvr.run.lifecycle import recorded
+from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Sample, UserError
 
 
@@ -23,6 +24,10 @@ def draw_preview(parts: PreviewParts) -> None:
         )
     path = parts.place.run_dir / "preview.png"
     with recorded(parts.place, device="cpu") as record:
+        lost = [(i.example.id, i.reason) for i in read if not isinstance(i, Sample)]
+        for _, why in record.add_skipped(lost):
+            print(printable(f"left out: {why}"))
+        record.add_notes((s.example.id, note) for s in samples for note in s.notes)
         preview_sheet(
             samples, path, sample_rate=sample_rate, max_reasoning_chars=task.max_reasoning_chars
         )

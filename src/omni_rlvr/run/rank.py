@@ -21,6 +21,7 @@ from omni_rlvr.build import build_one
 from omni_rlvr.config.store import register
 from omni_rlvr.run import run
 from omni_rlvr.run.job import Job, Outcome, outcome_file
+from omni_rlvr.text.terminal import keep_printing
 from omni_rlvr.training.devices import take_device
 from omni_rlvr.types import Interrupted, UserError
 
@@ -28,6 +29,7 @@ from omni_rlvr.types import Interrupted, UserError
 def main() -> None:
     """Does a rank's job and ends the process."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    keep_printing()
     job: Job = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     sys.argv = list(job.command)
@@ -70,7 +72,7 @@ def _log_to(job: Job) -> None:
     """Logs as the launching process does; of the other ranks only errors."""
     outputs: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if job.rank == 0:
-        outputs += [logging.FileHandler(name) for name in job.log_files]
+        outputs += [logging.FileHandler(name, encoding="utf-8") for name in job.log_files]
     else:
         outputs = [logging.StreamHandler(sys.stderr)]
     level = logging.INFO if job.rank == 0 else logging.ERROR

@@ -48,31 +48,31 @@ def train_stage(parts: TrainParts) -> None:
     device = take_device(parts.place.config["trainer"], ranks.rank())
     trainer = build_trainer(parts.make_trainer, loggers, [*callbacks, *own], device)
     Console().print(trainable_table(parts.counts))
-    with (
-        recorded(parts.place, device=str(trainer.strategy.root_device)) as record,
-        tracking(loggers, parts.place.config),
-    ):
+    with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
         if ranks.is_first():
             _go_back(parts, start)
         record.update(origin=parts.origin, trainable=[asdict(count) for count in parts.counts])
-        module = RLVRModule(
-            parts.policy.train(),
-            parts.stage,
-            parts.make_optimizer,
-            loop,
-            record,
-            on_features=keeper(parts.cache),
-            num_updates=steps * loop.updates_per_step,
-            seed=seed,
-        )
-        if start < steps:
-            trainer.fit(module, datamodule=data)
-        parts.policy.eval()
-        if any(ranks.gather(stop.asked)):
-            raise Interrupted(f"stopped at step {module.step} of {steps}; resume={run_dir} goes on")
-        if parts.evaluation is not None:
-            log_scores(loggers, score_splits(parts.evaluation, record, device), step=steps)
-        record.finish("finished")
+        with tracking(loggers, parts.place.config):
+            module = RLVRModule(
+                parts.policy.train(),
+                parts.stage,
+                parts.make_optimizer,
+                loop,
+                record,
+                on_features=keeper(parts.cache),
+                num_updates=steps * loop.updates_per_step,
+                seed=seed,
+            )
+            if start < steps:
+                trainer.fit(module, datamodule=data)
+            parts.policy.eval()
+            if any(ranks.gather(stop.asked)):
+                raise Interrupted(
+                    f"stopped at step {module.step} of {steps}; resume={run_dir} goes on"
+                )
+            if parts.evaluation is not None:
+                log_scores(loggers, score_splits(parts.evaluation, record, device), step=steps)
+            record.finish("finished")
     print(f"checkpoint: {run_dir / CHECKPOINT}")
 
 

@@ -54,7 +54,8 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: 
     try:
         with whole_folder(folder, sums=True) as partial:
             policy.save(partial)
-            torch.save({**state, "step": step, "rng": _rng_state()}, partial / TRAINER_STATE)
+            with (partial / TRAINER_STATE).open("wb") as file:  # whose errors say what is wrong
+                torch.save({**state, "step": step, "rng": _rng_state()}, file)
         point_to(run / CHECKPOINT, folder)
     except (OSError, RuntimeError) as error:
         raise UserError(f"cannot write checkpoint {folder}: {error}; {last_good(run)}") from error

@@ -1,14 +1,19 @@
 """Metrics as one CSV file, a line a step: what a spreadsheet opens.
 
-A column that appears later makes the file be written again with the longer header. A resumed run
-drops the lines of the steps that it does again.
+It is made from metrics.jsonl, which is the record: when a run begins or goes on, the file is
+written anew from there, and each further line is added to both. A column that appears later makes
+the file be written again with the longer header.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
+
+from omni_rlvr.folders import write_file
+from omni_rlvr.record import plain, read_jsonl
 
 STEP = "step"
 
@@ -16,41 +21,42 @@ STEP = "step"
 class MetricsCsv:
     """Writes ``metrics.csv``."""
 
-    def __init__(self, path: Path):
-        """Args: the file, which is made with the first line."""
+    def __init__(self, path: Path, prefix: str):
+        """Args: the file, which is made with the first line; what stands before a metric's name."""
         self.path = path
-        self.rows: list[dict[str, object]] | None = None
+        self.prefix = prefix
+        self.rows: list[dict[str, object]] = []
         self.columns: list[str] = [STEP]
 
+    def follow_record(self) -> None:
+        """Makes the file from the metrics.jsonl beside it."""
+        self.rows = [
+            {name if name == STEP else f"{self.prefix}{name}": value for name, value in row.items()}
+            for row in read_jsonl(self.path.with_name("metrics.jsonl"))
+        ]
+        self.columns = list(dict.fromkeys([STEP, *(name for row in self.rows for name in row)]))
+        if self.rows:
+            self._write_all()
+        else:
+            self.path.unlink(missing_ok=True)
+
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Adds a line."""
-        if self.rows is None:
-            self.rows = self._rows_before(step)
-        row: dict[str, object] = {STEP: step, **metrics}
+        """Adds a line; what is not finite is left empty, as in metrics.jsonl."""
+        row = {STEP: step, **{name: plain(value) for name, value in metrics.items()}}
         self.rows.append(row)
         new = [name for name in row if name not in self.columns]
         if new or len(self.rows) == 1:
             self.columns += new
-            self._write("w", self.rows, header=True)
+            self._write_all()
         else:
-            self._write("a", [row], header=False)
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(self._text([row]))
 
-    def _rows_before(self, step: int) -> list[dict[str, object]]:
-        """What an earlier part of the run wrote, up to ``step``; the file is cut to that."""
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows: list[dict[str, object]] = [
-                dict(row) for row in reader if (row[STEP] or "").isdigit() and int(row[STEP]) < step
-            ]
-            self.columns = list(reader.fieldnames or [STEP])
-        self._write("w", rows, header=True)
-        return rows
+    def _write_all(self) -> None:
+        header = self._text([{name: name for name in self.columns}])
+        write_file(self.path, f"{header}{self._text(self.rows)}".encode())
 
-    def _write(self, mode: str, rows: list[dict[str, object]], *, header: bool) -> None:
-        with self.path.open(mode, newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
-            if header:
-                writer.writeheader()
-            writer.writerows(rows)
+    def _text(self, rows: list[dict[str, object]]) -> str:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self.columns, lineterminator="\n").writerows(rows)
+        return text.getvalue()

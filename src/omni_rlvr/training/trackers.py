@@ -45,7 +45,7 @@ class Tracker(Logger):
         Args:
             sink: takes the numbers.
             prefix: stands before the name of each metric of a training step.
-            log_config: takes the run's config, where the service keeps one.
+            log_config: takes the run's config when it begins or goes on, where that is of use.
             log_table: takes completions and the step, where the service has tables.
             close: ends the run there; handed "success" or "failed".
         """
@@ -115,8 +115,12 @@ def tensorboard(save_dir: str, prefix: str) -> Tracker:
 
 def metrics_csv(save_dir: str, prefix: str) -> Tracker:
     """Makes a tracker that writes ``metrics.csv`` into the run's folder."""
-    sink = MetricsCsv(Path(save_dir) / "metrics.csv")
-    return Tracker(sink, prefix=prefix, log_config=None, log_table=None, close=None)
+    sink = MetricsCsv(Path(save_dir) / "metrics.csv", prefix)
+
+    def start(config: dict[str, Any]) -> None:
+        sink.follow_record()
+
+    return Tracker(sink, prefix=prefix, log_config=start, log_table=None, close=None)
 
 
 def wandb(

@@ -60,7 +60,7 @@ def content_hash(seed: int) -> str:
     """Hashes the seed and this package's source: 12 hex digits that name a version of the data."""
     digest = hashlib.sha256(f"{seed} {NUM_FRAMES} {FPS}".encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(ast.dump(ast.parse(module.read_text())).encode())  # not its formatting
+        digest.update(ast.dump(ast.parse(module.read_text("utf-8"))).encode())  # not its formatting
     return digest.hexdigest()[:12]
 
 

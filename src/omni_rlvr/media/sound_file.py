@@ -1,0 +1,208 @@
+"""The bytes of a sound file before libsndfile reads them: files joined in one, unfinished headers.
+
+libsndfile reads the first of the joined files, and as much of it as its header says, without a
+word. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from omni_rlvr.types import ClipNote
+
+MAX_TRAILING = 1024
+"""Bytes behind the sound that may be no chunk: tags and padding that programs leave there."""
+_W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+_JOINTS = {
+    b"RIFF": (b"WAVE", 8),
+    b"RIFX": (b"WAVE", 8),
+    b"RF64": (b"WAVE", 8),
+    b"BW64": (b"WAVE", 8),
+    b"FORM": (b"AIF", 8),
+    b"fLaC": (b"fLaC\x00\x00\x00\x22", 0),
+    b"caff": (b"caff\x00\x01\x00\x00desc", 0),
+    b"riff": (_W64_RIFF, 0),
+    b".snd": (b".snd\x00\x00\x00", 0),
+    b"OggS": (b"OggS\x00\x02" + bytes(8), 0),
+}
+"""First bytes of a file -> what every file of its kind has near its start, and at which byte."""
+_FIRST_PAGES = 300
+"""Bytes within which the first pages of the streams of one Ogg file follow each other."""
+
+
+_Order = Literal["little", "big"]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a format lays out its chunks."""
+
+    start: int
+    """Where the first chunk is."""
+    id_size: int
+    size_size: int
+    order: _Order
+    """Of the bytes of a number: "little" or "big"."""
+    data_id: bytes
+    """How the name of the chunk with the samples begins."""
+    ahead: int = 0
+    """Bytes of that chunk before the samples."""
+    align: int = 2
+    counts_head: bool = False
+    """Whether a chunk's size counts its name and size."""
+
+
+_WAV = _Layout(12, 4, 4, "little", b"data")
+_LAYOUTS = {
+    b"RIFF": _WAV,
+    b"RF64": _WAV,
+    b"BW64": _WAV,
+    b"RIFX": _Layout(12, 4, 4, "big", b"data"),
+    b"FORM": _Layout(12, 4, 4, "big", b"SSND", ahead=8),
+    b"caff": _Layout(8, 4, 8, "big", b"data", ahead=4, align=1),
+    b"riff": _Layout(40, 16, 8, "little", b"data", align=8, counts_head=True),
+}
+"""First bytes of a file -> its layout, for uncompressed sound."""
+
+
+def is_sound_file(data: bytes) -> bool:
+    """Whether a file begins as one of those that this module knows."""
+    mark, offset = _JOINTS.get(data[:4], (b"", 0))
+    return bool(mark) and data[offset : offset + len(mark)] == mark
+
+
+def split_joined(data: bytes) -> list[bytes]:
+    """Split a file into the sound files that were joined in it; mostly there is one."""
+    mark, offset = _JOINTS.get(data[:4], (b"", 0))
+    starts, at = [0], data.find(mark, offset + 1) if mark else -1
+    page = 0
+    while at >= 0:
+        start = at - offset
+        is_first = data[start : start + 4] in _JOINTS
+        if data[:4] == b"OggS":
+            is_first, page = start - page > _FIRST_PAGES, start
+        if is_first:
+            starts.append(start)
+        at = data.find(mark, at + 1)
+    return [data[a:b] for a, b in zip(starts, [*starts[1:], len(data)], strict=True)]
+
+
+def finish_header(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
+    """Make a header say how much sound is there, where a recorder never finished it.
+
+    Returns:
+        The file, changed only if its header says that there is less sound than there is, and notes
+        on that, or on an end that is missing.
+    """
+    if data[:4] == b"OggS":
+        return data, _ogg_notes(data)
+    if data[:4] == b".snd":
+        return _finish_au(data)
+    layout = _LAYOUTS.get(data[:4])
+    if layout is None or (data[:4] == b"FORM" and data[8:11] != b"AIF"):
+        return data, ()
+    wide: tuple[int, int] | None = None
+    at = size = 0
+    for name, at, size in _chunks(data, layout):  # noqa: B007 (the last ones are used)
+        if name == b"ds64" and data[:4] in (b"RF64", b"BW64"):
+            wide = (at + 8, int.from_bytes(data[at + 8 : at + 16], "little"))
+        if name.startswith(layout.data_id):
+            break
+    else:
+        return data, ()
+    largest = 256**layout.size_size - 1
+    if wide is not None and size == largest:
+        size, largest = wide[1], 2**64 - 1
+    is_open = size > largest - 64  # what a program writes that cannot know the size
+    claimed = 0 if is_open or size <= layout.ahead else size
+    there = len(data) - at
+    if claimed > there:
+        return data, (_missing(claimed - there),)
+    if there <= layout.ahead or (not is_open and _is_finished(data, layout, at, size)):
+        return data, ()
+    finished = bytearray(data)
+    head = layout.id_size + layout.size_size if layout.counts_head else 0
+    _write(finished, at - layout.size_size, there + head, layout.size_size, layout.order)
+    if wide is not None:
+        _write(finished, wide[0], there, 8, "little")
+    if data[:4] == b"FORM":
+        _finish_common(finished, layout, there - layout.ahead)
+    return bytes(finished), () if is_open else (_unfinished(claimed, there),)
+
+
+def _chunks(data: bytes, layout: _Layout, start: int | None = None) -> Iterator[tuple]:
+    """Yield the name, the first byte and the size of each chunk."""
+    head = layout.id_size + layout.size_size
+    at = layout.start if start is None else start
+    while at + head <= len(data):
+        name = data[at : at + layout.id_size]
+        size = int.from_bytes(data[at + layout.id_size : at + head], layout.order)
+        size = max(0, size - head) if layout.counts_head else size
+        yield name, at + head, size
+        at += head + size
+        at += -at % layout.align
+
+
+def _is_finished(data: bytes, layout: _Layout, at: int, size: int) -> bool:
+    """Whether nothing but other chunks, or a few bytes, follow the sound."""
+    end = at + size
+    for name, first, length in _chunks(data, layout, end + -end % layout.align):
+        if first + length > len(data) + 1 or not all(32 <= byte < 127 for byte in name[:4]):
+            break
+        end = first + length
+    rest = data[end:]
+    if size <= layout.ahead:
+        return len(rest) < 2
+    return len(rest) <= MAX_TRAILING or not any(rest)
+
+
+def _finish_common(finished: bytearray, layout: _Layout, num_bytes: int) -> None:
+    """Write the number of samples into an AIFF's COMM chunk."""
+    for name, at, _ in _chunks(bytes(finished[:4096]), layout):
+        if name == b"COMM":
+            channels = int.from_bytes(finished[at : at + 2], "big")
+            bits = int.from_bytes(finished[at + 6 : at + 8], "big")
+            block = max(1, channels * -(-bits // 8))
+            _write(finished, at + 2, num_bytes // block, 4, "big")
+            return
+
+
+def _finish_au(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
+    start, size = (int.from_bytes(data[at : at + 4], "big") for at in (4, 8))
+    there = len(data) - start
+    if size == 2**32 - 1 or size == there:
+        return data, ()
+    if size > there:
+        return data, (_missing(size - there),)
+    if size and there - size <= MAX_TRAILING:
+        return data, ()
+    finished = bytearray(data)
+    _write(finished, 8, there, 4, "big")
+    return bytes(finished), (_unfinished(size, there),)
+
+
+def _ogg_notes(data: bytes) -> tuple[ClipNote, ...]:
+    """Look whether the last page is whole and marked as the last; libsndfile does not."""
+    last = data.rfind(b"OggS\x00")
+    segments = data[last + 27 : last + 27 + data[last + 26]] if len(data) > last + 26 else b""
+    missing = last + 27 + len(segments) + sum(segments) - len(data)
+    if missing > 0:
+        return (_missing(missing),)
+    is_end = segments and data[last + 5] & 4
+    text = "breaks off: its last page is not marked as its end"
+    return () if is_end else (ClipNote("short", text),)
+
+
+def _write(data: bytearray, at: int, number: int, size: int, order: _Order) -> None:
+    data[at : at + size] = min(number, 256**size - 2).to_bytes(size, order)
+
+
+def _missing(num_bytes: int) -> ClipNote:
+    return ClipNote("short", f"is truncated, {num_bytes} bytes are missing at its end")
+
+
+def _unfinished(claimed: int, there: int) -> ClipNote:
+    text = f"was never finished: its header says {claimed} bytes of sound, {there} are there"
+    return ClipNote("unfinished", f"{text}; all are read")

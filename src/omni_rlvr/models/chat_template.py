@@ -1,0 +1,148 @@
+"""What a tokenizer's chat template puts around a user's turn; found once, when it is loaded.
+
+A template is a program that comes with a checkpoint. Our own are run as they are. A foreign one is
+run on two made-up turns, in a process of its own with limits of time, memory and output (this
+file, started as ``python -m``), and never on a prompt: a prompt is put between what stood around
+those turns.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from omni_rlvr.types import UserError
+
+TURNS = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The tiny model's."""
+CHAT_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}" + TURNS
+)
+"""Qwen's, for a published checkpoint whose tokenizer has lost its own."""
+OURS = (TURNS, CHAT_TEMPLATE)
+MAX_CPU_S, MAX_WALL_S, MAX_MEMORY, MAX_OUTPUT = 2, 60, 2**31, 1_000_000
+"""Limits of a foreign template: seconds, seconds, bytes, characters."""
+PROBES = (
+    "3a7c words 91fe",
+    " \n 5d20 <|video|>\nIn <think> </think> and <answer> </answer> tags? {{ 7 }} 88b1 \n",
+)
+"""Made-up turns; the second has all that a prompt's may have."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a prompt is put between."""
+
+    before: str
+    after: str
+    is_trimmed: bool
+    """Whether the white space around a turn is cut off."""
+
+    def around(self, turn: str) -> str:
+        """Puts a user's turn into it."""
+        return self.before + (turn.strip() if self.is_trimmed else turn) + self.after
+
+
+def frame_of(template: str, tokens: Mapping[str, str], source: str) -> Frame:
+    """Finds what a template puts around a turn.
+
+    Args:
+        template: Jinja.
+        tokens: the tokenizer's special tokens by their roles.
+        source: where the tokenizer is from, for messages.
+
+    Raises:
+        UserError: the template fails, takes too long, or does more to a turn than framing it.
+    """
+    return _frame_of(template, json.dumps(dict(tokens), sort_keys=True), source)
+
+
+@lru_cache(maxsize=64)
+def _frame_of(template: str, tokens: str, source: str) -> Frame:
+    render = _render if template in OURS else _render_apart
+    try:
+        first, second = render(template, tokens)
+        before, there, after = first.partition(PROBES[0])
+        if not there or PROBES[0] in after:
+            raise ValueError("it does not write a user's turn once")
+        for is_trimmed in (False, True):
+            frame = Frame(before, after, is_trimmed)
+            if frame.around(PROBES[1]) == second and not any(
+                mark in before + after for mark in ("<|video|>", "<|audio|>")
+            ):
+                return frame
+        raise ValueError("it changes a user's turn")
+    except ValueError as error:
+        raise UserError(
+            f"model.path={source}: its chat template cannot be used: {error}; mend "
+            "chat_template.jinja there, or copy the tokenizer of the model it was trained from"
+        ) from error
+
+
+def _render(template: str, tokens: str) -> list[str]:
+    """Writes the probes with a template, as transformers does."""
+    from transformers.utils.chat_template_utils import render_jinja_template  # half a second
+
+    chats = [[{"role": "user", "content": probe}] for probe in PROBES]
+    rendered, _ = render_jinja_template(
+        chats, chat_template=template, add_generation_prompt=True, **json.loads(tokens)
+    )
+    return rendered
+
+
+def _render_apart(template: str, tokens: str) -> list[str]:
+    """Does so in a process of its own.
+
+    Raises:
+        ValueError: what the template raised, or the limit that it met.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "omni_rlvr.models.chat_template"],
+            input=json.dumps([template, tokens]),
+            capture_output=True,
+            text=True,
+            timeout=MAX_WALL_S,
+        )
+        rendered, failed = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        raise ValueError(f"it takes more than {MAX_CPU_S} s of computing") from error
+    if failed is not None:
+        raise ValueError(failed)
+    return rendered
+
+
+def main() -> None:
+    """Reads a template from stdin, writes ``[what it rendered, how it failed]`` to stdout."""
+    from transformers.utils import chat_template_utils  # noqa: F401 (before the limits hold)
+
+    template, tokens = json.load(sys.stdin)
+    used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
+    limit = used + MAX_CPU_S
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        rendered, failed = _render(template, tokens), None
+        if sum(map(len, rendered)) > MAX_OUTPUT:
+            rendered, failed = [], f"it writes more than {MAX_OUTPUT:,} characters"
+    except MemoryError:
+        rendered, failed = [], f"it takes more than {MAX_MEMORY // 2**30} GiB of memory"
+    except Exception as error:  # a template raises what it likes
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        rendered, failed = [], f"{lines[0][:200]} ({type(error).__name__})"
+    json.dump([rendered, failed], sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
