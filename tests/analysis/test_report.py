@@ -21,6 +21,7 @@ from omni_rlvr.analysis.report.table import (
     settings_table,
 )
 from omni_rlvr.analysis.report.write import write_all
+from omni_rlvr.build import _report_runs
 from omni_rlvr.record import append_jsonl
 from omni_rlvr.types import UserError
 
@@ -239,3 +240,12 @@ def test_words_stand_on_the_left_and_numbers_on_the_right() -> None:
     html = page.table(["setting", "difference", "ahead"], [["beta=0", "+1.9", "3 of 3"]])
     assert html.count('class="words"') == 2  # the head and the cell of the first column
     assert '<td class="words">beta=0</td><td>+1.9</td><td>3 of 3</td>' in html
+
+
+def test_a_list_of_runs_is_taken_as_it_stands_and_a_text_is_split(tmp_path: Path) -> None:
+    odd = tmp_path / "lr=1,2"
+    assert _report_runs([str(odd), "b"]) == [str(odd), "b"]
+    assert _report_runs(f"{odd},b") == [f"{tmp_path}/lr=1", "2", "b"]
+    assert _report_runs("a,b,") == ["a", "b"]
+    odd.mkdir()
+    assert _report_runs(str(odd)) == [str(odd)]

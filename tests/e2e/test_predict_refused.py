@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 
 import case_picture
@@ -44,6 +45,28 @@ def test_a_file_that_is_no_clip(runner, some, capsys, content: bytes | str) -> N
     assert lost["completion"] is lost["probabilities"] is None
     assert "could not be read 1" in capsys.readouterr().out
     assert [c["id"] for c in read_json(folder / "run.json")["skipped_clips"]] == [str(bad)]
+
+
+def test_a_sound_given_as_a_video_says_what_to_type(runner, tmp_path: Path) -> None:
+    sound = write_wav(tmp_path / "voice.wav")
+    with pytest.raises(UserError) as error:
+        runner(*PREDICT, f"+video={sound}")
+    assert "give it as audio (+audio=FILE on the command line" in str(error.value)
+    assert f"(from video={sound})" in str(error.value)
+    assert "annotation " not in str(error.value).replace("in an annotation", "")
+    for advice in ([f"+audio={sound}"], [f"+video={sound}", "modality=audio"]):
+        (row,) = read_jsonl(runner(*PREDICT, *advice) / "predictions.jsonl")
+        assert (row["error"], row["has_video"], row["has_audio"]) == (None, False, True)
+
+
+def write_wav(path: Path) -> Path:
+    """Half a second of a tone."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(b"\x00\x10\x00\xf0" * 4_000)
+    return path
 
 
 def test_nothing_but_bad_clips_is_an_error(runner, some) -> None:

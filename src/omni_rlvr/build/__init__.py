@@ -50,6 +50,7 @@ from omni_rlvr.parts import (
     ReportParts,
     StartedParts,
 )
+from omni_rlvr.pointers import run_of
 from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.training.devices import device_numbers
 from omni_rlvr.types import Example, UserError, require
@@ -92,6 +93,7 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     devices = _devices(config, typed)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset = typed["task"], typed["dataset"]
+    run_dir = run_dir if cfg.resume is None else run_of(run_dir)
     place = Place(run_dir, latest, config)
     base = base_to_write(cfg, typed, run_dir)
     if isinstance(task, schema.ReportTask):
@@ -191,8 +193,11 @@ def _devices(config: dict[str, Any], typed: dict[str, Any]) -> list[int]:
 
 
 def _report_runs(runs: Any) -> list[str]:
-    texts = runs if isinstance(runs, list) else [runs]
-    return [part for text in texts for part in str(text).split(",") if part]
+    """What is gathered: a list as it stands; a text split at its commas, unless it is a folder."""
+    if isinstance(runs, list):
+        return [str(place) for place in runs]
+    text = str(runs)
+    return [text] if Path(text).exists() else [part for part in text.split(",") if part]
 
 
 def _splits(task: Any, dataset: DatasetConfig) -> list[str]:

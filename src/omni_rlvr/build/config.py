@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omni_rlvr.config import schema
 from omni_rlvr.config.check import check_named, check_targets, check_trainer
 from omni_rlvr.config.keys import TYPED, check_keys
+from omni_rlvr.config.names import check_names
 from omni_rlvr.config.own_readers import fit_own_readers
 from omni_rlvr.config.paths import settle_paths
 from omni_rlvr.config.wording import as_user_error
@@ -79,6 +80,7 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     for key in ("logger", "callbacks"):
         for name, value in (config[key] or {}).items():
             check_named(value, f"{key}.{name}")
+    check_names(config)
     groups = ("dataset", "reward", "rollout", "lexicon", "optimizer", "trainer", "logger")
     for key in (*groups, "callbacks"):
         check_targets(config[key], key)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from omni_rlvr import pointers
-from omni_rlvr.pointers import CHECKPOINT, LATEST, follow
+from omni_rlvr.pointers import CHECKPOINT, LATEST, checkpoints_of, follow, problem
 from omni_rlvr.record import read_record
 from omni_rlvr.types import UserError
 
@@ -34,6 +34,7 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
     """
     runs = [*_own_run(root, experiment), *_finished_stages(root, experiment)]
     if not runs:
+        _refuse_lost(root / experiment / LATEST)
         return None
     newest = max(runs, key=_started)
     record = run_record(newest)
@@ -89,6 +90,17 @@ def _own_run(root: Path, experiment: str) -> Iterator[Path]:
     run = follow(root / experiment / LATEST)
     if follow(run / CHECKPOINT).is_dir():
         yield run.resolve()
+
+
+def _refuse_lost(latest: Path) -> None:
+    """Names a run that has a checkpoint where the link to it was lost, e.g. in copying."""
+    there = sorted(run for run in latest.parent.glob("*/") if checkpoints_of(run))
+    if there:
+        taken = shlex.quote(f"model.path={there[-1] / CHECKPOINT}")
+        raise UserError(
+            f"{latest} does not lead to a run with a checkpoint{problem(latest)}; {taken} takes "
+            "the newest that is there"
+        )
 
 
 def _finished_stages(root: Path, experiment: str) -> Iterator[Path]:

@@ -139,7 +139,8 @@ def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
             "give the same overrides, or start a new run with model.path"
         )
     for text in told:
-        log.info("resume: %s", text)
+        if not text.startswith("resume "):  # that is what was asked for
+            log.info("resume: %s", text)
 
 
 def _no_checkpoint(run_dir: Path, resume: str, name: str) -> str:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr.config import schema
 from omni_rlvr.config.latest import latest_checkpoint
+from omni_rlvr.config.names import check_run_name
 from omni_rlvr.config.paths import own_path
 from omni_rlvr.config.sweep import run_name
 from omni_rlvr.data import options as data_options
@@ -111,12 +112,14 @@ def _run_dir(output_root: str, name: str, resume: str | None) -> str:
     several commands that start in one second each must have its own.
     """
     output_root = own_path(output_root)
+    check_run_name(name)
     if resume is not None:
         resume = own_path(resume, "resume")
         folder = run_of(Path(output_root) / name / LATEST if resume == LATEST else Path(resume))
         if any((folder / part).exists() for part in ("run.json", CHECKPOINT, CHECKPOINTS)):
             return str(folder.resolve())
-    folder = Path(output_root) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    now = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S%z")
+    folder = Path(output_root) / name / now
     try:
         return str(new_folder(folder))
     except OSError:  # Hydra will try to make it too, and say what is wrong

@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from omni_rlvr.config.names import check_run_name
 from omni_rlvr.lock import FolderLock
 from omni_rlvr.record import append_jsonl, identity, read_jsonl, read_record
 from omni_rlvr.types import Interrupted, UserError
@@ -106,6 +107,7 @@ class Sweep(Callback):
         _check_folders(config, "hydra.sweep.dir")
         home = Path(config.hydra.sweep.dir)
         try:
+            check_run_name(config.name)
             check_search(config)
             home.mkdir(parents=True, exist_ok=True)
             advice = "wait for it, or choose another folder with name=NAME or hydra.sweep.dir=DIR"

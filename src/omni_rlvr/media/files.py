@@ -69,7 +69,8 @@ def walk(top: Path) -> Walk:
             if identity in entered:
                 _note(found.left_out, "links to folders that are read already", folder)
                 continue
-            entered.add(identity)
+            if identity is not None:
+                entered.add(identity)
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:

@@ -44,7 +44,8 @@ class RunData:
         """How long it took; None where it did not end."""
         if "ended" not in self.record:
             return None
-        start, end = (datetime.fromisoformat(self.record[k]) for k in ("started", "ended"))
+        times = (datetime.fromisoformat(self.record[key]) for key in ("started", "ended"))
+        start, end = (time.astimezone() for time in times)  # older runs have no time zone
         return (end - start).total_seconds()
 
     def curves(self) -> list[dict]:
