@@ -197,10 +197,15 @@ def parts_of_a_run(folder: Path, make: Callable[[], trackers.Tracker]) -> None:
     """Sends steps 1 to 3, dies, and goes on from step 2 to step 4."""
     config = {"seed": 3, "resume": None}
     record, tracker = RunRecord(folder, config, device="cpu"), make()
-    with pytest.raises(RuntimeError), trackers.tracking([tracker], config, record, 0):
-        for step in (1, 2, 3):
-            tracker.log_metrics({"loss": float(step)}, step)
-        raise RuntimeError
+
+    def dies(tracker: trackers.Tracker) -> None:
+        with trackers.tracking([tracker], config, record, 0):
+            for step in (1, 2, 3):
+                tracker.log_metrics({"loss": float(step)}, step)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        dies(tracker)
     record = RunRecord(folder, config | {"resume": "latest"}, device="cpu")
     with trackers.tracking([tracker := make()], config | {"resume": "latest"}, record, 2):
         for step in (3, 4):

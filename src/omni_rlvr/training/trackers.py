@@ -155,16 +155,19 @@ def log_scores(loggers: Sequence[Logger], scores: Mapping[str, Mapping], *, step
 
 def tensorboard(save_dir: str, prefix: str) -> Tracker:
     """Makes a tracker that writes ``tensorboard/`` into the run's folder."""
+    make = partial(TensorBoardLogger, save_dir=save_dir, name="", version="tensorboard")
+    sink = make()
 
-    def opens(run_id: str | None, start: int) -> tuple[Sink, str | None]:
-        again = {"purge_step": start + 1} if start else {}  # hides the steps that are done again
-        return TensorBoardLogger(save_dir=save_dir, name="", version="tensorboard", **again), None
+    def opens(run_id: str | None, start: int) -> tuple[Sink, None]:
+        nonlocal sink
+        if start > 0:
+            sink = make(purge_step=start + 1)  # hides the steps that are done again
+        return sink, None
 
-    tracker = Tracker(
-        opens(None, 0)[0], prefix=prefix, log_config=None, log_table=None, close=None, opens=opens
-    )
-    tracker.close = lambda status: tracker.sink.finalize(status)  # of the one that was opened
-    return tracker
+    def close(status: str) -> None:
+        sink.finalize(status)
+
+    return Tracker(sink, prefix=prefix, log_config=None, log_table=None, close=close, opens=opens)
 
 
 def metrics_csv(save_dir: str, prefix: str) -> Tracker:
