@@ -51,7 +51,7 @@ def train_stage(parts: TrainParts) -> None:
         if ranks.is_first():
             _go_back(parts, start)
         record.update(origin=parts.origin, trainable=[asdict(count) for count in parts.counts])
-        with tracking(loggers, parts.place.config):
+        with tracking(loggers, parts.place.config, record, start):
             module = RLVRModule(
                 parts.policy.train(),
                 parts.stage,
