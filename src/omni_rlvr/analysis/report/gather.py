@@ -18,6 +18,9 @@ from omni_rlvr.pointers import CHECKPOINT, LATEST, follow
 from omni_rlvr.record import read_json, read_jsonl, read_record
 from omni_rlvr.types import UserError
 
+LAST_SHARE = 10
+"""One part in so many of a training's records is its end."""
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -48,6 +51,14 @@ class RunData:
     def curves(self) -> list[dict]:
         """Reads its metrics.jsonl."""
         return read_jsonl(self.folder / "metrics.jsonl")
+
+    def last_values(self, names: Sequence[str]) -> dict[str, float]:
+        """Averages metrics over the last tenth of training; an RL run's loss says nothing of it."""
+        rows = self.curves()
+        rows = rows[-max(1, len(rows) // LAST_SHARE) :]
+        found = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
+        means = {name: sum(values) / len(values) for name, values in found.items() if values}
+        return {"reward": means["reward"]} if "reward" in means else means
 
     def correct(self, split: str) -> dict[str, bool]:
         """Reads which clips of a split it got right, by id."""
