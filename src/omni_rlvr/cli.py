@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,10 +23,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from omni_rlvr.config.arguments import as_typed, checked_arguments, no_option
+from omni_rlvr import stopping
+from omni_rlvr.config.arguments import as_typed, check_flags, checked_arguments, no_option
 from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
-from omni_rlvr.config.sweep import summarised
+from omni_rlvr.config.sweep import evaluate_by_default, summarised
 from omni_rlvr.config.wording import as_user_error
 from omni_rlvr.text.terminal import keep_printing, open_streams, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
@@ -61,6 +62,7 @@ def task(cfg: DictConfig) -> float | None:
         cfg.resume = resume
         return build(cfg, run_dir, None)
 
+    stopping.listen()  # where a launcher's own process does the job
     keep_printing()
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
         if hydra_cfg.mode == RunMode.MULTIRUN:
@@ -68,7 +70,12 @@ def task(cfg: DictConfig) -> float | None:
                 raise UserError("~hydra.callbacks.sweep: a sweep is not conducted without it")
             home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
             job = SweepJob(hydra_cfg.job.num, home, run_dir, overrides)
-            return run_job(job, lambda: resolved(cfg), built)
+
+            def resolve() -> dict[str, Any]:
+                evaluate_by_default(cfg, overrides, run_dir)
+                return resolved(cfg)
+
+            return run_job(job, resolve, built)
         with no_folder_unused(run_dir):
             parts = build(cfg, run_dir, run_dir.parent / "latest")
         if isinstance(parts, ServeParts):
@@ -102,7 +109,10 @@ def one_line() -> Iterator[None]:
         sys.stdout.flush()  # what cannot be written shows here, not while Python ends
     except Interrupted as stop:
         print(stop)
-        sys.exit(130)
+        sys.exit(stopping.exit_code())
+    except KeyboardInterrupt:
+        print("stopped")
+        sys.exit(stopping.exit_code())
     except UserError as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except OmegaConfBaseException as error:
@@ -144,9 +154,11 @@ def main() -> None:
     """Entry point; an error that a user can mend is one line, not a traceback."""
     start_in_utf8()
     open_streams()
-    register()
     logging.raiseExceptions = False  # a log file on a full disk is no traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
     with one_line(), summarised():
+        stopping.listen()
+        register()
         sys.argv[1:] = checked_arguments(sys.argv[1:])
+        check_flags(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()

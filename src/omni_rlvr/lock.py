@@ -59,7 +59,7 @@ class Owner:
             process=os.getpid(),
             host=platform.node(),
             started=_started(os.getpid()) or "",
-            since=datetime.now().isoformat(timespec="seconds"),
+            since=datetime.now().astimezone().isoformat(timespec="seconds"),
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         )
 

@@ -170,7 +170,7 @@ def keep_steps(path: Path, last_step: int) -> None:
 def close_record(folder: Path, status: str, error: str | None) -> None:
     """Says in run.json how a run ended whose own process could not, or knew only half of it."""
     if (folder / "run.json").exists():
-        ended = datetime.now().isoformat(timespec="seconds")
+        ended = datetime.now().astimezone().isoformat(timespec="seconds")
         fields = {**read_record(folder), "error": error, "status": status}
         write_json(folder / "run.json", {**fields, "ended": ended})
 
@@ -229,7 +229,7 @@ class RunRecord:
         self.fields: dict[str, object] = {
             "status": "running",
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "started": datetime.now().isoformat(timespec="seconds"),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "seed": config["seed"],
             "commit": _commit(),
             "versions": {name: version(name) for name in PACKAGES},
@@ -237,6 +237,7 @@ class RunRecord:
             "device": device,
             "skipped_clips": _listed_before(folder / "run.json", "skipped_clips"),
             "clip_notes": _listed_before(folder / "run.json", "clip_notes"),
+            "trackers": _trackers_before(folder),
             "config": config,
         }
         with writing_to(folder):
@@ -286,7 +287,12 @@ class RunRecord:
 
     def finish(self, status: str) -> None:
         """Says how the run ended: "finished", "interrupted" or "failed"."""
-        self.update(status=status, ended=datetime.now().isoformat(timespec="seconds"))
+        self.update(status=status, ended=datetime.now().astimezone().isoformat(timespec="seconds"))
+
+
+def _trackers_before(folder: Path) -> dict[str, str]:
+    """Service -> the id of the run there that the part of a run before its stop had."""
+    return read_record(folder).get("trackers", {}) if (folder / "run.json").exists() else {}
 
 
 def _listed_before(path: Path, field: str) -> list[dict[str, str]]:

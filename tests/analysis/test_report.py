@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +13,16 @@ from make_runs import make_run, weight
 from omni_rlvr.analysis.report import page
 from omni_rlvr.analysis.report.columns import differing, in_order, label
 from omni_rlvr.analysis.report.gather import gather
-from omni_rlvr.analysis.report.table import latex, markdown, runs_table, settings_table
+from omni_rlvr.analysis.report.table import (
+    latex,
+    markdown,
+    printed,
+    runs_table,
+    settings_table,
+)
 from omni_rlvr.analysis.report.write import write_all
+from omni_rlvr.build import _report_runs
+from omni_rlvr.record import append_jsonl
 from omni_rlvr.types import UserError
 
 TEN = [True] * 10
@@ -86,6 +95,26 @@ def test_means_and_spread_over_seeds(sweep: Path) -> None:
     assert list(table["test/war/mean"]) == [70, 95]
     # ddof 1 over two values: |a - b| / sqrt(2)
     assert list(table["test/war/std"]) == pytest.approx([20 / 2**0.5, 10 / 2**0.5])
+
+
+def test_runs_without_scores_show_the_end_of_their_training(tmp_path: Path) -> None:
+    for name, factor in (("a", 1.0), ("b", 3.0)):
+        run = make_run(tmp_path / name, TEN, seed=int(factor))
+        shutil.rmtree(run / "test")
+        curve = [{"step": i, "reward": factor * (i > 18), "loss": 9.0} for i in range(1, 21)]
+        write_jsonl(run / "metrics.jsonl", curve)
+    runs = gather([str(tmp_path)])
+    keys, values = differing(runs)
+    frame = runs_table(runs, keys, values)
+    assert list(frame["training/reward"]) == [1.0, 3.0]  # steps 19 and 20 of 20
+    assert "training/loss" not in frame  # says nothing of RL
+    table = settings_table(frame, keys)
+    assert printed(table)[1] == [["2", "2.000 ± 1.414"]]
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> None:
+    path.unlink()
+    append_jsonl(path, rows)
 
 
 def test_runs_are_tested_against_the_baseline_of_their_seed(tmp_path: Path, sweep: Path) -> None:
@@ -211,3 +240,12 @@ def test_words_stand_on_the_left_and_numbers_on_the_right() -> None:
     html = page.table(["setting", "difference", "ahead"], [["beta=0", "+1.9", "3 of 3"]])
     assert html.count('class="words"') == 2  # the head and the cell of the first column
     assert '<td class="words">beta=0</td><td>+1.9</td><td>3 of 3</td>' in html
+
+
+def test_a_list_of_runs_is_taken_as_it_stands_and_a_text_is_split(tmp_path: Path) -> None:
+    odd = tmp_path / "lr=1,2"
+    assert _report_runs([str(odd), "b"]) == [str(odd), "b"]
+    assert _report_runs(f"{odd},b") == [f"{tmp_path}/lr=1", "2", "b"]
+    assert _report_runs("a,b,") == ["a", "b"]
+    odd.mkdir()
+    assert _report_runs(str(odd)) == [str(odd)]

@@ -63,7 +63,7 @@ def test_other_tasks_name_it(long, runner, tmp_path, capsys) -> None:
     (note,) = read_json(folder / "check.json")["test"]["notes"]
     assert note["text"] == f"3.00 of the {TEXT}"
     out = " ".join(capsys.readouterr().out.split())
-    assert "test: 1 clips with cut_sound (model= and model.path= say what model hears them)" in out
+    assert "test: clips with cut_sound: 1 (model= and model.path= say what model hears them)" in out
     shown = f"cut_sound test {note['id']}: {note['text']}"
     assert shown in out
 

@@ -218,6 +218,35 @@ def test_wrong_weights_are_named(published_folder, change, mentions):
     refused(published_folder, *mentions)
 
 
+GATE = [f"model.bert_gate.{name}" for name in ("0.weight", "0.bias", "2.weight", "2.bias")]
+
+
+@pytest.mark.parametrize(
+    "gone", [GATE, GATE[1:2], GATE[2:], ["model.bert_gate", "model.bert_model"]]
+)
+def test_a_checkpoint_without_its_gate_names_what_is_missing(published_folder, gone):
+    edit_weights(
+        published_folder, lambda w: [w.pop(name) for name in [*w] if name.startswith(tuple(gone))]
+    )
+    named = [name for name in GATE if name.startswith(tuple(gone))]
+    refused(
+        published_folder,
+        "the weights lack the gate of mm_projector_type='all_in_one_small'",
+        f"missing ({len(named)}): {', '.join(named)}; the checkpoint was saved without them",
+        "download it again, or copy them from the one that it was trained from",
+    )
+
+
+def test_every_group_of_weights_that_is_missing_is_named(published_folder):
+    weights = load_file(published_folder / WEIGHTS)
+    groups = {".".join(name.split(".")[:2]) for name in weights} - {"lm_head.weight"}
+    assert len(groups) == 9
+    for group in groups:
+        kept = {name: value for name, value in weights.items() if not name.startswith(group)}
+        save_file(kept, published_folder / WEIGHTS, metadata={"format": "pt"})
+        refused(published_folder, f"{group}.", "missing", "download it again")
+
+
 def test_towers_of_unknown_size(published_folder):
     (published_folder / TOWERS).rename(published_folder / "elsewhere.json")
     refused(published_folder, "siglip-base-patch16-224", TOWERS)

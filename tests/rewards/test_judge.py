@@ -8,9 +8,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from omni_rlvr.rewards.base import RewardError
+from omni_rlvr.rewards.judge import Rows, as_judge, score_all
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.types import Example, UserError
 
@@ -209,3 +212,43 @@ def test_a_coroutine_that_forgot_its_async_is_no_list() -> None:
 def test_completions_and_lengths_must_pair() -> None:
     with pytest.raises(ValueError, match="3 completions with 2 lengths"):
         score(row, [1, 2])
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.array([0.5, 1.0], dtype=np.float32),
+        np.array([[0.5], [1.0]])[:, 0],
+        torch.tensor([0.5, 1.0], dtype=torch.bfloat16, requires_grad=True),
+        [np.float32(0.5), np.int64(1)],
+        [torch.tensor(0.5), torch.tensor([1.0])],
+        [np.array(0.5), np.bool_(True)],
+        (0.5, True),
+        np.ma.masked_array([0.5, 1.0]),
+    ],
+)
+def test_numbers_of_numpy_and_tensors_are_scores(scores: object) -> None:
+    def term(completions, examples):
+        return scores
+
+    rows = Rows(TEXTS[:2], EXAMPLES[:2], None)
+    (found,) = score_all([as_judge("mine", term)], rows).values()
+    assert found == [0.5, 1.0]
+    assert all(type(score) is float for score in found)
+
+
+@pytest.mark.parametrize(
+    ("scores", "wrong"),
+    [
+        (np.array(0.5), "returned float, not a list of scores"),
+        (np.array([[0.5, 1.0]]), "returned 1 scores for 2 completions"),
+        (torch.tensor([0.5, float("nan")]), "returned nan, which is neither"),
+        ([np.array([1.0, 2.0]), 1.0], r"returned \[1.0, 2.0\], which is neither"),
+        (np.array(["a", "b"]), "returned 'a', which is neither"),
+        (np.array([1 + 1j, 0]), r"returned \(1\+1j\), which is neither"),
+    ],
+)
+def test_what_is_no_number_of_theirs_is_refused(scores: object, wrong: str) -> None:
+    rows = Rows(TEXTS[:2], EXAMPLES[:2], None)
+    with pytest.raises(RewardError, match=wrong):
+        score_all([as_judge("mine", lambda completions, examples: scores)], rows)

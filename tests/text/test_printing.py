@@ -99,6 +99,18 @@ def test_a_task_outlives_what_it_prints_to(kind: str, monkeypatch, caplog) -> No
     stream.close()
 
 
+def test_logs_and_prints_keep_their_order(monkeypatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding="utf-8"))
+    handler = logging.StreamHandler(sys.stdout)  # as Hydra's, made before the task
+    keep_printing()
+    print("one")
+    handler.emit(logging.makeLogRecord({"msg": "two"}))
+    print("three", flush=True)
+    assert buffer.getvalue() == b"one\ntwo\nthree\n"
+
+
 def test_streams_are_made_to_last_once(monkeypatch) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", True)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))

@@ -254,7 +254,9 @@ def report_tables(reports: Sequence[SplitReport], source: str, max_listed: int) 
         if len(report.bad) > max_listed:
             parts.append(Text(f" ... and {len(report.bad) - max_listed} more in {report.split}"))
         for kind, number in Counter(note["kind"] for note in report.notes).items():
-            parts.append(Text(f" {report.split}: {number} clips with {kind}{CAUSES.get(kind, '')}"))
+            parts.append(
+                Text(f" {report.split}: clips with {kind}: {number}{CAUSES.get(kind, '')}")
+            )
         for note in report.notes[:max_listed]:
             parts.append(Text(f" {note['kind']} {report.split} {note['id']}: {note['text']}"))
         if len(report.notes) > max_listed:

@@ -72,6 +72,7 @@ def spared(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # whatever a library raises: the numbers are written without it
         log.warning("%s: the picture was not drawn: %s: %s", path, type(error).__name__, error)
+        path.unlink(missing_ok=True)  # half of it, on a full disk
 
 
 def save(figure: Figure, path: Path, *, dpi: float = DPI, tight: bool = True) -> Figure:

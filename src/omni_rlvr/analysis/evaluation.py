@@ -18,7 +18,7 @@ def write_evaluation(
     scores: Mapping[str, Any],
     predictions: Sequence[Mapping[str, object]],
 ) -> None:
-    """Writes predictions.jsonl, metrics.json and confusion.png anew, all or none.
+    """Writes predictions.jsonl and metrics.json anew, both or none, and then confusion.png.
 
     Raises:
         OSError: the disk is full, or cannot be written.
@@ -27,7 +27,5 @@ def write_evaluation(
     with whole_folder(folder) as partial:
         append_jsonl(partial / "predictions.jsonl", predictions)
         write_json(partial / "metrics.json", scores)
-        with spared(partial / "confusion.png"):
-            confusion_figure(
-                scores["confusion"], scores["labels"], title, partial / "confusion.png"
-            )
+    with spared(folder / "confusion.png"):
+        confusion_figure(scores["confusion"], scores["labels"], title, folder / "confusion.png")

@@ -93,8 +93,8 @@ def confusion_figure(
     rows = [f"{name} ({n})" for name, n in zip(names, totals[:, 0], strict=True)]
     every = math.ceil(MIN_TEXT_PT / points)  # of very many classes, each n-th is named
     middles = np.arange(len(labels) + 1) + 0.5
-    tilted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(middles[::every], [*names, "other"][::every], size=points * every, **tilted)
+    axes.set_xticks(middles[::every], [*names, "other"][::every], size=points * every)
+    tilt(axes, 45)
     axes.set_yticks(middles[:-1:every], rows[::every], size=points * every, rotation=0)
     axes.set(xlabel="answered", ylabel="gold (samples)")
     axes.set_title(title)
@@ -149,8 +149,14 @@ def _legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) 
     width, height = figure.get_size_inches()
     num_columns = max(1, min(4, len(names), int(width / (0.8 + width_of(shown, size=9)))))
     figure.set_size_inches(width, height + 0.19 * math.ceil(len(names) / num_columns))
-    place = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
-    figure.legend(handles=handles, labels=shown, ncols=num_columns, **place)
+    figure.legend(
+        handles=handles,
+        labels=shown,
+        ncols=num_columns,
+        loc="outside lower center",
+        frameon=False,
+        fontsize=9,
+    )
 
 
 @plain_text
@@ -203,8 +209,13 @@ def name_classes(axes: Axes, names: Sequence[str], width: float) -> None:
     points = max(MIN_TEXT_PT, min(10.0, 72 * width))
     axes.set_xticks(range(len(names)), names, size=points)
     if width_of(names, size=points) > 0.95 * width:
-        for text in axes.get_xticklabels():
-            text.set(rotation=45, ha="right", rotation_mode="anchor")
+        tilt(axes, 45)
+
+
+def tilt(axes: Axes, degrees: float) -> None:
+    """Tilts the names below an axis, so that their ends are below their ticks."""
+    for text in axes.get_xticklabels():
+        text.set(rotation=degrees, ha="right", rotation_mode="anchor")
 
 
 @plain_text

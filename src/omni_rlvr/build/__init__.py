@@ -193,8 +193,11 @@ def _devices(config: dict[str, Any], typed: dict[str, Any]) -> list[int]:
 
 
 def _report_runs(runs: Any) -> list[str]:
-    texts = runs if isinstance(runs, list) else [runs]
-    return [part for text in texts for part in str(text).split(",") if part]
+    """What is gathered: a list as it stands; a text split at its commas, unless it is a folder."""
+    if isinstance(runs, list):
+        return [str(place) for place in runs]
+    text = str(runs)
+    return [text] if Path(text).exists() else [part for part in text.split(",") if part]
 
 
 def _splits(task: Any, dataset: DatasetConfig) -> list[str]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -32,6 +34,50 @@ def typed(key: str, value: str) -> str:
     """How a shell's command line says that an option is this text."""
     text = _REFERENCE.sub(lambda match: rf"{match[1] * 2}\${{", value)
     return shlex.quote(f"{key}={QuotedString(text, Quote.double).with_quotes()}")
+
+
+FLAGS = {
+    "--run": "-r",
+    "--multirun": "-m",
+    "--cfg": "-c",
+    "--info": "-i",
+    "--shell-completion": "-sc",
+}
+"""Hydra's flags that say what is to be done, and their short forms."""
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Refuses two flags that ask for different things.
+
+    Raises:
+        UserError: two of them; of a sweep, names a command that prints the config of its first run.
+    """
+    wanted = {
+        long
+        for long, short in FLAGS.items()
+        for text in arguments
+        if text.split("=")[0] == long or text == short
+    }
+    if len(wanted) < 2:
+        return
+    text = " and ".join(flag for flag in FLAGS if flag in wanted)
+    advice = "give one of them"
+    if wanted == {"--multirun", "--cfg"}:
+        first = [_first_value(a) for a in arguments if a not in ("--multirun", FLAGS["--multirun"])]
+        command = shlex.join([Path(sys.argv[0]).name, *first])
+        advice = f"--cfg prints one config; that of the sweep's first run: {command}"
+    raise UserError(f"{text}: they ask for different things; {advice}")
+
+
+def _first_value(argument: str) -> str:
+    """An override with the first of its values; anything else as it is."""
+    try:
+        (override,) = OverridesParser.create().parse_overrides([argument])
+    except HydraException:
+        return argument
+    if not override.is_sweep_override():
+        return argument
+    return f"{argument.partition('=')[0]}={next(override.sweep_string_iterator())}"
 
 
 def checked_arguments(arguments: Sequence[str]) -> list[str]:

@@ -87,7 +87,7 @@ def _settle(node: Any, plain: Any, parts: list[str], above: str) -> None:
             if isinstance(value, dict):
                 _settle(node[name], value, parts[1:], f"{key}.")
         elif isinstance(value, str) and value not in ("", "???"):
-            several = value.split(",") if key == "runs" else [value]
+            several = value.split(",") if key == "runs" and not Path(value).exists() else [value]
             new = ",".join(own_path(part, key) for part in several)
             if new != value:
                 node[name] = new

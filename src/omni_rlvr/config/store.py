@@ -118,7 +118,8 @@ def _run_dir(output_root: str, name: str, resume: str | None) -> str:
         folder = run_of(Path(output_root) / name / LATEST if resume == LATEST else Path(resume))
         if any((folder / part).exists() for part in ("run.json", CHECKPOINT, CHECKPOINTS)):
             return str(folder.resolve())
-    folder = Path(output_root) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    now = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S%z")
+    folder = Path(output_root) / name / now
     try:
         return str(new_folder(folder))
     except OSError:  # Hydra will try to make it too, and say what is wrong

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from omni_rlvr.config.names import check_run_name
 from omni_rlvr.lock import FolderLock
-from omni_rlvr.record import append_jsonl, identity, read_jsonl
+from omni_rlvr.record import append_jsonl, identity, read_jsonl, read_record
 from omni_rlvr.types import Interrupted, UserError
 
 JOURNAL = "sweep.jsonl"
@@ -58,6 +58,37 @@ def run_name(overrides: Sequence[str], *, _root_: DictConfig) -> str:
             parts.append(re.sub(r"[^A-Za-z0-9.-]+", "-", f"{key.split('.')[-1]}-{value}"))
     name = "_".join(parts)[:LONGEST_NAME].rstrip("-_.")
     return f"{name or 'run'}_{identity(plain)[:8]}"
+
+
+AFTER = re.compile(r"\+*task\.evaluate_after(\.splits)?=")
+"""Begins an override that says what a run is evaluated on."""
+TEST = "test"
+
+
+def evaluate_by_default(cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> None:
+    """Has a training run of a sweep evaluated on the test split, so that the sweep ends in scores.
+
+    Left alone are runs whose command line sets the splits themselves, that are evaluated anyway,
+    whose data set has no test split that can be read, and that were begun without an evaluation.
+
+    Args:
+        cfg: the run's composed config, which is changed.
+        overrides: what the command line gave the run.
+        run_dir: the run's folder, which may hold a run that goes on or is finished.
+    """
+    if cfg.task.name != "train" or cfg.task.evaluate_after.splits:
+        return
+    annotations = cfg.dataset.annotations
+    no_split = TEST not in cfg.dataset.splits or (TEST in annotations and not annotations[TEST])
+    if no_split or any(map(AFTER.match, overrides)):
+        return
+    try:
+        before = read_record(run_dir)
+    except UserError:  # a new run
+        before = {"status": "failed"}
+    if before["status"] != "failed" and not before["config"]["task"]["evaluate_after"]["splits"]:
+        return
+    cfg.task.evaluate_after.splits = [TEST]
 
 
 _open: dict[Path, FolderLock] = {}

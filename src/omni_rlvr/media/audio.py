@@ -79,13 +79,16 @@ class _Tape:
         self.num_silenced = 0
         self._shift_s = 0.0  # of time stamps that were found to be wrong
 
-    def add(self, channels: np.ndarray, rate: int, start_s: float | None) -> None:
+    def add(
+        self, channels: np.ndarray, rate: int, start_s: float | None, *, is_joined: bool = False
+    ) -> None:
         """Put samples behind the others, or where they belong.
 
         Args:
             channels: [channels, S] floats.
             rate: Of the samples, Hz.
             start_s: Seconds from the start of the file; None for right behind the others.
+            is_joined: Whether another recording begins here: silence before it is no gap.
         """
         num_samples = channels.shape[1]
         last = self.stretches[-1] if self.stretches else None
@@ -94,9 +97,10 @@ class _Tape:
         if step_s < -MAX_OVERLAP_S and last is not None:
             self._shift_s -= step_s
             step_s = 0.0
-        if abs(step_s) <= max(MIN_GAP_S, num_samples / rate / 2):
+        begins = last is None or is_joined
+        if abs(step_s) <= (MIN_GAP_S if begins else max(MIN_GAP_S, num_samples / rate / 2)):
             step_s = 0.0
-        elif step_s > 0 and last is not None:
+        elif step_s > 0 and not begins:
             self.gaps_s.append((end_s, step_s))
         if last is None or step_s or rate != last.rate:
             if problem := in_force().sound_problem(rate, 0.0, len(channels)):
@@ -201,15 +205,17 @@ def read_track(data: bytes, sound: Sound, *, sample_rate: int) -> Heard | None:
             now = (frame.sample_rate, frame.layout.name, frame.format.name)
             if resampler is None or now != was:  # joined recordings may change any of them
                 resampler, was = av.AudioResampler(format="fltp", rate=frame.sample_rate), now
+            is_joined = False
             if frame.time is not None:
-                if before_s is not None and is_joint(frame.time - before_s, sound.max_gap_s):
-                    part = min(part + 1, len(sound.shifts_s) - 1)
+                step_s = 0.0 if before_s is None else frame.time - before_s
+                is_joined = is_joint(step_s, sound.max_gap_s)
+                part = min(part + is_joined, len(sound.shifts_s) - 1)
                 before_s = frame.time
             start_s = None
             if frame.time is not None and container.format.name not in NO_TIMES:
                 start_s = frame.time + sound.shifts_s[part]
             for piece in resampler.resample(frame):
-                tape.add(piece.to_ndarray(), piece.sample_rate, start_s)
+                tape.add(piece.to_ndarray(), piece.sample_rate, start_s, is_joined=is_joined)
     is_counted_out = container.format.name in NO_TIMES and len({s.rate for s in tape.stretches}) > 1
     return tape.finish(
         sample_rate,

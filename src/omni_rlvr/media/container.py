@@ -99,8 +99,13 @@ def unfinished(path: Path) -> str:
 
 
 def open_container(data: bytes) -> av.container.InputContainer:
-    """Open media bytes; a playlist in them may not make FFmpeg open other files or addresses."""
-    options = {"protocol_whitelist": "none"}
+    """Open media bytes; a playlist in them may not make FFmpeg open other files or addresses.
+
+    FFmpeg decodes a little to know what is in a file, so it gets the limit on frames too; twice
+    of it, since codecs round their sizes up.
+    """
+    max_pixels = str(2 * in_force().max_frame_pixels)
+    options = {"protocol_whitelist": "none", "max_pixels": max_pixels}
     return av.open(io.BytesIO(data), "r", options=options, metadata_errors="replace")
 
 

@@ -57,12 +57,10 @@ class Timeline:
 
     def span_s(self, stream: int) -> float:
         """Sum up how long a stream is in each part, from its first packet to its last's end."""
-        spans: dict[int, tuple[float, float]] = {}
-        for p in self.packets[stream]:
-            if p.begins_s is not None:
-                first_s, last_s = spans.get(p.part, (p.begins_s, p.begins_s))
-                spans[p.part] = min(first_s, p.begins_s), max(last_s, p.begins_s + p.duration_s)
-        return sum(last_s - first_s for first_s, last_s in spans.values())
+        timed = [p for p in self.packets[stream] if p.begins_s is not None]
+        parts = {p.part for p in timed}
+        spans = [_span_s([p for p in timed if p.part == part]) for part in parts]
+        return sum(last_s - first_s for first_s, last_s in spans)
 
 
 def read_timeline(
@@ -103,8 +101,8 @@ def read_timeline(
             what = f"its picture has {len(rows)} frames or more"
             if problem := in_force().problem("max_frames", len(rows), what):
                 raise MediaError(problem)
-    every = [p for rows in packets.values() for p in rows]
-    return Timeline(packets, _shifts(every, (container.start_time or 0) / av.time_base), max_gap_s)
+    start_s = (container.start_time or 0) / av.time_base
+    return Timeline(packets, _shifts(list(packets.values()), start_s), max_gap_s)
 
 
 def is_joint(step_s: float, max_gap_s: float) -> bool:
@@ -112,14 +110,28 @@ def is_joint(step_s: float, max_gap_s: float) -> bool:
     return step_s < -JOINT_S or step_s > max_gap_s
 
 
-def _shifts(packets: Sequence[Packet], start_s: float) -> tuple[float, ...]:
+def _shifts(streams: Sequence[Sequence[Packet]], start_s: float) -> tuple[float, ...]:
     """What brings each part's times to seconds from the start of the file."""
+    spans: dict[int, list[tuple[float, float]]] = {}
+    for packets in streams:
+        for part in {p.part for p in packets}:
+            of_part = [p for p in packets if p.part == part and p.begins_s is not None]
+            if of_part:
+                spans.setdefault(part, []).append(_span_s(of_part))
     shifts_s = [-start_s]
-    timed = [(p.part, p.begins_s, p.duration_s) for p in packets if p.begins_s is not None]
-    for part in range(1, max((p for p, _, _ in timed), default=0) + 1):
-        end_s = max((b + d for p, b, d in timed if p == part - 1), default=0.0) + shifts_s[-1]
-        shifts_s.append(end_s - min((b for p, b, _ in timed if p == part), default=0.0))
+    for part in range(1, max(spans, default=0) + 1):
+        end_s = max((last_s for _, last_s in spans.get(part - 1, [])), default=0.0)
+        first_s = min((first_s for first_s, _ in spans.get(part, [])), default=0.0)
+        shifts_s.append(end_s + shifts_s[-1] - first_s)
     return tuple(shifts_s)
+
+
+def _span_s(packets: Sequence[Packet]) -> tuple[float, float]:
+    """From the first packet to the end of the last; one without a duration has the mean of all."""
+    times_s = [p.begins_s for p in packets if p.begins_s is not None]
+    first_s, last_s = min(times_s), max(times_s)
+    mean_s = (last_s - first_s) / max(1, len(times_s) - 1)
+    return first_s, last_s + (packets[-1].duration_s or mean_s)
 
 
 def shortfall(container: av.container.InputContainer, timeline: Timeline) -> tuple[ClipNote, ...]:

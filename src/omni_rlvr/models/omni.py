@@ -91,7 +91,8 @@ class OmniConfig(PreTrainedConfig):
         if needs_gate(self.video_projector) != (self.gate_config is not None):
             raise UserError(
                 f"config.json: video_projector={self.video_projector!r} and gate_config do not go "
-                "together; the all_in_one projectors have a gate, mlp2x_gelu has none"
+                "together; the all_in_one projectors have a gate, mlp2x_gelu has none "
+                "(model.parts.gate_bert, where parts are joined)"
             )
 
     @property

@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import Qwen2Config
 
+from omni_rlvr.models.gate import needs_gate
 from omni_rlvr.models.omni import OmniConfig
 from omni_rlvr.models.presets import AUDIO, BERT, VISION, Shapes, find_towers
 from omni_rlvr.models.processing import ProcessorSettings
@@ -26,6 +27,12 @@ GENERATION = "generation_config.json"
 AUDIO_POOL = 3
 """Sound frames whose mean becomes a token."""
 COMPRESSOR = "model.feature_compressor."
+GATE, GATE_WEIGHTS = "model.bert_gate.", ("0.weight", "0.bias", "2.weight", "2.bias")
+LACKING = (
+    "the checkpoint was saved without them or cut short: download it again, or copy them from the "
+    "one that it was trained from"
+)
+"""What to do about missing weights."""
 _PROJECTOR = "model.mm_projector."
 PREFIXES = (
     (VISION, "vision_tower."),
@@ -41,7 +48,7 @@ PREFIXES = (
     ("model.audio_projector.", "audio_projector."),
     (COMPRESSOR, "compressor."),
     (BERT, "gate.bert."),
-    ("model.bert_gate.", "gate.head."),
+    (GATE, "gate.head."),
     ("lm_head.", "language_model.lm_head."),
     ("model.", "language_model.model."),
 )
@@ -74,22 +81,39 @@ def read_config(folder: Path, fields: Mapping[str, Any], shapes: Shapes) -> Omni
         if name not in fields:
             raise UserError(f"model.path={folder}: config.json has no field {name!r}")
     towers = find_towers(folder, shapes)
-    gate = shapes.get("model.bert_gate.0.bias")
+    gate = _gate_size(folder, fields["mm_projector_type"], shapes)
     compressor = shapes.get(f"{COMPRESSOR}vlm_query_projector.weight")
     return OmniConfig(
         vision_config=towers["vision"],
         audio_config=towers["audio"],
         text_config=_text_config(fields),
-        gate_config=towers["bert"] if gate else None,
+        gate_config=towers["bert"] if gate is not None else None,
         video_projector=fields["mm_projector_type"],
         vision_select_layer=fields["mm_vision_select_layer"],
         audio_merge=AUDIO_POOL,
         audio_pooling="mean",
-        gate_hidden_size=gate[0] if gate else 1,
+        gate_hidden_size=1 if gate is None else gate,
         compressor_size=compressor[0] if compressor else None,
         audio_head=f"{AUDIO}projector.weight" in shapes,
         published={"config": dict(fields), "generation": _generation(folder)},
     )
+
+
+def _gate_size(folder: Path, projector: str, shapes: Shapes) -> int | None:
+    """Reads how wide the gate's MLP is; None for a projector that has no gate.
+
+    Raises:
+        UserError: the projector has a gate, and the weights lack it.
+    """
+    if not needs_gate(projector):
+        return None
+    missing = [f"{GATE}{name}" for name in GATE_WEIGHTS if f"{GATE}{name}" not in shapes]
+    if missing:
+        raise UserError(
+            f"model.path={folder}: the weights lack the gate of mm_projector_type={projector!r}, "
+            f"missing ({len(missing)}): {', '.join(missing)}; {LACKING}"
+        )
+    return shapes[f"{GATE}0.bias"][0]
 
 
 def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:

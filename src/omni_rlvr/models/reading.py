@@ -77,7 +77,10 @@ def read_model(
                 config = published.read_config(folder, fields, shapes_of(weights))
                 weights = {published.our_key(name): weight for name, weight in weights.items()}
                 return _fill(folder, config, weights, dtype, published.published_key)
-            config = OmniConfig.from_pretrained(folder, trust_remote_code=False)
+            try:
+                config = OmniConfig.from_pretrained(folder, trust_remote_code=False)
+            except UserError as error:  # it does not know the folder
+                raise UserError(f"model.path={folder}: {error}") from error
             return _fill(folder, config, weights, dtype, str)
         except StrictDataclassError as error:
             reason = " ".join(str(error).split())
@@ -108,7 +111,8 @@ def _fill(
             for kind, keys in wrong.items()
             if keys
         )
-        raise UserError(f"model.path={folder}: weights do not fit {CONFIG}: {listed}")
+        advice = f"; {published.LACKING}" if info["missing_keys"] else ""
+        raise UserError(f"model.path={folder}: weights do not fit {CONFIG}: {listed}{advice}")
     return model
 
 

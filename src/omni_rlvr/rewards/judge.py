@@ -2,8 +2,8 @@
 
 How it is called follows from the names of its parameters, which are read once, before anything is
 scored. What it returns is checked at every call: a term that raises, or gives anything but one
-finite number or None a completion, stops the run and is named with the example and the completion.
-A silent 0 would be trained on.
+finite number (numpy's count, and tensors of one element) or None a completion, stops the run and is
+named with the example and the completion. A silent 0 would be trained on.
 """
 
 from __future__ import annotations
@@ -123,18 +123,21 @@ class Judge:
         return {name: values[name] for name in self.takes}
 
     def _numbers(self, scores: Any, rows: Rows) -> list[float]:
+        if hasattr(scores, "tolist"):  # an array of numpy's, a tensor, a column of pandas'
+            scores = scores.tolist()
         if not isinstance(scores, Sequence) or isinstance(scores, str):
             wrong = f"returned {type(scores).__name__}, not a list of scores"
             raise RewardError(_batch_message(self.name, wrong, rows))
         if len(scores) != len(rows):
             wrong = f"returned {len(scores)} scores for {len(rows)} completions"
             raise RewardError(_batch_message(self.name, wrong, rows))
-        for i, score in enumerate(scores):
+        plain = [_plain_number(score) for score in scores]
+        for i, score in enumerate(plain):
             if score is None or (isinstance(score, Real) and abs(float(score)) <= FLOAT32_MAX):
                 continue
             wrong = f"returned {score!r}, which is neither a finite number nor None"
             raise RewardError(_row_message(self.name, wrong, rows, i))
-        return [math.nan if score is None else float(score) for score in scores]
+        return [math.nan if score is None else float(score) for score in plain]
 
     def _raise_row(self, error: Exception, rows: Rows, row: int) -> NoReturn:
         message = _row_message(self.name, f"raised {_describe(error)}", rows, row)
@@ -195,6 +198,14 @@ def score_all(judges: Sequence[Judge], rows: Rows) -> dict[str, list[float]]:
     return {judge.name: scores[judge.name] for judge in judges}
 
 
+def _plain_number(score: Any) -> Any:
+    """Turns a number of numpy's or a tensor of one element into Python's own."""
+    if not hasattr(score, "tolist"):
+        return score
+    value = score.tolist()
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 def _is_async(term: Any) -> bool:
     while isinstance(term, functools.partial):
         term = term.func
@@ -209,7 +220,7 @@ def _called(term: Any) -> str:
 
 
 def _max_score(name: str, term: Any) -> float | None:
-    value = term.max_score if hasattr(term, "max_score") else None
+    value = _plain_number(term.max_score) if hasattr(term, "max_score") else None
     if value is not None and (not isinstance(value, Real) or not math.isfinite(value)):
         raise UserError(f"reward.terms.{name}: max_score {value!r} is not a finite number")
     return None if value is None else float(value)

@@ -79,7 +79,7 @@ class _Lasting(io.TextIOWrapper):
             encoding=stream.encoding,
             errors="backslashreplace",
             line_buffering=stream.line_buffering,
-            write_through=stream.write_through,
+            write_through=True,  # logs go to the same buffer past this stream, and in order
         )
 
     def write(self, text: str) -> int:

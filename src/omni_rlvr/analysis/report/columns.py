@@ -82,8 +82,8 @@ def _told_apart(
     twice = {i for members in alike.values() if len(members) > 1 for i in members}
     if not twice:
         return keys, rows
-    split = len(keys) - (SEED in keys)
-    keys = [*keys[:split], RUN, *keys[split:]]
+    place = len(keys) - (SEED in keys)
+    keys = [*keys[:place], RUN, *keys[place:]]
     names = {i: runs[i].name for i in twice}
     short = {i: _tail(n, [o for k, o in names.items() if k != i]) for i, n in names.items()}
     named = [{**row, RUN: short.get(i)} for i, row in enumerate(rows)]

@@ -120,10 +120,9 @@ def _heat_map(table: pd.DataFrame, split: str, path: Path) -> Picture:
         yticklabels=False,
     )
     axes.set_yticks(np.arange(len(names[0])) + 0.5, names[0], rotation=0)
-    tilted = width_of(names[1], size=10) > 0.65
-    axes.set_xticks(np.arange(len(names[1])) + 0.5, names[1], rotation=45 if tilted else 0)
-    for text in axes.get_xticklabels() if tilted else ():
-        text.set(ha="right", rotation_mode="anchor")
+    axes.set_xticks(np.arange(len(names[1])) + 0.5, names[1], rotation=0)
+    if width_of(names[1], size=10) > 0.65:
+        plots.tilt(axes, 45)
     axes.set_title(f"Mean WAR on {split}\nby {_tail(rows)} and {_tail(columns)}")
     text = f"Mean WAR on {split} over {rows} and {columns}; other keys and seeds are averaged."
     return _saved(figure, path, text)
@@ -220,8 +219,8 @@ def _draw_confusion(axes: Axes, counts: np.ndarray, labels: Sequence[str], point
             text = str(int(counts[row, column]))
             axes.text(column, row, text, ha="center", va="center", fontsize=points, color=ink)
     names = shortened(labels, limit=MAX_CLASS)
-    tilted = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(len(labels) + 1), [*names, "other"], fontsize=points, **tilted)
+    axes.set_xticks(range(len(labels) + 1), [*names, "other"], fontsize=points)
+    plots.tilt(axes, 60)
     axes.set_yticks(range(len(labels)), names, fontsize=points)
     axes.set_xlabel("answered", fontsize=7)
     axes.set_ylabel("gold", fontsize=7)

@@ -18,6 +18,9 @@ from omni_rlvr.pointers import CHECKPOINT, LATEST, follow
 from omni_rlvr.record import read_json, read_jsonl, read_record
 from omni_rlvr.types import UserError
 
+LAST_SHARE = 10
+"""One part in so many of a training's records is its end."""
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -41,12 +44,21 @@ class RunData:
         """How long it took; None where it did not end."""
         if "ended" not in self.record:
             return None
-        start, end = (datetime.fromisoformat(self.record[k]) for k in ("started", "ended"))
+        times = (datetime.fromisoformat(self.record[key]) for key in ("started", "ended"))
+        start, end = (time.astimezone() for time in times)  # older runs have no time zone
         return (end - start).total_seconds()
 
     def curves(self) -> list[dict]:
         """Reads its metrics.jsonl."""
         return read_jsonl(self.folder / "metrics.jsonl")
+
+    def last_values(self, names: Sequence[str]) -> dict[str, float]:
+        """Averages metrics over the last tenth of training; an RL run's loss says nothing of it."""
+        rows = self.curves()
+        rows = rows[-max(1, len(rows) // LAST_SHARE) :]
+        found = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
+        means = {name: sum(values) / len(values) for name, values in found.items() if values}
+        return {"reward": means["reward"]} if "reward" in means else means
 
     def correct(self, split: str) -> dict[str, bool]:
         """Reads which clips of a split it got right, by id."""

@@ -17,6 +17,8 @@ from omni_rlvr.analysis.report.columns import SEED, Row
 from omni_rlvr.analysis.report.gather import RunData
 
 SCORES = ("war", "uar", "format")
+TRAINING = ("reward", "loss")
+"""What stands in place of scores where no run was evaluated."""
 ABSENT = "-"
 MEAN, STD = "mean", "std"
 POINTS = ("difference", "low", "high")
@@ -24,13 +26,18 @@ POINTS = ("difference", "low", "high")
 
 
 def runs_table(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row]) -> pd.DataFrame:
-    """Lays out one row a run: its name, the keys that differ, its scores in percent."""
-    rows = []
+    """Lays out one row a run: its name, the keys that differ, its scores in percent.
+
+    Where no run was evaluated, the reward or loss of the end of training stands in their place.
+    """
+    rows, splits = [], splits_of(runs)
     for run, value in zip(runs, values, strict=True):
         row: Row = {"run": run.name, "status": run.record["status"], **value}
-        for split in splits_of(runs):
+        for split in splits:
             for score in SCORES:
                 row[f"{split}/{score}"] = run.scores.get(split, {}).get(score)
+        if not splits:
+            row |= {f"training/{name}": value for name, value in run.last_values(TRAINING).items()}
         rows.append(row | {"seconds": run.seconds})
     frame = pd.DataFrame(rows)
     for key in keys:  # of one type, as parquet wants
@@ -52,7 +59,11 @@ def settings_table(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """
     done = frame[frame["status"] == "finished"]
     by = [key for key in keys if key != SEED]
-    scores = [column for column in frame if column.split("/")[-1] in SCORES and "/" in column]
+    scores = [
+        column
+        for column in frame
+        if column.split("/")[-1] in (*SCORES, *TRAINING) and "/" in column
+    ]
     rows = []
     for setting, part in _groups(done, by):
         row: Row = {**setting, "runs": len(part)}
@@ -125,8 +136,11 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     tail = column.rsplit("/", 1)[-1]
     if tail == MEAN:
         spread = row[f"{column.removesuffix(MEAN)}{STD}"]
+        form = ".3f" if column.split("/")[-2] in TRAINING else ".1f"
         alone = spread is None or spread != spread
-        return f"{value:.1f}" if alone else f"{value:.1f} ± {spread:.1f}"
+        return f"{value:{form}}" if alone else f"{value:{form}} ± {spread:{form}}"
+    if tail in TRAINING and "/" in column:
+        return f"{value:.3f}"
     if tail in SCORES or column == "seconds":
         return f"{value:.1f}"
     if column in POINTS:

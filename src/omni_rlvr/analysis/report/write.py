@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,17 +165,20 @@ def _pictures(
             picture = make(folder / file)
             out[section] += [picture] if picture else []
 
-    draw(
-        "Learning curves", "curves.png", lambda path: figures.curves(groups.trained, path, colours)
-    )
+    draw("Learning curves", "curves.png", lambda p: figures.curves(groups.trained, p, colours))
     for split in splits_of([run for runs in every.values() for run in runs]):
-        draw("Scores", f"scores_{split}.png",
-             lambda path, on=split: figures.score_dots(every, on, path, colours))  # fmt: skip
+        draw(
+            "Scores",
+            f"scores_{split}.png",
+            partial(figures.score_dots, every, split, colours=colours),
+        )
         out["Scores"] += figures.heat_maps(frame, keys, split, folder)
-        draw("Recall per class", f"recall_{split}.png",
-             lambda path, on=split: figures.recalls(shown, on, path, colours))  # fmt: skip
-        draw("Confusion", f"confusion_{split}.png",
-             lambda path, on=split: figures.confusions(shown, on, path))  # fmt: skip
+        draw(
+            "Recall per class",
+            f"recall_{split}.png",
+            partial(figures.recalls, shown, split, colours=colours),
+        )
+        draw("Confusion", f"confusion_{split}.png", partial(figures.confusions, shown, split))
     return out
 
 
