@@ -237,6 +237,7 @@ class RunRecord:
             "device": device,
             "skipped_clips": _listed_before(folder / "run.json", "skipped_clips"),
             "clip_notes": _listed_before(folder / "run.json", "clip_notes"),
+            "trackers": _trackers_before(folder),
             "config": config,
         }
         with writing_to(folder):
@@ -287,6 +288,11 @@ class RunRecord:
     def finish(self, status: str) -> None:
         """Says how the run ended: "finished", "interrupted" or "failed"."""
         self.update(status=status, ended=datetime.now().astimezone().isoformat(timespec="seconds"))
+
+
+def _trackers_before(folder: Path) -> dict[str, str]:
+    """Service -> the id of the run there that the part of a run before its stop had."""
+    return read_record(folder).get("trackers", {}) if (folder / "run.json").exists() else {}
 
 
 def _listed_before(path: Path, field: str) -> list[dict[str, str]]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from omni_rlvr.record import append_jsonl, keep_steps
+from omni_rlvr.record import RunRecord, append_jsonl, keep_steps, read_json
 from omni_rlvr.training import trackers
 from omni_rlvr.training.metrics_csv import MetricsCsv
-from omni_rlvr.types import UserError
+from omni_rlvr.types import Interrupted, UserError
 
 ROWS = [
     {"id": f"{i}.mp4", "label": "happy", "completion": f"<answer>{i}</answer>", "reward": 0.5 * i}
@@ -188,3 +191,122 @@ def test_mlflow_without_a_server_keeps_metrics_config_and_a_table(tmp_path: Path
     content = json.loads(table.read_text())
     assert content["columns"] == ["step", *ROWS[0]]
     assert content["data"][1] == [2, *ROWS[1].values()]
+
+
+def parts_of_a_run(folder: Path, make: Callable[[], trackers.Tracker]) -> None:
+    """Sends steps 1 to 3, dies, and goes on from step 2 to step 4."""
+    config = {"seed": 3, "resume": None}
+    record, tracker = RunRecord(folder, config, device="cpu"), make()
+
+    def dies(tracker: trackers.Tracker) -> None:
+        with trackers.tracking([tracker], config, record, 0):
+            for step in (1, 2, 3):
+                tracker.log_metrics({"loss": float(step)}, step)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        dies(tracker)
+    record = RunRecord(folder, config | {"resume": "latest"}, device="cpu")
+    with trackers.tracking([tracker := make()], config | {"resume": "latest"}, record, 2):
+        for step in (3, 4):
+            tracker.log_metrics({"loss": 10.0 * step}, step)
+
+
+def test_tensorboard_of_a_resumed_run_shows_each_step_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    parts_of_a_run(tmp_path, lambda: trackers.tensorboard(str(tmp_path), "train/"))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert shown == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]
+
+
+def mlflow(folder: Path, **options: str | None) -> trackers.Tracker:
+    """A tracker into a data base beside the run."""
+    default = {"experiment_name": "e", "tracking_uri": f"sqlite:///{folder}/mlflow.db"}
+    artifacts = {"artifact_location": str(folder / "artifacts")}
+    return trackers.mlflow(str(folder / "run"), prefix="", **{**default, **artifacts, **options})
+
+
+def mlflow_runs(folder: Path) -> list:
+    """The runs of that data base."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    return client.search_runs([client.get_experiment_by_name("e").experiment_id])
+
+
+@needs("mlflow")
+@pytest.mark.filterwarnings("ignore")  # the package's own
+def test_mlflow_of_a_resumed_run_goes_on_and_is_closed_as_it_ended(tmp_path: Path) -> None:
+    parts_of_a_run(tmp_path / "run", lambda: mlflow(tmp_path))
+    (run,) = mlflow_runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["loss"] == 40
+    assert read_json(tmp_path / "run" / "run.json")["trackers"] == {"mlflow": run.info.run_id}
+    for error, status in ((RuntimeError, "FAILED"), (Interrupted, "KILLED")):
+        with pytest.raises(error), trackers.tracking([mlflow(tmp_path)], {}):
+            raise error
+        assert status in [run.info.status for run in mlflow_runs(tmp_path)]
+
+
+@needs("mlflow")
+@pytest.mark.filterwarnings("ignore")  # the package's own
+def test_names_that_mlflow_does_not_take_are_mapped_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = mlflow(tmp_path)
+    with trackers.tracking([tracker], {"reward": {"terms": {"len@1": 1, "len_1": 2}}}):
+        for step in (1, 2):
+            tracker.log_metrics({"rewards/len@1/mean": 1.0, "rewards/len_1/mean": 2.0}, step)
+    (run,) = mlflow_runs(tmp_path)
+    assert run.data.metrics == {"rewards/len_1/mean": 1.0, "rewards/len_1/mean_2": 2.0}
+    assert run.data.params == {"reward/terms/len_1": "1", "reward/terms/len_1_2": "2"}
+    told = [text for text in caplog.messages if "takes no name like" in text]
+    assert len(told) == len(set(told)) == 4
+
+
+def test_names_are_cut_to_what_a_service_takes_and_stay_apart() -> None:
+    allowed = trackers.AllowedNames("x", re.compile("@"), max_length=4)
+    assert [allowed(name) for name in ("abcde", "abcdf", "a@", "a_", "a@")] == [
+        "abcd", "ab_2", "a_", "a__2", "a_",
+    ]  # fmt: skip
+
+
+@needs("mlflow")
+@pytest.mark.filterwarnings("ignore")  # the package's own
+@pytest.mark.parametrize("uri", ["{}/mlruns", "sqlite:////proc/nowhere/x.db", "odd://x"])
+def test_what_mlflow_refuses_is_one_line_before_the_first_step(tmp_path: Path, uri: str) -> None:
+    with (
+        pytest.raises(UserError, match=r"^logger=mlflow: ") as refused,
+        trackers.tracking([mlflow(tmp_path, tracking_uri=uri.format(tmp_path))], {"seed": 1}),
+    ):
+        raise AssertionError("it is too late now")
+    assert "\n" not in str(refused.value)
+
+
+@needs("wandb")
+@pytest.mark.filterwarnings("ignore")  # the package's own
+def test_wandb_of_a_resumed_run_has_one_id_and_the_exit_code(tmp_path: Path, monkeypatch) -> None:
+    import wandb
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    codes, finish = [], wandb.sdk.wandb_run.Run.finish
+
+    def noted(run, exit_code=None, quiet=None):
+        codes.append(exit_code)
+        finish(run, exit_code=exit_code)
+
+    monkeypatch.setattr(wandb.sdk.wandb_run.Run, "finish", noted)
+    options = {"project": "p", "entity": None, "group": None, "offline": True}
+    make = partial(trackers.wandb, str(tmp_path), prefix="train/", **options)
+    parts_of_a_run(tmp_path, make)
+    with pytest.raises(Interrupted), trackers.tracking([make()], {}):
+        raise Interrupted
+    wandb.teardown()
+    assert codes == [1, 0, 130]
+    run_id = read_json(tmp_path / "run.json")["trackers"]["wandb"]
+    files = [path.name for path in (tmp_path / "wandb").glob("offline-*/*.wandb")]
+    assert files.count(f"run-{run_id}.wandb") == 2
+    assert len(files) == 3

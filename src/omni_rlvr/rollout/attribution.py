@@ -17,7 +17,7 @@ from torch import Tensor
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.processing import Processor
 from omni_rlvr.rollout.decode import decode
-from omni_rlvr.rollout.encode import encode
+from omni_rlvr.rollout.encode import embed_prompts, encode
 from omni_rlvr.rollout.labels import (
     TAGGED,
     AnswerSlot,
@@ -181,7 +181,10 @@ def _score(
     policy: Policy, batch: Batch, features: Features, mixes: Sequence[Mix], method: Method
 ) -> tuple[Tensor, Sequence[str] | None]:
     prompts, media = mixed(batch, features, mixes, policy.processor)
-    embeds = policy.embed(prompts, media)
+    num_new = method.max_completion_length if method.lead == "own_reasoning" else 0
+    embeds = embed_prompts(
+        policy, prompts, media, num_new=num_new, key="task.max_completion_length"
+    )
     slots = [_slot(policy.processor, e.question, method.lead) for e in prompts.examples]
     texts: Sequence[str] | None = None
     if method.lead == "own_reasoning":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.types import Batch, Features
+from omni_rlvr.types import Batch, Features, UserError
 
 
 def encode(policy: Policy, batch: Batch) -> Features:
@@ -52,3 +53,62 @@ def _merge(fresh: Tensor | None, cached: Tensor | None, is_cached: Tensor) -> Te
     merged = fresh.new_empty(len(is_cached), *fresh.shape[1:])
     merged[is_cached], merged[~is_cached] = cached.to(fresh.dtype), fresh
     return merged
+
+
+def position_limit(text_config: Any) -> int | None:
+    """Reads how many positions a language model knows; None if its config does not say.
+
+    Rotary positions that are scaled reach as far as their factor takes the original length.
+    """
+    fields = text_config.to_dict()
+    limit = fields.get("max_position_embeddings")
+    scaling = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    factor, original = scaling.get("factor"), scaling.get("original_max_position_embeddings")
+    if limit is not None and factor is not None:
+        limit = max(limit, int(factor * (original or limit)))
+    return limit
+
+
+def check_room(policy: Policy, batch: Batch, num_new: Tensor | int, key: str) -> None:
+    """Refuses a prompt that leaves no room for its completion within the model's positions.
+
+    Args:
+        policy: the model.
+        batch: its prompts.
+        num_new: tokens that a completion may have; or that each one has, [B].
+        key: what can be lowered, for the message.
+
+    Raises:
+        UserError: names the clip, its length and the limit.
+    """
+    limit = position_limit(policy.config.get_text_config())
+    if limit is None or len(batch) == 0:
+        return
+    lengths = batch.prompt_mask.sum(dim=1) + num_new
+    longest = int(lengths.argmax())
+    if int(lengths[longest]) > limit:
+        example, prompt = batch.examples[longest], int(batch.prompt_mask[longest].sum())
+        new = int(lengths[longest]) - prompt
+        raise UserError(
+            f"{example.id or 'the clip'}: a prompt of {prompt} tokens and a completion of up to "
+            f"{new} are {prompt + new}, and this model knows {limit} positions "
+            f"(max_position_embeddings); lower {key} or model.options.num_frames"
+        )
+
+
+def embed_prompts(
+    policy: Policy,
+    batch: Batch,
+    features: Features,
+    *,
+    num_new: int,
+    key: str = "task.max_completion_length",
+) -> Tensor:
+    """Embeds prompts ([B, P, hidden]) that completions of up to ``num_new`` tokens will follow.
+
+    Raises:
+        UserError: prompt and completion are longer than the model's positions; ``key`` can be
+            lowered.
+    """
+    check_room(policy, batch, num_new, key)
+    return policy.embed(batch, features)

@@ -16,7 +16,7 @@ from omni_rlvr.parts import AttributeParts
 from omni_rlvr.record import write_json
 from omni_rlvr.rollout.attribution import Method, blank_features, score_batch
 from omni_rlvr.rollout.decode import decode
-from omni_rlvr.rollout.encode import encode
+from omni_rlvr.rollout.encode import embed_prompts, encode
 from omni_rlvr.rollout.reasoning import read_reasoning
 from omni_rlvr.run.chosen import write_chosen
 from omni_rlvr.run.clips import batches, keeper
@@ -149,7 +149,13 @@ def _texts(
         return [None] * len(batch)
     rollout = decode(
         parts.policy,
-        parts.policy.embed(batch, features)[:wanted],
+        embed_prompts(
+            parts.policy,
+            batch,
+            features,
+            num_new=parts.task.max_completion_length,
+            key="task.max_completion_length",
+        )[:wanted],
         batch.prompt_mask[:wanted],
         num_generations=1,
         temperature=0,

@@ -18,7 +18,7 @@ from omni_rlvr.functional.advantages import compute_advantages
 from omni_rlvr.parts import AttributeParts
 from omni_rlvr.record import append_jsonl
 from omni_rlvr.rollout.decode import decode
-from omni_rlvr.rollout.encode import encode
+from omni_rlvr.rollout.encode import embed_prompts, encode
 from omni_rlvr.rollout.reasoning import read_reasoning
 from omni_rlvr.run.clips import batches, keeper
 from omni_rlvr.stages.rollout_metrics import completion_rows
@@ -98,7 +98,13 @@ def _say(
     roll_out = partial(
         decode,
         policy,
-        policy.embed(batch, features),
+        embed_prompts(
+            policy,
+            batch,
+            features,
+            num_new=task.max_completion_length,
+            key="task.max_completion_length",
+        ),
         batch.prompt_mask,
         top_p=1,
         top_k=0,

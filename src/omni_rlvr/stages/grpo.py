@@ -25,7 +25,7 @@ from omni_rlvr.functional.objective import top_entropy_mask
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.decode import RollOut
-from omni_rlvr.rollout.encode import encode, without_encoded
+from omni_rlvr.rollout.encode import embed_prompts, encode, without_encoded
 from omni_rlvr.rollout.experience import (
     completion_scores,
     keep_frozen,
@@ -192,7 +192,13 @@ class GrpoStage:
             return Rollout(nothing, nothing, texts=(), truncated=none, finite=none)
         return self.roll_out(
             policy,
-            policy.embed(batch, features),
+            embed_prompts(
+                policy,
+                batch,
+                features,
+                num_new=sampling.max_completion_length,
+                key="stage.sampling.max_completion_length",
+            ),
             batch.prompt_mask,
             num_generations=self.config.num_generations,
             temperature=sampling.temperature,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from omni_rlvr.functional.losses import sft_loss
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.rollout.encode import check_room
 from omni_rlvr.rollout.experience import (
     by_length,
     completion_scores,
@@ -36,6 +37,7 @@ class SftStage:
         """Runs the frozen towers; the targets are the completions, one a prompt."""
         assert batch.completion_ids is not None  # collated, since ``with_target`` is set
         assert batch.completion_mask is not None
+        check_room(policy, batch, batch.completion_mask.sum(dim=1), "the length of its target")
         experience = Experience(
             batch=batch,
             features=encode_frozen(policy, batch),

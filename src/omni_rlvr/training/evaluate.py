@@ -17,7 +17,7 @@ from omni_rlvr import ranks
 from omni_rlvr.functional import metrics
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.decode import RollOut, require_finite
-from omni_rlvr.rollout.encode import encode
+from omni_rlvr.rollout.encode import embed_prompts, encode
 from omni_rlvr.text.parse import normalise_label, parse
 from omni_rlvr.types import Batch, ClipNote, Features, SkippedClip, UserError
 
@@ -101,7 +101,13 @@ def evaluate(
             on_features(batch, features)
             rollout = roll_out(
                 policy,
-                policy.embed(batch, features),
+                embed_prompts(
+                    policy,
+                    batch,
+                    features,
+                    num_new=max_completion_length,
+                    key="task.max_completion_length",
+                ),
                 batch.prompt_mask,
                 num_generations=1,
                 temperature=0,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.decode import RollOut, require_finite
-from omni_rlvr.rollout.encode import encode
+from omni_rlvr.rollout.encode import embed_prompts, encode
 from omni_rlvr.rollout.labels import (
     BARE,
     TAGGED,
@@ -98,7 +98,13 @@ def predict(
         if len(batch) > 0:
             features = encode(policy, batch)
             on_features(batch, features)
-            embeds = policy.embed(batch, features)
+            embeds = embed_prompts(
+                policy,
+                batch,
+                features,
+                num_new=max_completion_length,
+                key="task.max_completion_length",
+            )
             if temperature > 0 and embeds.device.type == "mps":
                 raise UserError(
                     f"task.temperature={temperature}: sampling needs float64, which mps does not "

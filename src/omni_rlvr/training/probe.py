@@ -22,7 +22,7 @@ from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.attribution import Method, score_batch
 from omni_rlvr.rollout.decode import decode
-from omni_rlvr.rollout.encode import encode
+from omni_rlvr.rollout.encode import embed_prompts, encode
 from omni_rlvr.rollout.reasoning import agrees, read_reasoning
 from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.training.module import RLVRModule
@@ -144,7 +144,13 @@ class ModalityProbe(Callback):
     def _reason(self, policy: Policy, batch: Batch) -> Sequence[str]:
         return decode(
             policy,
-            policy.embed(batch, self.features),
+            embed_prompts(
+                policy,
+                batch,
+                self.features,
+                num_new=self.method.max_completion_length,
+                key="callbacks.probe.max_completion_length",
+            ),
             batch.prompt_mask,
             num_generations=1,
             temperature=0,

@@ -8,14 +8,20 @@ as they are, and that sends completions as a table where the service has tables.
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from omni_rlvr.record import RunRecord
 from omni_rlvr.training.metrics_csv import MetricsCsv
-from omni_rlvr.types import UserError
+from omni_rlvr.types import Interrupted, UserError
+
+log = logging.getLogger(__name__)
 
 Rows = Sequence[Mapping[str, object]]
 SCORES = ("war", "uar", "format")
@@ -39,6 +45,8 @@ class Tracker(Logger):
         log_config: Callable[[dict[str, Any]], None] | None,
         log_table: Callable[[Rows, int], None] | None,
         close: Callable[[str], None] | None,
+        service: str = "",
+        opens: Callable[[str | None, int], tuple[Sink, str | None]] | None = None,
     ):
         """Holds the parts.
 
@@ -47,7 +55,11 @@ class Tracker(Logger):
             prefix: stands before the name of each metric of a training step.
             log_config: takes the run's config when it begins or goes on, where that is of use.
             log_table: takes completions and the step, where the service has tables.
-            close: ends the run there; handed "success" or "failed".
+            close: ends the run there; handed "success", "failed" or "interrupted".
+            service: its name, under which the id of the run there is kept in run.json.
+            opens: opens the run there before the first step. It is handed the id of the run that an
+                earlier part of this run had (None for a new run) and the number of steps that are
+                done, and gives what takes the numbers from then on, and the id.
         """
         super().__init__()
         self.sink = sink
@@ -55,6 +67,8 @@ class Tracker(Logger):
         self.log_config = log_config
         self.log_table = log_table
         self.close = close
+        self.service = service
+        self.opens = opens
 
     @property
     def name(self) -> str:
@@ -84,18 +98,50 @@ class Tracker(Logger):
 
 
 @contextlib.contextmanager
-def tracking(loggers: Sequence[Logger], config: dict[str, Any]) -> Iterator[None]:
-    """Sends a run's config to its trackers, and closes them however the run ends."""
+def tracking(
+    loggers: Sequence[Logger],
+    config: dict[str, Any],
+    record: RunRecord | None = None,
+    start: int = 0,
+) -> Iterator[None]:
+    """Opens a run's trackers, sends its config to them, and closes them however the run ends.
+
+    Args:
+        loggers: the run's.
+        config: its resolved config.
+        record: its run.json, which keeps the ids of its runs at the services.
+        start: the steps that are done; above 0, the services' runs of before go on.
+
+    Raises:
+        UserError: a service refuses, or cannot be reached.
+    """
     trackers = [tracker for tracker in loggers if isinstance(tracker, Tracker)]
+    kept: dict[str, str] = {}
+    if record is not None and start > 0:
+        known = record.fields["trackers"]
+        assert isinstance(known, dict)
+        kept = dict(known)
+    opened: list[Tracker] = []
     status = "failed"
     try:
         for tracker in trackers:
-            if tracker.log_config is not None:
-                tracker.log_config(config)
+            before = kept.get(tracker.service)
+            with _refused(tracker.service):
+                if tracker.opens is not None:
+                    tracker.sink, run_id = tracker.opens(before, start)
+                    kept |= {} if run_id is None else {tracker.service: run_id}
+                opened.append(tracker)
+                if tracker.log_config is not None and before is None:
+                    tracker.log_config(config)
+        if record is not None and kept:
+            record.update(trackers=kept)
         yield
         status = "success"
+    except (Interrupted, KeyboardInterrupt, SystemExit):
+        status = "interrupted"
+        raise
     finally:
-        for tracker in trackers:
+        for tracker in opened:
             if tracker.close is not None:
                 tracker.close(status)
 
@@ -109,8 +155,19 @@ def log_scores(loggers: Sequence[Logger], scores: Mapping[str, Mapping], *, step
 
 def tensorboard(save_dir: str, prefix: str) -> Tracker:
     """Makes a tracker that writes ``tensorboard/`` into the run's folder."""
-    sink = TensorBoardLogger(save_dir=save_dir, name="", version="tensorboard")
-    return Tracker(sink, prefix=prefix, log_config=None, log_table=None, close=sink.finalize)
+    make = partial(TensorBoardLogger, save_dir=save_dir, name="", version="tensorboard")
+    sink = make()
+
+    def opens(run_id: str | None, start: int) -> tuple[Sink, None]:
+        nonlocal sink
+        if start > 0:
+            sink = make(purge_step=start + 1)  # hides the steps that are done again
+        return sink, None
+
+    def close(status: str) -> None:
+        sink.finalize(status)
+
+    return Tracker(sink, prefix=prefix, log_config=None, log_table=None, close=close, opens=opens)
 
 
 def metrics_csv(save_dir: str, prefix: str) -> Tracker:
@@ -137,8 +194,9 @@ def wandb(
     Raises:
         UserError: the package is missing.
     """
-    with _installed("wandb"):
-        sink = WandbLogger(
+    with _refused("wandb"):
+        make = partial(
+            WandbLogger,
             name=run_name(save_dir),
             save_dir=save_dir,
             project=project,
@@ -146,16 +204,28 @@ def wandb(
             group=group,
             offline=offline,
         )
+        sink = make()
+
+    def opens(run_id: str | None, start: int) -> tuple[Sink, str]:
+        nonlocal sink
+        sink = make(id=run_id)
+        return sink, sink.experiment.id
 
     def table(rows: Rows, step: int) -> None:
         columns = list(rows[0])
         sink.log_table("completions", columns, [[r[c] for c in columns] for r in rows], step=step)
 
     def close(status: str) -> None:
-        sink.experiment.finish(exit_code=0 if status == "success" else 1)
+        sink.experiment.finish(exit_code={"success": 0, "interrupted": 130}.get(status, 1))
 
     return Tracker(
-        sink, prefix=prefix, log_config=sink.log_hyperparams, log_table=table, close=close
+        sink,
+        prefix=prefix,
+        log_config=lambda config: sink.log_hyperparams(config),
+        log_table=table,
+        close=close,
+        service="wandb",
+        opens=opens,
     )
 
 
@@ -172,13 +242,26 @@ def mlflow(
     Raises:
         UserError: the package is missing.
     """
-    with _installed("mlflow"):
-        sink = MLFlowLogger(
+    with _refused("mlflow"):
+        make = partial(
+            MLFlowLogger,
             experiment_name=experiment_name,
             run_name=run_name(save_dir),
             tracking_uri=tracking_uri,
             artifact_location=artifact_location,
         )
+        sink = make()
+    allowed = AllowedNames("mlflow", re.compile(r"[^\w/. -]", re.ASCII), max_length=250)
+
+    def opens(run_id: str | None, start: int) -> tuple[Sink, str | None]:
+        nonlocal sink
+        sink = make(run_id=run_id)
+        if run_id is not None:
+            sink.experiment.update_run(run_id, status="RUNNING")
+        return Renamed(sink, allowed), sink.run_id
+
+    def log_config(config: dict[str, Any]) -> None:
+        sink.log_hyperparams({allowed(key): value for key, value in _flat(config, "")})
 
     def table(rows: Rows, step: int) -> None:
         data = {name: [row[name] for row in rows] for name in rows[0]}
@@ -187,7 +270,13 @@ def mlflow(
         )
 
     return Tracker(
-        sink, prefix=prefix, log_config=sink.log_hyperparams, log_table=table, close=sink.finalize
+        Renamed(sink, allowed),
+        prefix=prefix,
+        log_config=log_config,
+        log_table=table,
+        close=lambda status: sink.finalize("KILLED" if status == "interrupted" else status),
+        service="mlflow",
+        opens=opens,
     )
 
 
@@ -199,7 +288,7 @@ def trackio(save_dir: str, *, prefix: str, project: str, space_id: str | None) -
     """
     from omni_rlvr.training.trackio_sink import TrackioSink
 
-    with _installed("trackio"):
+    with _refused("trackio"):
         sink = TrackioSink(run_name(save_dir), project=project, space_id=space_id)
     return Tracker(
         sink,
@@ -207,6 +296,7 @@ def trackio(save_dir: str, *, prefix: str, project: str, space_id: str | None) -
         log_config=sink.log_config,
         log_table=sink.log_table,
         close=sink.close,
+        service="trackio",
     )
 
 
@@ -215,12 +305,63 @@ def run_name(save_dir: str) -> str:
     return "/".join(Path(save_dir).absolute().parts[-2:])
 
 
+class AllowedNames:
+    """Names as a service takes them: each stays another's, and each change is told once."""
+
+    def __init__(self, service: str, forbidden: re.Pattern[str], *, max_length: int):
+        """Args: the service, for the log; the characters and the length that it does not take."""
+        self.service = service
+        self.forbidden = forbidden
+        self.max_length = max_length
+        self.known: dict[str, str] = {}
+
+    def __call__(self, name: str) -> str:
+        """Gives the name to use for a name."""
+        if name not in self.known:
+            stem = self.forbidden.sub("_", name)[: self.max_length]
+            allowed, number, taken = stem, 1, set(self.known.values())
+            while allowed in taken:
+                number += 1
+                end = f"_{number}"
+                allowed = stem[: self.max_length - len(end)] + end
+            if allowed != name:
+                log.warning("%s takes no name like %r; it is %r there", self.service, name, allowed)
+            self.known[name] = allowed
+        return self.known[name]
+
+
+class Renamed:
+    """A sink whose metrics get the names that its service takes."""
+
+    def __init__(self, sink: Sink, allowed: AllowedNames):
+        self.sink = sink
+        self.allowed = allowed
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Takes the metrics of one step."""
+        self.sink.log_metrics({self.allowed(k): v for k, v in metrics.items()}, step)
+
+
+def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yields ``stage/beta`` and its value for every value of a config."""
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value
+
+
 @contextlib.contextmanager
-def _installed(package: str) -> Iterator[None]:
+def _refused(service: str) -> Iterator[None]:
+    """Words in one line why a service, or its package, does not take a run."""
     try:
         yield
-    except ImportError as error:
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
         raise UserError(
-            f"logger={package}: {package} cannot be imported ({error}); "
-            f"pip install 'omni-rlvr[{package}]'"
+            f"logger={service}: the package is not installed; pip install 'omni-rlvr[{service}]'"
         ) from error
+    except Exception as error:  # services have errors of many classes
+        text = " ".join(str(error).split())
+        raise UserError(f"logger={service}: {type(error).__name__}: {text}") from error
