@@ -20,7 +20,7 @@ LADDER = (
     ("types",),
     ("foreign",),
     ("folders", "lock"),
-    ("pointers",),
+    ("pointers", "stopping"),
     ("record",),
     ("functional", "media", "text", "ranks"),
     ("data", "models", "rewards"),

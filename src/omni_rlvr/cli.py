@@ -6,6 +6,7 @@ Nothing heavy is imported before a config stands, so that ``--help`` and a typo 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import shutil
@@ -22,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from omni_rlvr import stopping
 from omni_rlvr.config.arguments import as_typed, check_flags, checked_arguments, no_option
 from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
@@ -60,6 +62,7 @@ def task(cfg: DictConfig) -> float | None:
         cfg.resume = resume
         return build(cfg, run_dir, None)
 
+    stopping.listen()  # where a launcher's own process does the job
     keep_printing()
     with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
         if hydra_cfg.mode == RunMode.MULTIRUN:
@@ -106,7 +109,10 @@ def one_line() -> Iterator[None]:
         sys.stdout.flush()  # what cannot be written shows here, not while Python ends
     except Interrupted as stop:
         print(stop)
-        sys.exit(130)
+        sys.exit(stopping.exit_code())
+    except KeyboardInterrupt:
+        print("stopped")
+        sys.exit(stopping.exit_code())
     except UserError as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except OmegaConfBaseException as error:
@@ -148,9 +154,11 @@ def main() -> None:
     """Entry point; an error that a user can mend is one line, not a traceback."""
     start_in_utf8()
     open_streams()
-    register()
+    logging.raiseExceptions = False  # a log file on a full disk is no traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
     with one_line(), summarised():
+        stopping.listen()
+        register()
         sys.argv[1:] = checked_arguments(sys.argv[1:])
         check_flags(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()

@@ -34,6 +34,7 @@ from omni_rlvr.run import run
 
 NUM_CLIPS = 12
 HERE = Path(__file__).parent
+CASES = HERE.parent / "fixtures" / "cases"
 CLI = Path(sys.executable).with_name("omni-rlvr")
 
 
@@ -157,7 +158,7 @@ class Runner:
 def environment(*packages: Path) -> dict[str, str]:
     """Of a child: test modules can be imported (for a reward term), one thread, no network."""
     before = filter(None, [os.environ.get("PYTHONPATH")])
-    path = os.pathsep.join([str(HERE), *map(str, packages), *before])
+    path = os.pathsep.join([str(HERE), str(CASES), *map(str, packages), *before])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 

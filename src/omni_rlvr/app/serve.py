@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
 import tempfile
 import threading
@@ -83,7 +82,6 @@ def _serve(parts: ServeParts, uploads: Uploads, listening: socket.socket) -> Non
     running = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     running.start()
     print("\n".join(_greeting(parts, host, port)), flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing may be left then, either
     try:
         while running.is_alive() and not stop.wait(SWEEP_S):
             uploads.sweep()

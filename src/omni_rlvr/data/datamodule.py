@@ -18,6 +18,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from omni_rlvr import stopping
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.types import Batch, MediaError
@@ -165,7 +166,7 @@ def make_loader(
     joblib's processes put a start method of their own in its place, with which no worker starts.
     """
     start_method = multiprocessing.get_all_start_methods()[0]
-    return DataLoader(
+    return ClipLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
@@ -173,6 +174,27 @@ def make_loader(
         multiprocessing_context=start_method if num_workers > 0 else None,
         worker_init_fn=_one_thread,
     )
+
+
+class ClipLoader(DataLoader[Batch]):
+    """A DataLoader that ends early where its process is asked to stop in training.
+
+    Its workers do not hear such a request; whether they still have work, this process says.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # Lightning only iterates
+        with stopping.kept_from_children():
+            batches = super().__iter__()
+        return _until_stopped(batches)
+
+
+def _until_stopped(batches: Iterator[Batch]) -> Iterator[Batch]:
+    while True:
+        with stopping.whole():  # a worker that hands a batch over needs a receiver
+            batch = next(batches, None)
+        if batch is None or stopping.is_due():
+            return
+        yield batch
 
 
 def _one_thread(worker: int) -> None:

@@ -23,6 +23,7 @@ from typing import IO
 
 from omni_rlvr.media.child import HEADER, READY
 from omni_rlvr.media.limits import Limits
+from omni_rlvr.stopping import kept_from_children
 from omni_rlvr.types import Clip, MediaError
 
 READ = "omni_rlvr.media.clip:read_clip"
@@ -288,13 +289,14 @@ class _Child:
 def _start(function: str, limits: Limits) -> _Child:
     # The child finds what the parent finds, installed or not (as multiprocessing's spawn does).
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "omni_rlvr.media.child", function, json.dumps(vars(limits))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+    with kept_from_children():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "omni_rlvr.media.child", function, json.dumps(vars(limits))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": path},
+        )
     assert process.stdin is not None  # PIPE was asked for
     assert process.stdout is not None
     return _Child(process, process.stdin, process.stdout, owner=os.getpid())

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from omni_rlvr import stopping
 from omni_rlvr.lock import LAUNCHER
 from omni_rlvr.parts import LaunchParts
 from omni_rlvr.record import close_record
@@ -39,7 +40,9 @@ def launch(parts: LaunchParts) -> None:
         processes: list[subprocess.Popen] = []
         try:
             for rank in range(len(parts.devices)):
-                processes.append(_start(parts, rank, Path(folder)))
+                # held until the process listens, so that it can say how it ended
+                with stopping.kept_from_children():
+                    processes.append(_start(parts, rank, Path(folder)))
             with forwarding(processes):
                 outcome = wait(processes, Path(folder))
         finally:

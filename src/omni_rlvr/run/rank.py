@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ import traceback
 
 from torch import distributed
 
+from omni_rlvr import stopping
 from omni_rlvr.build import build_one
 from omni_rlvr.config.store import register
 from omni_rlvr.run import run
@@ -28,7 +28,7 @@ from omni_rlvr.types import Interrupted, UserError
 
 def main() -> None:
     """Does a rank's job and ends the process."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopping.listen()
     keep_printing()
     job: Job = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_launcher, daemon=True).start()

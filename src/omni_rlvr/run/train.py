@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from omni_rlvr import ranks
+from omni_rlvr import ranks, stopping
 from omni_rlvr.analysis.tables import trainable_table
 from omni_rlvr.data.datamodule import StepSampler, TrainData, num_steps
 from omni_rlvr.parts import TrainParts
@@ -40,9 +40,8 @@ def train_stage(parts: TrainParts) -> None:
     start = resume.step if resume else 0
     keep_freed_memory()
     data, steps = _data(parts, start, seed)
-    stop = CleanStop()
     saves = Checkpoints(run_dir, loop, parts.place.latest)
-    own = [*([resume] if resume else []), stop, saves]
+    own = [*([resume] if resume else []), CleanStop(), saves]
     loggers = parts.loggers if ranks.is_first() else []
     callbacks = [c for c in parts.callbacks if ranks.is_first() or not isinstance(c, LOOK_ON)]
     device = take_device(parts.place.config["trainer"], ranks.rank())
@@ -64,9 +63,13 @@ def train_stage(parts: TrainParts) -> None:
                 seed=seed,
             )
             if start < steps:
-                trainer.fit(module, datamodule=data)
+                try:
+                    with stopping.noted(alone=ranks.num_ranks() == 1):
+                        trainer.fit(module, datamodule=data)
+                except SystemExit as end:  # Lightning's answer to a second Ctrl-C
+                    raise KeyboardInterrupt from end
             parts.policy.eval()
-            if any(ranks.gather(stop.asked)):
+            if start < steps and any(ranks.gather(stopping.asked())):
                 raise Interrupted(
                     f"stopped at step {module.step} of {steps}; resume={run_dir} goes on"
                 )

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from omni_rlvr import stopping
 from omni_rlvr.run.job import Outcome, outcome_file
 
 POLL_S = 0.05
@@ -47,18 +48,14 @@ def end(processes: Sequence[subprocess.Popen]) -> None:
 
 @contextlib.contextmanager
 def forwarding(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
-    """Hands Ctrl-C and SIGTERM on to the processes."""
+    """Hands Ctrl-C and the signals of schedulers on to the processes."""
 
-    def forward(number: int, frame: object) -> None:
+    def forward(number: int) -> None:
         for process in processes:
             process.send_signal(number)
 
-    before = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stopping.passed_on(forward):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _outcome(rank: int, code: int | None, folder: Path) -> Outcome | None:

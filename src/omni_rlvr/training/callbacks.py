@@ -5,8 +5,6 @@ starts from.
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
-from omni_rlvr import ranks
+from omni_rlvr import ranks, stopping
 from omni_rlvr.models.weights import not_finite
 from omni_rlvr.pointers import point_to
 from omni_rlvr.stages.options import LoopConfig
@@ -45,7 +43,8 @@ class Checkpoints(Callback):
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
         """Saves when due; not behind a bad step, which leaves the weights in doubt."""
-        due = pl_module.step % self.save_steps == 0
+        step = pl_module.step
+        due = step % self.save_steps == 0 and step not in (0, self.saved_step)
         if due and pl_module.bad_steps.in_a_row == 0 and pl_module.nothing_learned() is None:
             self.save(pl_module)
 
@@ -130,40 +129,13 @@ def _tensors(optimizer: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 class CleanStop(Callback):
-    """Turns the first Ctrl-C (or SIGTERM) into a stop after the step; a second stops at once.
+    """Ends training after the step in which a stop was asked for (``stopping``).
 
     Several ranks stop after the same step, whichever was asked.
     """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
-        """Takes over the signals."""
-
-        main_process = os.getpid()
-
-        def stop(number: int, frame: object) -> None:
-            if os.getpid() != main_process:
-                return  # a data worker, which inherits this handler and is stopped by its parent
-            if self.asked:
-                raise KeyboardInterrupt
-            self.asked = True
-            print("\nstopping after this step; press Ctrl-C again to stop at once", flush=True)
-
-        self._before = {
-            number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)
-        }
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
         """Stops, if any rank was asked to."""
-        trainer.should_stop = any(ranks.gather(self.asked))
-
-    def teardown(self, trainer: Trainer, pl_module: RLVRModule, stage: str) -> None:
-        """Gives the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        trainer.should_stop = any(ranks.gather(stopping.asked()))

@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from omni_rlvr import ranks
+from omni_rlvr import ranks, stopping
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord
 from omni_rlvr.rollout.experience import select
@@ -113,8 +113,15 @@ class RLVRModule(LightningModule):
         (num_prompts,) = ranks.total([len(batch)])
         why = ""
         if num_prompts > 0:
-            # what is sampled, and the log-probs it is compared by, come without dropout
-            prepared = self.stage.prepare(self.policy.eval(), batch, self._generators(batch))
+            try:
+                # what is sampled, and the log-probs it is compared by, come without dropout
+                with stopping.may_stop():
+                    prepared = self.stage.prepare(
+                        self.policy.eval(), batch, self._generators(batch)
+                    )
+            except stopping.Stopped:  # nothing has changed yet: the step can be done another time
+                self.completions = []
+                return
             self.policy.train()
             self.on_features(batch, prepared.features)
             own = (_num_tokens(prepared.experience), dict(prepared.not_finite))

@@ -37,7 +37,7 @@ def build_trainer(
     warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips and no adverts
     try:
-        return make(
+        trainer = make(
             max_epochs=1,  # one pass over the step sampler is the run
             callbacks=list(callbacks),
             logger=list(loggers),
@@ -45,3 +45,7 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {error}") from error
+    # it would take SIGTERM when a fit begins, save nothing, and end the process with exit code 0;
+    # under Slurm, it would put the job back into the queue by itself. ``stopping`` has the signals.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer

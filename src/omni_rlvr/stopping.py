@@ -1,0 +1,224 @@
+"""How a process stops when it is asked to: by Ctrl-C, a scheduler, or a terminal that is closed.
+
+The first request counts. Most work ends there and then, by ``Stopped``; inside ``noted`` (training)
+a request is only noted, and the work goes on to its next good place. Schedulers repeat signals and
+send them to whole groups of processes, so a second one changes nothing; only a second Ctrl-C, by a
+person who waits, ends the process at once. What this process starts for its own work hears none of
+these signals: it is ended by this process.
+
+A request to stop by Ctrl-C leaves exit code 130, any other one 143: the run was pre-empted, and
+``resume`` goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Ctrl-C, a scheduler, a terminal that closes, and what Slurm sends for --signal=USR1@60."""
+_AGAIN_S = 1.0
+"""A Ctrl-C that comes sooner is the same one, sent to the process and to its group."""
+_SOON_S = 0.05
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to stop, and may do so here."""
+
+
+class _Requests:
+    """What this process was asked, and what it does about it."""
+
+    def __init__(self) -> None:
+        self.listener = -1
+        """The process that listens; a fork of it does not."""
+        self.is_noted = self.is_alone = self.is_held = self.may_stop = False
+        self.pass_on: Callable[[int], None] | None = None
+        self.hook_before = sys.unraisablehook
+        self.forget()
+
+    def forget(self) -> None:
+        """Was asked nothing so far."""
+        self.first: int | None = None
+        self.is_urgent = False
+        """Whether anything but Ctrl-C asked: what does will not wait for long."""
+        self.interrupted_at: float | None = None
+
+    def handle(self, number: int, frame: object) -> None:
+        """Takes a signal."""
+        if os.getpid() != self.listener:
+            return
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        is_first, self.first = self.first is None, self.first or number
+        self.is_urgent |= number != signal.SIGINT
+        if self.pass_on is not None:
+            self.pass_on(number)
+            return
+        if number == signal.SIGINT:
+            before, self.interrupted_at = self.interrupted_at, time.monotonic()
+            if before is not None and self.interrupted_at - before > _AGAIN_S:
+                raise KeyboardInterrupt
+        waits = self.is_noted or self.is_held
+        if (self.may_stop and self.is_urgent) or (is_first and not waits):
+            raise Stopped
+        if is_first and self.is_noted:
+            with contextlib.suppress(OSError):  # not print: it may be what was interrupted
+                os.write(1, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
+
+    def again(self, lost: sys.UnraisableHookArgs) -> None:
+        """Asks once more where Python had to drop a ``Stopped``, as in ``__del__`` or in a fork."""
+        number = self.first
+        if lost.exc_type is not Stopped or number is None or os.getpid() != self.listener:
+            self.hook_before(lost)
+            return
+        self.first = None
+        asking = threading.Timer(_SOON_S, os.kill, (self.listener, number))
+        asking.daemon = True
+        asking.start()
+
+
+_requests = _Requests()
+
+
+def listen() -> None:
+    """Takes the signals over for this process, but for those that it was started to ignore (nohup);
+    does nothing where it listens already.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if _requests.listener == os.getpid() or not is_main:  # Python tells the main thread alone
+        return
+    _requests.forget()
+    _requests.listener = os.getpid()
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _requests.handle)
+    _requests.hook_before, sys.unraisablehook = sys.unraisablehook, _requests.again
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def asked() -> bool:
+    """Whether this process was asked to stop."""
+    return _requests.first is not None
+
+
+def is_due() -> bool:
+    """Whether this process, inside ``noted``, was asked to stop by what will not wait for long, and
+    decides for itself.
+    """
+    return _requests.is_alone and _requests.is_urgent
+
+
+def exit_code() -> int:
+    """The exit code of a process that was asked to stop: that of its first request."""
+    by_hand = _requests.first in (None, signal.SIGINT)
+    return 128 + (signal.SIGINT if by_hand else signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def noted(*, alone: bool) -> Iterator[None]:
+    """Only notes requests, apart from a second Ctrl-C: what is inside asks ``asked``.
+
+    Args:
+        alone: whether this process decides for itself; if not, ``may_stop`` has no effect.
+
+    Raises:
+        KeyboardInterrupt: a second Ctrl-C.
+    """
+    with _listening():
+        _requests.is_noted, _requests.is_alone = True, alone
+        try:
+            yield
+        finally:
+            _requests.is_noted = _requests.is_alone = False
+
+
+@contextlib.contextmanager
+def may_stop() -> Iterator[None]:
+    """Marks work inside ``noted`` that can be left undone: a scheduler need not wait for its end.
+
+    Ctrl-C does wait: a person who stops a run wants the step that was paid for.
+
+    Raises:
+        Stopped: a request that is not Ctrl-C, now or noted before.
+    """
+    if not _requests.is_alone:
+        yield
+        return
+    _requests.may_stop = True
+    try:
+        if is_due():
+            raise Stopped
+        yield
+    finally:
+        _requests.may_stop = False
+
+
+@contextlib.contextmanager
+def whole() -> Iterator[None]:
+    """Lets what is inside come to its end: a request is raised behind it.
+
+    Raises:
+        Stopped: outside ``noted``, a request that came meanwhile.
+    """
+    before, _requests.is_held = _requests.first, True
+    try:
+        yield
+    finally:
+        _requests.is_held = False
+    if before is None and asked() and not _requests.is_noted:
+        raise Stopped
+
+
+@contextlib.contextmanager
+def passed_on(to: Callable[[int], None]) -> Iterator[None]:
+    """Hands every signal's number to a function, which passes it on to other processes."""
+    with _listening():
+        _requests.pass_on = to
+        try:
+            yield
+        finally:
+            _requests.pass_on = None
+
+
+@contextlib.contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Lets processes that are started inside, and theirs, never hear the signals: a group that is
+    asked to stop would otherwise lose the workers of the process that still has to save.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[None]:
+    """Listens, if this process does not yet, and then gives the signals back."""
+    if _requests.listener == os.getpid():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    listen()
+    try:
+        yield
+    finally:
+        if _requests.listener == os.getpid():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            sys.unraisablehook = _requests.hook_before
+            _requests.listener = -1
+
+
+def _leave_terminal() -> None:
+    """Prints to nowhere from here on, where the terminal is gone: a write there would fail."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.isatty(descriptor):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
