@@ -246,3 +246,12 @@ def test_a_lossy_codecs_overshoot_is_no_fault(tmp_path) -> None:
         seen = read(tmp_path, sound_file(loud, kind))
         assert kinds(seen) == []
         assert np.abs(seen.waveform).max() == 1.0
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "FLAC"])
+def test_a_sound_file_in_the_place_of_a_video_is_read_alike(tmp_path, kind) -> None:
+    data = sound_file(tone(1.0), kind) + sound_file(tone(1.0, rate=24_000), kind, rate=24_000)
+    beside = read(tmp_path, data)
+    alone = read_clip(tmp_path / "a.sound", None, **WANTED)
+    np.testing.assert_array_equal(alone.waveform, beside.waveform)
+    assert length_s(alone) == pytest.approx(2.0, abs=0.001)

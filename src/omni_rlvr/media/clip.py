@@ -69,11 +69,14 @@ def read_clip(
         frames = _frames(data, picture, indices, video, backend)
         times_s = picture.times_s[indices]
     if want_audio and audio is not None:
-        heard = _sidecar(audio, sample_rate)
+        heard = _sound_file(read_bytes(audio), sample_rate, audio)
     elif want_audio and contents is not None and contents.sound is not None:
         assert data is not None
         assert video is not None
-        heard = _track(data, contents.sound, sample_rate, video)
+        if contents.picture is None and is_sound_file(data):
+            heard = _sound_file(data, sample_rate, video)
+        else:
+            heard = _track(data, contents.sound, sample_rate, video)
     if heard is not None and duration_s == 0.0:
         duration_s = len(heard.waveform) / sample_rate
     if heard is not None and window_s is not None:
@@ -158,13 +161,12 @@ def _track(data: bytes, sound: Sound, sample_rate: int, path: Path) -> Heard | N
         ) from error
 
 
-def _sidecar(path: Path, sample_rate: int) -> Heard | None:
+def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
     """Read a sound file: libsndfile first, FFmpeg for what it does not know (m4a, aac, wma).
 
     Joined files are read one after the other. Of a compressed file FFmpeg counts the packets, and
     reads it where libsndfile stopped before their end.
     """
-    data = read_bytes(path)
     finished = [finish_header(part) for part in split_joined(data)]
     notes = tuple(dict.fromkeys(note for _, found in finished for note in found))
     try:

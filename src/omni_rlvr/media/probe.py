@@ -17,7 +17,7 @@ from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import Sound, look_into, open_container, read_bytes, reason
 from omni_rlvr.media.sound_file import finish_header, split_joined
 from omni_rlvr.media.video import Backend
-from omni_rlvr.types import Clip, MediaError
+from omni_rlvr.types import Clip, ClipNote, MediaError
 
 _NO_SOUND = np.zeros(0, dtype=np.float32)
 
@@ -45,7 +45,8 @@ def probe_clip(
         MediaError: As ``read_clip``.
     """
     has_sound = False
-    frames, duration_s, notes = None, 0.0, ()
+    frames, duration_s = None, 0.0
+    notes: tuple[ClipNote, ...] = ()
     if video is not None:
         data = read_bytes(video)
         contents = look_into(data, video)
