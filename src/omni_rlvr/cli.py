@@ -6,6 +6,7 @@ Nothing heavy is imported before a config stands, so that ``--help`` and a typo 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import shutil
@@ -153,6 +154,7 @@ def main() -> None:
     """Entry point; an error that a user can mend is one line, not a traceback."""
     start_in_utf8()
     open_streams()
+    logging.raiseExceptions = False  # a log file on a full disk is no traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
     with one_line(), summarised():
         stopping.listen()

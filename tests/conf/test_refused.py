@@ -39,6 +39,9 @@ OUT_OF_RANGE = [
     "stage.max_tokens_per_micro_batch=-1",
     "stage.max_steps=0",
     "stage.max_steps=-2",
+    "stage.max_bad_steps=-1",
+    "optimizer.lr=0",
+    "optimizer.lr=-0.1",
     "stage.num_train_epochs=0",
     "stage.max_grad_norm=-1",
     "stage.lr_scheduler_type=step",
@@ -55,6 +58,20 @@ OUT_OF_RANGE = [
     "task.start_from.num_examples=-2",
 ]
 NOT_A_NUMBER = [
+    "stage.sampling.temperature=inf",
+    "stage.sampling.temperature=nan",
+    "stage.sampling.top_p=nan",
+    "stage.sampling.repetition_penalty=inf",
+    "stage.max_grad_norm=inf",
+    "stage.epsilon=nan",
+    "stage.epsilon_high=inf",
+    "stage.beta=inf",
+    "stage.sapo_temperature_pos=inf",
+    "optimizer.lr=inf",
+    "optimizer.lr=nan",
+    "optimizer.weight_decay=inf",
+    "reward.weights.format=inf",
+    "reward.weights.accuracy=nan",
     "stage.beta=nan",
     "stage.max_grad_norm=nan",
     "stage.num_train_epochs=inf",
@@ -74,7 +91,9 @@ def grpo() -> DictConfig:
 def test_a_value_out_of_range_is_named(override: str, grpo: DictConfig) -> None:
     key, _, value = override.partition("=")
     cfg = copy.deepcopy(grpo)
-    OmegaConf.update(cfg, key, yaml.safe_load(value))
+    # as Hydra reads it, for which YAML wants a dot
+    number = float(value) if value in ("inf", "nan") else yaml.safe_load(value)
+    OmegaConf.update(cfg, key, number)
     with pytest.raises(UserError) as error:
         check(cfg)
     message = str(error.value)

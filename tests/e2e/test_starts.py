@@ -38,7 +38,7 @@ def test_after_a_quickstart_its_stages_are_found(
     folder = runner(*runner.evaluate, "model.path=${latest:rlvr}")
     path = quickstart / "rlvr" / "checkpoint"
     assert read_json(folder / "run.json")["config"]["model"]["path"] == str(path)
-    assert f"model: {path} (its run finished)\n" in capsys.readouterr().out
+    assert f"model: {path} (its run finished)\n" in capsys.readouterr().err
     for experiment, stage in (("attribute", "rlvr"), ("serve", "rlvr"), ("rlvr", "cold_start")):
         own = [text for text in runner.overrides if not text.startswith("model.path")]
         cfg = type(runner)(runner.root, own).compose(f"+experiment={experiment}")

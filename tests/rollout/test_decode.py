@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,6 +13,7 @@ from omni_rlvr.models.decoding import SharedDecoder
 from omni_rlvr.rollout import decode as decode_module
 from omni_rlvr.rollout.decode import decode
 from omni_rlvr.rollout.experience import completion_scores
+from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Experience
 
 GREEDY = {"temperature": 0, "num_generations": 1}
@@ -191,15 +195,49 @@ def test_mask_ends_with_the_first_end_token_and_padding_follows(
             assert set(ids[length:]) <= {tokenizer.pad_token_id}
 
 
-def test_texts_are_the_masked_tokens_without_special_ones(tiny_policy, make_batch, monkeypatch):
+def test_texts_are_the_tokens_before_the_end_token_special_ones_too(
+    tiny_policy, make_batch, monkeypatch
+):
     raise_end_token(tiny_policy, 4.0)
     tokenizer = tiny_policy.processor.tokenizer
     rollout = run(tiny_policy, make_batch(tiny_policy, 8))
     for ids, mask, text in zip(
         rollout.completion_ids, rollout.completion_mask, rollout.texts, strict=True
     ):
-        assert text == tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)
+        sampled = [i for i in ids[mask.bool()].tolist() if i != tokenizer.eos_token_id]
+        assert text == tokenizer.decode(sampled)
         assert "<|im_end|>" not in text
+
+
+@pytest.mark.parametrize("token", ["<|pad|>", "<|im_start|>", "<|video|>", "<|audio|>"])
+def test_special_tokens_before_the_end_are_seen_by_whoever_judges(tiny_policy, token: str):
+    processor = tiny_policy.processor
+    tokenizer = processor.tokenizer
+    said = "<think>a</think>\n<answer>happy</answer>"
+    hidden = f"<think>a</think>{token * 5}\n<answer>hap{token}py</answer>"
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    row = tokenizer.encode(hidden, add_special_tokens=False)
+    ids = torch.tensor([[*row, end, pad, pad], [*row, token_id(tokenizer, token), end, pad]])
+    texts = processor.decode(ids, torch.ones_like(ids))
+    assert texts == [hidden, hidden + token]
+    assert not any(parse(text).well_formed for text in texts)
+    assert parse(texts[0]).answer == f"hap{token}py"
+    plain = torch.tensor([[*tokenizer.encode(said, add_special_tokens=False), end, pad]])
+    assert processor.decode(plain, torch.ones_like(plain)) == [said]
+
+
+def test_a_model_whose_end_token_is_its_padding_reads_as_any_other(tiny_policy):
+    tokenizer = copy.deepcopy(tiny_policy.processor.tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    processor = replace(tiny_policy.processor, tokenizer=tokenizer)
+    end = tokenizer.eos_token_id
+    ids = torch.tensor([[*tokenizer.encode("happy", add_special_tokens=False), end, end, end]])
+    assert processor.decode(ids, torch.ones_like(ids)) == ["happy"]
+    assert processor.decode(ids[:, :-3], torch.ones_like(ids[:, :-3])) == ["happy"]
+
+
+def token_id(tokenizer, token: str) -> int:
+    return tokenizer.get_vocab()[token]
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])

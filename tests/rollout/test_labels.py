@@ -228,6 +228,8 @@ def test_a_token_that_reaches_into_the_tag_is_tokenised_again(tiny_policy):
     class Pieces:
         """A tokenizer of five tokens; the second ends in the first character of the tag."""
 
+        eos_token_id = 99
+
         @staticmethod
         def batch_decode(rows, skip_special_tokens):
             pieces = ["x", "\n<", "answer>", "happy", "</answer>"]

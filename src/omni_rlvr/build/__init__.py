@@ -131,7 +131,8 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     if len(devices) > ranks.num_ranks():
         return LaunchParts(place, resolve(cfg), devices)
     if base is not None and cfg.resume is not None:  # the parts are not joined anew
-        policy = load(OmegaConf.merge(cfg.model, {"path": str(base), "base": None}))
+        written: Any = OmegaConf.merge(cfg.model, {"path": str(base), "base": None})
+        policy = load(written)
     else:
         policy = load(cfg.model)
     _check_texts(policy, examples)

@@ -13,7 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from omni_rlvr.config import schema
-from omni_rlvr.config.check import check_named, check_targets, check_trainer
+from omni_rlvr.config.check import (
+    check_finite,
+    check_named,
+    check_optimizer,
+    check_targets,
+    check_trainer,
+)
 from omni_rlvr.config.keys import TYPED, check_keys
 from omni_rlvr.config.names import check_names
 from omni_rlvr.config.own_readers import fit_own_readers
@@ -60,6 +66,8 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         raise as_user_error(error) from error
     check_keys(config, typed)
     require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
+    check_finite(config, "")
+    check_optimizer(config["optimizer"])
     check_trainer(config["trainer"])
     if (config["runs"] is not None) != isinstance(typed["task"], schema.ReportTask):
         raise UserError(

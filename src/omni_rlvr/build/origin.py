@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from omni_rlvr.models.fingerprint import weights_hash
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import read_record
@@ -19,6 +21,7 @@ from omni_rlvr.types import Example, UserError
 
 def origin_of(policy: Policy, examples: Iterable[Example]) -> dict[str, str]:
     """Digests the weights that training starts from, and the examples that it learns from."""
+    assert isinstance(policy, nn.Module)
     digest = hashlib.sha256()
     for example in examples:
         fields = (example.id, example.question, example.answer, example.target)

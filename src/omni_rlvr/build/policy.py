@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def _say_where_from(checkpoint: Path) -> None:
     """Prints what is started from; a run that did not finish is a warning."""
     run = run_of(checkpoint)
     ended = "" if run is None else f" (its run {how_it_ended(run)})"
-    print(f"model: {checkpoint}{ended}", flush=True)
+    print(f"model: {checkpoint}{ended}", file=sys.stderr, flush=True)  # stdout is for answers
     if run is not None and not has_finished(run):
         log.warning("model.path=%s: its run %s", checkpoint, how_it_ended(run))
 

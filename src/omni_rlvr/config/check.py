@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,29 @@ def check_named(config: object, key: str) -> None:
             f"{key}={config!r} does not say what is to be built: give {key}._target_=MODULE.NAME, "
             "or one of the options that omni-rlvr --help shows"
         )
+
+
+def check_finite(config: object, key: str) -> None:
+    """Refuses NaN and infinity anywhere in a resolved config: no option means either.
+
+    Raises:
+        UserError: names the key.
+    """
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            check_finite(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(config, list):
+        for i, value in enumerate(config):
+            check_finite(value, f"{key}[{i}]")
+    elif isinstance(config, float):
+        require(math.isfinite(config), key, config, "a finite number")
+
+
+def check_optimizer(optimizer: Mapping[str, Any]) -> None:
+    """Refuses a learning rate with which nothing is learned."""
+    if isinstance(lr := optimizer.get("lr"), int | float):
+        wanted = "greater than 0; task=evaluate measures a model without training it"
+        require(lr > 0, "optimizer.lr", lr, wanted)
 
 
 def check_trainer(trainer: dict[str, Any]) -> None:

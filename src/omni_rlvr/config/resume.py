@@ -182,7 +182,8 @@ def _compare(before: Mapping[str, Any], now: dict[str, Any]) -> tuple[list[str],
         if _is_any(key, PLACES)
     }
     typed = [_key(text) for text in {*sys.argv[1:]} - {*before["command"]}]
-    changed, told = [], []
+    changed: list[str] = []
+    told: list[str] = []
     for key in sorted(then.keys() | now.keys()):
         old, new = then.get(key), now.get(key)
         if old == new:

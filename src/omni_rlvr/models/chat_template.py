@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from omni_rlvr.types import UserError
 
@@ -94,10 +95,9 @@ def _render(template: str, tokens: str) -> list[str]:
     from transformers.utils.chat_template_utils import render_jinja_template  # half a second
 
     chats = [[{"role": "user", "content": probe}] for probe in PROBES]
-    rendered, _ = render_jinja_template(
-        chats, chat_template=template, add_generation_prompt=True, **json.loads(tokens)
-    )
-    return rendered
+    options: dict[str, Any] = {"add_generation_prompt": True, **json.loads(tokens)}
+    result: Any = render_jinja_template(chats, chat_template=template, **options)
+    return result[0]
 
 
 def _render_apart(template: str, tokens: str) -> list[str]:

@@ -162,7 +162,7 @@ def _processor(config: OmniConfig, parts: Parts) -> Processor:
             image_fit="pad",
             instruction="",
         ),
-    )
+    ).checked()
 
 
 def _read(key: str, parts: Parts, kind: Any) -> Any:

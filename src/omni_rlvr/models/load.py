@@ -201,7 +201,7 @@ def load_processor(folder: Path) -> Processor:
                 folder / "feature_extractor", trust_remote_code=False
             ),
             settings=settings,
-        )
+        ).checked()
 
 
 def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]) -> Processor:
@@ -219,7 +219,7 @@ def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]
         image_processor=image_processor,
         feature_extractor=feature_extractor,
         settings=published.read_settings(config, fields["num_frames"]),
-    )
+    ).checked()
 
 
 def sound_window_s(path: str | None) -> float:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,14 @@ class Processor:
     settings: ProcessorSettings
     gate_tokenizer: BertWordPieceTokenizer | None = None
     """BERT's, for a model with an instruction gate."""
-    frame: Frame = field(init=False)
-    """What the tokenizer's chat template puts around a user's turn."""
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def frame(self) -> Frame:
+        """What the tokenizer's chat template puts around a user's turn.
+
+        Raises:
+            UserError: there is no template, or it cannot be used.
+        """
         tokenizer = self.tokenizer
         source = str(tokenizer.name_or_path)
         try:
@@ -113,8 +118,12 @@ class Processor:
                 f"model.path={source}: the tokenizer has no chat template; copy "
                 "chat_template.jinja from the model that it was trained from"
             ) from error
-        frame = frame_of(template, tokenizer.special_tokens_map, source)
-        object.__setattr__(self, "frame", frame)
+        return frame_of(template, tokenizer.special_tokens_map, source)
+
+    def checked(self) -> Processor:
+        """Returns itself, its chat template run: one that cannot be used shows when it is read."""
+        assert self.frame is not None
+        return self
 
     @property
     def video_id(self) -> int:
@@ -214,9 +223,17 @@ class Processor:
                 raise UserError(f"{source}: the text holds the special token {token}; remove it")
 
     def decode(self, completion_ids: Tensor, completion_mask: Tensor) -> list[str]:
-        """Decodes completions ([N, T] ids and mask) to text without special tokens."""
-        rows = [ids[mask.bool()] for ids, mask in zip(completion_ids, completion_mask, strict=True)]
-        return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        """Decodes completions ([N, T] ids and mask) up to their first end token.
+
+        Special tokens before it are kept as text: what judges a completion must see all of it, or
+        a model could hide there what no reader is shown.
+        """
+        rows = []
+        for ids, mask in zip(completion_ids.tolist(), completion_mask.bool().tolist(), strict=True):
+            row = [token for token, counts in zip(ids, mask, strict=True) if counts]
+            end = next((i for i, token in enumerate(row) if token in self.stop_ids), len(row))
+            rows.append(row[:end])
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=False)
 
     def pixel_values(self, frames: np.ndarray) -> Tensor:
         """Processes [F, H, W, 3] uint8 frames to [F, 3, size, size] float32."""
