@@ -29,6 +29,7 @@ from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
 from omni_rlvr.config.sweep import evaluate_by_default, summarised
 from omni_rlvr.config.wording import as_user_error
+from omni_rlvr.rewards.time_limit import end_in_time
 from omni_rlvr.text.terminal import keep_printing, open_streams, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
 
@@ -156,9 +157,12 @@ def main() -> None:
     open_streams()
     logging.raiseExceptions = False  # a log file on a full disk is no traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
-    with one_line(), summarised():
-        stopping.listen()
-        register()
-        sys.argv[1:] = checked_arguments(sys.argv[1:])
-        check_flags(sys.argv[1:])
-        hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
+    try:
+        with one_line(), summarised():
+            stopping.listen()
+            register()
+            sys.argv[1:] = checked_arguments(sys.argv[1:])
+            check_flags(sys.argv[1:])
+            hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
+    finally:
+        end_in_time()

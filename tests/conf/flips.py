@@ -98,6 +98,7 @@ FLIPS = {
 ELSEWHERE = {
     "stage.max_bad_steps": "e2e/test_bad_numbers.py",
     "resume": "e2e/test_resume.py",
+    "reward.timeout_s": "rewards/test_time_limit.py",
     **dict.fromkeys(
         ("feature_cache.enabled", "feature_cache.folder", "feature_cache.dtype"),
         "e2e/test_cached_runs.py",

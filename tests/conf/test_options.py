@@ -93,7 +93,7 @@ def test_every_option_is_flipped() -> None:
         for n in group_nodes
         for leaf in leaves_of(n, group)
     }
-    leaves |= {"seed", "name", "runs", "html", "resume", "video", "audio"}
+    leaves |= {"seed", "name", "runs", "html", "resume", "video", "audio", "reward.timeout_s"}
     for group, option in (
         ("model", "tiny"),
         ("optimizer", "adamw"),

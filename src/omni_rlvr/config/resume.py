@@ -62,6 +62,8 @@ MAY_DIFFER = (
     "dataset.splits.*.num_workers",
     "dataset.decode_timeout_s",
     "dataset.max_clips_per_process",
+    # how long a reward may take
+    "reward.timeout_s",
     # how large a clip may be
     "dataset.max_frame_pixels",
     "dataset.max_frames",

@@ -17,6 +17,7 @@ from omni_rlvr.data import options as data_options
 from omni_rlvr.folders import new_folder
 from omni_rlvr.models import trainable_config
 from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, run_of
+from omni_rlvr.rewards.time_limit import DEFAULT_S
 from omni_rlvr.stages import options as stage_options
 from omni_rlvr.types import UserError
 
@@ -50,6 +51,8 @@ def register() -> None:
     store.store(name="root", node=schema.RootConfig)
     for group, name, node in SCHEMAS:
         store.store(group=group, name=name, node=node)
+    # no dataclass: what else a reward takes is for its target to say
+    store.store(group="reward", name="schema", node={"timeout_s": DEFAULT_S})
     OmegaConf.register_new_resolver("latest", _latest, replace=True)
     OmegaConf.register_new_resolver("latest_if_any", _latest_if_any, replace=True)
     OmegaConf.register_new_resolver("tiny_base", _tiny_base, replace=True)

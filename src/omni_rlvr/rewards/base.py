@@ -18,6 +18,10 @@ class RewardError(UserError):
     """A term failed on a completion; the message names the term, the example and the completion."""
 
 
+class RewardTimeout(RewardError):
+    """A term did not return in time."""
+
+
 class Term(Protocol):
     """Scores completions against the examples they answer.
 

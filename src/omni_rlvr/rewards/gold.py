@@ -15,7 +15,7 @@ from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Example, RewardOutput, UserError
 
-_BATCH = 4096
+_BATCH = 256  # as in a large step of training: a call of a term has a time limit
 _TOLERANCE = 1e-6  # relative; both sides add the same float32 numbers
 
 

@@ -3,7 +3,8 @@
 How it is called follows from the names of its parameters, which are read once, before anything is
 scored. What it returns is checked at every call: a term that raises, or gives anything but one
 finite number (numpy's count, and tensors of one element) or None a completion, stops the run and is
-named with the example and the completion. A silent 0 would be trained on.
+named with the example and the completion; so does one that does not return in time. A silent 0
+would be trained on.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import asyncio
 import functools
 import inspect
 import math
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NoReturn
 
-from omni_rlvr.rewards.base import RewardError
+from omni_rlvr.rewards.base import RewardError, RewardTimeout
+from omni_rlvr.rewards.time_limit import Limited, awaited_within, keep_watch, within
+from omni_rlvr.rewards.watcher import GRACE_S
 from omni_rlvr.types import Example, UserError
 
 FLOAT32_MAX = 3.4028234663852886e38
@@ -60,6 +64,8 @@ class Judge:
     is_async: bool
     max_score: float | None
     """The most a completion can earn; None where the callable does not say."""
+    timeout_s: float | None
+    """How long a call may take; None is for ever."""
 
     @property
     def by_row(self) -> bool:
@@ -72,10 +78,14 @@ class Judge:
             return [math.nan] * len(rows)
         try:
             scores = self._now(rows)
+        except RewardTimeout as late:
+            self._find_late(rows, late)
         except Exception as error:
             for i in range(len(rows)):
                 try:
                     self._now(rows.one(i))
+                except RewardTimeout:
+                    raise
                 except Exception as alone:
                     self._raise_row(alone, rows, i)
             self._raise_batch(error, rows)
@@ -87,6 +97,8 @@ class Judge:
             return [math.nan] * len(rows)
         try:
             scores = await self._gather(rows)
+        except RewardTimeout as late:
+            await self._find_late_async(rows, late)
         except Exception as error:
             await self._blame(rows, error)
         return self._numbers(scores, rows)
@@ -95,23 +107,85 @@ class Judge:
         for i in range(len(rows)):
             try:
                 await self._gather(rows.one(i))
+            except RewardTimeout:
+                raise
             except Exception as alone:
                 self._raise_row(alone, rows, i)
         self._raise_batch(error, rows)
+
+    def _find_late(self, rows: Rows, late: RewardTimeout) -> NoReturn:
+        """Call again, a row at a time and within the time of one call, to name the one that hangs.
+
+        Raises:
+            RewardTimeout: names it, or is the one that is given where none is found.
+        """
+        if self.by_row or len(rows) < 2:
+            raise late
+        assert self.timeout_s is not None
+        ends = time.monotonic() + self.timeout_s
+        for i in range(len(rows)):
+            one = rows.one(i)
+            call = functools.partial(self.call, **self._batch(one))
+            left_s = ends - time.monotonic()
+            if left_s <= 0:
+                break
+            try:
+                within(self._limited(self.timeout_s, one, len(rows)), call, left_s)
+            except RewardTimeout as alone:
+                raise alone from late
+            except Exception:  # it says nothing of what hangs
+                break
+        raise late
+
+    async def _find_late_async(self, rows: Rows, late: RewardTimeout) -> NoReturn:
+        """Find the row that hangs as ``_find_late`` does; the rows are awaited together."""
+        if not self.by_row and len(rows) > 1:
+            calls = (self._gather(rows.one(i)) for i in range(len(rows)))
+            for alone in await asyncio.gather(*calls, return_exceptions=True):
+                if isinstance(alone, RewardTimeout):
+                    raise alone from late
+        raise late
+
+    def _limited(self, timeout_s: float, rows: Rows, num_together: int = 1) -> Limited:
+        """The limit of a call, and how it is named: one row, or a batch."""
+        again = (
+            f" (on a batch of {num_together}; called again with one completion at a time, it hangs "
+            "on this one)"
+        )
+
+        def describe(wrong: str) -> str:
+            wrong = f"{wrong}{again}" if num_together > 1 else wrong
+            if len(rows) == 1:
+                return _row_message(self.name, wrong, rows, 0)
+            return _batch_message(self.name, wrong, rows)
+
+        return Limited(timeout_s, describe)
 
     def _is_blind(self, rows: Rows) -> bool:
         return rows.lengths is None and bool({"lengths", "length"} & {*self.takes})
 
     def _now(self, rows: Rows) -> Any:
         if self.by_row:
-            return [self.call(**self._row(rows, i)) for i in range(len(rows))]
-        return self.call(**self._batch(rows))
+            return [self._call(rows.one(i), self._row(rows, i)) for i in range(len(rows))]
+        return self._call(rows, self._batch(rows))
+
+    def _call(self, rows: Rows, arguments: dict[str, Any]) -> Any:
+        if self.timeout_s is None:
+            return self.call(**arguments)
+        call = functools.partial(self.call, **arguments)
+        return within(self._limited(self.timeout_s, rows), call)
 
     async def _gather(self, rows: Rows) -> Any:
         if self.by_row:
-            calls = (self.call(**self._row(rows, i)) for i in range(len(rows)))
+            calls = (self._await(rows.one(i), self._row(rows, i)) for i in range(len(rows)))
             return list(await asyncio.gather(*calls))
-        return await self.call(**self._batch(rows))
+        return await self._await(rows, self._batch(rows))
+
+    async def _await(self, rows: Rows, arguments: dict[str, Any]) -> Any:
+        if self.timeout_s is None:
+            return await self.call(**arguments)
+        call = functools.partial(self.call, **arguments)
+        return await awaited_within(self._limited(self.timeout_s, rows), call)
 
     def _batch(self, rows: Rows) -> dict[str, Any]:
         values = dict(zip(_BATCH, (rows.completions, rows.examples, rows.lengths), strict=True))
@@ -148,12 +222,13 @@ class Judge:
         raise RewardError(_batch_message(self.name, wrong, rows)) from error
 
 
-def as_judge(name: str, term: object) -> Judge:
+def as_judge(name: str, term: object, timeout_s: float | None = None) -> Judge:
     """Read how a term wants to be called.
 
     Args:
         name: Its name under ``reward.terms``.
         term: The callable.
+        timeout_s: How long a call may take; None where another limit holds, or none.
 
     Raises:
         UserError: It is not callable, its parameters have other names, or its ``max_score`` is not
@@ -177,11 +252,27 @@ def as_judge(name: str, term: object) -> Judge:
     if known[0] not in takes or strange:
         has = ", ".join(p.name for p in parameters)
         raise UserError(f"reward.terms.{name}: {_called(term)}({has}) is no reward; {_WANTED}")
-    return Judge(name, term, takes, _is_async(term), _max_score(name, term))
+    return Judge(name, term, takes, _is_async(term), _max_score(name, term), timeout_s)
 
 
 async def _all(judges: Sequence[Judge], rows: Rows) -> list[list[float]]:
     return list(await asyncio.gather(*(judge.score_async(rows) for judge in judges)))
+
+
+def _run(judges: Sequence[Judge], rows: Rows) -> list[list[float]]:
+    """Awaits async judges together, within a limit for what no call's own limit ends: what blocks
+    the event loop in a task of its own, or catches that it is cancelled.
+    """
+
+    def all_of_them() -> list[list[float]]:
+        return asyncio.run(_all(judges, rows))
+
+    timeout_s = judges[0].timeout_s
+    if timeout_s is None:
+        return all_of_them()
+    names = ", ".join(judge.name for judge in judges)
+    limited = Limited(timeout_s, lambda wrong: _batch_message(names, wrong, rows))
+    return within(limited, all_of_them, timeout_s + GRACE_S)
 
 
 def score_all(judges: Sequence[Judge], rows: Rows) -> dict[str, list[float]]:
@@ -190,10 +281,12 @@ def score_all(judges: Sequence[Judge], rows: Rows) -> dict[str, list[float]]:
     Returns:
         Name -> N scores, NaN where not judged, in the order given.
     """
+    if any(judge.timeout_s is not None for judge in judges):
+        keep_watch()
     waiting = [judge for judge in judges if judge.is_async]
     scores = {judge.name: judge.score(rows) for judge in judges if not judge.is_async}
     if waiting:
-        found = asyncio.run(_all(waiting, rows))
+        found = _run(waiting, rows)
         scores |= {judge.name: part for judge, part in zip(waiting, found, strict=True)}
     return {judge.name: scores[judge.name] for judge in judges}
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.rewards.judge import FLOAT32_MAX, Judge, Rows, as_judge, score_all
+from omni_rlvr.rewards.time_limit import DEFAULT_S, checked_limit
 from omni_rlvr.types import Example, RewardOutput, UserError
 
 
@@ -27,17 +28,28 @@ class Mixture:
     Args:
         terms: Name -> term, see ``base``; the names are those of the logged metrics.
         weights: Name -> finite weight, one for each term, negative for a penalty.
+        timeout_s: Seconds that a call of a term may take, for one row or for a batch as the term
+            wants it; None is for ever. A term that takes longer is interrupted, and is an error.
 
     Raises:
-        UserError: Names disagree, a weight is not a finite number, or something is not a term.
+        UserError: Names disagree, a weight is not a finite number, something is not a term, or
+            ``timeout_s`` is not greater than 0.
     """
 
-    def __init__(self, terms: Mapping[str, object], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        terms: Mapping[str, object],
+        weights: Mapping[str, float],
+        timeout_s: float | None = DEFAULT_S,
+    ) -> None:
+        limit_s = checked_limit(timeout_s)
         for key, value in (("terms", terms), ("weights", weights)):
             if not isinstance(value, Mapping) or not value:
                 raise UserError(f"reward.{key} is {value!r}; name at least one term")
         self.weights: dict[str, float] = _checked_weights(weights, list(terms))
-        self.terms: dict[str, Judge] = {n: as_judge(n, term) for n, term in terms.items()}
+        self.terms: dict[str, Judge] = {
+            name: as_judge(name, term, limit_s) for name, term in terms.items()
+        }
 
     @property
     def max_reward(self) -> float:
@@ -69,8 +81,8 @@ class Mixture:
             Rewards and each term's unweighted scores, [N] float32 on the CPU.
 
         Raises:
-            RewardError: A term raised, or returned a wrong number of scores or one that is not
-                finite.
+            RewardError: A term raised, took too long, or returned a wrong number of scores or one
+                that is not finite.
         """
         if len(completions) != len(examples):
             raise ValueError(f"{len(completions)} completions for {len(examples)} examples")

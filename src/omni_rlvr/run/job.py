@@ -49,3 +49,8 @@ class Outcome:
 def outcome_file(folder: Path, rank: int) -> Path:
     """Where a rank's outcome lies once it has ended."""
     return folder / f"rank_{rank}.pickle"
+
+
+def hung_file(folder: Path, rank: int) -> Path:
+    """Where it is said what a rank hung in that had to be ended."""
+    return folder / f"rank_{rank}.hung"

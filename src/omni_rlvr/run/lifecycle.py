@@ -12,6 +12,7 @@ from omni_rlvr.lock import IN_USE, FolderLock
 from omni_rlvr.parts import Place
 from omni_rlvr.pointers import clear_way, point_to
 from omni_rlvr.record import RunRecord, say_failed, writing_to
+from omni_rlvr.rewards.time_limit import reported_in
 from omni_rlvr.types import Interrupted, UserError
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
         if ranks.is_first():
             with writing_to(place.run_dir):
                 stack.enter_context(FolderLock(place.run_dir, IN_USE))
+        stack.enter_context(reported_in(run_dir=place.run_dir))
         yield from _recorded(place, device)
 
 

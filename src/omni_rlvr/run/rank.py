@@ -19,8 +19,9 @@ from torch import distributed
 from omni_rlvr import stopping
 from omni_rlvr.build import build_one
 from omni_rlvr.config.store import register
+from omni_rlvr.rewards.time_limit import reported_in
 from omni_rlvr.run import run
-from omni_rlvr.run.job import Job, Outcome, outcome_file
+from omni_rlvr.run.job import Job, Outcome, hung_file, outcome_file
 from omni_rlvr.text.terminal import keep_printing
 from omni_rlvr.training.devices import take_device
 from omni_rlvr.types import Interrupted, UserError
@@ -48,7 +49,8 @@ def _done(job: Job) -> Outcome:
         _log_to(job)
         register()
         _meet(job)
-        run(build_one(job.config, job.run_dir, job.latest))
+        with reported_in(outcome_file=hung_file(job.folder, job.rank)):
+            run(build_one(job.config, job.run_dir, job.latest))
     except BaseException as error:
         kinds = {Interrupted: "interrupted", KeyboardInterrupt: "cut", UserError: "user"}
         kind = next((k for known, k in kinds.items() if isinstance(error, known)), "failed")

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omni_rlvr import stopping
-from omni_rlvr.run.job import Outcome, outcome_file
+from omni_rlvr.run.job import Outcome, hung_file, outcome_file
 
 POLL_S = 0.05
 
@@ -65,6 +65,10 @@ def _outcome(rank: int, code: int | None, folder: Path) -> Outcome | None:
         return pickle.loads(file.read_bytes())
     if code is None:
         return None
+    hung = hung_file(folder, rank)
+    if hung.exists():
+        text, at = hung.read_text(encoding="utf-8"), hung.stat().st_mtime
+        return Outcome("user", "RewardTimeout", text, traceback="", at=at)
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     message = f"the process of rank {rank} {how} and could not say why; was there memory enough?"
     return Outcome("user", "UserError", message, traceback="", at=0.0)
