@@ -34,9 +34,9 @@ def job(runner):
         folder.mkdir(parents=True, exist_ok=True)  # as Hydra does
         cfg = runner.compose(*ONE, *overrides)
 
-        def built(resume: str | None):
+        def built(where: Path, resume: str | None):
             cfg.resume = resume
-            return build(cfg, folder, None)
+            return build(cfg, where, None)
 
         with hydra():
             place = sweeping.SweepJob(0, folder.parent, folder, overrides)
