@@ -1,5 +1,5 @@
-"""Every command that README, docs, ``--help`` and the experiments' headers show composes and passes the
-checks; every make target they name exists. (That they run is shown by tests/e2e and the demo.)
+"""Every command that README, docs, ``--help`` and the experiments' headers show composes and passes
+the checks; every make target they name exists. (That they run is shown by tests/e2e and the demo.)
 """
 
 from __future__ import annotations
