@@ -96,8 +96,9 @@ def no_folder_unused(run_dir: Path) -> Iterator[None]:
         own = {".hydra", f"{HydraConfig.get().job.name}.log"}
         if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= own:
             shutil.rmtree(run_dir)
-            with contextlib.suppress(OSError):  # other runs of this name are there
+            with contextlib.suppress(OSError):  # other runs, or runs of other names, are there
                 run_dir.parent.rmdir()
+                run_dir.parents[1].rmdir()
         raise
 
 

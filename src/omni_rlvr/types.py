@@ -50,6 +50,12 @@ def require(condition: bool, key: str, value: object, wanted: str) -> None:
         raise UserError(f"{key}={value!r} is out of range: {wanted}")
 
 
+def first_line(error: BaseException) -> str:
+    """Give the first line of an error's message, or the error's class if it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class Processing(Protocol):
     """What collating asks of a processor; ``models/processing.py`` is the one that does it."""
 

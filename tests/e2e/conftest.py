@@ -183,11 +183,7 @@ def command(runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., i
     level, handlers = root.level, list(root.handlers)
 
     def run(*overrides: str) -> int | str:
-        quiet = (
-            "hydra/job_logging=disabled",
-            "~hydra.job_logging.handlers",
-            "hydra/hydra_logging=disabled",
-        )
+        quiet = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
         monkeypatch.setattr(sys, "argv", ["omni-rlvr", *overrides, *quiet, *runner.overrides])
         try:
             cli.main()

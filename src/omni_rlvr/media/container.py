@@ -19,7 +19,7 @@ from omni_rlvr.foreign import HEAD_BYTES, recognise
 from omni_rlvr.media.limits import GIGABYTE, in_force
 from omni_rlvr.media.picture import FirstFrame, Picture, find_picture, picture_stream
 from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall
-from omni_rlvr.types import ClipNote, MediaError
+from omni_rlvr.types import ClipNote, MediaError, first_line
 
 av.logging.set_level(av.logging.PANIC)
 
@@ -174,8 +174,7 @@ def reason(error: Exception) -> str:
         return f"it takes more memory than dataset.max_memory_gb={in_force().max_memory_gb:g}"
     if isinstance(error, av.FFmpegError) and error.strerror:
         return error.strerror
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return first_line(error)[:200]
 
 
 def _tick_s(stream: av.stream.Stream) -> Fraction:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from omni_rlvr.types import UserError
+from omni_rlvr.types import UserError, first_line
 
 TURNS = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -139,8 +139,7 @@ def main() -> None:
     except MemoryError:
         rendered, failed = [], f"it takes more than {MAX_MEMORY // 2**30} GiB of memory"
     except Exception as error:  # a template raises what it likes
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        rendered, failed = [], f"{lines[0][:200]} ({type(error).__name__})"
+        rendered, failed = [], f"{first_line(error)[:200]} ({type(error).__name__})"
     json.dump([rendered, failed], sys.stdout)
 
 

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import peft
 from peft.tuners.tuners_utils import BaseTunerLayer, cast_adapter_dtype
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from omni_rlvr.models.peft_format import PREFIX, WEIGHTS, PeftAdapter, layer_of, read_adapter
 from omni_rlvr.models.trainable_config import LoraConfig
-from omni_rlvr.types import UserError
+from omni_rlvr.models.weights import save_weights
+from omni_rlvr.types import UserError, first_line
 
 NAME = "default"
 """peft's name for the one adapter a part has."""
@@ -139,10 +138,7 @@ def save_adapters(parts: Mapping[str, nn.Module], folder: Path) -> None:
         config = copy.copy(config_of(part))
         config.inference_mode = True  # as peft saves it
         (folder / name).mkdir(parents=True)
-        try:
-            save_file(state, folder / name / WEIGHTS, metadata={"format": "pt"})
-        except SafetensorError as error:  # its word for a full disk
-            raise OSError(f"cannot write {folder / name}: {error}") from error
+        save_weights(state, folder / name / WEIGHTS)
         config.save_pretrained(str(folder / name))
 
 
@@ -198,9 +194,8 @@ def put_adapter(
         if own:
             _fill(part, own)
     except (ValueError, TypeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"the adapter {adapter.folder} does not fit this model: {reason}"
+            f"the adapter {adapter.folder} does not fit this model: {first_line(error)}"
         ) from error
     return whole
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from omni_rlvr.foreign import NO_WEIGHTS, recognise_file
-from omni_rlvr.types import UserError
+from omni_rlvr.types import UserError, first_line
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -61,6 +62,18 @@ def open_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> dic
 def has_weights(folder: Path) -> bool:
     """Whether a folder has weights of any kind."""
     return any((folder / name).exists() for name in (SINGLE, INDEX, *PICKLED))
+
+
+def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written.
+    """
+    try:
+        save_file(weights, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(f"cannot write {path.parent}: {error}") from error
 
 
 def shapes_of(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -129,9 +142,8 @@ def unpickle(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"model.path={path.parent}: {path.name} cannot be read: {reason}"
+            f"model.path={path.parent}: {path.name} cannot be read: {first_line(error)}"
         ) from error
 
 
