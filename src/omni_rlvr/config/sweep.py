@@ -91,8 +91,8 @@ def evaluate_by_default(cfg: DictConfig, overrides: Sequence[str], run_dir: Path
     cfg.task.evaluate_after.splits = [TEST]
 
 
-_open: dict[Path, FolderLock] = {}
-"""The home of the sweep that this process conducts, while it does."""
+conducted: dict[Path, FolderLock] = {}
+"""The home of the sweep that this process conducts -> its lock, until the sweep ends."""
 
 
 class Sweep(Callback):
@@ -111,7 +111,7 @@ class Sweep(Callback):
             check_search(config)
             home.mkdir(parents=True, exist_ok=True)
             advice = "wait for it, or choose another folder with name=NAME or hydra.sweep.dir=DIR"
-            _open[home] = FolderLock(home, advice)
+            conducted[home] = FolderLock(home, advice)
             for file in (JOURNAL, STARTED):
                 (home / file).unlink(missing_ok=True)
         except UserError as error:  # Hydra would make a warning of it
@@ -177,15 +177,19 @@ def summarised() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        for home in _open:
+        for home in conducted:
             if jobs := account(home, stopped=isinstance(error, KeyboardInterrupt)):
                 say_what_became(jobs)
             worded = _worded(error)
             if worded is not None:
                 raise worded from error
         raise
-    for home in _open:
-        end_sweep(home)
+    else:
+        for home in conducted:
+            end_sweep(home)
+    finally:
+        while conducted:
+            conducted.popitem()[1].release()
 
 
 def _worded(error: BaseException) -> Exception | None:
