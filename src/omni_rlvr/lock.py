@@ -20,7 +20,6 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 
 from omni_rlvr.types import UserError
 
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 OWNER = ".owner"
 IN_USE = "wait until it ends, or stop it (Ctrl-C saves)"
 """What to do about a run's folder that is held."""
-_SETTLE_S = 2.0
+SETTLE_S = 2.0
 """A lock file without an owner is being written; after so long, its writer died over it."""
 LAUNCHER = "OMNI_RLVR_LAUNCHER"
 """Names, in the environment, the process that started this one for one device of several."""
@@ -121,12 +120,7 @@ class FolderLock:
     def __enter__(self) -> FolderLock:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
 
@@ -179,7 +173,7 @@ def _unlock(path: Path) -> None:
 
 def _owner_of(path: Path) -> Owner | None:
     """Reads a lock file; None where there is none, or none that names an owner in good time."""
-    until = time.monotonic() + _SETTLE_S
+    until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
         try:
             return Owner(**json.loads(path.read_text(encoding="utf-8")))

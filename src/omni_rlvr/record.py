@@ -226,6 +226,7 @@ class RunRecord:
         """
         self.folder = folder
         self.writes = writes
+        before = read_record(folder) if (folder / "run.json").exists() else {}  # of a resumed run
         self.fields: dict[str, object] = {
             "status": "running",
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -235,9 +236,9 @@ class RunRecord:
             "versions": {name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "device": device,
-            "skipped_clips": _listed_before(folder / "run.json", "skipped_clips"),
-            "clip_notes": _listed_before(folder / "run.json", "clip_notes"),
-            "trackers": _trackers_before(folder),
+            "skipped_clips": before.get("skipped_clips", []),
+            "clip_notes": before.get("clip_notes", []),
+            "trackers": before.get("trackers", {}),
             "config": config,
         }
         with writing_to(folder):
@@ -288,16 +289,6 @@ class RunRecord:
     def finish(self, status: str) -> None:
         """Says how the run ended: "finished", "interrupted" or "failed"."""
         self.update(status=status, ended=datetime.now().astimezone().isoformat(timespec="seconds"))
-
-
-def _trackers_before(folder: Path) -> dict[str, str]:
-    """Service -> the id of the run there that the part of a run before its stop had."""
-    return read_record(folder).get("trackers", {}) if (folder / "run.json").exists() else {}
-
-
-def _listed_before(path: Path, field: str) -> list[dict[str, str]]:
-    """What the part of a run before its stop listed; nothing for a new run."""
-    return read_record(path.parent).get(field, []) if path.exists() else []
 
 
 def _commit() -> str | None:

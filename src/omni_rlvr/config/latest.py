@@ -13,8 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omni_rlvr import pointers
-from omni_rlvr.pointers import CHECKPOINT, LATEST, checkpoints_of, follow, problem
+from omni_rlvr.pointers import CHECKPOINT, LATEST, checkpoints_of, follow, problem, run_of
 from omni_rlvr.record import read_record
 from omni_rlvr.types import UserError
 
@@ -46,12 +45,12 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
     return follow(newest / CHECKPOINT).resolve()
 
 
-def run_of(checkpoint: Path) -> Path | None:
+def run_that_wrote(checkpoint: Path) -> Path | None:
     """Finds the run that wrote a checkpoint; None for a checkpoint that lies outside a run.
 
     A checkpoint is ``RUN/checkpoint``, or the folder behind it, ``RUN/checkpoints/step_N``.
     """
-    runs = (pointers.run_of(checkpoint), pointers.run_of(checkpoint.resolve()))
+    runs = (run_of(checkpoint), run_of(checkpoint.resolve()))
     return next((run for run in runs if run_record(run) is not None), None)
 
 

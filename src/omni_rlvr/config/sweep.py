@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from omni_rlvr.config.names import check_run_name
+from omni_rlvr.data.options import lacks_file
 from omni_rlvr.lock import FolderLock
 from omni_rlvr.record import append_jsonl, identity, read_jsonl, read_record
 from omni_rlvr.types import Interrupted, UserError
@@ -78,8 +79,7 @@ def evaluate_by_default(cfg: DictConfig, overrides: Sequence[str], run_dir: Path
     """
     if cfg.task.name != "train" or cfg.task.evaluate_after.splits:
         return
-    annotations = cfg.dataset.annotations
-    no_split = TEST not in cfg.dataset.splits or (TEST in annotations and not annotations[TEST])
+    no_split = TEST not in cfg.dataset.splits or lacks_file(cfg.dataset, TEST)
     if no_split or any(map(AFTER.match, overrides)):
         return
     try:

@@ -102,7 +102,7 @@ def embed_prompts(
     features: Features,
     *,
     num_new: int,
-    key: str = "task.max_completion_length",
+    key: str,
 ) -> Tensor:
     """Embeds prompts ([B, P, hidden]) that completions of up to ``num_new`` tokens will follow.
 
