@@ -77,7 +77,7 @@ class FeatureStore:
         return tensor
 
     def note(self, key: str) -> str | None:
-        """Reads what was noted of a tensor that is there; None for nothing."""
+        """Read what was noted of a tensor that is there; None for nothing."""
         return self._notes.get(key)
 
     def add(self, tensors: Mapping[str, Tensor], *, notes: Mapping[str, str] | None = None) -> None:

@@ -158,16 +158,17 @@ def restore_delta(policy: Modules, folder: Path, base: Path) -> Delta:
 def replace_weights(
     policy: Modules, weights: Mapping[str, Tensor], source: str, *, is_tied: bool
 ) -> None:
-    """Puts whole weights in the place of the base's.
+    """Replace weights of the base by others.
 
     Args:
-        policy: whose weights they become.
-        weights: by their names in the base.
-        source: where they come from, for messages.
-        is_tied: whether one that is tied stands for both.
+        policy: The policy whose weights are replaced.
+        weights: The new weights by their names in the base.
+        source: Where they come from, for messages.
+        is_tied: Whether a weight that the base has under two names may be given under one of them.
 
     Raises:
-        UserError: a weight is not in the base so.
+        UserError: The base has no weight of that name and shape, or a tied weight is given once
+            where ``is_tied`` is False.
     """
     own = own_weights(policy)
     names: dict[int, list[str]] = {}

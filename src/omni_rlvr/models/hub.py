@@ -18,7 +18,7 @@ _PICKLED = ["*.bin"]
 
 
 def check_pointers(folder: Path) -> None:
-    """Refuses what Git or a server left in place of a checkpoint's files.
+    """Refuse what Git or a server left in place of a checkpoint's files.
 
     Raises:
         UserError: Names the first such file, and what it is.

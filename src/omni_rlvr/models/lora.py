@@ -167,7 +167,7 @@ def load_adapters(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dic
 def put_adapter(
     name: str, part: nn.Module, adapter: PeftAdapter, keys: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """Puts an adapter onto a part, which may have it already.
+    """Put an adapter onto a part, which may have it already.
 
     Args:
         name: the part's.
@@ -221,7 +221,7 @@ def _targets(part: nn.Module, adapter: PeftAdapter, layers: list[str]) -> list[s
 
 
 def _fill(part: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Fills the adapter of a part."""
+    """Fill the adapter of a part."""
     shapes = {key: weight.shape for key, weight in weights.items()}
     own = {key: weight.shape for key, weight in _state(part).items()}
     if shapes != own:

@@ -1,8 +1,8 @@
 """Opens the weights of a checkpoint folder, tensor by tensor, and says what is wrong with them.
 
 Only headers are read here; a tensor is read when the model asks for it, so loading needs little
-more memory than the weights take. Pickled weights only where they are allowed, and then without
-running anything that they hold.
+more memory than the weights take. Pickled weights are read only where they are allowed, and without
+running any code in them.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _open(path: Path, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def unpickle(path: Path) -> dict[str, Any]:
-    """Reads pickled weights; nothing that they hold is run.
+    """Read pickled weights without running any code in them.
 
     Raises:
         UserError: the file cannot be read, or holds something other than weights.
@@ -148,7 +148,7 @@ def unpickle(path: Path) -> dict[str, Any]:
 
 
 def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
-    """Names the tensors that hold NaN or Inf; each is read once, without a copy."""
+    """Name the tensors that hold NaN or Inf; each is read once, without a copy."""
     return [
         name
         for name, tensor in tensors
@@ -159,7 +159,7 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
 
 
 def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Refuses weights that hold NaN or Inf: whatever is computed with them means nothing.
+    """Refuse weights that hold NaN or Inf: whatever is computed with them means nothing.
 
     Raises:
         UserError: names the folder and the first few.
