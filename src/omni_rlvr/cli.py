@@ -89,7 +89,7 @@ def task(cfg: DictConfig) -> float | None:
 
 @contextlib.contextmanager
 def no_folder_unused(run_dir: Path) -> Iterator[None]:
-    """Removes the folder that Hydra made for a run, if the run cannot begin and wrote nothing."""
+    """Remove the folder that Hydra made for a run, if the run cannot begin and wrote nothing."""
     try:
         yield
     except BaseException:

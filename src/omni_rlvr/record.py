@@ -53,7 +53,7 @@ def read_json(path: Path) -> dict:
 
 
 def read_record(folder: Path) -> dict:
-    """Reads a run's run.json.
+    """Read a run's run.json.
 
     Raises:
         UserError: it is missing, empty, cut short, or not what a run leaves.
@@ -78,7 +78,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """Reads a file of JSON lines; no file is no lines. Lines that are none are named in the log."""
+    """Read a file of JSON lines; no file is no lines. Lines that are none are named in the log."""
     rows, wrong = _rows(path)
     if wrong:
         log.warning("%s: %s: torn or foreign, left out", path, _lines(wrong))
@@ -86,8 +86,9 @@ def read_jsonl(path: Path) -> list[dict]:
 
 
 def _rows(path: Path) -> tuple[list[tuple[bytes, dict]], list[int]]:
-    """Reads JSON objects, a line each as we end them: a completion may hold other signs that
-    ``splitlines`` splits at.
+    """Read JSON objects, one a line.
+
+    Only a newline ends a line: a completion may hold other signs that ``splitlines`` splits at.
 
     Returns:
         Each with its line, and the numbers of lines that are none: torn by a kill, filled with zero
@@ -145,7 +146,7 @@ def finished_config(folder: Path) -> dict | None:
 
 
 def keep_steps(path: Path, last_step: int) -> None:
-    """Drops lines of later steps: what a resumed run will do again.
+    """Drop lines of later steps: what a resumed run will do again.
 
     A line without a step goes too, and one that is no JSON object; the log names them.
     """
@@ -177,7 +178,7 @@ def close_record(folder: Path, status: str, error: str | None) -> None:
 
 @contextlib.contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Makes a run's folder, and says what is wrong where it cannot be written."""
+    """Make a run's folder, and say what is wrong where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -197,7 +198,7 @@ def say_failed(folder: Path) -> None:
 
 
 def version(name: str) -> str | None:
-    """The version of an installed package; that of a fork bears its name; None without either."""
+    """Return the version of a package, or of its fork with the fork's name; None without either."""
     for package in (name, *FORKS.get(name, ())):
         try:
             found = metadata.version(package)
@@ -260,7 +261,7 @@ class RunRecord:
         return [(row["id"], row["reason"]) for row in new]
 
     def add_notes(self, notes: Iterable[tuple[str, ClipNote]]) -> None:
-        """Lists clips that a model is shown otherwise than they are in their files, once each.
+        """List clips that a model is shown otherwise than they are in their files, once each.
 
         The first of each kind is a warning.
         """
@@ -317,5 +318,5 @@ def _commit() -> str | None:
 
 
 def plain(value: object) -> object:
-    """Turns a number that JSON does not know, NaN or infinite, into None."""
+    """Turn a number that JSON does not know, NaN or infinite, into None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

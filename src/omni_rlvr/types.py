@@ -218,7 +218,7 @@ class Batch:
         return len(self.examples)
 
     def noted(self) -> list[tuple[str, ClipNote]]:
-        """Lists the notes, each with the id of its clip."""
+        """List the notes, each with the id of its clip."""
         rows = zip(self.examples, self.notes, strict=True) if self.notes else ()
         return [(example.id, note) for example, notes in rows for note in notes]
 

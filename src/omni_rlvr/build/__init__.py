@@ -194,7 +194,7 @@ def _devices(config: dict[str, Any], typed: dict[str, Any]) -> list[int]:
 
 
 def _report_runs(runs: Any) -> list[str]:
-    """What is gathered: a list as it stands; a text split at its commas, unless it is a folder."""
+    """List what is gathered: a list as it is; a text split at its commas, unless it is a folder."""
     if isinstance(runs, list):
         return [str(place) for place in runs]
     text = str(runs)

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def read_split(dataset: DatasetConfig, split: str) -> Sequence[Example]:
-    """Reads a split's examples.
+    """Read a split's examples.
 
     Raises:
         UserError: there is no such split, its annotation file is not given, or it is wrong.

@@ -70,7 +70,7 @@ def check_flags(arguments: Sequence[str]) -> None:
 
 
 def _first_value(argument: str) -> str:
-    """An override with the first of its values; anything else as it is."""
+    """Return an override with the first of its values; anything else as it is."""
     try:
         (override,) = OverridesParser.create().parse_overrides([argument])
     except HydraException:

@@ -19,7 +19,7 @@ from omni_rlvr.types import UserError
 
 
 def latest_checkpoint(root: Path, experiment: str) -> Path | None:
-    """Finds the checkpoint of the newest run of an experiment.
+    """Find the checkpoint of the newest run of an experiment.
 
     Args:
         root: ``paths.output_root``.
@@ -46,7 +46,7 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
 
 
 def run_that_wrote(checkpoint: Path) -> Path | None:
-    """Finds the run that wrote a checkpoint; None for a checkpoint that lies outside a run.
+    """Find the run that wrote a checkpoint; None for a checkpoint that lies outside a run.
 
     A checkpoint is ``RUN/checkpoint``, or the folder behind it, ``RUN/checkpoints/step_N``.
     """
@@ -55,7 +55,7 @@ def run_that_wrote(checkpoint: Path) -> Path | None:
 
 
 def run_record(folder: Path) -> dict[str, Any] | None:
-    """Reads run.json; None where it is missing or cannot be read."""
+    """Read run.json; None where it is missing or cannot be read."""
     try:
         return read_record(folder)
     except UserError:
@@ -85,7 +85,7 @@ def how_it_ended(run: Path) -> str:
 
 
 def _own_run(root: Path, experiment: str) -> Iterator[Path]:
-    """Yields the run that ``latest`` of the experiment names, if it has a checkpoint."""
+    """Yield the run that ``latest`` of the experiment names, if it has a checkpoint."""
     run = follow(root / experiment / LATEST)
     if follow(run / CHECKPOINT).is_dir():
         yield run.resolve()
@@ -103,7 +103,7 @@ def _refuse_lost(latest: Path) -> None:
 
 
 def _finished_stages(root: Path, experiment: str) -> Iterator[Path]:
-    """Yields the stages of that name that finished, of all pipelines."""
+    """Yield the stages of that name that finished, of all pipelines."""
     for file in root.glob(f"*/*/{experiment}/run.json"):
         stage, pipeline = file.parent, run_record(file.parents[1])
         is_stage = pipeline is not None and experiment in pipeline["config"]["task"].get(
@@ -126,7 +126,7 @@ def _go_on(run: Path, record: dict[str, Any]) -> str:
 
 
 def _last_step(path: Path) -> int | None:
-    """Reads the step of the last whole line of a metrics.jsonl; None without one."""
+    """Read the step of the last whole line of a metrics.jsonl; None without one."""
     last = None
     if path.exists():
         with path.open(encoding="utf-8", errors="replace") as file:

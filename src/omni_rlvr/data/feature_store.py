@@ -81,7 +81,7 @@ class FeatureStore:
         return self._notes.get(key)
 
     def add(self, tensors: Mapping[str, Tensor], *, notes: Mapping[str, str] | None = None) -> None:
-        """Writes the tensors whose keys are new as one shard; says once if there is no room.
+        """Write the tensors whose keys are new as one shard; say once if there is no room.
 
         Args:
             tensors: by key.

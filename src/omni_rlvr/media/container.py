@@ -90,7 +90,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def unfinished(path: Path) -> str:
-    """The end of a message on a broken file whose name, or one beside it, says why."""
+    """Return the end of a message on a broken file whose name, or one beside it, says why."""
     names = [path.name for suffix in _UNFINISHED if path.name.lower().endswith(suffix)]
     beside = [path.with_name(path.name + suffix) for suffix in _UNFINISHED]
     names += [other.name for other in beside if other.exists()]

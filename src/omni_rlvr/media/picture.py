@@ -161,7 +161,7 @@ class FirstFrame:
 
 
 def _matrix(frame: av.VideoFrame | None) -> np.ndarray | None:
-    """The display matrix of a frame, [9] int32, or None."""
+    """Return the display matrix of a frame, [9] int32, or None."""
     found: Any = None if frame is None else frame.side_data.get("DISPLAYMATRIX")
     return None if found is None else np.frombuffer(found, np.int32)
 

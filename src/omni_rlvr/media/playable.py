@@ -167,7 +167,7 @@ def _encode_picture(
 
 
 def _upright(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
-    """Turns a frame as it is shown."""
+    """Turn a frame as it is shown."""
     if orientation == UPRIGHT:
         return frame
     turned = np.ascontiguousarray(orientation.upright(frame.to_ndarray(format="rgb24")))

@@ -114,7 +114,7 @@ def is_joint(step_s: float, max_gap_s: float) -> bool:
 
 
 def _shifts(streams: Sequence[Sequence[Packet]], start_s: float) -> tuple[float, ...]:
-    """Compute what brings each part's times to seconds from the start of the file."""
+    """Return what brings each part's times to seconds from the start of the file."""
     spans: dict[int, list[tuple[float, float]]] = {}
     for packets in streams:
         for part, span in _spans(packets).items():

@@ -166,7 +166,7 @@ def _processor(config: OmniConfig, parts: Parts) -> Processor:
 
 
 def _read(key: str, parts: Parts, kind: Any) -> Any:
-    """Reads a part's config or processor, or says which part cannot be read."""
+    """Read a part's config or processor, or say which part cannot be read."""
     source = f"model.parts.{key}={vars(parts)[key]}"
     folder = find_checkpoint(vars(parts)[key], allow_pickle=False)
     check_settings(folder, source)

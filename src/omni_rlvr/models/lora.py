@@ -210,7 +210,7 @@ def _check_layers(part: nn.Module, layers: Iterable[str]) -> None:
 
 
 def _targets(part: nn.Module, adapter: PeftAdapter, layers: list[str]) -> list[str]:
-    """The adapter's own list of suffixes, where it matches these layers alone; else their names."""
+    """Return the adapter's own suffixes, where they match these layers alone; else their names."""
     given = adapter.settings.get("target_modules")
     if isinstance(given, list):
         linear = linear_layers(part)

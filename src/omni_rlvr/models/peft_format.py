@@ -59,7 +59,7 @@ class PeftAdapter:
     in place of the base's (``modules_to_save``, biases)."""
 
     def alpha(self, layer: str) -> float:
-        """The alpha of a layer, by its name below the model that the adapter was put on."""
+        """Return the alpha of a layer, by its name below the model that the adapter was put on."""
         patterns: dict[str, float] = self.settings.get("alpha_pattern") or {}
         alpha: float = self.settings["lora_alpha"]
         return patterns.get(get_pattern_key([*patterns], layer), alpha)

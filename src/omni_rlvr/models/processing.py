@@ -229,7 +229,7 @@ class Processor:
                 raise UserError(f"{source}: the text holds the special token {token}; remove it")
 
     def decode(self, completion_ids: Tensor, completion_mask: Tensor) -> list[str]:
-        """Decodes completions ([N, T] ids and mask) up to their first end token.
+        """Decode completions ([N, T] ids and mask) up to their first end token.
 
         Special tokens before it are kept as text: what judges a completion must see all of it, or
         a model could hide there what no reader is shown.
@@ -256,7 +256,7 @@ class Processor:
         return processor(listed, return_tensors="pt")["pixel_values"]
 
     def input_features(self, waveforms: Sequence[np.ndarray]) -> Tensor:
-        """Processes sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded to the extractor's
+        """Process sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded to the extractor's
         window.
 
         Raises:

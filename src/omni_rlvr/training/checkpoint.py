@@ -64,7 +64,7 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: 
 
 
 def _prune(newest: Path, step: int, keep: int) -> None:
-    """Removes all but the newest and those before it; what is of later steps will be done again."""
+    """Remove all but the newest and those before it; what is of later steps will be done again."""
     earlier = [f for f in checkpoints_of(newest.parent.parent) if (step_of(f) or 0) < step]
     kept = {newest, *earlier[: keep - 1]}
     for other in newest.parent.iterdir():
@@ -73,7 +73,7 @@ def _prune(newest: Path, step: int, keep: int) -> None:
 
 
 def take_in_copy(run: Path, step: int) -> None:
-    """Gives a folder that stands where the link ``checkpoint`` should be a name of its own.
+    """Give a folder that stands where the link ``checkpoint`` should be a name of its own.
 
     Copies with links followed, and archives, make such a folder of a link.
 
@@ -98,7 +98,7 @@ def take_in_copy(run: Path, step: int) -> None:
 
 
 def load_state(checkpoint: Path) -> dict:
-    """Reads the trainer's state of a checkpoint and sets the random number generators."""
+    """Read the trainer's state of a checkpoint and set the random number generators."""
     path = checkpoint / TRAINER_STATE
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -113,7 +113,7 @@ def paths_of(place: str) -> list[Path]:
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """Finds what a glob names; a pointer file in the middle is followed."""
+    """Find what a glob names; a pointer file in the middle is followed."""
     tops, part = [Path(pattern.anchor)], Path()
     for name in pattern.relative_to(pattern.anchor).parts:
         part = part / name
