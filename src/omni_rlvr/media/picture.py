@@ -1,6 +1,7 @@
-"""The picture stream of a file: the time of every frame, which way up it is, can it be read.
+"""The picture stream of a file: the time of every frame, which way up it is, and any fault.
 
-One pass over the packets; one frame is decoded, since only frames tell their orientation.
+The first frame is decoded while the packets are passed over, since only frames tell their
+orientation.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from omni_rlvr.media.limits import in_force
 from omni_rlvr.media.orientation import UPRIGHT, Orientation, of_matrix, of_tags
-from omni_rlvr.media.timeline import Timeline
+from omni_rlvr.media.timeline import Timeline, tick_s_of
 from omni_rlvr.types import MediaError
 
 
@@ -74,8 +75,7 @@ def find_picture(
     order = np.lexsort((np.asarray(stamps, dtype=np.int64), parts))
     pts = np.asarray(stamps, dtype=np.int64)[order]
     is_joined = len(set(parts.tolist())) > 1
-    assert stream.time_base is not None  # every stream of an opened file has one
-    times_s = pts * float(stream.time_base) + np.asarray(timeline.shifts_s)[parts[order]]
+    times_s = pts * float(tick_s_of(stream)) + np.asarray(timeline.shifts_s)[parts[order]]
     duration_s = 0.0
     if len(pts):
         last_s = packets[order[-1]].duration_s or _frame_s(stream, times_s)
@@ -111,7 +111,7 @@ def _fault(stream: av.VideoStream) -> str | None:
 
 
 class FirstFrame:
-    """The first frame of a stream that decodes, as packets come."""
+    """The first frame of a stream that can be decoded; packets are handed in one by one."""
 
     def __init__(self, stream: av.VideoStream | None) -> None:
         self._stream = stream
@@ -122,11 +122,11 @@ class FirstFrame:
             stream.codec_context.thread_count = 1
 
     def look_at(self, packet: av.Packet) -> None:
-        """Decode a packet, until there is a frame; the last packet is an empty one."""
+        """Decode a packet, unless there is a frame already; the last packet is an empty one."""
         stream = self._stream
-        if stream is None or packet.stream_index != stream.index or self._frame is not None:
+        if stream is None or not self._may_decode or self._frame is not None:
             return
-        if self._may_decode:
+        if packet.stream_index == stream.index:
             self._packets.append(packet)
             self._frame = _decode(stream.codec_context, packet)
 

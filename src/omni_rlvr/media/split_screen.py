@@ -16,15 +16,11 @@ import numpy as np
 from av.filter import Graph
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.container import (
-    look_into,
-    open_container,
-    read_bytes,
-    reason,
-)
+from omni_rlvr.media.container import look_into, open_container, read_bytes, reason
 from omni_rlvr.media.cuts import Cut
 from omni_rlvr.media.orientation import Orientation
 from omni_rlvr.media.picture import Picture, need_readable
+from omni_rlvr.media.timeline import tick_s_of
 from omni_rlvr.types import MediaError
 
 SAMPLE_RATE = 16_000
@@ -58,11 +54,12 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
     clips = [_Clip(cut, folder / cut.clip.name, frame_s) for cut in cuts]
     with open_container(data) as container:
         stream = container.streams[picture.stream]
+        first_s = _first_s(container, picture)
         for clip in clips:
-            clip.check(float(picture.times_s[-1]) - _first_s(container, picture) + frame_s)
+            clip.check(float(picture.times_s[-1]) - first_s + frame_s)
         assert isinstance(stream, av.VideoStream)
         halves = {cut.half: _Half(stream, cut.half, picture.orientation) for cut in cuts}
-        for time_s, frame in _frames(container, stream, picture):
+        for time_s, frame in _frames(container, stream, picture, first_s):
             for clip in clips:
                 clip.show(time_s, frame, halves)
             if all(clip.is_done for clip in clips):
@@ -73,21 +70,20 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
 
 
 def _first_s(container: av.container.InputContainer, picture: Picture) -> float:
-    """When the first frame is seen of a file that has no times: FFmpeg may give it a late one."""
+    """Give the first frame's time where FFmpeg makes times up, and may begin late; 0 elsewhere."""
     return float(picture.times_s[0]) if container.format.name == "avi" else 0.0
 
 
 def _frames(
-    container: av.container.InputContainer, stream: av.VideoStream, picture: Picture
+    container: av.container.InputContainer, stream: av.VideoStream, picture: Picture, first_s: float
 ) -> Iterator[tuple[float, av.VideoFrame | None]]:
-    """Every frame with its time from the start of the file; None stands for a damaged one.
+    """Yield every frame with its time from the start of the file; None stands for a damaged one.
 
     An AVI numbers its frames and has no times: those that FFmpeg gives B-frames are all late.
     """
-    assert stream.time_base is not None  # every stream of an opened file has one
+    tick_s = tick_s_of(stream)
     stream.codec_context.thread_count = 1  # recordings are cut in parallel
     number, is_whole = 0, True  # what is damaged is seen up to the next key frame
-    first_s = _first_s(container, picture)
     start_s = first_s + (container.start_time or 0) / av.time_base
     for packet in container.demux(stream):
         try:
@@ -97,7 +93,7 @@ def _frames(
         for frame in frames:
             time_s = float(picture.times_s[min(number, len(picture.times_s) - 1)]) - first_s
             if picture.has_pts and frame is not None and frame.pts is not None:
-                time_s = float(frame.pts * stream.time_base) - start_s
+                time_s = float(frame.pts * tick_s) - start_s
             number += 1
             if frame is None or frame.is_corrupt:
                 is_whole = False
