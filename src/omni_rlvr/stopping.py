@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Ctrl-C, a scheduler, a terminal that closes, and what Slurm sends for --signal=USR1@60."""
-_AGAIN_S = 1.0
+AGAIN_S = 1.0
 """A Ctrl-C that comes sooner is the same one, sent to the process and to its group."""
 _SOON_S = 0.05
 
@@ -62,7 +62,7 @@ class _Requests:
             return
         if number == signal.SIGINT:
             before, self.interrupted_at = self.interrupted_at, time.monotonic()
-            if before is not None and self.interrupted_at - before > _AGAIN_S:
+            if before is not None and self.interrupted_at - before > AGAIN_S:
                 raise KeyboardInterrupt
         waits = self.is_noted or self.is_held
         if (self.may_stop and self.is_urgent) or (is_first and not waits):
