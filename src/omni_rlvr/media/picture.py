@@ -5,17 +5,23 @@ One pass over the packets; one frame is decoded, since only frames tell their or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 
+from omni_rlvr.media.key_frames import KeyFrames
 from omni_rlvr.media.limits import in_force
 from omni_rlvr.media.orientation import UPRIGHT, Orientation, of_matrix, of_tags
 from omni_rlvr.media.timeline import Timeline
 from omni_rlvr.types import MediaError
+
+_USUAL_RATE = Fraction(25)
+"""Frames a second, where a file does not say."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +37,27 @@ class Picture:
     duration_s: float
     """From the moment the first frame appears until the last one goes."""
     has_pts: bool
-    """Whether each packet carried its own presentation time (AVI packets may not), and these do
+    """Whether each packet carried its own presentation time (those of AVI do not), and these do
     not start anew within the file."""
     orientation: Orientation
     """Which way up decoded frames are."""
     decord_agrees: bool
-    """Whether decord shows the same: no second picture or cover, no orientation it overlooks."""
+    """Whether decord shows the same: an mp4 or mov whose key frames it can start at, no second
+    picture or cover, no orientation it overlooks."""
     fault: str | None
     """Why its frames cannot be read, and what to do; None if they can."""
+
+    def number_of(self, pts: int | None, num_before: int) -> int:
+        """Find a decoded frame in the table.
+
+        Args:
+            pts: Its presentation time in stream ticks, or None.
+            num_before: Frames that were decoded before it.
+        """
+        place = num_before
+        if self.has_pts and pts is not None:
+            place = int(np.searchsorted(self.pts, pts))
+        return min(place, len(self.pts) - 1)
 
 
 def need_readable(picture: Picture, path: Path) -> None:
@@ -64,12 +83,13 @@ def find_picture(
     stream: av.VideoStream,
     timeline: Timeline,
     first: FirstFrame,
+    keys: KeyFrames,
 ) -> Picture:
     """Describe the picture of a file whose packets were passed over."""
     packets = timeline.packets[stream.index]
     stamps = [p.ticks for p in packets]
     if None in stamps:
-        stamps = list(range(len(stamps)))
+        stamps = _counted_out(stream, stamps)
     parts = np.asarray([p.part for p in packets], dtype=np.int64)
     order = np.lexsort((np.asarray(stamps, dtype=np.int64), parts))
     pts = np.asarray(stamps, dtype=np.int64)[order]
@@ -97,6 +117,8 @@ def find_picture(
         orientation=orientation,
         decord_agrees=len(container.streams.video) == 1
         and not is_joined
+        and "mp4" in container.format.name
+        and keys.are_entries
         and first.decord_turns_it("mp4" in container.format.name, orientation),
         fault=fault,
     )
@@ -108,6 +130,14 @@ def _fault(stream: av.VideoStream) -> str | None:
         return "cannot be decoded (there is no decoder for its codec); convert it to H.264 in mp4"
     size = f"has {stream.width} x {stream.height} pixels a frame"
     return in_force().problem("max_frame_pixels", stream.width * stream.height, size)
+
+
+def _counted_out(stream: av.VideoStream, stamps: Sequence[int | None]) -> list[int | None]:
+    """Give frames the times that the frame rate says, where some have none of their own."""
+    assert stream.time_base is not None  # every stream of an opened file has one
+    rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
+    first = next((stamp for stamp in stamps if stamp is not None), 0)
+    return [first + round(i / (rate * stream.time_base)) for i in range(len(stamps))]
 
 
 class FirstFrame:
