@@ -90,7 +90,7 @@ class Uploads:
         return str(real) == path and self.folder in real.parents and real.is_file()
 
     def reserve(self, visitor: str, size: int) -> None:
-        """Makes room for a file of ``size`` bytes before any of it is read.
+        """Make room for a file of ``size`` bytes before any of it is read.
 
         Args:
             visitor: whose it will be, e.g. a browser session; "" for the page's own copies.
@@ -120,7 +120,7 @@ class Uploads:
             self.num_coming += 1
 
     def release(self, visitor: str, size: int, paths: Sequence[str]) -> None:
-        """Ends what ``reserve`` began; the files at ``paths`` are the visitor's."""
+        """End what ``reserve`` began; the files at ``paths`` are the visitor's."""
         with self.lock:
             self.coming[visitor] -= size
             self.num_coming -= 1

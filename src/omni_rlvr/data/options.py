@@ -146,6 +146,11 @@ class DatasetConfig:
         return Limits.of(vars(self))
 
 
+def lacks_file(dataset: DatasetConfig, split: str) -> bool:
+    """Tell whether a split wants an annotation file and was given none."""
+    return "annotations" in dataset.splits[split] and not dataset.annotations.get(split, "?")
+
+
 @dataclass
 class OfficialConfig(DatasetConfig):
     """A data set that was released with its own layout, labels and folds."""

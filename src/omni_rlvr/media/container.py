@@ -11,7 +11,6 @@ import io
 import stat
 from collections import Counter
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -20,13 +19,13 @@ from omni_rlvr.foreign import HEAD_BYTES, recognise
 from omni_rlvr.media.key_frames import KeyFrames
 from omni_rlvr.media.limits import GIGABYTE, in_force
 from omni_rlvr.media.picture import FirstFrame, Picture, find_picture, picture_stream
-from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall
-from omni_rlvr.types import ClipNote, MediaError
+from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall, tick_s_of
+from omni_rlvr.types import ClipNote, MediaError, first_line
 
 av.logging.set_level(av.logging.PANIC)
 
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".aria2", ".!qb", ".ytdl", ".tmp")
-"""How programs name a download that goes on, or a note beside it."""
+"""Suffixes of unfinished downloads, or of the files that programs keep beside them."""
 _HEADS = {"asf": 16, "flv": 13, "mxf": 14}
 """Format -> how many bytes at its start are found nowhere else in a file."""
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -99,7 +98,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def unfinished(path: Path) -> str:
-    """The end of a message on a broken file whose name, or one beside it, says why."""
+    """Return the end of a message on a broken file whose name, or one beside it, says why."""
     names = [path.name for suffix in _UNFINISHED if path.name.lower().endswith(suffix)]
     beside = [path.with_name(path.name + suffix) for suffix in _UNFINISHED]
     names += [other.name for other in beside if other.exists()]
@@ -174,7 +173,7 @@ def _check_size(container: av.container.InputContainer, sound: av.stream.Stream 
     )
     if isinstance(sound, av.AudioStream) and sound.codec_context is not None:
         rate, num_channels = sound.codec_context.sample_rate, sound.codec_context.channels
-        sound_s = float((sound.duration or 0) * _tick_s(sound))
+        sound_s = float((sound.duration or 0) * tick_s_of(sound))
         problem = problem or (limits.sound_problem(rate, sound_s, num_channels) if rate else None)
     if problem is not None:
         raise MediaError(problem)
@@ -186,14 +185,38 @@ def reason(error: Exception) -> str:
         return f"it takes more memory than dataset.max_memory_gb={in_force().max_memory_gb:g}"
     if isinstance(error, av.FFmpegError) and error.strerror:
         return error.strerror
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return first_line(error)[:200]
 
 
-def _tick_s(stream: av.stream.Stream) -> Fraction:
-    """The unit of a stream's times, in seconds."""
-    assert stream.time_base is not None  # every stream of an opened file has one
-    return stream.time_base
+def undecodable(path: Path, what: str, error: Exception) -> MediaError:
+    """Make the error that names a stream which cannot be decoded, and why."""
+    return MediaError(
+        f"{path}: its {what} cannot be decoded ({reason(error)}); convert or download it again"
+    )
+
+
+def need_sound(contents: Contents, path: Path) -> Sound:
+    """Give the sound of a file that was named as a sound file.
+
+    Raises:
+        MediaError: It has none.
+    """
+    if contents.sound is None:
+        raise MediaError(f"{path}: was named as a sound file but has no sound track")
+    return contents.sound
+
+
+def sound_stream(container: av.container.InputContainer, sound: Sound) -> av.AudioStream:
+    """Find the stream of a sound in its file, opened again.
+
+    Raises:
+        ValueError: FFmpeg has no decoder for it.
+    """
+    if sound.sample_rate == 0:
+        raise ValueError("there is no decoder for its codec")
+    stream = container.streams[sound.stream]
+    assert isinstance(stream, av.AudioStream)
+    return stream
 
 
 def _find_sound(stream: av.AudioStream, timeline: Timeline) -> Sound:
@@ -202,7 +225,7 @@ def _find_sound(stream: av.AudioStream, timeline: Timeline) -> Sound:
         stream=stream.index,
         num_channels=0 if codec is None else codec.channels,
         sample_rate=0 if codec is None else codec.sample_rate,
-        duration_s=float((stream.duration or 0) * _tick_s(stream)),
+        duration_s=float((stream.duration or 0) * tick_s_of(stream)),
         shifts_s=timeline.shifts_s,
         max_gap_s=timeline.max_gap_s,
         promised_s=timeline.span_s(stream.index),

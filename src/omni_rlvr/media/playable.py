@@ -45,7 +45,7 @@ class Playable:
 def show_clip(
     video: Path | None, audio: Path | None, *, num_frames: int, sample_rate: int
 ) -> tuple[Clip, Playable]:
-    """Reads a clip, and makes one of it that a browser plays.
+    """Read a clip, and make one of it that a browser plays.
 
     Args and Raises: as ``clip.read_clip`` and ``playable``.
     """
@@ -166,7 +166,7 @@ def _encode_picture(
 
 
 def _upright(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
-    """Turns a frame as it is shown."""
+    """Turn a frame as it is shown."""
     if orientation == UPRIGHT:
         return frame
     turned = np.ascontiguousarray(orientation.upright(frame.to_ndarray(format="rgb24")))

@@ -16,12 +16,7 @@ import numpy as np
 from av.filter import Graph
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.container import (
-    look_into,
-    open_container,
-    read_bytes,
-    reason,
-)
+from omni_rlvr.media.container import look_into, open_container, read_bytes, reason
 from omni_rlvr.media.cuts import Cut
 from omni_rlvr.media.orientation import Orientation
 from omni_rlvr.media.picture import Picture, need_readable
@@ -75,7 +70,7 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
 def _frames(
     container: av.container.InputContainer, stream: av.VideoStream, picture: Picture
 ) -> Iterator[tuple[float, av.VideoFrame | None]]:
-    """Every frame with its time from the start of the file; None stands for a damaged one."""
+    """Yield every frame with its time from the start of the file; None is a damaged one."""
     stream.codec_context.thread_count = 1  # recordings are cut in parallel
     number, is_whole = 0, True  # what is damaged is seen up to the next key frame
     for packet in container.demux(stream):

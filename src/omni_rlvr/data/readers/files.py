@@ -43,7 +43,7 @@ class FileReader:
         """Why something in a folder or under a glob was not taken -> the names of such."""
 
     def read(self) -> list[Example]:
-        """Looks for the files; nothing is read from them. What is not taken is in ``left_out``.
+        """Look for the files; nothing is read from them. What is not taken is in ``left_out``.
 
         Returns:
             Examples in the order of their names, at least one, without gold labels.
@@ -175,5 +175,5 @@ def _pairs(
 
 
 def _stem(path: Path) -> str:
-    """The name but for the suffix, in one Unicode form."""
+    """Return the name but for the suffix, in one Unicode form."""
     return normalize("NFC", path.stem)
