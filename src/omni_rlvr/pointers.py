@@ -109,6 +109,16 @@ def checkpoints_of(run: Path) -> list[Path]:
     return [folder for *_, folder in sorted(steps, reverse=True)]
 
 
+def step_folder(run: Path, step: int) -> Path:
+    """Name the folder of a run's checkpoint after a step, as ``step_of`` reads it."""
+    return run / CHECKPOINTS / f"step_{step:06d}"
+
+
+def newest_run(home: Path) -> Path | None:
+    """Find the run of an experiment's folder that has a checkpoint and began last, by its name."""
+    return max((run for run in _folders(home) if checkpoints_of(run)), default=None)
+
+
 def clear_way(pointer: Path, target: Path) -> None:
     """Meets what stands where a pointer will be made, before the work that ends in making it.
 

@@ -70,6 +70,14 @@ def read_record(folder: Path) -> dict:
     return record
 
 
+def find_record(folder: Path) -> dict | None:
+    """Read a run's run.json; None where it is missing or cannot be read."""
+    try:
+        return read_record(folder)
+    except UserError:
+        return None
+
+
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Adds a line per row; NaN becomes null."""
     with path.open("a", encoding="utf-8") as file:
@@ -138,11 +146,8 @@ def whole_numbers(value: object) -> object:
 
 def finished_config(folder: Path) -> dict | None:
     """Reads the config of a run that finished; None for a folder without one."""
-    try:
-        record = read_record(folder)
-    except UserError:
-        return None
-    return record["config"] if record["status"] == "finished" else None
+    record = find_record(folder)
+    return record["config"] if record is not None and record["status"] == "finished" else None
 
 
 def keep_steps(path: Path, last_step: int) -> None:

@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omni_rlvr.pointers import CHECKPOINT, LATEST, checkpoints_of, follow, problem, run_of
-from omni_rlvr.record import read_record
+from omni_rlvr.pointers import CHECKPOINT, LATEST, follow, newest_run, problem, run_of
+from omni_rlvr.record import find_record, finished_config
 from omni_rlvr.types import UserError
 
 
@@ -36,7 +36,7 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
         _refuse_lost(root / experiment / LATEST)
         return None
     newest = max(runs, key=_started)
-    record = run_record(newest)
+    record = find_record(newest)
     if record is not None and not has_finished(newest):
         raise UserError(
             f"{newest} {how_it_ended(newest)}, and is not taken unasked; {_go_on(newest, record)}, "
@@ -51,26 +51,17 @@ def run_that_wrote(checkpoint: Path) -> Path | None:
     A checkpoint is ``RUN/checkpoint``, or the folder behind it, ``RUN/checkpoints/step_N``.
     """
     runs = (run_of(checkpoint), run_of(checkpoint.resolve()))
-    return next((run for run in runs if run_record(run) is not None), None)
-
-
-def run_record(folder: Path) -> dict[str, Any] | None:
-    """Read run.json; None where it is missing or cannot be read."""
-    try:
-        return read_record(folder)
-    except UserError:
-        return None
+    return next((run for run in runs if find_record(run) is not None), None)
 
 
 def has_finished(run: Path) -> bool:
     """Whether run.json says that a run came to its end."""
-    record = run_record(run)
-    return record is not None and record["status"] == "finished"
+    return finished_config(run) is not None
 
 
 def how_it_ended(run: Path) -> str:
     """Says how a run ended and after which step, e.g. ``was interrupted after step 9``."""
-    record = run_record(run)
+    record = find_record(run)
     if record is None:
         return "has no run.json that says how it ended"
     step = _last_step(run / "metrics.jsonl")
@@ -93,9 +84,9 @@ def _own_run(root: Path, experiment: str) -> Iterator[Path]:
 
 def _refuse_lost(latest: Path) -> None:
     """Names a run that has a checkpoint where the link to it was lost, e.g. in copying."""
-    there = sorted(run for run in latest.parent.glob("*/") if checkpoints_of(run))
-    if there:
-        taken = shlex.quote(f"model.path={there[-1] / CHECKPOINT}")
+    newest = newest_run(latest.parent)
+    if newest is not None:
+        taken = shlex.quote(f"model.path={newest / CHECKPOINT}")
         raise UserError(
             f"{latest} does not lead to a run with a checkpoint{problem(latest)}; {taken} takes "
             "the newest that is there"
@@ -105,7 +96,7 @@ def _refuse_lost(latest: Path) -> None:
 def _finished_stages(root: Path, experiment: str) -> Iterator[Path]:
     """Yield the stages of that name that finished, of all pipelines."""
     for file in root.glob(f"*/*/{experiment}/run.json"):
-        stage, pipeline = file.parent, run_record(file.parents[1])
+        stage, pipeline = file.parent, find_record(file.parents[1])
         is_stage = pipeline is not None and experiment in pipeline["config"]["task"].get(
             "stages", {}
         )
@@ -115,7 +106,7 @@ def _finished_stages(root: Path, experiment: str) -> Iterator[Path]:
 
 
 def _started(run: Path) -> float:
-    record = run_record(run)
+    record = find_record(run)
     return 0.0 if record is None else datetime.fromisoformat(record["started"]).timestamp()
 
 

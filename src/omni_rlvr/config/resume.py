@@ -20,8 +20,8 @@ from omni_rlvr.pointers import (
     CHECKPOINTS,
     LATEST,
     TRAINER_STATE,
-    checkpoints_of,
     follow,
+    newest_run,
     problem,
     whole_before,
 )
@@ -151,11 +151,11 @@ def _no_checkpoint(run_dir: Path, resume: str, name: str) -> str:
             "(stage.save_steps); start it again without resume"
         )
     pointer = run_dir.parent / LATEST if resume == LATEST else Path(resume)
-    there = sorted(run for run in run_dir.parent.glob("*/") if checkpoints_of(run))
-    others = f"resume={there[-1]} would go on with one that has" if there else ""
+    newest = newest_run(run_dir.parent)
+    other = "" if newest is None else f"resume={newest} would go on with one that has"
     return (
         f"resume={resume}: there is no run of '{name}' with a checkpoint to go on from"
-        f"{problem(pointer)}; {others or 'start one without resume'}"
+        f"{problem(pointer)}; {other or 'start one without resume'}"
     )
 
 

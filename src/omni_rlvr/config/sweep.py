@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omni_rlvr.config.names import check_run_name
 from omni_rlvr.data.options import lacks_file
 from omni_rlvr.lock import FolderLock
-from omni_rlvr.record import append_jsonl, identity, read_jsonl, read_record
+from omni_rlvr.record import append_jsonl, find_record, identity, read_jsonl
 from omni_rlvr.types import Interrupted, UserError
 
 JOURNAL = "sweep.jsonl"
@@ -82,10 +82,7 @@ def evaluate_by_default(cfg: DictConfig, overrides: Sequence[str], run_dir: Path
     no_split = TEST not in cfg.dataset.splits or lacks_file(cfg.dataset, TEST)
     if no_split or any(map(AFTER.match, overrides)):
         return
-    try:
-        before = read_record(run_dir)
-    except UserError:  # a new run
-        before = {"status": "failed"}
+    before = find_record(run_dir) or {"status": "failed"}
     if before["status"] != "failed" and not before["config"]["task"]["evaluate_after"]["splits"]:
         return
     cfg.task.evaluate_after.splits = [TEST]

@@ -20,11 +20,11 @@ from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.pointers import (
     CHECKPOINT,
-    CHECKPOINTS,
     TRAINER_STATE,
     checkpoints_of,
     follow,
     point_to,
+    step_folder,
     step_of,
 )
 from omni_rlvr.types import UserError
@@ -48,7 +48,7 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: 
     Raises:
         UserError: it could not be written; the checkpoints before are still there.
     """
-    folder = run / CHECKPOINTS / f"step_{step:06d}"
+    folder = step_folder(run, step)
     if follow(run / CHECKPOINT).resolve() == folder.resolve():  # the same step, after a resume:
         folder = folder.with_name(f"{folder.name}_again")  # the good one must outlive this write
     try:
@@ -89,7 +89,8 @@ def take_in_copy(run: Path, step: int) -> None:
         return
     if not (pointer / TRAINER_STATE).exists():
         raise UserError(f"{pointer} is in the way and is no checkpoint; move it elsewhere")
-    folder = run / CHECKPOINTS / f"step_{step:06d}_copied"
+    folder = step_folder(run, step)
+    folder = folder.with_name(f"{folder.name}_copied")
     folder.parent.mkdir(exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     pointer.rename(folder)

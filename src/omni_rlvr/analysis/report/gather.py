@@ -139,7 +139,7 @@ def runs_below(top: Path) -> Iterator[Path]:
         if LATEST in folders and _is_copy(folder / LATEST, folders):
             folders.remove(LATEST)
         if "run.json" in files:
-            task = _record(folder)["config"]["task"]["name"]
+            task = read_record(folder)["config"]["task"]["name"]
             if task == "train" or next(folder.glob("*/metrics.json"), None) is not None:
                 yield folder
             if task != "pipeline":
@@ -155,14 +155,10 @@ def _is_copy(latest: Path, names: Sequence[str]) -> bool:
     return any(file.is_file() and file.read_bytes() == content for file in beside)
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    return read_record(folder)
-
-
 def _read(name: str, folder: Path) -> RunData:
     paths = sorted(folder.glob("*/metrics.json"))
     return RunData(
-        name, folder, _record(folder), {path.parent.name: read_json(path) for path in paths}
+        name, folder, read_record(folder), {path.parent.name: read_json(path) for path in paths}
     )
 
 
