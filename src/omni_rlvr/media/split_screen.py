@@ -20,7 +20,6 @@ from omni_rlvr.media.container import look_into, open_container, read_bytes, rea
 from omni_rlvr.media.cuts import Cut
 from omni_rlvr.media.orientation import Orientation
 from omni_rlvr.media.picture import Picture, need_readable
-from omni_rlvr.media.timeline import tick_s_of
 from omni_rlvr.types import MediaError
 
 SAMPLE_RATE = 16_000
@@ -54,12 +53,11 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
     clips = [_Clip(cut, folder / cut.clip.name, frame_s) for cut in cuts]
     with open_container(data) as container:
         stream = container.streams[picture.stream]
-        first_s = _first_s(container, picture)
         for clip in clips:
-            clip.check(float(picture.times_s[-1]) - first_s + frame_s)
+            clip.check(float(picture.times_s[-1]) + frame_s)
         assert isinstance(stream, av.VideoStream)
         halves = {cut.half: _Half(stream, cut.half, picture.orientation) for cut in cuts}
-        for time_s, frame in _frames(container, stream, picture, first_s):
+        for time_s, frame in _frames(container, stream, picture):
             for clip in clips:
                 clip.show(time_s, frame, halves)
             if all(clip.is_done for clip in clips):
@@ -69,31 +67,20 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
     return [clip.failure for clip in clips]
 
 
-def _first_s(container: av.container.InputContainer, picture: Picture) -> float:
-    """Give the first frame's time where FFmpeg makes times up, and may begin late; 0 elsewhere."""
-    return float(picture.times_s[0]) if container.format.name == "avi" else 0.0
-
-
 def _frames(
-    container: av.container.InputContainer, stream: av.VideoStream, picture: Picture, first_s: float
+    container: av.container.InputContainer, stream: av.VideoStream, picture: Picture
 ) -> Iterator[tuple[float, av.VideoFrame | None]]:
-    """Yield every frame with its time from the start of the file; None stands for a damaged one.
-
-    An AVI numbers its frames and has no times: those that FFmpeg gives B-frames are all late.
-    """
-    tick_s = tick_s_of(stream)
+    """Yield every frame with its time from the start of the file; None is a damaged one."""
     stream.codec_context.thread_count = 1  # recordings are cut in parallel
     number, is_whole = 0, True  # what is damaged is seen up to the next key frame
-    start_s = first_s + (container.start_time or 0) / av.time_base
     for packet in container.demux(stream):
         try:
             frames: list[av.VideoFrame | None] = list(packet.decode())
         except av.FFmpegError:
             frames = [None]
         for frame in frames:
-            time_s = float(picture.times_s[min(number, len(picture.times_s) - 1)]) - first_s
-            if picture.has_pts and frame is not None and frame.pts is not None:
-                time_s = float(frame.pts * tick_s) - start_s
+            pts = None if frame is None else frame.pts
+            time_s = float(picture.times_s[picture.number_of(pts, number)])
             number += 1
             if frame is None or frame.is_corrupt:
                 is_whole = False

@@ -21,7 +21,7 @@ MAX_GAP_S = 3600.0
 """A longer step forward is no gap but such a start, too."""
 MAX_GAP_TS_S = 10.0
 """The same in transport and program streams, whose clocks are known to be set anew."""
-LENGTH_IN_HEADER = {"mov", "matroska", "avi", "asf", "flv", "flac"}
+LENGTH_IN_HEADER = {"mov", "matroska", "avi", "asf", "flv", "mxf", "flac"}
 """Formats whose header has the length of the file; for others FFmpeg guesses it."""
 NO_TIMES = {"mp3", "aac", "flac", "wav", "aiff", "w64", "caf", "au", "ac3", "eac3", "amr"}
 """Formats without time stamps: FFmpeg adds up the durations that it assumes of the packets."""
@@ -64,23 +64,25 @@ class Timeline:
 def read_timeline(
     container: av.container.InputContainer,
     streams: Sequence[av.stream.Stream],
-    on_packet: Callable[[av.Packet], object],
+    on_packet: Sequence[Callable[[av.Packet], object]],
 ) -> Timeline:
     """Pass over the packets of some streams once.
 
     Args:
         container: Just opened.
         streams: Those in use.
-        on_packet: Shown every packet, also the empty one at a stream's end.
+        on_packet: Each is shown every packet, also the empty one at a stream's end.
 
     Raises:
         MediaError: The picture has too many frames; the message does not name the file yet.
     """
     max_gap_s = MAX_GAP_TS_S if "mpeg" in container.format.name else MAX_GAP_S
+    is_guessed = container.format.name == "avi"  # it numbers frames in the order of decoding
     packets: dict[int, list[Packet]] = {stream.index: [] for stream in streams}
     latest: dict[int, tuple[int, float | None]] = {}
     for packet in container.demux(list(streams)) if streams else ():
-        on_packet(packet)
+        for look_at in on_packet:
+            look_at(packet)
         if not packet.size or packet.is_discard:
             continue
         tick_s = float(tick_s_of(packet))
@@ -89,11 +91,12 @@ def read_timeline(
             now_s = packet.dts * tick_s
             part += before_s is not None and is_joint(now_s - before_s, max_gap_s)
             latest[packet.stream_index] = part, now_s
-        ticks = packet.dts if packet.pts is None else packet.pts
+        has_pts = packet.pts is not None and not is_guessed
+        ticks = packet.pts if has_pts else packet.dts
         begins_s = None if ticks is None else ticks * tick_s
         duration_s = (packet.duration or 0) * tick_s
         rows = packets[packet.stream_index]
-        rows.append(Packet(part, ticks, packet.pts is not None, begins_s, duration_s))
+        rows.append(Packet(part, ticks, has_pts, begins_s, duration_s))
         if isinstance(packet.stream, av.VideoStream):
             what = f"its picture has {len(rows)} frames or more"
             if problem := in_force().problem("max_frames", len(rows), what):
@@ -158,7 +161,8 @@ def shortfall(container: av.container.InputContainer, timeline: Timeline) -> tup
         for p in rows
         if p.begins_s is not None
     ]
-    end_s = max(ends_s, default=0.0)
+    before_s = max(0.0, -timeline.shifts_s[0])  # a header counts from 0, not from the first stream
+    end_s = max(ends_s, default=0.0) + before_s
     if not ends_s or not is_short(end_s, promised_s):
         return ()
     text = f"ends at {end_s:.2f} s of the {promised_s:.2f} s that its header promises"

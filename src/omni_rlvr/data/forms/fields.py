@@ -20,7 +20,6 @@ TOOLS = (
     "tool", "tool_call", "tool_response", "function", "function_call", "observation", "ipython",
 )  # fmt: skip
 _SPOKEN = (["user"], ["user", "assistant"])
-_LAST = {1: "user", 2: "assistant"}
 _THOUGHT = re.compile(r"\s*<think>[^<]*</think>\s*<answer>\s*([^<\s][^<]*)</answer>\s*")
 
 
@@ -68,9 +67,7 @@ def odd_role(role: str) -> str:
 def plain_turns(turns: Sequence[Spoken]) -> Sequence[Spoken] | None:
     """Return the user's turn and, if there is one, the assistant's; system turns are dropped."""
     said = without_system(turns, lambda turn: turn.role)
-    if not 1 <= len(said) <= 2 or said[0].role != "user" or said[-1].role != _LAST[len(said)]:
-        return None
-    return said
+    return said if [turn.role for turn in said] in _SPOKEN else None
 
 
 def messages(row: Row) -> list[tuple[str, object]]:
