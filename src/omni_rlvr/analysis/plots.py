@@ -144,7 +144,7 @@ def learning_curves(
 
 
 def _legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Puts names below the axes, in as many columns as the figure is wide, and makes room."""
+    """Put names below the axes, in as many columns as the figure is wide, and make room."""
     shown = shortened([display_name(name) for name in names], limit=MAX_NAME)
     width, height = figure.get_size_inches()
     num_columns = max(1, min(4, len(names), int(width / (0.8 + width_of(shown, size=9)))))
@@ -287,7 +287,7 @@ def _draw_lines(axes: Axes, *, oracle: float | None, chance: float) -> None:
 
 
 def _wrapped(name: str) -> str:
-    """Breaks a name between its words, never within one that fits below its bar."""
+    """Break a name between its words, never within one that fits below its bar."""
     lines = textwrap.wrap(name, BAR_CHARS, break_long_words=False, break_on_hyphens=False)
     return "\n".join(shortened(lines, limit=BAR_CHARS)) if lines else name
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from omni_rlvr.build.config import check, compose_step
 from omni_rlvr.config.compare import computes_the_same
+from omni_rlvr.pointers import CHECKPOINT
 from omni_rlvr.record import finished_config, identity
 
 
@@ -28,7 +29,7 @@ def start_of(cfg: DictConfig) -> tuple[DictConfig, DictConfig, Path] | None:
     config, _ = check(start_cfg)
     folder = _shared(config)
     started = copy.deepcopy(cfg)
-    started.model.path = str(folder / "checkpoint")
+    started.model.path = str(folder / CHECKPOINT)
     return started, start_cfg, folder
 
 
@@ -39,8 +40,10 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _shared(config: dict[str, Any]) -> Path:
-    """The folder of a start that several runs share: where one of the same config has finished,
-    maybe of an earlier version, or else where it is to be made.
+    """Return the folder of a start that several runs share.
+
+    It is where one of the same config has finished, maybe of an earlier version, or else where it
+    is to be made.
     """
     home = Path(config["paths"]["output_root"]) / config["name"] / "shared"
     own = home / identity(config)

@@ -1,4 +1,4 @@
-"""Compares the config of a run with one of now, value by value.
+"""Compare the config of a run with one of now, value by value.
 
 A run of an earlier version lacks the options that came since. It counts as if each of them had been
 there with its default, which does what was done before there was the option. With any other value
@@ -32,7 +32,7 @@ def computes_the_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Finds the keys whose values differ: key -> both values, None for a key that is not there.
+    """Find the keys whose values differ: key -> both values, None for a key that is not there.
 
     Args:
         then: the resolved config of a run, maybe of an earlier version.
@@ -48,7 +48,7 @@ def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds the options that came after a run was made, with their defaults.
+    """Add the options that came after a run was made, with their defaults.
 
     Args:
         config: of its run.json.
@@ -69,7 +69,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def leaves(config: Any, key: str = "") -> dict[str, Any]:
-    """Names each value by its whole key."""
+    """Name each value by its whole key."""
     if not isinstance(config, Mapping) or not config:
         return {key: config}
     return {
@@ -80,7 +80,7 @@ def leaves(config: Any, key: str = "") -> dict[str, Any]:
 
 
 def _schema_of(group: str, values: Mapping[str, Any]) -> type:
-    """The dataclass that the values of a group were of: it knows them all and has few others."""
+    """Return the dataclass that the values of a group were of: it knows them, and few others."""
     schemas = [schema for at, _, schema in GROUPS if at == group]
     return min(schemas, key=lambda schema: _strangeness(schema, values))
 
@@ -92,7 +92,7 @@ def _strangeness(schema: type, values: Mapping[str, Any]) -> tuple[int, bool, in
 
 
 def _with_defaults(values: Mapping[str, Any], schema: type) -> dict[str, Any]:
-    """Adds the fields of a dataclass that values lack, and those of its dataclasses."""
+    """Add the fields of a dataclass that values lack, and those of its dataclasses."""
     whole = dict(values)
     for field, default in _defaults(schema):
         if field.name not in whole:

@@ -98,7 +98,7 @@ def run_job(
 
 
 def finished_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
-    """Finds a finished run in a sweep's home that computed the same.
+    """Find a finished run in a sweep's home that computed the same.
 
     Raises:
         UserError: a run of another config has finished in the folder of this one.
@@ -116,7 +116,7 @@ def finished_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
 
 
 def stopped_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
-    """Finds a run in a sweep's home that was stopped and goes on to compute the same."""
+    """Find a run in a sweep's home that was stopped and goes on to compute the same."""
     for folder in _folders(job):
         if goes_on(folder, config) and (
             folder == job.run_dir or computes_the_same(read_record(folder)["config"], config)
@@ -126,7 +126,7 @@ def stopped_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
 
 
 def begun_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
-    """Finds a run of this config in a sweep's home that is finished or goes on."""
+    """Find a run of this config in a sweep's home that is finished or goes on."""
     try:
         return finished_run(job, config) or stopped_run(job, config)
     except UserError:  # another run is there; ``run_job`` says so
@@ -134,8 +134,9 @@ def begun_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
 
 
 def _folders(job: SweepJob) -> list[Path]:
-    """The folder of a run, and those of the other runs in its sweep's home: one of an earlier
-    version has another name.
+    """Return the folder of a run, and those of the others in its sweep's home.
+
+    The same run of an earlier version has a folder of another name.
     """
     return [job.run_dir, *(path.parent for path in sorted(job.home.glob("*/run.json")))]
 

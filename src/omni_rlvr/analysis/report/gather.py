@@ -116,7 +116,7 @@ def paths_of(place: str) -> list[Path]:
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """Finds what a glob names; a pointer file in the middle is followed."""
+    """Find what a glob names; a pointer file in the middle is followed."""
     tops, part = [Path(pattern.anchor)], Path()
     for name in pattern.relative_to(pattern.anchor).parts:
         part = part / name
@@ -142,7 +142,7 @@ def runs_below(top: Path) -> Iterator[Path]:
         if LATEST in folders and _is_copy(folder / LATEST, folders):
             folders.remove(LATEST)
         if "run.json" in files:
-            task = _record(folder)["config"]["task"]["name"]
+            task = read_record(folder)["config"]["task"]["name"]
             if task == "train" or next(folder.glob("*/metrics.json"), None) is not None:
                 yield folder
             if task != "pipeline":
@@ -158,12 +158,8 @@ def _is_copy(latest: Path, names: Sequence[str]) -> bool:
     return any(file.is_file() and file.read_bytes() == content for file in beside)
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    return read_record(folder)
-
-
 def _read(name: str, folder: Path, complete: Complete) -> RunData:
-    record = _record(folder)
+    record = read_record(folder)
     record["config"] = complete(record["config"])
     paths = sorted(folder.glob("*/metrics.json"))
     return RunData(name, folder, record, {path.parent.name: read_json(path) for path in paths})
