@@ -120,7 +120,7 @@ def newest_run(home: Path) -> Path | None:
 
 
 def clear_way(pointer: Path, target: Path) -> None:
-    """Meets what stands where a pointer will be made, before the work that ends in making it.
+    """Move or refuse what stands in a pointer's place, before the work that ends in making it.
 
     A folder, which a copy made of the pointer, gets a name of its own beside it.
 

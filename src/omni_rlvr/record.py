@@ -174,7 +174,7 @@ def keep_steps(path: Path, last_step: int) -> None:
 
 
 def close_record(folder: Path, status: str, error: str | None) -> None:
-    """Says in run.json how a run ended whose own process could not, or knew only half of it."""
+    """Write into run.json how a run ended whose own process could not, or knew only half of it."""
     if (folder / "run.json").exists():
         ended = datetime.now().astimezone().isoformat(timespec="seconds")
         fields = {**read_record(folder), "error": error, "status": status}

@@ -162,7 +162,7 @@ def may_stop() -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole() -> Iterator[None]:
-    """Lets what is inside come to its end: a request is raised behind it.
+    """Let what is inside come to its end: a request that comes meanwhile is raised after it.
 
     Raises:
         Stopped: outside ``noted``, a request that came meanwhile.

@@ -94,7 +94,7 @@ def confusion_figure(
     every = math.ceil(MIN_TEXT_PT / points)  # of very many classes, each n-th is named
     middles = np.arange(len(labels) + 1) + 0.5
     axes.set_xticks(middles[::every], [*names, "other"][::every], size=points * every)
-    tilt(axes, 45)
+    tilt(axes)
     axes.set_yticks(middles[:-1:every], rows[::every], size=points * every, rotation=0)
     axes.set(xlabel="answered", ylabel="gold (samples)")
     axes.set_title(title)
@@ -205,17 +205,17 @@ def recall_bars(
 
 
 def name_classes(axes: Axes, names: Sequence[str], width: float) -> None:
-    """Names the classes below an axis; tilted where they are wider than their place, in inches."""
+    """Name the classes below an axis; tilted where they are wider than their place, in inches."""
     points = max(MIN_TEXT_PT, min(10.0, 72 * width))
     axes.set_xticks(range(len(names)), names, size=points)
     if width_of(names, size=points) > 0.95 * width:
-        tilt(axes, 45)
+        tilt(axes)
 
 
-def tilt(axes: Axes, degrees: float) -> None:
-    """Tilts the names below an axis, so that their ends are below their ticks."""
+def tilt(axes: Axes) -> None:
+    """Tilt the names below an axis, so that their ends are below their ticks."""
     for text in axes.get_xticklabels():
-        text.set(rotation=degrees, ha="right", rotation_mode="anchor")
+        text.set(rotation=45, ha="right", rotation_mode="anchor")
 
 
 @plain_text
