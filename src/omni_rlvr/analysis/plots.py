@@ -212,10 +212,10 @@ def name_classes(axes: Axes, names: Sequence[str], width: float) -> None:
         tilt(axes)
 
 
-def tilt(axes: Axes) -> None:
+def tilt(axes: Axes, degrees: float = 45) -> None:
     """Tilt the names below an axis, so that their ends are below their ticks."""
     for text in axes.get_xticklabels():
-        text.set(rotation=45, ha="right", rotation_mode="anchor")
+        text.set(rotation=degrees, ha="right", rotation_mode="anchor")
 
 
 @plain_text
