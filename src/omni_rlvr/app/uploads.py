@@ -30,6 +30,9 @@ MEASURE = "omni_rlvr.media.length:measure_clip"
 SESSIONS = 10
 """How many times ``task.max_session_mb`` the folder holds."""
 
+BLOCK = 4096
+"""Bytes that a file counts for at least: an empty one takes room on a disk too."""
+
 
 @dataclass(frozen=True)
 class Upload:
@@ -235,7 +238,7 @@ def _bytes(paths: Iterable[str]) -> int:
     total = 0
     for path in paths:
         with contextlib.suppress(OSError):
-            total += Path(path).stat().st_size
+            total += max(Path(path).stat().st_size, BLOCK)
     return total
 
 
