@@ -29,6 +29,7 @@ from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
 from omni_rlvr.config.sweep import evaluate_by_default, summarised
 from omni_rlvr.config.wording import as_user_error
+from omni_rlvr.pointers import LATEST
 from omni_rlvr.text.terminal import keep_printing, open_streams, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
 
@@ -77,7 +78,7 @@ def task(cfg: DictConfig) -> float | None:
 
             return run_job(job, resolve, built)
         with no_folder_unused(run_dir):
-            parts = build(cfg, run_dir, run_dir.parent / "latest")
+            parts = build(cfg, run_dir, run_dir.parent / LATEST)
         if isinstance(parts, ServeParts):
             from omni_rlvr.app.serve import serve
 
@@ -89,15 +90,16 @@ def task(cfg: DictConfig) -> float | None:
 
 @contextlib.contextmanager
 def no_folder_unused(run_dir: Path) -> Iterator[None]:
-    """Removes the folder that Hydra made for a run, if the run cannot begin and wrote nothing."""
+    """Remove the folder that Hydra made for a run, if the run cannot begin and wrote nothing."""
     try:
         yield
     except BaseException:
         own = {".hydra", f"{HydraConfig.get().job.name}.log"}
         if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= own:
             shutil.rmtree(run_dir)
-            with contextlib.suppress(OSError):  # other runs of this name are there
+            with contextlib.suppress(OSError):  # other runs, or runs of other names, are there
                 run_dir.parent.rmdir()
+                run_dir.parents[1].rmdir()
         raise
 
 

@@ -50,6 +50,12 @@ def require(condition: bool, key: str, value: object, wanted: str) -> None:
         raise UserError(f"{key}={value!r} is out of range: {wanted}")
 
 
+def first_line(error: BaseException) -> str:
+    """Give the first line of an error's message, or the error's class if it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class Processing(Protocol):
     """What collating asks of a processor; ``models/processing.py`` is the one that does it."""
 
@@ -212,7 +218,7 @@ class Batch:
         return len(self.examples)
 
     def noted(self) -> list[tuple[str, ClipNote]]:
-        """Lists the notes, each with the id of its clip."""
+        """List the notes, each with the id of its clip."""
         rows = zip(self.examples, self.notes, strict=True) if self.notes else ()
         return [(example.id, note) for example, notes in rows for note in notes]
 

@@ -226,7 +226,7 @@ def fewer_than_published(
 
 
 def _published(split: str, dataset: DatasetConfig) -> dict[str, Any]:
-    """What was published of a split, in our words; empty where nothing was."""
+    """Return what was published of a split, in our words; empty where nothing was."""
     fold, label_map = None, None
     if isinstance(dataset, OfficialConfig):
         fold, label_map = dataset.fold, dataset.label_maps[dataset.words]

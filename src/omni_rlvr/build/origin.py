@@ -49,7 +49,11 @@ def check_origin(run_dir: Path, origin: dict[str, str], config: dict[str, Any]) 
         )
     was, now = before["config"]["model"]["path"], config["model"]["path"]
     known = then.get("weights")
-    if known != origin["weights"] if known else was != now and _reads_weights(config):
+    if known is not None:
+        is_other = known != origin["weights"]
+    else:
+        is_other = was != now and _reads_weights(config)
+    if is_other:
         raise UserError(
             f"resume: model.path={now} does not hold the weights of {was}, which {run_dir} started "
             "from; give the folder where they are now"

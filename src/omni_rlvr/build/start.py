@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from omni_rlvr.build.config import check, compose_step
+from omni_rlvr.pointers import CHECKPOINT
 from omni_rlvr.record import identity
 
 
@@ -27,7 +28,7 @@ def start_of(cfg: DictConfig) -> tuple[DictConfig, DictConfig, Path] | None:
     config, _ = check(start_cfg)
     folder = Path(config["paths"]["output_root"]) / config["name"] / "shared" / identity(config)
     started = copy.deepcopy(cfg)
-    started.model.path = str(folder / "checkpoint")
+    started.model.path = str(folder / CHECKPOINT)
     return started, start_cfg, folder
 
 

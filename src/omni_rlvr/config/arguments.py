@@ -70,7 +70,7 @@ def check_flags(arguments: Sequence[str]) -> None:
 
 
 def _first_value(argument: str) -> str:
-    """An override with the first of its values; anything else as it is."""
+    """Return an override with the first of its values; anything else as it is."""
     try:
         (override,) = OverridesParser.create().parse_overrides([argument])
     except HydraException:
@@ -147,17 +147,14 @@ def as_typed(error: HydraException, arguments: Sequence[str]) -> UserError | Non
 
 def no_option(arguments: Sequence[str]) -> UserError:
     """Words what Hydra says of a group that is given anything but the name of an option."""
-    given = [argument for argument in arguments if _is_no_option(argument)]
+    given = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if "." not in key and _NO_OPTION.fullmatch(value):
+            given.append(argument)
     return UserError(
         f"{' '.join(given)}: a group takes the name of one of its options (omni-rlvr --help shows "
         "them); an optional one is left out with ~GROUP, a list of several is emptied with GROUP=[]"
-    )
-
-
-def _is_no_option(argument: str) -> bool:
-    key, _, value = argument.partition("=")
-    return (
-        "." not in key and re.fullmatch(r"null|true|false|[-+.\d]*|\{.*\}", value, re.I) is not None
     )
 
 

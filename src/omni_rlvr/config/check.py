@@ -112,7 +112,7 @@ def differences(before: Any, now: Any, key: str) -> list[str]:
 
 
 def locate(path: str, key: str) -> object:
-    """Imports ``package.module.name``; the working folder is searched last."""
+    """Import ``package.module.name``; the working folder is searched last."""
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     require(isinstance(path, str), f"{key}._target_", path, "MODULE.NAME of what is to be built")

@@ -20,8 +20,8 @@ from omni_rlvr.pointers import (
     CHECKPOINTS,
     LATEST,
     TRAINER_STATE,
-    checkpoints_of,
     follow,
+    newest_run,
     problem,
     whole_before,
 )
@@ -101,13 +101,13 @@ def goes_on(run_dir: Path, config: dict[str, Any]) -> bool:
 
 
 def resumed_checkpoint(run_dir: Path, resume: str) -> Path:
-    """The checkpoint that a run goes on from: the one that ``resume`` names, or its newest."""
+    """Return the checkpoint that a run goes on from: the one in ``resume``, or its newest."""
     named = Path(resume)
     return named if named.parent.name == CHECKPOINTS else follow(run_dir / CHECKPOINT)
 
 
 def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
-    """Checks that a run can go on, and says what differs without changing its numbers.
+    """Check that a run can go on, and say what differs without changing its numbers.
 
     Args:
         run_dir: its folder.
@@ -151,11 +151,11 @@ def _no_checkpoint(run_dir: Path, resume: str, name: str) -> str:
             "(stage.save_steps); start it again without resume"
         )
     pointer = run_dir.parent / LATEST if resume == LATEST else Path(resume)
-    there = sorted(run for run in run_dir.parent.glob("*/") if checkpoints_of(run))
-    others = f"resume={there[-1]} would go on with one that has" if there else ""
+    newest = newest_run(run_dir.parent)
+    other = "" if newest is None else f"resume={newest} would go on with one that has"
     return (
         f"resume={resume}: there is no run of '{name}' with a checkpoint to go on from"
-        f"{problem(pointer)}; {others or 'start one without resume'}"
+        f"{problem(pointer)}; {other or 'start one without resume'}"
     )
 
 
@@ -170,7 +170,7 @@ def _instead(damaged: Path) -> str:
 
 
 def _compare(before: Mapping[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Compares a run's run.json with the resolved config of now.
+    """Compare a run's run.json with the resolved config of now.
 
     Returns:
         The keys that change what the run computes, and those that do not, with both values each.
@@ -210,7 +210,7 @@ def _is_any(key: str, patterns: Sequence[str]) -> bool:
 
 
 def _key(override: str) -> str:
-    """The key of an override as it is typed, e.g. ``+reward.weights.mine=1``."""
+    """Return the key of an override as it is typed, e.g. ``+reward.weights.mine=1``."""
     return override.lstrip("+~").partition("=")[0].replace("/", ".")
 
 
@@ -220,7 +220,7 @@ def _is_typed(key: str, typed: Sequence[str]) -> bool:
 
 
 def _put(value: Any, moved: Mapping[str, str]) -> Any:
-    """Puts what has moved into the paths of a value."""
+    """Put what has moved into the paths of a value."""
     if isinstance(value, list):
         return [_put(item, moved) for item in value]
     if isinstance(value, str):

@@ -14,7 +14,15 @@ import numpy as np
 import soundfile
 
 from omni_rlvr.media.audio import Heard, read_sidecar, read_track
-from omni_rlvr.media.container import Contents, Sound, look_into, read_bytes, reason
+from omni_rlvr.media.container import (
+    Contents,
+    Sound,
+    look_into,
+    need_sound,
+    read_bytes,
+    reason,
+    undecodable,
+)
 from omni_rlvr.media.picture import Picture, need_readable
 from omni_rlvr.media.sampling import sound_pieces, uniform_indices
 from omni_rlvr.media.sound_file import finish_header, is_sound_file, split_joined
@@ -146,19 +154,14 @@ def _frames(
     try:
         return read_frames(data, picture, indices, backend=backend)
     except (MediaError, av.FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"{path}: its picture cannot be decoded ({reason(error)}); convert or download it again"
-        ) from error
+        raise undecodable(path, "picture", error) from error
 
 
 def _track(data: bytes, sound: Sound, sample_rate: int, path: Path) -> Heard | None:
     try:
         return read_track(data, sound, sample_rate=sample_rate)
     except (av.FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"{path}: its sound track cannot be decoded ({reason(error)}); "
-            "convert or download it again"
-        ) from error
+        raise undecodable(path, "sound track", error) from error
 
 
 def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
@@ -203,7 +206,5 @@ def _other_sound(data: bytes, sample_rate: int, path: Path, why: str) -> Heard |
             f"{path}: is a sound file that is cut short or damaged ({why}); "
             "copy or download it again"
         ) from error
-    if contents.sound is None:
-        raise MediaError(f"{path}: was named as a sound file but has no sound track")
-    heard = _track(data, contents.sound, sample_rate, path)
+    heard = _track(data, need_sound(contents, path), sample_rate, path)
     return heard and replace(heard, notes=(*contents.notes, *heard.notes))

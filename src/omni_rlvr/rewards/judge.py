@@ -199,7 +199,7 @@ def score_all(judges: Sequence[Judge], rows: Rows) -> dict[str, list[float]]:
 
 
 def _plain_number(score: Any) -> Any:
-    """Turns a number of numpy's or a tensor of one element into Python's own."""
+    """Turn a number of numpy's or a tensor of one element into Python's own."""
     if not hasattr(score, "tolist"):
         return score
     value = score.tolist()

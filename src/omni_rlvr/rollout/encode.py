@@ -56,7 +56,7 @@ def _merge(fresh: Tensor | None, cached: Tensor | None, is_cached: Tensor) -> Te
 
 
 def position_limit(text_config: Any) -> int | None:
-    """Reads how many positions a language model knows; None if its config does not say.
+    """Read how many positions a language model knows; None if its config does not say.
 
     Rotary positions that are scaled reach as far as their factor takes the original length.
     """
@@ -102,7 +102,7 @@ def embed_prompts(
     features: Features,
     *,
     num_new: int,
-    key: str = "task.max_completion_length",
+    key: str,
 ) -> Tensor:
     """Embeds prompts ([B, P, hidden]) that completions of up to ``num_new`` tokens will follow.
 

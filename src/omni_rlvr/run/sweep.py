@@ -92,7 +92,7 @@ def run_job(
 
 
 def finished_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
-    """Finds a finished run of the same resolved config in a sweep's home.
+    """Find a finished run of the same resolved config in a sweep's home.
 
     Raises:
         UserError: a run of another config has finished in the folder of this one.

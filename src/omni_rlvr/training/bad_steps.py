@@ -62,7 +62,7 @@ class BadSteps:
         examples: Sequence[Example],
         completions: Sequence[Mapping[str, object]],
     ) -> None:
-        """Writes what a bad step was made of, says so, and counts it.
+        """Write what a bad step was made of, say so, and count it.
 
         Args:
             step: its number, from 1, as in metrics.jsonl.
@@ -91,7 +91,7 @@ class BadSteps:
         )
 
     def check(self, step: int, why: str, *, is_last: bool) -> None:
-        """Ends the run if too many bad steps follow one another, or the last step is one.
+        """End the run if too many bad steps follow one another, or the last step is one.
 
         Raises:
             UserError: names the last good checkpoint.

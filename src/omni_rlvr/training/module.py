@@ -235,7 +235,7 @@ class RLVRModule(LightningModule):
         return len(skipped)
 
     def _count_notes(self, batch: Batch) -> dict[str, float]:
-        """Lists all ranks' notes on clips in run.json. Counts the clips of each kind."""
+        """List all ranks' notes on clips in run.json, and count the clips of each kind."""
         noted = [pair for part in ranks.gather(batch.noted()) for pair in part]
         self.record.add_notes(noted)
         return {
@@ -247,7 +247,7 @@ class RLVRModule(LightningModule):
         return [p for p in self.policy.parameters() if p.requires_grad]
 
     def _keep_bad(self, why: str, batch: Batch, prepared: Prepared) -> None:
-        """Keeps what a bad step was made of, that of all ranks."""
+        """Keep what a bad step was made of, that of all ranks."""
         ids, mask = prepared.experience.completion_ids, prepared.experience.completion_mask.bool()
         rows = [
             {**row, "completion_ids": ids[i][mask[i]].tolist()}

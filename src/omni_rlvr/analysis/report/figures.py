@@ -122,7 +122,7 @@ def _heat_map(table: pd.DataFrame, split: str, path: Path) -> Picture:
     axes.set_yticks(np.arange(len(names[0])) + 0.5, names[0], rotation=0)
     axes.set_xticks(np.arange(len(names[1])) + 0.5, names[1], rotation=0)
     if width_of(names[1], size=10) > 0.65:
-        plots.tilt(axes, 45)
+        plots.tilt(axes)
     axes.set_title(f"Mean WAR on {split}\nby {_tail(rows)} and {_tail(columns)}")
     text = f"Mean WAR on {split} over {rows} and {columns}; other keys and seeds are averaged."
     return _saved(figure, path, text)

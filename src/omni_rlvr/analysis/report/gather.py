@@ -19,7 +19,7 @@ from omni_rlvr.record import read_json, read_jsonl, read_record
 from omni_rlvr.types import UserError
 
 LAST_SHARE = 10
-"""One part in so many of a training's records is its end."""
+"""The last one of so many parts of a training's records counts as its end."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ class RunData:
         return read_jsonl(self.folder / "metrics.jsonl")
 
     def last_values(self, names: Sequence[str]) -> dict[str, float]:
-        """Averages metrics over the last tenth of training; an RL run's loss says nothing of it."""
+        """Average metrics over the end of training.
+
+        Where there is a reward, it is returned alone: the loss of RL shows no progress.
+        """
         rows = self.curves()
         rows = rows[-max(1, len(rows) // LAST_SHARE) :]
         found = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
@@ -113,7 +116,7 @@ def paths_of(place: str) -> list[Path]:
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """Finds what a glob names; a pointer file in the middle is followed."""
+    """Find what a glob names; a pointer file in the middle is followed."""
     tops, part = [Path(pattern.anchor)], Path()
     for name in pattern.relative_to(pattern.anchor).parts:
         part = part / name
@@ -139,7 +142,7 @@ def runs_below(top: Path) -> Iterator[Path]:
         if LATEST in folders and _is_copy(folder / LATEST, folders):
             folders.remove(LATEST)
         if "run.json" in files:
-            task = _record(folder)["config"]["task"]["name"]
+            task = read_record(folder)["config"]["task"]["name"]
             if task == "train" or next(folder.glob("*/metrics.json"), None) is not None:
                 yield folder
             if task != "pipeline":
@@ -155,14 +158,10 @@ def _is_copy(latest: Path, names: Sequence[str]) -> bool:
     return any(file.is_file() and file.read_bytes() == content for file in beside)
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    return read_record(folder)
-
-
 def _read(name: str, folder: Path) -> RunData:
     paths = sorted(folder.glob("*/metrics.json"))
     return RunData(
-        name, folder, _record(folder), {path.parent.name: read_json(path) for path in paths}
+        name, folder, read_record(folder), {path.parent.name: read_json(path) for path in paths}
     )
 
 

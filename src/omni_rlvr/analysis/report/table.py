@@ -93,7 +93,7 @@ def printed(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Writes a pipe table."""
+    """Write a pipe table."""
     rule = [":---"] + ["---:"] * (len(header) - 1)
     head, *lines = [list(map(markdown_cell, row)) for row in (header, *rows)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *lines))

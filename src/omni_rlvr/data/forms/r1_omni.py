@@ -95,7 +95,7 @@ def _conversation(row: Row) -> tuple[str, str]:
 
 
 def _role(turn: object) -> str:
-    """The role of a turn, or "" where it has none; ``_turn`` words what is wrong then."""
+    """Return the role of a turn, or "" where it has none; ``_turn`` words what is wrong then."""
     return str(turn.get("from", "")) if isinstance(turn, dict) else ""
 
 
