@@ -115,7 +115,7 @@ class Guard:
         except RuntimeError as error:
             if not isinstance(error.__cause__, HTTPException):
                 raise
-            # Gradio refused in the middle of its answer: nobody joined the queue that was asked for.
+            # Gradio refused in the middle of its answer: nobody joined that queue.
             await send({"type": "http.response.body", "body": b""})
 
     def _check_sender(self, request: Request) -> None:
