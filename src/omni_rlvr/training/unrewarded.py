@@ -20,7 +20,7 @@ class Unrewarded(Callback):
     """Warns once of each term of which no completion of the first steps earned anything."""
 
     def __init__(self, reward: Mixture):
-        """Watches the terms that count and that a right answer earns something of."""
+        """Watch the terms that count and that a right answer earns something of."""
         self.waiting = {
             name
             for name, term in reward.terms.items()
