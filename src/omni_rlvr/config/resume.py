@@ -144,7 +144,7 @@ def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
 
 
 def _no_checkpoint(run_dir: Path, resume: str, name: str) -> str:
-    """Says why there is nothing to go on from, and what there is instead."""
+    """Say why there is nothing to go on from, and what there is instead."""
     if (run_dir / "run.json").exists():
         return (
             f"resume={resume}: {run_dir} has no checkpoint; it was stopped before its first "
@@ -160,7 +160,7 @@ def _no_checkpoint(run_dir: Path, resume: str, name: str) -> str:
 
 
 def _instead(damaged: Path) -> str:
-    """Says what to do where a checkpoint is damaged."""
+    """Say what to do where a checkpoint is damaged."""
     other = whole_before(damaged)
     if other is not None:
         return f"resume={other} goes on from another one that is whole"
@@ -195,7 +195,7 @@ def _compare(before: Mapping[str, Any], now: dict[str, Any]) -> tuple[list[str],
 
 
 def _leaves(config: Any, key: str = "") -> dict[str, Any]:
-    """Names each value by its whole key."""
+    """Name each value by its whole key."""
     if not isinstance(config, dict) or not config:
         return {key: config}
     return {

@@ -314,7 +314,7 @@ def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
 
 
 def sidecar_s(parts: Sequence[bytes]) -> float:
-    """Seconds of a sound file, as its header tells them; arguments and errors as above."""
+    """Read the seconds of a sound file from its header; arguments and errors as above."""
     seconds = 0.0
     for part in parts:
         with _open_sidecar(part) as file:
