@@ -125,7 +125,7 @@ class FolderLock:
 
 
 def check_free(folder: Path, advice: str) -> None:
-    """Refuses a folder that another process holds, without taking it.
+    """Refuse a folder that another process holds, without taking it.
 
     Raises:
         FolderInUse: says which process, on which machine, and since when.

@@ -85,7 +85,7 @@ def follow(path: Path) -> Path:
 
 
 def problem(path: Path) -> str:
-    """Says which pointer in a path leads nowhere, as an addition to a message; or nothing."""
+    """Say which pointer in a path leads nowhere, as an addition to a message; or nothing."""
     for pointer in (path, *path.parents):
         text = _text(pointer) if pointer.name in (LATEST, CHECKPOINT) else None
         if text is not None and not follow(pointer).is_dir():
@@ -120,7 +120,7 @@ def newest_run(home: Path) -> Path | None:
 
 
 def clear_way(pointer: Path, target: Path) -> None:
-    """Meets what stands where a pointer will be made, before the work that ends in making it.
+    """Move or refuse what stands in a pointer's place, before the work that ends in making it.
 
     A folder, which a copy made of the pointer, gets a name of its own beside it.
 
@@ -185,7 +185,7 @@ def _free_name(latest: Path) -> Path:
 
 
 def _started(run: Path) -> str:
-    """Names a run's folder by when it began, as new ones are."""
+    """Name a run's folder by when it began, as new ones are."""
     try:
         started = json.loads((run / "run.json").read_text(encoding="utf-8"))["started"]
         return re.sub("[^0-9_-]", "-", str(started).replace("T", "_"))
@@ -216,8 +216,9 @@ def _text(pointer: Path) -> str | None:
 
 
 def _led_to(pointer: Path, folder: str) -> Path | None:
-    """Return the folder that a pointer leads to, or the one of that name beside it: the pointer may
-    be of another machine, or from before the folders were moved.
+    """Return the folder that a pointer leads to, or the one of that name beside it.
+
+    The pointer may be of another machine, or from before the folders were moved.
     """
     text = _text(pointer)
     if text is None:

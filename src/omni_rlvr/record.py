@@ -119,7 +119,7 @@ def _rows(path: Path) -> tuple[list[tuple[bytes, dict]], list[int]]:
 
 
 def _lines(numbers: list[int]) -> str:
-    """Names lines by number, the first few of many."""
+    """Name lines by number, the first few of many."""
     more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
     return f"line {', '.join(map(str, numbers[:_NAMED]))}{more}"
 
@@ -174,7 +174,7 @@ def keep_steps(path: Path, last_step: int) -> None:
 
 
 def close_record(folder: Path, status: str, error: str | None) -> None:
-    """Says in run.json how a run ended whose own process could not, or knew only half of it."""
+    """Write into run.json how a run ended whose own process could not, or knew only half of it."""
     if (folder / "run.json").exists():
         ended = datetime.now().astimezone().isoformat(timespec="seconds")
         fields = {**read_record(folder), "error": error, "status": status}
@@ -194,7 +194,7 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def say_failed(folder: Path) -> None:
-    """Says in run.json that a run failed where the disk has no room for another one: in place."""
+    """Say in run.json that a run failed where the disk has no room for another one: in place."""
     path = folder / "run.json"
     before = path.read_bytes()
     after = before.replace(b'"status": "running"', b'"status": "failed" ', 1)  # as many bytes

@@ -43,7 +43,7 @@ class _Requests:
         self.forget()
 
     def forget(self) -> None:
-        """Was asked nothing so far."""
+        """Forget every request."""
         self.first: int | None = None
         self.is_urgent = False
         """Whether anything but Ctrl-C asked: what does will not wait for long."""
@@ -72,7 +72,7 @@ class _Requests:
                 os.write(1, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
 
     def again(self, lost: sys.UnraisableHookArgs) -> None:
-        """Asks once more where Python had to drop a ``Stopped``, as in ``__del__`` or in a fork."""
+        """Ask once more where Python had to drop a ``Stopped``, as in ``__del__`` or in a fork."""
         number = self.first
         if lost.exc_type is not Stopped or number is None or os.getpid() != self.listener:
             self.hook_before(lost)
@@ -109,8 +109,9 @@ def asked() -> bool:
 
 
 def is_due() -> bool:
-    """Whether this process, inside ``noted``, was asked to stop by what will not wait for long, and
-    decides for itself.
+    """Whether this process, inside ``noted``, decides for itself and must stop soon.
+
+    It must where anything but Ctrl-C asked: a scheduler does not wait for long.
     """
     return _requests.is_alone and _requests.is_urgent
 
@@ -162,7 +163,7 @@ def may_stop() -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole() -> Iterator[None]:
-    """Lets what is inside come to its end: a request is raised behind it.
+    """Let what is inside come to its end: a request that comes meanwhile is raised after it.
 
     Raises:
         Stopped: outside ``noted``, a request that came meanwhile.
@@ -178,7 +179,7 @@ def whole() -> Iterator[None]:
 
 @contextlib.contextmanager
 def passed_on(to: Callable[[int], None]) -> Iterator[None]:
-    """Hands every signal's number to a function, which passes it on to other processes."""
+    """Hand every signal's number to a function, which passes it on to other processes."""
     with _listening():
         _requests.pass_on = to
         try:
@@ -189,8 +190,9 @@ def passed_on(to: Callable[[int], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_from_children() -> Iterator[None]:
-    """Lets processes that are started inside, and theirs, never hear the signals: a group that is
-    asked to stop would otherwise lose the workers of the process that still has to save.
+    """Keep the signals from processes that are started inside, and from those that they start.
+
+    A group that is asked to stop would otherwise lose the workers of a process that still saves.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

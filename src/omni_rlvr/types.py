@@ -98,13 +98,16 @@ class Example:
     """``file:line`` (or ``file[index]``) of the annotation, for error messages."""
 
 
-NOTE_KINDS = ("cut_sound", "sound_gaps", "scaled_sound", "silenced_samples", "short", "unfinished")
+NOTE_KINDS = (
+    "cut_sound", "sound_gaps", "damaged_sound", "scaled_sound", "silenced_samples", "short",
+    "unfinished",
+)  # fmt: skip
 """What a ``ClipNote`` may be about; each is counted, as the metric ``media/KIND``."""
 
 
 @dataclass(frozen=True)
 class ClipNote:
-    """Something that a model is shown otherwise than it is in the clip's file."""
+    """A difference between a clip's file and what a model is shown of it."""
 
     kind: str
     """One of ``NOTE_KINDS``."""
@@ -161,7 +164,7 @@ class Sample:
 
     @property
     def notes(self) -> tuple[ClipNote, ...]:
-        """What a model is shown otherwise than it is in the file."""
+        """Differences between the file and what a model is shown of it."""
         return tuple(
             n for part in (self.clip, self.features) if part is not None for n in part.notes
         )
@@ -212,7 +215,7 @@ class Batch:
     skipped: Sequence[SkippedClip] = ()
     """Clips that were to be in this batch and could not be read."""
     notes: Sequence[Sequence[ClipNote]] = ()
-    """[B]: what of each row is shown otherwise than it is in the clip's file; empty: nothing."""
+    """[B]: the notes on the clip of each row; empty where no clip has any."""
 
     def __len__(self) -> int:
         return len(self.examples)

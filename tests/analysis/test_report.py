@@ -192,6 +192,15 @@ def test_folders_globs_and_pipelines_are_places(tmp_path: Path, sweep: Path) -> 
         gather(["nowhere"], dict)
 
 
+def test_every_picture_of_a_report_is_drawn(
+    tmp_path: Path, sweep: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = report(tmp_path, sweep)
+    assert not [text for text in caplog.messages if "was not drawn" in text]
+    drawn = {path.name for path in (out / "figures").iterdir()}
+    assert {"confusion_test.png", "recall_test.png", "scores_test.png"} <= drawn
+
+
 def test_every_format_holds_the_table(tmp_path: Path, sweep: Path) -> None:
     out = report(tmp_path, sweep)
     parquet, csv = pd.read_parquet(out / "settings.parquet"), pd.read_csv(out / "settings.csv")

@@ -67,7 +67,7 @@ def model_colours(names: Iterable[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def spared(path: Path) -> Iterator[None]:
-    """Draws a picture within; one that cannot be drawn is named, and what follows goes on."""
+    """Draw a picture within; one that cannot be drawn is named, and what follows goes on."""
     try:
         yield
     except Exception as error:  # whatever a library raises: the numbers are written without it
@@ -91,13 +91,13 @@ def save(figure: Figure, path: Path, *, dpi: float = DPI, tight: bool = True) ->
 
 
 def width_of(texts: Iterable[str], *, size: float) -> float:
-    """Estimates the width of the longest line of some texts at a font size, in inches."""
+    """Estimate the width of the longest line of some texts at a font size, in inches."""
     lines = [line for text in texts for line in text.splitlines()]
     return CHAR_IN * size * max(map(_columns, lines), default=0)
 
 
 def shortened(names: Sequence[str], *, limit: int) -> list[str]:
-    """Cuts names that are longer than a limit in their middle; different names stay different.
+    """Cut names that are longer than a limit in their middle; different names stay different.
 
     Args:
         names: Different names.
@@ -118,7 +118,7 @@ def _cut(name: str, limit: int) -> str:
 
 
 def _columns(line: str) -> int:
-    """Characters of a line; a wide one (of CJK) counts twice."""
+    """Count the characters of a line; a wide one (of CJK) counts twice."""
     return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in line)
 
 

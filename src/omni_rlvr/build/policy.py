@@ -57,7 +57,7 @@ def _onto_base(model: DictConfig) -> Policy:
 
 
 def base_to_write(cfg: DictConfig, typed: Mapping[str, Any], run_dir: Path) -> Path | None:
-    """Says where the base of new adapters on composed parts is written, which are in no folder.
+    """Say where the base of new adapters on composed parts is written, which are in no folder.
 
     Returns:
         ``model.base``, or ``base`` in the run's folder; None where nothing has to be written.

@@ -56,7 +56,7 @@ def names_of(schema: type) -> list[str]:
 
 
 def no_such_key(key: str, known: Iterable[str]) -> str:
-    """Says that a key is unknown, and which one may be meant.
+    """Say that a key is unknown, and which one may be meant.
 
     Args:
         key: The unknown one.
@@ -81,7 +81,7 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
 
 
 def hydras_words(text: str) -> str:
-    """Rewords what Hydra says of an unknown key: with ``+``, as it advises, it is refused too.
+    """Reword what Hydra says of an unknown key: with ``+``, as it advises, it is refused too.
 
     Args:
         text: What Hydra says, on one line.

@@ -60,7 +60,7 @@ def has_finished(run: Path) -> bool:
 
 
 def how_it_ended(run: Path) -> str:
-    """Says how a run ended and after which step, e.g. ``was interrupted after step 9``."""
+    """Say how a run ended and after which step, e.g. ``was interrupted after step 9``."""
     record = find_record(run)
     if record is None:
         return "has no run.json that says how it ended"
@@ -83,7 +83,7 @@ def _own_run(root: Path, experiment: str) -> Iterator[Path]:
 
 
 def _refuse_lost(latest: Path) -> None:
-    """Names a run that has a checkpoint where the link to it was lost, e.g. in copying."""
+    """Name a run that has a checkpoint where the link to it was lost, e.g. in copying."""
     newest = newest_run(latest.parent)
     if newest is not None:
         taken = shlex.quote(f"model.path={newest / CHECKPOINT}")
@@ -111,7 +111,7 @@ def _started(run: Path) -> float:
 
 
 def _go_on(run: Path, record: dict[str, Any]) -> str:
-    """Words the command that goes on with a run of task=train."""
+    """Give the command that goes on with a run of task=train."""
     command = [text for text in record["command"] if not text.startswith("resume=")]
     return f"'{shlex.join([*command, f'resume={run}'])}' goes on with it"
 

@@ -78,7 +78,7 @@ def settle_paths(cfg: DictConfig) -> None:
 
 
 def _settle(node: Any, plain: Any, parts: list[str], above: str) -> None:
-    """Settles what lies below a node; ``plain`` is the same without references resolved."""
+    """Settle what lies below a node; ``plain`` is the same without references resolved."""
     if not isinstance(plain, dict):
         return
     for name in [n for n in plain if fnmatchcase(str(n), parts[0])]:

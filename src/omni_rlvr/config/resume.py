@@ -140,7 +140,7 @@ def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
 
 
 def _no_checkpoint(run_dir: Path, resume: str, name: str) -> str:
-    """Says why there is nothing to go on from, and what there is instead."""
+    """Say why there is nothing to go on from, and what there is instead."""
     if (run_dir / "run.json").exists():
         return (
             f"resume={resume}: {run_dir} has no checkpoint; it was stopped before its first "
@@ -156,7 +156,7 @@ def _no_checkpoint(run_dir: Path, resume: str, name: str) -> str:
 
 
 def _instead(damaged: Path) -> str:
-    """Says what to do where a checkpoint is damaged."""
+    """Say what to do where a checkpoint is damaged."""
     other = whole_before(damaged)
     if other is not None:
         return f"resume={other} goes on from another one that is whole"

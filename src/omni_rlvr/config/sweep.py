@@ -67,7 +67,7 @@ TEST = "test"
 
 
 def evaluate_by_default(cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> None:
-    """Has a training run of a sweep evaluated on the test split, so that the sweep ends in scores.
+    """Have a training run of a sweep evaluated on the test split, so that the sweep ends in scores.
 
     Left alone are runs whose command line sets the splits themselves, that are evaluated anyway,
     whose data set has no test split that can be read, and that were begun without an evaluation.
@@ -96,7 +96,7 @@ class Sweep(Callback):
     """Opens the journal of a sweep, and notes which of its runs are started."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuses a run that would write into the working folder itself."""
+        """Refuse a run that would write into the working folder itself."""
         _check_folders(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -190,7 +190,7 @@ def summarised() -> Iterator[None]:
 
 
 def _worded(error: BaseException) -> Exception | None:
-    """Says in one line why a launcher or a sweeper failed; None for what has its own words."""
+    """Say in one line why a launcher or a sweeper failed; None for what has its own words."""
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("the sweep was stopped; the same command goes on with it")
     own_words = UserError | HydraException | OmegaConfBaseException | OSError
@@ -201,8 +201,9 @@ def _worded(error: BaseException) -> Exception | None:
 
 
 def end_sweep(home: Path) -> None:
-    """Put a sweep's runs into one table and say what became of each; exits with 1 if not all
-    finished.
+    """Put a sweep's runs into one table and say what became of each.
+
+    Exits with 1 if not all finished.
 
     Raises:
         UserError: the runs cannot stand in one table.

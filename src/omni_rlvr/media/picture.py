@@ -199,7 +199,7 @@ def _decode(codec: av.VideoCodecContext, packet: av.Packet | None) -> av.VideoFr
     """Decode a packet; None for one that gives no frame, or is broken."""
     try:
         frames = codec.decode(packet)
-    except av.FFmpegError:  # reading the frames will say so
+    except av.FFmpegError:  # reading the frames raises for it
         return None
     return frames[0] if frames else None
 

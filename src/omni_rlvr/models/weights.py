@@ -174,6 +174,6 @@ def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> N
 
 
 def check_pointer(path: Path) -> None:
-    """Refuses what Git or a server leaves in place of a large file that was not fetched."""
+    """Refuse what Git or a server leaves in place of a large file that was not fetched."""
     if found := recognise_file(path, NO_WEIGHTS):
         raise UserError(f"model.path={path.parent}: {path.name} is {found}")

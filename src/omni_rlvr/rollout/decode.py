@@ -108,7 +108,7 @@ def decode(
 
 
 def require_finite(rollout: Rollout, examples: Sequence[Example]) -> None:
-    """Refuses completions that were read from logits that are no numbers.
+    """Refuse completions that were read from logits that are no numbers.
 
     Args:
         rollout: one completion a prompt.

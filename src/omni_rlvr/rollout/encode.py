@@ -70,7 +70,7 @@ def position_limit(text_config: Any) -> int | None:
 
 
 def check_room(policy: Policy, batch: Batch, num_new: Tensor | int, key: str) -> None:
-    """Refuses a prompt that leaves no room for its completion within the model's positions.
+    """Refuse a prompt that leaves no room for its completion within the model's positions.
 
     Args:
         policy: the model.
@@ -104,7 +104,7 @@ def embed_prompts(
     num_new: int,
     key: str,
 ) -> Tensor:
-    """Embeds prompts ([B, P, hidden]) that completions of up to ``num_new`` tokens will follow.
+    """Embed prompts ([B, P, hidden]) that completions of up to ``num_new`` tokens will follow.
 
     Raises:
         UserError: prompt and completion are longer than the model's positions; ``key`` can be

@@ -80,7 +80,7 @@ def train_stage(parts: TrainParts) -> None:
 
 
 def _go_back(parts: TrainParts, start: int) -> None:
-    """Brings the run's folder to what it was after step ``start``."""
+    """Bring the run's folder to what it was after step ``start``."""
     run_dir = parts.place.run_dir
     for file in ("metrics.jsonl", "completions.jsonl"):
         keep_steps(run_dir / file, start)

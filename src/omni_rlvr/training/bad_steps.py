@@ -29,7 +29,7 @@ def is_finite(update: Mapping[str, float]) -> bool:
 def what_is_wrong(
     not_finite: Sequence[Mapping[str, int]], updates: Sequence[Mapping[str, float]]
 ) -> str:
-    """Says what is NaN or infinite in a step; empty if nothing is.
+    """Say what is NaN or infinite in a step; empty if nothing is.
 
     Args:
         not_finite: each rank's ``Prepared.not_finite``.

@@ -73,7 +73,7 @@ def _prune(newest: Path, step: int, keep: int) -> None:
 
 
 def take_in_copy(run: Path, step: int) -> None:
-    """Give a folder that stands where the link ``checkpoint`` should be a name of its own.
+    """Rename a folder that stands where the link ``checkpoint`` should be.
 
     Copies with links followed, and archives, make such a folder of a link.
 

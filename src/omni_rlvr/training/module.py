@@ -188,8 +188,10 @@ class RLVRModule(LightningModule):
         return sums
 
     def nothing_learned(self) -> str | None:
-        """Says why the run so far has taught the policy nothing; None if it has, or if its rewards
-        gave no reason to.
+        """Say why the run so far has taught the policy nothing.
+
+        Returns:
+            None if it has taught it something, or if its rewards gave no reason to.
         """
         if self.num_tokens == 0:
             skipped = self.record.fields["skipped_clips"]

@@ -51,7 +51,7 @@ class Movement:
         return self.moved_before
 
     def why_not(self) -> str | None:
-        """Says why no weight has moved; None if one has, or if rewards gave no reason to."""
+        """Say why no weight has moved; None if one has, or if rewards gave no reason to."""
         if self.has_moved or not self.had_a_reason:
             return None
         if self.largest["grad_norm"] == 0:
@@ -68,7 +68,7 @@ class Movement:
         )
 
     def warn(self) -> None:
-        """Says so where rewards gave no reason to move in the whole run."""
+        """Say so where rewards gave no reason to move in the whole run."""
         if self.num_updates and not self.had_a_reason and not self.has_moved:
             log.warning(
                 "nothing was learned: in all %d updates the rewards within every group were equal "

@@ -353,7 +353,7 @@ def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 @contextlib.contextmanager
 def _refused(service: str) -> Iterator[None]:
-    """Words in one line why a service, or its package, does not take a run."""
+    """Say in one line why a service, or its package, does not take a run."""
     try:
         yield
     except UserError:

@@ -17,10 +17,10 @@ ADVICE = {"format": "; a cold start (stage=sft) on reasoning teaches the format"
 
 
 class Unrewarded(Callback):
-    """Warns, once a term, that no completion of the first steps earned anything of it."""
+    """Warns once of each term of which no completion of the first steps earned anything."""
 
     def __init__(self, reward: Mixture):
-        """Watches the terms that count and that a right answer earns something of."""
+        """Watch the terms that count and that a right answer earns something of."""
         self.waiting = {
             name
             for name, term in reward.terms.items()

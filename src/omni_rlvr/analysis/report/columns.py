@@ -116,7 +116,7 @@ def label(row: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 
 def setting_names(rows: Sequence[Row], keys: Sequence[str], *, limit: int) -> list[str]:
-    """Names the setting of each row for a figure.
+    """Name the setting of each row for a figure.
 
     Where names of all keys are longer than a limit, keys are left out that are not needed to tell
     the settings apart, those that come last first.
@@ -169,7 +169,7 @@ def _stage_of(run: RunData, path: str) -> str | None:
 
 
 def _short_models(flat: Sequence[Row]) -> list[str | None]:
-    """Shortens the paths of models to their last parts, as many as tell them apart."""
+    """Shorten the paths of models to their last parts, as many as tell them apart."""
     paths = {row[MODEL] for row in flat if isinstance(row.get(MODEL), str)}
     runs = {path: CHECKPOINT.sub("", path) for path in paths}
     ends = runs if len({*runs.values()}) == len(paths) else {path: path for path in paths}

@@ -21,7 +21,7 @@ from omni_rlvr.types import UserError
 Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Adds to a run's config the options that came later, with their defaults."""
 LAST_SHARE = 10
-"""One part in so many of a training's records is its end."""
+"""The last one of so many parts of a training's records counts as its end."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ class RunData:
         return read_jsonl(self.folder / "metrics.jsonl")
 
     def last_values(self, names: Sequence[str]) -> dict[str, float]:
-        """Averages metrics over the last tenth of training; an RL run's loss says nothing of it."""
+        """Average metrics over the end of training.
+
+        Where there is a reward, it is returned alone: the loss of RL shows no progress.
+        """
         rows = self.curves()
         rows = rows[-max(1, len(rows) // LAST_SHARE) :]
         found = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}

@@ -26,7 +26,7 @@ POINTS = ("difference", "low", "high")
 
 
 def runs_table(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row]) -> pd.DataFrame:
-    """Lays out one row a run: its name, the keys that differ, its scores in percent.
+    """Lay out one row a run: its name, the keys that differ, its scores in percent.
 
     Where no run was evaluated, the reward or loss of the end of training stands in their place.
     """

@@ -129,7 +129,7 @@ def _colours(
     trained: Mapping[str, list[RunData]],
     models: Mapping[int, Any],
 ) -> dict[str, Any]:
-    """Colours of settings; a run that trained a setting's model has that setting's colour."""
+    """Colour the settings; a run that trained a setting's model has that setting's colour."""
     of_model = {models[id(run)]: name for name, runs in shown.items() for run in reversed(runs)}
     owner = {name: of_model.get(run.folder.name) for name, (run,) in trained.items()}
     colours = model_colours([*shown, *(name for name in trained if owner[name] is None)])
@@ -157,7 +157,7 @@ def _pictures(
     keys: Sequence[str],
     groups: Groups,
 ) -> dict[str, list[figures.Picture]]:
-    """Draws everything that the runs have something to show for."""
+    """Draw everything that the runs have something to show for."""
     every, shown, colours = groups.every, groups.shown, groups.colours
     out: dict[str, list[figures.Picture]] = {"Scores": [], "Learning curves": []}
     out |= {"Recall per class": [], "Confusion": []}
