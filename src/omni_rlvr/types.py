@@ -98,7 +98,10 @@ class Example:
     """``file:line`` (or ``file[index]``) of the annotation, for error messages."""
 
 
-NOTE_KINDS = ("cut_sound", "sound_gaps", "scaled_sound", "silenced_samples", "short", "unfinished")
+NOTE_KINDS = (
+    "cut_sound", "sound_gaps", "damaged_sound", "scaled_sound", "silenced_samples", "short",
+    "unfinished",
+)  # fmt: skip
 """What a ``ClipNote`` may be about; each is counted, as the metric ``media/KIND``."""
 
 

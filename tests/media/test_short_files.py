@@ -67,3 +67,53 @@ def _film(folder: Path, suffix: str) -> bytes:
 
 def _read(path: Path, function=read_clip) -> Clip:
     return function(path, None, num_frames=2, sample_rate=16_000, want_video=True, want_audio=True)
+
+
+@pytest.mark.parametrize("suffix", ["aac", "mp3"])
+def test_a_packet_that_is_cut_in_two_is_left_out_and_counted(suffix: str, tmp_path: Path) -> None:
+    whole = _sound(tmp_path, suffix)
+    path = tmp_path / f"cut.{suffix}"
+    path.write_bytes(whole[: len(whole) * 6 // 10])
+    clip = _hear(path)
+    assert clip.waveform is not None
+    ((_, end_s),) = case_sound.sounding_s(clip.waveform)
+    assert end_s == pytest.approx(1.25, abs=0.15)
+    (note,) = clip.notes
+    told = {
+        "aac": ("damaged_sound", "1 of the 20 packets of its sound cannot be decoded"),
+        "mp3": ("short", "only 1.12 of the 2.00 s of its sound can be decoded"),
+    }
+    assert (note.kind, note.text[: len(told[suffix][1])]) == told[suffix]
+    with pytest.raises(MediaError, match=rf"cut\.\w+: {told[suffix][1]}"):
+        _hear(path, inspect_clip)
+
+
+def test_a_tag_between_joined_sounds_is_no_reason_to_refuse_them(tmp_path: Path) -> None:
+    path = tmp_path / "joined.mp3"
+    path.write_bytes(2 * _sound(tmp_path, "mp3"))
+    clip = _hear(path)
+    assert clip.waveform is not None
+    sounding = case_sound.sounding_s(clip.waveform)
+    assert sounding == [pytest.approx(s, abs=0.1) for s in ((0.0, 2.0), (2.05, 4.05))]
+    assert [note.kind for note in clip.notes] == ["damaged_sound"]
+
+
+def test_a_sound_with_many_broken_packets_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.mka"
+    data = bytearray(case_sound.clip(path, case_sound.tone(2.0), picture_s=None).read_bytes())
+    start = data.index(bytes.fromhex("1f43b675"))  # the first cluster
+    for at in range(start + 400, len(data) - 200, 37):
+        data[at] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match=r"its sound track cannot be decoded \(Invalid data"):
+        _hear(path)
+
+
+def _sound(folder: Path, suffix: str) -> bytes:
+    codec = {"aac": "aac", "mp3": "libmp3lame"}[suffix]
+    path, wave = folder / f"whole.{suffix}", case_sound.tone(2.0)
+    return case_sound.clip(path, wave, codec=codec, picture_s=None).read_bytes()
+
+
+def _hear(path: Path, function=read_clip) -> Clip:
+    return function(None, path, num_frames=1, sample_rate=16_000, want_video=False, want_audio=True)

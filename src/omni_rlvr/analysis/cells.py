@@ -16,7 +16,7 @@ LATEX = {
     "±": r"$\pm$",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
-MARKDOWN = re.compile(r"[\\`<>|]|\](?=[(\[])|(?<!\w)_|_(?!\w)|\*(?=.*\*)")
+MARKDOWN = re.compile(r"[\\`<>|$]|\](?=[(\[])|(?<!\w)_|_(?!\w)|\*(?=.*\*)|~(?=~)|&(?=#?\w+;)")
 """Signs that mean something there: not a bracket, an asterisk alone, an underscore in a word."""
 
 

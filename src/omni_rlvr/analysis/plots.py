@@ -192,7 +192,7 @@ def recall_bars(
         offset = (i - (len(recalls) - 1) / 2) * width
         axes.bar(centres + offset, fractions[i] * 100, width, color=colours[model])
     for i in np.flatnonzero(np.isnan(fractions).all(axis=0)).tolist():
-        axes.text(i, 2, "no\nsamples", ha="center", va="bottom", fontsize=8, color=INK)
+        axes.text(i, 2, "no samples", ha="center", va="bottom", fontsize=8, rotation=90, color=INK)
     name_classes(axes, shortened(labels, limit=MAX_NAME), (size - 1.0) / len(labels))
     names = "" if len(recalls) > 1 else f" of {display_name(next(iter(recalls)))}"
     axes.set_xlim(-0.6, len(labels) - 0.4)

@@ -14,11 +14,12 @@ import ipaddress
 import json
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,14 +28,14 @@ from omni_rlvr.app.uploads import Uploads
 from omni_rlvr.types import UserError
 
 API = "/gradio_api"
-UPLOAD, FILE = f"{API}/upload", f"{API}/file="
+UPLOAD, FILE, JOIN = f"{API}/upload", f"{API}/file=", f"{API}/queue/join"
 READ = re.compile(
     r"/(?:|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt"
     r"|(?:static|assets|svelte)/.*"
     rf"|{API[1:]}/(?:queue/data|upload_progress|heartbeat/[^/]+|file=.*|startup-events|theme\.css))"
 )
 """Addresses that answer GET and HEAD."""
-WRITTEN = (UPLOAD, f"{API}/queue/join", f"{API}/cancel", f"{API}/reset")
+WRITTEN = (UPLOAD, JOIN, f"{API}/cancel", f"{API}/reset")
 """Addresses that answer POST."""
 MAX_JSON = 100_000
 """Most bytes of a request other than an upload."""
@@ -71,6 +72,7 @@ class Guard:
         app: ASGIApp,
         uploads: Uploads,
         *,
+        events: Mapping[int, Sequence[bool]],
         hosts: Sequence[str],
         by_address: bool,
         port: int,
@@ -80,13 +82,14 @@ class Guard:
         Args:
             app: The application.
             uploads: The folder of visitors' files and its limits.
+            events: The page's events by number; of each of its inputs, whether it is a file.
             hosts: Names under which the page answers, in lower case. Another site could point its
                 own name at this machine (DNS rebinding); that name is not among these.
             by_address: Whether the page answers under any IP address too. No other site can point
                 an address at this machine.
             port: The port of the page, so that the cookies of two pages on one machine differ.
         """
-        self.app, self.uploads = app, uploads
+        self.app, self.uploads, self.events = app, uploads, events
         self.hosts, self.by_address = frozenset(hosts), by_address
         self.cookie = f"{COOKIE}_{port}"
 
@@ -109,6 +112,11 @@ class Guard:
                 await self.app(scope, receive, send)
         except Refused as refused:
             await _refuse(request, refused, send)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, HTTPException):
+                raise
+            # Gradio refused in the middle of its answer: nobody joined that queue.
+            await send({"type": "http.response.body", "body": b""})
 
     def _check_sender(self, request: Request) -> None:
         """Refuse other names of this machine, and pages of other origins."""
@@ -150,8 +158,21 @@ class Guard:
         for path in _paths(body):
             if not self.uploads.holds(path):
                 raise Refused(403, "A file in the request was not uploaded, or is gone; add it.")
+        if request.scope["path"] == JOIN and not self._is_event(body):
+            raise Refused(400, "This is no event of the page as it is now; load the page anew.")
         # Written anew, so that Gradio reads the same values in it as were checked here.
         await self.app(request.scope, _receive_once(json.dumps(body).encode()), send)
+
+    def _is_event(self, body: Any) -> bool:
+        """Tell whether a request is an event of the page, with the values and files it takes."""
+        match body:
+            case {"fn_index": int(number), "data": list(values)} if number in self.events:
+                files = self.events[number]
+                return len(values) == len(files) and all(
+                    _is_file(value) if is_file else not isinstance(value, dict | list)
+                    for is_file, value in zip(files, values, strict=True)
+                )
+        return False
 
     async def _upload(self, request: Request, size: int, send: Send) -> None:
         visitor = request.cookies.get(self.cookie) or _address(request)
@@ -209,6 +230,14 @@ def _paths(body: Any) -> Iterator[str]:
             left.extend(value.values())
         elif isinstance(value, list):
             left.extend(value)
+
+
+def _is_file(value: Any) -> bool:
+    """Tell whether a value is a file as the page gives it, or none."""
+    match value:
+        case None | {"path": str(), "meta": {"_type": "gradio.FileData"}}:
+            return True
+    return False
 
 
 def _listed(answer: bytearray) -> list[str]:

@@ -29,6 +29,9 @@ MEASURE = "omni_rlvr.media.length:measure_clip"
 SESSIONS = 10
 """The folder holds this many times ``task.max_session_mb``."""
 
+BLOCK = 4096
+"""Bytes that a file counts for at least: an empty one takes room on a disk too."""
+
 
 @dataclass(frozen=True)
 class Upload:
@@ -223,7 +226,7 @@ def _bytes(paths: Iterable[str]) -> int:
     total = 0
     for path in paths:
         with contextlib.suppress(OSError):
-            total += Path(path).stat().st_size
+            total += max(Path(path).stat().st_size, BLOCK)
     return total
 
 

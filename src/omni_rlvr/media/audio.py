@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import av
 import numpy as np
@@ -20,7 +20,7 @@ import soundfile
 
 from omni_rlvr.media.container import Sound, open_container, sound_stream
 from omni_rlvr.media.limits import in_force
-from omni_rlvr.media.timeline import NO_TIMES, is_joint, is_short
+from omni_rlvr.media.timeline import NO_TIMES, is_joint, is_short, tick_s_of
 from omni_rlvr.types import ClipNote, MediaError
 
 MIN_GAP_S = 0.01
@@ -36,6 +36,8 @@ MAX_LOUD = 8.0
 FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)
 MAX_SILENCED_SHARE = 0.1
 """Share of samples that may be NaN or infinite; with more of them the file is broken."""
+MAX_DAMAGED_SHARE = 0.1
+"""Share of packets (one at the least) that may be beyond decoding, as at a joint or a cut end."""
 MAX_FRAMES_A_BYTE = 1000
 """No byte holds more samples. Where libsndfile says so, it does not know how many there are."""
 FLOATS = ("FLOAT", "DOUBLE")
@@ -198,7 +200,8 @@ def read_track(data: bytes, sound: Sound, *, sample_rate: int) -> Heard | None:
         stream = sound_stream(container, sound)
         stream.codec_context.thread_count = 1
         codec = stream.codec_context.name
-        for frame in container.decode(stream):
+        packets = _Packets(container, stream)
+        for frame in packets.frames():
             form = (frame.sample_rate, frame.layout.name, frame.format.name)
             if resampler is None or form != previous:  # joined recordings may change any of them
                 resampler, previous = av.AudioResampler(format="fltp", rate=frame.sample_rate), form
@@ -213,15 +216,70 @@ def read_track(data: bytes, sound: Sound, *, sample_rate: int) -> Heard | None:
                 start_s = frame.time + sound.shifts_s[part]
             for piece in resampler.resample(frame):
                 decoded.add(piece.to_ndarray(), piece.sample_rate, start_s, is_joined=is_joined)
+    packets.refuse_damage(has_samples=bool(decoded.stretches))
     # where there are no time stamps FFmpeg takes all packets to be of one rate
     num_rates = len({s.rate for s in decoded.stretches})
     is_wrong = container.format.name in NO_TIMES and num_rates > 1
-    return decoded.finish(
+    heard = decoded.finish(
         sample_rate,
         promised_s=0.0 if is_wrong else sound.promised_s,
         is_float=codec.startswith("pcm_f"),
         is_padded=not codec.startswith(("pcm_", "flac", "alac")),
     )
+    return heard and replace(heard, notes=(*packets.notes, *heard.notes))
+
+
+def has_samples(data: bytes, sound: Sound) -> bool:
+    """Decode a sound track up to its first samples; arguments and errors as ``read_track``."""
+    with open_container(data) as container:
+        packets = _Packets(container, sound_stream(container, sound))
+        found = any(True for _ in packets.frames())
+        packets.refuse_damage(has_samples=found)
+    return found
+
+
+class _Packets:
+    """The packets of a sound track; one that cannot be decoded is left out and counted."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.AudioStream) -> None:
+        self._container = container
+        self._stream = stream
+        self._num_packets = 0
+        self._damaged: list[tuple[float | None, av.InvalidDataError]] = []
+
+    def frames(self) -> Iterator[av.AudioFrame]:
+        """Decode packet by packet."""
+        for packet in self._container.demux(self._stream):
+            self._num_packets += packet.size > 0
+            try:
+                frames = packet.decode()
+            except av.InvalidDataError as error:
+                time = packet.dts if packet.pts is None else packet.pts
+                time_s = None if time is None else float(time * tick_s_of(packet))
+                self._damaged.append((time_s, error))
+                continue
+            for frame in frames:
+                assert isinstance(frame, av.AudioFrame)  # of a sound track
+                yield frame
+
+    def refuse_damage(self, *, has_samples: bool) -> None:
+        """Raise the decoder's error if too many packets were left out, or all."""
+        most = max(1, int(MAX_DAMAGED_SHARE * self._num_packets)) if has_samples else 0
+        if len(self._damaged) > most:
+            raise self._damaged[0][1]
+
+    @property
+    def notes(self) -> tuple[ClipNote, ...]:
+        """What was left out."""
+        if not self._damaged:
+            return ()
+        time_s, _ = self._damaged[0]
+        where = "" if time_s is None else f", the first near {time_s:.2f} s"
+        text = (
+            f"{len(self._damaged)} of the {self._num_packets} packets of its sound cannot be "
+            f"decoded and count as missing{where}"
+        )
+        return (ClipNote("damaged_sound", text),)
 
 
 def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:

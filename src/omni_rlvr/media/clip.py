@@ -17,6 +17,7 @@ from omni_rlvr.media.audio import Heard, read_sidecar, read_track
 from omni_rlvr.media.container import (
     Contents,
     Sound,
+    joined_files,
     look_into,
     need_sound,
     read_bytes,
@@ -97,7 +98,7 @@ def read_clip(
         waveform=None if heard is None else heard.waveform,
         duration_s=duration_s,
         frame_times_s=times_s,
-        notes=notes if heard is None else (*notes, *heard.notes),
+        notes=tuple(dict.fromkeys(notes if heard is None else (*notes, *heard.notes))),
     )
 
 
@@ -175,8 +176,10 @@ def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
     try:
         heard = read_sidecar([part for part, _ in finished], sample_rate=sample_rate)
     except soundfile.LibsndfileError as error:
-        heard = _other_sound(data, sample_rate, path, error.error_string)
-        return heard and replace(heard, notes=(*notes, *heard.notes))
+        contents = other_contents(data, path, error.error_string)
+        heard = _track(data, need_sound(contents, path), sample_rate, path)
+        more = (joined_files(len(finished)),) if len(finished) > 1 else ()
+        return heard and replace(heard, notes=(*notes, *more, *contents.notes, *heard.notes))
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from None
     except ValueError as error:
@@ -195,10 +198,10 @@ def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
     return heard
 
 
-def _other_sound(data: bytes, sample_rate: int, path: Path, why: str) -> Heard | None:
-    """Read a sound file that libsndfile cannot read, and that says why."""
+def other_contents(data: bytes, path: Path, why: str) -> Contents:
+    """Look into a sound file that libsndfile cannot read, and that says why."""
     try:
-        contents = look_into(data, path)
+        return look_into(data, path)
     except MediaError as error:
         if not is_sound_file(data):
             raise
@@ -206,5 +209,3 @@ def _other_sound(data: bytes, sample_rate: int, path: Path, why: str) -> Heard |
             f"{path}: is a sound file that is cut short or damaged ({why}); "
             "copy or download it again"
         ) from error
-    heard = _track(data, need_sound(contents, path), sample_rate, path)
-    return heard and replace(heard, notes=(*contents.notes, *heard.notes))

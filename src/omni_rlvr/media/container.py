@@ -252,10 +252,13 @@ def _joined(data: bytes, format_name: str, num_indices: int) -> tuple[ClipNote, 
     """Say that files were joined end to end in a format of which FFmpeg reads the first alone."""
     head = _HEADS.get(format_name)
     num_files = num_indices if head is None else data.count(data[:head])
-    if num_files < 2:
-        return ()
-    text = f"is {num_files} files joined end to end, and only the first is read; split them"
-    return (ClipNote("short", f"{text}, or join them with a program such as ffmpeg"),)
+    return (joined_files(num_files),) if num_files > 1 else ()
+
+
+def joined_files(number: int) -> ClipNote:
+    """Say that a file is several, and that the first alone is read."""
+    text = f"is {number} files joined end to end, and only the first is read"
+    return ClipNote("short", f"{text} (ffmpeg's concat joins them so that all is)")
 
 
 def _check_boxes(data: bytes, path: Path) -> int:

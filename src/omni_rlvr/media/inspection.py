@@ -20,6 +20,8 @@ from omni_rlvr.types import Clip, MediaError
 
 _MAX_SHORTFALL = 0.1
 """Share of the promised length that may be missing: headers round."""
+_FAULTS = ("short", "damaged_sound")
+"""Notes on what is missing: enough for training to go on, and for this to refuse."""
 _MEND = "convert or download it again"
 
 
@@ -110,7 +112,7 @@ def _refuse_damage(path: Path, *, picture: bool, sound: bool) -> None:
     data = read_bytes(path)
     contents = look_into(data, path)
     for note in contents.notes:
-        if note.kind == "short":
+        if note.kind in _FAULTS:
             raise MediaError(f"{path}: {note.text}; {_MEND}")
     wanted = {contents.picture.stream: "picture"} if picture and contents.picture else {}
     wanted |= {contents.sound.stream: "sound"} if sound and contents.sound else {}
@@ -155,5 +157,5 @@ def _refuse_cut_sound(path: Path, sample_rate: int) -> None:
         None, path, num_frames=1, sample_rate=sample_rate, want_video=False, want_audio=True
     )
     for note in heard.notes:
-        if note.kind == "short":
+        if note.kind in _FAULTS:
             raise MediaError(f"{path}: {note.text}; {_MEND}")

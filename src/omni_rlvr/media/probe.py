@@ -12,15 +12,13 @@ import av
 import numpy as np
 import soundfile
 
-from omni_rlvr.media.audio import sidecar_s
-from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.audio import has_samples, sidecar_s
+from omni_rlvr.media.clip import other_contents, read_clip
 from omni_rlvr.media.container import (
     Sound,
     look_into,
     need_sound,
-    open_container,
     read_bytes,
-    sound_stream,
     undecodable,
 )
 from omni_rlvr.media.sound_file import finish_header, split_joined
@@ -82,8 +80,7 @@ def probe_clip(
 
 def _has_samples(data: bytes, sound: Sound, path: Path) -> bool:
     try:
-        with open_container(data) as container:
-            return any(True for _ in container.decode(sound_stream(container, sound)))
+        return has_samples(data, sound)
     except (av.FFmpegError, ValueError) as error:
         raise undecodable(path, "sound track", error) from error
 
@@ -95,6 +92,6 @@ def _sidecar_s(path: Path) -> float:
         return sidecar_s([finish_header(part)[0] for part in split_joined(data)])
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from None
-    except soundfile.LibsndfileError:
-        sound = need_sound(look_into(data, path), path)
+    except soundfile.LibsndfileError as error:
+        sound = need_sound(other_contents(data, path, error.error_string), path)
     return max(sound.promised_s, 1e-3) if _has_samples(data, sound, path) else 0.0

@@ -1,6 +1,6 @@
-"""Puts an adapter folder of peft's own, trained elsewhere, onto the base that it names.
+"""Loads an adapter that was trained elsewhere and saved in peft's own format onto its base.
 
-Such a folder holds an adapter and nothing of this package: the base's processor is kept.
+Such a folder holds an adapter and no file of this package, so the base's processor is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from omni_rlvr.types import UserError
 
 
 def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Path:
-    """Find the base of an adapter folder of peft's own.
+    """Find the base of an adapter that was saved in peft's own format.
 
     Args:
         folder: with adapter_config.json.
@@ -65,7 +65,7 @@ def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Pa
 
 @torch.no_grad()
 def put_bare(policy: Modules, folder: Path, base: Path, *, allow_pickle: bool) -> Delta:
-    """Put an adapter folder of peft's own onto its base.
+    """Put an adapter that was saved in peft's own format onto its base.
 
     Its weights may be named as below the whole policy, as in the published layout, or as below the
     language model alone.

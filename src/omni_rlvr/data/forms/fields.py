@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from omni_rlvr.data.manifest import Row
@@ -46,6 +46,11 @@ def own_id(row: Row) -> str | None:
     return str(given)
 
 
+def keys_of(value: Mapping[str, object]) -> str:
+    """List the keys of an object for a message."""
+    return ", ".join(value) or "no key"
+
+
 def without_system(turns: Sequence[T], role: Callable[[T], str]) -> Sequence[T]:
     """Return the turns after those of the system at the beginning, however many.
 
@@ -74,8 +79,9 @@ def messages(row: Row) -> list[tuple[str, object]]:
     """The user's turn and, if there is one, the assistant's: (role, content)."""
     given = row.value.get("messages")
     if not isinstance(given, list) or not given:
-        keys = ", ".join(row.value) or "no key"
-        raise UserError(f"{row.source}: messages is {given!r}, not a list; there is {keys}")
+        raise UserError(
+            f"{row.source}: messages is {given!r}, not a list; there is {keys_of(row.value)}"
+        )
     for index, turn in enumerate(given):
         if not isinstance(turn, dict) or "role" not in turn or "content" not in turn:
             raise UserError(
