@@ -96,7 +96,8 @@ def _with_defaults(values: Mapping[str, Any], schema: type) -> dict[str, Any]:
     whole = dict(values)
     for field, default in _defaults(schema):
         if field.name not in whole:
-            whole[field.name] = asdict(default) if is_dataclass(default) else default
+            is_value = is_dataclass(default) and not isinstance(default, type)
+            whole[field.name] = asdict(default) if is_value else default
         elif is_dataclass(default) and isinstance(whole[field.name], Mapping):
             whole[field.name] = _with_defaults(whole[field.name], type(default))
     return whole
