@@ -91,15 +91,6 @@ def test_files_that_go_into_a_folder_come_all_or_none(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_text() == "new"
 
 
-def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path) -> None:
-    with whole_folder(tmp_path / "x") as partial:
-        os.close(os.open(partial / "model.safetensors", os.O_CREAT | os.O_WRONLY, 0o600))
-    (tmp_path / "usual").touch()
-    assert (tmp_path / "x" / "model.safetensors").stat().st_mode == (
-        tmp_path / "usual"
-    ).stat().st_mode
-
-
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
     write_file(tmp_path / "run.json", b"old")
 

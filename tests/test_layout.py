@@ -155,3 +155,9 @@ def test_instantiate_has_one_caller() -> None:
         where(path) for path in FILES for _, name in imports(path) if name.endswith(".instantiate")
     }
     assert callers == {"build/config.py"}
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Pytest imports test files by their bare name, so that two of one name cannot be collected."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)

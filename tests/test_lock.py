@@ -49,8 +49,7 @@ def test_a_lock_names_its_owner_and_a_dead_owners_is_taken_over(tmp_path: Path, 
         assert " since 20" in message
         assert message.endswith("; name this one otherwise")
     holder.kill()  # and not waited for: a zombie works no more
-    while lock._started(holder.pid) is not None:
-        pass
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
     check_free(tmp_path, "")
     with FolderLock(tmp_path, ""):
         assert json.loads((tmp_path / OWNER).read_text())["process"] == os.getpid()
@@ -98,7 +97,7 @@ def test_of_another_machine_nothing_is_known_and_what_to_do_is_said(tmp_path: Pa
 def test_a_lock_that_its_writer_died_over_is_taken_over(
     tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "_SETTLE_S", 0.1)
+    monkeypatch.setattr(lock, "SETTLE_S", 0.1)
     (tmp_path / OWNER).write_text(text)
     FolderLock(tmp_path, "").release()
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,5 @@
-"""Every command that README, ``--help`` and the experiments' headers show composes and passes the
-checks; every make target they name exists. (That they run is shown by tests/e2e and the demo.)
+"""Every command that README, docs, ``--help`` and the experiments' headers show composes and passes
+the checks; every make target they name exists. (That they run is shown by tests/e2e and the demo.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ PLUGINS = ("launcher=joblib", "+sweep=search")
 
 def shown_commands() -> list[str]:
     """Command lines that start with omni-rlvr, comments cut off."""
-    texts = [(ROOT / "README.md").read_text(), yaml.safe_load(HELP.read_text())["footer"]]
+    texts = [p.read_text() for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
+    texts += [yaml.safe_load(HELP.read_text())["footer"]]
     texts += [p.read_text().replace("# Command:", "") for p in (ROOT / "conf").rglob("*.yaml")]
     lines = [line.strip() for text in texts for line in text.splitlines()]
     found = {re.split(r"\s{2,}[#(]", line)[0] for line in lines if line.startswith("omni-rlvr ")}

@@ -26,7 +26,7 @@ _OF_TORCH = ("PytorchStreamWriter", "inline_container", "iostream", "basic_ios")
 
 
 def new_folder(wanted: Path) -> Path:
-    """Makes a folder that was not there: ``wanted``, or the next of that name with a number.
+    """Make a folder that was not there: ``wanted``, or the next of that name with a number.
 
     Raises:
         OSError: it cannot be made.
@@ -45,7 +45,7 @@ def new_folder(wanted: Path) -> Path:
 
 @contextlib.contextmanager
 def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
-    """Gives a folder to write into, which takes the place of ``folder`` once all is written.
+    """Yield a folder to write into, which takes the place of ``folder`` once all is written.
 
     Whatever goes wrong, ``folder`` stays as it was and nothing else is left.
 
@@ -83,7 +83,7 @@ def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_files(folder: Path) -> Iterator[Path]:
-    """Gives a folder to write into, whose content moves into ``folder`` once all is written.
+    """Yield a folder to write into, whose content moves into ``folder`` once all is written.
 
     Args:
         folder: is there, and keeps what else it holds.
@@ -100,7 +100,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
 
 
 def set_usual_mode(path: Path) -> None:
-    """Gives a file or folder the permissions that ``open`` or ``mkdir`` would: the umask's.
+    """Give a file or folder the permissions that ``open`` or ``mkdir`` would: the umask's.
 
     safetensors and ``tempfile`` make what only its owner can read, so that a checkpoint or a data
     set on a shared disk would be of no use to a group.
@@ -112,7 +112,7 @@ def set_usual_mode(path: Path) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replaces a file in one step; what cannot be written whole leaves the one before.
+    """Replace a file in one step; what cannot be written whole leaves the one before.
 
     Raises:
         OSError: it cannot be written.
@@ -128,7 +128,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """Finds the system's error in what a library raised; None if it is of another kind."""
+    """Find the system's error in what a library raised; None if it is of another kind."""
     if isinstance(error, UserError) or not isinstance(error, Exception):
         return None
     if isinstance(error, OSError) and error.errno:
@@ -146,14 +146,14 @@ def disk_error(error: BaseException) -> OSError | None:
 
 
 def write_sums(folder: Path) -> None:
-    """Writes ``SHA256SUMS``: a digest of each file of a folder, and of the folders in it."""
+    """Write ``SHA256SUMS``: a digest of each file of a folder, and of the folders in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
     lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def check_sums(folder: Path, *, but: Sequence[str] = ()) -> str | None:
-    """Compares a folder's files with what was written.
+    """Compare a folder's files with what was written.
 
     Args:
         folder: one without ``SHA256SUMS`` has nothing to compare with.
@@ -183,3 +183,13 @@ def check_sums(folder: Path, *, but: Sequence[str] = ()) -> str | None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_unused(run_dir: Path) -> bool:
+    """Remove a run's folder that holds nothing but what Hydra made; say whether it did."""
+    unused = run_dir.is_dir() and all(
+        path.name == ".hydra" or path.suffix == ".log" for path in run_dir.iterdir()
+    )
+    if unused:
+        shutil.rmtree(run_dir)
+    return unused

@@ -1,6 +1,7 @@
-"""What a file is whose name promises something else: what a download or a clone left in its place.
+"""Recognises files that are not what their names promise, e.g. pointers, web pages, archives.
 
-It looks at the first bytes only. Whoever reads a kind of file says which of these it cannot be.
+Downloads and clones leave such files. Only the first bytes are looked at. The reader of a kind of
+file says which of these its files cannot be.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ NO_WEIGHTS = ("pointer", "page", "picture")
 
 _AGAIN = "download it again, and look whether its address is right and whether it asks for a login"
 _UNPACK = "unpack it, and name what is in it"
+_NAME_CLIP = "name the clip that belongs there"
+_NAME_FILE = "name the file that belongs there"
 _MAGIC = (
     (0, b"PK\x03\x04", "archive", "a zip archive", _UNPACK),
     (0, b"\x1f\x8b", "archive", "a gzip archive", _UNPACK),
@@ -27,15 +30,15 @@ _MAGIC = (
     (0, b"7z\xbc\xaf\x27\x1c", "archive", "a 7z archive", _UNPACK),
     (0, b"Rar!\x1a\x07", "archive", "a rar archive", _UNPACK),
     (257, b"ustar", "archive", "a tar archive", _UNPACK),
-    (0, b"\x89PNG\r\n", "picture", "a picture (PNG)", "name the clip that belongs there"),
-    (4, b"ftypheic", "picture", "a picture (HEIC)", "name the clip that belongs there"),
-    (4, b"ftypmif1", "picture", "a picture (HEIF)", "name the clip that belongs there"),
-    (4, b"ftypavif", "picture", "a picture (AVIF)", "name the clip that belongs there"),
-    (0, b"%PDF-", "data", "a PDF document", "name the file that belongs there"),
-    (0, b"\x93NUMPY", "data", "a NumPy array", "name the file that belongs there"),
-    (0, b"\x89HDF\r\n", "data", "an HDF5 file", "name the file that belongs there"),
-    (0, b"PAR1", "data", "a Parquet table", "name the file that belongs there"),
-    (0, b"SQLite format 3\x00", "data", "an SQLite data base", "name the file that belongs there"),
+    (0, b"\x89PNG\r\n", "picture", "a picture (PNG)", _NAME_CLIP),
+    (4, b"ftypheic", "picture", "a picture (HEIC)", _NAME_CLIP),
+    (4, b"ftypmif1", "picture", "a picture (HEIF)", _NAME_CLIP),
+    (4, b"ftypavif", "picture", "a picture (AVIF)", _NAME_CLIP),
+    (0, b"%PDF-", "data", "a PDF document", _NAME_FILE),
+    (0, b"\x93NUMPY", "data", "a NumPy array", _NAME_FILE),
+    (0, b"\x89HDF\r\n", "data", "an HDF5 file", _NAME_FILE),
+    (0, b"PAR1", "data", "a Parquet table", _NAME_FILE),
+    (0, b"SQLite format 3\x00", "data", "an SQLite data base", _NAME_FILE),
 )
 _LFS = re.compile(rb"version https?://(?:git-lfs|hawser)\.github\.com/spec/")
 _SIZE = re.compile(rb"^size (\d+)$", re.MULTILINE)
@@ -111,7 +114,7 @@ def _recognise_text(head: bytes) -> Foreign | None:
         return Foreign("page", f"an XML text ('{_short(text)}')", _AGAIN)
     if begins.startswith(("{", "[")):
         return Foreign("json", f"JSON text ('{_short(text)}')", _AGAIN)
-    return Foreign("text", f"text ('{_short(text)}')", "name the file that belongs there")
+    return Foreign("text", f"text ('{_short(text)}')", _NAME_FILE)
 
 
 def _short(text: str) -> str:

@@ -20,7 +20,6 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 
 from omni_rlvr.types import UserError
 
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 OWNER = ".owner"
 IN_USE = "wait until it ends, or stop it (Ctrl-C saves)"
 """What to do about a run's folder that is held."""
-_SETTLE_S = 2.0
+SETTLE_S = 2.0
 """A lock file without an owner is being written; after so long, its writer died over it."""
 LAUNCHER = "OMNI_RLVR_LAUNCHER"
 """Names, in the environment, the process that started this one for one device of several."""
@@ -54,7 +53,7 @@ class Owner:
 
     @classmethod
     def this_process(cls) -> Owner:
-        """Describes the process that asks."""
+        """Describe the process that asks."""
         return cls(
             process=os.getpid(),
             host=platform.node(),
@@ -90,7 +89,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, advice: str):
-        """Takes the lock; the folder must exist.
+        """Take the lock; the folder must exist.
 
         Args:
             folder: what is locked.
@@ -112,7 +111,7 @@ class FolderLock:
         _held[self.path] = _held.get(self.path, 0) + 1
 
     def release(self) -> None:
-        """Gives the folder free."""
+        """Release the folder."""
         _held[self.path] -= 1
         if _held[self.path] == 0:
             del _held[self.path]
@@ -121,17 +120,12 @@ class FolderLock:
     def __enter__(self) -> FolderLock:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
 
 def check_free(folder: Path, advice: str) -> None:
-    """Refuses a folder that another process holds, without taking it.
+    """Refuse a folder that another process holds, without taking it.
 
     Raises:
         FolderInUse: says which process, on which machine, and since when.
@@ -148,7 +142,7 @@ def _what_to_do(owner: Owner, advice: str) -> str:
 
 
 def _make(path: Path) -> bool:
-    """Makes the lock file; False if there is one."""
+    """Make the lock file; False if there is one."""
     text = json.dumps(asdict(Owner.this_process()), ensure_ascii=False)
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
@@ -165,7 +159,7 @@ def _make(path: Path) -> bool:
 
 @atexit.register
 def _unlock_all() -> None:
-    """Gives free what the process still holds when it ends; of what is killed, others find it."""
+    """Release what the process still holds when it ends; the locks of a killed one stay."""
     for path in _held:
         with contextlib.suppress(OSError):
             _unlock(path)
@@ -178,8 +172,8 @@ def _unlock(path: Path) -> None:
 
 
 def _owner_of(path: Path) -> Owner | None:
-    """Reads a lock file; None where there is none, or none that names an owner in good time."""
-    until = time.monotonic() + _SETTLE_S
+    """Read a lock file; None where there is none, or none that names an owner in good time."""
+    until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
         try:
             return Owner(**json.loads(path.read_text(encoding="utf-8")))
@@ -191,7 +185,7 @@ def _owner_of(path: Path) -> Owner | None:
 
 
 def _remove(path: Path, dead: Owner | None) -> None:
-    """Removes a dead owner's lock, unless another process was first and holds it now."""
+    """Remove a dead owner's lock, unless another process was first and holds it now."""
     aside = path.with_name(f"{OWNER}.{os.getpid()}")
     try:
         path.rename(aside)  # of several processes one can do this
@@ -219,7 +213,7 @@ def _started(process: int) -> str | None:
 
 
 def _shown_by_ps(process: int) -> str | None:
-    """The same where there is no ``/proc``."""
+    """Return the same as ``_started`` where there is no ``/proc``."""
     with contextlib.suppress(OSError):
         shown = subprocess.run(
             ["ps", "-o", "state=,lstart=", "-p", str(process)],

@@ -34,7 +34,7 @@ _STRAY_AFTER_S = 60.0
 
 
 def point_to(pointer: Path, target: Path) -> None:
-    """Makes ``pointer`` lead to ``target``, in one step: as a link if it can be, else as a file.
+    """Make ``pointer`` lead to ``target``, in one step: as a link if it can be, else as a file.
 
     Raises:
         OSError: neither can be made there.
@@ -54,7 +54,7 @@ def point_to(pointer: Path, target: Path) -> None:
 
 
 def _link(path: Path, text: str) -> bool:
-    """Makes a symbolic link; False where the disk makes none, or something else of it."""
+    """Make a symbolic link; False where the disk makes none, or something else of it."""
     try:
         path.symlink_to(text)
     except (OSError, NotImplementedError):
@@ -66,7 +66,7 @@ def _link(path: Path, text: str) -> bool:
 
 
 def follow(path: Path) -> Path:
-    """Replaces each pointer in a path by where it leads, as links are replaced on opening a file.
+    """Replace each pointer in a path by where it leads, as links are replaced on opening a file.
 
     Args:
         path: e.g. ``outputs/rlvr/latest/checkpoint``.
@@ -85,7 +85,7 @@ def follow(path: Path) -> Path:
 
 
 def problem(path: Path) -> str:
-    """Says which pointer in a path leads nowhere, as an addition to a message; or nothing."""
+    """Say which pointer in a path leads nowhere, as an addition to a message; or nothing."""
     for pointer in (path, *path.parents):
         text = _text(pointer) if pointer.name in (LATEST, CHECKPOINT) else None
         if text is not None and not follow(pointer).is_dir():
@@ -94,13 +94,13 @@ def problem(path: Path) -> str:
 
 
 def step_of(checkpoint: Path) -> int | None:
-    """The step that a checkpoint's folder is named after; None for another folder."""
+    """Return the step that a checkpoint's folder is named after; None for another folder."""
     match = _STEP.fullmatch(checkpoint.name)
     return int(match[1]) if match else None
 
 
 def checkpoints_of(run: Path) -> list[Path]:
-    """A run's checkpoints, newest first."""
+    """Return a run's checkpoints, newest first."""
     steps = [
         (step, folder.stat().st_mtime_ns, folder)
         for folder in _folders(run / CHECKPOINTS)
@@ -109,8 +109,18 @@ def checkpoints_of(run: Path) -> list[Path]:
     return [folder for *_, folder in sorted(steps, reverse=True)]
 
 
+def step_folder(run: Path, step: int) -> Path:
+    """Name the folder of a run's checkpoint after a step, as ``step_of`` reads it."""
+    return run / CHECKPOINTS / f"step_{step:06d}"
+
+
+def newest_run(home: Path) -> Path | None:
+    """Find the run of an experiment's folder that has a checkpoint and began last, by its name."""
+    return max((run for run in _folders(home) if checkpoints_of(run)), default=None)
+
+
 def clear_way(pointer: Path, target: Path) -> None:
-    """Meets what stands where a pointer will be made, before the work that ends in making it.
+    """Move or refuse what stands in a pointer's place, before the work that ends in making it.
 
     A folder, which a copy made of the pointer, gets a name of its own beside it.
 
@@ -150,7 +160,7 @@ def clear_way(pointer: Path, target: Path) -> None:
 
 
 def run_of(place: Path) -> Path:
-    """The run that a path leads to, be it the run's folder or one of its checkpoints."""
+    """Return the run that a path leads to, be it the run's folder or one of its checkpoints."""
     place = follow(place)
     if place.parent.name == CHECKPOINTS:
         return place.parent.parent
@@ -158,7 +168,7 @@ def run_of(place: Path) -> Path:
 
 
 def whole_before(checkpoint: Path) -> Path | None:
-    """The newest other checkpoint of the same run whose files are as they were written."""
+    """Return the newest other checkpoint of the same run whose files are as they were written."""
     seen = checkpoint.resolve()
     if seen.parent.name != CHECKPOINTS:
         return None
@@ -167,7 +177,7 @@ def whole_before(checkpoint: Path) -> Path | None:
 
 
 def _free_name(latest: Path) -> Path:
-    """A name for the folder that a copy made of ``latest``: when its run began, as others have."""
+    """Name the folder that a copy made of ``latest`` by when its run began, as others are named."""
     name, number = _started(latest), 0
     while (free := latest.with_name(f"{name}_{number}" if number else name)).exists():
         number += 1
@@ -175,7 +185,7 @@ def _free_name(latest: Path) -> Path:
 
 
 def _started(run: Path) -> str:
-    """Names a run's folder by when it began, as new ones are."""
+    """Name a run's folder by when it began, as new ones are."""
     try:
         started = json.loads((run / "run.json").read_text(encoding="utf-8"))["started"]
         return re.sub("[^0-9_-]", "-", str(started).replace("T", "_"))
@@ -184,7 +194,7 @@ def _started(run: Path) -> str:
 
 
 def _remove_strays(pointer: Path) -> None:
-    """Removes what a process that was stopped in ``point_to`` left; a folder is only named."""
+    """Remove what a process that was stopped in ``point_to`` left; a folder is only named."""
     for stray in pointer.parent.glob(f".{pointer.name}.*"):
         if stray.is_dir() and not stray.is_symlink():
             log.warning("%s is the copy of an unfinished link and can be deleted", stray)
@@ -206,8 +216,9 @@ def _text(pointer: Path) -> str | None:
 
 
 def _led_to(pointer: Path, folder: str) -> Path | None:
-    """The folder that a link or file leads to, or the one of that name beside it: the pointer may
-    be of another machine, or from before the folders were moved.
+    """Return the folder that a pointer leads to, or the one of that name beside it.
+
+    The pointer may be of another machine, or from before the folders were moved.
     """
     text = _text(pointer)
     if text is None:
@@ -221,7 +232,7 @@ def _led_to(pointer: Path, folder: str) -> Path | None:
 
 
 def _newest(checkpoint: Path) -> Path | None:
-    """The newest checkpoint of a run whose pointer to it was lost."""
+    """Return the newest checkpoint of a run whose pointer to it was lost."""
     found = next(iter(checkpoints_of(checkpoint.parent)), None)
     if found is not None:
         log.warning("%s leads nowhere; %s, the newest one there, is taken", checkpoint, found)

@@ -53,7 +53,7 @@ def read_json(path: Path) -> dict:
 
 
 def read_record(folder: Path) -> dict:
-    """Reads a run's run.json.
+    """Read a run's run.json.
 
     Raises:
         UserError: it is missing, empty, cut short, or not what a run leaves.
@@ -70,6 +70,14 @@ def read_record(folder: Path) -> dict:
     return record
 
 
+def find_record(folder: Path) -> dict | None:
+    """Read a run's run.json; None where it is missing or cannot be read."""
+    try:
+        return read_record(folder)
+    except UserError:
+        return None
+
+
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Adds a line per row; NaN becomes null."""
     with path.open("a", encoding="utf-8") as file:
@@ -78,7 +86,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """Reads a file of JSON lines; no file is no lines. Lines that are none are named in the log."""
+    """Read a file of JSON lines; no file is no lines. Lines that are none are named in the log."""
     rows, wrong = _rows(path)
     if wrong:
         log.warning("%s: %s: torn or foreign, left out", path, _lines(wrong))
@@ -86,8 +94,9 @@ def read_jsonl(path: Path) -> list[dict]:
 
 
 def _rows(path: Path) -> tuple[list[tuple[bytes, dict]], list[int]]:
-    """Reads JSON objects, a line each as we end them: a completion may hold other signs that
-    ``splitlines`` splits at.
+    """Read JSON objects, one a line.
+
+    Only a newline ends a line: a completion may hold other signs that ``splitlines`` splits at.
 
     Returns:
         Each with its line, and the numbers of lines that are none: torn by a kill, filled with zero
@@ -110,7 +119,7 @@ def _rows(path: Path) -> tuple[list[tuple[bytes, dict]], list[int]]:
 
 
 def _lines(numbers: list[int]) -> str:
-    """Names lines by number, the first few of many."""
+    """Name lines by number, the first few of many."""
     more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
     return f"line {', '.join(map(str, numbers[:_NAMED]))}{more}"
 
@@ -137,15 +146,12 @@ def whole_numbers(value: object) -> object:
 
 def finished_config(folder: Path) -> dict | None:
     """Reads the config of a run that finished; None for a folder without one."""
-    try:
-        record = read_record(folder)
-    except UserError:
-        return None
-    return record["config"] if record["status"] == "finished" else None
+    record = find_record(folder)
+    return record["config"] if record is not None and record["status"] == "finished" else None
 
 
 def keep_steps(path: Path, last_step: int) -> None:
-    """Drops lines of later steps: what a resumed run will do again.
+    """Drop lines of later steps: what a resumed run will do again.
 
     A line without a step goes too, and one that is no JSON object; the log names them.
     """
@@ -168,7 +174,7 @@ def keep_steps(path: Path, last_step: int) -> None:
 
 
 def close_record(folder: Path, status: str, error: str | None) -> None:
-    """Says in run.json how a run ended whose own process could not, or knew only half of it."""
+    """Write into run.json how a run ended whose own process could not, or knew only half of it."""
     if (folder / "run.json").exists():
         ended = datetime.now().astimezone().isoformat(timespec="seconds")
         fields = {**read_record(folder), "error": error, "status": status}
@@ -177,7 +183,7 @@ def close_record(folder: Path, status: str, error: str | None) -> None:
 
 @contextlib.contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Makes a run's folder, and says what is wrong where it cannot be written."""
+    """Make a run's folder, and say what is wrong where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -188,7 +194,7 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def say_failed(folder: Path) -> None:
-    """Says in run.json that a run failed where the disk has no room for another one: in place."""
+    """Say in run.json that a run failed where the disk has no room for another one: in place."""
     path = folder / "run.json"
     before = path.read_bytes()
     after = before.replace(b'"status": "running"', b'"status": "failed" ', 1)  # as many bytes
@@ -197,7 +203,7 @@ def say_failed(folder: Path) -> None:
 
 
 def version(name: str) -> str | None:
-    """The version of an installed package; that of a fork bears its name; None without either."""
+    """Return the version of a package, or of its fork with the fork's name; None without either."""
     for package in (name, *FORKS.get(name, ())):
         try:
             found = metadata.version(package)
@@ -226,6 +232,7 @@ class RunRecord:
         """
         self.folder = folder
         self.writes = writes
+        before = read_record(folder) if (folder / "run.json").exists() else {}  # of a resumed run
         self.fields: dict[str, object] = {
             "status": "running",
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -235,9 +242,9 @@ class RunRecord:
             "versions": {name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "device": device,
-            "skipped_clips": _listed_before(folder / "run.json", "skipped_clips"),
-            "clip_notes": _listed_before(folder / "run.json", "clip_notes"),
-            "trackers": _trackers_before(folder),
+            "skipped_clips": before.get("skipped_clips", []),
+            "clip_notes": before.get("clip_notes", []),
+            "trackers": before.get("trackers", {}),
             "config": config,
         }
         with writing_to(folder):
@@ -259,7 +266,7 @@ class RunRecord:
         return [(row["id"], row["reason"]) for row in new]
 
     def add_notes(self, notes: Iterable[tuple[str, ClipNote]]) -> None:
-        """Lists clips that a model is shown otherwise than they are in their files, once each.
+        """List clips that a model is shown otherwise than they are in their files, once each.
 
         The first of each kind is a warning.
         """
@@ -290,16 +297,6 @@ class RunRecord:
         self.update(status=status, ended=datetime.now().astimezone().isoformat(timespec="seconds"))
 
 
-def _trackers_before(folder: Path) -> dict[str, str]:
-    """Service -> the id of the run there that the part of a run before its stop had."""
-    return read_record(folder).get("trackers", {}) if (folder / "run.json").exists() else {}
-
-
-def _listed_before(path: Path, field: str) -> list[dict[str, str]]:
-    """What the part of a run before its stop listed; nothing for a new run."""
-    return read_record(path.parent).get(field, []) if path.exists() else []
-
-
 def _commit() -> str | None:
     """The commit this code was run from, with "+" when changed; None outside a checkout."""
     here = Path(__file__).parent
@@ -326,5 +323,5 @@ def _commit() -> str | None:
 
 
 def plain(value: object) -> object:
-    """Turns a number that JSON does not know, NaN or infinite, into None."""
+    """Turn a number that JSON does not know, NaN or infinite, into None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

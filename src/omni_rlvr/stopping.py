@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Ctrl-C, a scheduler, a terminal that closes, and what Slurm sends for --signal=USR1@60."""
-_AGAIN_S = 1.0
+AGAIN_S = 1.0
 """A Ctrl-C that comes sooner is the same one, sent to the process and to its group."""
 _SOON_S = 0.05
 
@@ -43,14 +43,14 @@ class _Requests:
         self.forget()
 
     def forget(self) -> None:
-        """Was asked nothing so far."""
+        """Forget every request."""
         self.first: int | None = None
         self.is_urgent = False
         """Whether anything but Ctrl-C asked: what does will not wait for long."""
         self.interrupted_at: float | None = None
 
     def handle(self, number: int, frame: object) -> None:
-        """Takes a signal."""
+        """Handle a signal."""
         if os.getpid() != self.listener:
             return
         if number == signal.SIGHUP:
@@ -62,7 +62,7 @@ class _Requests:
             return
         if number == signal.SIGINT:
             before, self.interrupted_at = self.interrupted_at, time.monotonic()
-            if before is not None and self.interrupted_at - before > _AGAIN_S:
+            if before is not None and self.interrupted_at - before > AGAIN_S:
                 raise KeyboardInterrupt
         waits = self.is_noted or self.is_held
         if (self.may_stop and self.is_urgent) or (is_first and not waits):
@@ -72,7 +72,7 @@ class _Requests:
                 os.write(1, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
 
     def again(self, lost: sys.UnraisableHookArgs) -> None:
-        """Asks once more where Python had to drop a ``Stopped``, as in ``__del__`` or in a fork."""
+        """Ask once more where Python had to drop a ``Stopped``, as in ``__del__`` or in a fork."""
         number = self.first
         if lost.exc_type is not Stopped or number is None or os.getpid() != self.listener:
             self.hook_before(lost)
@@ -87,8 +87,9 @@ _requests = _Requests()
 
 
 def listen() -> None:
-    """Takes the signals over for this process, but for those that it was started to ignore (nohup);
-    does nothing where it listens already.
+    """Take over this process's signals, but for those that it was started to ignore (nohup).
+
+    Where it listens already, nothing changes.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if _requests.listener == os.getpid() or not is_main:  # Python tells the main thread alone
@@ -108,14 +109,15 @@ def asked() -> bool:
 
 
 def is_due() -> bool:
-    """Whether this process, inside ``noted``, was asked to stop by what will not wait for long, and
-    decides for itself.
+    """Whether this process, inside ``noted``, decides for itself and must stop soon.
+
+    It must where anything but Ctrl-C asked: a scheduler does not wait for long.
     """
     return _requests.is_alone and _requests.is_urgent
 
 
 def exit_code() -> int:
-    """The exit code of a process that was asked to stop: that of its first request."""
+    """Return the exit code of a process that was asked to stop: that of its first request."""
     by_hand = _requests.first in (None, signal.SIGINT)
     return 128 + (signal.SIGINT if by_hand else signal.SIGTERM)
 
@@ -140,7 +142,7 @@ def noted(*, alone: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def may_stop() -> Iterator[None]:
-    """Marks work inside ``noted`` that can be left undone: a scheduler need not wait for its end.
+    """Mark work inside ``noted`` that can be left undone: a scheduler need not wait for its end.
 
     Ctrl-C does wait: a person who stops a run wants the step that was paid for.
 
@@ -161,7 +163,7 @@ def may_stop() -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole() -> Iterator[None]:
-    """Lets what is inside come to its end: a request is raised behind it.
+    """Let what is inside come to its end: a request that comes meanwhile is raised after it.
 
     Raises:
         Stopped: outside ``noted``, a request that came meanwhile.
@@ -177,7 +179,7 @@ def whole() -> Iterator[None]:
 
 @contextlib.contextmanager
 def passed_on(to: Callable[[int], None]) -> Iterator[None]:
-    """Hands every signal's number to a function, which passes it on to other processes."""
+    """Hand every signal's number to a function, which passes it on to other processes."""
     with _listening():
         _requests.pass_on = to
         try:
@@ -188,8 +190,9 @@ def passed_on(to: Callable[[int], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_from_children() -> Iterator[None]:
-    """Lets processes that are started inside, and theirs, never hear the signals: a group that is
-    asked to stop would otherwise lose the workers of the process that still has to save.
+    """Keep the signals from processes that are started inside, and from those that they start.
+
+    A group that is asked to stop would otherwise lose the workers of a process that still saves.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -200,7 +203,7 @@ def kept_from_children() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _listening() -> Iterator[None]:
-    """Listens, if this process does not yet, and then gives the signals back."""
+    """Listen, if this process does not yet, and then give the signals back."""
     if _requests.listener == os.getpid():
         yield
         return
@@ -217,7 +220,7 @@ def _listening() -> Iterator[None]:
 
 
 def _leave_terminal() -> None:
-    """Prints to nowhere from here on, where the terminal is gone: a write there would fail."""
+    """Print to nowhere from here on, where the terminal is gone: a write there would fail."""
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
             if os.isatty(descriptor):

@@ -50,6 +50,12 @@ def require(condition: bool, key: str, value: object, wanted: str) -> None:
         raise UserError(f"{key}={value!r} is out of range: {wanted}")
 
 
+def first_line(error: BaseException) -> str:
+    """Give the first line of an error's message, or the error's class if it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class Processing(Protocol):
     """What collating asks of a processor; ``models/processing.py`` is the one that does it."""
 
@@ -92,13 +98,16 @@ class Example:
     """``file:line`` (or ``file[index]``) of the annotation, for error messages."""
 
 
-NOTE_KINDS = ("cut_sound", "sound_gaps", "scaled_sound", "silenced_samples", "short", "unfinished")
+NOTE_KINDS = (
+    "cut_sound", "sound_gaps", "damaged_sound", "scaled_sound", "silenced_samples", "short",
+    "unfinished",
+)  # fmt: skip
 """What a ``ClipNote`` may be about; each is counted, as the metric ``media/KIND``."""
 
 
 @dataclass(frozen=True)
 class ClipNote:
-    """Something that a model is shown otherwise than it is in the clip's file."""
+    """A difference between a clip's file and what a model is shown of it."""
 
     kind: str
     """One of ``NOTE_KINDS``."""
@@ -155,7 +164,7 @@ class Sample:
 
     @property
     def notes(self) -> tuple[ClipNote, ...]:
-        """What a model is shown otherwise than it is in the file."""
+        """Differences between the file and what a model is shown of it."""
         return tuple(
             n for part in (self.clip, self.features) if part is not None for n in part.notes
         )
@@ -206,13 +215,13 @@ class Batch:
     skipped: Sequence[SkippedClip] = ()
     """Clips that were to be in this batch and could not be read."""
     notes: Sequence[Sequence[ClipNote]] = ()
-    """[B]: what of each row is shown otherwise than it is in the clip's file; empty: nothing."""
+    """[B]: the notes on the clip of each row; empty where no clip has any."""
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def noted(self) -> list[tuple[str, ClipNote]]:
-        """Lists the notes, each with the id of its clip."""
+        """List the notes, each with the id of its clip."""
         rows = zip(self.examples, self.notes, strict=True) if self.notes else ()
         return [(example.id, note) for example, notes in rows for note in notes]
 

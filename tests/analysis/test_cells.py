@@ -67,6 +67,19 @@ def test_markdown_shows_what_it_is_given() -> None:
     assert len(table.splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("$x_1$", "\\$x_1\\$"),
+        ("&lt;b&#62;", "\\&lt;b\\&#62;"),
+        ("a & b", "a & b"),
+        ("~~a~", "\\~~a~"),
+    ],
+)
+def test_markdown_takes_no_name_for_mathematics_or_a_sign(text: str, shown: str) -> None:
+    assert markdown_cell(text) == shown
+
+
 def test_a_folder_with_a_name_that_is_no_text_has_a_name(tmp_path: Path) -> None:
     folders = [tmp_path / os.fsdecode(b"a\xff"), tmp_path / "b"]
     for folder in folders:

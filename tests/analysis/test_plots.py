@@ -152,7 +152,7 @@ def test_recall_bars_are_percent_and_mark_absent_classes(tmp_path):
     figure = recall_bars(recalls, LABELS, tmp_path / "recall.png", split="test", colours=COLOURS)
     axes = figure.axes[0]
     np.testing.assert_array_equal(heights(axes), [50, math.nan, 25, 100, math.nan, 75])
-    assert [t.get_text() for t in axes.texts] == ["no\nsamples"]
+    assert [t.get_text() for t in axes.texts] == ["no samples"]
     assert axes.texts[0].get_position()[0] == 1
     assert legend(figure) == ["base", "RLVR"]
     assert_picture(tmp_path / "recall.png", least=350)

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from omni_rlvr.build import check
 from omni_rlvr.cli import conf_dir
-from omni_rlvr.config.latest import how_it_ended, latest_checkpoint, run_of
+from omni_rlvr.config.latest import how_it_ended, latest_checkpoint, run_that_wrote
 from omni_rlvr.config.store import register
 from omni_rlvr.record import append_jsonl, write_json
 from omni_rlvr.types import UserError
@@ -98,16 +98,16 @@ def test_the_run_of_a_checkpoint_and_how_it_ended(tmp_path: Path) -> None:
     (run / "checkpoints" / "step_9").mkdir(parents=True)
     (run / "checkpoint").symlink_to("checkpoints/step_9")
     for path in ("latest/checkpoint", "run/checkpoint", "run/checkpoints/step_9"):
-        found = run_of(tmp_path / "cold_start" / path)
+        found = run_that_wrote(tmp_path / "cold_start" / path)
         assert found is not None
         assert found.resolve() == run
         assert how_it_ended(found) == "finished after step 9"
-    assert run_of(tmp_path / "elsewhere" / "checkpoint") is None
+    assert run_that_wrote(tmp_path / "elsewhere" / "checkpoint") is None
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 10, "lo')  # a kill in mid-line
     assert how_it_ended(run) == "finished after step 9"
     (run / "run.json").write_text("")
-    assert run_of(run / "checkpoint") is None
+    assert run_that_wrote(run / "checkpoint") is None
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,8 @@ def composed(name: str, *overrides: str):
     return config, typed
 
 
-@pytest.mark.parametrize("name", ["humanomni_0_5b", "humanomni_7b"])
-def test_the_option_file_repeats_the_defaults(name) -> None:
-    fields = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())["options"]
+def test_the_option_file_repeats_the_defaults() -> None:
+    fields = yaml.safe_load((CONF / "model" / "options" / "default.yaml").read_text())
     fields.pop("_target_")
     assert LoadOptions(**fields) == LoadOptions()
     assert set(fields) == set(LoadOptions.__dataclass_fields__)

@@ -21,11 +21,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from omni_rlvr import cli
+from omni_rlvr import cli, stopping
 from omni_rlvr.build import build
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.config.store import register
-from omni_rlvr.config.sweep import _open
 from omni_rlvr.data.synthetic import container, generate, wording
 from omni_rlvr.data.synthetic.cues import LABELS
 from omni_rlvr.models import tiny
@@ -183,11 +182,7 @@ def command(runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., i
     level, handlers = root.level, list(root.handlers)
 
     def run(*overrides: str) -> int | str:
-        quiet = (
-            "hydra/job_logging=disabled",
-            "~hydra.job_logging.handlers",
-            "hydra/hydra_logging=disabled",
-        )
+        quiet = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
         monkeypatch.setattr(sys, "argv", ["omni-rlvr", *overrides, *quiet, *runner.overrides])
         try:
             cli.main()
@@ -195,13 +190,11 @@ def command(runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., i
             return end.code
         finally:
             GlobalHydra.instance().clear()
-            for lock in _open.values():
-                lock.release()
-            _open.clear()
         return 0
 
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    yield run
+    with stopping._listening():  # what the command listens to, it would hear in later tests
+        yield run
     root.handlers[:] = handlers
     root.setLevel(level)
     for name in logging.root.manager.loggerDict:  # Hydra's configuration disables them

@@ -108,11 +108,13 @@ def test_a_stopped_run_saves_and_goes_on_bit_for_bit(
     same_result(folder, whole)
 
 
-def test_a_second_ctrl_c_stops_at_once(runner) -> None:
+def test_a_second_ctrl_c_stops_at_once(runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "AGAIN_S", 0.05)
+
     class Twice(Sender):
         def on_train_batch_end(self, *arguments) -> None:
             case_signals.send([signal.SIGINT])
-            time.sleep(1.1)
+            time.sleep(0.1)
             case_signals.send([signal.SIGINT])
 
     parts, folder = runner.build(*runner.sft)

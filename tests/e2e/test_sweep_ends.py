@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from omni_rlvr.config import sweep as sweeping
+from omni_rlvr.lock import OWNER, FolderLock
 from omni_rlvr.record import append_jsonl, read_json, read_jsonl
 from omni_rlvr.types import Interrupted, UserError
 
@@ -64,7 +65,7 @@ def test_two_runs_do_not_share_a_folder(
 HOLDER = """
 import sys
 from pathlib import Path
-from omni_rlvr.lock import FolderLock
+from omni_rlvr.lock import OWNER, FolderLock
 lock = FolderLock(Path(sys.argv[1]), "")
 print("held", flush=True)
 sys.stdin.read()
@@ -113,14 +114,13 @@ def started(home: Path, *ended: str) -> None:
 )
 def test_runs_that_left_no_word_are_told_of(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
     error: BaseException,
     word: str,
     becomes: type[BaseException],
 ) -> None:
     started(tmp_path, "finished")
-    monkeypatch.setitem(sweeping._open, tmp_path, None)
+    sweeping.conducted[tmp_path] = FolderLock(tmp_path, "")
     with pytest.raises(becomes) as raised, sweeping.summarised():
         raise error
     if isinstance(error, RuntimeError):
@@ -134,14 +134,13 @@ def test_runs_that_left_no_word_are_told_of(
     ]  # fmt: skip
 
 
-def test_a_sweep_that_lost_a_run_ends_with_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_that_lost_a_run_ends_with_1(tmp_path: Path) -> None:
     started(tmp_path, "finished", "skipped")
-    monkeypatch.setitem(sweeping._open, tmp_path, None)
+    sweeping.conducted[tmp_path] = FolderLock(tmp_path, "")
     with pytest.raises(SystemExit) as end, sweeping.summarised():
         pass
     assert end.value.code == 1
+    assert not (tmp_path / OWNER).exists()  # another sweep may have the folder
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def subset_names(num_players: int) -> list[str]:
 
 
 def unit_of(value: str) -> str:
-    """Names the unit of the values and Shapley values: of ``value``, "log_prob" or "prob"."""
+    """Name the unit of values and Shapley values: of ``value``, "log_prob" or "prob"."""
     return "nats" if value.startswith("log_prob") else "probability"
 
 

@@ -16,12 +16,12 @@ LATEX = {
     "±": r"$\pm$",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
-MARKDOWN = re.compile(r"[\\`<>|]|\](?=[(\[])|(?<!\w)_|_(?!\w)|\*(?=.*\*)")
+MARKDOWN = re.compile(r"[\\`<>|$]|\](?=[(\[])|(?<!\w)_|_(?!\w)|\*(?=.*\*)|~(?=~)|&(?=#?\w+;)")
 """Signs that mean something there: not a bracket, an asterisk alone, an underscore in a word."""
 
 
 def csv_cell(value: object) -> object:
-    """Puts an apostrophe before a text that a spreadsheet would compute; numbers stay numbers."""
+    """Put an apostrophe before a text that a spreadsheet would compute; numbers stay numbers."""
     if not isinstance(value, str) or not FORMULA.match(value):
         return value
     try:
@@ -32,7 +32,7 @@ def csv_cell(value: object) -> object:
 
 
 def latex_cell(text: str) -> str:
-    """Writes a text so that LaTeX prints it; ``±`` is its sign for it.
+    """Write a text so that LaTeX prints it; ``±`` is its sign for it.
 
     A bracket or asterisk at the beginning would belong to the end of the line before.
     """
@@ -41,5 +41,5 @@ def latex_cell(text: str) -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """Writes a text so that a Markdown table shows it, in one line."""
+    """Write a text so that a Markdown table shows it, in one line."""
     return MARKDOWN.sub(lambda sign: f"\\{sign[0]}", " ".join(text.split()))

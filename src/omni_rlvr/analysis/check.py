@@ -46,7 +46,7 @@ class SplitReport:
     without_sound: list[str] = field(default_factory=list)
     without_picture: list[str] = field(default_factory=list)
     notes: list[dict[str, str]] = field(default_factory=list)
-    """id, kind and text of what a model is shown otherwise than it is in the file."""
+    """Clip's id, kind and text of each note on a clip."""
     duration_s: dict[str, float] = field(default_factory=dict)
     """min, median and max over the clips that open."""
 
@@ -226,7 +226,7 @@ def fewer_than_published(
 
 
 def _published(split: str, dataset: DatasetConfig) -> dict[str, Any]:
-    """What was published of a split, in our words; empty where nothing was."""
+    """Return what was published of a split, in our words; empty where nothing was."""
     fold, label_map = None, None
     if isinstance(dataset, OfficialConfig):
         fold, label_map = dataset.fold, dataset.label_maps[dataset.words]

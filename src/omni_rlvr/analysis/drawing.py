@@ -44,7 +44,7 @@ Function = TypeVar("Function", bound=Any)
 
 
 def plain_text(draw: Function) -> Function:
-    """Makes a function draw every text as it stands: ``$a^b$`` is five characters."""
+    """Make a function draw every text as it stands: ``$a^b$`` is five characters."""
 
     @wraps(draw)
     def drawn(*args: Any, **kwargs: Any) -> Any:
@@ -55,7 +55,7 @@ def plain_text(draw: Function) -> Function:
 
 
 def model_colours(names: Iterable[str]) -> dict[str, Any]:
-    """Gives each model a colour that it has in all pictures which are drawn with this mapping.
+    """Give each model a colour that it has in all pictures which are drawn with this mapping.
 
     Args:
         names: All models of the run or report, each once or more; the first comes first.
@@ -67,7 +67,7 @@ def model_colours(names: Iterable[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def spared(path: Path) -> Iterator[None]:
-    """Draws a picture within; one that cannot be drawn is named, and what follows goes on."""
+    """Draw a picture within; one that cannot be drawn is named, and what follows goes on."""
     try:
         yield
     except Exception as error:  # whatever a library raises: the numbers are written without it
@@ -76,7 +76,7 @@ def spared(path: Path) -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path, *, dpi: float = DPI, tight: bool = True) -> Figure:
-    """Writes a figure once all of its texts can be read.
+    """Write a figure once all of its texts can be read.
 
     Args:
         figure: With texts in any script.
@@ -91,13 +91,13 @@ def save(figure: Figure, path: Path, *, dpi: float = DPI, tight: bool = True) ->
 
 
 def width_of(texts: Iterable[str], *, size: float) -> float:
-    """Estimates the width of the longest line of some texts at a font size, in inches."""
+    """Estimate the width of the longest line of some texts at a font size, in inches."""
     lines = [line for text in texts for line in text.splitlines()]
     return CHAR_IN * size * max(map(_columns, lines), default=0)
 
 
 def shortened(names: Sequence[str], *, limit: int) -> list[str]:
-    """Cuts names that are longer than a limit in their middle; different names stay different.
+    """Cut names that are longer than a limit in their middle; different names stay different.
 
     Args:
         names: Different names.
@@ -118,12 +118,12 @@ def _cut(name: str, limit: int) -> str:
 
 
 def _columns(line: str) -> int:
-    """Characters of a line; a wide one (of CJK) counts twice."""
+    """Count the characters of a line; a wide one (of CJK) counts twice."""
     return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in line)
 
 
 def _make_readable(figure: Figure) -> None:
-    """Sets fonts that have what the texts hold; what none has is escaped, and said once."""
+    """Set fonts that have what the texts hold; what none has is escaped, and said once."""
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
     axes = [part for part in figure.findobj(Axes) if isinstance(part, Axes)]
     ticks = [axis for part in axes for axis in (part.xaxis, part.yaxis)]
@@ -156,7 +156,7 @@ def _tick_label(formatter: Any, lacking: frozenset[str], value: float, place: in
 
 
 def _escaped(text: str, lacking: frozenset[str]) -> str:
-    """Writes characters without a glyph as ``\\uXXXX``; those that are invisible anyway go."""
+    """Write characters without a glyph as ``\\uXXXX``; those that are invisible anyway go."""
     return "".join(
         sign
         if sign not in lacking
@@ -180,7 +180,7 @@ def _tell(lacking: frozenset[str]) -> None:
 
 @cache
 def _fonts_for(signs: frozenset[str]) -> tuple[str, ...]:
-    """Finds installed fonts that have some characters, those that have the most of them first."""
+    """Find installed fonts that have some characters, those that have the most of them first."""
     left, fonts = set(signs), []
     names = sorted({f.name for f in font_manager.fontManager.ttflist if not NO_TEXT.match(f.name)})
     while left:
@@ -194,7 +194,7 @@ def _fonts_for(signs: frozenset[str]) -> tuple[str, ...]:
 
 @cache
 def _glyphs(font: str) -> frozenset[int]:
-    """The code points that a font has; none of one that cannot be read."""
+    """Return the code points that a font has; none of one that cannot be read."""
     entries = [entry for entry in font_manager.fontManager.ttflist if entry.name == font]
     upright = min(entries, key=lambda e: (e.style != "normal", abs(int(e.weight) - REGULAR)))
     try:

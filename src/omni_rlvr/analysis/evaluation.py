@@ -18,7 +18,7 @@ def write_evaluation(
     scores: Mapping[str, Any],
     predictions: Sequence[Mapping[str, object]],
 ) -> None:
-    """Writes predictions.jsonl and metrics.json anew, both or none, and then confusion.png.
+    """Write predictions.jsonl and metrics.json anew, both or none, and then confusion.png.
 
     Raises:
         OSError: the disk is full, or cannot be written.

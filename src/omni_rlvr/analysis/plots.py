@@ -94,7 +94,7 @@ def confusion_figure(
     every = math.ceil(MIN_TEXT_PT / points)  # of very many classes, each n-th is named
     middles = np.arange(len(labels) + 1) + 0.5
     axes.set_xticks(middles[::every], [*names, "other"][::every], size=points * every)
-    tilt(axes, 45)
+    tilt(axes)
     axes.set_yticks(middles[:-1:every], rows[::every], size=points * every, rotation=0)
     axes.set(xlabel="answered", ylabel="gold (samples)")
     axes.set_title(title)
@@ -144,7 +144,7 @@ def learning_curves(
 
 
 def _legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Puts names below the axes, in as many columns as the figure is wide, and makes room."""
+    """Put names below the axes, in as many columns as the figure is wide, and make room."""
     shown = shortened([display_name(name) for name in names], limit=MAX_NAME)
     width, height = figure.get_size_inches()
     num_columns = max(1, min(4, len(names), int(width / (0.8 + width_of(shown, size=9)))))
@@ -192,7 +192,7 @@ def recall_bars(
         offset = (i - (len(recalls) - 1) / 2) * width
         axes.bar(centres + offset, fractions[i] * 100, width, color=colours[model])
     for i in np.flatnonzero(np.isnan(fractions).all(axis=0)).tolist():
-        axes.text(i, 2, "no\nsamples", ha="center", va="bottom", fontsize=8, color=INK)
+        axes.text(i, 2, "no samples", ha="center", va="bottom", fontsize=8, rotation=90, color=INK)
     name_classes(axes, shortened(labels, limit=MAX_NAME), (size - 1.0) / len(labels))
     names = "" if len(recalls) > 1 else f" of {display_name(next(iter(recalls)))}"
     axes.set_xlim(-0.6, len(labels) - 0.4)
@@ -205,15 +205,15 @@ def recall_bars(
 
 
 def name_classes(axes: Axes, names: Sequence[str], width: float) -> None:
-    """Names the classes below an axis; tilted where they are wider than their place, in inches."""
+    """Name the classes below an axis; tilted where they are wider than their place, in inches."""
     points = max(MIN_TEXT_PT, min(10.0, 72 * width))
     axes.set_xticks(range(len(names)), names, size=points)
     if width_of(names, size=points) > 0.95 * width:
-        tilt(axes, 45)
+        tilt(axes)
 
 
-def tilt(axes: Axes, degrees: float) -> None:
-    """Tilts the names below an axis, so that their ends are below their ticks."""
+def tilt(axes: Axes, degrees: float = 45) -> None:
+    """Tilt the names below an axis, so that their ends are below their ticks."""
     for text in axes.get_xticklabels():
         text.set(rotation=degrees, ha="right", rotation_mode="anchor")
 
@@ -287,7 +287,7 @@ def _draw_lines(axes: Axes, *, oracle: float | None, chance: float) -> None:
 
 
 def _wrapped(name: str) -> str:
-    """Breaks a name between its words, never within one that fits below its bar."""
+    """Break a name between its words, never within one that fits below its bar."""
     lines = textwrap.wrap(name, BAR_CHARS, break_long_words=False, break_on_hyphens=False)
     return "\n".join(shortened(lines, limit=BAR_CHARS)) if lines else name
 

@@ -29,7 +29,7 @@ def show_prediction(row: Mapping[str, Any]) -> None:
 
 
 def probability_table(probabilities: Mapping[str, float], *, plain: bool = False) -> Table:
-    """Lays out label probabilities, the likeliest first, each with a bar.
+    """Lay out label probabilities, the likeliest first, each with a bar.
 
     Args:
         probabilities: label -> its probability.

@@ -1,9 +1,9 @@
-"""Stands in front of the page's web application and refuses what its own page never asks for.
+"""Middleware before the page's web application that refuses what its own page never asks for.
 
 Gradio answers many more addresses than the page needs: proxies, downloads by URL, editors, calls
-past the queue. Here stands which addresses are answered, to which hosts and origins, how large a
-request may be, and that a file in a request is one that a visitor uploaded. All of it is decided
-before Gradio sees the request.
+that bypass the queue. This file says which addresses are answered, to which hosts and origins, how
+large a request may be, and that a file in a request must be one that a visitor uploaded. All of it
+is checked before Gradio sees the request.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import ipaddress
 import json
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import HTTPConnection, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,22 +28,22 @@ from omni_rlvr.app.uploads import Uploads
 from omni_rlvr.types import UserError
 
 API = "/gradio_api"
-UPLOAD, FILE = f"{API}/upload", f"{API}/file="
+UPLOAD, FILE, JOIN = f"{API}/upload", f"{API}/file=", f"{API}/queue/join"
 READ = re.compile(
     r"/(?:|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt"
     r"|(?:static|assets|svelte)/.*"
     rf"|{API[1:]}/(?:queue/data|upload_progress|heartbeat/[^/]+|file=.*|startup-events|theme\.css))"
 )
-"""Addresses that are read (GET, HEAD)."""
-WRITTEN = (UPLOAD, f"{API}/queue/join", f"{API}/cancel", f"{API}/reset")
-"""Addresses that are written to (POST)."""
+"""Addresses that answer GET and HEAD."""
+WRITTEN = (UPLOAD, JOIN, f"{API}/cancel", f"{API}/reset")
+"""Addresses that answer POST."""
 MAX_JSON = 100_000
-"""Bytes of a request other than an upload."""
-WRAPPING = 10_000
-"""Bytes that a form may add to the file in it."""
-DRAINED = 64_000_000
-"""Bytes of a refused request that are read and thrown away, so that its sender sees the answer."""
-DRAINING_S = 10
+"""Most bytes of a request other than an upload."""
+FORM_BYTES = 10_000
+"""Bytes of an upload that may be the form around the file."""
+MAX_DISCARDED = 64_000_000
+"""Bytes of a refused request that are read and discarded, so that its sender sees the answer."""
+MAX_DISCARDING_S = 10
 """Most seconds that this may take."""
 COOKIE = "omni_rlvr_visitor"
 HEADERS = {
@@ -52,7 +53,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
-"""Of every answer: no other site shows the page in a frame or loads what it serves."""
+"""Headers of every answer: no other site may show the page in a frame or load what it serves."""
 
 
 class Refused(Exception):
@@ -71,26 +72,29 @@ class Guard:
         app: ASGIApp,
         uploads: Uploads,
         *,
+        events: Mapping[int, Sequence[bool]],
         hosts: Sequence[str],
         by_address: bool,
         port: int,
     ):
-        """Takes the application to protect.
+        """Protect an application.
 
         Args:
-            app: what is protected.
-            uploads: the folder of visitors' files and its limits.
-            hosts: names under which the page answers, in lower case. Another site could point its
-                own name at this machine (DNS rebinding); that name is none of these.
-            by_address: whether any IP address is a host too, which no such site can make its own.
-            port: it listens on, so that the cookies of two pages on one machine differ.
+            app: The application.
+            uploads: The folder of visitors' files and its limits.
+            events: The page's events by number; of each of its inputs, whether it is a file.
+            hosts: Names under which the page answers, in lower case. Another site could point its
+                own name at this machine (DNS rebinding); that name is not among these.
+            by_address: Whether the page answers under any IP address too. No other site can point
+                an address at this machine.
+            port: The port of the page, so that the cookies of two pages on one machine differ.
         """
-        self.app, self.uploads = app, uploads
+        self.app, self.uploads, self.events = app, uploads, events
         self.hosts, self.by_address = frozenset(hosts), by_address
         self.cookie = f"{COOKIE}_{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request itself, or hands it on."""
+        """Refuse a request, or hand it to the application."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -108,9 +112,14 @@ class Guard:
                 await self.app(scope, receive, send)
         except Refused as refused:
             await _refuse(request, refused, send)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, HTTPException):
+                raise
+            # Gradio refused in the middle of its answer: nobody joined that queue.
+            await send({"type": "http.response.body", "body": b""})
 
     def _check_sender(self, request: Request) -> None:
-        """Refuses other names of this machine, and pages of other origins."""
+        """Refuse other names of this machine, and pages of other origins."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         name = _name(host)
         if name not in self.hosts and not (self.by_address and _is_address(name)):
@@ -127,7 +136,7 @@ class Guard:
             raise Refused(403, f"Requests from another site ({site}) are refused.")
 
     def _check_address(self, request: Request) -> None:
-        """Refuses what the page never asks for, other files than uploaded ones among it."""
+        """Refuse addresses that the page never asks for, and files that were not uploaded."""
         path, method = request.scope["path"], request.method
         known = READ.fullmatch(path) if method in ("GET", "HEAD") else path in WRITTEN
         if method not in ("GET", "HEAD", "POST") or not known:
@@ -149,13 +158,27 @@ class Guard:
         for path in _paths(body):
             if not self.uploads.holds(path):
                 raise Refused(403, "A file in the request was not uploaded, or is gone; add it.")
-        # as it was understood here, so that Gradio cannot read anything else in it
+        if request.scope["path"] == JOIN and not self._is_event(body):
+            raise Refused(400, "This is no event of the page as it is now; load the page anew.")
+        # Written anew, so that Gradio reads the same values in it as were checked here.
         await self.app(request.scope, _receive_once(json.dumps(body).encode()), send)
+
+    def _is_event(self, body: Any) -> bool:
+        """Tell whether a request is an event of the page, with the values and files it takes."""
+        match body:
+            case {"fn_index": int(number), "data": list(values)} if number in self.events:
+                files = self.events[number]
+                return len(values) == len(files) and all(
+                    _is_file(value) if is_file else not isinstance(value, dict | list)
+                    for is_file, value in zip(files, values, strict=True)
+                )
+        return False
 
     async def _upload(self, request: Request, size: int, send: Send) -> None:
         visitor = request.cookies.get(self.cookie) or _address(request)
+        size = max(0, size - FORM_BYTES)
         try:
-            self.uploads.reserve(visitor, size - min(size, WRAPPING))
+            self.uploads.reserve(visitor, size)
         except UserError as error:
             raise Refused(413, str(error)) from error
         answer = bytearray()
@@ -168,7 +191,7 @@ class Guard:
         try:
             await self.app({**request.scope, "headers": plain}, request.receive, keep)
         finally:
-            self.uploads.release(visitor, size - min(size, WRAPPING), _listed(answer))
+            self.uploads.release(visitor, size, _listed(answer))
 
     def _with_headers(self, request: Request, send: Send) -> Send:
         fresh = request.scope["path"] == "/" and self.cookie not in request.cookies
@@ -189,7 +212,7 @@ class Guard:
 
 
 def _length(request: Request) -> int:
-    """A body's length as promised; the server holds the sender to it."""
+    """Read the length of a body from its header; the server enforces it."""
     promised = request.headers.get("content-length", "")
     if not promised.isdecimal():
         raise Refused(411, "The request does not say how long it is (Content-Length).")
@@ -197,7 +220,7 @@ def _length(request: Request) -> int:
 
 
 def _paths(body: Any) -> Iterator[str]:
-    """Every file that a request names, wherever it stands in it."""
+    """Yield every file that a request names, at any depth."""
     left = [body]
     while left:
         value = left.pop()
@@ -209,8 +232,16 @@ def _paths(body: Any) -> Iterator[str]:
             left.extend(value)
 
 
+def _is_file(value: Any) -> bool:
+    """Tell whether a value is a file as the page gives it, or none."""
+    match value:
+        case None | {"path": str(), "meta": {"_type": "gradio.FileData"}}:
+            return True
+    return False
+
+
 def _listed(answer: bytearray) -> list[str]:
-    """The files that an upload's answer lists; none if it was refused."""
+    """Read the files that the answer to an upload lists; none if it was refused."""
     try:
         listed = json.loads(bytes(answer))
     except ValueError:
@@ -226,14 +257,14 @@ def _receive_once(body: bytes) -> Receive:
 
 
 async def _refuse(request: Request, refused: Refused, send: Send) -> None:
-    """Answers at once, then throws away what is still coming, or its sender would see a reset."""
+    """Answer at once, then discard what is still coming, or its sender would see a reset."""
     response = PlainTextResponse(str(refused), refused.status)
     start = {"type": "http.response.start", "status": refused.status}
     await send({**start, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    left = DRAINED
+    left = MAX_DISCARDED
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DRAINING_S):
+        async with asyncio.timeout(MAX_DISCARDING_S):
             while left > 0:
                 message = await request.receive()
                 left -= len(message.get("body", b""))
@@ -243,7 +274,7 @@ async def _refuse(request: Request, refused: Refused, send: Send) -> None:
 
 
 def _name(host: str) -> str:
-    """A Host header without its port, in lower case."""
+    """Take the port off a Host header; the result is in lower case."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -251,7 +282,7 @@ def _name(host: str) -> str:
 
 
 def _netloc(url: str, like: str = "") -> tuple[str, int | None] | None:
-    """Host and port of a URL; None for what has none, such as "null"."""
+    """Split a URL into host and port; None for a text without a host, such as "null"."""
     try:
         parts = urlsplit(url)
         scheme = parts.scheme or urlsplit(like).scheme
@@ -269,5 +300,5 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _address(connection: HTTPConnection) -> str:
-    return connection.client.host if connection.client else ""
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""

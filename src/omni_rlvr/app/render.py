@@ -40,7 +40,7 @@ def title(path: str) -> str:
 
 
 def breakable(name: str) -> str:
-    """A name that goes on in the next line behind a separator, and nowhere else."""
+    """Return a name as HTML that may break into lines behind a separator, and nowhere else."""
     return re.sub(r"([/_-])", r"\1<wbr>", escape(printable(name)))
 
 

@@ -113,7 +113,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _greeting(parts: ServeParts, host: str, port: int) -> Sequence[str]:
     shown = f"[{host}]" if ":" in host else host
-    lines = [f"model: {model.path}" for model in parts.models]
+    lines = [f"open http://{shown}:{port} (Ctrl-C stops)"]
     if not parts.task.is_local:
-        lines.append(f"task.host={parts.task.host}: others can reach this page; no password")
-    return [*lines, f"open http://{shown}:{port} (Ctrl-C stops)"]
+        lines.insert(0, f"task.host={parts.task.host}: others can reach this page; no password")
+    return lines

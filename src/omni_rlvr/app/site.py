@@ -36,6 +36,13 @@ def site(
     app.add_middleware(
         Guard,
         uploads=uploads,
+        events={
+            number: [
+                isinstance(part, gr.components.Component) and part.data_model is not None
+                for part in event.inputs
+            ]
+            for number, event in blocks.fns.items()
+        },
         hosts=[name.lower() for name in (*LOOPBACK, *own, *task.allowed_hosts)],
         by_address=not task.is_local,
         port=port,

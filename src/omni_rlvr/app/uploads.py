@@ -26,9 +26,11 @@ from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Clip, Example, Features, MediaError, Sample, UserError
 
 MEASURE = "omni_rlvr.media.length:measure_clip"
-
 SESSIONS = 10
-"""How many times ``task.max_session_mb`` the folder holds."""
+"""The folder holds this many times ``task.max_session_mb``."""
+
+BLOCK = 4096
+"""Bytes that a file counts for at least: an empty one takes room on a disk too."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Upload:
     features: Sequence[Features]
     """Of each model: the towers' outputs, one row, None for what the file does not have."""
     notes: Sequence[str] = ()
-    """What a model is shown otherwise than it is in the file, each the end of a sentence."""
+    """How what a model is shown differs from the file; each is the end of a sentence."""
 
     @property
     def has_video(self) -> bool:
@@ -90,7 +92,7 @@ class Uploads:
         return str(real) == path and self.folder in real.parents and real.is_file()
 
     def reserve(self, visitor: str, size: int) -> None:
-        """Makes room for a file of ``size`` bytes before any of it is read.
+        """Make room for a file of ``size`` bytes before any of it is read.
 
         Args:
             visitor: whose it will be, e.g. a browser session; "" for the page's own copies.
@@ -120,7 +122,7 @@ class Uploads:
             self.num_coming += 1
 
     def release(self, visitor: str, size: int, paths: Sequence[str]) -> None:
-        """Ends what ``reserve`` began; the files at ``paths`` are the visitor's."""
+        """End what ``reserve`` began: the files at ``paths`` now count as the visitor's."""
         with self.lock:
             self.coming[visitor] -= size
             self.num_coming -= 1
@@ -154,7 +156,9 @@ class Uploads:
                 f"{self.task.max_upload_mb:g} MB."
             )
         try:
-            seen = self._read(self.measure, video, audio, None)
+            seen = self.measure.read(
+                video, audio, num_frames=1, sample_rate=16_000, want_video=False, want_audio=False
+            )
             if seen.duration_s > self.task.max_clip_s:
                 raise UserError(
                     f"{shown_name(path)} is {seen.duration_s:.0f} s long; this page takes clips "
@@ -180,31 +184,18 @@ class Uploads:
                 processor.settings.num_frames, processor.sample_rate, processor.window_s
             )
             if wanted not in clips:  # two models mostly want the same
-                clips[wanted] = self._read(self.reader, video, audio, (seen, wanted))
+                clips[wanted] = self.reader.read(
+                    video,
+                    audio,
+                    **wanted._asdict(),
+                    want_video=seen.frames is not None,
+                    want_audio=seen.waveform is not None,
+                )
             sample = Sample(Example("", "", "", "", video, audio), clips[wanted])
             batch = move(Collate(processor, with_target=False)([sample]), self.device)
             features.append(model.policy.encode(batch))
         notes = [note.text for clip in clips.values() for note in clip.notes]
         return features, list(dict.fromkeys(notes))
-
-    def _read(
-        self,
-        reader: ClipReader,
-        video: Path | None,
-        audio: Path | None,
-        wanted: tuple[Clip, _Wanted] | None,
-    ) -> Clip:
-        """Reads what was seen to be there; at first, nothing is known and nothing demanded."""
-        seen, (num_frames, sample_rate, window_s) = wanted or (None, _Wanted(1, 16_000, None))
-        return reader.read(
-            video,
-            audio,
-            num_frames=num_frames,
-            sample_rate=sample_rate,
-            want_video=seen is not None and seen.frames is not None,
-            want_audio=seen is not None and seen.waveform is not None,
-            window_s=window_s,
-        )
 
     def delete(self, path: Path) -> None:
         """Deletes a file of the folder, and the folder it had for itself."""
@@ -235,7 +226,7 @@ def _bytes(paths: Iterable[str]) -> int:
     total = 0
     for path in paths:
         with contextlib.suppress(OSError):
-            total += Path(path).stat().st_size
+            total += max(Path(path).stat().st_size, BLOCK)
     return total
 
 

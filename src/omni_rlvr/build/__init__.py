@@ -21,13 +21,13 @@ from omni_rlvr.build.labels import probability_labels
 from omni_rlvr.build.pipeline import check_steps
 from omni_rlvr.build.policy import base_to_write, feature_cache, load
 from omni_rlvr.build.prepare import prepare_parts
-from omni_rlvr.build.readers import lacks_file, read_split
+from omni_rlvr.build.readers import read_split
 from omni_rlvr.build.serve import serve_parts
 from omni_rlvr.build.start import resolved, start_of
 from omni_rlvr.build.train import build_reward, train_parts
 from omni_rlvr.config import schema
 from omni_rlvr.config.resume import check_resume
-from omni_rlvr.data.options import DatasetConfig
+from omni_rlvr.data.options import DatasetConfig, lacks_file
 from omni_rlvr.data.readers.files import FileReader
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.data.table import suspects
@@ -194,7 +194,7 @@ def _devices(config: dict[str, Any], typed: dict[str, Any]) -> list[int]:
 
 
 def _report_runs(runs: Any) -> list[str]:
-    """What is gathered: a list as it stands; a text split at its commas, unless it is a folder."""
+    """List what is gathered: a list as it is; a text split at its commas, unless it is a folder."""
     if isinstance(runs, list):
         return [str(place) for place in runs]
     text = str(runs)

@@ -20,7 +20,7 @@ from omni_rlvr.types import Example, UserError
 
 
 def origin_of(policy: Policy, examples: Iterable[Example]) -> dict[str, str]:
-    """Digests the weights that training starts from, and the examples that it learns from."""
+    """Digest the weights that training starts from, and the examples that it learns from."""
     assert isinstance(policy, nn.Module)
     digest = hashlib.sha256()
     for example in examples:
@@ -30,7 +30,7 @@ def origin_of(policy: Policy, examples: Iterable[Example]) -> dict[str, str]:
 
 
 def check_origin(run_dir: Path, origin: dict[str, str], config: dict[str, Any]) -> None:
-    """Refuses to go on with a run from another model or from other examples.
+    """Refuse to go on with a run from another model or from other examples.
 
     Args:
         run_dir: the run's folder.
@@ -49,7 +49,11 @@ def check_origin(run_dir: Path, origin: dict[str, str], config: dict[str, Any]) 
         )
     was, now = before["config"]["model"]["path"], config["model"]["path"]
     known = then.get("weights")
-    if known != origin["weights"] if known else was != now and _reads_weights(config):
+    if known is not None:
+        is_other = known != origin["weights"]
+    else:
+        is_other = was != now and _reads_weights(config)
+    if is_other:
         raise UserError(
             f"resume: model.path={now} does not hold the weights of {was}, which {run_dir} started "
             "from; give the folder where they are now"

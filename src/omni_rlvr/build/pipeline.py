@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omni_rlvr.build.config import check, compose_step
 from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.schema import PipelineTask
+from omni_rlvr.pointers import CHECKPOINT
 from omni_rlvr.types import UserError, require
 
 _STEP = re.compile(r"(?<!\$)\{([\w-]+)\}")
@@ -20,7 +21,7 @@ _STEP = re.compile(r"(?<!\$)\{([\w-]+)\}")
 
 
 def check_steps(task: PipelineTask, run_dir: Path) -> None:
-    """Composes and checks every step.
+    """Compose and check every step.
 
     Raises:
         UserError: a step cannot be composed, or is to start from one that is not before it.
@@ -35,8 +36,8 @@ def check_steps(task: PipelineTask, run_dir: Path) -> None:
 
 
 def compose_filled(task: PipelineTask, overrides: Sequence[str], run_dir: Path) -> DictConfig:
-    """Composes a step, with the checkpoint of a stage in place of its name in braces."""
-    filled = [_STEP.sub(lambda m: str(run_dir / m[1] / "checkpoint"), text) for text in overrides]
+    """Compose a step, with the checkpoint of a stage in place of its name in braces."""
+    filled = [_STEP.sub(lambda m: str(run_dir / m[1] / CHECKPOINT), text) for text in overrides]
     return compose_step([*task.shared, *filled])
 
 

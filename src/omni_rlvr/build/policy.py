@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from omni_rlvr import ranks
 from omni_rlvr.build.config import loader_of, make
-from omni_rlvr.config.latest import has_finished, how_it_ended, run_of
+from omni_rlvr.config.latest import has_finished, how_it_ended, run_that_wrote
 from omni_rlvr.data.feature_cache import FeatureCache, open_cache
 from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.delta import find_base, is_delta
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def load(model: DictConfig) -> Policy:
-    """Loads a checkpoint; one with adapters onto ``model.base``, where that is given.
+    """Load a checkpoint; one with adapters onto ``model.base``, where that is given.
 
     Says which checkpoint it is and how the run that wrote it ended.
     """
@@ -57,7 +57,7 @@ def _onto_base(model: DictConfig) -> Policy:
 
 
 def base_to_write(cfg: DictConfig, typed: Mapping[str, Any], run_dir: Path) -> Path | None:
-    """Says where the base of new adapters on composed parts is written, which are in no folder.
+    """Say where the base of new adapters on composed parts is written, which are in no folder.
 
     Returns:
         ``model.base``, or ``base`` in the run's folder; None where nothing has to be written.
@@ -93,7 +93,7 @@ def base_to_write(cfg: DictConfig, typed: Mapping[str, Any], run_dir: Path) -> P
 
 
 def write_base(policy: Policy, base: Path) -> None:
-    """Writes a composed policy, whole or not at all; on several devices the first one does.
+    """Write a composed policy, whole or not at all; on several devices the first one does.
 
     Raises:
         UserError: it cannot be written.
@@ -111,8 +111,8 @@ def write_base(policy: Policy, base: Path) -> None:
 
 
 def _say_where_from(checkpoint: Path) -> None:
-    """Prints what is started from; a run that did not finish is a warning."""
-    run = run_of(checkpoint)
+    """Print what is started from; a run that did not finish is a warning."""
+    run = run_that_wrote(checkpoint)
     ended = "" if run is None else f" (its run {how_it_ended(run)})"
     print(f"model: {checkpoint}{ended}", file=sys.stderr, flush=True)  # stdout is for answers
     if run is not None and not has_finished(run):

@@ -1,4 +1,4 @@
-"""Reads a split of a data set, and says in words where less is there than was released."""
+"""Reads a split of a data set, and warns where it holds less than was released."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from omni_rlvr.analysis.check import fewer_than_published
 from omni_rlvr.build.config import make
-from omni_rlvr.data.options import DatasetConfig
+from omni_rlvr.data.options import DatasetConfig, lacks_file
 from omni_rlvr.types import Example, UserError
 
 log = logging.getLogger(__name__)
 
 
 def read_split(dataset: DatasetConfig, split: str) -> Sequence[Example]:
-    """Reads a split's examples.
+    """Read a split's examples.
 
     Raises:
         UserError: there is no such split, its annotation file is not given, or it is wrong.
@@ -30,8 +30,3 @@ def read_split(dataset: DatasetConfig, split: str) -> Sequence[Example]:
     if (short := fewer_than_published(split, examples, dataset)) is not None:
         log.warning(short)
     return examples
-
-
-def lacks_file(dataset: DatasetConfig, split: str) -> bool:
-    """Whether a split wants an annotation file and was given none."""
-    return "annotations" in dataset.splits[split] and not dataset.annotations.get(split, "?")

@@ -11,8 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omni_rlvr.build.config import make
 from omni_rlvr.build.labels import probability_labels
 from omni_rlvr.build.policy import load
-from omni_rlvr.build.readers import lacks_file
-from omni_rlvr.data.options import DatasetConfig
+from omni_rlvr.data.options import DatasetConfig, lacks_file
 from omni_rlvr.parts import Clips, Place, ServedModel, ServeParts
 from omni_rlvr.types import Example, UserError
 

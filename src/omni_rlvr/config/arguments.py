@@ -47,7 +47,7 @@ FLAGS = {
 
 
 def check_flags(arguments: Sequence[str]) -> None:
-    """Refuses two flags that ask for different things.
+    """Refuse two flags that ask for different things.
 
     Raises:
         UserError: two of them; of a sweep, names a command that prints the config of its first run.
@@ -70,7 +70,7 @@ def check_flags(arguments: Sequence[str]) -> None:
 
 
 def _first_value(argument: str) -> str:
-    """An override with the first of its values; anything else as it is."""
+    """Return an override with the first of its values; anything else as it is."""
     try:
         (override,) = OverridesParser.create().parse_overrides([argument])
     except HydraException:
@@ -81,7 +81,7 @@ def _first_value(argument: str) -> str:
 
 
 def checked_arguments(arguments: Sequence[str]) -> list[str]:
-    """Refuses what Hydra would take for something else than the text that was meant.
+    """Refuse what Hydra would take for something else than the text that was meant.
 
     Args:
         arguments: of the command line, without the command.
@@ -125,7 +125,7 @@ def _check_text(argument: str, key: str, value: str) -> None:
 
 
 def as_typed(error: HydraException, arguments: Sequence[str]) -> UserError | None:
-    """Words what Hydra says of an argument that it cannot read; None for its other errors.
+    """Put into words what Hydra says of an argument that it cannot read; None for other errors.
 
     Args:
         error: what Hydra raised.
@@ -146,18 +146,15 @@ def as_typed(error: HydraException, arguments: Sequence[str]) -> UserError | Non
 
 
 def no_option(arguments: Sequence[str]) -> UserError:
-    """Words what Hydra says of a group that is given anything but the name of an option."""
-    given = [argument for argument in arguments if _is_no_option(argument)]
+    """Put into words what Hydra says of a group that is not given the name of an option."""
+    given = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if "." not in key and _NO_OPTION.fullmatch(value):
+            given.append(argument)
     return UserError(
         f"{' '.join(given)}: a group takes the name of one of its options (omni-rlvr --help shows "
         "them); an optional one is left out with ~GROUP, a list of several is emptied with GROUP=[]"
-    )
-
-
-def _is_no_option(argument: str) -> bool:
-    key, _, value = argument.partition("=")
-    return (
-        "." not in key and re.fullmatch(r"null|true|false|[-+.\d]*|\{.*\}", value, re.I) is not None
     )
 
 

@@ -40,7 +40,7 @@ def check_targets(config: object, key: str) -> None:
 
 
 def check_named(config: object, key: str) -> None:
-    """Refuses a group, or an entry of one, that names nothing to build."""
+    """Refuse a group, or an entry of one, that names nothing to build."""
     if not isinstance(config, Mapping) or not config.get("_target_"):
         raise UserError(
             f"{key}={config!r} does not say what is to be built: give {key}._target_=MODULE.NAME, "
@@ -49,7 +49,7 @@ def check_named(config: object, key: str) -> None:
 
 
 def check_finite(config: object, key: str) -> None:
-    """Refuses NaN and infinity anywhere in a resolved config: no option means either.
+    """Refuse NaN and infinity anywhere in a resolved config: no option means either.
 
     Raises:
         UserError: names the key.
@@ -65,14 +65,14 @@ def check_finite(config: object, key: str) -> None:
 
 
 def check_optimizer(optimizer: Mapping[str, Any]) -> None:
-    """Refuses a learning rate with which nothing is learned."""
+    """Refuse a learning rate with which nothing is learned."""
     if isinstance(lr := optimizer.get("lr"), int | float):
         wanted = "greater than 0; task=evaluate measures a model without training it"
         require(lr > 0, "optimizer.lr", lr, wanted)
 
 
 def check_trainer(trainer: dict[str, Any]) -> None:
-    """Refuses flags of Lightning's trainer that would do nothing, or harm, in this loop.
+    """Refuse flags of Lightning's trainer that would do nothing, or harm, in this loop.
 
     What this loop reads itself, Lightning's defaults do not stand in for.
     """
@@ -112,7 +112,7 @@ def differences(before: Any, now: Any, key: str) -> list[str]:
 
 
 def locate(path: str, key: str) -> object:
-    """Imports ``package.module.name``; the working folder is searched last."""
+    """Import ``package.module.name``; the working folder is searched last."""
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     require(isinstance(path, str), f"{key}._target_", path, "MODULE.NAME of what is to be built")

@@ -22,7 +22,7 @@ TYPED = ("task", "stage", "dataset", "modality", "feature_cache")
 
 
 def check_keys(config: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
-    """Checks that every key of the typed groups, and of the root, is one that an option has.
+    """Check that every key of the typed groups, and of the root, is one that an option has.
 
     Args:
         config: The whole config, resolved, as plain values.
@@ -51,12 +51,12 @@ def check_keys(config: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
 
 
 def names_of(schema: type) -> list[str]:
-    """The keys that a dataclass has."""
+    """Return the keys that a dataclass has."""
     return [field.name for field in dataclasses.fields(schema)]
 
 
 def no_such_key(key: str, known: Iterable[str]) -> str:
-    """Says that a key is unknown, and which one may be meant.
+    """Say that a key is unknown, and which one may be meant.
 
     Args:
         key: The unknown one.
@@ -81,7 +81,7 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
 
 
 def hydras_words(text: str) -> str:
-    """Rewords what Hydra says of an unknown key: with ``+``, as it advises, it is refused too.
+    """Reword what Hydra says of an unknown key: with ``+``, as it advises, it is refused too.
 
     Args:
         text: What Hydra says, on one line.
@@ -101,7 +101,7 @@ def hydras_words(text: str) -> str:
 
 
 def known_keys() -> Iterator[str]:
-    """Yields every key of the schemas, e.g. ``stage.sampling.top_p``."""
+    """Yield every key of the schemas, e.g. ``stage.sampling.top_p``."""
     yield from names_of(RootConfig)
     for group, _, schema in (("feature_cache", "", FeatureCacheConfig), *SCHEMAS):
         yield from _fields(group, schema)
@@ -127,7 +127,7 @@ def _unknown(values: Mapping[str, Any], typed: Any, key: str) -> Iterator[str]:
 
 
 def _missing(values: Mapping[str, Any], typed: Any, key: str) -> Iterator[str]:
-    """Yields keys that were deleted (``~stage.beta``): their defaults would count, unrecorded."""
+    """Yield keys that were deleted (``~stage.beta``): their defaults would count, unrecorded."""
     for name in names_of(type(typed)):
         if name not in values:
             yield f"{key}.{name}"
@@ -136,7 +136,7 @@ def _missing(values: Mapping[str, Any], typed: Any, key: str) -> Iterator[str]:
 
 
 def _keys_of(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """Yields the keys of a config in use that have a value, those of targets too."""
+    """Yield the keys of a config in use that have a value, those of targets too."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _keys_of(value, f"{prefix}{name}.")

@@ -13,14 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omni_rlvr import pointers
-from omni_rlvr.pointers import CHECKPOINT, LATEST, checkpoints_of, follow, problem
-from omni_rlvr.record import read_record
+from omni_rlvr.pointers import CHECKPOINT, LATEST, follow, newest_run, problem, run_of
+from omni_rlvr.record import find_record, finished_config
 from omni_rlvr.types import UserError
 
 
 def latest_checkpoint(root: Path, experiment: str) -> Path | None:
-    """Finds the checkpoint of the newest run of an experiment.
+    """Find the checkpoint of the newest run of an experiment.
 
     Args:
         root: ``paths.output_root``.
@@ -37,7 +36,7 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
         _refuse_lost(root / experiment / LATEST)
         return None
     newest = max(runs, key=_started)
-    record = run_record(newest)
+    record = find_record(newest)
     if record is not None and not has_finished(newest):
         raise UserError(
             f"{newest} {how_it_ended(newest)}, and is not taken unasked; {_go_on(newest, record)}, "
@@ -46,32 +45,23 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
     return follow(newest / CHECKPOINT).resolve()
 
 
-def run_of(checkpoint: Path) -> Path | None:
-    """Finds the run that wrote a checkpoint; None for a checkpoint that lies outside a run.
+def run_that_wrote(checkpoint: Path) -> Path | None:
+    """Find the run that wrote a checkpoint; None for a checkpoint that lies outside a run.
 
     A checkpoint is ``RUN/checkpoint``, or the folder behind it, ``RUN/checkpoints/step_N``.
     """
-    runs = (pointers.run_of(checkpoint), pointers.run_of(checkpoint.resolve()))
-    return next((run for run in runs if run_record(run) is not None), None)
-
-
-def run_record(folder: Path) -> dict[str, Any] | None:
-    """Reads run.json; None where it is missing or cannot be read."""
-    try:
-        return read_record(folder)
-    except UserError:
-        return None
+    runs = (run_of(checkpoint), run_of(checkpoint.resolve()))
+    return next((run for run in runs if find_record(run) is not None), None)
 
 
 def has_finished(run: Path) -> bool:
     """Whether run.json says that a run came to its end."""
-    record = run_record(run)
-    return record is not None and record["status"] == "finished"
+    return finished_config(run) is not None
 
 
 def how_it_ended(run: Path) -> str:
-    """Says how a run ended and after which step, e.g. ``was interrupted after step 9``."""
-    record = run_record(run)
+    """Say how a run ended and after which step, e.g. ``was interrupted after step 9``."""
+    record = find_record(run)
     if record is None:
         return "has no run.json that says how it ended"
     step = _last_step(run / "metrics.jsonl")
@@ -86,17 +76,17 @@ def how_it_ended(run: Path) -> str:
 
 
 def _own_run(root: Path, experiment: str) -> Iterator[Path]:
-    """Yields the run that ``latest`` of the experiment names, if it has a checkpoint."""
+    """Yield the run that ``latest`` of the experiment names, if it has a checkpoint."""
     run = follow(root / experiment / LATEST)
     if follow(run / CHECKPOINT).is_dir():
         yield run.resolve()
 
 
 def _refuse_lost(latest: Path) -> None:
-    """Names a run that has a checkpoint where the link to it was lost, e.g. in copying."""
-    there = sorted(run for run in latest.parent.glob("*/") if checkpoints_of(run))
-    if there:
-        taken = shlex.quote(f"model.path={there[-1] / CHECKPOINT}")
+    """Name a run that has a checkpoint where the link to it was lost, e.g. in copying."""
+    newest = newest_run(latest.parent)
+    if newest is not None:
+        taken = shlex.quote(f"model.path={newest / CHECKPOINT}")
         raise UserError(
             f"{latest} does not lead to a run with a checkpoint{problem(latest)}; {taken} takes "
             "the newest that is there"
@@ -104,9 +94,9 @@ def _refuse_lost(latest: Path) -> None:
 
 
 def _finished_stages(root: Path, experiment: str) -> Iterator[Path]:
-    """Yields the stages of that name that finished, of all pipelines."""
+    """Yield the stages of that name that finished, of all pipelines."""
     for file in root.glob(f"*/*/{experiment}/run.json"):
-        stage, pipeline = file.parent, run_record(file.parents[1])
+        stage, pipeline = file.parent, find_record(file.parents[1])
         is_stage = pipeline is not None and experiment in pipeline["config"]["task"].get(
             "stages", {}
         )
@@ -116,18 +106,18 @@ def _finished_stages(root: Path, experiment: str) -> Iterator[Path]:
 
 
 def _started(run: Path) -> float:
-    record = run_record(run)
+    record = find_record(run)
     return 0.0 if record is None else datetime.fromisoformat(record["started"]).timestamp()
 
 
 def _go_on(run: Path, record: dict[str, Any]) -> str:
-    """Words the command that goes on with a run of task=train."""
+    """Give the command that goes on with a run of task=train."""
     command = [text for text in record["command"] if not text.startswith("resume=")]
     return f"'{shlex.join([*command, f'resume={run}'])}' goes on with it"
 
 
 def _last_step(path: Path) -> int | None:
-    """Reads the step of the last whole line of a metrics.jsonl; None without one."""
+    """Read the step of the last whole line of a metrics.jsonl; None without one."""
     last = None
     if path.exists():
         with path.open(encoding="utf-8", errors="replace") as file:

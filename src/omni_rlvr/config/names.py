@@ -18,7 +18,7 @@ RESERVED = (
 
 
 def check_names(config: Mapping[str, Any]) -> None:
-    """Checks every name of a resolved config that becomes a folder or a part of a metric's name.
+    """Check every name of a resolved config that becomes a folder or a part of a metric's name.
 
     Raises:
         UserError: a name that cannot be one; names its key.
@@ -35,13 +35,13 @@ def check_names(config: Mapping[str, Any]) -> None:
 
 
 def check_run_name(name: str) -> None:
-    """Checks the name of an experiment; ``/`` makes folders in folders of it."""
+    """Check the name of an experiment; ``/`` makes folders in folders of it."""
     for part in name.split("/"):
         check_name(part, "name", name)
 
 
 def check_name(name: str, key: str, whole: str | None = None) -> None:
-    """Checks one name.
+    """Check one name.
 
     Args:
         name: what becomes a folder.

@@ -19,7 +19,7 @@ OFFERED = ("form", "annotations", "root", "labels", "seed")
 
 
 def fit_own_readers(cfg: DictConfig) -> None:
-    """Leaves out of the splits, in place, what a reader of the user's own does not take.
+    """Leave out of the splits, in place, what a reader of the user's own does not take.
 
     Raises:
         UserError: such a reader cannot be imported.

@@ -52,7 +52,7 @@ def is_path(key: str) -> bool:
 
 
 def own_path(text: str, key: str = "paths.output_root") -> str:
-    """A path with ``~`` and variables expanded, spelled as it is on disk.
+    """Return a path with ``~`` and variables expanded, spelled as it is on disk.
 
     Raises:
         UserError: there is no such user or variable.
@@ -65,7 +65,7 @@ def own_path(text: str, key: str = "paths.output_root") -> str:
 
 
 def settle_paths(cfg: DictConfig) -> None:
-    """Expands every path of a composed config in place; what refers to another option follows it.
+    """Expand every path of a composed config in place; what refers to another option follows it.
 
     Raises:
         UserError: a path names a user or a variable that is not there.
@@ -78,7 +78,7 @@ def settle_paths(cfg: DictConfig) -> None:
 
 
 def _settle(node: Any, plain: Any, parts: list[str], above: str) -> None:
-    """Settles what lies below a node; ``plain`` is the same without references resolved."""
+    """Settle what lies below a node; ``plain`` is the same without references resolved."""
     if not isinstance(plain, dict):
         return
     for name in [n for n in plain if fnmatchcase(str(n), parts[0])]:
@@ -96,7 +96,7 @@ def _settle(node: Any, plain: Any, parts: list[str], above: str) -> None:
 
 
 def _settle_cache(cfg: DictConfig, plain: Any) -> None:
-    """Keeps the features of a prediction in the user's cache folder where there is no project."""
+    """Keep the features of a prediction in the user's cache folder where there is no project."""
     data_root = PathsConfig.data_root
     if (
         plain["feature_cache"]["folder"] != FeatureCacheConfig.folder

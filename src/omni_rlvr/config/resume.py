@@ -7,12 +7,12 @@ written down, and what machine does it. Whatever else differs would change the n
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from omni_rlvr.config.compare import differing, leaves
 from omni_rlvr.folders import check_sums
 from omni_rlvr.lock import IN_USE, check_free
 from omni_rlvr.pointers import (
@@ -20,8 +20,8 @@ from omni_rlvr.pointers import (
     CHECKPOINTS,
     LATEST,
     TRAINER_STATE,
-    checkpoints_of,
     follow,
+    newest_run,
     problem,
     whole_before,
 )
@@ -81,10 +81,6 @@ MAY_DIFFER = (
 """Keys of the config, ``*`` for anything."""
 PLACES = ("paths.output_root", "paths.data_root", "dataset.root", "dataset.annotations.*")
 """Of those, the folders and files that other values of a resolved config begin with."""
-GIVEN = ("reward.terms.*", "reward.weights.*")
-"""Keys that only a user adds. Another key that a run's config lacks is an option that came later,
-whose default does what was done without it.
-"""
 
 
 def goes_on(run_dir: Path, config: dict[str, Any]) -> bool:
@@ -103,13 +99,13 @@ def goes_on(run_dir: Path, config: dict[str, Any]) -> bool:
 
 
 def resumed_checkpoint(run_dir: Path, resume: str) -> Path:
-    """The checkpoint that a run goes on from: the one that ``resume`` names, or its newest."""
+    """Return the checkpoint that a run goes on from: the one in ``resume``, or its newest."""
     named = Path(resume)
     return named if named.parent.name == CHECKPOINTS else follow(run_dir / CHECKPOINT)
 
 
 def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
-    """Checks that a run can go on, and says what differs without changing its numbers.
+    """Check that a run can go on, and say what differs without changing its numbers.
 
     Args:
         run_dir: its folder.
@@ -146,23 +142,23 @@ def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
 
 
 def _no_checkpoint(run_dir: Path, resume: str, name: str) -> str:
-    """Says why there is nothing to go on from, and what there is instead."""
+    """Say why there is nothing to go on from, and what there is instead."""
     if (run_dir / "run.json").exists():
         return (
             f"resume={resume}: {run_dir} has no checkpoint; it was stopped before its first "
             "(stage.save_steps); start it again without resume"
         )
     pointer = run_dir.parent / LATEST if resume == LATEST else Path(resume)
-    there = sorted(run for run in run_dir.parent.glob("*/") if checkpoints_of(run))
-    others = f"resume={there[-1]} would go on with one that has" if there else ""
+    newest = newest_run(run_dir.parent)
+    other = "" if newest is None else f"resume={newest} would go on with one that has"
     return (
         f"resume={resume}: there is no run of '{name}' with a checkpoint to go on from"
-        f"{problem(pointer)}; {others or 'start one without resume'}"
+        f"{problem(pointer)}; {other or 'start one without resume'}"
     )
 
 
 def _instead(damaged: Path) -> str:
-    """Says what to do where a checkpoint is damaged."""
+    """Say what to do where a checkpoint is damaged."""
     other = whole_before(damaged)
     if other is not None:
         return f"resume={other} goes on from another one that is whole"
@@ -171,58 +167,33 @@ def _instead(damaged: Path) -> str:
     return "copy it again from where it was made, or start again without resume"
 
 
-def _compare(before: Mapping[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Compares a run's run.json with the resolved config of now.
+def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Compare a run's run.json with the resolved config of now.
 
     Returns:
         The keys that change what the run computes, and those that do not, with both values each.
     """
-    then, now = _leaves(before["config"]), _leaves(now)
+    then = before["config"]
+    old_places, new_places = leaves(then), leaves(now)
     moved = {
-        str(then[key]): str(now[key])
-        for key in sorted(then.keys() & now.keys())
+        str(old_places[key]): str(new_places[key])
+        for key in sorted(old_places.keys() & new_places.keys())
         if _is_any(key, PLACES)
     }
-    typed = [_key(text) for text in {*sys.argv[1:]} - {*before["command"]}]
     changed: list[str] = []
     told: list[str] = []
-    for key in sorted(then.keys() | now.keys()):
-        old, new = then.get(key), now.get(key)
-        if old == new:
-            continue
-        is_new = key not in then and not _is_any(key, GIVEN) and not _is_typed(key, typed)
-        harmless = is_new or _is_any(key, MAY_DIFFER) or _put(old, moved) == new
+    for key, (old, new) in differing(then, now).items():
+        harmless = _is_any(key, MAY_DIFFER) or _put(old, moved) == new
         (told if harmless else changed).append(f"{key} ({old!r} then, {new!r} now)")
     return changed, told
-
-
-def _leaves(config: Any, key: str = "") -> dict[str, Any]:
-    """Names each value by its whole key."""
-    if not isinstance(config, dict) or not config:
-        return {key: config}
-    return {
-        name: value
-        for below in config
-        for name, value in _leaves(config[below], f"{key}.{below}".lstrip(".")).items()
-    }
 
 
 def _is_any(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _key(override: str) -> str:
-    """The key of an override as it is typed, e.g. ``+reward.weights.mine=1``."""
-    return override.lstrip("+~").partition("=")[0].replace("/", ".")
-
-
-def _is_typed(key: str, typed: Sequence[str]) -> bool:
-    """Whether a value comes from an override that the run was not started with."""
-    return any(key == given or key.startswith(f"{given}.") for given in typed)
-
-
 def _put(value: Any, moved: Mapping[str, str]) -> Any:
-    """Puts what has moved into the paths of a value."""
+    """Put what has moved into the paths of a value."""
     if isinstance(value, list):
         return [_put(item, moved) for item in value]
     if isinstance(value, str):

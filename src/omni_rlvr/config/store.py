@@ -91,7 +91,7 @@ def _label_words(label_maps: DictConfig, words: str) -> list[str]:
 
 
 def _latest(experiment: str, *, _root_) -> str:
-    """The checkpoint of the newest run of an experiment."""
+    """Return the checkpoint of the newest run of an experiment."""
     found = _latest_if_any(experiment, _root_=_root_)
     if found is None:
         root = _root_.paths.output_root
@@ -109,7 +109,7 @@ def _latest_if_any(experiment: str, *, _root_) -> str | None:
 
 
 def _run_dir(output_root: str, name: str, resume: str | None) -> str:
-    """The folder of this run: the one that is resumed, or a new one named by the time.
+    """Return the folder of this run: the one that is resumed, or a new one named by the time.
 
     Whether that one can be resumed is for ``build`` to check. A new one is made here, since of
     several commands that start in one second each must have its own.

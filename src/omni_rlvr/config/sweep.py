@@ -24,8 +24,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from omni_rlvr.config.names import check_run_name
+from omni_rlvr.data.options import lacks_file
 from omni_rlvr.lock import FolderLock
-from omni_rlvr.record import append_jsonl, identity, read_jsonl, read_record
+from omni_rlvr.record import append_jsonl, find_record, identity, read_jsonl
 from omni_rlvr.types import Interrupted, UserError
 
 JOURNAL = "sweep.jsonl"
@@ -66,7 +67,7 @@ TEST = "test"
 
 
 def evaluate_by_default(cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> None:
-    """Has a training run of a sweep evaluated on the test split, so that the sweep ends in scores.
+    """Have a training run of a sweep evaluated on the test split, so that the sweep ends in scores.
 
     Left alone are runs whose command line sets the splits themselves, that are evaluated anyway,
     whose data set has no test split that can be read, and that were begun without an evaluation.
@@ -78,28 +79,24 @@ def evaluate_by_default(cfg: DictConfig, overrides: Sequence[str], run_dir: Path
     """
     if cfg.task.name != "train" or cfg.task.evaluate_after.splits:
         return
-    annotations = cfg.dataset.annotations
-    no_split = TEST not in cfg.dataset.splits or (TEST in annotations and not annotations[TEST])
+    no_split = TEST not in cfg.dataset.splits or lacks_file(cfg.dataset, TEST)
     if no_split or any(map(AFTER.match, overrides)):
         return
-    try:
-        before = read_record(run_dir)
-    except UserError:  # a new run
-        before = {"status": "failed"}
+    before = find_record(run_dir) or {"status": "failed"}
     if before["status"] != "failed" and not before["config"]["task"]["evaluate_after"]["splits"]:
         return
     cfg.task.evaluate_after.splits = [TEST]
 
 
-_open: dict[Path, FolderLock] = {}
-"""The home of the sweep that this process conducts, while it does."""
+conducted: dict[Path, FolderLock] = {}
+"""The home of the sweep that this process conducts -> its lock, until the sweep ends."""
 
 
 class Sweep(Callback):
     """Opens the journal of a sweep, and notes which of its runs are started."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuses a run that would write into the working folder itself."""
+        """Refuse a run that would write into the working folder itself."""
         _check_folders(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -111,7 +108,7 @@ class Sweep(Callback):
             check_search(config)
             home.mkdir(parents=True, exist_ok=True)
             advice = "wait for it, or choose another folder with name=NAME or hydra.sweep.dir=DIR"
-            _open[home] = FolderLock(home, advice)
+            conducted[home] = FolderLock(home, advice)
             for file in (JOURNAL, STARTED):
                 (home / file).unlink(missing_ok=True)
         except UserError as error:  # Hydra would make a warning of it
@@ -123,7 +120,7 @@ class Sweep(Callback):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={where}")
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Notes that a run of the sweep begins; called in the process that does it."""
+        """Note that a run of the sweep begins; called in the process that does it."""
         if config.hydra.mode == RunMode.MULTIRUN:
             home = Path(config.hydra.sweep.dir)
             row = {
@@ -141,7 +138,7 @@ def _check_folders(config: DictConfig, folder: str) -> None:
 
 
 def check_search(config: DictConfig) -> None:
-    """Checks that there is a score to search for, where the sweep is a search.
+    """Check that there is a score to search for, where the sweep is a search.
 
     Raises:
         UserError: no run would have a score, or the search is for the lowest one.
@@ -165,7 +162,7 @@ def check_search(config: DictConfig) -> None:
 
 @contextlib.contextmanager
 def summarised() -> Iterator[None]:
-    """Ends a sweep with its summary, however it ended, where this process conducted one.
+    """End a sweep with its summary, however it ended, where this process conducted one.
 
     Exits with 1 if a run did not finish.
 
@@ -177,19 +174,23 @@ def summarised() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        for home in _open:
+        for home in conducted:
             if jobs := account(home, stopped=isinstance(error, KeyboardInterrupt)):
                 say_what_became(jobs)
             worded = _worded(error)
             if worded is not None:
                 raise worded from error
         raise
-    for home in _open:
-        end_sweep(home)
+    else:
+        for home in conducted:
+            end_sweep(home)
+    finally:
+        while conducted:
+            conducted.popitem()[1].release()
 
 
 def _worded(error: BaseException) -> Exception | None:
-    """Says in one line why a launcher or a sweeper failed; None for what has its own words."""
+    """Say in one line why a launcher or a sweeper failed; None for what has its own words."""
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("the sweep was stopped; the same command goes on with it")
     own_words = UserError | HydraException | OmegaConfBaseException | OSError
@@ -200,18 +201,20 @@ def _worded(error: BaseException) -> Exception | None:
 
 
 def end_sweep(home: Path) -> None:
-    """Puts a sweep's runs into one table and says what became of each; exits with 1 if not all
-    finished.
+    """Put a sweep's runs into one table and say what became of each.
+
+    Exits with 1 if not all finished.
 
     Raises:
         UserError: the runs cannot stand in one table.
     """
     from omni_rlvr.analysis.report.sweep_table import write_sweep_table
+    from omni_rlvr.config.compare import completed
 
     jobs = account(home, stopped=False)
     folders = [home / job["run"] for job in jobs if job["status"] in DONE]
     try:
-        write_sweep_table(home, list(dict.fromkeys(folders)))
+        write_sweep_table(home, list(dict.fromkeys(folders)), completed)
     finally:
         say_what_became(jobs)
     if not jobs:
@@ -221,7 +224,7 @@ def end_sweep(home: Path) -> None:
 
 
 def account(home: Path, *, stopped: bool) -> list[dict[str, Any]]:
-    """Reads the journal and adds the runs that were started and left no line there.
+    """Read the journal and add the runs that were started and left no line there.
 
     Args:
         home: the sweep's.
@@ -239,7 +242,7 @@ def account(home: Path, *, stopped: bool) -> list[dict[str, Any]]:
 
 
 def say_what_became(jobs: Sequence[dict[str, Any]]) -> None:
-    """Prints how many runs of a sweep ended in which way, and names those that did not finish."""
+    """Print how many runs of a sweep ended in which way, and name those that did not finish."""
     count = {status: sum(job["status"] == status for job in jobs) for status in STATUSES}
     shown = [f"{n} {status}" for status, n in count.items() if n or status in ALWAYS_SHOWN]
     print("sweep: " + ", ".join(shown))

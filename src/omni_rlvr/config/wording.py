@@ -22,7 +22,7 @@ WORDS = {
 
 
 def as_user_error(error: BaseException) -> UserError:
-    """Finds the UserError that a library wrapped, or words the library's own as one.
+    """Find the UserError that a library wrapped, or word the library's own as one.
 
     Args:
         error: What composing, resolving or instantiating a config raised.
@@ -45,13 +45,13 @@ def as_user_error(error: BaseException) -> UserError:
 
 
 def _of_key(error: BaseException, text: str) -> str:
-    """Puts the key that could not be set before a text that does not begin with such a key."""
+    """Put the key that could not be set before a text that does not begin with such a key."""
     key = error.full_key if isinstance(error, OmegaConfBaseException) else None
     return text if not key or text.startswith(key.split(".")[0]) else f"{key}: {text}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields an error and what raised it, innermost last."""
+    """Yield an error and what raised it, innermost last."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

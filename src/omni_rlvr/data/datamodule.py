@@ -160,7 +160,7 @@ def make_loader(
     *,
     num_workers: int,
 ) -> DataLoader[Batch]:
-    """Makes a DataLoader whose workers read, process and collate.
+    """Make a DataLoader whose workers read, process and collate.
 
     Its workers are started as Python starts processes on this system, whatever started this one:
     joblib's processes put a start method of their own in its place, with which no worker starts.

@@ -42,7 +42,7 @@ class ClipDataset(Dataset):
             audio: whether the sound is read.
             cache: where clips' features may be; such a clip is not read.
             window_s: most seconds of sound that are kept of a clip, the processor's; None keeps
-                all, which is for the eye: a processor refuses more than its window.
+                all, for showing a clip to a person: a processor refuses more than its window.
         """
         self.examples = examples
         self.reader = reader

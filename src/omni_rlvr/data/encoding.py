@@ -22,25 +22,21 @@ _MARKS = (
 )
 _WESTERN = "WINDOWS-1252"
 _EASTERN = (
-    ("shift_jis", "SHIFT_JIS", "\u3041", "\u30ff", 0.3),  # kana, between the Chinese characters
+    # Japanese text has kana between its Chinese characters.
+    ("shift_jis", "SHIFT_JIS", "\u3041", "\u30ff", 0.3),
     ("euc_jp", "EUC-JP", "\u3041", "\u30ff", 0.3),
     ("euc_kr", "EUC-KR", "\uac00", "\ud7a3", 0.9),
-    (
-        "gb2312",
-        "GBK",
-        "\u3000",
-        "\u9fff",
-        0.5,
-    ),  # its older part, which Big5's bytes seldom are
+    # GB2312 is the older part of GBK; bytes of Big5 are seldom valid in it.
+    ("gb2312", "GBK", "\u3000", "\u9fff", 0.5),
     ("big5", "BIG5", "\u3000", "\u9fff", 0.5),
     ("gb18030", "GB18030", "\u2010", "\u9fff", 0.5),
 )
-"""Codec, name, first and last character of a script, and the least share of the characters beyond
-ASCII that is of it, if that is the codec."""
+"""Codec, its name, first and last character of a script, and the share of the characters beyond
+ASCII that must be of this script for a text to be in the codec; tried in this order."""
 
 
 def decode(data: bytes, path: Path, *, western: bool = False) -> str:
-    """Turn the bytes of a list into text.
+    """Decode the bytes of a list.
 
     Args:
         data: All of the file.

@@ -54,7 +54,7 @@ class FeatureCache:
         return key is not None and all(key in store for store in self._stores().values())
 
     def noted(self, example: Example) -> list[tuple[str, ClipNote]]:
-        """Lists the notes on a clip, each with its id; none for a clip that is not there."""
+        """List the notes on a clip, each with its id; none for a clip that is not there."""
         key = clip_key(example)
         return [] if key is None else [(example.id, note) for note in self._notes_of(key)]
 
@@ -105,7 +105,7 @@ class FeatureCache:
 
 
 def _notes(batch: Batch, keys: Mapping[int, str], *, of_sound: bool) -> dict[str, str]:
-    """Writes the notes of some rows as texts; those on sound stay with the sound's features."""
+    """Write the notes of some rows as texts; those on sound stay with the sound's features."""
     rows = {
         key: [vars(n) for n in batch.notes[i] if of_sound or n.kind == "short"]
         for i, key in keys.items()

@@ -77,11 +77,11 @@ class FeatureStore:
         return tensor
 
     def note(self, key: str) -> str | None:
-        """Reads what was noted of a tensor that is there; None for nothing."""
+        """Read what was noted of a tensor that is there; None for nothing."""
         return self._notes.get(key)
 
     def add(self, tensors: Mapping[str, Tensor], *, notes: Mapping[str, str] | None = None) -> None:
-        """Writes the tensors whose keys are new as one shard; says once if there is no room.
+        """Write the tensors whose keys are new as one shard; say once if there is no room.
 
         Args:
             tensors: by key.

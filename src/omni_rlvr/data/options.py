@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-from unicodedata import normalize
 
 from omni_rlvr.media.limits import Limits
+from omni_rlvr.text.parse import nfc
 from omni_rlvr.types import require
 
 
@@ -107,7 +107,7 @@ class DatasetConfig:
     """What this data set's readers offer beside; see its YAML."""
 
     def __post_init__(self) -> None:
-        self.labels = [normalize("NFC", label) for label in self.labels]
+        self.labels = [nfc(label) for label in self.labels]
         require(
             self.on_bad_media in ("raise", "skip"),
             "dataset.on_bad_media",
@@ -144,6 +144,11 @@ class DatasetConfig:
     def limits(self) -> Limits:
         """How much one clip may ask for."""
         return Limits.of(vars(self))
+
+
+def lacks_file(dataset: DatasetConfig, split: str) -> bool:
+    """Tell whether a split wants an annotation file and was given none."""
+    return "annotations" in dataset.splits[split] and not dataset.annotations.get(split, "?")
 
 
 @dataclass

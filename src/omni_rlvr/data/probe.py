@@ -30,7 +30,7 @@ class Finding:
     reason: str | None
     """Why it cannot be used, or None."""
     notes: tuple[ClipNote, ...] = ()
-    """What a model is shown otherwise than it is in the file."""
+    """How what a model is shown differs from the file."""
 
 
 def probe_clips(

@@ -206,7 +206,7 @@ def _answers(raw: pa.Table, labels: Mapping[str, str] | None) -> Column:
 
 
 def _targets(raw: pa.Table) -> Column:
-    """What is learnt, in the Unicode form that the answers have."""
+    """Return what is learnt, in the Unicode form that the answers have."""
     column = raw["target"]
     is_done = pc.equal(pc.utf8_normalize(column, "NFC"), column)
     return _rest(column, column, is_done, nfc_between_tags, lambda row: source(raw, row))

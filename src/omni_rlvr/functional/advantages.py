@@ -82,12 +82,12 @@ def compute_advantages(
 def penalised(
     rewards: Tensor, penalty: Tensor, precision: Tensor, *, num_generations: int
 ) -> Tensor:
-    """Takes a penalty off rewards, without making a spread of its rounding.
+    """Subtract a penalty from rewards, without making a spread of its rounding.
 
-    Rewards that tie stay tied where their penalties are equal to the precision they have: a spread
-    of rounding alone, divided by itself, would be an advantage. All of such a group then have the
-    group's mean penalty. Where penalties do differ, a tie of the rewards is none any more: the
-    group is ranked by its penalties, and its advantages are of the usual size.
+    Where all rewards of a group are equal and their penalties are equal within their precision, the
+    group stays tied and every row gets the mean penalty: a spread that is rounding alone would
+    otherwise be divided by itself and become an advantage. Where the penalties differ by more, the
+    group is ranked by them, and its advantages are of the usual size.
 
     Args:
         rewards: [N] float32, row ``b*G + g``; NaN where not judged.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 ROUNDING = 3e-6
 """Nats a token within which two float32 log-probs, computed in two ways, are the same number: a few
-last digits of logits of about 20."""
+units in the last place of logits of about 20."""
 
 
 def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:

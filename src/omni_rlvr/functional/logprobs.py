@@ -109,7 +109,7 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, ids: Tensor, entropy_gradient: bool):
-        """Takes [.., V] float32 and [..] int64; gives logps, entropy and whether ids are top."""
+        """Compute logps, entropy and whether ids are top from [.., V] float32 and [..] int64."""
         top, place = z.max(dim=-1, keepdim=True)
         distance = top - z
         # token a is left out of the sums; -z itself is not read again

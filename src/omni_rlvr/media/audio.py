@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import av
 import numpy as np
 import soundfile
 
-from omni_rlvr.media.container import Sound, open_container
+from omni_rlvr.media.container import Sound, open_container, sound_stream
 from omni_rlvr.media.limits import in_force
-from omni_rlvr.media.timeline import NO_TIMES, is_joint, is_short
+from omni_rlvr.media.timeline import NO_TIMES, is_joint, is_short, tick_s_of
 from omni_rlvr.types import ClipNote, MediaError
 
 MIN_GAP_S = 0.01
@@ -28,7 +28,7 @@ MIN_GAP_S = 0.01
 MAX_OVERLAP_S = 0.1
 """Time stamps that go back by more are wrong, and the sound goes on where it was."""
 MAX_SILENCE_S = 3600.0
-"""Most seconds of silence that time stamps may ask for."""
+"""Most seconds of silence that gaps in the time stamps may add up to."""
 MAX_OVERSHOOT = 2.0
 """Peak up to which a lossy codec's sound is clipped, as every player does."""
 MAX_LOUD = 8.0
@@ -36,8 +36,10 @@ MAX_LOUD = 8.0
 FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)
 MAX_SILENCED_SHARE = 0.1
 """Share of samples that may be NaN or infinite; with more of them the file is broken."""
+MAX_DAMAGED_SHARE = 0.1
+"""Share of packets (one at the least) that may be beyond decoding, as at a joint or a cut end."""
 MAX_FRAMES_A_BYTE = 1000
-"""More samples than these cannot be in a byte: libsndfile does not know how many there are."""
+"""No byte holds more samples. Where libsndfile says so, it does not know how many there are."""
 FLOATS = ("FLOAT", "DOUBLE")
 LOSSLESS = ("PCM", "ALAC", "ULAW", "ALAW", *FLOATS)
 
@@ -69,8 +71,8 @@ class _Stretch:
         return self.start_s + self.num_samples / self.rate
 
 
-class _Tape:
-    """What was decoded so far: stretches on the axis of the file, and what is odd about them."""
+class _DecodedSound:
+    """The sound decoded so far, as stretches on the time axis of the file, and its faults."""
 
     def __init__(self) -> None:
         self.stretches: list[_Stretch] = []
@@ -192,19 +194,17 @@ def read_track(data: bytes, sound: Sound, *, sample_rate: int) -> Heard | None:
     Raises:
         ValueError: If FFmpeg has no decoder for the sound, or its samples make no sense.
     """
-    if sound.sample_rate == 0:
-        raise ValueError("there is no decoder for its codec")
-    tape, resampler, was = _Tape(), None, None
+    decoded, resampler, previous = _DecodedSound(), None, None
     part, before_s = 0, None
     with open_container(data) as container:
-        stream = container.streams[sound.stream]
-        assert isinstance(stream, av.AudioStream)
+        stream = sound_stream(container, sound)
         stream.codec_context.thread_count = 1
         codec = stream.codec_context.name
-        for frame in container.decode(stream):
-            now = (frame.sample_rate, frame.layout.name, frame.format.name)
-            if resampler is None or now != was:  # joined recordings may change any of them
-                resampler, was = av.AudioResampler(format="fltp", rate=frame.sample_rate), now
+        packets = _Packets(container, stream)
+        for frame in packets.frames():
+            form = (frame.sample_rate, frame.layout.name, frame.format.name)
+            if resampler is None or form != previous:  # joined recordings may change any of them
+                resampler, previous = av.AudioResampler(format="fltp", rate=frame.sample_rate), form
             is_joined = False
             if frame.time is not None:
                 step_s = 0.0 if before_s is None else frame.time - before_s
@@ -215,14 +215,71 @@ def read_track(data: bytes, sound: Sound, *, sample_rate: int) -> Heard | None:
             if frame.time is not None and container.format.name not in NO_TIMES:
                 start_s = frame.time + sound.shifts_s[part]
             for piece in resampler.resample(frame):
-                tape.add(piece.to_ndarray(), piece.sample_rate, start_s, is_joined=is_joined)
-    is_counted_out = container.format.name in NO_TIMES and len({s.rate for s in tape.stretches}) > 1
-    return tape.finish(
+                decoded.add(piece.to_ndarray(), piece.sample_rate, start_s, is_joined=is_joined)
+    packets.refuse_damage(has_samples=bool(decoded.stretches))
+    # where there are no time stamps FFmpeg takes all packets to be of one rate
+    num_rates = len({s.rate for s in decoded.stretches})
+    is_wrong = container.format.name in NO_TIMES and num_rates > 1
+    heard = decoded.finish(
         sample_rate,
-        promised_s=0.0 if is_counted_out else sound.promised_s,  # as if all were of one rate
+        promised_s=0.0 if is_wrong else sound.promised_s,
         is_float=codec.startswith("pcm_f"),
         is_padded=not codec.startswith(("pcm_", "flac", "alac")),
     )
+    return heard and replace(heard, notes=(*packets.notes, *heard.notes))
+
+
+def has_samples(data: bytes, sound: Sound) -> bool:
+    """Decode a sound track up to its first samples; arguments and errors as ``read_track``."""
+    with open_container(data) as container:
+        packets = _Packets(container, sound_stream(container, sound))
+        found = any(True for _ in packets.frames())
+        packets.refuse_damage(has_samples=found)
+    return found
+
+
+class _Packets:
+    """The packets of a sound track; one that cannot be decoded is left out and counted."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.AudioStream) -> None:
+        self._container = container
+        self._stream = stream
+        self._num_packets = 0
+        self._damaged: list[tuple[float | None, av.InvalidDataError]] = []
+
+    def frames(self) -> Iterator[av.AudioFrame]:
+        """Decode packet by packet."""
+        for packet in self._container.demux(self._stream):
+            self._num_packets += packet.size > 0
+            try:
+                frames = packet.decode()
+            except av.InvalidDataError as error:
+                time = packet.dts if packet.pts is None else packet.pts
+                time_s = None if time is None else float(time * tick_s_of(packet))
+                self._damaged.append((time_s, error))
+                continue
+            for frame in frames:
+                assert isinstance(frame, av.AudioFrame)  # of a sound track
+                yield frame
+
+    def refuse_damage(self, *, has_samples: bool) -> None:
+        """Raise the decoder's error if too many packets were left out, or all."""
+        most = max(1, int(MAX_DAMAGED_SHARE * self._num_packets)) if has_samples else 0
+        if len(self._damaged) > most:
+            raise self._damaged[0][1]
+
+    @property
+    def notes(self) -> tuple[ClipNote, ...]:
+        """What was left out."""
+        if not self._damaged:
+            return ()
+        time_s, _ = self._damaged[0]
+        where = "" if time_s is None else f", the first near {time_s:.2f} s"
+        text = (
+            f"{len(self._damaged)} of the {self._num_packets} packets of its sound cannot be "
+            f"decoded and count as missing{where}"
+        )
+        return (ClipNote("damaged_sound", text),)
 
 
 def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
@@ -240,15 +297,15 @@ def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
         MediaError: If it is beyond a limit; the message does not name the file yet.
         ValueError: If its samples make no sense.
     """
-    tape, subtypes, promised_s = _Tape(), [], 0.0
+    decoded, subtypes, promised_s = _DecodedSound(), [], 0.0
     for part in parts:
         with _open_sidecar(part) as file:
             dtype = "float64" if file.subtype == "DOUBLE" else "float32"
             samples = file.read(dtype=dtype, always_2d=True)
-            tape.add(samples.T, file.samplerate, None)
+            decoded.add(samples.T, file.samplerate, None)
             subtypes.append(file.subtype)
             promised_s += file.frames / file.samplerate
-    return tape.finish(
+    return decoded.finish(
         sample_rate,
         promised_s=promised_s,
         is_float=any(name in FLOATS for name in subtypes),
@@ -257,7 +314,7 @@ def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
 
 
 def sidecar_s(parts: Sequence[bytes]) -> float:
-    """Seconds of a sound file, as its header tells them; arguments and errors as above."""
+    """Read the seconds of a sound file from its header; arguments and errors as above."""
     seconds = 0.0
     for part in parts:
         with _open_sidecar(part) as file:

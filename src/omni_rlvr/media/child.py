@@ -56,7 +56,7 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 def _call(function: Callable, args: tuple, kwargs: dict) -> tuple[str, object]:
     try:
-        return "clip", function(*args, **kwargs)
+        return "result", function(*args, **kwargs)
     except MediaError as error:
         return "media_error", str(error)
     except MemoryError:

@@ -14,7 +14,16 @@ import numpy as np
 import soundfile
 
 from omni_rlvr.media.audio import Heard, read_sidecar, read_track
-from omni_rlvr.media.container import Contents, Sound, look_into, read_bytes, reason
+from omni_rlvr.media.container import (
+    Contents,
+    Sound,
+    joined_files,
+    look_into,
+    need_sound,
+    read_bytes,
+    reason,
+    undecodable,
+)
 from omni_rlvr.media.picture import Picture, need_readable
 from omni_rlvr.media.sampling import sound_pieces, uniform_indices
 from omni_rlvr.media.sound_file import finish_header, is_sound_file, split_joined
@@ -89,7 +98,7 @@ def read_clip(
         waveform=None if heard is None else heard.waveform,
         duration_s=duration_s,
         frame_times_s=times_s,
-        notes=notes if heard is None else (*notes, *heard.notes),
+        notes=tuple(dict.fromkeys(notes if heard is None else (*notes, *heard.notes))),
     )
 
 
@@ -146,19 +155,14 @@ def _frames(
     try:
         return read_frames(data, picture, indices, backend=backend)
     except (MediaError, av.FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"{path}: its picture cannot be decoded ({reason(error)}); convert or download it again"
-        ) from error
+        raise undecodable(path, "picture", error) from error
 
 
 def _track(data: bytes, sound: Sound, sample_rate: int, path: Path) -> Heard | None:
     try:
         return read_track(data, sound, sample_rate=sample_rate)
     except (av.FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"{path}: its sound track cannot be decoded ({reason(error)}); "
-            "convert or download it again"
-        ) from error
+        raise undecodable(path, "sound track", error) from error
 
 
 def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
@@ -172,8 +176,10 @@ def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
     try:
         heard = read_sidecar([part for part, _ in finished], sample_rate=sample_rate)
     except soundfile.LibsndfileError as error:
-        heard = _other_sound(data, sample_rate, path, error.error_string)
-        return heard and replace(heard, notes=(*notes, *heard.notes))
+        contents = other_contents(data, path, error.error_string)
+        heard = _track(data, need_sound(contents, path), sample_rate, path)
+        more = (joined_files(len(finished)),) if len(finished) > 1 else ()
+        return heard and replace(heard, notes=(*notes, *more, *contents.notes, *heard.notes))
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from None
     except ValueError as error:
@@ -192,10 +198,10 @@ def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
     return heard
 
 
-def _other_sound(data: bytes, sample_rate: int, path: Path, why: str) -> Heard | None:
-    """Read a sound file that libsndfile cannot read, and that says why."""
+def other_contents(data: bytes, path: Path, why: str) -> Contents:
+    """Look into a sound file that libsndfile cannot read, and that says why."""
     try:
-        contents = look_into(data, path)
+        return look_into(data, path)
     except MediaError as error:
         if not is_sound_file(data):
             raise
@@ -203,7 +209,3 @@ def _other_sound(data: bytes, sample_rate: int, path: Path, why: str) -> Heard |
             f"{path}: is a sound file that is cut short or damaged ({why}); "
             "copy or download it again"
         ) from error
-    if contents.sound is None:
-        raise MediaError(f"{path}: was named as a sound file but has no sound track")
-    heard = _track(data, contents.sound, sample_rate, path)
-    return heard and replace(heard, notes=(*contents.notes, *heard.notes))

@@ -9,22 +9,29 @@ from __future__ import annotations
 
 import io
 import stat
+from collections import Counter
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from omni_rlvr.foreign import HEAD_BYTES, recognise
+from omni_rlvr.media.key_frames import KeyFrames
 from omni_rlvr.media.limits import GIGABYTE, in_force
 from omni_rlvr.media.picture import FirstFrame, Picture, find_picture, picture_stream
-from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall
-from omni_rlvr.types import ClipNote, MediaError
+from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall, tick_s_of
+from omni_rlvr.types import ClipNote, MediaError, first_line
 
 av.logging.set_level(av.logging.PANIC)
 
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".aria2", ".!qb", ".ytdl", ".tmp")
-"""How programs name a download that goes on, or a note beside it."""
+"""Suffixes of unfinished downloads, or of the files that programs keep beside them."""
+_HEADS = {"asf": 16, "flv": 13, "mxf": 14}
+"""Format -> how many bytes at its start are found nowhere else in a file."""
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+"""The object that has the size of the file at its 40th byte."""
+_UNKNOWN_SIZE = 2**32 - 64  # what a program writes that cannot know it
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
@@ -91,7 +98,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def unfinished(path: Path) -> str:
-    """The end of a message on a broken file whose name, or one beside it, says why."""
+    """Return the end of a message on a broken file whose name, or one beside it, says why."""
     names = [path.name for suffix in _UNFINISHED if path.name.lower().endswith(suffix)]
     beside = [path.with_name(path.name + suffix) for suffix in _UNFINISHED]
     names += [other.name for other in beside if other.exists()]
@@ -119,7 +126,7 @@ def look_into(data: bytes, path: Path) -> Contents:
     Raises:
         MediaError: If the file is cut short or FFmpeg does not know it.
     """
-    _check_boxes(data, path)
+    num_indices = _check_boxes(data, path)
     try:
         with open_container(data) as container:
             format_name = container.format.name
@@ -131,13 +138,17 @@ def look_into(data: bytes, path: Path) -> Contents:
                 )
             picture, sound = picture_stream(container), container.streams.best("audio")
             _check_size(container, sound)
-            first = FirstFrame(picture)
+            first, keys = FirstFrame(picture), KeyFrames(picture)
             streams = [stream for stream in (picture, sound) if stream is not None]
-            timeline = read_timeline(container, streams, first.look_at)
+            timeline = read_timeline(container, streams, (first.look_at, keys.look_at))
             return Contents(
-                None if picture is None else find_picture(container, picture, timeline, first),
+                None
+                if picture is None
+                else find_picture(container, picture, timeline, first, keys),
                 _find_sound(sound, timeline) if isinstance(sound, av.AudioStream) else None,
-                shortfall(container, timeline),
+                _truncated(data)
+                or _joined(data, format_name, num_indices)
+                or shortfall(container, timeline),
             )
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from None
@@ -162,7 +173,7 @@ def _check_size(container: av.container.InputContainer, sound: av.stream.Stream 
     )
     if isinstance(sound, av.AudioStream) and sound.codec_context is not None:
         rate, num_channels = sound.codec_context.sample_rate, sound.codec_context.channels
-        sound_s = float((sound.duration or 0) * _tick_s(sound))
+        sound_s = float((sound.duration or 0) * tick_s_of(sound))
         problem = problem or (limits.sound_problem(rate, sound_s, num_channels) if rate else None)
     if problem is not None:
         raise MediaError(problem)
@@ -174,14 +185,38 @@ def reason(error: Exception) -> str:
         return f"it takes more memory than dataset.max_memory_gb={in_force().max_memory_gb:g}"
     if isinstance(error, av.FFmpegError) and error.strerror:
         return error.strerror
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return first_line(error)[:200]
 
 
-def _tick_s(stream: av.stream.Stream) -> Fraction:
-    """The unit of a stream's times, in seconds."""
-    assert stream.time_base is not None  # every stream of an opened file has one
-    return stream.time_base
+def undecodable(path: Path, what: str, error: Exception) -> MediaError:
+    """Make the error that names a stream which cannot be decoded, and why."""
+    return MediaError(
+        f"{path}: its {what} cannot be decoded ({reason(error)}); convert or download it again"
+    )
+
+
+def need_sound(contents: Contents, path: Path) -> Sound:
+    """Give the sound of a file that was named as a sound file.
+
+    Raises:
+        MediaError: It has none.
+    """
+    if contents.sound is None:
+        raise MediaError(f"{path}: was named as a sound file but has no sound track")
+    return contents.sound
+
+
+def sound_stream(container: av.container.InputContainer, sound: Sound) -> av.AudioStream:
+    """Find the stream of a sound in its file, opened again.
+
+    Raises:
+        ValueError: FFmpeg has no decoder for it.
+    """
+    if sound.sample_rate == 0:
+        raise ValueError("there is no decoder for its codec")
+    stream = container.streams[sound.stream]
+    assert isinstance(stream, av.AudioStream)
+    return stream
 
 
 def _find_sound(stream: av.AudioStream, timeline: Timeline) -> Sound:
@@ -190,18 +225,51 @@ def _find_sound(stream: av.AudioStream, timeline: Timeline) -> Sound:
         stream=stream.index,
         num_channels=0 if codec is None else codec.channels,
         sample_rate=0 if codec is None else codec.sample_rate,
-        duration_s=float((stream.duration or 0) * _tick_s(stream)),
+        duration_s=float((stream.duration or 0) * tick_s_of(stream)),
         shifts_s=timeline.shifts_s,
         max_gap_s=timeline.max_gap_s,
         promised_s=timeline.span_s(stream.index),
     )
 
 
-def _check_boxes(data: bytes, path: Path) -> None:
-    """Refuse an mp4 or mov that is cut short; FFmpeg would read some of it without a word."""
+def _truncated(data: bytes) -> tuple[ClipNote, ...]:
+    """Say that an AVI or ASF has more bytes by its header; FFmpeg then corrects its length."""
+    size = 0
+    if data[:4] == b"RIFF":
+        while data[size : size + 4] == b"RIFF":  # a large one has several parts
+            part = int.from_bytes(data[size + 4 : size + 8], "little")
+            size += 8 + (part if part < _UNKNOWN_SIZE else 0)
+    elif data[:16] == _ASF:
+        place = data.find(_ASF_PROPERTIES) + 40
+        size = int.from_bytes(data[place : place + 8], "little") if place >= 40 else 0
+    if size <= len(data):
+        return ()
+    text = f"is truncated, {size - len(data)} bytes are missing at its end"
+    return (ClipNote("short", text),)
+
+
+def _joined(data: bytes, format_name: str, num_indices: int) -> tuple[ClipNote, ...]:
+    """Say that files were joined end to end in a format of which FFmpeg reads the first alone."""
+    head = _HEADS.get(format_name)
+    num_files = num_indices if head is None else data.count(data[:head])
+    return (joined_files(num_files),) if num_files > 1 else ()
+
+
+def joined_files(number: int) -> ClipNote:
+    """Say that a file is several, and that the first alone is read."""
+    text = f"is {number} files joined end to end, and only the first is read"
+    return ClipNote("short", f"{text} (ffmpeg's concat joins them so that all is)")
+
+
+def _check_boxes(data: bytes, path: Path) -> int:
+    """Refuse an mp4 or mov that is cut short; FFmpeg would read some of it without a word.
+
+    Returns:
+        How many indices of whole films are in it; 0 for other formats.
+    """
     if data[4:8] not in _FIRST_BOXES:
-        return
-    position, seen = 0, set()
+        return 0
+    position, seen = 0, Counter[bytes]()
     while position + 8 <= len(data):
         kind = data[position + 4 : position + 8]
         size = int.from_bytes(data[position : position + 4], "big")
@@ -209,15 +277,16 @@ def _check_boxes(data: bytes, path: Path) -> None:
             size = int.from_bytes(data[position + 8 : position + 16], "big")
         elif size == 0:
             size = len(data) - position
-        seen.add(kind)
+        seen[kind] += 1
         position += max(size, 8)
         if position > len(data) and kind in (b"mdat", b"moov", b"moof"):
             raise MediaError(
                 f"{path}: is truncated, {position - len(data)} bytes are missing at its end; "
                 f"copy or download it again{unfinished(path)}"
             )
-    if not seen & {b"moov", b"moof", b"meta"}:
+    if not seen.keys() & {b"moov", b"moof", b"meta"}:
         raise MediaError(
             f"{path}: is truncated or its recording was never finished (no index, 'moov', in it); "
             f"copy or download it again{unfinished(path)}"
         )
+    return 0 if seen[b"moof"] else seen[b"moov"]

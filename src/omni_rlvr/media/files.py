@@ -1,7 +1,8 @@
-"""Where media files are: their suffixes, one walk through folders, and names in another spelling.
+"""How media files are found: suffixes, a walk through folders, and names in another spelling.
 
-Every reader and task that looks for files asks here. A walk enters linked folders too, each folder
-once, so that links in a circle end; what it cannot enter is kept by name. Nothing is opened.
+Every reader and task that looks for files uses this file. A walk follows links to folders and
+enters each folder once, so that a circle of links ends; it lists the folders that it could not
+enter. No file is opened here.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ AUDIO = (
     ".wav", ".w64", ".mp3", ".mp2", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma",
     ".aif", ".aiff", ".aifc", ".au", ".caf", ".amr", ".ac3", ".mka", ".weba",
 )  # fmt: skip
-"""What a file of this kind may be called, in any case: the only two lists of suffixes there are."""
+"""Suffixes of media files, in any case of letters. No other file lists suffixes."""
 SUFFIX = f"(?i)({'|'.join(re.escape(suffix) for suffix in (*VIDEO, *AUDIO))})$"
-"""Matches such a suffix at the end of a name; a pattern for ``re`` and for Arrow."""
+"""Pattern, for ``re`` and for Arrow, that matches such a suffix at the end of a name."""
 _VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _SHOWN = 3
-_SAID: set[Path] = set()
-"""Folders of which it was said that they spell names otherwise."""
+"""Names that a message gives of each kind."""
+_WARNED: set[Path] = set()
+"""Folders for which ``_warn_once`` has logged its warning."""
 
 
 @dataclass
@@ -45,11 +47,11 @@ class Walk:
     """What lies below a folder."""
 
     files: list[Path] = field(default_factory=list)
-    """Everything that is no folder, sorted; below the folder that was asked for."""
+    """Paths of everything that is no folder, sorted; each begins with the folder asked for."""
     folders: list[Path] = field(default_factory=list)
-    """Every folder, that one first."""
+    """Every folder that was entered, beginning with the folder asked for."""
     left_out: dict[str, list[str]] = field(default_factory=dict)
-    """Why a folder was not entered -> such folders."""
+    """Reason -> the folders that were not entered for it."""
 
 
 def walk(top: Path) -> Walk:
@@ -136,12 +138,16 @@ def _names(folder: Path) -> list[str]:
 
 
 def expanded(name: str, key: str) -> str:
-    """The path with ``~``, ``~user`` and ``$VARIABLE`` replaced, as a shell does it.
+    """Replace ``~``, ``~user`` and ``$VARIABLE`` in a path as a shell does.
 
-    What is there under the very name is taken at its word, but for ``~`` and ``~/...``.
+    A name that exists as it is written stays as it is, except ``~`` and ``~/...``.
+
+    Args:
+        name: The path.
+        key: The option that holds it, for messages.
 
     Raises:
-        UserError: There is no such user or variable; names ``key``, the option.
+        UserError: There is no such user or variable.
     """
     is_home = name == "~" or name.startswith("~/")
     if not is_home and os.path.lexists(name):
@@ -162,7 +168,7 @@ def expanded(name: str, key: str) -> str:
 
 
 def oddity(path: Path) -> str | None:
-    """Why a path is no file that can be read; None if it is one."""
+    """Say why a path is no file that can be read, as a plural noun; None if it can be read."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -175,7 +181,7 @@ def oddity(path: Path) -> str | None:
 
 
 def in_words(left_out: Mapping[str, Sequence[str]]) -> str:
-    """Counts and names what was left out: ``2 broken links (a.mp4, b.mp4); 1 ...``."""
+    """Count and name what was left out, e.g. ``2 broken links (a.mp4, b.mp4); 1 ...``."""
     texts = []
     for why, names in left_out.items():
         more = ", ..." if len(names) > _SHOWN else ""
@@ -184,15 +190,18 @@ def in_words(left_out: Mapping[str, Sequence[str]]) -> str:
 
 
 def has_suffix(name: str, suffixes: Iterable[str]) -> bool:
-    """Whether a name ends in one of the suffixes, in any case."""
+    """Tell whether a name ends in one of the suffixes, in any case of letters."""
     return os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122 (a name, not a path)
 
 
 def located(path: Path) -> Path:
-    """The path as it is spelled on disk, where only its spelling differs from what is there.
+    """Find a path whose spelling differs from the one on disk.
 
-    Names may differ in their Unicode form (NFC or NFD) and in the case of a media suffix. A path
-    that is there is taken at its word; one that nothing, or more than one thing, is like stays.
+    Names may differ in their Unicode form (NFC or NFD) and in the case of a media suffix.
+
+    Returns:
+        The path as it is spelled on disk; the path as given if it exists, or if no name on disk, or
+        more than one, corresponds to it.
     """
     if os.path.lexists(path) or path.parent == path:
         return path
@@ -203,12 +212,12 @@ def located(path: Path) -> Path:
         return path
     if len(names) != 1:
         return path
-    _say_once(folder, path.name, names[0])
+    _warn_once(folder, path.name, names[0])
     return folder / names[0]
 
 
 def video_name(folder: Path, name: str) -> str:
-    """The file name of a clip that a list names without a suffix; ``.mp4`` if it is not there."""
+    """Find the file name of a clip that a list names without a suffix; ``.mp4`` if none exists."""
     place = (folder / name).parent
     stem = os.path.basename(name)  # noqa: PTH119 (a name, not a path)
     try:
@@ -224,7 +233,12 @@ def video_name(folder: Path, name: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _spelled(folder: Path, changed_ns: int) -> dict[str, list[str]]:
-    """Key -> the names in a folder that have it; ``changed_ns`` makes it anew after a change."""
+    """Map each ``_key`` to the names in a folder that have it.
+
+    Args:
+        folder: The folder.
+        changed_ns: When the folder last changed, so that the cache does not outlive a change.
+    """
     found: dict[str, list[str]] = {}
     for name in _names(folder):
         found.setdefault(_key(name), []).append(name)
@@ -236,9 +250,9 @@ def _key(name: str) -> str:
     return stem + (suffix.lower() if has_suffix(name, (*VIDEO, *AUDIO)) else suffix)
 
 
-def _say_once(folder: Path, wanted: str, there: str) -> None:
-    if folder not in _SAID:
-        _SAID.add(folder)
+def _warn_once(folder: Path, wanted: str, there: str) -> None:
+    if folder not in _WARNED:
+        _WARNED.add(folder)
         log.warning(
             "%s: names are spelled otherwise there than in the list or command, in the case of "
             "their suffix or in their Unicode form, e.g. %r for %r; they are read all the same",

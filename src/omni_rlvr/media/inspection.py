@@ -20,6 +20,8 @@ from omni_rlvr.types import Clip, MediaError
 
 _MAX_SHORTFALL = 0.1
 """Share of the promised length that may be missing: headers round."""
+_FAULTS = ("short", "damaged_sound")
+"""Notes on what is missing: enough for training to go on, and for this to refuse."""
 _MEND = "convert or download it again"
 
 
@@ -109,15 +111,19 @@ def _with_notes(opened: Clip, seen: Clip) -> Clip:
 def _refuse_damage(path: Path, *, picture: bool, sound: bool) -> None:
     data = read_bytes(path)
     contents = look_into(data, path)
+    for note in contents.notes:
+        if note.kind in _FAULTS:
+            raise MediaError(f"{path}: {note.text}; {_MEND}")
     wanted = {contents.picture.stream: "picture"} if picture and contents.picture else {}
     wanted |= {contents.sound.stream: "sound"} if sound and contents.sound else {}
     damaged: dict[str, list[float]] = {"picture": [], "sound": []}
     with open_container(data) as container:
         start_s = (container.start_time or 0) / av.time_base
+        before_s = max(0.0, start_s)  # a header counts from 0, not from the first stream
         promised_s, end_s = (container.duration or 0) / av.time_base, 0.0
         for packet in container.demux():
             begins_s = _seconds(packet, packet.dts if packet.pts is None else packet.pts) - start_s
-            end_s = max(end_s, begins_s + _seconds(packet, packet.duration))
+            end_s = max(end_s, before_s + begins_s + _seconds(packet, packet.duration))
             if packet.stream.index in wanted and not _is_whole(packet):
                 damaged[wanted[packet.stream.index]].append(begins_s)
     for kind, times_s in damaged.items():
@@ -151,5 +157,5 @@ def _refuse_cut_sound(path: Path, sample_rate: int) -> None:
         None, path, num_frames=1, sample_rate=sample_rate, want_video=False, want_audio=True
     )
     for note in heard.notes:
-        if note.kind == "short":
+        if note.kind in _FAULTS:
             raise MediaError(f"{path}: {note.text}; {_MEND}")

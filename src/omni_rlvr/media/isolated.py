@@ -83,7 +83,8 @@ class ClipReader:
 
         Raises:
             MediaError: As ``read_clip``, and if reading takes too long or the child dies.
-            RuntimeError: If the child cannot start or hits a fault of ours; carries its traceback.
+            RuntimeError: If the child cannot start, or meets a fault in this package; the message
+                has the traceback.
         """
         options: dict[str, object] = {
             "num_frames": num_frames,
@@ -116,8 +117,8 @@ class ClipReader:
         """
         child = self._ensure_started()
         self._num_clips += num_clips
-        limit_s = num_clips * self.timeout_s
-        kind, value = self._ask(child, (limit_s, args, options), names)
+        request = (num_clips * self.timeout_s, args, options)
+        kind, value = self._ask(child, request, names, num_clips)
         if self._num_clips >= self.max_clips_per_process:
             self.close()
         if kind == "media_error":
@@ -191,19 +192,17 @@ class ClipReader:
         return child
 
     def _ask(
-        self, child: _Child, request: tuple[float, tuple, dict], names: str
+        self, child: _Child, request: tuple[float, tuple, dict], names: str, num_clips: int
     ) -> tuple[str, object]:
-        limit_s = request[0]
         body = pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)
         try:
             child.requests.write(HEADER.pack(len(body)) + body)
-            answer = child.receive(time.monotonic() + limit_s)
+            answer = child.receive(time.monotonic() + request[0])
         except BrokenPipeError:
             answer = None
         except TimeoutError:
             self._stop(child, grace_s=0.0)
-            parts = round(limit_s / self.timeout_s)
-            times = f" times {parts}" if parts > 1 else ""
+            times = f" times {num_clips}" if num_clips > 1 else ""
             raise MediaError(
                 f"{names}: reading took longer than dataset.decode_timeout_s={self.timeout_s:g} s"
                 f"{times} and was stopped; the file makes the decoder hang, or the limit is too "

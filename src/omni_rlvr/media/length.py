@@ -53,7 +53,7 @@ def measure_clip(
 
 
 def longest_s(data: bytes) -> float:
-    """Seconds from the first packet of any stream of a file to the end of the last one.
+    """Measure the seconds from the first packet of any stream to the end of the last one.
 
     Args:
         data: the whole file; 0 for one that FFmpeg does not know.

@@ -1,7 +1,7 @@
 """How much a media file may ask for: a few bytes of header can promise any amount of memory.
 
 The process that reads clips has one set of limits, put in force when it starts. They are checked
-before anything is allocated; the address space is the kernel's to watch.
+before anything is allocated; the kernel enforces the one on memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GIGABYTE = 1_000_000_000
 
 @dataclass(frozen=True)
 class Limits:
-    """What ``dataset`` says of the size of clips; each field has the name of its option."""
+    """Limits on the size of clips; each field has the name of its option in ``dataset``."""
 
     max_frame_pixels: int = 4096 * 4096
     max_frames: int = 500_000
@@ -67,7 +67,7 @@ _in_force = Limits()
 
 
 def in_force() -> Limits:
-    """Name the limits of this process."""
+    """Return the limits of this process."""
     return _in_force
 
 

@@ -1,21 +1,28 @@
-"""The picture stream of a file: the time of every frame, which way up it is, can it be read.
+"""The picture stream of a file: the time of every frame, which way up it is, and any fault.
 
-One pass over the packets; one frame is decoded, since only frames tell their orientation.
+The first frame is decoded while the packets are passed over, since only frames tell their
+orientation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 
+from omni_rlvr.media.key_frames import KeyFrames
 from omni_rlvr.media.limits import in_force
 from omni_rlvr.media.orientation import UPRIGHT, Orientation, of_matrix, of_tags
-from omni_rlvr.media.timeline import Timeline
+from omni_rlvr.media.timeline import Timeline, tick_s_of
 from omni_rlvr.types import MediaError
+
+_USUAL_RATE = Fraction(25)
+"""Frames a second, where a file does not say."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +38,27 @@ class Picture:
     duration_s: float
     """From the moment the first frame appears until the last one goes."""
     has_pts: bool
-    """Whether each packet carried its own presentation time (AVI packets may not), and these do
+    """Whether each packet carried its own presentation time (those of AVI do not), and these do
     not start anew within the file."""
     orientation: Orientation
     """Which way up decoded frames are."""
     decord_agrees: bool
-    """Whether decord shows the same: no second picture or cover, no orientation it overlooks."""
+    """Whether decord shows the same: an mp4 or mov whose key frames it can start at, no second
+    picture or cover, no orientation it overlooks."""
     fault: str | None
     """Why its frames cannot be read, and what to do; None if they can."""
+
+    def number_of(self, pts: int | None, num_before: int) -> int:
+        """Find a decoded frame in the table.
+
+        Args:
+            pts: Its presentation time in stream ticks, or None.
+            num_before: Frames that were decoded before it.
+        """
+        place = num_before
+        if self.has_pts and pts is not None:
+            place = int(np.searchsorted(self.pts, pts))
+        return min(place, len(self.pts) - 1)
 
 
 def need_readable(picture: Picture, path: Path) -> None:
@@ -64,18 +84,18 @@ def find_picture(
     stream: av.VideoStream,
     timeline: Timeline,
     first: FirstFrame,
+    keys: KeyFrames,
 ) -> Picture:
     """Describe the picture of a file whose packets were passed over."""
     packets = timeline.packets[stream.index]
     stamps = [p.ticks for p in packets]
     if None in stamps:
-        stamps = list(range(len(stamps)))
+        stamps = _counted_out(stream, stamps)
     parts = np.asarray([p.part for p in packets], dtype=np.int64)
     order = np.lexsort((np.asarray(stamps, dtype=np.int64), parts))
     pts = np.asarray(stamps, dtype=np.int64)[order]
     is_joined = len(set(parts.tolist())) > 1
-    assert stream.time_base is not None  # every stream of an opened file has one
-    times_s = pts * float(stream.time_base) + np.asarray(timeline.shifts_s)[parts[order]]
+    times_s = pts * float(tick_s_of(stream)) + np.asarray(timeline.shifts_s)[parts[order]]
     duration_s = 0.0
     if len(pts):
         last_s = packets[order[-1]].duration_s or _frame_s(stream, times_s)
@@ -97,7 +117,9 @@ def find_picture(
         orientation=orientation,
         decord_agrees=len(container.streams.video) == 1
         and not is_joined
-        and first.decord_turns_it("mp4" in container.format.name, orientation),
+        and "mp4" in container.format.name
+        and keys.are_entries
+        and first.decord_turns_it(orientation),
         fault=fault,
     )
 
@@ -110,8 +132,15 @@ def _fault(stream: av.VideoStream) -> str | None:
     return in_force().problem("max_frame_pixels", stream.width * stream.height, size)
 
 
+def _counted_out(stream: av.VideoStream, stamps: Sequence[int | None]) -> list[int | None]:
+    """Give frames the times that the frame rate says, where some have none of their own."""
+    rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
+    first = next((stamp for stamp in stamps if stamp is not None), 0)
+    return [first + round(i / (rate * tick_s_of(stream))) for i in range(len(stamps))]
+
+
 class FirstFrame:
-    """The first frame of a stream that decodes, as packets come."""
+    """The first frame of a stream that can be decoded; packets are handed in one by one."""
 
     def __init__(self, stream: av.VideoStream | None) -> None:
         self._stream = stream
@@ -122,11 +151,11 @@ class FirstFrame:
             stream.codec_context.thread_count = 1
 
     def look_at(self, packet: av.Packet) -> None:
-        """Decode a packet, until there is a frame; the last packet is an empty one."""
+        """Decode a packet, unless there is a frame already; the last packet is an empty one."""
         stream = self._stream
-        if stream is None or packet.stream_index != stream.index or self._frame is not None:
+        if stream is None or not self._may_decode or self._frame is not None:
             return
-        if self._may_decode:
+        if packet.stream_index == stream.index:
             self._packets.append(packet)
             self._frame = _decode(stream.codec_context, packet)
 
@@ -140,15 +169,15 @@ class FirstFrame:
         tags = {} if self._stream is None else self._stream.metadata
         return of_tags(tags) if matrix is None else of_matrix(matrix)
 
-    def decord_turns_it(self, is_mp4: bool, orientation: Orientation) -> bool:
-        """Whether decord 0.6 shows the frames like this.
+    def decord_turns_it(self, orientation: Orientation) -> bool:
+        """Whether decord 0.6 shows the frames of an mp4 or mov like this.
 
-        It knows the angle in an mp4's display matrix; it overlooks mirrors, the matrix of other
-        containers, and what the codec's own messages say.
+        It knows the angle in the display matrix; it overlooks mirrors, and what the codec's own
+        messages say.
         """
         if _matrix(self._frame) is None:
             return orientation == UPRIGHT
-        if not is_mp4 or orientation.is_reflection:
+        if orientation.is_reflection:
             return False
         assert self._stream is not None  # it had a frame
         codec = self._stream.codec_context
@@ -161,7 +190,7 @@ class FirstFrame:
 
 
 def _matrix(frame: av.VideoFrame | None) -> np.ndarray | None:
-    """The display matrix of a frame, [9] int32, or None."""
+    """Return the display matrix of a frame, [9] int32, or None."""
     found: Any = None if frame is None else frame.side_data.get("DISPLAYMATRIX")
     return None if found is None else np.frombuffer(found, np.int32)
 
@@ -170,7 +199,7 @@ def _decode(codec: av.VideoCodecContext, packet: av.Packet | None) -> av.VideoFr
     """Decode a packet; None for one that gives no frame, or is broken."""
     try:
         frames = codec.decode(packet)
-    except av.FFmpegError:  # reading the frames will say so
+    except av.FFmpegError:  # reading the frames raises for it
         return None
     return frames[0] if frames else None
 

@@ -45,7 +45,7 @@ class Playable:
 def show_clip(
     video: Path | None, audio: Path | None, *, num_frames: int, sample_rate: int
 ) -> tuple[Clip, Playable]:
-    """Reads a clip, and makes one of it that a browser plays.
+    """Read a clip, and make one of it that a browser plays.
 
     Args and Raises: as ``clip.read_clip`` and ``playable``.
     """
@@ -144,10 +144,9 @@ def _encode_picture(
 ) -> av.AudioStream | None:
     """Writes the picture; streams must all be there before the first packet."""
     encoder, sound, last = None, None, -1.0
-    start_s = (container.start_time or 0) / av.time_base
-    for frame in container.decode(picture.stream):
+    for number, frame in enumerate(container.decode(picture.stream)):
         assert isinstance(frame, av.VideoFrame)  # of a picture stream
-        time_s = max(0.0, (frame.time or 0.0) - start_s)
+        time_s = max(0.0, float(picture.times_s[picture.number_of(frame.pts, number)]))
         if time_s >= MAX_S:
             break
         if time_s < last + 0.9 / MAX_FPS and last >= 0:
@@ -167,7 +166,7 @@ def _encode_picture(
 
 
 def _upright(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
-    """Turns a frame as it is shown."""
+    """Turn a frame as it is shown."""
     if orientation == UPRIGHT:
         return frame
     turned = np.ascontiguousarray(orientation.upright(frame.to_ndarray(format="rgb24")))

@@ -12,9 +12,15 @@ import av
 import numpy as np
 import soundfile
 
-from omni_rlvr.media.audio import sidecar_s
-from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.container import Sound, look_into, open_container, read_bytes, reason
+from omni_rlvr.media.audio import has_samples, sidecar_s
+from omni_rlvr.media.clip import other_contents, read_clip
+from omni_rlvr.media.container import (
+    Sound,
+    look_into,
+    need_sound,
+    read_bytes,
+    undecodable,
+)
 from omni_rlvr.media.sound_file import finish_header, split_joined
 from omni_rlvr.media.video import Backend
 from omni_rlvr.types import Clip, ClipNote, MediaError
@@ -74,16 +80,9 @@ def probe_clip(
 
 def _has_samples(data: bytes, sound: Sound, path: Path) -> bool:
     try:
-        if sound.sample_rate == 0:
-            raise ValueError("there is no decoder for its codec")
-        with open_container(data) as container:
-            stream = container.streams[sound.stream]
-            return any(True for _ in container.decode(stream))
+        return has_samples(data, sound)
     except (av.FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"{path}: its sound track cannot be decoded ({reason(error)}); "
-            "convert or download it again"
-        ) from error
+        raise undecodable(path, "sound track", error) from error
 
 
 def _sidecar_s(path: Path) -> float:
@@ -93,9 +92,6 @@ def _sidecar_s(path: Path) -> float:
         return sidecar_s([finish_header(part)[0] for part in split_joined(data)])
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from None
-    except soundfile.LibsndfileError:
-        contents = look_into(data, path)
-    if contents.sound is None:
-        raise MediaError(f"{path}: was named as a sound file but has no sound track")
-    has_samples = _has_samples(data, contents.sound, path)
-    return max(contents.sound.promised_s, 1e-3) if has_samples else 0.0
+    except soundfile.LibsndfileError as error:
+        sound = need_sound(other_contents(data, path, error.error_string), path)
+    return max(sound.promised_s, 1e-3) if _has_samples(data, sound, path) else 0.0

@@ -1,7 +1,8 @@
-"""The bytes of a sound file before libsndfile reads them: files joined in one, unfinished headers.
+"""What is done to the bytes of a sound file before libsndfile reads them.
 
-libsndfile reads the first of the joined files, and as much of it as its header says, without a
-word. Nothing is decoded here.
+Where several files were joined in one, libsndfile reads the first of them only, and as much of it
+as its header says, without a warning. Here joined files are split, and the header of a recording
+that was never finished is completed. Nothing is decoded.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 from omni_rlvr.types import ClipNote
 
 MAX_TRAILING = 1024
-"""Bytes behind the sound that may be no chunk: tags and padding that programs leave there."""
+"""Most bytes behind the sound that are no chunk: programs leave tags and padding there."""
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _JOINTS = {
     b"RIFF": (b"WAVE", 8),
@@ -30,8 +31,6 @@ _JOINTS = {
 """First bytes of a file -> what every file of its kind has near its start, and at which byte."""
 _FIRST_PAGES = 300
 """Bytes within which the first pages of the streams of one Ogg file follow each other."""
-
-
 _Order = Literal["little", "big"]
 
 
@@ -44,7 +43,7 @@ class _Layout:
     id_size: int
     size_size: int
     order: _Order
-    """Of the bytes of a number: "little" or "big"."""
+    """Byte order of numbers."""
     data_id: bytes
     """How the name of the chunk with the samples begins."""
     ahead: int = 0
@@ -68,7 +67,7 @@ _LAYOUTS = {
 
 
 def is_sound_file(data: bytes) -> bool:
-    """Whether a file begins as one of those that this module knows."""
+    """Tell whether a file begins as a sound file of a kind that this module knows."""
     mark, offset = _JOINTS.get(data[:4], (b"", 0))
     return bool(mark) and data[offset : offset + len(mark)] == mark
 
@@ -90,7 +89,7 @@ def split_joined(data: bytes) -> list[bytes]:
 
 
 def finish_header(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
-    """Make a header say how much sound is there, where a recorder never finished it.
+    """Complete a header that its recorder never finished: make it say how much sound there is.
 
     Returns:
         The file, changed only if its header says that there is less sound than there is, and notes
@@ -132,7 +131,9 @@ def finish_header(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
     return bytes(finished), () if is_open else (_unfinished(claimed, there),)
 
 
-def _chunks(data: bytes, layout: _Layout, start: int | None = None) -> Iterator[tuple]:
+def _chunks(
+    data: bytes, layout: _Layout, start: int | None = None
+) -> Iterator[tuple[bytes, int, int]]:
     """Yield the name, the first byte and the size of each chunk."""
     head = layout.id_size + layout.size_size
     at = layout.start if start is None else start
@@ -146,7 +147,7 @@ def _chunks(data: bytes, layout: _Layout, start: int | None = None) -> Iterator[
 
 
 def _is_finished(data: bytes, layout: _Layout, at: int, size: int) -> bool:
-    """Whether nothing but other chunks, or a few bytes, follow the sound."""
+    """Tell whether only other chunks, or a few bytes, follow the sound."""
     end = at + size
     for name, first, length in _chunks(data, layout, end + -end % layout.align):
         if first + length > len(data) + 1 or not all(32 <= byte < 127 for byte in name[:4]):
@@ -184,7 +185,7 @@ def _finish_au(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
 
 
 def _ogg_notes(data: bytes) -> tuple[ClipNote, ...]:
-    """Look whether the last page is whole and marked as the last; libsndfile does not."""
+    """Check that the last page is whole and marked as the last; libsndfile does not."""
     last = data.rfind(b"OggS\x00")
     segments = data[last + 27 : last + 27 + data[last + 26]] if len(data) > last + 26 else b""
     missing = last + 27 + len(segments) + sum(segments) - len(data)

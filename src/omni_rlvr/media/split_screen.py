@@ -16,12 +16,7 @@ import numpy as np
 from av.filter import Graph
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.container import (
-    look_into,
-    open_container,
-    read_bytes,
-    reason,
-)
+from omni_rlvr.media.container import look_into, open_container, read_bytes, reason
 from omni_rlvr.media.cuts import Cut
 from omni_rlvr.media.orientation import Orientation
 from omni_rlvr.media.picture import Picture, need_readable
@@ -59,7 +54,7 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
     with open_container(data) as container:
         stream = container.streams[picture.stream]
         for clip in clips:
-            clip.check(float(picture.times_s[-1]) - _first_s(container, picture) + frame_s)
+            clip.check(float(picture.times_s[-1]) + frame_s)
         assert isinstance(stream, av.VideoStream)
         halves = {cut.half: _Half(stream, cut.half, picture.orientation) for cut in cuts}
         for time_s, frame in _frames(container, stream, picture):
@@ -72,32 +67,20 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
     return [clip.failure for clip in clips]
 
 
-def _first_s(container: av.container.InputContainer, picture: Picture) -> float:
-    """When the first frame is seen of a file that has no times: FFmpeg may give it a late one."""
-    return float(picture.times_s[0]) if container.format.name == "avi" else 0.0
-
-
 def _frames(
     container: av.container.InputContainer, stream: av.VideoStream, picture: Picture
 ) -> Iterator[tuple[float, av.VideoFrame | None]]:
-    """Every frame with its time from the start of the file; None stands for a damaged one.
-
-    An AVI numbers its frames and has no times: those that FFmpeg gives B-frames are all late.
-    """
-    assert stream.time_base is not None  # every stream of an opened file has one
+    """Yield every frame with its time from the start of the file; None is a damaged one."""
     stream.codec_context.thread_count = 1  # recordings are cut in parallel
     number, is_whole = 0, True  # what is damaged is seen up to the next key frame
-    first_s = _first_s(container, picture)
-    start_s = first_s + (container.start_time or 0) / av.time_base
     for packet in container.demux(stream):
         try:
             frames: list[av.VideoFrame | None] = list(packet.decode())
         except av.FFmpegError:
             frames = [None]
         for frame in frames:
-            time_s = float(picture.times_s[min(number, len(picture.times_s) - 1)]) - first_s
-            if picture.has_pts and frame is not None and frame.pts is not None:
-                time_s = float(frame.pts * stream.time_base) - start_s
+            pts = None if frame is None else frame.pts
+            time_s = float(picture.times_s[picture.number_of(pts, number)])
             number += 1
             if frame is None or frame.is_corrupt:
                 is_whole = False

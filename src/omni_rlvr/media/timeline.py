@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import av
 
@@ -17,15 +18,15 @@ from omni_rlvr.types import ClipNote, MediaError
 JOINT_S = 0.1
 """Time stamps of one stream that go back by more than this start a part that was joined on."""
 MAX_GAP_S = 3600.0
-"""A longer step forward is no gap but a joint too."""
+"""A longer step forward is no gap but such a start, too."""
 MAX_GAP_TS_S = 10.0
 """The same in transport and program streams, whose clocks are known to be set anew."""
-TELL_LENGTH = {"mov", "matroska", "avi", "asf", "flv", "flac"}
+LENGTH_IN_HEADER = {"mov", "matroska", "avi", "asf", "flv", "mxf", "flac"}
 """Formats whose header has the length of the file; for others FFmpeg guesses it."""
 NO_TIMES = {"mp3", "aac", "flac", "wav", "aiff", "w64", "caf", "au", "ac3", "eac3", "amr"}
-"""Formats without time stamps: FFmpeg counts them out of what it takes a packet to be."""
+"""Formats without time stamps: FFmpeg adds up the durations that it assumes of the packets."""
 MAX_LENGTH_S = 86_400.0
-"""A longer promise is none: some programs write -1 where they do not know."""
+"""A greater length in a header is none: some programs write -1 where they do not know it."""
 SHORT_S, SHORT_SHARE = 0.25, 0.02
 """Seconds, and share of the whole, that may be missing of a promised length: headers round."""
 
@@ -57,46 +58,45 @@ class Timeline:
 
     def span_s(self, stream: int) -> float:
         """Sum up how long a stream is in each part, from its first packet to its last's end."""
-        timed = [p for p in self.packets[stream] if p.begins_s is not None]
-        parts = {p.part for p in timed}
-        spans = [_span_s([p for p in timed if p.part == part]) for part in parts]
-        return sum(last_s - first_s for first_s, last_s in spans)
+        return sum(end_s - start_s for start_s, end_s in _spans(self.packets[stream]).values())
 
 
 def read_timeline(
     container: av.container.InputContainer,
     streams: Sequence[av.stream.Stream],
-    on_packet: Callable[[av.Packet], object],
+    on_packet: Sequence[Callable[[av.Packet], object]],
 ) -> Timeline:
     """Pass over the packets of some streams once.
 
     Args:
         container: Just opened.
         streams: Those in use.
-        on_packet: Shown every packet, also the empty one at a stream's end.
+        on_packet: Each is shown every packet, also the empty one at a stream's end.
 
     Raises:
         MediaError: The picture has too many frames; the message does not name the file yet.
     """
     max_gap_s = MAX_GAP_TS_S if "mpeg" in container.format.name else MAX_GAP_S
+    is_guessed = container.format.name == "avi"  # it numbers frames in the order of decoding
     packets: dict[int, list[Packet]] = {stream.index: [] for stream in streams}
     latest: dict[int, tuple[int, float | None]] = {}
     for packet in container.demux(list(streams)) if streams else ():
-        on_packet(packet)
+        for look_at in on_packet:
+            look_at(packet)
         if not packet.size or packet.is_discard:
             continue
-        assert packet.time_base is not None  # every packet of an opened file has one
-        tick_s = float(packet.time_base)
+        tick_s = float(tick_s_of(packet))
         part, before_s = latest.get(packet.stream_index, (0, None))
         if packet.dts is not None:
             now_s = packet.dts * tick_s
             part += before_s is not None and is_joint(now_s - before_s, max_gap_s)
             latest[packet.stream_index] = part, now_s
-        ticks = packet.dts if packet.pts is None else packet.pts
+        has_pts = packet.pts is not None and not is_guessed
+        ticks = packet.pts if has_pts else packet.dts
         begins_s = None if ticks is None else ticks * tick_s
         duration_s = (packet.duration or 0) * tick_s
         rows = packets[packet.stream_index]
-        rows.append(Packet(part, ticks, packet.pts is not None, begins_s, duration_s))
+        rows.append(Packet(part, ticks, has_pts, begins_s, duration_s))
         if isinstance(packet.stream, av.VideoStream):
             what = f"its picture has {len(rows)} frames or more"
             if problem := in_force().problem("max_frames", len(rows), what):
@@ -105,19 +105,23 @@ def read_timeline(
     return Timeline(packets, _shifts(list(packets.values()), start_s), max_gap_s)
 
 
+def tick_s_of(timed: av.stream.Stream | av.Packet) -> Fraction:
+    """Give the unit of the times of a stream or packet, in seconds."""
+    assert timed.time_base is not None  # every stream and packet of an opened file has one
+    return timed.time_base
+
+
 def is_joint(step_s: float, max_gap_s: float) -> bool:
     """Tell a joint from the next frame and from a gap, by the step between two time stamps."""
     return step_s < -JOINT_S or step_s > max_gap_s
 
 
 def _shifts(streams: Sequence[Sequence[Packet]], start_s: float) -> tuple[float, ...]:
-    """What brings each part's times to seconds from the start of the file."""
+    """Return what brings each part's times to seconds from the start of the file."""
     spans: dict[int, list[tuple[float, float]]] = {}
     for packets in streams:
-        for part in {p.part for p in packets}:
-            of_part = [p for p in packets if p.part == part and p.begins_s is not None]
-            if of_part:
-                spans.setdefault(part, []).append(_span_s(of_part))
+        for part, span in _spans(packets).items():
+            spans.setdefault(part, []).append(span)
     shifts_s = [-start_s]
     for part in range(1, max(spans, default=0) + 1):
         end_s = max((last_s for _, last_s in spans.get(part - 1, [])), default=0.0)
@@ -126,18 +130,29 @@ def _shifts(streams: Sequence[Sequence[Packet]], start_s: float) -> tuple[float,
     return tuple(shifts_s)
 
 
-def _span_s(packets: Sequence[Packet]) -> tuple[float, float]:
-    """From the first packet to the end of the last; one without a duration has the mean of all."""
-    times_s = [p.begins_s for p in packets if p.begins_s is not None]
-    first_s, last_s = min(times_s), max(times_s)
-    mean_s = (last_s - first_s) / max(1, len(times_s) - 1)
-    return first_s, last_s + (packets[-1].duration_s or mean_s)
+def _spans(packets: Sequence[Packet]) -> dict[int, tuple[float, float]]:
+    """Find where each part of a stream begins and ends, in seconds.
+
+    A last packet without a duration is taken to be as long as the mean of all.
+    """
+    times_s: dict[int, list[float]] = {}
+    last: dict[int, Packet] = {}
+    for packet in packets:
+        if packet.begins_s is not None:
+            times_s.setdefault(packet.part, []).append(packet.begins_s)
+            last[packet.part] = packet
+    spans = {}
+    for part, times in times_s.items():
+        first_s, last_s = min(times), max(times)
+        mean_s = (last_s - first_s) / max(1, len(times) - 1)
+        spans[part] = first_s, last_s + (last[part].duration_s or mean_s)
+    return spans
 
 
 def shortfall(container: av.container.InputContainer, timeline: Timeline) -> tuple[ClipNote, ...]:
     """Compare where the packets end with the length in the header, where there is one."""
     others = {stream.index for stream in container.streams} - timeline.packets.keys()
-    if not TELL_LENGTH & set(container.format.name.split(",")) or others:
+    if not LENGTH_IN_HEADER & set(container.format.name.split(",")) or others:
         return ()
     promised_s = (container.duration or 0) / av.time_base
     ends_s = [
@@ -146,7 +161,8 @@ def shortfall(container: av.container.InputContainer, timeline: Timeline) -> tup
         for p in rows
         if p.begins_s is not None
     ]
-    end_s = max(ends_s, default=0.0)
+    before_s = max(0.0, -timeline.shifts_s[0])  # a header counts from 0, not from the first stream
+    end_s = max(ends_s, default=0.0) + before_s
     if not ends_s or not is_short(end_s, promised_s):
         return ()
     text = f"ends at {end_s:.2f} s of the {promised_s:.2f} s that its header promises"
@@ -154,7 +170,7 @@ def shortfall(container: av.container.InputContainer, timeline: Timeline) -> tup
 
 
 def is_short(seconds: float, promised_s: float) -> bool:
-    """Whether more is missing of a promised length than rounding explains."""
+    """Tell whether more of a promised length is missing than rounding explains."""
     if promised_s > MAX_LENGTH_S:
         return False
     return seconds < promised_s - max(SHORT_S, SHORT_SHARE * promised_s)

@@ -82,9 +82,7 @@ def _with_av(data: bytes, picture: Picture, wanted: np.ndarray) -> np.ndarray:
         stream.codec_context.thread_count = 1
         to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs 1 ms
         for latest in container.decode(stream):
-            position = num_decoded
-            if picture.has_pts and latest.pts is not None:
-                position = int(np.searchsorted(picture.pts, latest.pts))
+            position = picture.number_of(latest.pts, num_decoded)
             num_decoded += 1
             while len(frames) < len(wanted) and wanted[len(frames)] <= position:
                 frames.append(picture.orientation.upright(_rgb(latest, to_rgb)))

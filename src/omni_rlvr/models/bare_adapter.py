@@ -1,11 +1,12 @@
-"""Puts an adapter folder of peft's own, trained elsewhere, onto the base that it names.
+"""Loads an adapter that was trained elsewhere and saved in peft's own format onto its base.
 
-Such a folder holds an adapter and nothing of this package: the base's processor is kept.
+Such a folder holds an adapter and no file of this package, so the base's processor is kept.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from omni_rlvr.types import UserError
 
 
 def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Path:
-    """Finds the base of an adapter folder of peft's own.
+    """Find the base of an adapter that was saved in peft's own format.
 
     Args:
         folder: with adapter_config.json.
@@ -64,7 +65,7 @@ def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Pa
 
 @torch.no_grad()
 def put_bare(policy: Modules, folder: Path, base: Path, *, allow_pickle: bool) -> Delta:
-    """Puts an adapter folder of peft's own onto its base.
+    """Put an adapter that was saved in peft's own format onto its base.
 
     Its weights may be named as below the whole policy, as in the published layout, or as below the
     language model alone.
@@ -79,8 +80,9 @@ def put_bare(policy: Modules, folder: Path, base: Path, *, allow_pickle: bool) -
     parts = parts_of(policy)
     whole: dict[str, Tensor] = {}
     found: dict[str, dict[str, str]] = {}
+    layers = {name for name, _ in policy.named_modules()}
     for key in adapter.weights:
-        part, name = _locate(policy, key, folder)
+        part, name = _locate(layers, key, folder)
         found.setdefault(part, {})[name] = key
     for part, keys in found.items():
         beside = lora.put_adapter(part, parts[part], adapter, keys)
@@ -90,12 +92,11 @@ def put_bare(policy: Modules, folder: Path, base: Path, *, allow_pickle: bool) -
     return Delta(base, fingerprint(base), frozenset(whole))
 
 
-def _locate(policy: Modules, key: str, folder: Path) -> tuple[str, str]:
-    """Finds the part that an adapter's weight belongs to, and its name within the part."""
-    modules = dict(policy.named_modules())
+def _locate(layers: Collection[str], key: str, folder: Path) -> tuple[str, str]:
+    """Find the part that an adapter's weight belongs to, and its name within the part."""
     for name in (key, our_key(key)):
         layer = layer_of(name) if lora.is_adapter(name) else name.rpartition(".")[0]
-        if layer in modules:
+        if layer in layers:
             part = part_of_weight(f"{layer}.")
             place = place_of(part)
             if name.startswith(f"{place}."):

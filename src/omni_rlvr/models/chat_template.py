@@ -1,9 +1,9 @@
-"""What a tokenizer's chat template puts around a user's turn; found once, when it is loaded.
+"""The text that a tokenizer's chat template puts around a user's turn, found when it is loaded.
 
-A template is a program that comes with a checkpoint. Our own are run as they are. A foreign one is
-run on two made-up turns, in a process of its own with limits of time, memory and output (this
-file, started as ``python -m``), and never on a prompt: a prompt is put between what stood around
-those turns.
+A template is a program that comes with a checkpoint. The package's own templates are run directly.
+Any other is run on two test turns only, in a process with limits of time, memory and output (this
+file, started as ``python -m``). It is never run on a prompt: a prompt is put between the texts that
+stood before and after the test turns.
 """
 
 from __future__ import annotations
@@ -17,67 +17,67 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from omni_rlvr.types import UserError
+from omni_rlvr.types import UserError, first_line
 
 TURNS = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""The tiny model's."""
+"""The tiny model's chat template."""
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}"
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}" + TURNS
 )
-"""Qwen's, for a published checkpoint whose tokenizer has lost its own."""
+"""Qwen's chat template, for a checkpoint whose tokenizer has none."""
 OURS = (TURNS, CHAT_TEMPLATE)
 MAX_CPU_S, MAX_WALL_S, MAX_MEMORY, MAX_OUTPUT = 2, 60, 2**31, 1_000_000
-"""Limits of a foreign template: seconds, seconds, bytes, characters."""
+"""Limits of a template that is not one of ``OURS``: seconds, seconds, bytes, characters."""
 PROBES = (
     "3a7c words 91fe",
     " \n 5d20 <|video|>\nIn <think> </think> and <answer> </answer> tags? {{ 7 }} 88b1 \n",
 )
-"""Made-up turns; the second has all that a prompt's may have."""
+"""Test turns; the second holds every kind of text that the turn of a prompt may hold."""
 
 
 @dataclass(frozen=True)
-class Frame:
-    """What a prompt is put between."""
+class ChatFrame:
+    """The text before and after a user's turn."""
 
     before: str
     after: str
     is_trimmed: bool
-    """Whether the white space around a turn is cut off."""
+    """Whether the template strips white space from both ends of a turn."""
 
     def around(self, turn: str) -> str:
-        """Puts a user's turn into it."""
+        """Put a user's turn between the two texts."""
         return self.before + (turn.strip() if self.is_trimmed else turn) + self.after
 
 
-def frame_of(template: str, tokens: Mapping[str, str], source: str) -> Frame:
-    """Finds what a template puts around a turn.
+def chat_frame(template: str, tokens: Mapping[str, str], source: str) -> ChatFrame:
+    """Find what a template puts around a turn.
 
     Args:
-        template: Jinja.
-        tokens: the tokenizer's special tokens by their roles.
-        source: where the tokenizer is from, for messages.
+        template: The source of a Jinja template.
+        tokens: The tokenizer's special tokens by their roles.
+        source: Where the tokenizer is from, for messages.
 
     Raises:
-        UserError: the template fails, takes too long, or does more to a turn than framing it.
+        UserError: The template fails, takes too long, or changes the turn itself.
     """
-    return _frame_of(template, json.dumps(dict(tokens), sort_keys=True), source)
+    return _cached_chat_frame(template, json.dumps(dict(tokens), sort_keys=True), source)
 
 
 @lru_cache(maxsize=64)
-def _frame_of(template: str, tokens: str, source: str) -> Frame:
-    render = _render if template in OURS else _render_apart
+def _cached_chat_frame(template: str, tokens: str, source: str) -> ChatFrame:
+    render = _render if template in OURS else _render_in_child
     try:
         first, second = render(template, tokens)
         before, there, after = first.partition(PROBES[0])
         if not there or PROBES[0] in after:
             raise ValueError("it does not write a user's turn once")
         for is_trimmed in (False, True):
-            frame = Frame(before, after, is_trimmed)
+            frame = ChatFrame(before, after, is_trimmed)
             if frame.around(PROBES[1]) == second and not any(
                 mark in before + after for mark in ("<|video|>", "<|audio|>")
             ):
@@ -91,7 +91,7 @@ def _frame_of(template: str, tokens: str, source: str) -> Frame:
 
 
 def _render(template: str, tokens: str) -> list[str]:
-    """Writes the probes with a template, as transformers does."""
+    """Render the test turns as transformers does."""
     from transformers.utils.chat_template_utils import render_jinja_template  # half a second
 
     chats = [[{"role": "user", "content": probe}] for probe in PROBES]
@@ -100,11 +100,11 @@ def _render(template: str, tokens: str) -> list[str]:
     return result[0]
 
 
-def _render_apart(template: str, tokens: str) -> list[str]:
-    """Does so in a process of its own.
+def _render_in_child(template: str, tokens: str) -> list[str]:
+    """Render the test turns in a process with limits.
 
     Raises:
-        ValueError: what the template raised, or the limit that it met.
+        ValueError: Names what the template raised, or the limit that it reached.
     """
     try:
         done = subprocess.run(
@@ -123,7 +123,7 @@ def _render_apart(template: str, tokens: str) -> list[str]:
 
 
 def main() -> None:
-    """Reads a template from stdin, writes ``[what it rendered, how it failed]`` to stdout."""
+    """Read a template from stdin and write ``[rendered texts, error or null]`` to stdout."""
     from transformers.utils import chat_template_utils  # noqa: F401 (before the limits hold)
 
     template, tokens = json.load(sys.stdin)
@@ -139,8 +139,7 @@ def main() -> None:
     except MemoryError:
         rendered, failed = [], f"it takes more than {MAX_MEMORY // 2**30} GiB of memory"
     except Exception as error:  # a template raises what it likes
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        rendered, failed = [], f"{lines[0][:200]} ({type(error).__name__})"
+        rendered, failed = [], f"{first_line(error)[:200]} ({type(error).__name__})"
     json.dump([rendered, failed], sys.stdout)
 
 

@@ -21,13 +21,13 @@ from transformers import (
 )
 
 from omni_rlvr.models.chat_template import CHAT_TEMPLATE
-from omni_rlvr.models.foreign import check_settings, reading
 from omni_rlvr.models.hub import find_checkpoint
 from omni_rlvr.models.load import DTYPES, finish, load_policy
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.peft_format import CONFIG as ADAPTER_CONFIG
 from omni_rlvr.models.processing import Processor, ProcessorSettings
+from omni_rlvr.models.untrusted import check_settings, one_error
 from omni_rlvr.models.weights import PICKLE_ADVICE
 from omni_rlvr.types import UserError, require
 
@@ -166,16 +166,16 @@ def _processor(config: OmniConfig, parts: Parts) -> Processor:
 
 
 def _read(key: str, parts: Parts, kind: Any) -> Any:
-    """Reads a part's config or processor, or says which part cannot be read."""
+    """Read a part's config or processor, or say which part cannot be read."""
     source = f"model.parts.{key}={vars(parts)[key]}"
     folder = find_checkpoint(vars(parts)[key], allow_pickle=False)
     check_settings(folder, source)
-    with reading(f"{source} cannot be read"):
+    with one_error(f"{source} cannot be read"):
         return kind.from_pretrained(folder, trust_remote_code=False)
 
 
 def _read_weights(key: str, parts: Parts, kind: Any, *, allow_pickle: bool) -> Any:
-    """Reads a part with its weights, or says which part cannot be read."""
+    """Read a part with its weights, or say which part cannot be read."""
     source = f"model.parts.{key}={vars(parts)[key]}"
     folder = find_checkpoint(vars(parts)[key], allow_pickle=allow_pickle)
     if (folder / ADAPTER_CONFIG).exists():
@@ -183,5 +183,5 @@ def _read_weights(key: str, parts: Parts, kind: Any, *, allow_pickle: bool) -> A
     safe = any(folder.glob("*.safetensors"))
     if not safe and not allow_pickle and any(folder.glob("*.bin")):
         raise UserError(f"{source} holds pickled weights, which can hide code; {PICKLE_ADVICE}")
-    with reading(f"{source} cannot be read"):
+    with one_error(f"{source} cannot be read"):
         return kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=safe)

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from omni_rlvr.models import lora
 from omni_rlvr.models.parts import Modules, parts_of, place_of
+from omni_rlvr.models.weights import save_weights
 from omni_rlvr.pointers import follow
 from omni_rlvr.types import UserError
 
@@ -77,7 +78,7 @@ def find_base(folder: Path, given: str | None) -> Path:
         UserError: there is none, or it is another model.
     """
     delta = _read(folder)
-    base = follow(_noted(folder, delta) if given is None else Path(given))
+    base = follow(delta.base if given is None else Path(given))
     if not (base / "config.json").exists() or is_delta(base):
         key = "noted in the checkpoint" if given is None else f"model.base={given}"
         raise UserError(
@@ -89,17 +90,6 @@ def find_base(folder: Path, given: str | None) -> Path:
             f"{seen[:12]}, not {delta.fingerprint[:12]}); set model.base=DIR"
         )
     return base.resolve()
-
-
-def _noted(folder: Path, delta: Delta) -> Path:
-    """Where a checkpoint says that its base is: the place, or the same way from the checkpoint, if
-    both were moved together.
-    """
-    if delta.base.exists():
-        return delta.base
-    relative = json.loads((folder / BASE).read_text(encoding="utf-8")).get("relative")
-    beside = delta.base if relative is None else folder.resolve() / relative
-    return beside if beside.exists() else delta.base
 
 
 def own_weights(policy: Modules, *, every_name: bool = False) -> dict[str, nn.Parameter]:
@@ -124,10 +114,7 @@ def save_delta(policy: Modules, delta: Delta, folder: Path) -> None:
     """
     own = own_weights(policy)
     weights = {name: own[name].detach().contiguous() for name in sorted(delta.names)}
-    try:
-        save_file(weights, folder / TRAINED, metadata={"format": "pt"})
-    except SafetensorError as error:  # its word for a full disk
-        raise OSError(f"cannot write {folder}: {error}") from error
+    save_weights(weights, folder / TRAINED)
     lora.save_adapters(parts_of(policy), folder / ADAPTERS)
     fields = {
         "path": str(delta.base),
@@ -171,16 +158,17 @@ def restore_delta(policy: Modules, folder: Path, base: Path) -> Delta:
 def replace_weights(
     policy: Modules, weights: Mapping[str, Tensor], source: str, *, is_tied: bool
 ) -> None:
-    """Puts whole weights in the place of the base's.
+    """Replace weights of the base by others.
 
     Args:
-        policy: whose weights they become.
-        weights: by their names in the base.
-        source: where they come from, for messages.
-        is_tied: whether one that is tied stands for both.
+        policy: The policy whose weights are replaced.
+        weights: The new weights by their names in the base.
+        source: Where they come from, for messages.
+        is_tied: Whether a weight that the base has under two names may be given under one of them.
 
     Raises:
-        UserError: a weight is not in the base so.
+        UserError: The base has no weight of that name and shape, or a tied weight is given once
+            where ``is_tied`` is False.
     """
     own = own_weights(policy)
     names: dict[int, list[str]] = {}
@@ -205,8 +193,13 @@ def _equal(one: Tensor | None, other: Tensor) -> bool:
 
 
 def _read(folder: Path) -> Delta:
+    """Read base.json; a base that was moved together with the checkpoint is found beside it."""
     try:
         fields = json.loads((folder / BASE).read_text(encoding="utf-8"))
-        return Delta(Path(fields["path"]), fields["fingerprint"], frozenset(fields["weights"]))
+        base = Path(fields["path"])
+        moved = folder.resolve() / fields.get("relative", base)
+        if not base.exists() and moved.exists():
+            base = moved
+        return Delta(base, fields["fingerprint"], frozenset(fields["weights"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"model.path={folder}: {BASE} cannot be read: {error}") from error

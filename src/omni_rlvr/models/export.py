@@ -10,14 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.presets import PRESETS, TOWERS, is_preset
 from omni_rlvr.models.projectors import THREE_BRANCH
 from omni_rlvr.models.published import AUDIO_POOL, GENERATION, MODEL_TYPE, published_key
-from omni_rlvr.models.weights import SINGLE
+from omni_rlvr.models.weights import SINGLE, save_weights
 from omni_rlvr.types import UserError
 
 _PARTS = {"vision": "vision_config", "audio": "audio_config", "bert": "gate_config"}
@@ -45,12 +42,9 @@ def export_published(model: OmniModel, folder: Path) -> None:
         for name, weight in model.state_dict().items()
         if not (tied and name == "language_model.lm_head.weight")
     }
-    try:
-        # beside and then renamed: the weights may be mapped from the very file that is replaced
-        save_file(weights, folder / f"{SINGLE}.part", metadata={"format": "pt"})
-        (folder / f"{SINGLE}.part").replace(folder / SINGLE)
-    except SafetensorError as error:  # its word for a full disk
-        raise OSError(f"cannot write {folder}: {error}") from error
+    # beside and then renamed: the weights may be mapped from the very file that is replaced
+    save_weights(weights, folder / f"{SINGLE}.part")
+    (folder / f"{SINGLE}.part").replace(folder / SINGLE)
     published = config.published or {"config": {}, "generation": {}}
     fields = published["config"] | _fields(model)
     _write(folder / "config.json", fields)

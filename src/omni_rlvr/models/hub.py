@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from omni_rlvr.foreign import NO_WEIGHTS, recognise_file
 from omni_rlvr.pointers import follow, problem
-from omni_rlvr.types import UserError
+from omni_rlvr.types import UserError, first_line
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SAFE = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
@@ -18,7 +18,7 @@ _PICKLED = ["*.bin"]
 
 
 def check_pointers(folder: Path) -> None:
-    """Refuses what Git or a server left in place of a checkpoint's files.
+    """Refuse what Git or a server left in place of a checkpoint's files.
 
     Raises:
         UserError: Names the first such file, and what it is.
@@ -51,8 +51,7 @@ def find_checkpoint(path: str, *, allow_pickle: bool) -> Path:
     try:
         return Path(snapshot_download(path, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"model.path={path} is no folder here, and the hub does not give it: {reason}; "
-            "check the name, or download it elsewhere and give the folder"
+            f"model.path={path} is no folder here, and the hub does not give it: "
+            f"{first_line(error)}; check the name, or download it elsewhere and give the folder"
         ) from error

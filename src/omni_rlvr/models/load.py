@@ -24,13 +24,13 @@ from omni_rlvr.folders import SUMS, check_sums
 from omni_rlvr.models import published
 from omni_rlvr.models.bare_adapter import find_bare_base, put_bare
 from omni_rlvr.models.delta import find_base, is_delta, restore_delta
-from omni_rlvr.models.foreign import check_settings, reading
 from omni_rlvr.models.hub import check_pointers, find_checkpoint
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.options import LoadOptions
 from omni_rlvr.models.peft_format import is_bare_adapter
 from omni_rlvr.models.processing import SETTINGS, Processor, ProcessorSettings
 from omni_rlvr.models.reading import is_published, read_fields, read_model
+from omni_rlvr.models.untrusted import check_settings, one_error
 from omni_rlvr.models.vocabulary import load_gate_tokenizer, load_tokenizer
 from omni_rlvr.models.weights import check_finite, check_pointer
 from omni_rlvr.pointers import TRAINER_STATE, follow, whole_before
@@ -88,7 +88,7 @@ def load_policy(
 
 
 def check_written(folder: Path) -> None:
-    """Refuses a checkpoint of ours whose files are not those that were written.
+    """Refuse a checkpoint of ours whose files have changed since they were written.
 
     Raises:
         UserError: names the file, and another checkpoint of the same run that is whole.
@@ -107,7 +107,7 @@ def check_written(folder: Path) -> None:
 def load_bare(
     folder: Path, base: str | None, dtype: str, instruction: str | None, options: LoadOptions
 ) -> OmniModel:
-    """Loads an adapter folder of peft's own with its base.
+    """Load an adapter folder of peft's own with its base.
 
     Args:
         folder: with adapter_config.json.
@@ -188,7 +188,7 @@ def load_processor(folder: Path) -> Processor:
     check_pointer(folder / "tokenizer.json")
     for place in (folder, folder / "image_processor", folder / "feature_extractor"):
         check_settings(place, f"model.path={place}")
-    with reading(f"model.path={folder}: the processor cannot be read"):
+    with one_error(f"model.path={folder}: the processor cannot be read"):
         settings = ProcessorSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
         return Processor(
             tokenizer=PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False),
@@ -223,7 +223,7 @@ def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]
 
 
 def sound_window_s(path: str | None) -> float:
-    """Finds how many seconds of sound a model takes, without loading it.
+    """Find how many seconds of sound a model takes, without loading it.
 
     Args:
         path: a checkpoint folder; for anything else it is Whisper's own window.

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import peft
 from peft.tuners.tuners_utils import BaseTunerLayer, cast_adapter_dtype
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from omni_rlvr.models.peft_format import PREFIX, WEIGHTS, PeftAdapter, layer_of, read_adapter
 from omni_rlvr.models.trainable_config import LoraConfig
-from omni_rlvr.types import UserError
+from omni_rlvr.models.weights import save_weights
+from omni_rlvr.types import UserError, first_line
 
 NAME = "default"
 """peft's name for the one adapter a part has."""
@@ -139,10 +138,7 @@ def save_adapters(parts: Mapping[str, nn.Module], folder: Path) -> None:
         config = copy.copy(config_of(part))
         config.inference_mode = True  # as peft saves it
         (folder / name).mkdir(parents=True)
-        try:
-            save_file(state, folder / name / WEIGHTS, metadata={"format": "pt"})
-        except SafetensorError as error:  # its word for a full disk
-            raise OSError(f"cannot write {folder / name}: {error}") from error
+        save_weights(state, folder / name / WEIGHTS)
         config.save_pretrained(str(folder / name))
 
 
@@ -171,7 +167,7 @@ def load_adapters(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dic
 def put_adapter(
     name: str, part: nn.Module, adapter: PeftAdapter, keys: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """Puts an adapter onto a part, which may have it already.
+    """Put an adapter onto a part, which may have it already.
 
     Args:
         name: the part's.
@@ -198,9 +194,8 @@ def put_adapter(
         if own:
             _fill(part, own)
     except (ValueError, TypeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"the adapter {adapter.folder} does not fit this model: {reason}"
+            f"the adapter {adapter.folder} does not fit this model: {first_line(error)}"
         ) from error
     return whole
 
@@ -215,7 +210,7 @@ def _check_layers(part: nn.Module, layers: Iterable[str]) -> None:
 
 
 def _targets(part: nn.Module, adapter: PeftAdapter, layers: list[str]) -> list[str]:
-    """The adapter's own list of suffixes, where it matches these layers alone; else their names."""
+    """Return the adapter's own suffixes, where they match these layers alone; else their names."""
     given = adapter.settings.get("target_modules")
     if isinstance(given, list):
         linear = linear_layers(part)
@@ -226,7 +221,7 @@ def _targets(part: nn.Module, adapter: PeftAdapter, layers: list[str]) -> list[s
 
 
 def _fill(part: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Fills the adapter of a part."""
+    """Fill the adapter of a part."""
     shapes = {key: weight.shape for key, weight in weights.items()}
     own = {key: weight.shape for key, weight in _state(part).items()}
     if shapes != own:

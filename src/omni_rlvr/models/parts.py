@@ -46,7 +46,7 @@ def parts_of(policy: Modules) -> dict[str, nn.Module]:
 
 
 def place_of(part: str) -> str:
-    """Says where the main module of a part is."""
+    """Name the place of a part's main module in the policy."""
     return next(place for place, name in PLACES.items() if name == part)
 
 

@@ -59,13 +59,13 @@ class PeftAdapter:
     in place of the base's (``modules_to_save``, biases)."""
 
     def alpha(self, layer: str) -> float:
-        """The alpha of a layer, by its name below the model that the adapter was put on."""
+        """Return the alpha of a layer, by its name below the model that the adapter was put on."""
         patterns: dict[str, float] = self.settings.get("alpha_pattern") or {}
         alpha: float = self.settings["lora_alpha"]
         return patterns.get(get_pattern_key([*patterns], layer), alpha)
 
     def config(self, targets: list[str], layers: Mapping[str, str]) -> peft.LoraConfig:
-        """Makes a config that puts this adapter on layers of a part.
+        """Make a config that puts this adapter on layers of a part.
 
         Args:
             targets: names or suffixes that match these layers and no other.
@@ -90,17 +90,17 @@ class PeftAdapter:
 
 
 def layer_of(key: str) -> str:
-    """Names the layer that an adapter's weight belongs to."""
+    """Name the layer that an adapter's weight belongs to."""
     return key.partition(".lora_")[0]
 
 
 def is_bare_adapter(folder: Path) -> bool:
-    """Says whether a folder is peft's own: an adapter and nothing of this package."""
+    """Tell whether a folder holds an adapter of peft's own and no file of this package."""
     return (folder / CONFIG).is_file() and not (folder / "config.json").exists()
 
 
 def read_adapter(folder: Path, *, allow_pickle: bool) -> PeftAdapter:
-    """Reads an adapter's settings and weights.
+    """Read an adapter's settings and weights.
 
     Raises:
         UserError: they cannot be read, or the adapter is of a kind that is not applied here.
@@ -129,7 +129,7 @@ def read_adapter(folder: Path, *, allow_pickle: bool) -> PeftAdapter:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Reads adapter_config.json.
+    """Read adapter_config.json.
 
     Raises:
         UserError: it is missing, or no JSON object.

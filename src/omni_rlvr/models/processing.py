@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from omni_rlvr.media.resize import shrink_tall
-from omni_rlvr.models.chat_template import Frame, frame_of
+from omni_rlvr.models.chat_template import ChatFrame, chat_frame
 from omni_rlvr.text import prompts
 from omni_rlvr.types import UserError, require
 
@@ -103,7 +103,7 @@ class Processor:
     """BERT's, for a model with an instruction gate."""
 
     @cached_property
-    def frame(self) -> Frame:
+    def chat_frame(self) -> ChatFrame:
         """What the tokenizer's chat template puts around a user's turn.
 
         Raises:
@@ -118,11 +118,15 @@ class Processor:
                 f"model.path={source}: the tokenizer has no chat template; copy "
                 "chat_template.jinja from the model that it was trained from"
             ) from error
-        return frame_of(template, tokenizer.special_tokens_map, source)
+        return chat_frame(template, tokenizer.special_tokens_map, source)
 
     def checked(self) -> Processor:
-        """Returns itself, its chat template run: one that cannot be used shows when it is read."""
-        assert self.frame is not None
+        """Return the processor itself, once its chat template has proved usable.
+
+        Raises:
+            UserError: As ``chat_frame``.
+        """
+        assert self.chat_frame is not None  # runs the template
         return self
 
     @property
@@ -152,7 +156,7 @@ class Processor:
 
     @property
     def window_s(self) -> float:
-        """Most seconds of sound that the feature extractor takes."""
+        """Length of the longest sound that the feature extractor takes, in seconds."""
         return self.feature_extractor.n_samples / self.sample_rate
 
     def with_instruction(self, instruction: str) -> Processor:
@@ -174,7 +178,9 @@ class Processor:
             AUDIO: [AUDIO_ID] * self.settings.audio_tokens,
         }
         ids: list[int] = []
-        for piece in re.split(f"({re.escape(VIDEO)}|{re.escape(AUDIO)})", self.frame.around(turn)):
+        for piece in re.split(
+            f"({re.escape(VIDEO)}|{re.escape(AUDIO)})", self.chat_frame.around(turn)
+        ):
             ids += media.get(piece) or self.tokenizer.encode(piece, add_special_tokens=False)
         return ids
 
@@ -223,7 +229,7 @@ class Processor:
                 raise UserError(f"{source}: the text holds the special token {token}; remove it")
 
     def decode(self, completion_ids: Tensor, completion_mask: Tensor) -> list[str]:
-        """Decodes completions ([N, T] ids and mask) up to their first end token.
+        """Decode completions ([N, T] ids and mask) up to their first end token.
 
         Special tokens before it are kept as text: what judges a completion must see all of it, or
         a model could hide there what no reader is shown.
@@ -250,12 +256,12 @@ class Processor:
         return processor(listed, return_tensors="pt")["pixel_values"]
 
     def input_features(self, waveforms: Sequence[np.ndarray]) -> Tensor:
-        """Processes sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded to the extractor's
+        """Process sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded to the extractor's
         window.
 
         Raises:
-            ValueError: a sound is longer than the window; what is read of a clip never is, and the
-                extractor would cut it in silence.
+            ValueError: a sound is longer than the window. Reading a clip keeps to the window, and
+                the extractor would cut the rest off without a message.
         """
         longest = max(len(waveform) for waveform in waveforms)
         if longest > self.feature_extractor.n_samples:

@@ -100,7 +100,7 @@ def read_config(folder: Path, fields: Mapping[str, Any], shapes: Shapes) -> Omni
 
 
 def _gate_size(folder: Path, projector: str, shapes: Shapes) -> int | None:
-    """Reads how wide the gate's MLP is; None for a projector that has no gate.
+    """Read how wide the gate's MLP is; None for a projector that has no gate.
 
     Raises:
         UserError: the projector has a gate, and the weights lack it.

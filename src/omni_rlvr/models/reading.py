@@ -16,9 +16,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging as transformers_logging
 
 from omni_rlvr.models import published
-from omni_rlvr.models.foreign import check_settings, reading
 from omni_rlvr.models.omni import OmniConfig, OmniModel
 from omni_rlvr.models.processing import SETTINGS
+from omni_rlvr.models.untrusted import check_settings, one_error
 from omni_rlvr.models.weights import SINGLE, has_weights, open_weights, shapes_of
 from omni_rlvr.types import UserError
 
@@ -71,7 +71,7 @@ def read_model(
     """
     weights = open_weights(folder, dtype, allow_pickle=allow_pickle)
     transformers_logging.disable_progress_bar()
-    with reading(f"model.path={folder}: the checkpoint cannot be read"):
+    with one_error(f"model.path={folder}: the checkpoint cannot be read"):
         try:
             if is_published(fields):
                 config = published.read_config(folder, fields, shapes_of(weights))

@@ -9,8 +9,8 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from omni_rlvr.models.chat_template import CHAT_TEMPLATE
-from omni_rlvr.models.foreign import reading
 from omni_rlvr.models.processing import GATE
+from omni_rlvr.models.untrusted import one_error
 from omni_rlvr.models.weights import check_pointer
 from omni_rlvr.types import UserError
 
@@ -24,7 +24,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    with reading(f"model.path={folder}: the tokenizer cannot be read"):
+    with one_error(f"model.path={folder}: the tokenizer cannot be read"):
         if (folder / "tokenizer.json").exists():
             check_pointer(folder / "tokenizer.json")
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)

@@ -1,8 +1,8 @@
 """Opens the weights of a checkpoint folder, tensor by tensor, and says what is wrong with them.
 
 Only headers are read here; a tensor is read when the model asks for it, so loading needs little
-more memory than the weights take. Pickled weights only where they are allowed, and then without
-running anything that they hold.
+more memory than the weights take. Pickled weights are read only where they are allowed, and without
+running any code in them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from omni_rlvr.foreign import NO_WEIGHTS, recognise_file
-from omni_rlvr.types import UserError
+from omni_rlvr.types import UserError, first_line
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -61,6 +62,18 @@ def open_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> dic
 def has_weights(folder: Path) -> bool:
     """Whether a folder has weights of any kind."""
     return any((folder / name).exists() for name in (SINGLE, INDEX, *PICKLED))
+
+
+def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written.
+    """
+    try:
+        save_file(weights, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(f"cannot write {path.parent}: {error}") from error
 
 
 def shapes_of(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -120,7 +133,7 @@ def _open(path: Path, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def unpickle(path: Path) -> dict[str, Any]:
-    """Reads pickled weights; nothing that they hold is run.
+    """Read pickled weights without running any code in them.
 
     Raises:
         UserError: the file cannot be read, or holds something other than weights.
@@ -129,14 +142,13 @@ def unpickle(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"model.path={path.parent}: {path.name} cannot be read: {reason}"
+            f"model.path={path.parent}: {path.name} cannot be read: {first_line(error)}"
         ) from error
 
 
 def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
-    """Names the tensors that hold NaN or Inf; each is read once, without a copy."""
+    """Name the tensors that hold NaN or Inf; each is read once, without a copy."""
     return [
         name
         for name, tensor in tensors
@@ -147,7 +159,7 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
 
 
 def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Refuses weights that hold NaN or Inf: whatever is computed with them means nothing.
+    """Refuse weights that hold NaN or Inf: whatever is computed with them means nothing.
 
     Raises:
         UserError: names the folder and the first few.
@@ -162,6 +174,6 @@ def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> N
 
 
 def check_pointer(path: Path) -> None:
-    """Refuses what Git or a server leaves in place of a large file that was not fetched."""
+    """Refuse what Git or a server leaves in place of a large file that was not fetched."""
     if found := recognise_file(path, NO_WEIGHTS):
         raise UserError(f"model.path={path.parent}: {path.name} is {found}")

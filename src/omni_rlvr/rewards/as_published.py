@@ -68,7 +68,7 @@ class PublishedFormat:
 
 
 def _solution(example: Example) -> str:
-    """What the authors' loader would hand to their function."""
+    """Return what the authors' loader would hand to their function."""
     is_bare = parse(example.target).bare is not None
     return f"<answer> {example.answer} </answer>" if is_bare else example.target
 

@@ -147,7 +147,7 @@ class Judge:
         raise late
 
     def _limited(self, timeout_s: float, rows: Rows, num_together: int = 1) -> Limited:
-        """The limit of a call, and how it is named: one row, or a batch."""
+        """Make the limit of a call, which messages name by its row or by its batch."""
         again = (
             f" (on a batch of {num_together}; called again with one completion at a time, it hangs "
             "on this one)"
@@ -260,8 +260,10 @@ async def _all(judges: Sequence[Judge], rows: Rows) -> list[list[float]]:
 
 
 def _run(judges: Sequence[Judge], rows: Rows) -> list[list[float]]:
-    """Awaits async judges together, within a limit for what no call's own limit ends: what blocks
-    the event loop in a task of its own, or catches that it is cancelled.
+    """Await async judges together.
+
+    The whole has a limit too, for what no call's own limit ends: a term that blocks the event loop
+    in a task of its own, or that catches that it is cancelled.
     """
 
     def all_of_them() -> list[list[float]]:
@@ -292,7 +294,7 @@ def score_all(judges: Sequence[Judge], rows: Rows) -> dict[str, list[float]]:
 
 
 def _plain_number(score: Any) -> Any:
-    """Turns a number of numpy's or a tensor of one element into Python's own."""
+    """Turn a number of numpy's or a tensor of one element into Python's own."""
     if not hasattr(score, "tolist"):
         return score
     value = score.tolist()

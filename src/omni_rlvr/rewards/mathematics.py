@@ -14,7 +14,7 @@ from omni_rlvr.types import Example, UserError
 
 
 def import_math_verify(wanted_by: str) -> Any:
-    """Imports the extra.
+    """Import the extra.
 
     Raises:
         UserError: it is not installed; says how to install it.

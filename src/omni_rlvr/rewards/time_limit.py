@@ -98,7 +98,7 @@ class _Watched:
             self.call.number = self.num_calls
 
     def leave(self, depth: int) -> bool:
-        """Leave a call, if it was not left before; says whether it was interrupted."""
+        """Leave a call, if it was not left before, and return whether it was interrupted."""
         number, self.call.number = self.call.number, 0
         del self.under_way[depth:]
         is_late = self.call.interrupted == number != 0

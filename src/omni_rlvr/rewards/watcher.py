@@ -107,7 +107,7 @@ def _report(text: bytes) -> None:
 
 
 def _started_by(process: int) -> list[int]:
-    """Everything that a process started, and what that started, but for this process.
+    """List everything that a process started, and what that started, but for this process.
 
     What has left for a session of its own was meant to outlive it, as loggers' services are.
     """
@@ -119,7 +119,7 @@ def _started_by(process: int) -> list[int]:
 
 
 def _parents() -> dict[int, int]:
-    """The parent of every process."""
+    """Map every process to its parent."""
     if not Path("/proc/self/stat").exists():
         shown = subprocess.run(
             ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True

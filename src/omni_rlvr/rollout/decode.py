@@ -108,7 +108,7 @@ def decode(
 
 
 def require_finite(rollout: Rollout, examples: Sequence[Example]) -> None:
-    """Refuses completions that were read from logits that are no numbers.
+    """Refuse completions that were read from logits that are no numbers.
 
     Args:
         rollout: one completion a prompt.
@@ -129,7 +129,7 @@ def require_finite(rollout: Rollout, examples: Sequence[Example]) -> None:
 def to_rollout(
     policy: Policy, ids: Tensor, finite: Tensor, tape: TapeRows | None = None
 ) -> Rollout:
-    """Marks and decodes completions [N, T], padded after their end token; ``finite`` is [N]."""
+    """Mark and decode completions [N, T], padded after their end token; ``finite`` is [N]."""
     processor = policy.processor
     ends = processor.stop_ids if processor.settings.mask_stops else processor.stop_ids[:1]
     mask = completion_mask(ids, eos_token_ids=ends)

@@ -56,7 +56,7 @@ def _merge(fresh: Tensor | None, cached: Tensor | None, is_cached: Tensor) -> Te
 
 
 def position_limit(text_config: Any) -> int | None:
-    """Reads how many positions a language model knows; None if its config does not say.
+    """Read how many positions a language model knows; None if its config does not say.
 
     Rotary positions that are scaled reach as far as their factor takes the original length.
     """
@@ -70,7 +70,7 @@ def position_limit(text_config: Any) -> int | None:
 
 
 def check_room(policy: Policy, batch: Batch, num_new: Tensor | int, key: str) -> None:
-    """Refuses a prompt that leaves no room for its completion within the model's positions.
+    """Refuse a prompt that leaves no room for its completion within the model's positions.
 
     Args:
         policy: the model.
@@ -102,9 +102,9 @@ def embed_prompts(
     features: Features,
     *,
     num_new: int,
-    key: str = "task.max_completion_length",
+    key: str,
 ) -> Tensor:
-    """Embeds prompts ([B, P, hidden]) that completions of up to ``num_new`` tokens will follow.
+    """Embed prompts ([B, P, hidden]) that completions of up to ``num_new`` tokens will follow.
 
     Raises:
         UserError: prompt and completion are longer than the model's positions; ``key`` can be

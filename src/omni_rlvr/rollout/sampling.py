@@ -76,9 +76,10 @@ def next_tokens(
 
 
 def are_finite(logits: Tensor) -> Tensor:
-    """Says which rows of logits [N, V] are numbers, all of them, in one pass: [N] bool.
+    """Tell which rows of logits [N, V] hold finite numbers only: [N] bool.
 
-    A single NaN or infinite number makes a row's sum one; finite ones add up far below the largest.
+    One pass is enough: a NaN or an infinite number makes the sum of its row one, and finite logits
+    add up to far less than float32's largest number.
     """
     return logits.sum(dim=-1, dtype=torch.float32).isfinite()
 

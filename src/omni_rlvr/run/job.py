@@ -52,5 +52,5 @@ def outcome_file(folder: Path, rank: int) -> Path:
 
 
 def hung_file(folder: Path, rank: int) -> Path:
-    """Where it is said what a rank hung in that had to be ended."""
+    """Return where the message lies about a rank that hung and had to be ended."""
     return folder / f"rank_{rank}.hung"

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
-    """Locks the run's folder, opens run.json, and says there how a task ended that did not finish.
+    """Lock the run's folder, open run.json, and say there how a task ended that did not finish.
 
     Raises:
         FolderInUse: another process does this run.
@@ -51,7 +51,7 @@ def _recorded(place: Place, device: str) -> Iterator[RunRecord]:
 
 
 def _close(record: RunRecord, error: BaseException) -> None:
-    """Says in run.json how a run ended that did not finish."""
+    """Say in run.json how a run ended that did not finish."""
     # Lightning makes a SystemExit of a second Ctrl-C
     stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
     try:

@@ -58,6 +58,6 @@ def run_pipeline(parts: PipelineParts, run: Callable[[Parts], None]) -> None:
 
 
 def _step(parts: PipelineParts, overrides: list[str], name: str):
-    """Builds one step; ``{stage}`` becomes that stage's checkpoint."""
+    """Build one step; ``{stage}`` becomes that stage's checkpoint."""
     run_dir = parts.place.run_dir
     return build(compose_filled(parts.task, overrides, run_dir), run_dir / name, None)

@@ -82,7 +82,7 @@ def _log_to(job: Job) -> None:
 
 
 def _end_with_launcher() -> None:
-    """Ends this process when the one that launched it is gone.
+    """End this process when the one that launched it is gone.
 
     Past Python's buffer, whose lock this thread would hold for ever: a data worker, which is a fork
     of this process, closes its copy of standard input and would wait for that lock.

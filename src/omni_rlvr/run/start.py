@@ -36,7 +36,7 @@ def run_from_start(parts: StartedParts, run: Callable[[Parts], None]) -> None:
 
 
 def _locked(folder: Path) -> FolderLock:
-    """Takes the lock of a folder as soon as no other run has it."""
+    """Take the lock of a folder as soon as no other run has it."""
     folder.mkdir(parents=True, exist_ok=True)
     told = False
     while True:

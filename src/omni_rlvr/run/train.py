@@ -10,7 +10,7 @@ from omni_rlvr import ranks, stopping
 from omni_rlvr.analysis.tables import trainable_table
 from omni_rlvr.data.datamodule import StepSampler, TrainData, num_steps
 from omni_rlvr.parts import TrainParts
-from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, clear_way, point_to
+from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, clear_way, point_to, step_folder
 from omni_rlvr.record import keep_steps
 from omni_rlvr.run.clips import collate, keeper, processed_clips
 from omni_rlvr.run.evaluate import score_splits
@@ -80,12 +80,12 @@ def train_stage(parts: TrainParts) -> None:
 
 
 def _go_back(parts: TrainParts, start: int) -> None:
-    """Brings the run's folder to what it was after step ``start``."""
+    """Bring the run's folder to what it was after step ``start``."""
     run_dir = parts.place.run_dir
     for file in ("metrics.jsonl", "completions.jsonl"):
         keep_steps(run_dir / file, start)
     take_in_copy(run_dir, start)
-    chosen = parts.resume or run_dir / CHECKPOINTS / f"step_{start:06d}"
+    chosen = parts.resume or step_folder(run_dir, start)
     if chosen.parent.name == CHECKPOINTS:
         clear_way(run_dir / CHECKPOINT, chosen)
         if chosen.is_dir():

@@ -48,7 +48,7 @@ def end(processes: Sequence[subprocess.Popen]) -> None:
 
 @contextlib.contextmanager
 def forwarding(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
-    """Hands Ctrl-C and the signals of schedulers on to the processes."""
+    """Hand Ctrl-C and the signals of schedulers on to the processes."""
 
     def forward(number: int) -> None:
         for process in processes:

@@ -71,7 +71,7 @@ def kl_of_completions(config: GrpoConfig, logps: Tensor, ref_logps: Tensor, mask
 def not_finite(
     experience: Experience, rollout: Rollout, scored: RewardOutput, penalty: Tensor | None
 ) -> dict[str, int]:
-    """Counts the rows in which something that the loss will read is NaN or infinite.
+    """Count the rows in which something that the loss will read is NaN or infinite.
 
     A reward of NaN is none: no term could judge the row.
 

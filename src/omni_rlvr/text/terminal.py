@@ -1,7 +1,7 @@
 """Text from outside (a model, a file name) as a terminal may show it, whatever the terminal.
 
-Printing never ends a task: what a terminal has no sign for is written as ``\\u2026``, and what can
-no longer be written at all is let go.
+Printing never ends a task: a character that the terminal's encoding lacks is written as
+``\\u2026``, and output that can no longer be written is dropped.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def printable(text: str) -> str:
 
 
 def start_in_utf8() -> None:
-    """Starts the command again in Python's UTF-8 mode where the locale has no name for most files.
+    """Restart the command in Python's UTF-8 mode where the locale cannot encode most file names.
 
-    The terminal is still printed to in its own encoding. Does not return where it starts again.
+    Printing keeps the terminal's own encoding. The function does not return where it restarts.
     """
     if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
         return
@@ -42,9 +42,9 @@ def start_in_utf8() -> None:
 
 
 def open_streams() -> None:
-    """Lets stdout and stderr print any text, in any encoding; a closed one prints to nowhere.
+    """Let stdout and stderr print any text in any encoding; open a closed one on the null device.
 
-    A descriptor that was closed would be given to the next file that is opened, and printed into.
+    The next file that is opened would otherwise get the closed descriptor, and be printed into.
     """
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 (descriptor 0)
@@ -58,9 +58,10 @@ def open_streams() -> None:
 
 
 def keep_printing() -> None:
-    """Lets a task outlive what it prints to: a full disk, a closed terminal, ``| head``.
+    """Let a task go on where its output can no longer be written.
 
-    Raises nothing afterwards; the task's files hold what it found.
+    The disk may be full, the terminal closed, or a reader such as ``| head`` gone. No print
+    raises afterwards; the task's results are in its files.
     """
     logging.raiseExceptions = False  # of handlers, which print to the same place
     for name in ("stdout", "stderr"):
@@ -71,7 +72,7 @@ def keep_printing() -> None:
 
 
 class _Lasting(io.TextIOWrapper):
-    """A stream that goes on into nothing where it can no longer be written."""
+    """A stream that goes on into the null device once it can no longer be written."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         super().__init__(
@@ -83,26 +84,26 @@ class _Lasting(io.TextIOWrapper):
         )
 
     def write(self, text: str) -> int:
-        """Writes a text, or lets it go."""
+        """Write a text, or drop it."""
         try:
             return super().write(text)
         except OSError as error:
-            self._let_go(error)
+            self._redirect_to_null(error)
             return len(text)
 
     def flush(self) -> None:
-        """Writes what is buffered, or lets it go."""
+        """Write what is buffered, or drop it."""
         try:
             super().flush()
         except OSError as error:
-            self._let_go(error)
+            self._redirect_to_null(error)
 
     def close(self) -> None:
-        """Writes what is buffered; the stream it stands for is its owner's to close."""
+        """Write what is buffered; the stream it stands for is its owner's to close."""
         if not self.buffer.closed:
             self.flush()
 
-    def _let_go(self, error: OSError) -> None:
+    def _redirect_to_null(self, error: OSError) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)

@@ -29,7 +29,7 @@ def is_finite(update: Mapping[str, float]) -> bool:
 def what_is_wrong(
     not_finite: Sequence[Mapping[str, int]], updates: Sequence[Mapping[str, float]]
 ) -> str:
-    """Says what is NaN or infinite in a step; empty if nothing is.
+    """Say what is NaN or infinite in a step; empty if nothing is.
 
     Args:
         not_finite: each rank's ``Prepared.not_finite``.
@@ -62,7 +62,7 @@ class BadSteps:
         examples: Sequence[Example],
         completions: Sequence[Mapping[str, object]],
     ) -> None:
-        """Writes what a bad step was made of, says so, and counts it.
+        """Write what a bad step was made of, say so, and count it.
 
         Args:
             step: its number, from 1, as in metrics.jsonl.
@@ -91,7 +91,7 @@ class BadSteps:
         )
 
     def check(self, step: int, why: str, *, is_last: bool) -> None:
-        """Ends the run if too many bad steps follow one another, or the last step is one.
+        """End the run if too many bad steps follow one another, or the last step is one.
 
         Raises:
             UserError: names the last good checkpoint.

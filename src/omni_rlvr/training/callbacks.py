@@ -42,14 +42,14 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
-        """Saves when due; not behind a bad step, which leaves the weights in doubt."""
+        """Save when due; not behind a bad step, which leaves the weights in doubt."""
         step = pl_module.step
         due = step % self.save_steps == 0 and step not in (0, self.saved_step)
         if due and pl_module.bad_steps.in_a_row == 0 and pl_module.nothing_learned() is None:
             self.save(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: RLVRModule) -> None:
-        """Saves the last step, also after Ctrl-C.
+        """Save the last step, also after Ctrl-C.
 
         Raises:
             UserError: the whole run is done and has taught nothing.
@@ -89,7 +89,7 @@ class Resume(Callback):
     """Puts back the optimizer, schedule and counters of an earlier part of the run."""
 
     def __init__(self, checkpoint: Path):
-        """Reads the state.
+        """Read the state.
 
         Args:
             checkpoint: the folder that the run goes on from.
@@ -121,7 +121,7 @@ class Resume(Callback):
 
 
 def _tensors(optimizer: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Lists the tensors of an optimizer's state_dict, each with a name for messages."""
+    """List the tensors of an optimizer's state_dict, each with a name for messages."""
     for number, state in optimizer["state"].items():
         for name, value in state.items():
             if isinstance(value, Tensor):

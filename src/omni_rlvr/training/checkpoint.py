@@ -20,11 +20,11 @@ from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.pointers import (
     CHECKPOINT,
-    CHECKPOINTS,
     TRAINER_STATE,
     checkpoints_of,
     follow,
     point_to,
+    step_folder,
     step_of,
 )
 from omni_rlvr.types import UserError
@@ -48,7 +48,7 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: 
     Raises:
         UserError: it could not be written; the checkpoints before are still there.
     """
-    folder = run / CHECKPOINTS / f"step_{step:06d}"
+    folder = step_folder(run, step)
     if follow(run / CHECKPOINT).resolve() == folder.resolve():  # the same step, after a resume:
         folder = folder.with_name(f"{folder.name}_again")  # the good one must outlive this write
     try:
@@ -64,7 +64,7 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: 
 
 
 def _prune(newest: Path, step: int, keep: int) -> None:
-    """Removes all but the newest and those before it; what is of later steps will be done again."""
+    """Remove all but the newest and those before it; what is of later steps will be done again."""
     earlier = [f for f in checkpoints_of(newest.parent.parent) if (step_of(f) or 0) < step]
     kept = {newest, *earlier[: keep - 1]}
     for other in newest.parent.iterdir():
@@ -73,7 +73,7 @@ def _prune(newest: Path, step: int, keep: int) -> None:
 
 
 def take_in_copy(run: Path, step: int) -> None:
-    """Gives a folder that stands where the link ``checkpoint`` should be a name of its own.
+    """Rename a folder that stands where the link ``checkpoint`` should be.
 
     Copies with links followed, and archives, make such a folder of a link.
 
@@ -89,7 +89,8 @@ def take_in_copy(run: Path, step: int) -> None:
         return
     if not (pointer / TRAINER_STATE).exists():
         raise UserError(f"{pointer} is in the way and is no checkpoint; move it elsewhere")
-    folder = run / CHECKPOINTS / f"step_{step:06d}_copied"
+    folder = step_folder(run, step)
+    folder = folder.with_name(f"{folder.name}_copied")
     folder.parent.mkdir(exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     pointer.rename(folder)
@@ -98,7 +99,7 @@ def take_in_copy(run: Path, step: int) -> None:
 
 
 def load_state(checkpoint: Path) -> dict:
-    """Reads the trainer's state of a checkpoint and sets the random number generators."""
+    """Read the trainer's state of a checkpoint and set the random number generators."""
     path = checkpoint / TRAINER_STATE
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

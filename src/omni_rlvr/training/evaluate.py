@@ -32,7 +32,7 @@ class Evaluation:
     """Percent: war, uar, format, outside, war_ci, uar_ci, recall; confusion in counts."""
     skipped: list[SkippedClip]
     notes: list[tuple[str, ClipNote]]
-    """What the policy was shown otherwise than it is in a clip's file, with the clip's id."""
+    """The notes on clips, each with its clip's id."""
 
 
 def device_of(accelerator: str) -> torch.device:

@@ -29,7 +29,7 @@ class MetricsCsv:
         self.columns: list[str] = [STEP]
 
     def follow_record(self) -> None:
-        """Makes the file from the metrics.jsonl beside it."""
+        """Make the file from the metrics.jsonl beside it."""
         self.rows = [
             {name if name == STEP else f"{self.prefix}{name}": value for name, value in row.items()}
             for row in read_jsonl(self.path.with_name("metrics.jsonl"))
@@ -41,7 +41,7 @@ class MetricsCsv:
             self.path.unlink(missing_ok=True)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Adds a line; what is not finite is left empty, as in metrics.jsonl."""
+        """Add a line; what is not finite is left empty, as in metrics.jsonl."""
         row = {STEP: step, **{name: plain(value) for name, value in metrics.items()}}
         self.rows.append(row)
         new = [name for name in row if name not in self.columns]

@@ -188,8 +188,10 @@ class RLVRModule(LightningModule):
         return sums
 
     def nothing_learned(self) -> str | None:
-        """Says why the run so far has taught the policy nothing; None if it has, or if its rewards
-        gave no reason to.
+        """Say why the run so far has taught the policy nothing.
+
+        Returns:
+            None if it has taught it something, or if its rewards gave no reason to.
         """
         if self.num_tokens == 0:
             skipped = self.record.fields["skipped_clips"]
@@ -235,7 +237,7 @@ class RLVRModule(LightningModule):
         return len(skipped)
 
     def _count_notes(self, batch: Batch) -> dict[str, float]:
-        """Lists all ranks' notes on clips in run.json. Counts the clips of each kind."""
+        """List all ranks' notes on clips in run.json, and count the clips of each kind."""
         noted = [pair for part in ranks.gather(batch.noted()) for pair in part]
         self.record.add_notes(noted)
         return {
@@ -247,7 +249,7 @@ class RLVRModule(LightningModule):
         return [p for p in self.policy.parameters() if p.requires_grad]
 
     def _keep_bad(self, why: str, batch: Batch, prepared: Prepared) -> None:
-        """Keeps what a bad step was made of, that of all ranks."""
+        """Keep what a bad step was made of, that of all ranks."""
         ids, mask = prepared.experience.completion_ids, prepared.experience.completion_mask.bool()
         rows = [
             {**row, "completion_ids": ids[i][mask[i]].tolist()}

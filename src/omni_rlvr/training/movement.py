@@ -19,7 +19,7 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def fingerprint(weights: Iterable[Tensor]) -> list[int]:
-    """Adds up the bits of each weight, so that any change of one shows; they meet the CPU once."""
+    """Add up the bits of each weight, so that any change of one shows; they meet the CPU once."""
     sums = [weight.detach().view(_BITS[weight.element_size()]).sum() for weight in weights]
     return torch.stack(sums).tolist() if sums else []
 
@@ -39,7 +39,7 @@ class Movement:
         self.largest = {"learning_rate": 0.0, "grad_norm": 0.0}
 
     def note(self, metrics: Mapping[str, float], update: Mapping[str, float]) -> None:
-        """Takes in an update that was made, and the metrics of its step."""
+        """Take in an update that was made, and the metrics of its step."""
         self.num_updates += 1
         self.had_a_reason |= metrics.get("frac_reward_zero_std", 0.0) < 1
         self.largest = {name: max(value, update[name]) for name, value in self.largest.items()}
@@ -51,7 +51,7 @@ class Movement:
         return self.moved_before
 
     def why_not(self) -> str | None:
-        """Says why no weight has moved; None if one has, or if rewards gave no reason to."""
+        """Say why no weight has moved; None if one has, or if rewards gave no reason to."""
         if self.has_moved or not self.had_a_reason:
             return None
         if self.largest["grad_norm"] == 0:
@@ -68,7 +68,7 @@ class Movement:
         )
 
     def warn(self) -> None:
-        """Says so where rewards gave no reason to move in the whole run."""
+        """Say so where rewards gave no reason to move in the whole run."""
         if self.num_updates and not self.had_a_reason and not self.has_moved:
             log.warning(
                 "nothing was learned: in all %d updates the rewards within every group were equal "

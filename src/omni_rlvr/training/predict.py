@@ -52,7 +52,7 @@ class Prediction:
     truncated: bool | None = None
     """No end token within ``max_completion_length``."""
     notes: Sequence[dict[str, str]] = ()
-    """Kind and text of what the model was shown otherwise than it is in the clip's file."""
+    """Kind and text of each note on the clip."""
     error: str | None = None
     """Why the clip could not be read; all else is None then."""
 

@@ -104,7 +104,7 @@ def tracking(
     record: RunRecord | None = None,
     start: int = 0,
 ) -> Iterator[None]:
-    """Opens a run's trackers, sends its config to them, and closes them however the run ends.
+    """Open a run's trackers, send its config to them, and close them however the run ends.
 
     Args:
         loggers: the run's.
@@ -316,7 +316,7 @@ class AllowedNames:
         self.known: dict[str, str] = {}
 
     def __call__(self, name: str) -> str:
-        """Gives the name to use for a name."""
+        """Return the name that the service takes in place of a name."""
         if name not in self.known:
             stem = self.forbidden.sub("_", name)[: self.max_length]
             allowed, number, taken = stem, 1, set(self.known.values())
@@ -338,12 +338,12 @@ class Renamed:
         self.allowed = allowed
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Takes the metrics of one step."""
+        """Take the metrics of one step."""
         self.sink.log_metrics({self.allowed(k): v for k, v in metrics.items()}, step)
 
 
 def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yields ``stage/beta`` and its value for every value of a config."""
+    """Yield ``stage/beta`` and its value for every value of a config."""
     for name, value in config.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{name}/")
@@ -353,7 +353,7 @@ def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 @contextlib.contextmanager
 def _refused(service: str) -> Iterator[None]:
-    """Words in one line why a service, or its package, does not take a run."""
+    """Say in one line why a service, or its package, does not take a run."""
     try:
         yield
     except UserError:

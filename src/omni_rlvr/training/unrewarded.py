@@ -17,10 +17,10 @@ ADVICE = {"format": "; a cold start (stage=sft) on reasoning teaches the format"
 
 
 class Unrewarded(Callback):
-    """Warns, once a term, that no completion of the first steps earned anything of it."""
+    """Warns once of each term of which no completion of the first steps earned anything."""
 
     def __init__(self, reward: Mixture):
-        """Watches the terms that count and that a right answer earns something of."""
+        """Watch the terms that count and that a right answer earns something of."""
         self.waiting = {
             name
             for name, term in reward.terms.items()
@@ -31,7 +31,7 @@ class Unrewarded(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
-        """Looks at the step's completions until every term was earned or warned of."""
+        """Look at the step's completions until every term was earned or warned of."""
         rows = pl_module.completions
         if not self.waiting or not rows:
             return
@@ -52,7 +52,7 @@ class Unrewarded(Callback):
 
 
 def _score(row: dict[str, object], term: str) -> float:
-    """The row's score of a term; NaN, which is greater than nothing, where it was not judged."""
+    """Return the row's score of a term; NaN, which exceeds nothing, where it was not judged."""
     score = row[f"rewards/{term}"]
     assert isinstance(score, float)
     return score

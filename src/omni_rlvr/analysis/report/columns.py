@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 
 def differing(runs: Sequence[RunData]) -> tuple[list[str], list[Row]]:
-    """Finds the keys that tell settings apart.
+    """Find the keys that tell settings apart.
 
     A key that only some runs have counts where their values of it differ, or where no other key
     tells those runs from the rest.
@@ -73,7 +73,7 @@ def differing(runs: Sequence[RunData]) -> tuple[list[str], list[Row]]:
 def _told_apart(
     runs: Sequence[RunData], keys: list[str], rows: list[Row]
 ) -> tuple[list[str], list[Row]]:
-    """Adds ``RUN`` where finished runs of one setting and seed were scored on the same split."""
+    """Add ``RUN`` where finished runs of one setting and seed were scored on the same split."""
     alike: dict[tuple[str, str], list[int]] = {}
     for i, (run, row) in enumerate(zip(runs, rows, strict=True)):
         setting = _text(list(map(_text, row.values())))
@@ -91,7 +91,7 @@ def _told_apart(
 
 
 def settings_of(runs: Sequence[RunData]) -> list[RunData]:
-    """Takes the runs that settings are made of: finished ones, and of these the scored, if any."""
+    """Take the runs that settings are made of: finished ones, and of these the scored, if any."""
     finished = [run for run in runs if run.finished]
     return [run for run in finished if run.scores] or finished
 
@@ -116,7 +116,7 @@ def label(row: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 
 def setting_names(rows: Sequence[Row], keys: Sequence[str], *, limit: int) -> list[str]:
-    """Names the setting of each row for a figure.
+    """Name the setting of each row for a figure.
 
     Where names of all keys are longer than a limit, keys are left out that are not needed to tell
     the settings apart, those that come last first.
@@ -162,14 +162,14 @@ def _flat(run: RunData) -> Row:
 
 
 def _stage_of(run: RunData, path: str) -> str | None:
-    """The stage of the run's own pipeline that a checkpoint is of; None for another checkpoint."""
+    """Return the stage of the run's own pipeline that wrote a checkpoint; None for another one."""
     parts = Path(path).parts
     own = len(parts) > 2 and parts[-1] == "checkpoint" and parts[-3] in run.folder.parts[:-1]
     return parts[-2] if own else None
 
 
 def _short_models(flat: Sequence[Row]) -> list[str | None]:
-    """Shortens the paths of models to their last parts, as many as tell them apart."""
+    """Shorten the paths of models to their last parts, as many as tell them apart."""
     paths = {row[MODEL] for row in flat if isinstance(row.get(MODEL), str)}
     runs = {path: CHECKPOINT.sub("", path) for path in paths}
     ends = runs if len({*runs.values()}) == len(paths) else {path: path for path in paths}
@@ -178,7 +178,7 @@ def _short_models(flat: Sequence[Row]) -> list[str | None]:
 
 
 def _tail(path: str, others: Sequence[str]) -> str:
-    """The last parts of a path that no other path ends in; a run's time has its experiment."""
+    """Return the last parts of a path that no other path ends in, not beginning at a run's time."""
     parts = [part for part in path.split("/") if part] or [path]
     for count in range(1, len(parts)):
         end = parts[-count:]

@@ -51,7 +51,7 @@ Settings = Mapping[str, Sequence[RunData]]
 
 @plots.plain_text
 def score_dots(settings: Settings, split: str, path: Path, colours: Colours) -> Picture:
-    """Draws WAR of every setting: a dot a run, a bar at the mean; of very many, the best ones."""
+    """Draw WAR of every setting: a dot a run, a bar at the mean; of very many, the best ones."""
     scored = {
         name: [run.scores[split]["war"] for run in runs if split in run.scores]
         for name, runs in settings.items()
@@ -122,7 +122,7 @@ def _heat_map(table: pd.DataFrame, split: str, path: Path) -> Picture:
     axes.set_yticks(np.arange(len(names[0])) + 0.5, names[0], rotation=0)
     axes.set_xticks(np.arange(len(names[1])) + 0.5, names[1], rotation=0)
     if width_of(names[1], size=10) > 0.65:
-        plots.tilt(axes, 45)
+        plots.tilt(axes)
     axes.set_title(f"Mean WAR on {split}\nby {_tail(rows)} and {_tail(columns)}")
     text = f"Mean WAR on {split} over {rows} and {columns}; other keys and seeds are averaged."
     return _saved(figure, path, text)
@@ -200,7 +200,7 @@ def confusions(settings: Settings, split: str, path: Path) -> Picture | None:
 
 
 def _panel_titles(panels: Mapping[str, tuple[np.ndarray, Sequence[str], int]], width: float):
-    """Names panels of a width in inches, in two lines, and counts their runs where it matters."""
+    """Name panels of a width in inches, in two lines, and count their runs where it matters."""
     limit = max(12, 2 * int(width / width_of("x", size=8)))
     names = shortened(list(panels), limit=limit)
     counts = [count for _, _, count in panels.values()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +18,10 @@ from omni_rlvr.pointers import CHECKPOINT, LATEST, follow
 from omni_rlvr.record import read_json, read_jsonl, read_record
 from omni_rlvr.types import UserError
 
+Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Adds to a run's config the options that came later, with their defaults."""
 LAST_SHARE = 10
-"""One part in so many of a training's records is its end."""
+"""The last one of so many parts of a training's records counts as its end."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class RunData:
     """Unique: its folder below the folder that all runs share."""
     folder: Path
     record: dict[str, Any]
-    """run.json."""
+    """run.json, with the options that came after the run at their defaults."""
     scores: dict[str, dict[str, Any]]
     """Split name -> metrics.json, of the splits it was evaluated on."""
 
@@ -53,7 +55,10 @@ class RunData:
         return read_jsonl(self.folder / "metrics.jsonl")
 
     def last_values(self, names: Sequence[str]) -> dict[str, float]:
-        """Averages metrics over the last tenth of training; an RL run's loss says nothing of it."""
+        """Average metrics over the end of training.
+
+        Where there is a reward, it is returned alone: the loss of RL shows no progress.
+        """
         rows = self.curves()
         rows = rows[-max(1, len(rows) // LAST_SHARE) :]
         found = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
@@ -66,11 +71,12 @@ class RunData:
         return {row["id"]: row["correct"] for row in rows}
 
 
-def gather(places: Sequence[str]) -> list[RunData]:
+def gather(places: Sequence[str], complete: Complete) -> list[RunData]:
     """Reads runs.
 
     Args:
         places: runs, folders of runs, or globs of either.
+        complete: makes configs of earlier versions comparable.
 
     Raises:
         UserError: a place does not exist or holds no run, or a run.json cannot be read.
@@ -85,7 +91,7 @@ def gather(places: Sequence[str]) -> list[RunData]:
             )
         folders |= dict.fromkeys(found)
     names = names_of(list(folders))
-    return [_read(name, folder) for name, folder in zip(names, folders, strict=True)]
+    return [_read(name, folder, complete) for name, folder in zip(names, folders, strict=True)]
 
 
 def check_labels(runs: Sequence[RunData]) -> None:
@@ -113,7 +119,7 @@ def paths_of(place: str) -> list[Path]:
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """Finds what a glob names; a pointer file in the middle is followed."""
+    """Find what a glob names; a pointer file in the middle is followed."""
     tops, part = [Path(pattern.anchor)], Path()
     for name in pattern.relative_to(pattern.anchor).parts:
         part = part / name
@@ -139,7 +145,7 @@ def runs_below(top: Path) -> Iterator[Path]:
         if LATEST in folders and _is_copy(folder / LATEST, folders):
             folders.remove(LATEST)
         if "run.json" in files:
-            task = _record(folder)["config"]["task"]["name"]
+            task = read_record(folder)["config"]["task"]["name"]
             if task == "train" or next(folder.glob("*/metrics.json"), None) is not None:
                 yield folder
             if task != "pipeline":
@@ -155,15 +161,11 @@ def _is_copy(latest: Path, names: Sequence[str]) -> bool:
     return any(file.is_file() and file.read_bytes() == content for file in beside)
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    return read_record(folder)
-
-
-def _read(name: str, folder: Path) -> RunData:
+def _read(name: str, folder: Path, complete: Complete) -> RunData:
+    record = read_record(folder)
+    record["config"] = complete(record["config"])
     paths = sorted(folder.glob("*/metrics.json"))
-    return RunData(
-        name, folder, _record(folder), {path.parent.name: read_json(path) for path in paths}
-    )
+    return RunData(name, folder, record, {path.parent.name: read_json(path) for path in paths})
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:

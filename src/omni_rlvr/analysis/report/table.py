@@ -26,7 +26,7 @@ POINTS = ("difference", "low", "high")
 
 
 def runs_table(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row]) -> pd.DataFrame:
-    """Lays out one row a run: its name, the keys that differ, its scores in percent.
+    """Lay out one row a run: its name, the keys that differ, its scores in percent.
 
     Where no run was evaluated, the reward or loss of the end of training stands in their place.
     """
@@ -93,7 +93,7 @@ def printed(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Writes a pipe table."""
+    """Write a pipe table."""
     rule = [":---"] + ["---:"] * (len(header) - 1)
     head, *lines = [list(map(markdown_cell, row)) for row in (header, *rows)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *lines))

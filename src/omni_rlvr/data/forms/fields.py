@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from omni_rlvr.data.manifest import Row
@@ -20,7 +20,6 @@ TOOLS = (
     "tool", "tool_call", "tool_response", "function", "function_call", "observation", "ipython",
 )  # fmt: skip
 _SPOKEN = (["user"], ["user", "assistant"])
-_LAST = {1: "user", 2: "assistant"}
 _THOUGHT = re.compile(r"\s*<think>[^<]*</think>\s*<answer>\s*([^<\s][^<]*)</answer>\s*")
 
 
@@ -47,8 +46,13 @@ def own_id(row: Row) -> str | None:
     return str(given)
 
 
+def keys_of(value: Mapping[str, object]) -> str:
+    """List the keys of an object for a message."""
+    return ", ".join(value) or "no key"
+
+
 def without_system(turns: Sequence[T], role: Callable[[T], str]) -> Sequence[T]:
-    """The turns after those of the system at the beginning, however many.
+    """Return the turns after those of the system at the beginning, however many.
 
     They are not read: what the system says belongs to a checkpoint's chat template.
     """
@@ -57,7 +61,7 @@ def without_system(turns: Sequence[T], role: Callable[[T], str]) -> Sequence[T]:
 
 
 def odd_role(role: str) -> str:
-    """What is wrong with a role that cannot be read where it stands."""
+    """Say what is wrong with a role that cannot be read where it stands."""
     if role in SYSTEM:
         return f"a turn of {role!r} can only stand before the question, where it is not read"
     if role in TOOLS:
@@ -66,19 +70,18 @@ def odd_role(role: str) -> str:
 
 
 def plain_turns(turns: Sequence[Spoken]) -> Sequence[Spoken] | None:
-    """The user's turn and, if there is one, the assistant's; system turns are dropped."""
+    """Return the user's turn and, if there is one, the assistant's; system turns are dropped."""
     said = without_system(turns, lambda turn: turn.role)
-    if not 1 <= len(said) <= 2 or said[0].role != "user" or said[-1].role != _LAST[len(said)]:
-        return None
-    return said
+    return said if [turn.role for turn in said] in _SPOKEN else None
 
 
 def messages(row: Row) -> list[tuple[str, object]]:
     """The user's turn and, if there is one, the assistant's: (role, content)."""
     given = row.value.get("messages")
     if not isinstance(given, list) or not given:
-        keys = ", ".join(row.value) or "no key"
-        raise UserError(f"{row.source}: messages is {given!r}, not a list; there is {keys}")
+        raise UserError(
+            f"{row.source}: messages is {given!r}, not a list; there is {keys_of(row.value)}"
+        )
     for index, turn in enumerate(given):
         if not isinstance(turn, dict) or "role" not in turn or "content" not in turn:
             raise UserError(

@@ -112,9 +112,7 @@ def _strict(row: Row) -> Record:
 def _items(content: object, row: Row) -> dict[str, list[str]]:
     """Type -> what the items of this type hold."""
     found: dict[str, list[str]] = {name: [] for name in _TYPES}
-    for item in (
-        [{"type": "text", "text": content}] if isinstance(content, str) else _list(content, row)
-    ):
+    for item in _list(content, row):
         name = item.get("type") if isinstance(item, dict) else None
         if name not in _TYPES:
             raise UserError(f"{row.source}: {item!r} is not an item of type {', '.join(_TYPES)}")
@@ -130,6 +128,8 @@ def _keys(name: str) -> Sequence[str]:
 
 
 def _list(content: object, row: Row) -> list:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
     if not isinstance(content, list):
         raise UserError(
             f"{row.source}: the content {content!r} is neither text nor a list of items"

@@ -9,7 +9,7 @@ forms.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,6 +17,7 @@ from omni_rlvr.data.annotations import Form, Record
 from omni_rlvr.data.forms.fields import (
     SYSTEM,
     TOOLS,
+    keys_of,
     odd_role,
     own_id,
     plain_id,
@@ -69,7 +70,7 @@ def _conversation(row: Row) -> tuple[str, str]:
     """The human turn and the assistant turn, as annotated."""
     if "conversations" not in row.value:
         raise UserError(
-            f"{row.source}: the key conversations is missing; there is {_keys(row.value)}"
+            f"{row.source}: the key conversations is missing; there is {keys_of(row.value)}"
         )
     turns = row.value["conversations"]
     if not isinstance(turns, list) or not turns:
@@ -95,7 +96,7 @@ def _conversation(row: Row) -> tuple[str, str]:
 
 
 def _role(turn: object) -> str:
-    """The role of a turn, or "" where it has none; ``_turn`` words what is wrong then."""
+    """Return the role of a turn, or "" where it has none; ``_turn`` words what is wrong then."""
     return str(turn.get("from", "")) if isinstance(turn, dict) else ""
 
 
@@ -104,7 +105,7 @@ def _turn(turn: object, roles: Sequence[str], source: str) -> str:
         raise UserError(f"{source} is {turn!r}, not an object with from and value")
     for key in ("from", "value"):
         if key not in turn:
-            raise UserError(f"{source}: the key {key} is missing; there is {_keys(turn)}")
+            raise UserError(f"{source}: the key {key} is missing; there is {keys_of(turn)}")
         if not isinstance(turn[key], str):
             raise UserError(f"{source}: {key} is {turn[key]!r}, not a string")
     role: str = turn["from"]
@@ -114,10 +115,6 @@ def _turn(turn: object, roles: Sequence[str], source: str) -> str:
         raise UserError(f"{source}: the turn of {role!r} must be one of {' or '.join(roles)}")
     value: str = turn["value"]
     return value
-
-
-def _keys(value: Mapping[str, object]) -> str:
-    return ", ".join(value) or "no key"
 
 
 def _cues(row: Row) -> dict[str, str]:

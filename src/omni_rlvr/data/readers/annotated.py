@@ -63,7 +63,7 @@ class AnnotationReader:
         return read_json(self._file(), self._form, self._root, self._labels, self._seed)
 
     def _file(self) -> Path:
-        """The annotation file: below the working folder, or else below the root."""
+        """Return the annotation file: below the working folder, or else below the root."""
         below = self._root / self._annotations
         if located(self._annotations).exists() or not located(below).exists():
             return self._annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 from pathlib import Path
-from unicodedata import normalize
 
 from omni_rlvr.media.files import (
     AUDIO,
@@ -17,11 +16,13 @@ from omni_rlvr.media.files import (
     matching,
     oddity,
 )
+from omni_rlvr.text.parse import nfc
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Example, UserError
 
 _SUFFIXES = {"video": VIDEO, "audio": AUDIO}
-"""What is taken from a folder; a file or a glob is taken at its word."""
+"""What is taken from a folder; a file that is named, or matches a glob, may have any suffix."""
+_CLIP_FOLDERS = "folders that are named like clips"
 _OTHER = {"video": "audio", "audio": "video"}
 
 
@@ -40,10 +41,10 @@ class FileReader:
         self._audio = audio
         self._question = question
         self.left_out: dict[str, list[str]] = {}
-        """Why something in a folder or under a glob was not taken -> the names of such."""
+        """Reason -> the names of what lies in a folder, or matches a glob, and was not taken."""
 
     def read(self) -> list[Example]:
-        """Looks for the files; nothing is read from them. What is not taken is in ``left_out``.
+        """Look for the files; nothing is read from them. What is not taken is in ``left_out``.
 
         Returns:
             Examples in the order of their names, at least one, without gold labels.
@@ -84,7 +85,7 @@ def find(key: str, name: str, left_out: dict[str, list[str]]) -> list[Path]:
     Args:
         key: The option, "video" or "audio".
         name: A file, a folder or a glob (``**`` goes through folders).
-        left_out: Takes why something was not taken -> the names of such.
+        left_out: What was not taken is added to it: reason -> names.
 
     Returns:
         Sorted paths, at least one.
@@ -106,14 +107,15 @@ def find(key: str, name: str, left_out: dict[str, list[str]]) -> list[Path]:
             f"{key}={name}: no such file or folder (looked from {Path.cwd()}); "
             f"give a file, a folder or a glob"
         )
-    matches = matching(name)
-    found = [path for path in matches if oddity(path) is None]
-    for path in matches:
+    found = []
+    for path in matching(name):
         odd = oddity(path)
-        if odd == "folders" and has_suffix(path.name, VIDEO + AUDIO):
-            odd = "folders that are named like clips"
-        if odd not in (None, "folders"):  # a glob meets folders on its way
-            left_out.setdefault(str(odd), []).append(printable(path.name))
+        if odd is None:
+            found.append(path)
+        elif has_suffix(path.name, VIDEO + AUDIO):
+            _leave_out(path, _CLIP_FOLDERS if odd == "folders" else odd, left_out)
+        elif odd != "folders":  # a glob meets other folders on its way
+            _leave_out(path, odd, left_out)
     if not found:
         raise UserError(
             f"{key}={name}: no file matches (looked from {Path.cwd()})"
@@ -129,7 +131,7 @@ def _in_folder(key: str, folder: Path, left_out: dict[str, list[str]]) -> list[P
         if why is None:
             found.append(path)
         else:
-            left_out.setdefault(why, []).append(printable(path.name))
+            _leave_out(path, why, left_out)
     if not found:
         there = f"; in it are {in_words(left_out)}" if left_out else ", it is empty"
         raise UserError(
@@ -139,6 +141,10 @@ def _in_folder(key: str, folder: Path, left_out: dict[str, list[str]]) -> list[P
     return found
 
 
+def _leave_out(path: Path, why: str, left_out: dict[str, list[str]]) -> None:
+    left_out.setdefault(why, []).append(printable(path.name))
+
+
 def _not_taken(key: str, path: Path) -> str | None:
     """Why an entry of a folder is not one of its clips; None if it is."""
     other = _OTHER[key]
@@ -146,7 +152,7 @@ def _not_taken(key: str, path: Path) -> str | None:
         return "hidden files"
     odd = oddity(path)
     if has_suffix(path.name, _SUFFIXES[key]):
-        return "folders that are named like clips" if odd == "folders" else odd
+        return _CLIP_FOLDERS if odd == "folders" else odd
     if odd == "folders":
         return f"folders below, which a glob enters ({key}='{path.parent}/**/*')"
     if has_suffix(path.name, _SUFFIXES[other]):
@@ -175,5 +181,5 @@ def _pairs(
 
 
 def _stem(path: Path) -> str:
-    """The name but for the suffix, in one Unicode form."""
-    return normalize("NFC", path.stem)
+    """Return the name but for the suffix, in one Unicode form."""
+    return nfc(path.stem)

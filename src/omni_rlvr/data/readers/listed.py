@@ -82,10 +82,11 @@ class ListedReader:
 def clip_paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.Array:
     """Turn clip names of a list into paths below the root.
 
-    Folders before a name are somebody else's if they are absolute, or if the first clip lies in the
-    clips folder without them; otherwise they are below that folder.
+    A list may hold paths of the machine that it was made on. Folders before a name are dropped if
+    they are absolute, or if the first clip lies in the clips folder without them; otherwise they
+    are below that folder.
     """
-    names = pc.replace_substring_regex(names, r"^(?:/[^/]+)+/", "")  # somebody else's folders
+    names = pc.replace_substring_regex(names, r"^(?:/[^/]+)+/", "")
     first = names.slice(0, 1)
     whole, last = (
         located(root / _paths(name, root, folder, num_digits)[0].as_py())

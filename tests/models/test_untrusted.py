@@ -14,7 +14,7 @@ from case_parts import make_parts
 from transformers import PreTrainedTokenizerFast
 
 import omni_rlvr
-from omni_rlvr.models.chat_template import CHAT_TEMPLATE, TURNS, frame_of
+from omni_rlvr.models.chat_template import CHAT_TEMPLATE, TURNS, chat_frame
 from omni_rlvr.models.compose import Parts, compose_policy
 from omni_rlvr.models.load import load_policy
 from omni_rlvr.models.options import LoadOptions
@@ -195,7 +195,7 @@ TOKENS = {"eos_token": "<|im_end|>", "pad_token": "<|pad|>"}
 def test_a_prompt_is_what_the_template_writes(
     tiny_policy, template: str, prompt: str | None
 ) -> None:
-    frame = frame_of(template, TOKENS, "here")
+    frame = chat_frame(template, TOKENS, "here")
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tiny_policy.processor.tokenizer.backend_tokenizer, **TOKENS
     )
@@ -239,7 +239,7 @@ def test_a_template_that_cannot_be_used_is_named(
     template: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError) as error:
-        frame_of(template, TOKENS, "here")
+        chat_frame(template, TOKENS, "here")
     assert str(error.value).startswith("model.path=here: its chat template cannot be used: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)

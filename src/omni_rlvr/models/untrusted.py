@@ -1,8 +1,8 @@
-"""Reading what others made: whatever a library raises over it is one error that names it.
+"""Checkpoints that others made: what is refused of them, and how a library's errors are reported.
 
-Nothing that lies in a checkpoint is run. ``trust_remote_code=False`` stands in every call that
-reads one, since transformers would else ask on the terminal, and run it on a "y"; settings by which
-a library would fetch code, or read weights in another form, are refused by name.
+No code in a checkpoint is run. Every call that reads one passes ``trust_remote_code=False``, since
+transformers would otherwise ask on the terminal and run the code on a "y". Settings by which a
+library would fetch code, or read weights in another form, are refused by name.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omni_rlvr.types import UserError
+from omni_rlvr.types import UserError, first_line
 
 CODE = "trust_remote_code"
 SETTINGS = ("config.json", "tokenizer_config.json", "preprocessor_config.json")
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Words what goes wrong inside as one error: ``what`` and the library's first line.
+def one_error(what: str) -> Iterator[None]:
+    """Turn any error of a library into a UserError.
+
+    Args:
+        what: What failed, e.g. ``"model.path=DIR: the tokenizer cannot be read"``; the message is
+            this and the first line of the library's own.
 
     Raises:
-        UserError: anything was raised.
+        UserError: Anything was raised.
     """
     try:
         yield
@@ -37,20 +41,15 @@ def reading(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {reason}") from error
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
 def check_settings(folder: Path, source: str) -> None:
-    """Refuses settings that ask for more than reading.
+    """Refuse settings that would fetch code or read quantised weights.
 
     Args:
-        folder: of a checkpoint, a processor or a part.
-        source: names it, for messages.
+        folder: The folder of a checkpoint, a processor or a part.
+        source: Names it, for messages.
 
     Raises:
-        UserError: a setting asks for code from elsewhere, or for quantised weights.
+        UserError: A setting asks for code from elsewhere, or for quantised weights.
     """
     for name in SETTINGS:
         path = folder / name
