@@ -19,7 +19,7 @@ def wrong(texts: list[str], labels: list[str]) -> list[float]:
 BAD = {
     "reward=happiness": "happiness",
     "reward.weights.accuracy=much": "reward.weights.accuracy: 'much' is not a number",
-    "reward.weights.accuracy=nan": "reward.weights.accuracy: nan is not a finite number",
+    "reward.weights.accuracy=nan": "reward.weights.accuracy=nan is out of range: a finite number",
     "+reward.weights.smile=1": "reward.weights.smile: no such term; reward.terms has",
     "~reward.weights.format": "reward.weights.format is missing",
     "+reward.terms.smile._target_=omni_rlvr.rewards.smile.Smile": "cannot be imported",

@@ -189,7 +189,7 @@ def test_a_wrong_number_of_scores(scores: list[float]) -> None:
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("scores", [None, 1.0, "110", {"a": 1.0}, torch.ones(3)])
+@pytest.mark.parametrize("scores", [None, 1.0, "110", {"a": 1.0}, torch.tensor(1.0)])
 def test_what_is_not_a_list_of_scores(scores: object) -> None:
     with pytest.raises(RewardError, match="not a list of scores"):
         mix(a=(scores, 1.0))(TEXTS, EXAMPLES)

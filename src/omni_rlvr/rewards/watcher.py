@@ -53,10 +53,15 @@ class Call(ctypes.Structure):
     text: bytes
 
 
-def main(descriptor: int) -> None:
-    """Watch the parent process, whose shared memory is an open file, until it ends."""
+def main(watched: int, descriptor: int) -> None:
+    """Watch the process that started this one until it ends.
+
+    Args:
+        watched: its number.
+        descriptor: an open file, the memory that it shares.
+    """
     call = Call.from_buffer(mmap.mmap(descriptor, ctypes.sizeof(Call)))
-    watched, number, waited_s, next_s = os.getppid(), 0, 0.0, 0.0
+    number, waited_s, next_s = 0, 0.0, 0.0
     before = time.monotonic()
     while os.getppid() == watched:
         time.sleep(_TICK_S)
@@ -101,9 +106,12 @@ def _report(text: bytes) -> None:
     if outcome_file:
         write_file(Path(outcome_file), message.encode())
         return
-    print(f"\nerror: {' '.join(message.split())}", file=sys.stderr, flush=True)
-    if run_dir:
-        close_record(Path(run_dir), "failed", f"RewardTimeout: {message}")
+    try:
+        if run_dir:
+            close_record(Path(run_dir), "failed", f"RewardTimeout: {message}")
+    finally:
+        cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # which a progress bar hides
+        print(f"{cursor}\nerror: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
 
 def _started_by(process: int) -> list[int]:
@@ -143,4 +151,4 @@ def _session(process: int) -> int | None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))
