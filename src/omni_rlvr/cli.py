@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import select
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from omni_rlvr.config.keys import hydras_words
 from omni_rlvr.config.store import register
 from omni_rlvr.config.sweep import evaluate_by_default, summarised
 from omni_rlvr.config.wording import as_user_error
+from omni_rlvr.folders import remove_unused
 from omni_rlvr.pointers import LATEST
 from omni_rlvr.text.terminal import keep_printing, open_streams, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
@@ -54,14 +54,14 @@ def task(cfg: DictConfig) -> float | None:
     from omni_rlvr.build import build, resolved
     from omni_rlvr.parts import ServeParts
     from omni_rlvr.run import run
-    from omni_rlvr.run.sweep import SweepJob, run_job
+    from omni_rlvr.run.sweep import SweepJob, begun_run, run_job
 
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
 
-    def built(resume: str | None) -> Parts:
+    def built(folder: Path, resume: str | None) -> Parts:
         cfg.resume = resume
-        return build(cfg, run_dir, None)
+        return build(cfg, folder, None)
 
     stopping.listen()  # where a launcher's own process does the job
     keep_printing()
@@ -73,7 +73,8 @@ def task(cfg: DictConfig) -> float | None:
             job = SweepJob(hydra_cfg.job.num, home, run_dir, overrides)
 
             def resolve() -> dict[str, Any]:
-                evaluate_by_default(cfg, overrides, run_dir)
+                begun = begun_run(job, resolved(cfg)) or run_dir
+                evaluate_by_default(cfg, overrides, begun)
                 return resolved(cfg)
 
             return run_job(job, resolve, built)
@@ -94,9 +95,7 @@ def no_folder_unused(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        own = {".hydra", f"{HydraConfig.get().job.name}.log"}
-        if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= own:
-            shutil.rmtree(run_dir)
+        if remove_unused(run_dir):
             with contextlib.suppress(OSError):  # other runs, or runs of other names, are there
                 run_dir.parent.rmdir()
                 run_dir.parents[1].rmdir()

@@ -183,3 +183,13 @@ def check_sums(folder: Path, *, but: Sequence[str] = ()) -> str | None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_unused(run_dir: Path) -> bool:
+    """Remove a run's folder that holds nothing but what Hydra made; say whether it did."""
+    unused = run_dir.is_dir() and all(
+        path.name == ".hydra" or path.suffix == ".log" for path in run_dir.iterdir()
+    )
+    if unused:
+        shutil.rmtree(run_dir)
+    return unused

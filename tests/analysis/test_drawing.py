@@ -109,7 +109,7 @@ def test_a_picture_that_fails_costs_no_score(
     run = make_quickstart(tmp_path / "runs")
     (tmp_path / "out").mkdir()
     options = {"allow_different_labels": False, "num_resamples": 10, "max_groups": 8}
-    files = write_all(tmp_path / "out", [str(run)], baseline="", **options)
+    files = write_all(tmp_path / "out", [str(run)], dict, baseline="", **options)
     assert "Settings" in files[0].read_text()
     assert "scores_test.png: the picture was not drawn" in caplog.text
 

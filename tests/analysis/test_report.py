@@ -44,12 +44,12 @@ def sweep(tmp_path: Path) -> Path:
 def report(tmp_path: Path, *places: Path | str, baseline: str = "", **changed) -> Path:
     out = tmp_path / "report"
     out.mkdir(exist_ok=True)
-    write_all(out, [str(p) for p in places], baseline=baseline, **{**OPTIONS, **changed})
+    write_all(out, [str(p) for p in places], dict, baseline=baseline, **{**OPTIONS, **changed})
     return out
 
 
 def test_only_what_differs_is_a_column_and_the_seed_is_last(sweep: Path) -> None:
-    runs = in_order(gather([str(sweep)]))
+    runs = in_order(gather([str(sweep)], dict))
     keys, values = differing(runs)
     assert keys == ["reward.weights.format", "seed"]
     assert [run.name for run in runs] == ["w0_s0", "w0_s1", "w1_s0", "w1_s1", "broken"]
@@ -61,9 +61,9 @@ def test_a_group_stands_by_its_name_where_the_rest_follows(tmp_path: Path) -> No
     for name, video in (("audio", False), ("both", True)):
         config = {"modality": {"name": name, "video": video}}
         make_run(tmp_path / name, TEN, config=config)
-    assert differing(gather([str(tmp_path)]))[0] == ["modality.name"]
+    assert differing(gather([str(tmp_path)], dict))[0] == ["modality.name"]
     make_run(tmp_path / "odd", TEN, config={"modality": {"name": "both", "video": False}})
-    assert differing(gather([str(tmp_path)]))[0] == ["modality.name", "modality.video"]
+    assert differing(gather([str(tmp_path)], dict))[0] == ["modality.name", "modality.video"]
 
 
 def test_a_start_that_restates_the_run_is_no_column(tmp_path: Path) -> None:
@@ -79,13 +79,13 @@ def test_a_start_that_restates_the_run_is_no_column(tmp_path: Path) -> None:
 
     start("a", "audio", 3, -1)
     start("b", "video", 3, -1)
-    assert differing(gather([str(tmp_path)]))[0] == ["modality.name"]
+    assert differing(gather([str(tmp_path)], dict))[0] == ["modality.name"]
     start("c", "video", 4, -1)  # another cold start is a difference
-    assert differing(gather([str(tmp_path)]))[0] == ["modality.name", "task.start_from"]
+    assert differing(gather([str(tmp_path)], dict))[0] == ["modality.name", "task.start_from"]
 
 
 def test_means_and_spread_over_seeds(sweep: Path) -> None:
-    runs = in_order(gather([str(sweep)]))
+    runs = in_order(gather([str(sweep)], dict))
     keys, values = differing(runs)
     frame = runs_table(runs, keys, values)
     assert list(frame["test/war"]) == [60, 80, 90, 100, 100]
@@ -103,7 +103,7 @@ def test_runs_without_scores_show_the_end_of_their_training(tmp_path: Path) -> N
         shutil.rmtree(run / "test")
         curve = [{"step": i, "reward": factor * (i > 18), "loss": 9.0} for i in range(1, 21)]
         write_jsonl(run / "metrics.jsonl", curve)
-    runs = gather([str(tmp_path)])
+    runs = gather([str(tmp_path)], dict)
     keys, values = differing(runs)
     frame = runs_table(runs, keys, values)
     assert list(frame["training/reward"]) == [1.0, 3.0]  # steps 19 and 20 of 20
@@ -180,16 +180,16 @@ def test_other_labels_are_refused_unless_asked_for(tmp_path: Path) -> None:
 
 
 def test_folders_globs_and_pipelines_are_places(tmp_path: Path, sweep: Path) -> None:
-    assert len(gather([str(sweep / "w0*")])) == 2
-    assert len(gather([str(sweep), str(sweep / "w0_s0")])) == 5  # each once
+    assert len(gather([str(sweep / "w0*")], dict)) == 2
+    assert len(gather([str(sweep), str(sweep / "w0_s0")], dict)) == 5  # each once
     top = make_run(sweep / "pipe", TEN, config={"task": {"name": "pipeline"}})
     make_run(top / "evaluate" / "base", TEN, config={"task": {"name": "evaluate"}})
     make_run(sweep / "w0_s0" / "inside", TEN)  # part of the run it lies in
-    names = [run.name for run in gather([str(sweep)])]
+    names = [run.name for run in gather([str(sweep)], dict)]
     assert "pipe/evaluate/base" in names
     assert not any("inside" in name for name in names)
     with pytest.raises(UserError, match="runs=nowhere: no run there"):
-        gather(["nowhere"])
+        gather(["nowhere"], dict)
 
 
 def test_every_picture_of_a_report_is_drawn(

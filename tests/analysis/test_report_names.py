@@ -23,7 +23,7 @@ TEN = [True] * 10
 def report(tmp_path: Path, place: Path, **changed) -> Path:
     out = tmp_path / "report"
     out.mkdir()
-    write_all(out, [str(place)], **{**OPTIONS, **changed})
+    write_all(out, [str(place)], dict, **{**OPTIONS, **changed})
     return out
 
 
@@ -91,7 +91,7 @@ def test_a_model_has_one_colour_and_a_picture_its_own_title(tmp_path: Path, save
 def test_seeds_of_a_quickstart_are_averaged_and_nothing_else_is(tmp_path: Path) -> None:
     for seed in (0, 1):
         make_quickstart(tmp_path / "quickstart" / f"2026-01-0{seed + 1}_12-00-00", seed=seed)
-    runs = in_order(gather([str(tmp_path / "quickstart")]))
+    runs = in_order(gather([str(tmp_path / "quickstart")], dict))
     counted = settings_of(runs)
     assert len(runs) == 20
     assert len(counted) == 14
@@ -109,7 +109,7 @@ def test_what_is_measured_at_once_is_no_setting(tmp_path: Path) -> None:
         task = {"name": "evaluate", "splits": splits, "batch_size": 10 + i, "num_resamples": 5 + i}
         config = {"task": task, "model": {"path": f"o/m{i}/checkpoint"}, "stage": {"beta": i}}
         make_run(tmp_path / f"run{i}", TEN, config=config)
-    assert differing(gather([str(tmp_path)]))[0] == ["model.path"]
+    assert differing(gather([str(tmp_path)], dict))[0] == ["model.path"]
 
 
 def test_models_are_called_by_what_tells_their_paths_apart(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_models_are_called_by_what_tells_their_paths_apart(tmp_path: Path) -> No
     for i, path in enumerate(paths):
         config = {"task": {"name": "evaluate"}, "model": {"path": path}}
         make_run(tmp_path / f"run{i}", TEN, config=config)
-    _, rows = differing(gather([str(tmp_path)]))
+    _, rows = differing(gather([str(tmp_path)], dict))
     assert [row["model.path"] for row in rows] == [
         "rlvr/2026-01-01_12-00-00",
         "rlvr/2026-01-02_12-00-00",
@@ -136,18 +136,18 @@ def test_two_steps_of_one_run_stay_different(tmp_path: Path) -> None:
         path = f"o/rlvr/r/checkpoints/step_{step:06d}"
         config = {"task": {"name": "evaluate"}, "model": {"path": path}}
         make_run(tmp_path / f"run{step}", TEN, config=config)
-    _, rows = differing(gather([str(tmp_path)]))
+    _, rows = differing(gather([str(tmp_path)], dict))
     assert [row["model.path"] for row in rows] == ["step_000001", "step_000002"]
 
 
 def test_a_run_that_was_done_twice_is_no_seed(tmp_path: Path) -> None:
     for name in ("a", "b"):
         make_run(tmp_path / name, TEN, config=weight(1) | {"name": name})
-    keys, rows = differing(gather([str(tmp_path)]))
+    keys, rows = differing(gather([str(tmp_path)], dict))
     assert keys == ["run folder"]
     assert [row["run folder"] for row in rows] == ["a", "b"]
     make_run(tmp_path / "c", TEN, config=weight(1), seed=1)
-    keys, rows = differing(gather([str(tmp_path)]))
+    keys, rows = differing(gather([str(tmp_path)], dict))
     assert keys == ["run folder", "seed"]
     assert [row["run folder"] for row in rows] == ["a", "b", None]
 

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from omni_rlvr.config import schema
 from omni_rlvr.media.limits import Limits
 from omni_rlvr.stages.objective_options import ObjectiveConfig
-from omni_rlvr.types import Example
-
-
-class Spread:
-    """A reward that a random model can earn."""
-
-    max_score = 1.0
-
-    def __call__(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
-        return [1.0 if "<answer>" in text else len(set(text)) % 7 / 7 for text in completions]
-
 
 SFT = ("stage=sft", "stage.max_steps=2", "stage.batch_size=2")
 LONG = ("stage=sft", "stage.max_steps=4", "stage.batch_size=1")
@@ -25,7 +12,7 @@ EPOCHS = (*LONG, "stage.max_steps=-1", "stage.num_train_epochs=0.1")
 GRPO = (
     "stage=grpo", "stage.max_steps=1", "stage.batch_size=2", "stage.num_generations=3",
     "stage.sampling.max_completion_length=8",
-    "+reward.terms.spread._target_=flips.Spread", "+reward.weights.spread=1",
+    "+reward.terms.spread._target_=case_signals.Spread", "+reward.weights.spread=1",
 )  # fmt: skip
 AGAIN = (*GRPO, "stage.num_iterations=3", "optimizer.lr=0.003")
 LORA = (*SFT, "model/trainable=lora")

@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from omni_rlvr import cli
+from omni_rlvr import cli, stopping
 from omni_rlvr.build import build
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.config.store import register
@@ -193,7 +193,8 @@ def command(runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., i
         return 0
 
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    yield run
+    with stopping._listening():  # what the command listens to, it would hear in later tests
+        yield run
     root.handlers[:] = handlers
     root.setLevel(level)
     for name in logging.root.manager.loggerDict:  # Hydra's configuration disables them

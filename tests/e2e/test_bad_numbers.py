@@ -43,7 +43,7 @@ def test_a_learning_rate_that_bursts_the_weights_is_no_success(runner, stage) ->
     if stage == "grpo":
         over = (
             *over,
-            "+reward.terms.spread._target_=test_resume.Spread",
+            "+reward.terms.spread._target_=case_signals.Spread",
             "+reward.weights.spread=1",
         )
     parts, folder = runner.build(*over, "stage.max_bad_steps=1", "optimizer.lr=1e20")

@@ -147,7 +147,7 @@ def test_another_model_or_other_examples_are_refused_at_resume(
     for changed in ("seed=1", "optimizer.lr=0.01", "modality=video", "model.dtype=bfloat16"):
         with pytest.raises(UserError, match=r"the config differs from the run's in"):
             runner.build(*sft, f"resume={folder}", changed)
-    term = ("+reward.terms.x._target_=test_resume.Spread", "+reward.weights.x=1")
+    term = ("+reward.terms.x._target_=case_signals.Spread", "+reward.weights.x=1")
     with pytest.raises(UserError, match=r"differs from the run's in reward\.terms\.x"):
         runner.build(*sft, f"resume={folder}", *term)
 

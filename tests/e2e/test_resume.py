@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,18 +17,9 @@ from pytorch_lightning import Callback
 from omni_rlvr.models.load import load_policy
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.run import run
-from omni_rlvr.types import Example, Interrupted, UserError
+from omni_rlvr.types import Interrupted, UserError
 
 TIMES = {"tokens/s", "step_time"}
-
-
-class Spread:
-    """A reward a random model can earn: well-spread over completions, so that weights move."""
-
-    max_score = 1.0
-
-    def __call__(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
-        return [1.0 if "<answer>" in text else len(set(text)) % 7 / 7 for text in completions]
 
 
 class Interrupt(Callback):
@@ -42,7 +33,7 @@ class Interrupt(Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-SPREAD = ("+reward.terms.spread._target_=test_resume.Spread", "+reward.weights.spread=1")
+SPREAD = ("+reward.terms.spread._target_=case_signals.Spread", "+reward.weights.spread=1")
 
 
 def interrupted(runner, step: int, *overrides: str) -> Path:

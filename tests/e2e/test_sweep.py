@@ -34,9 +34,9 @@ def job(runner):
         folder.mkdir(parents=True, exist_ok=True)  # as Hydra does
         cfg = runner.compose(*ONE, *overrides)
 
-        def built(resume: str | None):
+        def built(where: Path, resume: str | None):
             cfg.resume = resume
-            return build(cfg, folder, None)
+            return build(cfg, where, None)
 
         with hydra():
             place = sweeping.SweepJob(0, folder.parent, folder, overrides)
@@ -84,7 +84,7 @@ def test_a_failed_run_is_written_down_and_done_again(
 
     with pytest.MonkeyPatch.context() as patch:
         if when == "building":
-            patch.setattr("omni_rlvr.build.make", fail)
+            patch.setattr("omni_rlvr.build.train.make", fail)
         else:
             patch.setattr("omni_rlvr.run.train.score_splits", fail)
         assert job("a", "seed=1") is None
@@ -100,7 +100,7 @@ def test_a_failed_run_is_written_down_and_done_again(
 
 def test_an_error_of_the_user_is_in_the_journal_and_a_stop_ends_the_sweep(job, runner) -> None:
     assert job("a", "optimizer.lr=-1") is None
-    assert journal(runner)[0]["error"].startswith("optimizer: Invalid learning rate")
+    assert journal(runner)[0]["error"].startswith("optimizer.lr=-1 is out of range")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweeping, "run", lambda parts: (_ for _ in ()).throw(Interrupted("stop")))
         with pytest.raises(Interrupted):
@@ -168,6 +168,47 @@ def test_runs_share_one_start(job, runner, start, monkeypatch: pytest.MonkeyPatc
     assert config["model"]["path"] == str(shared / "checkpoint")
     assert job("s3", *start, "seed=1") is not None  # known, with its start
     assert journal(runner)[-1]["status"] == "skipped"
+
+
+def made_earlier(folder: Path, status: str = "finished") -> None:
+    """Make a run one of a version that had not all of today's options."""
+    record = read_json(folder / "run.json")
+    config = record["config"]
+    del (
+        config["stage"]["max_bad_steps"],
+        config["dataset"]["max_frames"],
+        config["model"]["options"],
+    )
+    write_json(folder / "run.json", {**record, "status": status})
+
+
+def test_runs_and_starts_of_an_earlier_version_are_known(job, runner, start) -> None:
+    home = runner.root / "sweep"
+    job("before", *start, "seed=1")
+    (own,) = (runner.root / "cold_start" / "shared").iterdir()
+    shared = own.rename(own.with_name("before"))
+    record = read_json(home / "before" / "run.json")
+    record["config"]["model"]["path"] = f"{shared}/checkpoint"
+    write_json(home / "before" / "run.json", record)
+    made_earlier(shared)
+    made_earlier(home / "before")
+    job("same", *start, "seed=1")
+    assert not (home / "same").exists()
+    job("other", *start, "seed=1", "stage.max_bad_steps=1")
+    assert [(row["run"], row["status"]) for row in journal(runner)[1:]] == [
+        ("before", "skipped"), ("other", "finished"),
+    ]  # fmt: skip
+    assert list(shared.parent.iterdir()) == [shared]
+
+
+def test_a_stopped_run_of_an_earlier_version_goes_on_in_its_folder(job, runner) -> None:
+    job("before", *LONG, "seed=1")
+    folder = runner.root / "sweep" / "before"
+    made_earlier(folder, "running")
+    job("now", *LONG, "seed=1")
+    assert journal(runner)[-1]["run"] == "before"
+    assert read_json(folder / "run.json")["status"] == "finished"
+    assert not folder.with_name("now").exists()
 
 
 def test_a_start_gets_so_many_examples(runner, start) -> None:

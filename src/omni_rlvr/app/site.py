@@ -37,7 +37,10 @@ def site(
         Guard,
         uploads=uploads,
         events={
-            number: [part.data_model is not None for part in event.inputs]
+            number: [
+                isinstance(part, gr.components.Component) and part.data_model is not None
+                for part in event.inputs
+            ]
             for number, event in blocks.fns.items()
         },
         hosts=[name.lower() for name in (*LOOPBACK, *own, *task.allowed_hosts)],

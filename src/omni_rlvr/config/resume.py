@@ -7,12 +7,12 @@ written down, and what machine does it. Whatever else differs would change the n
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from omni_rlvr.config.compare import differing, leaves
 from omni_rlvr.folders import check_sums
 from omni_rlvr.lock import IN_USE, check_free
 from omni_rlvr.pointers import (
@@ -79,10 +79,6 @@ MAY_DIFFER = (
 """Keys of the config, ``*`` for anything."""
 PLACES = ("paths.output_root", "paths.data_root", "dataset.root", "dataset.annotations.*")
 """Of those, the folders and files that other values of a resolved config begin with."""
-GIVEN = ("reward.terms.*", "reward.weights.*")
-"""Keys that only a user adds. Another key that a run's config lacks is an option that came later,
-whose default does what was done without it.
-"""
 
 
 def goes_on(run_dir: Path, config: dict[str, Any]) -> bool:
@@ -169,54 +165,29 @@ def _instead(damaged: Path) -> str:
     return "copy it again from where it was made, or start again without resume"
 
 
-def _compare(before: Mapping[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
+def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Compare a run's run.json with the resolved config of now.
 
     Returns:
         The keys that change what the run computes, and those that do not, with both values each.
     """
-    then, now = _leaves(before["config"]), _leaves(now)
+    then = before["config"]
+    old_places, new_places = leaves(then), leaves(now)
     moved = {
-        str(then[key]): str(now[key])
-        for key in sorted(then.keys() & now.keys())
+        str(old_places[key]): str(new_places[key])
+        for key in sorted(old_places.keys() & new_places.keys())
         if _is_any(key, PLACES)
     }
-    typed = [_key(text) for text in {*sys.argv[1:]} - {*before["command"]}]
     changed: list[str] = []
     told: list[str] = []
-    for key in sorted(then.keys() | now.keys()):
-        old, new = then.get(key), now.get(key)
-        if old == new:
-            continue
-        is_new = key not in then and not _is_any(key, GIVEN) and not _is_typed(key, typed)
-        harmless = is_new or _is_any(key, MAY_DIFFER) or _put(old, moved) == new
+    for key, (old, new) in differing(then, now).items():
+        harmless = _is_any(key, MAY_DIFFER) or _put(old, moved) == new
         (told if harmless else changed).append(f"{key} ({old!r} then, {new!r} now)")
     return changed, told
 
 
-def _leaves(config: Any, key: str = "") -> dict[str, Any]:
-    """Name each value by its whole key."""
-    if not isinstance(config, dict) or not config:
-        return {key: config}
-    return {
-        name: value
-        for below in config
-        for name, value in _leaves(config[below], f"{key}.{below}".lstrip(".")).items()
-    }
-
-
 def _is_any(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
-
-
-def _key(override: str) -> str:
-    """Return the key of an override as it is typed, e.g. ``+reward.weights.mine=1``."""
-    return override.lstrip("+~").partition("=")[0].replace("/", ".")
-
-
-def _is_typed(key: str, typed: Sequence[str]) -> bool:
-    """Whether a value comes from an override that the run was not started with."""
-    return any(key == given or key.startswith(f"{given}.") for given in typed)
 
 
 def _put(value: Any, moved: Mapping[str, str]) -> Any:

@@ -209,11 +209,12 @@ def end_sweep(home: Path) -> None:
         UserError: the runs cannot stand in one table.
     """
     from omni_rlvr.analysis.report.sweep_table import write_sweep_table
+    from omni_rlvr.config.compare import completed
 
     jobs = account(home, stopped=False)
     folders = [home / job["run"] for job in jobs if job["status"] in DONE]
     try:
-        write_sweep_table(home, list(dict.fromkeys(folders)))
+        write_sweep_table(home, list(dict.fromkeys(folders)), completed)
     finally:
         say_what_became(jobs)
     if not jobs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from omni_rlvr.config.compare import completed
 from omni_rlvr.folders import whole_files
 from omni_rlvr.parts import ReportParts
 from omni_rlvr.run.lifecycle import move_latest, recorded
@@ -36,6 +37,7 @@ def _tables(parts: ReportParts, folder: Path) -> list[Path]:
     return write_all(
         folder,
         parts.runs,
+        completed,
         baseline=task.baseline,
         allow_different_labels=task.allow_different_labels,
         num_resamples=task.num_resamples,

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omni_rlvr.config.compare import computes_the_same
 from omni_rlvr.config.resume import goes_on
 from omni_rlvr.config.sweep import JOURNAL
+from omni_rlvr.folders import remove_unused
 from omni_rlvr.parts import Parts
-from omni_rlvr.record import RunRecord, append_jsonl, finished_config, identity, read_json
+from omni_rlvr.record import RunRecord, append_jsonl, finished_config, read_json, read_record
 from omni_rlvr.run import run
 from omni_rlvr.types import Interrupted, UserError
 
@@ -43,14 +45,15 @@ class SweepJob:
 def run_job(
     job: SweepJob,
     resolve: Callable[[], dict[str, Any]],
-    build: Callable[[str | None], Parts],
+    build: Callable[[Path, str | None], Parts],
 ) -> float | None:
     """Does one run of a sweep unless it is there; what was stopped goes on from its checkpoint.
 
     Args:
         job: which run it is.
         resolve: gives its resolved config, as it will stand in run.json.
-        build: builds its parts, given ``resume``: the folder of the run to go on with, or None.
+        build: builds its parts, given the folder that it writes to, and ``resume``: the same where
+            a run goes on there, else None.
 
     Returns:
         WAR, in percent, on the first split of ``task.evaluate_after``: what a search maximises.
@@ -61,22 +64,22 @@ def run_job(
     """
     started, run_dir = time.perf_counter(), job.run_dir
     row: dict[str, object] = {"job": job.number, "overrides": list(job.overrides)}
-    row["run"] = os.path.relpath(run_dir, job.home)
     config = None
     try:
         config = resolve()
         there = finished_run(job, config)
         if there is not None:
             print(f"skipped: finished in {there}", flush=True)
-        elif goes_on(run_dir, config):
-            print(f"going on: {run_dir} was stopped before its end", flush=True)
-            run(build(str(run_dir)))
+            run_dir = there
+        elif (stopped := stopped_run(job, config)) is not None:
+            print(f"going on: {stopped} was stopped before its end", flush=True)
+            run_dir = stopped
+            run(build(run_dir, str(run_dir)))
         else:
             _clear(run_dir)
-            run(build(None))
-        row["run"] = os.path.relpath(there or run_dir, job.home)
+            run(build(run_dir, None))
         row["status"] = "skipped" if there else "finished"
-        return objective(there or run_dir, config)
+        return objective(run_dir, config)
     except (Interrupted, KeyboardInterrupt, SystemExit) as stop:
         row |= {"status": "interrupted", "error": _one_line(stop)}
         raise
@@ -87,20 +90,22 @@ def run_job(
             _record_failure(run_dir, config, error)
         return None
     finally:
+        if run_dir != job.run_dir:
+            remove_unused(job.run_dir)
+        row["run"] = os.path.relpath(run_dir, job.home)
         row["seconds"] = round(time.perf_counter() - started, 2)
         append_jsonl(job.home / JOURNAL, [row])
 
 
 def finished_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
-    """Find a finished run of the same resolved config in a sweep's home.
+    """Find a finished run in a sweep's home that computed the same.
 
     Raises:
         UserError: a run of another config has finished in the folder of this one.
     """
-    wanted = identity(config)
-    for folder in [job.run_dir, *(path.parent for path in sorted(job.home.glob("*/run.json")))]:
+    for folder in _folders(job):
         before = finished_config(folder)
-        if before is not None and identity(before) == wanted:
+        if before is not None and computes_the_same(before, config):
             return folder
     if finished_config(job.run_dir) is not None:
         raise UserError(
@@ -108,6 +113,32 @@ def finished_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
             "folder of its own: leave hydra.sweep.subdir alone, or let it name what differs"
         )
     return None
+
+
+def stopped_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
+    """Find a run in a sweep's home that was stopped and goes on to compute the same."""
+    for folder in _folders(job):
+        if goes_on(folder, config) and (
+            folder == job.run_dir or computes_the_same(read_record(folder)["config"], config)
+        ):
+            return folder
+    return None
+
+
+def begun_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
+    """Find a run of this config in a sweep's home that is finished or goes on."""
+    try:
+        return finished_run(job, config) or stopped_run(job, config)
+    except UserError:  # another run is there; ``run_job`` says so
+        return None
+
+
+def _folders(job: SweepJob) -> list[Path]:
+    """Return the folder of a run, and those of the others in its sweep's home.
+
+    The same run of an earlier version has a folder of another name.
+    """
+    return [job.run_dir, *(path.parent for path in sorted(job.home.glob("*/run.json")))]
 
 
 def objective(run_dir: Path, config: dict[str, Any]) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,8 @@ from omni_rlvr.pointers import CHECKPOINT, LATEST, follow
 from omni_rlvr.record import read_json, read_jsonl, read_record
 from omni_rlvr.types import UserError
 
+Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Adds to a run's config the options that came later, with their defaults."""
 LAST_SHARE = 10
 """The last one of so many parts of a training's records counts as its end."""
 
@@ -30,7 +32,7 @@ class RunData:
     """Unique: its folder below the folder that all runs share."""
     folder: Path
     record: dict[str, Any]
-    """run.json."""
+    """run.json, with the options that came after the run at their defaults."""
     scores: dict[str, dict[str, Any]]
     """Split name -> metrics.json, of the splits it was evaluated on."""
 
@@ -69,11 +71,12 @@ class RunData:
         return {row["id"]: row["correct"] for row in rows}
 
 
-def gather(places: Sequence[str]) -> list[RunData]:
+def gather(places: Sequence[str], complete: Complete) -> list[RunData]:
     """Reads runs.
 
     Args:
         places: runs, folders of runs, or globs of either.
+        complete: makes configs of earlier versions comparable.
 
     Raises:
         UserError: a place does not exist or holds no run, or a run.json cannot be read.
@@ -88,7 +91,7 @@ def gather(places: Sequence[str]) -> list[RunData]:
             )
         folders |= dict.fromkeys(found)
     names = names_of(list(folders))
-    return [_read(name, folder) for name, folder in zip(names, folders, strict=True)]
+    return [_read(name, folder, complete) for name, folder in zip(names, folders, strict=True)]
 
 
 def check_labels(runs: Sequence[RunData]) -> None:
@@ -158,11 +161,11 @@ def _is_copy(latest: Path, names: Sequence[str]) -> bool:
     return any(file.is_file() and file.read_bytes() == content for file in beside)
 
 
-def _read(name: str, folder: Path) -> RunData:
+def _read(name: str, folder: Path, complete: Complete) -> RunData:
+    record = read_record(folder)
+    record["config"] = complete(record["config"])
     paths = sorted(folder.glob("*/metrics.json"))
-    return RunData(
-        name, folder, read_record(folder), {path.parent.name: read_json(path) for path in paths}
-    )
+    return RunData(name, folder, record, {path.parent.name: read_json(path) for path in paths})
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:

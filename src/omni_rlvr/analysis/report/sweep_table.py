@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 
 from omni_rlvr.analysis.report.columns import differing, in_order, settings_of
-from omni_rlvr.analysis.report.gather import check_labels, gather, runs_below
+from omni_rlvr.analysis.report.gather import Complete, check_labels, gather, runs_below
 from omni_rlvr.analysis.report.table import printed, runs_table, settings_table, write_table
 from omni_rlvr.analysis.tables import plain_table
 
 
-def write_sweep_table(home: Path, folders: Sequence[Path]) -> None:
+def write_sweep_table(home: Path, folders: Sequence[Path], complete: Complete) -> None:
     """Puts runs into one table: sweep.* with a row a setting, sweep_runs.* with a row a run.
 
     Runs that neither train nor are evaluated have no row; there is no table if none has one.
@@ -24,7 +24,7 @@ def write_sweep_table(home: Path, folders: Sequence[Path]) -> None:
     places = [str(folder) for folder in folders if next(runs_below(folder), None) is not None]
     if not places:
         return
-    runs = in_order(gather(places))
+    runs = in_order(gather(places, complete))
     check_labels(runs)
     write_table(runs_table(runs, *differing(runs)), home / "sweep_runs")
     counted = settings_of(runs)

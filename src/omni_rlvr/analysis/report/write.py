@@ -29,7 +29,7 @@ from omni_rlvr.analysis.report.compare import (
     pair_with_baseline,
     paired_splits,
 )
-from omni_rlvr.analysis.report.gather import RunData, check_labels, gather
+from omni_rlvr.analysis.report.gather import Complete, RunData, check_labels, gather
 from omni_rlvr.analysis.report.table import (
     printed,
     runs_table,
@@ -42,6 +42,7 @@ from omni_rlvr.analysis.report.table import (
 def write_all(
     folder: Path,
     places: Sequence[str],
+    complete: Complete,
     *,
     baseline: str,
     allow_different_labels: bool,
@@ -53,6 +54,7 @@ def write_all(
     Args:
         folder: where they go; it exists.
         places: runs, folders of runs, or globs of either.
+        complete: makes configs of earlier versions comparable.
         baseline: a run's name or COLUMN:VALUE; empty for no tests.
         allow_different_labels: whether scores over different label lists may stand side by side.
         num_resamples: of the bootstrap intervals.
@@ -61,7 +63,7 @@ def write_all(
     Raises:
         UserError: nothing to gather, different label lists or test sets, or no such baseline.
     """
-    runs = in_order(gather(places))
+    runs = in_order(gather(places, complete))
     if not allow_different_labels:
         check_labels(runs)
     keys, values = differing(runs)
