@@ -126,3 +126,9 @@ def test_a_mark_that_lies_is_refused() -> None:
         decode(b"\xef\xbb\xbf1,2\n\xff", Path("a.csv"))
     with pytest.raises(UserError, match="begins as UTF-16-LE but goes on"):
         decode("1,2".encode("utf-16")[:-1], Path("a.csv"))
+
+
+@pytest.mark.parametrize("data", [b'[{"a": 1}]\n\0\0', b"a,b\n1,2\n" + bytes(10) + b"3,4\n" * 99])
+def test_zero_bytes_are_no_encoding(data: bytes) -> None:
+    with pytest.raises(UserError, match=r"list\.csv:[23]: holds zero bytes, .* copy it again"):
+        decode(data, Path("list.csv"))

@@ -47,6 +47,8 @@ def test_dfew_as_released(tmp_path: Path) -> None:
         ([",label,video_name", "0,7,1", "1,1,2"], ["fear", "happy"]),  # columns by their names
         (["", "video_name,label", "", "1,7", ""], ["fear"]),
         (["1\t7"], ["fear"]),
+        (["video_name;label", "1;7"], ["fear"]),  # a spreadsheet where the comma is decimal
+        (["video_name,label\r1,7\r2,1\r"], ["fear", "happy"]),  # an old Mac's ends of lines
     ],
 )
 def test_dfew_variants(tmp_path: Path, rows: list[str], expected: list[str]) -> None:
@@ -65,7 +67,10 @@ def test_dfew_lists_in_other_places(tmp_path: Path, name: str) -> None:
     assert told(examples)[1] == ("Clip/original/00002.mp4", "Clip/original/00002.mp4", "fear")
 
 
-@pytest.mark.parametrize("above", ["DFEW/clip_224x224/", "../dfew/clip_224x224/", "/x/y/"])
+@pytest.mark.parametrize(
+    "above",
+    ["DFEW/clip_224x224/", "../dfew/clip_224x224/", "/x/y/", "C:\\DFEW\\", "..\\x\\", "D:/"],
+)
 def test_folders_of_somebody_else_are_dropped(tmp_path: Path, above: str) -> None:
     root = dfew(tmp_path, f"{above}00001 30 0", f"{above}00002 9 6")
     write(root, {"Clip/original/00001.mp4": ""})

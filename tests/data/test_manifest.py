@@ -252,3 +252,17 @@ def test_json_that_is_not_a_list(tmp_path: Path, text: str, kind: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError, match=f"a.json: .* list of objects, this is {kind}"):
         read_rows(tmp_path / "a.json", seed=0)
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_lines_end_as_any_system_ends_them(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(end.join(['{"a": 1}', "", '{"a": 2}', ""]).encode())
+    assert [(row.value["a"], row.number) for row in iterate(path)] == [(1, 1), (2, 3)]
+
+
+def test_a_list_named_jsonl(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('[{"a": 1}]')
+    with pytest.raises(UserError, match=r"rows.jsonl:1: .* this is a list; .* is named \.json$"):
+        list(iterate(path))

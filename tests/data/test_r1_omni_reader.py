@@ -169,6 +169,12 @@ def test_conversations_that_are_not_a_list(tmp_path: Path, turns: Any) -> None:
     assert_refused(tmp_path, row(conversations=turns), "conversations", repr(turns))
 
 
+def test_turns_in_the_words_of_another_form_are_named(tmp_path: Path) -> None:
+    turns = [{"role": role, "content": "sad"} for role in ("system", "user", "assistant")]
+    words = "conversations[0]: the key from is missing; there is role, content"
+    assert_refused(tmp_path, row(conversations=turns), words)
+
+
 @pytest.mark.parametrize("turn", [None, "sad", ["gpt", "sad"]])
 def test_a_turn_that_is_not_an_object(tmp_path: Path, turn: Any) -> None:
     turns = [row()["conversations"][0], turn]
@@ -324,6 +330,7 @@ def test_system_turns_before_the_question_are_dropped(tmp_path: Path, before, ot
         (["human", "function_call", "observation", "gpt"], "[1]: 'function_call' is a turn of a"),
         (["human", "gpt", "system", "gpt"], "[2]: a turn of 'system' can only stand before the qu"),
         (["human", "tool", "gpt"], "has 3 turns; they come in pairs: 'tool' is a turn of a tool"),
+        (["System", "human", "gpt"], "in pairs: unknown role 'System' (roles are written in small"),
         (["system", "human", "bot"], "conversations[2]: unknown role 'bot'; known: human, user"),
     ],
 )

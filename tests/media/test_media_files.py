@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 from unicodedata import normalize
 
 import pytest
 
 from omni_rlvr.media import files
+from omni_rlvr.media.container import read_bytes
 from omni_rlvr.media.files import (
     expanded,
     has_suffix,
@@ -20,7 +22,7 @@ from omni_rlvr.media.files import (
     video_name,
     walk,
 )
-from omni_rlvr.types import UserError
+from omni_rlvr.types import MediaError, UserError
 
 NFC, NFD = normalize("NFC", "café"), normalize("NFD", "café")
 
@@ -198,3 +200,22 @@ def test_home_and_variables_expand(tmp_path: Path, monkeypatch) -> None:
         expanded("~nobody_such/x", "dataset.root")
     with pytest.raises(UserError, match=r"^video=\$NO_SUCH/x: .*NO_SUCH is not set"):
         expanded("$NO_SUCH/x", "video")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("clips/a.mov", "a.mov: no such file (but 'a.mp4' is there)"),
+        ("clips/a", "a: no such file (but 'a.mp4' is there)"),
+        ("clips\\a.mp4", "no such file (but '{}/clips/a.mp4' is there)"),
+        ("clips/a.mp4 ", "no such file (but '{}/clips/a.mp4' is there)"),
+        ("clips/a.mp4\n", "no such file (but '{}/clips/a.mp4' is there)"),
+        ("clips/b.mp4", "b.mp4: no such file; check the path and dataset.root"),
+        ("gone/a.mp4", "a.mp4: no such file; check the path and dataset.root"),
+    ],
+)
+def test_what_may_be_meant_is_named(tmp_path: Path, asked: str, words: str) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(b"a")
+    with pytest.raises(MediaError, match=re.escape(words.format(tmp_path))):
+        read_bytes(tmp_path / asked)

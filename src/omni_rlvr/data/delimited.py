@@ -1,4 +1,4 @@
-"""Annotation lists of one clip a line (csv, tab or blank separated) as columns of text.
+"""Annotation lists of one clip a line (commas, tabs, semicolons or blanks) as columns of text.
 
 Whether a header is there, and what stands between the columns, is found in the first line: it is a
 header if one of its cells is a known column name, or it holds no digit: clips are numbered. Quoted
@@ -21,6 +21,8 @@ import pyarrow.csv
 from omni_rlvr.data.manifest import read_text
 from omni_rlvr.types import UserError
 
+_DELIMITERS = (",", "\t", ";")
+
 
 def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
     """Read a list of clips.
@@ -38,7 +40,7 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
     """
     text = read_text(path)
     first = next(line.strip() for line in text.split("\n") if line.strip())
-    delimiter = "," if "," in first else "\t" if "\t" in first else " "
+    delimiter = next((sign for sign in _DELIMITERS if sign in first), " ")
     cells = first.split() if delimiter == " " else next(csv.reader([first], delimiter=delimiter))
     known = {name for called in names.values() for name in called}
     header = [cell.strip().casefold() for cell in cells]

@@ -20,6 +20,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_MIN_ZEROS = 0.1  # of the bytes: every other one of Latin letters in UTF-16, fewer of Chinese
 _WESTERN = "WINDOWS-1252"
 _EASTERN = (
     # Japanese text has kana between its Chinese characters.
@@ -62,6 +63,11 @@ def decode(data: bytes, path: Path, *, western: bool = False) -> str:
         text, wrong = "", error.start
     if wrong < 0:
         return text
+    if data[wrong] == 0 and data.rstrip(b"\0").count(0) < _MIN_ZEROS * len(data):
+        raise UserError(
+            f"{path}:{_line(data, wrong)}: holds zero bytes, as a file has that was not written to "
+            "its end; copy it again, or remove them"
+        )
     looks = _looks_like(data)
     if western and looks == _WESTERN:
         return data.decode(looks, errors="replace")

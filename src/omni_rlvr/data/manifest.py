@@ -63,7 +63,7 @@ def iterate(path: Path) -> Iterator[Row]:
 
 
 def read_text(path: Path, *, western: bool = False) -> str:
-    """Read a list, see ``encoding.decode``.
+    """Read a list, see ``encoding.decode``; lines end in a line feed, whatever system wrote it.
 
     Raises:
         UserError: It is missing, empty, or no text.
@@ -82,7 +82,7 @@ def read_text(path: Path, *, western: bool = False) -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not text.strip():
         raise UserError(f"{path}: the annotation file is empty")
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def kind(value: object) -> str:
@@ -132,5 +132,7 @@ def _line_rows(text: str, path: Path) -> Iterator[Row]:
 def _row(value: object, path: Path, number: int) -> Row:
     if not isinstance(value, dict):
         source = Row({}, path, number).source
-        raise UserError(f"{source}: an annotation is a JSON object, this is {kind(value)}")
+        is_named = isinstance(value, list) and not is_list(path)
+        advice = "; a file that is one list is named .json" if is_named else ""
+        raise UserError(f"{source}: an annotation is a JSON object, this is {kind(value)}{advice}")
     return Row(value, path, number)

@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 
 from omni_rlvr.foreign import HEAD_BYTES, recognise
+from omni_rlvr.media.files import like
 from omni_rlvr.media.key_frames import KeyFrames
 from omni_rlvr.media.limits import GIGABYTE, in_force
 from omni_rlvr.media.picture import FirstFrame, Picture, find_picture, picture_stream
@@ -86,7 +87,8 @@ def read_bytes(path: Path) -> bytes:
         if path.is_symlink():
             raise MediaError(f"{path}: is a broken link, nothing is at {path.readlink()}") from None
         raise MediaError(
-            f"{path}: no such file; check the path and dataset.root, the folder before it"
+            f"{path}: no such file{like(path)}; check the path and dataset.root, the folder before "
+            "it"
         ) from None
     except OSError as error:
         raise MediaError(f"{path}: cannot be opened ({error.strerror})") from error

@@ -216,19 +216,32 @@ def located(path: Path) -> Path:
     return folder / names[0]
 
 
+def like(path: Path) -> str:
+    """Say what is there in place of a path that is not, for the middle of a message; or nothing."""
+    meant = Path("/".join(part.strip() for part in str(path).replace("\\", "/").split("/")))
+    if meant != path:
+        found = located(meant)
+        return f" (but {str(found)!r} is there)" if found.exists() else ""
+    stem = path.stem if has_suffix(path.name, (*VIDEO, *AUDIO)) else path.name
+    name = _of_stem(path.parent, stem, (*VIDEO, *AUDIO))
+    return "" if name is None else f" (but {name!r} is there)"
+
+
 def video_name(folder: Path, name: str) -> str:
     """Find the file name of a clip that a list names without a suffix; ``.mp4`` if none exists."""
-    place = (folder / name).parent
     stem = os.path.basename(name)  # noqa: PTH119 (a name, not a path)
+    found = _of_stem((folder / name).parent, stem, VIDEO)
+    return f"{name}{VIDEO[0]}" if found is None else f"{name[: len(name) - len(stem)]}{found}"
+
+
+def _of_stem(folder: Path, stem: str, suffixes: Iterable[str]) -> str | None:
+    """Find the file of this name but for its suffix; None if there is none."""
     try:
-        there = _spelled(place, place.stat().st_mtime_ns)
+        there = _spelled(folder, folder.stat().st_mtime_ns)
     except OSError:
-        there = {}
-    key = normalize("NFC", stem)
-    found = next((suffix for suffix in VIDEO if key + suffix in there), None)
-    if found is None:
-        return f"{name}{VIDEO[0]}"
-    return f"{name[: len(name) - len(stem)]}{there[key + found][0]}"
+        return None
+    keys = (normalize("NFC", stem) + suffix for suffix in suffixes)
+    return next((there[key][0] for key in keys if key in there), None)
 
 
 @functools.lru_cache(maxsize=64)

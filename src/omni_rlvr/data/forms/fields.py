@@ -66,7 +66,8 @@ def odd_role(role: str) -> str:
         return f"a turn of {role!r} can only stand before the question, where it is not read"
     if role in TOOLS:
         return f"{role!r} is a turn of a tool; conversations with tools cannot be learnt from"
-    return f"unknown role {role!r}"
+    wanted = "" if role == role.strip().lower() else " (roles are written in small letters)"
+    return f"unknown role {role!r}{wanted}"
 
 
 def plain_turns(turns: Sequence[Spoken]) -> Sequence[Spoken] | None:

@@ -15,8 +15,6 @@ import msgspec
 
 from omni_rlvr.data.annotations import Form, Record
 from omni_rlvr.data.forms.fields import (
-    SYSTEM,
-    TOOLS,
     keys_of,
     odd_role,
     own_id,
@@ -78,7 +76,11 @@ def _conversation(row: Row) -> tuple[str, str]:
     spoken = without_system(turns, _role)
     before = len(turns) - len(spoken)
     if len(spoken) % 2 or not spoken:
-        odd = next((f": {odd_role(r)}" for r in map(_role, spoken) if r in SYSTEM + TOOLS), "")
+        for i, turn in enumerate(spoken):
+            if not _role(turn):
+                _turn(turn, _HUMAN, f"{row.source}: conversations[{before + i}]")  # says what lacks
+        known = _HUMAN + _ASSISTANT
+        odd = next((f": {odd_role(r)}" for r in map(_role, spoken) if r not in known), "")
         raise UserError(
             f"{row.source}: conversations has {len(spoken)} turns"
             f"{' after the system' if before else ''}; they come in pairs{odd}"

@@ -82,11 +82,12 @@ class ListedReader:
 def clip_paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.Array:
     """Turn clip names of a list into paths below the root.
 
-    A list may hold paths of the machine that it was made on. Folders before a name are dropped if
-    they are absolute, or if the first clip lies in the clips folder without them; otherwise they
-    are below that folder.
+    A list may hold paths of the machine that it was made on, Windows too. Folders before a name
+    are dropped if they are absolute, or if the first clip lies in the clips folder without them;
+    otherwise they are below that folder.
     """
-    names = pc.replace_substring_regex(names, r"^(?:/[^/]+)+/", "")
+    names = pc.replace_substring(names, "\\", "/")
+    names = pc.replace_substring_regex(names, r"^(?:[A-Za-z]:)?/(?:[^/]+/)*", "")
     first = names.slice(0, 1)
     whole, last = (
         located(root / _paths(name, root, folder, num_digits)[0].as_py())
