@@ -119,6 +119,15 @@ def test_meld(tmp_path: Path) -> None:
     assert read("meld", tmp_path, "test", "dataset.words=official")[0].answer == "joy"
 
 
+@pytest.mark.parametrize(("sign", "codec"), [("\t", "utf-16"), (";", "utf-8-sig")])
+def test_meld_as_a_spreadsheet_saves_it(tmp_path: Path, sign: str, codec: str) -> None:
+    row = sign.join(["1", '"Why, you"', "Mark", "joy", "positive", "0", "3", "3", "19", "0", "2"])
+    text = lines(HEADER.replace(",", sign), row).encode(codec)
+    write(tmp_path, {"test_sent_emo.csv": text})
+    (example,) = read("meld", tmp_path, "test", "dataset.question='Heard: {utterance}'")
+    assert (example.question, example.answer) == ("Heard: Why, you", "happy")
+
+
 def test_meld_splits_have_their_folders(tmp_path: Path) -> None:
     row = '1,"A",B,fear,negative,1,2,3,4,"0","1"'
     for split in ("train", "dev"):

@@ -40,7 +40,7 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
     """
     text = read_text(path)
     first = next(line.strip() for line in text.split("\n") if line.strip())
-    delimiter = next((sign for sign in _DELIMITERS if sign in first), " ")
+    delimiter = _delimiter(first, " ")
     cells = first.split() if delimiter == " " else next(csv.reader([first], delimiter=delimiter))
     known = {name for called in names.values() for name in called}
     header = [cell.strip().casefold() for cell in cells]
@@ -73,7 +73,9 @@ def read_quoted(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
 
     Args and Returns as in ``read_list``.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path, western=True), newline=""))
+    text = read_text(path, western=True)
+    delimiter = _delimiter(text.partition("\n")[0], ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     header = [name.strip().casefold() for name in reader.fieldnames or ()]
     reader.fieldnames = header
     places = {column: header[_place(header, called, path)] for column, called in names.items()}
@@ -117,6 +119,11 @@ def _filled(pattern: str, values: Mapping[str, object]) -> str:
     for name, value in values.items():
         pattern = pattern.replace(f"{{{name}}}", str(value))
     return pattern
+
+
+def _delimiter(first: str, usual: str) -> str:
+    """Find what stands between the columns, by the first line."""
+    return next((sign for sign in _DELIMITERS if sign in first), usual)
 
 
 def _place(header: Sequence[str], called: Sequence[str], path: Path) -> int:
