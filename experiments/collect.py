@@ -19,6 +19,7 @@ import pandas as pd
 
 from omni_rlvr.analysis.report.columns import in_order
 from omni_rlvr.analysis.report.gather import RunData, check_labels, gather
+from omni_rlvr.config.compare import completed
 
 SCORES = ("war", "uar", "format", "outside")
 CURVES = (
@@ -49,7 +50,7 @@ def columns(keys: Sequence[str]) -> list[str]:
 
 def collect(places: Sequence[str], keys: Sequence[str]) -> pd.DataFrame:
     """Reads all finished runs."""
-    runs = in_order(gather(places))
+    runs = in_order(gather(places, completed))
     check_labels(runs)
     for run in runs:
         if not run.finished:
