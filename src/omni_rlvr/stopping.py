@@ -132,7 +132,7 @@ def noted(*, alone: bool) -> Iterator[None]:
     Raises:
         KeyboardInterrupt: a second Ctrl-C.
     """
-    with _listening():
+    with listening():
         _requests.is_noted, _requests.is_alone = True, alone
         try:
             yield
@@ -180,7 +180,7 @@ def whole() -> Iterator[None]:
 @contextlib.contextmanager
 def passed_on(to: Callable[[int], None]) -> Iterator[None]:
     """Hand every signal's number to a function, which passes it on to other processes."""
-    with _listening():
+    with listening():
         _requests.pass_on = to
         try:
             yield
@@ -202,8 +202,8 @@ def kept_from_children() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _listening() -> Iterator[None]:
-    """Listen, if this process does not yet, and then give the signals back."""
+def listening() -> Iterator[None]:
+    """Listen to the signals inside, if this process does not yet, and then give them back."""
     if _requests.listener == os.getpid():
         yield
         return

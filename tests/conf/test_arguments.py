@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from omni_rlvr import stopping
 from omni_rlvr.cli import main
 from omni_rlvr.config.arguments import as_typed, checked_arguments, typed
 from omni_rlvr.config.wording import as_user_error
@@ -136,7 +137,7 @@ def test_the_command_ends_in_one_line(
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # ``main`` sets it
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # Hydra sets them
     monkeypatch.setattr(sys, "argv", ["omni-rlvr", "task=predict", argument])
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as caught, stopping.listening():
         main()
     assert str(caught.value.code).startswith("error: ")
     assert words in str(caught.value.code)

@@ -193,7 +193,7 @@ def command(runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., i
         return 0
 
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    with stopping._listening():  # what the command listens to, it would hear in later tests
+    with stopping.listening():  # what the command listens to, it would hear in later tests
         yield run
     root.handlers[:] = handlers
     root.setLevel(level)

@@ -88,9 +88,9 @@ def test_a_wrong_type_fails_before_torch_and_says_what_is_wrong(tmp_path: Path) 
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a user's error is."""
+    """The one line that a user's error is, after the one that says what a run starts from."""
     assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    (line,) = (line for line in done.stderr.splitlines() if not line.startswith("model: "))
     assert line.startswith("error: ")
     return line.removeprefix("error: ")
 

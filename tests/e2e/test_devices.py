@@ -101,7 +101,7 @@ def test_grpo(runner, options: tuple[str, ...]) -> None:
 
 
 def test_ctrl_c_stops_all_together_and_resume_goes_on(runner) -> None:
-    long = (*SFT, "stage.max_steps=12", "name=long", "stage.save_steps=100")
+    long = (*SFT, "stage.max_steps=40", "name=long", "stage.save_steps=100")
     process = runner.start(*long, TWO)
     home = runner.root / "long"
     wait_for(process, lambda: num_lines(home) >= 2, limit_s=240)

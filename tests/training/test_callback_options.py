@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,3 +40,13 @@ def test_the_title_stands_before_the_bar() -> None:
     assert bar.progress is not None
     assert bar.progress.tasks[0].description == "mine"
     bar.teardown(trainer, SimpleNamespace(step=0), "fit")  # type: ignore[arg-type]
+
+
+def test_an_error_stops_the_bar() -> None:
+    before = {*threading.enumerate()}
+    bar, module = ProgressBar("train"), SimpleNamespace(step=0)
+    bar.on_train_start(SimpleNamespace(num_training_batches=3), module)
+    (drawing,) = {*threading.enumerate()} - before
+    bar.on_exception(SimpleNamespace(), module, ValueError())
+    drawing.join(timeout=60)
+    assert not drawing.is_alive()

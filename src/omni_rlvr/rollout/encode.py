@@ -81,7 +81,7 @@ def check_room(policy: Policy, batch: Batch, num_new: Tensor | int, key: str) ->
     Raises:
         UserError: names the clip, its length and the limit.
     """
-    limit = position_limit(policy.config.get_text_config())
+    limit = position_limit(policy.language_model.config.get_text_config())
     if limit is None or len(batch) == 0:
         return
     lengths = batch.prompt_mask.sum(dim=1) + num_new

@@ -51,8 +51,17 @@ class ProgressBar(Callback):
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in pl_module.bar.items())
         self.progress.update(self.progress.task_ids[0], completed=pl_module.step, numbers=numbers)
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: RLVRModule, exception: BaseException
+    ) -> None:
+        """Leave the terminal as it was: after an error, Lightning calls no ``teardown``."""
+        self._stop()
+
     def teardown(self, trainer: Trainer, pl_module: RLVRModule, stage: str) -> None:
-        """Leaves the terminal as it was, also after an error."""
+        """Leave the terminal as it was."""
+        self._stop()
+
+    def _stop(self) -> None:
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
