@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 from typing import TypeVar
 
+import torch
 from torch import nn
 
-from omni_rlvr.models.lora import drop_idle
-from omni_rlvr.models.parts import frozen_parts
+from omni_rlvr.models.lora import drop_idle, is_adapter
+from omni_rlvr.models.parts import Modules, frozen_parts
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -38,3 +39,21 @@ def frozen_copy(policy: Model, shared: object) -> Model:
         if id(module) not in theirs:  # nobody's mode but its own
             module.training = False
     return twin.requires_grad_(False)
+
+
+def is_at(policy: Modules, reference: Modules) -> bool:
+    """Whether a policy still computes what its reference does.
+
+    That is so while all weights are equal, and while an adapter that the reference lacks is idle
+    (its B is 0). The first weight that differs ends the comparison.
+    """
+    fixed = dict(reference.named_parameters())
+    for name, weight in policy.named_parameters():
+        if name not in fixed and is_adapter(name):
+            if ".lora_A." not in name and weight.any():
+                return False
+            continue
+        other = fixed.get(name.replace(".base_layer.", ".")) if name not in fixed else fixed[name]
+        if other is None or not (weight is other or torch.equal(weight, other)):
+            return False
+    return True

@@ -23,6 +23,7 @@ from omni_rlvr import ranks
 from omni_rlvr.functional.logprobs import TokenScores
 from omni_rlvr.functional.objective import top_entropy_mask
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.reference import is_at
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.rollout.encode import embed_prompts, encode, without_encoded
@@ -167,11 +168,7 @@ class GrpoStage:
         """Whether no weight has left the reference yet: then the KL is 0, and its gradient too."""
         if not self._has_left_reference:
             assert self.reference is not None
-            fixed = dict(self.reference.named_parameters())
-            self._has_left_reference = not all(
-                name in fixed and (weight is fixed[name] or torch.equal(weight, fixed[name]))
-                for name, weight in policy.named_parameters()
-            )
+            self._has_left_reference = not is_at(policy, self.reference)
         return not self._has_left_reference
 
     def _sampled(
