@@ -31,7 +31,7 @@ from omni_rlvr.config.wording import as_user_error
 from omni_rlvr.folders import remove_unused
 from omni_rlvr.pointers import LATEST
 from omni_rlvr.rewards.time_limit import end_in_time
-from omni_rlvr.text.terminal import keep_printing, open_streams, start_in_utf8
+from omni_rlvr.text.terminal import keep_printing, open_streams, printable, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def one_line() -> Iterator[None]:
         print("stopped")
         sys.exit(stopping.exit_code())
     except UserError as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {printable(' '.join(str(error).split()))}")
     except OmegaConfBaseException as error:
         sys.exit(f"error: {as_user_error(error)}")
     except MissingConfigException as error:

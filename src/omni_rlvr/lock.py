@@ -143,7 +143,7 @@ def _what_to_do(owner: Owner, advice: str) -> str:
 
 def _make(path: Path) -> bool:
     """Make the lock file; False if there is one."""
-    text = json.dumps(asdict(Owner.this_process()), ensure_ascii=False)
+    text = json.dumps(asdict(Owner.this_process()))
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:

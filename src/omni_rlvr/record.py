@@ -44,7 +44,10 @@ FORKS = {"decord": ("eva-decord",)}
 
 def write_json(path: Path, value: object) -> None:
     """Replaces a JSON file in one step."""
-    write_file(path, f"{json.dumps(value, indent=1, ensure_ascii=False)}\n".encode())
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    write_file(
+        path, f"{text}\n".encode(errors="backslashreplace")
+    )  # as JSON writes what is no text
 
 
 def read_json(path: Path) -> dict:
@@ -80,7 +83,7 @@ def find_record(folder: Path) -> dict | None:
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Adds a line per row; NaN becomes null."""
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         for row in rows:
             file.write(json.dumps({k: plain(v) for k, v in row.items()}, ensure_ascii=False) + "\n")
 

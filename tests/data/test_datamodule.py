@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -199,3 +201,19 @@ def test_training_data_refuses_before_a_batch_is_moved(lossy):
     assert kept.prompt_ids is lossy.prompt_ids
     with pytest.raises(MediaError, match="clip2"):
         data("raise").on_before_batch_transfer(lossy, 0)
+
+
+CRASH = """
+from omni_rlvr.data.datamodule import make_loader
+batches = iter(make_loader(list(range(99)), list, [[i] for i in range(99)], num_workers=2))
+assert next(batches) == [0]
+raise RuntimeError("a fault of ours")
+"""
+
+
+def test_a_process_that_an_error_ends_does_not_wait_for_its_workers() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", CRASH], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("RuntimeError: a fault of ours\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -275,3 +276,18 @@ def test_a_folder_of_a_camera_says_what_it_leaves_out(runner, some: Path, capsys
     assert "; 1 broken links (broken.mp4); 2 pipes, sockets or devices" in out
     left_out = read_json(folder / "run.json")["left_out"]
     assert left_out.items() >= case_folders.ODD_ENTRIES.items()
+
+
+def test_a_file_name_that_is_no_text_and_steers_the_terminal(clips: Path, make_runner) -> None:
+    runner = make_runner()
+    folder = runner.root.parent / "odd"
+    folder.mkdir()
+    name = os.fsdecode(b"odd\xff\x1b[31m.mp4")
+    shutil.copy(clips / "clips" / "000000.mp4", folder / name)
+    shutil.copy(clips / "clips" / "000001.mp4", folder / "plain.mp4")
+    run_dir = runner("task=predict", f"video={folder}", "task.max_completion_length=4")
+    rows = read_jsonl(run_dir / "predictions.jsonl")
+    assert [row["error"] for row in rows] == [None, None]
+    assert rows[0]["id"] == f"{folder}/odd\ufffd\ufffd[31m.mp4"
+    alone = runner("task=predict", f'video="{folder / name}"', "task.max_completion_length=4")
+    assert read_json(alone / "run.json")["config"]["video"] == str(folder / name)

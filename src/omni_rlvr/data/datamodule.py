@@ -7,6 +7,7 @@ at batch k.
 
 from __future__ import annotations
 
+import atexit
 import math
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
@@ -195,6 +196,14 @@ def _until_stopped(batches: Iterator[Batch]) -> Iterator[Batch]:
         if batch is None or stopping.is_due():
             return
         yield batch
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End the workers of a process that an error ends: Python asks by a signal they do not hear."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def _one_thread(worker: int) -> None:
