@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import math
 import multiprocessing
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -201,9 +202,11 @@ def _until_stopped(batches: Iterator[Batch]) -> Iterator[Batch]:
 @atexit.register
 def _end_workers() -> None:
     """End the workers of a process that an error ends: Python asks by a signal they do not hear."""
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    if workers:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call it their failure
+    for worker in workers:
+        worker.kill()
 
 
 def _one_thread(worker: int) -> None:
