@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from omni_rlvr.models.omni import OmniModel
 from omni_rlvr.types import Batch, Example
 
 torch.set_num_threads(1)  # the suite runs two processes side by side
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    if signal.getsignal(number) == signal.SIG_IGN:  # as in a script's background job, or nohup
+        signal.signal(number, signal.SIG_DFL)  # what tests start would ignore it too
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 QUESTIONS = (
