@@ -58,11 +58,13 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         above, _, name = group.rpartition("/")
         parent = whole
         if above:
-            parent = whole[above] = dict(whole.get(above) or {})
+            if not isinstance(whole.get(above), Mapping):
+                continue
+            parent = whole[above] = dict(whole[above])
         if isinstance(parent.get(name), Mapping):
             parent[name] = _with_defaults(parent[name], _schema_of(group, parent[name]))
-    model = whole["model"]
-    if model.get("options") is None:
+    model = whole.get("model")
+    if isinstance(model, Mapping) and model.get("options") is None:
         options = {**LOAD_OPTIONS, **asdict(LoadOptions())}
         whole["model"] = {**model, "options": options}
     return whole
