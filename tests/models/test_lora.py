@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from make_lora import adapted, base, batch, config, logits, move, saved
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from omni_rlvr.models import lora
 from omni_rlvr.models.load import load_policy
@@ -153,9 +154,26 @@ def test_merging_is_exact_but_for_rounding(base, batch, use_rslora):
     policy = adapted(base, use_rslora=use_rslora, parts=["language_model", "audio_tower"])
     move(policy)
     policy.double()  # in float32 rounding alone is 1e-5 where the adapters outweigh the base
-    expected = logits(policy, batch)
+    generator = torch.Generator().manual_seed(4)
+
+    def outputs(layers, inputs):
+        with torch.no_grad():
+            return {name: layer(inputs[name]) for name, layer in layers.items()}
+
+    layers = {n: m for n, m in policy.named_modules() if isinstance(m, BaseTunerLayer)}
+    inputs = {
+        name: torch.randn(3, layer.in_features, generator=generator, dtype=torch.float64)
+        for name, layer in layers.items()
+    }
+    by_layer, expected = outputs(layers, inputs), logits(policy, batch)
     lora.merge(policy)
-    torch.testing.assert_close(logits(policy, batch), expected, atol=1e-10, rtol=0)
+    merged = outputs({name: policy.get_submodule(name) for name in layers}, inputs)
+    assert len(merged) > 28  # seven in each of the language model's four layers, and the tower's
+    for name, output in merged.items():
+        torch.testing.assert_close(output, by_layer[name], atol=1e-10, rtol=0)
+    # transformers' norms and softmax compute in float32 even here: where a difference of 1e-16
+    # tips one of their roundings, the logits differ by a float32 rounding
+    torch.testing.assert_close(logits(policy, batch), expected, atol=1e-6, rtol=0)
 
 
 def test_an_exported_checkpoint_has_the_logits_of_the_policy(base, batch, tmp_path):
