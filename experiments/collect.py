@@ -17,9 +17,9 @@ from typing import Any
 
 import pandas as pd
 
-from omni_rlvr.analysis.report.columns import in_order
-from omni_rlvr.analysis.report.gather import RunData, check_labels, gather
-from omni_rlvr.config.compare import completed
+from omni_rlvr.assembly.compare import completed
+from omni_rlvr.tasks.report.columns import in_order
+from omni_rlvr.tasks.report.gather import RunData, check_labels, gather
 
 SCORES = ("war", "uar", "format", "outside")
 CURVES = (

@@ -19,9 +19,9 @@ import torch
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from omni_rlvr.data.collate import pad_rows
-from omni_rlvr.data.synthetic import cues, wording
-from omni_rlvr.models import tiny
-from omni_rlvr.models.omni import OmniModel
+from omni_rlvr.data.synthetic import emotions, wording
+from omni_rlvr.models.composed import tiny
+from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.types import Batch, Example
 
 torch.set_num_threads(1)  # the suite runs two processes side by side
@@ -63,14 +63,14 @@ def tokenizer_texts() -> list[str]:
     asked = [wording.EMOTION_QUESTION, *wording.CAPTION_QUESTIONS.values(), *QUESTIONS]
     texts = [*asked, "user", "assistant"]
     for i in range(50):
-        values = {cue: options[i % len(options)] for cue, options in cues.CUES.items()}
-        texts.append(wording.reasoning(values, cues.LABELS[i % len(cues.LABELS)]))
+        values = {cue: options[i % len(options)] for cue, options in emotions.CUES.items()}
+        texts.append(wording.reasoning(values, emotions.LABELS[i % len(emotions.LABELS)]))
     return texts
 
 
 @pytest.fixture(scope="session")
 def build_policy() -> Callable[..., OmniModel]:
-    """A factory of tiny random policies; sizes of ``models.tiny`` can be set by name.
+    """A factory of tiny random policies; sizes of ``models.composed.tiny`` can be set by name.
 
     Small pictures and a short window keep prompts short. Weights are made larger than
     transformers' start values, so that what a prompt holds moves its logits by much more than
@@ -143,7 +143,7 @@ def make_batch() -> Callable[..., Batch]:
             completion_ids, completion_mask = pad_rows(rows, pad=pad, left=False)
         return Batch(
             examples=[
-                example(f"clip{i}", question=QUESTIONS[i % 4], answer=cues.LABELS[0])
+                example(f"clip{i}", question=QUESTIONS[i % 4], answer=emotions.LABELS[0])
                 for i in range(n)
             ],
             prompt_ids=prompt_ids,

@@ -25,11 +25,11 @@ from torch import Tensor
 from omni_rlvr.functional import kl, losses
 from omni_rlvr.functional.advantages import compute_advantages
 from omni_rlvr.functional.masks import completion_mask
-from omni_rlvr.media.sampling import uniform_indices
-from omni_rlvr.models.omni import OmniModel
-from omni_rlvr.models.published import published_key
-from omni_rlvr.models.reading import read_fields, read_model
-from omni_rlvr.rewards.as_published import PublishedAccuracy, PublishedFormat
+from omni_rlvr.media.frame_sampling import uniform_indices
+from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.models.composed.published_layout import published_key
+from omni_rlvr.models.loading.layouts import read_fields, read_model
+from omni_rlvr.rewards.r1_omni import PublishedAccuracy, PublishedFormat
 from omni_rlvr.types import Example
 
 RELATIVE, ABSOLUTE_GRPO, GRADIENT = 1e-4, 1e-6, 1e-3

@@ -12,12 +12,12 @@ from transformers import DynamicCache
 from omni_rlvr.data.collate import pad_rows
 from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.functional.masks import position_ids
-from omni_rlvr.models.load import media_processors
-from omni_rlvr.models.omni import OmniModel
-from omni_rlvr.models.processing import AUDIO_ID, VIDEO_ID, Processor, ProcessorSettings
-from omni_rlvr.models.projectors import pool_grid
-from omni_rlvr.models.towers import patch_features
-from omni_rlvr.rollout.sampling import penalise
+from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.models.composed.processor import AUDIO_ID, VIDEO_ID, Processor, ProcessorSettings
+from omni_rlvr.models.composed.projectors import pool_grid
+from omni_rlvr.models.composed.towers import patch_features
+from omni_rlvr.models.loading.load import media_processors
+from omni_rlvr.rollout.next_token import penalise
 from omni_rlvr.types import Batch, Example
 
 IMAGE_ID = -200

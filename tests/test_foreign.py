@@ -7,7 +7,7 @@ from pathlib import Path
 import case_foreign
 import pytest
 
-from omni_rlvr.data.manifest import read_text
+from omni_rlvr.data.annotations.rows import read_text
 from omni_rlvr.foreign import HEAD_BYTES, NO_LIST, NO_WEIGHTS, recognise, recognise_file
 from omni_rlvr.types import UserError
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from omni_rlvr.data.synthetic import generate
 from omni_rlvr.folders import set_usual_mode, whole_folder
-from omni_rlvr.models import tiny
+from omni_rlvr.models.composed import tiny
 from omni_rlvr.training.checkpoint import save_checkpoint
 
 

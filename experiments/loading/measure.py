@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 from transformers import Qwen2Config
 
 import omni_rlvr.models
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.omni import OmniConfig, OmniModel
-from omni_rlvr.models.presets import PRESETS
-from omni_rlvr.models.published import AUDIO_POOL, MODEL_TYPE, published_key
-from omni_rlvr.models.weights import SINGLE
+from omni_rlvr.models.composed.model import OmniConfig, OmniModel
+from omni_rlvr.models.composed.presets import PRESETS
+from omni_rlvr.models.composed.published_layout import AUDIO_POOL, MODEL_TYPE, published_key
+from omni_rlvr.models.loading.load import load_policy
+from omni_rlvr.models.loading.weights import SINGLE
 
 LANGUAGE_MODEL = {
     "hidden_size": 896,

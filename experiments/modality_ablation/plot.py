@@ -30,7 +30,7 @@ ALIKE = {
     "video": (("fear", "surprise"), ("angry", "disgust"), ("sad", "neutral")),
     "audio": (("happy", "surprise"), ("angry", "fear"), ("sad", "disgust")),
 }
-"""Pairs that look alike and sound different, and the reverse: see data/synthetic/cues.py."""
+"""Pairs that look alike and sound different, and the reverse: see data/synthetic/emotions.py."""
 CURVES = {
     "rewards/accuracy/mean": "accuracy reward",
     "frac_reward_zero_std": "share of groups\nwithout spread",

@@ -85,7 +85,7 @@ def reader(path: Path, folder: Path):
         from omni_rlvr.data.readers.annotated import AnnotationReader
 
         return AnnotationReader(FORMS[path.stem], str(path), str(folder), list(WORDS), 0)
-    from omni_rlvr.data.labels import LabelMap
+    from omni_rlvr.data.annotations.labels import LabelMap
     from omni_rlvr.data.readers.listed import ListedReader
 
     return ListedReader(

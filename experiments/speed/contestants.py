@@ -23,14 +23,14 @@ from workload import (
     prompt_ids,
 )
 
+from omni_rlvr.config.stage import GrpoConfig, SamplingConfig
 from omni_rlvr.functional.advantages import compute_advantages
 from omni_rlvr.functional.kl import k3
 from omni_rlvr.functional.losses import clipped_surrogate, sequence_mean
-from omni_rlvr.rollout.decode import RollOut, decode
 from omni_rlvr.rollout.experience import select
-from omni_rlvr.rollout.generate import generate
+from omni_rlvr.rollout.hf import generate
+from omni_rlvr.rollout.shared_prefix import RollOut, decode
 from omni_rlvr.stages.grpo import GrpoStage
-from omni_rlvr.stages.options import GrpoConfig, SamplingConfig
 from omni_rlvr.types import Rollout
 
 Times = dict[str, float]

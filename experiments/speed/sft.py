@@ -27,9 +27,9 @@ from trl import SFTTrainer
 from trl_grpo import word_tokenizer
 from workload import LEARNING_RATE, Cell, TextPolicy, add_arguments, cell_of, make_model
 
+from omni_rlvr.config.stage import SftConfig
 from omni_rlvr.data.collate import pad_rows
 from omni_rlvr.rollout.experience import select
-from omni_rlvr.stages.options import SftConfig
 from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.training.allocator import keep_freed_memory
 from omni_rlvr.types import Batch, Example

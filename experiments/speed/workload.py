@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from omni_rlvr.functional.masks import position_ids
-from omni_rlvr.models.processing import ProcessorSettings
+from omni_rlvr.models.composed.processor import ProcessorSettings
 from omni_rlvr.types import Batch, Example, Features, RewardOutput
 
 LEARNING_RATE, TEMPERATURE = 1e-6, 1.0

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from omni_rlvr.data.collate import pad_rows
-from omni_rlvr.data.synthetic import cues, wording
+from omni_rlvr.data.synthetic import emotions, wording
 from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.functional.losses import sft_loss
-from omni_rlvr.models.omni import OmniModel
-from omni_rlvr.models.processing import Processor
+from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.models.composed.processor import Processor
 from omni_rlvr.training.schedule import make_schedule
 from omni_rlvr.types import Batch, Features
 
@@ -89,7 +89,7 @@ def caption_batch(
 def named_cues(indices: Tensor) -> list[dict[str, str]]:
     """Turns value indices ([N, K]) into cue name -> value."""
     return [
-        {cue: options[i] for (cue, options), i in zip(cues.CUES.items(), row, strict=True)}
+        {cue: options[i] for (cue, options), i in zip(emotions.CUES.items(), row, strict=True)}
         for row in indices.tolist()
     ]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from align import caption_accuracy
 from pretrain import load_split
 
-from omni_rlvr.models.load import load_policy
+from omni_rlvr.models.loading.load import load_policy
 
 
 def main() -> None:

@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from towers import tower_accuracy, train_tower
 
-from omni_rlvr.data.synthetic import cues, generate, wording
+from omni_rlvr.data.synthetic import emotions, generate, wording
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.models.processing import Processor
-from omni_rlvr.models.tiny import build_processor, build_tiny, train_tokenizer
+from omni_rlvr.models.composed.processor import Processor
+from omni_rlvr.models.composed.tiny import build_processor, build_tiny, train_tokenizer
 
 INSTRUCTION = (
     "Output the thinking process in <think> </think> and final emotion in <answer> </answer> tags."
@@ -52,8 +52,8 @@ def main() -> None:
     splits = {"test": held_out, "ood": other}
     towers: dict[str, dict[str, float]] = {name: {} for name in splits}
     for key, tower, names, steps in (
-        ("pixels", model.vision_tower, list(cues.VISUAL), args.vision_steps),
-        ("mels", model.audio_tower, list(cues.VOCAL), args.audio_steps),
+        ("pixels", model.vision_tower, list(emotions.VISUAL), args.vision_steps),
+        ("mels", model.audio_tower, list(emotions.VOCAL), args.audio_steps),
     ):
         heads = train_tower(key, tower, names, train, steps)
         for name, data in splits.items():
@@ -74,8 +74,8 @@ def tokenizer_texts() -> Iterator[str]:
         "assistant",
     )
     for i in range(100):
-        values = {cue: options[i % len(options)] for cue, options in cues.CUES.items()}
-        yield wording.reasoning(values, cues.LABELS[i % len(cues.LABELS)])
+        values = {cue: options[i % len(options)] for cue, options in emotions.CUES.items()}
+        yield wording.reasoning(values, emotions.LABELS[i % len(emotions.LABELS)])
 
 
 def load_split(processor: Processor, data: Path, split: str, num_clips: int) -> dict[str, Tensor]:
@@ -96,7 +96,7 @@ def load_split(processor: Processor, data: Path, split: str, num_clips: int) -> 
             want_video=True,
             want_audio=True,
         )
-        values = torch.tensor([cues.CUES[cue].index(row["cues"][cue]) for cue in cues.CUES])
+        values = torch.tensor([emotions.CUES[cue].index(row["cues"][cue]) for cue in emotions.CUES])
         return (
             processor.pixel_values(clip.frames).half(),
             processor.input_features([clip.waveform])[0].half(),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omni_rlvr.data.synthetic import cues
+from omni_rlvr.data.synthetic import emotions
 from omni_rlvr.training.schedule import make_schedule
 
 
@@ -17,10 +17,10 @@ def train_tower(
     key: str, tower: nn.Module, names: list[str], train: dict, steps: int
 ) -> nn.ModuleList:
     """Trains one tower on the named cues; returns its heads."""
-    columns = [list(cues.CUES).index(name) for name in names]
+    columns = [list(emotions.CUES).index(name) for name in names]
     with torch.no_grad():
         width = tower_states(key, tower, train[key][:1]).shape[-1]
-    heads = nn.ModuleList(nn.Linear(width, len(cues.CUES[name])) for name in names)
+    heads = nn.ModuleList(nn.Linear(width, len(emotions.CUES[name])) for name in names)
     weights = [*tower.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.05)
     schedule = make_schedule(optimizer, num_steps=steps, warmup_ratio=0.05, kind="cosine")
@@ -68,7 +68,7 @@ def tower_accuracy(
     parts = [tower_logits(key, tower, heads, x) for x in data[key].split(50)]
     accuracy = {}
     for name, outs in zip(names, zip(*parts, strict=True), strict=True):
-        gold = data["cues"][:, list(cues.CUES).index(name)]
+        gold = data["cues"][:, list(emotions.CUES).index(name)]
         accuracy[name] = round((torch.cat(outs).argmax(1) == gold).float().mean().item(), 3)
     return accuracy
 

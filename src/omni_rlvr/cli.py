@@ -23,19 +23,24 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from omni_rlvr import stopping
-from omni_rlvr.config.arguments import as_typed, check_flags, checked_arguments, no_option
-from omni_rlvr.config.keys import hydras_words
-from omni_rlvr.config.store import register
-from omni_rlvr.config.sweep import evaluate_by_default, summarised
-from omni_rlvr.config.wording import as_user_error
+from omni_rlvr.assembly.composing.arguments import (
+    as_typed,
+    check_flags,
+    checked_arguments,
+    no_option,
+)
+from omni_rlvr.assembly.composing.keys import hydras_words
+from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.composing.wording import as_user_error
 from omni_rlvr.folders import remove_unused
 from omni_rlvr.pointers import LATEST
-from omni_rlvr.rewards.time_limit import end_in_time
+from omni_rlvr.rewards.watchdog.time_limit import end_in_time
+from omni_rlvr.tasks.sweep_summary import evaluate_by_default, summarised
 from omni_rlvr.text.terminal import keep_printing, open_streams, printable, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
 
 if TYPE_CHECKING:
-    from omni_rlvr.parts import Parts
+    from omni_rlvr.assembly.parts import Parts
 
 _QUIET = 128 + signal.SIGPIPE
 """The exit code that a shell shows of a tool whose reader went away."""
@@ -52,10 +57,10 @@ def conf_dir() -> str:
 
 def task(cfg: DictConfig) -> float | None:
     """Builds and runs one composed config; a run of a sweep returns what a search maximises."""
-    from omni_rlvr.build import build, resolved
-    from omni_rlvr.parts import ServeParts
-    from omni_rlvr.run import run
-    from omni_rlvr.run.sweep import SweepJob, begun_run, run_job
+    from omni_rlvr.assembly.assemble import build, resolved
+    from omni_rlvr.assembly.parts import ServeParts
+    from omni_rlvr.tasks.sweep import SweepJob, begun_run, run_job
+    from omni_rlvr.tasks.table import run
 
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
@@ -82,7 +87,7 @@ def task(cfg: DictConfig) -> float | None:
         with no_folder_unused(run_dir):
             parts = build(cfg, run_dir, run_dir.parent / LATEST)
         if isinstance(parts, ServeParts):
-            from omni_rlvr.app.serve import serve
+            from omni_rlvr.tasks.serve.serve import serve
 
             serve(parts)
         else:

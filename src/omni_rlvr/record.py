@@ -18,12 +18,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from omni_rlvr.folders import write_file
 from omni_rlvr.types import ClipNote, UserError
 
 log = logging.getLogger(__name__)
 
+MOVED = {
+    "omni_rlvr.data.labels": "omni_rlvr.data.annotations.labels",
+    "omni_rlvr.models.compose": "omni_rlvr.models.loading.from_parts",
+    "omni_rlvr.models.load": "omni_rlvr.models.loading.load",
+    "omni_rlvr.models.options": "omni_rlvr.config.loading",
+    "omni_rlvr.rewards.as_published": "omni_rlvr.rewards.r1_omni",
+    "omni_rlvr.rewards.judge": "omni_rlvr.rewards.callables",
+    "omni_rlvr.rollout.decode": "omni_rlvr.rollout.shared_prefix",
+    "omni_rlvr.rollout.generate": "omni_rlvr.rollout.hf",
+    "omni_rlvr.training.completions_table": "omni_rlvr.training.loggers",
+    "omni_rlvr.training.probe": "omni_rlvr.tasks.attribute.probe",
+    "omni_rlvr.training.trackers": "omni_rlvr.training.loggers",
+}
+"""Modules that a ``_target_`` could name in an earlier version, and where they are now."""
 _NAMED = 5
 """Most line numbers that a message names."""
 PACKAGES = (
@@ -70,7 +85,24 @@ def read_record(folder: Path) -> dict:
         raise UserError(f"{path} cannot be read: {why}") from error
     if not isinstance(record, dict) or not {"config", "status"} <= {*record}:
         raise UserError(f"{path} cannot be read: it is not what a run leaves")
-    return record
+    return {**record, "config": with_present_targets(record["config"])}
+
+
+def with_present_targets(config: Any) -> Any:
+    """Replace every ``_target_`` of a finished run's config by the name that it has now.
+
+    What was built has not changed with its name, so a run of an earlier version is compared,
+    resumed and skipped as if it had been started with the present names.
+    """
+    if isinstance(config, list):
+        return [with_present_targets(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    present = {key: with_present_targets(value) for key, value in config.items()}
+    if isinstance(target := present.get("_target_"), str):
+        module, _, name = target.rpartition(".")
+        present["_target_"] = f"{MOVED.get(module, module)}.{name}" if module else target
+    return present
 
 
 def find_record(folder: Path) -> dict | None:

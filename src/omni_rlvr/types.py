@@ -57,7 +57,7 @@ def first_line(error: BaseException) -> str:
 
 
 class Processing(Protocol):
-    """What collating asks of a processor; ``models/processing.py`` is the one that does it."""
+    """What collating asks of a processor, e.g. of ``models/composed/processor.py``."""
 
     @property
     def pad_token_id(self) -> int:
@@ -237,7 +237,7 @@ class Features:
 
 
 class Tape(Protocol):
-    """What a rollout computed for some rows, for its update; made in ``models/tape.py``."""
+    """What a rollout computed for some rows, for its update; made in ``models/prefix``."""
 
     def select(self, rows: Tensor) -> Tape:
         """Takes some of these rows, [n] int64."""

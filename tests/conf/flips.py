@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from omni_rlvr.config import schema
+from omni_rlvr.config import root
+from omni_rlvr.config.objective import ObjectiveConfig
 from omni_rlvr.media.limits import Limits
-from omni_rlvr.stages.objective_options import ObjectiveConfig
 
 SFT = ("stage=sft", "stage.max_steps=2", "stage.batch_size=2")
 LONG = ("stage=sft", "stage.max_steps=4", "stage.batch_size=1")
@@ -128,7 +128,7 @@ ELSEWHERE = {
         for name in ObjectiveConfig.__dataclass_fields__
         if f"stage.{name}" not in FLIPS
     },
-    **{f"task.{name}": "the quickstart" for name in schema.PipelineTask.__dataclass_fields__},
+    **{f"task.{name}": "the quickstart" for name in root.PipelineTask.__dataclass_fields__},
     **{
         f"dataset.{name}": "data/test_listed.py and data/test_official.py"
         for name in ("fold", "words", "label_maps", "label_base", "question", "layout")

@@ -16,16 +16,15 @@ import pytest
 import yaml
 from flips import BUILT, ELSEWHERE, FLIPS, GRPO
 
-from omni_rlvr import run as running
-from omni_rlvr.config import schema
-from omni_rlvr.data import options as data_options
+from omni_rlvr.assembly.parts import EvaluateParts, PreviewParts, TrainParts
+from omni_rlvr.config import dataset as data_options
+from omni_rlvr.config import root, trainable
+from omni_rlvr.config import stage as stage_options
 from omni_rlvr.functional import metrics
-from omni_rlvr.models import trainable_config
-from omni_rlvr.models.tape import TapeRows
-from omni_rlvr.parts import EvaluateParts, PreviewParts, TrainParts
+from omni_rlvr.models.prefix.cpu_float32.activation_reuse import TapeRows
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.stages import options as stage_options
 from omni_rlvr.stages.sft import SftStage
+from omni_rlvr.tasks import table as running
 from omni_rlvr.training import callbacks
 
 ROOT = Path(__file__).parents[2]
@@ -70,22 +69,22 @@ def test_every_option_is_flipped() -> None:
         "modality": (data_options.ModalityConfig,),
         "dataset": (data_options.DatasetConfig, data_options.OfficialConfig),
         "task": (
-            schema.TrainTask,
-            schema.EvaluateTask,
-            schema.AttributeTask,
-            schema.CacheTask,
-            schema.CheckTask,
-            schema.PredictTask,
-            schema.PrepareTask,
-            schema.PreviewTask,
-            schema.PipelineTask,
-            schema.ExportTask,
-            schema.ReportTask,
-            schema.ServeTask,
+            root.TrainTask,
+            root.EvaluateTask,
+            root.AttributeTask,
+            root.CacheTask,
+            root.CheckTask,
+            root.PredictTask,
+            root.PrepareTask,
+            root.PreviewTask,
+            root.PipelineTask,
+            root.ExportTask,
+            root.ReportTask,
+            root.ServeTask,
         ),
-        "paths": (schema.PathsConfig,),
+        "paths": (root.PathsConfig,),
         "feature_cache": (data_options.FeatureCacheConfig,),
-        "model.trainable": (trainable_config.TrainableConfig,),
+        "model.trainable": (trainable.TrainableConfig,),
     }
     leaves = {
         leaf
@@ -120,7 +119,7 @@ def observe(runner, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, 
         out["folder"] = folder.parent.name
         if isinstance(parts, PreviewParts):
             monkeypatch.setattr(
-                "omni_rlvr.analysis.preview.preview_sheet",
+                "omni_rlvr.tasks.dataset.preview.preview_sheet",
                 lambda samples, path, **how: out.update(sheet=(len(samples), how)),
             )
         with pytest.MonkeyPatch.context() as patch:

@@ -13,12 +13,12 @@ import torch
 from flips import EVALUATE, GRPO, SFT
 from test_options import checkpoint, clips, common, e2e, runner
 
-from omni_rlvr import run as running
+from omni_rlvr.assembly.parts import LaunchParts, TrainParts
 from omni_rlvr.media.limits import Limits
-from omni_rlvr.parts import LaunchParts, TrainParts
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.run import train as training
-from omni_rlvr.run.clips import clip_dataset
+from omni_rlvr.tasks import table as running
+from omni_rlvr.tasks import train as training
+from omni_rlvr.tasks.clips import clip_dataset
 from omni_rlvr.types import Example, UserError
 
 __all__ = ["checkpoint", "clips", "common", "runner"]  # fixtures

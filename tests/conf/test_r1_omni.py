@@ -11,10 +11,10 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from omni_rlvr.build import check, make
+from omni_rlvr.assembly.assemble import check, make
+from omni_rlvr.assembly.composing.register import register
 from omni_rlvr.cli import conf_dir
-from omni_rlvr.config.store import register
-from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.config.loading import LoadOptions
 
 CONF = Path(__file__).parents[2] / "conf"
 DATA = ("dataset.root=c", "dataset.annotations.train=a.json", "dataset.annotations.test=b.json")

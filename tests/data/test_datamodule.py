@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from omni_rlvr.data.datamodule import (
+from omni_rlvr.data.loader import (
     StepSampler,
     TrainData,
     evaluation_loader,
@@ -204,7 +204,7 @@ def test_training_data_refuses_before_a_batch_is_moved(lossy):
 
 
 CRASH = """
-from omni_rlvr.data.datamodule import make_loader
+from omni_rlvr.data.loader import make_loader
 batches = iter(make_loader(list(range(99)), list, [[i] for i in range(99)], num_workers=2))
 assert next(batches) == [0]
 raise RuntimeError("a fault of ours")

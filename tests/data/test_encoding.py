@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from official_trees import lines, read, write
 
-from omni_rlvr.data.encoding import decode
+from omni_rlvr.data.annotations.encoding import decode
 from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.types import UserError
 

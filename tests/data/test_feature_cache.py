@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.data.feature_cache import FeatureCache, clip_key, open_cache
-from omni_rlvr.data.options import FeatureCacheConfig
-from omni_rlvr.models.fingerprint import tower_fingerprints, weights_hash
+from omni_rlvr.config.dataset import FeatureCacheConfig
+from omni_rlvr.data.features.cache import FeatureCache, clip_key, open_cache
+from omni_rlvr.models.loading.fingerprint import tower_fingerprints, weights_hash
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.types import Batch, ClipFeatures, Example, Features, UserError
 

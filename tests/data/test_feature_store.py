@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.data import feature_store
-from omni_rlvr.data.feature_store import FeatureStore, checksum
+from omni_rlvr.data.features import store as store_module
+from omni_rlvr.data.features.store import FeatureStore, checksum
 
 A = torch.arange(6.0).view(2, 3).to(torch.bfloat16)
 B = torch.full((3, 2), -1.5, dtype=torch.bfloat16)
@@ -114,7 +114,7 @@ def test_a_full_disk_is_said_once_and_leaves_no_half_shard(
         raise OSError(28, "No space left on device")
 
     one = store(tmp_path)
-    monkeypatch.setattr(feature_store, "save_file", full)
+    monkeypatch.setattr(store_module, "save_file", full)
     one.add({"a": A})
     one.add({"b": B})
     assert caplog.text.count("No space left on device") == 1

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from omni_rlvr.data.annotations.example_table import ExampleTable, distinct, suspects
 from omni_rlvr.data.readers.annotated import AnnotationReader
-from omni_rlvr.data.table import ExampleTable, distinct, suspects
 from omni_rlvr.types import Example, UserError
 
 TAGGED = "<think>He frowns. {}</think>\n<answer>sad</answer>"

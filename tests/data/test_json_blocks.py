@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from omni_rlvr.data import annotations, json_blocks
-from omni_rlvr.data.forms import FORMS
+from omni_rlvr.data.annotations import json_blocks
+from omni_rlvr.data.annotations import read as annotations
+from omni_rlvr.data.annotations.formats import FORMS
 from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.types import Example, UserError
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from omni_rlvr.data.manifest import Row, iterate
-from omni_rlvr.data.mixture import parts
+from omni_rlvr.data.annotations.rows import Row, iterate
+from omni_rlvr.data.annotations.sources import parts
 from omni_rlvr.types import UserError
 
 

@@ -12,12 +12,12 @@ import pytest
 from make_iemocap import level, recording, write_iemocap
 from official_trees import composed, read
 
-from omni_rlvr.build import build
-from omni_rlvr.data.pool import in_children
+from omni_rlvr.assembly.assemble import build
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.isolated import ClipReader
+from omni_rlvr.media.sandbox.pool import in_children
+from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.record import read_json
-from omni_rlvr.run import run
+from omni_rlvr.tasks.table import run
 from omni_rlvr.types import Clip, MediaError, UserError
 
 FIRST, LAST = "Ses01F_impro05", "Ses05M_script01_1b"

@@ -18,7 +18,7 @@ from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.data.readers.synthetic import SyntheticReader
 from omni_rlvr.data.synthetic import generate
-from omni_rlvr.data.synthetic.cues import LABELS, VISUAL, VOCAL
+from omni_rlvr.data.synthetic.emotions import LABELS, VISUAL, VOCAL
 from omni_rlvr.data.synthetic.generate import (
     ANNOTATIONS,
     balanced_labels,
@@ -26,7 +26,7 @@ from omni_rlvr.data.synthetic.generate import (
     ensure_split,
     make_clip,
 )
-from omni_rlvr.media.isolated import ClipReader
+from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import Clip, Example, Sample, SkippedClip, UserError
 
 NUM_CLIPS = 24

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from omni_rlvr.data.readers.annotated import AnnotationReader
-from omni_rlvr.data.synthetic import container, cues, face, voice, wording
-from omni_rlvr.data.synthetic.cues import (
+from omni_rlvr.data.synthetic import container, emotions, face, voice, wording
+from omni_rlvr.data.synthetic.emotions import (
     CUES,
     LABELS,
     SPREAD,
@@ -128,7 +128,7 @@ def test_free_words_are_other_words_at_the_unlikely_volumes(rows) -> None:
     assert len(shades) == len(LABELS)
     assert not shades & set(LABELS)
     for label, (usual, _) in wording.SHADES.items():
-        table = cues.cue_probabilities("energy")[LABELS.index(label)]
+        table = emotions.cue_probabilities("energy")[LABELS.index(label)]
         assert VOCAL["energy"][int(table.argmax())] == usual
     made = rows("cold_start", 600)
     answers = [re.split(r"</?answer>", row["conversations"][1]["value"])[1] for row, _, _ in made]
@@ -197,7 +197,7 @@ def test_posterior_by_hand() -> None:
 
 @pytest.mark.parametrize("cue", CUES)
 def test_a_cues_values_have_probabilities(cue: str) -> None:
-    table = cues.cue_probabilities(cue)
+    table = emotions.cue_probabilities(cue)
     assert table.shape == (len(LABELS), len(CUES[cue]))
     assert table.sum(axis=1) == pytest.approx(1.0)
     assert (table > 0).all()  # no value rules a label out
@@ -208,7 +208,7 @@ def drawn() -> list[tuple[str, dict[str, str]]]:
     """Label and cues of 3,000 clips of the test split, drawn as ``make_clip`` draws them."""
     number = list(SPLITS).index("test")
     return [
-        (label, cues.draw_cues(label, np.random.default_rng([0, number, i])))
+        (label, emotions.draw_cues(label, np.random.default_rng([0, number, i])))
         for i, label in enumerate(balanced_labels("test", 3000, 0))
     ]
 
@@ -246,7 +246,7 @@ def test_some_pairs_look_alike_and_some_sound_alike(one, other, alike, apart) ->
     def overlap(names: Mapping[str, object]) -> float:
         """Bhattacharyya coefficient of the two labels' cue distributions: 1 when they are equal."""
         a, b = LABELS.index(one), LABELS.index(other)
-        tables = [cues.cue_probabilities(cue) for cue in names]
+        tables = [emotions.cue_probabilities(cue) for cue in names]
         return float(np.prod([np.sqrt(t[a] * t[b]).sum() for t in tables]))
 
     assert overlap(alike) > 0.7

@@ -11,8 +11,8 @@ import pytest
 from official_trees import write
 from omegaconf import OmegaConf
 
-from omni_rlvr.data.labels import LabelMap
-from omni_rlvr.data.options import DatasetConfig
+from omni_rlvr.config.dataset import DatasetConfig
+from omni_rlvr.data.annotations.labels import LabelMap
 from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.rewards.accuracy import Accuracy
 from omni_rlvr.rewards.cues import CueCoverage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from official_trees import composed
 
-from omni_rlvr.data.labels import LabelMap
+from omni_rlvr.data.annotations.labels import LabelMap
 
 OFFICIAL = {
     "dfew": "Happy Sad Neutral Angry Surprise Disgust Fear",

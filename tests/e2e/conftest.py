@@ -22,14 +22,14 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from omni_rlvr import cli, stopping
-from omni_rlvr.build import build
+from omni_rlvr.assembly.assemble import build
+from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.parts import Parts
 from omni_rlvr.cli import conf_dir
-from omni_rlvr.config.store import register
 from omni_rlvr.data.synthetic import container, generate, wording
-from omni_rlvr.data.synthetic.cues import LABELS
-from omni_rlvr.models import tiny
-from omni_rlvr.parts import Parts
-from omni_rlvr.run import run
+from omni_rlvr.data.synthetic.emotions import LABELS
+from omni_rlvr.models.composed import tiny
+from omni_rlvr.tasks.table import run
 
 NUM_CLIPS = 12
 HERE = Path(__file__).parent

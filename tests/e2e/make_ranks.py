@@ -1,4 +1,4 @@
-"""Two ranks by forking the test's process: as ``run/rank.py`` does, but torch is there already."""
+"""Two ranks by forking the test's process: as ``tasks/launch`` does, but torch is there already."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import distributed
 
-from omni_rlvr.build import build_one
-from omni_rlvr.run import run
+from omni_rlvr.assembly.assemble import build_one
+from omni_rlvr.tasks.table import run
 
 TWO = "trainer.devices=2"
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.decode import decode
+from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.types import Rollout
 
 STEP_S = 0.02

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from omni_rlvr.record import read_json
-from omni_rlvr.rollout import attribution
+from omni_rlvr.tasks.attribute import subset_scores
 from omni_rlvr.types import UserError
 
 ATTRIBUTE = (
@@ -93,13 +93,13 @@ def test_the_cheap_lead_says_what_it_is(plain) -> None:
 
 def test_own_reasoning_reasons_about_every_subset(runner, plain, monkeypatch) -> None:
     rows = []
-    decode = attribution.decode
+    decode = subset_scores.decode
 
     def counted(policy, embeds, mask, **how):
         rows.append(len(mask))
         return decode(policy, embeds, mask, **how)
 
-    monkeypatch.setattr(attribution, "decode", counted)
+    monkeypatch.setattr(subset_scores, "decode", counted)
     folder, _, report = seen(runner, *ATTRIBUTE, "task.lead=own_reasoning")
     # without media all ask the same; one modality; both, and swapped sounds
     assert sorted(rows) == [1, 12, 12, 24]

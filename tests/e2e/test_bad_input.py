@@ -13,8 +13,8 @@ import case_picture
 import pytest
 import torch
 
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.omni import OmniModel
+from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.types import MediaError, UserError
 

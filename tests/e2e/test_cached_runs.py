@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.run import run
+from omni_rlvr.tasks.table import run
 
 OFF = "feature_cache.enabled=false"
 GRPO = (

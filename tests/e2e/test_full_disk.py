@@ -14,10 +14,10 @@ from pytorch_lightning import Callback
 from safetensors import SafetensorError
 
 from omni_rlvr import record
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.omni import OmniModel
+from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.record import read_json
-from omni_rlvr.run import run
+from omni_rlvr.tasks.table import run
 from omni_rlvr.types import UserError
 
 

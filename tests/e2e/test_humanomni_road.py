@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from make_humanomni import build_humanomni
 
-from omni_rlvr.models.export import export_published
-from omni_rlvr.models.load import load_policy
+from omni_rlvr.models.composed.publish import export_published
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.record import read_jsonl
 
 MODEL = ("model=humanomni_0_5b", "model.dtype=float32")

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from test_resume import assert_same, grpo, interrupted, steady
 
-from omni_rlvr.models.load import load_policy
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.types import UserError
 

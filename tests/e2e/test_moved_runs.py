@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from test_resume import interrupted, steady
 
-from omni_rlvr.config.store import _run_dir
+from omni_rlvr.assembly.composing.register import _run_dir
 from omni_rlvr.record import read_json
 from omni_rlvr.types import UserError
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from omni_rlvr.analysis.chosen import CONFLICT, RULES
 from omni_rlvr.record import read_json, read_jsonl
+from omni_rlvr.tasks.attribute.selection import CONFLICT, RULES
 from omni_rlvr.types import UserError
 
 ATTRIBUTE = (

@@ -13,11 +13,11 @@ import case_folders
 import pytest
 import torch
 
-from omni_rlvr.build import check
-from omni_rlvr.data.synthetic.cues import LABELS
+from omni_rlvr.assembly.assemble import check
+from omni_rlvr.data.synthetic.emotions import LABELS
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.rollout import decode as decoding
-from omni_rlvr.run import predict as task_module
+from omni_rlvr.rollout import shared_prefix as decoding
+from omni_rlvr.tasks import predict as task_module
 from omni_rlvr.types import Interrupted
 
 PREDICT = ("task=predict", "task.max_completion_length=12")

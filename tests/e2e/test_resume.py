@@ -14,9 +14,9 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from omni_rlvr.models.load import load_policy
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.run import run
+from omni_rlvr.tasks.table import run
 from omni_rlvr.types import Interrupted, UserError
 
 TIMES = {"tokens/s", "step_time"}

@@ -21,10 +21,10 @@ import pytest
 import soundfile
 from playwright.sync_api import Page, expect
 
-from omni_rlvr.app.serve import serve
-from omni_rlvr.data.synthetic.cues import LABELS
-from omni_rlvr.parts import ServeParts
+from omni_rlvr.assembly.parts import ServeParts
+from omni_rlvr.data.synthetic.emotions import LABELS
 from omni_rlvr.record import read_json
+from omni_rlvr.tasks.serve.serve import serve
 from omni_rlvr.types import UserError
 
 EVIL = "<img src=x onerror=ran=1>.mp4"

@@ -14,8 +14,8 @@ import pytest
 import torch
 from case_sound import clip, tone
 
-from omni_rlvr.app.uploads import Upload, Uploads
-from omni_rlvr.parts import ServeParts
+from omni_rlvr.assembly.parts import ServeParts
+from omni_rlvr.tasks.serve.uploads import Upload, Uploads
 from omni_rlvr.types import UserError
 
 SERVE = ("task=serve", "task.num_examples=0")
@@ -144,7 +144,7 @@ def test_what_nobody_asked_about_goes_in_time(make, clips: Path) -> None:
     assert path.exists()
     now = time.time
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("omni_rlvr.app.uploads.time.time", lambda: now() + 101)
+        patch.setattr("omni_rlvr.tasks.serve.uploads.time.time", lambda: now() + 101)
         uploads.sweep()
     assert not path.exists()
     assert os.listdir(uploads.folder) == []  # noqa: PTH208

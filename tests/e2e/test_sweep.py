@@ -10,12 +10,12 @@ import pytest
 from hydra import initialize_config_dir
 from sweep_packages import SWEEP_PACKAGES, needs_plugins
 
-from omni_rlvr import run as running
-from omni_rlvr.build import build, resolved
+from omni_rlvr.assembly.assemble import build, resolved
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.record import read_json, read_jsonl, write_json
-from omni_rlvr.run import start as starting
-from omni_rlvr.run import sweep as sweeping
+from omni_rlvr.tasks import start as starting
+from omni_rlvr.tasks import sweep as sweeping
+from omni_rlvr.tasks import table as running
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.types import Interrupted, UserError
 
@@ -84,9 +84,9 @@ def test_a_failed_run_is_written_down_and_done_again(
 
     with pytest.MonkeyPatch.context() as patch:
         if when == "building":
-            patch.setattr("omni_rlvr.build.train.make", fail)
+            patch.setattr("omni_rlvr.assembly.train.make", fail)
         else:
-            patch.setattr("omni_rlvr.run.train.score_splits", fail)
+            patch.setattr("omni_rlvr.tasks.train.score_splits", fail)
         assert job("a", "seed=1") is None
     folder = runner.root / "sweep" / "a"
     record = read_json(folder / "run.json")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from omni_rlvr.config import sweep as sweeping
 from omni_rlvr.lock import OWNER, FolderLock
 from omni_rlvr.record import append_jsonl, read_json, read_jsonl
+from omni_rlvr.tasks import sweep_summary as sweeping
 from omni_rlvr.types import Interrupted, UserError
 
 QUICK = ("stage=sft", "stage.max_steps=1", "stage.batch_size=3")

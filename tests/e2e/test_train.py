@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.models.load import load_policy
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.types import UserError
 

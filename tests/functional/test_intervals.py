@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from omni_rlvr.functional import intervals
-from omni_rlvr.functional.intervals import percentile_interval, resampled_means
+from omni_rlvr.functional import bootstrap
+from omni_rlvr.functional.bootstrap import percentile_interval, resampled_means
 
 
 def test_a_constant_has_no_spread():
@@ -31,7 +31,7 @@ def test_columns_are_drawn_together():
 
 def test_seed_decides_and_chunks_do_not_repeat(monkeypatch):
     values = torch.arange(10.0).unsqueeze(1)
-    monkeypatch.setattr(intervals, "CHUNK", 30)  # three resamples at once
+    monkeypatch.setattr(bootstrap, "CHUNK", 30)  # three resamples at once
     first, again = (resampled_means(values, num_resamples=10, seed=3) for _ in range(2))
     assert first.shape == (10, 1)
     assert torch.equal(first, again)

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import torch
 
-from omni_rlvr.functional.significance import holm, mcnemar_exact, paired_bootstrap
+from omni_rlvr.functional.bootstrap import holm, mcnemar_exact, paired_bootstrap
 
 
 def interval(differences: torch.Tensor, num_resamples: int = 2000, seed: int = 0):

@@ -10,8 +10,8 @@ import pytest
 
 from omni_rlvr.media.container import look_into
 from omni_rlvr.media.picture import Picture
-from omni_rlvr.media.playable import playable
 from omni_rlvr.media.video import read_frames
+from omni_rlvr.tasks.attribute.page.playable import playable
 
 X265 = "log-level=none:pools=1:bframes=3:keyint=12"
 FILMS = {

@@ -14,9 +14,9 @@ from make_clips import Recipe, write
 
 from omni_rlvr.media import limits
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.isolated import ClipReader
 from omni_rlvr.media.limits import Limits
-from omni_rlvr.media.probe import probe_clip
+from omni_rlvr.media.opening import probe_clip
+from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import MediaError
 
 WANTED = {"num_frames": 2, "sample_rate": 16_000, "want_video": True, "want_audio": True}

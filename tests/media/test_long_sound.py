@@ -10,8 +10,8 @@ import torch
 from case_sound import HZ, clip, sound_file, sounding_s, tone
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.inspection import hear_clip, inspect_clip
-from omni_rlvr.media.sampling import sound_pieces
+from omni_rlvr.media.frame_sampling import sound_pieces
+from omni_rlvr.tasks.dataset.inspection import hear_clip, inspect_clip
 
 WANTED = {"num_frames": 4, "sample_rate": HZ, "want_video": True, "want_audio": True}
 

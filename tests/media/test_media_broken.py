@@ -11,10 +11,10 @@ import pytest
 from make_clips import Recipe, write
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.inspection import inspect_clip
-from omni_rlvr.media.length import measure_clip
-from omni_rlvr.media.playable import playable
-from omni_rlvr.media.probe import probe_clip
+from omni_rlvr.media.opening import probe_clip
+from omni_rlvr.tasks.attribute.page.playable import playable
+from omni_rlvr.tasks.dataset.inspection import inspect_clip
+from omni_rlvr.tasks.serve.clip_length import measure_clip
 from omni_rlvr.types import MediaError
 
 MP4 = Recipe()

@@ -13,7 +13,7 @@ import soundfile
 from make_clips import AMPLITUDES, NUM_FRAMES, Recipe, level, sine, write
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.sampling import uniform_indices
+from omni_rlvr.media.frame_sampling import uniform_indices
 
 HZ = 16000
 MP4 = Recipe()

@@ -15,8 +15,8 @@ from make_clips import Recipe, write
 from torch.utils.data import DataLoader
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.isolated import ClipReader
 from omni_rlvr.media.limits import Limits
+from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import MediaError
 
 OPTIONS = {
@@ -136,7 +136,7 @@ def test_child_is_replaced_after_so_many_clips(tmp_path, faulty):
 def test_child_ends_with_its_parent(faulty, tmp_path):
     """The parent is killed, so that no clean-up of Python's can help."""
     program = (
-        "from omni_rlvr.media.isolated import ClipReader; import os\n"
+        "from omni_rlvr.media.sandbox.reader import ClipReader; import os\n"
         "reader = ClipReader(1.0, 9, function='faulty_decoder:act')\n"
         f"print(int(reader.read('fine', None, **{OPTIONS}).duration_s), flush=True)\n"
         "os.kill(os.getpid(), 9)\n"

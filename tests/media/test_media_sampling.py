@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omni_rlvr.media.sampling import uniform_indices
+from omni_rlvr.media.frame_sampling import uniform_indices
 
 FRAMES = Path(__file__).parents[1] / "fixtures" / "parity_A" / "frames.json"
 

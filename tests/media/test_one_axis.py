@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from case_sound import HZ, clip, sound_file, sounding_s, tone
 
+from omni_rlvr.data.cuts import Cut
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.cuts import Cut
-from omni_rlvr.media.inspection import hear_clip, inspect_clip
-from omni_rlvr.media.length import measure_clip
-from omni_rlvr.media.playable import playable
-from omni_rlvr.media.split_screen import cut_clips
+from omni_rlvr.tasks.attribute.page.playable import playable
+from omni_rlvr.tasks.dataset.inspection import hear_clip, inspect_clip
+from omni_rlvr.tasks.dataset.split_screen import cut_clips
+from omni_rlvr.tasks.serve.clip_length import measure_clip
 from omni_rlvr.types import MediaError
 
 WANTED = {"num_frames": 4, "sample_rate": HZ, "want_video": True, "want_audio": True}

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from make_clips import Recipe, write
 
+from omni_rlvr.data.cuts import Cut
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import look_into
-from omni_rlvr.media.cuts import Cut
 from omni_rlvr.media.orientation import of_matrix, of_tags
-from omni_rlvr.media.playable import playable
-from omni_rlvr.media.split_screen import cut_clips
+from omni_rlvr.tasks.attribute.page.playable import playable
+from omni_rlvr.tasks.dataset.split_screen import cut_clips
 from omni_rlvr.types import MediaError
 
 SILENT = Recipe(sound=None, times_ms=(0, 40, 80))

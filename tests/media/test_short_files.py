@@ -9,7 +9,7 @@ import case_sound
 import pytest
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.inspection import inspect_clip
+from omni_rlvr.tasks.dataset.inspection import inspect_clip
 from omni_rlvr.types import Clip, MediaError
 
 CODECS = {"avi": "mpeg4", "wmv": "wmv2", "mxf": "mpeg2video", "flv": "libx264", "mp4": "libx264"}

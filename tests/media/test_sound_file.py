@@ -10,8 +10,8 @@ import pytest
 from case_sound import HZ, LOUD, clip, sound_file, sounding_s, tone
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.inspection import hear_clip, inspect_clip
-from omni_rlvr.media.probe import probe_clip
+from omni_rlvr.media.opening import probe_clip
+from omni_rlvr.tasks.dataset.inspection import hear_clip, inspect_clip
 from omni_rlvr.types import MediaError
 
 WANTED = {"num_frames": 1, "sample_rate": HZ, "want_video": False, "want_audio": True}

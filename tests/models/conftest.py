@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from make_humanomni import build_humanomni
 
-from omni_rlvr.models.export import export_published
-from omni_rlvr.models.omni import OmniModel
+from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.models.composed.publish import export_published
 
 
 @pytest.fixture(scope="session")

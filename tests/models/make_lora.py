@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.trainable import apply
-from omni_rlvr.models.trainable_config import LoraConfig, TrainableConfig
+from omni_rlvr.config.trainable import LoraConfig, TrainableConfig
+from omni_rlvr.models.adapters.trainable import apply
+from omni_rlvr.models.loading.load import load_policy
 
 TARGETS = ("happy", "<answer>sad</answer>")
 

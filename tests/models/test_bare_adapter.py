@@ -14,10 +14,10 @@ import torch
 from make_lora import base, batch, config, logits, move
 from safetensors.torch import load_file, save_file
 
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.lora import merge
-from omni_rlvr.models.options import LoadOptions
-from omni_rlvr.models.trainable import apply
+from omni_rlvr.config.loading import LoadOptions
+from omni_rlvr.models.adapters.lora import merge
+from omni_rlvr.models.adapters.trainable import apply
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.types import UserError
 
 __all__ = ["base", "batch"]  # fixtures

@@ -21,11 +21,11 @@ from transformers import (
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniTextConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
 
-from omni_rlvr.models import shared_attention
-from omni_rlvr.models.decoding import RepeatedDecoder, SharedDecoder
-from omni_rlvr.models.lean_decoding import LeanDecoder, make_decoder
-from omni_rlvr.models.prefix import Prompts, Rows, completion_hidden
-from omni_rlvr.models.shared_attention import can_share
+from omni_rlvr.models.prefix import attention_hook
+from omni_rlvr.models.prefix.attention_hook import can_share
+from omni_rlvr.models.prefix.cpu_float32.decoder import LeanDecoder, make_decoder
+from omni_rlvr.models.prefix.decoding import RepeatedDecoder, SharedDecoder
+from omni_rlvr.models.prefix.scoring import Prompts, Rows, completion_hidden
 from omni_rlvr.types import UserError
 
 PROMPTS, COMPLETIONS = (9, 4, 7), (5, 1, 4, 5, 2, 3, 5)
@@ -106,7 +106,7 @@ def gradient(hidden: torch.Tensor, model: nn.Module) -> torch.Tensor:
 def kernel(request, monkeypatch):
     """Both ways to compute a packed row's attention: other devices have the plain one only."""
     if request.param == "plain operations":
-        monkeypatch.setattr("omni_rlvr.models.packed_attention.has_kernel", lambda device: False)
+        monkeypatch.setattr("omni_rlvr.models.prefix.attention.has_kernel", lambda device: False)
 
 
 @pytest.mark.usefixtures("kernel")
@@ -129,7 +129,7 @@ def test_hidden_states_and_gradients_equal_each_row_alone(name, checkpointing, e
 @pytest.mark.parametrize("name", ["qwen2", "thinker"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_plain_path_equals_each_row_alone(name, checkpointing, monkeypatch):
-    monkeypatch.setattr("omni_rlvr.models.prefix.can_share", lambda model: False)
+    monkeypatch.setattr("omni_rlvr.models.prefix.scoring.can_share", lambda model: False)
     model = make(name).train()
     rows = make_rows(model, axes=3 if name == "thinker" else 1)
     hidden = completion_hidden(model, rows, gradient_checkpointing=checkpointing)
@@ -203,7 +203,7 @@ def gemma() -> Gemma2ForCausalLM:
 
 def test_a_model_that_cannot_share_falls_back_with_one_warning():
     model = gemma()
-    shared_attention._warned.clear()
+    attention_hook._warned.clear()
     with pytest.warns(UserWarning, match="Gemma2ForCausalLM: its attention cannot share"):
         assert not can_share(model)
     with warnings.catch_warnings():
@@ -219,7 +219,7 @@ def test_a_model_outside_the_attention_interface_falls_back():
     class Own(Qwen2ForCausalLM):
         _supports_attention_backend = False
 
-    shared_attention._warned.clear()
+    attention_hook._warned.clear()
     with pytest.warns(UserWarning, match="cannot share a prefix"):
         assert not can_share(Own(Qwen2Config(**SIZES)))
 
@@ -236,14 +236,14 @@ def test_a_model_outside_the_attention_interface_falls_back():
     ids=["window", "dropout", "some windows"],
 )
 def test_windows_and_dropout_are_not_shared(model):
-    shared_attention._warned.clear()
+    attention_hook._warned.clear()
     with pytest.warns(UserWarning, match="cannot share a prefix"):
         assert not can_share(model)
 
 
 def test_what_a_layer_wants_besides_is_never_ignored():
     with pytest.raises(UserError, match="NoneType uses softcap"):
-        shared_attention.shared_attention(None, *[None] * 4, layout=None, scaling=1.0, softcap=30.0)
+        attention_hook.shared_attention(None, *[None] * 4, layout=None, scaling=1.0, softcap=30.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -272,7 +272,7 @@ def test_layout_protocol_is_called_once_a_layer():
         attend=lambda layer, q, k, v, scale: seen.append(layer) or q.transpose(1, 2)
     )
     model = make("llama")
-    with shared_attention.sharing(model), torch.no_grad():
+    with attention_hook.sharing(model), torch.no_grad():
         model.model(
             inputs_embeds=torch.randn(1, 4, 64), attention_mask=torch.empty(1, 1, 1, 1),
             use_cache=False, layout=layout,

@@ -9,9 +9,9 @@ import torch
 from case_parts import make_parts
 from transformers import CLIPVisionModel
 
-from omni_rlvr.models.compose import Parts, compose_policy
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.config.loading import LoadOptions
+from omni_rlvr.models.loading.from_parts import Parts, compose_policy
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.types import UserError
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from safetensors.torch import load_file
 
-from omni_rlvr.models.export import export_published
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.omni import OmniModel
-from omni_rlvr.models.published import read_settings
+from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.models.composed.publish import export_published
+from omni_rlvr.models.composed.published_layout import read_settings
+from omni_rlvr.models.loading.load import load_policy
 
 
 def test_the_7b_models_compressor(humanomni, make_batch, tmp_path):

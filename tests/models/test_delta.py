@@ -13,10 +13,10 @@ from make_lora import adapted, base, batch, config, logits, move, saved
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from omni_rlvr.models import delta
-from omni_rlvr.models.load import load_policy, put_onto
-from omni_rlvr.models.options import LoadOptions
-from omni_rlvr.models.trainable import apply, weights_of
+from omni_rlvr.config.loading import LoadOptions
+from omni_rlvr.models.adapters import adapter_checkpoint
+from omni_rlvr.models.adapters.trainable import apply, weights_of
+from omni_rlvr.models.loading.load import load_policy, put_onto
 from omni_rlvr.types import UserError
 
 __all__ = ["base", "batch", "saved"]  # fixtures
@@ -82,7 +82,7 @@ def test_a_base_that_moved_is_named_and_can_be_given(saved, base, batch):
     moved = base.rename(base.with_name("moved"))
     with pytest.raises(UserError, match=rf"its base .* is not at {base}; set model\.base=DIR$"):
         load_policy(str(folder), "float32", None)
-    found = delta.find_base(folder, str(moved))
+    found = adapter_checkpoint.find_base(folder, str(moved))
     policy = load_policy(str(found), "float32", None)
     put_onto(policy, found, folder, LoadOptions(), None)
     assert torch.equal(logits(policy, batch), expected)

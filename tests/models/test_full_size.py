@@ -11,8 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.models.omni import OmniModel
-from omni_rlvr.models.published import our_key, published_key, read_config, read_settings
+from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.models.composed.published_layout import (
+    our_key,
+    published_key,
+    read_config,
+    read_settings,
+)
 from omni_rlvr.types import UserError
 
 H, V, INNER, KV, D, A, MEL = 896, 151_936, 4864, 128, 768, 1280, 128

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from omni_rlvr.config.loading import LoadOptions
+from omni_rlvr.config.trainable import TrainableConfig
 from omni_rlvr.functional.masks import position_ids
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.options import LoadOptions
-from omni_rlvr.models.projectors import pool_grid
-from omni_rlvr.models.towers import patch_features
-from omni_rlvr.models.trainable import apply
-from omni_rlvr.models.trainable_config import TrainableConfig
+from omni_rlvr.models.adapters.trainable import apply
+from omni_rlvr.models.composed.projectors import pool_grid
+from omni_rlvr.models.composed.towers import patch_features
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.rollout.experience import completion_scores, select
 from omni_rlvr.text.prompts import QUESTION, WORDINGS
 from omni_rlvr.types import Batch, Experience, Features, UserError

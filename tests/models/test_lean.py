@@ -4,8 +4,8 @@ import pytest
 import torch
 from make_lms import MODELS, make
 
-from omni_rlvr.models.lean import LeanPass, Pass, is_lean, make_pass
-from omni_rlvr.models.packing import Packed
+from omni_rlvr.models.prefix.cpu_float32.layers import LeanPass, Pass, is_lean, make_pass
+from omni_rlvr.models.prefix.packing import Packed
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -16,7 +16,7 @@ from omni_rlvr.models.packing import Packed
 )
 def test_a_lean_pass_equals_the_modules(name, kernel, sizes, rows, monkeypatch):
     if not kernel:
-        monkeypatch.setattr("omni_rlvr.models.packed_attention.has_kernel", lambda device: False)
+        monkeypatch.setattr("omni_rlvr.models.prefix.attention.has_kernel", lambda device: False)
     model = make(name)
     generator = torch.Generator().manual_seed(3)
     embeds = torch.randn(1, 11, 64, generator=generator)

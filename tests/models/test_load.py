@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from omni_rlvr.models.load import load_policy
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.types import UserError
 
 WEIGHTS = "model.safetensors"

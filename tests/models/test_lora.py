@@ -9,12 +9,12 @@ import torch
 from make_lora import adapted, base, batch, config, logits, move, saved
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from omni_rlvr.models import lora
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.merged import write_merged
-from omni_rlvr.models.parts import parts_of
-from omni_rlvr.models.trainable import apply, weights_of
-from omni_rlvr.models.trainable_config import LoraConfig, TrainableConfig
+from omni_rlvr.config.trainable import LoraConfig, TrainableConfig
+from omni_rlvr.models.adapters import lora
+from omni_rlvr.models.adapters.trainable import apply, weights_of
+from omni_rlvr.models.loading.load import load_policy
+from omni_rlvr.models.modules import parts_of
+from omni_rlvr.tasks.export import write_merged
 from omni_rlvr.types import UserError
 
 __all__ = ["base", "batch", "saved"]  # fixtures

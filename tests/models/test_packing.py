@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from omni_rlvr.models.packing import Packed
-from omni_rlvr.models.products import linear, pack
+from omni_rlvr.models.prefix.cpu_float32.gemm import linear, pack
+from omni_rlvr.models.prefix.packing import Packed
 
 
 def places(block) -> list[tuple[int, int]]:

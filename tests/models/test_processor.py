@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omni_rlvr.models.tiny import SPECIAL_TOKENS
+from omni_rlvr.models.composed.tiny import SPECIAL_TOKENS
 from omni_rlvr.types import UserError
 
 

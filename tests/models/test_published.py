@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from omni_rlvr.models import hub
-from omni_rlvr.models.export import export_published
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.options import LoadOptions
-from omni_rlvr.models.presets import TOWERS
-from omni_rlvr.models.vocabulary import PACKAGED
+from omni_rlvr.config.loading import LoadOptions
+from omni_rlvr.models.composed.presets import TOWERS
+from omni_rlvr.models.composed.publish import export_published
+from omni_rlvr.models.loading import hub
+from omni_rlvr.models.loading.load import load_policy
+from omni_rlvr.models.loading.tokenizers import PACKAGED
 from omni_rlvr.text.prompts import INSTRUCTION
 from omni_rlvr.types import UserError
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from make_lms import MODELS, make
 
-from omni_rlvr.models.lean import LeanPass
-from omni_rlvr.models.lean_decoding import LeanDecoder
-from omni_rlvr.models.packing import Packed
-from omni_rlvr.models.prefix import Prompts, Rows, completion_hidden
-from omni_rlvr.models.tape import TapeRows
+from omni_rlvr.models.prefix.cpu_float32.activation_reuse import TapeRows
+from omni_rlvr.models.prefix.cpu_float32.decoder import LeanDecoder
+from omni_rlvr.models.prefix.cpu_float32.layers import LeanPass
+from omni_rlvr.models.prefix.packing import Packed
+from omni_rlvr.models.prefix.scoring import Prompts, Rows, completion_hidden
 
 PROMPTS = {"uneven": (9, 4, 7), "equal": (6, 6, 6), "some": (6, 9, 6)}
 """Tokens of three prompts; equal ones stand together and are attended to together."""
@@ -83,7 +83,7 @@ def test_gradients_equal_those_of_a_pass_of_its_own(
     name, kernel, chosen, sizes, passes, monkeypatch
 ):
     if not kernel:
-        monkeypatch.setattr("omni_rlvr.models.packed_attention.has_kernel", lambda device: False)
+        monkeypatch.setattr("omni_rlvr.models.prefix.attention.has_kernel", lambda device: False)
     model = make(name)
     rows, tape = some_of(*roll_out(model, sizes), chosen)
     passes.clear()
@@ -97,7 +97,7 @@ def test_gradients_equal_those_of_a_pass_of_its_own(
 @pytest.mark.parametrize("kernel", [True, False])
 def test_completions_of_one_token_can_be_played(kernel, passes, monkeypatch):
     if not kernel:
-        monkeypatch.setattr("omni_rlvr.models.packed_attention.has_kernel", lambda device: False)
+        monkeypatch.setattr("omni_rlvr.models.prefix.attention.has_kernel", lambda device: False)
     model = make("qwen2")
     with torch.no_grad():
         prompts, _ = make_prompts(model, "uneven")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.models.parts import frozen_parts, parts_of, trains
-from omni_rlvr.models.trainable import apply, weights_of
-from omni_rlvr.models.trainable_config import LoraConfig, TrainableConfig
+from omni_rlvr.config.stage import SftConfig
+from omni_rlvr.config.trainable import LoraConfig, TrainableConfig
+from omni_rlvr.models.adapters.trainable import apply, weights_of
+from omni_rlvr.models.modules import frozen_parts, parts_of, trains
 from omni_rlvr.rollout.experience import completion_scores, select
-from omni_rlvr.stages.options import SftConfig
 from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.types import UserError
 

@@ -14,10 +14,10 @@ from case_parts import make_parts
 from transformers import PreTrainedTokenizerFast
 
 import omni_rlvr
+from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.models.chat_template import CHAT_TEMPLATE, TURNS, chat_frame
-from omni_rlvr.models.compose import Parts, compose_policy
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.options import LoadOptions
+from omni_rlvr.models.loading.from_parts import Parts, compose_policy
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.types import UserError
 
 PACKAGE = Path(omni_rlvr.__file__).parent

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from omni_rlvr.rewards.as_published import PublishedAccuracy, PublishedFormat
+from omni_rlvr.rewards.r1_omni import PublishedAccuracy, PublishedFormat
 from omni_rlvr.types import Example, UserError
 
 ROWS = json.loads(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from omni_rlvr.rewards.base import RewardError
-from omni_rlvr.rewards.judge import Rows, as_judge, score_all
+from omni_rlvr.rewards.callables import Rows, as_judge, score_all
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.types import Example, UserError
 

@@ -19,9 +19,9 @@ import pytest
 
 from omni_rlvr.record import read_json, write_json
 from omni_rlvr.rewards.base import RewardError, RewardTimeout
-from omni_rlvr.rewards.judge import Rows, as_judge, score_all
+from omni_rlvr.rewards.callables import Rows, as_judge, score_all
 from omni_rlvr.rewards.mixture import Mixture
-from omni_rlvr.rewards.time_limit import checked_limit
+from omni_rlvr.rewards.watchdog.time_limit import checked_limit
 from omni_rlvr.stopping import Stopped
 from omni_rlvr.types import Example, UserError
 
@@ -200,7 +200,7 @@ import sys
 import case_numbers
 from pathlib import Path
 from omni_rlvr.rewards import time_limit
-from omni_rlvr.rewards.judge import Rows, as_judge, score_all
+from omni_rlvr.rewards.callables import Rows, as_judge, score_all
 from omni_rlvr.types import Example
 examples = [Example(i, "?", "sad", "sad", None, source="a") for i in ("good", "bad")]
 judge = as_judge("mine", vars(case_numbers)[sys.argv[1]], 0.3)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from omni_rlvr.functional.logprobs import per_token_logps
-from omni_rlvr.models.decoding import SharedDecoder
-from omni_rlvr.rollout import decode as decode_module
-from omni_rlvr.rollout.decode import decode
+from omni_rlvr.models.prefix.decoding import SharedDecoder
+from omni_rlvr.rollout import shared_prefix as decode_module
 from omni_rlvr.rollout.experience import completion_scores
+from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Experience
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_decode import raise_end_token
 
-from omni_rlvr.rollout.decode import decode
-from omni_rlvr.rollout.generate import generate
+from omni_rlvr.rollout.hf import generate
+from omni_rlvr.rollout.shared_prefix import decode
 
 SETTINGS = {
     "num_generations": 3, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0,

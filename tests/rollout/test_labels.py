@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
-from omni_rlvr.rollout import labels as module
-from omni_rlvr.rollout.labels import (
+from omni_rlvr.rollout import label_scoring as module
+from omni_rlvr.rollout.label_scoring import (
     BARE,
     TAGGED,
     AnswerSlot,

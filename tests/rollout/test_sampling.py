@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from omni_rlvr.rollout.sampling import next_tokens, penalise
+from omni_rlvr.rollout.next_token import next_tokens, penalise
 
 PROBS = torch.tensor([0.05, 0.4, 0.1, 0.3, 0.15])
 ALMOST_ONE = 1 - 2.0**-53

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from omni_rlvr.rollout.decode import decode, to_rollout
-from omni_rlvr.rollout.generate import generate
+from omni_rlvr.rollout.hf import generate
+from omni_rlvr.rollout.shared_prefix import decode, to_rollout
 
 OTHER = 9
 HOW = {

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from omni_rlvr.rollout.decode import decode
+from omni_rlvr.config.stage import GrpoConfig, SamplingConfig
 from omni_rlvr.rollout.experience import completion_scores, select
+from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.stages.base import add_up
 from omni_rlvr.stages.grpo import GrpoStage
-from omni_rlvr.stages.options import GrpoConfig, SamplingConfig
 from omni_rlvr.types import Experience, RewardOutput
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from make_grpo import Reward, backward, make_stage, nudge
 
+from omni_rlvr.config.objective import CHOICES, CLIPPED, ObjectiveConfig
+from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.functional import advantages, kl, objective
-from omni_rlvr.stages.objective_options import CHOICES, CLIPPED, ObjectiveConfig
-from omni_rlvr.stages.options import GrpoConfig
 from omni_rlvr.types import RewardOutput, UserError
 
 CISPO = {"loss_type": "cispo", "epsilon_high": 5.0}

@@ -9,9 +9,9 @@ import torch
 from make_grpo import EQUAL, VARIED, Reward, backward, flat_gradient, logps_of, make_stage, prepare
 from make_grpo import nudge as nudged
 
+from omni_rlvr.config.objective import CHOICES
 from omni_rlvr.functional.advantages import gdpo_advantages
 from omni_rlvr.rollout.experience import completion_scores
-from omni_rlvr.stages.objective_options import CHOICES
 from omni_rlvr.types import RewardOutput
 
 LOSS_TYPES = CHOICES["loss_type"]

@@ -9,11 +9,11 @@ from torch import nn
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniTextConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
 
-from omni_rlvr.rollout.decode import decode
+from omni_rlvr.config.stage import GrpoConfig, SamplingConfig
 from omni_rlvr.rollout.experience import select
-from omni_rlvr.rollout.generate import generate
+from omni_rlvr.rollout.hf import generate
+from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.stages.grpo import GrpoStage
-from omni_rlvr.stages.options import GrpoConfig, SamplingConfig
 from omni_rlvr.types import Batch, Example, Features, UserError
 
 LENGTHS, T = (9, 6), 5

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from omni_rlvr.config.stage import SftConfig
 from omni_rlvr.rollout.experience import select
-from omni_rlvr.stages.options import SftConfig
 from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.types import Experience
 

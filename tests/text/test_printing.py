@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from omni_rlvr.analysis.check import SplitReport, report_tables
-from omni_rlvr.analysis.predictions import BAR_WIDTH, show_prediction
+from omni_rlvr.tasks.dataset.check import SplitReport, report_tables
+from omni_rlvr.tasks.predictions_text import BAR_WIDTH, show_prediction
 from omni_rlvr.text.terminal import keep_printing, open_streams
 from omni_rlvr.training.progress import progress_bar
 

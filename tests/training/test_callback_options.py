@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from omni_rlvr.training.completions_table import CompletionsTable
+from omni_rlvr.training.loggers import CompletionsTable, Tracker
 from omni_rlvr.training.progress import ProgressBar
-from omni_rlvr.training.trackers import Tracker
 
 
 @pytest.mark.parametrize(

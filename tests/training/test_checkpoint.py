@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from omni_rlvr.models.load import load_policy
+from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.pointers import point_to
 from omni_rlvr.training import checkpoint as module
 from omni_rlvr.training.checkpoint import load_state, save_checkpoint

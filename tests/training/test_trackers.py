@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from omni_rlvr.record import RunRecord, append_jsonl, keep_steps, read_json
-from omni_rlvr.training import trackers
-from omni_rlvr.training.metrics_csv import MetricsCsv
+from omni_rlvr.training import loggers
+from omni_rlvr.training.loggers import MetricsCsv
 from omni_rlvr.types import Interrupted, UserError
 
 ROWS = [
@@ -30,14 +30,14 @@ def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"{package} is not installed")
 
 
-def follow(tracker: trackers.Tracker) -> None:
+def follow(tracker: loggers.Tracker) -> None:
     """Sends a short run: config, two steps, completions, scores; then closes."""
-    with trackers.tracking([tracker], {"seed": 3, "stage": {"beta": 0.04}}):
+    with loggers.tracking([tracker], {"seed": 3, "stage": {"beta": 0.04}}):
         for step in (1, 2):
             tracker.log_metrics({"reward": 0.5 * step, "rewards/accuracy/mean": 0.1}, step)
         if tracker.log_table is not None:
             tracker.log_table(ROWS, 2)
-        trackers.log_scores([tracker], SCORES, step=2)
+        loggers.log_scores([tracker], SCORES, step=2)
 
 
 def lines(path: Path) -> list[dict[str, str]]:
@@ -62,8 +62,8 @@ def train(folder: Path, steps: range, last: int | None = None) -> None:
     """Writes steps into both files, as a run does; a kill lets the CSV have no line behind one."""
     folder.mkdir(exist_ok=True)
     keep_steps(folder / "metrics.jsonl", steps.start - 1)
-    tracker = trackers.metrics_csv(str(folder), "train/")
-    with trackers.tracking([tracker], {}):
+    tracker = loggers.metrics_csv(str(folder), "train/")
+    with loggers.tracking([tracker], {}):
         for step in steps:
             late = {"kl": float("nan")} if step > 2 else {}
             row = {"loss": 0.1 * step, **late}
@@ -71,7 +71,7 @@ def train(folder: Path, steps: range, last: int | None = None) -> None:
             if last is None or step <= last:
                 tracker.log_metrics(row, step)
         if steps.stop == 8 and last is None:
-            trackers.log_scores([tracker], SCORES, step=7)
+            loggers.log_scores([tracker], SCORES, step=7)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_csv_of_another_run_in_the_same_folder_goes(tmp_path: Path) -> None:
 
 
 def test_csv_has_trls_names_and_evaluations_have_eval_in_front(tmp_path: Path) -> None:
-    follow(trackers.metrics_csv(str(tmp_path), ""))
+    follow(loggers.metrics_csv(str(tmp_path), ""))
     assert lines(tmp_path / "metrics.csv")[-1]["eval_test_war"] == "60.0"
     assert lines(tmp_path / "metrics.csv")[1]["rewards/accuracy/mean"] == "0.1"
 
@@ -110,7 +110,7 @@ def test_csv_has_trls_names_and_evaluations_have_eval_in_front(tmp_path: Path) -
 def test_tensorboard_has_the_names_of_transformers_callback(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    follow(trackers.tensorboard(str(tmp_path), "train/"))
+    follow(loggers.tensorboard(str(tmp_path), "train/"))
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     tags = set(events.Tags()["scalars"])
@@ -120,12 +120,12 @@ def test_tensorboard_has_the_names_of_transformers_callback(tmp_path: Path) -> N
 
 def test_a_tracker_is_closed_also_when_the_run_fails() -> None:
     closed: list[str] = []
-    tracker = trackers.Tracker(
+    tracker = loggers.Tracker(
         MetricsCsv(Path("x"), ""), prefix="", log_config=None, log_table=None, close=closed.append
     )
-    with pytest.raises(RuntimeError), trackers.tracking([tracker], {}):
+    with pytest.raises(RuntimeError), loggers.tracking([tracker], {}):
         raise RuntimeError
-    with trackers.tracking([tracker], {}):
+    with loggers.tracking([tracker], {}):
         pass
     assert closed == ["failed", "success"]
 
@@ -140,7 +140,7 @@ def test_a_package_that_is_missing_is_named(package: str, tmp_path: Path) -> Non
         "trackio": {"project": "p", "space_id": None},
     }
     with pytest.raises(UserError, match=rf"logger={package}: .*omni-rlvr\[{package}\]"):
-        vars(trackers)[package](str(tmp_path), prefix="", **options[package])
+        vars(loggers)[package](str(tmp_path), prefix="", **options[package])
 
 
 @needs("wandb")
@@ -152,7 +152,7 @@ def test_wandb_offline_keeps_metrics_and_a_table_a_run(tmp_path: Path, monkeypat
     for name in ("one", "two"):  # a second run of the process is a run of its own
         (tmp_path / name).mkdir()
         options = {"project": "p", "entity": None, "group": "g", "offline": True}
-        follow(trackers.wandb(str(tmp_path / name), prefix="train/", **options))
+        follow(loggers.wandb(str(tmp_path / name), prefix="train/", **options))
     wandb.teardown()  # its background process has then written everything
     for name in ("one", "two"):
         (table,) = (tmp_path / name / "wandb").glob("offline-*/files/media/table/*.json")
@@ -172,7 +172,7 @@ def test_mlflow_without_a_server_keeps_metrics_config_and_a_table(tmp_path: Path
     from mlflow import MlflowClient
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    tracker = trackers.mlflow(
+    tracker = loggers.mlflow(
         str(tmp_path / "run"),
         prefix="",
         experiment_name="e",
@@ -193,13 +193,13 @@ def test_mlflow_without_a_server_keeps_metrics_config_and_a_table(tmp_path: Path
     assert content["data"][1] == [2, *ROWS[1].values()]
 
 
-def parts_of_a_run(folder: Path, make: Callable[[], trackers.Tracker]) -> None:
+def parts_of_a_run(folder: Path, make: Callable[[], loggers.Tracker]) -> None:
     """Sends steps 1 to 3, dies, and goes on from step 2 to step 4."""
     config = {"seed": 3, "resume": None}
     record, tracker = RunRecord(folder, config, device="cpu"), make()
 
-    def dies(tracker: trackers.Tracker) -> None:
-        with trackers.tracking([tracker], config, record, 0):
+    def dies(tracker: loggers.Tracker) -> None:
+        with loggers.tracking([tracker], config, record, 0):
             for step in (1, 2, 3):
                 tracker.log_metrics({"loss": float(step)}, step)
             raise RuntimeError
@@ -207,7 +207,7 @@ def parts_of_a_run(folder: Path, make: Callable[[], trackers.Tracker]) -> None:
     with pytest.raises(RuntimeError):
         dies(tracker)
     record = RunRecord(folder, config | {"resume": "latest"}, device="cpu")
-    with trackers.tracking([tracker := make()], config | {"resume": "latest"}, record, 2):
+    with loggers.tracking([tracker := make()], config | {"resume": "latest"}, record, 2):
         for step in (3, 4):
             tracker.log_metrics({"loss": 10.0 * step}, step)
 
@@ -215,18 +215,18 @@ def parts_of_a_run(folder: Path, make: Callable[[], trackers.Tracker]) -> None:
 def test_tensorboard_of_a_resumed_run_shows_each_step_once(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    parts_of_a_run(tmp_path, lambda: trackers.tensorboard(str(tmp_path), "train/"))
+    parts_of_a_run(tmp_path, lambda: loggers.tensorboard(str(tmp_path), "train/"))
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     shown = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert shown == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]
 
 
-def mlflow(folder: Path, **options: str | None) -> trackers.Tracker:
+def mlflow(folder: Path, **options: str | None) -> loggers.Tracker:
     """A tracker into a data base beside the run."""
     default = {"experiment_name": "e", "tracking_uri": f"sqlite:///{folder}/mlflow.db"}
     artifacts = {"artifact_location": str(folder / "artifacts")}
-    return trackers.mlflow(str(folder / "run"), prefix="", **{**default, **artifacts, **options})
+    return loggers.mlflow(str(folder / "run"), prefix="", **{**default, **artifacts, **options})
 
 
 def mlflow_runs(folder: Path) -> list:
@@ -246,7 +246,7 @@ def test_mlflow_of_a_resumed_run_goes_on_and_is_closed_as_it_ended(tmp_path: Pat
     assert run.data.metrics["loss"] == 40
     assert read_json(tmp_path / "run" / "run.json")["trackers"] == {"mlflow": run.info.run_id}
     for error, status in ((RuntimeError, "FAILED"), (Interrupted, "KILLED")):
-        with pytest.raises(error), trackers.tracking([mlflow(tmp_path)], {}):
+        with pytest.raises(error), loggers.tracking([mlflow(tmp_path)], {}):
             raise error
         assert status in [run.info.status for run in mlflow_runs(tmp_path)]
 
@@ -257,7 +257,7 @@ def test_names_that_mlflow_does_not_take_are_mapped_and_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker = mlflow(tmp_path)
-    with trackers.tracking([tracker], {"reward": {"terms": {"len@1": 1, "len_1": 2}}}):
+    with loggers.tracking([tracker], {"reward": {"terms": {"len@1": 1, "len_1": 2}}}):
         for step in (1, 2):
             tracker.log_metrics({"rewards/len@1/mean": 1.0, "rewards/len_1/mean": 2.0}, step)
     (run,) = mlflow_runs(tmp_path)
@@ -268,7 +268,7 @@ def test_names_that_mlflow_does_not_take_are_mapped_and_told_once(
 
 
 def test_names_are_cut_to_what_a_service_takes_and_stay_apart() -> None:
-    allowed = trackers.AllowedNames("x", re.compile("@"), max_length=4)
+    allowed = loggers.AllowedNames("x", re.compile("@"), max_length=4)
     assert [allowed(name) for name in ("abcde", "abcdf", "a@", "a_", "a@")] == [
         "abcd", "ab_2", "a_", "a__2", "a_",
     ]  # fmt: skip
@@ -280,7 +280,7 @@ def test_names_are_cut_to_what_a_service_takes_and_stay_apart() -> None:
 def test_what_mlflow_refuses_is_one_line_before_the_first_step(tmp_path: Path, uri: str) -> None:
     with (
         pytest.raises(UserError, match=r"^logger=mlflow: ") as refused,
-        trackers.tracking([mlflow(tmp_path, tracking_uri=uri.format(tmp_path))], {"seed": 1}),
+        loggers.tracking([mlflow(tmp_path, tracking_uri=uri.format(tmp_path))], {"seed": 1}),
     ):
         raise AssertionError("it is too late now")
     assert "\n" not in str(refused.value)
@@ -300,9 +300,9 @@ def test_wandb_of_a_resumed_run_has_one_id_and_the_exit_code(tmp_path: Path, mon
 
     monkeypatch.setattr(wandb.sdk.wandb_run.Run, "finish", noted)
     options = {"project": "p", "entity": None, "group": None, "offline": True}
-    make = partial(trackers.wandb, str(tmp_path), prefix="train/", **options)
+    make = partial(loggers.wandb, str(tmp_path), prefix="train/", **options)
     parts_of_a_run(tmp_path, make)
-    with pytest.raises(Interrupted), trackers.tracking([make()], {}):
+    with pytest.raises(Interrupted), loggers.tracking([make()], {}):
         raise Interrupted
     wandb.teardown()
     assert codes == [1, 0, 130]

@@ -11,7 +11,7 @@ import pytest
 
 trackio = pytest.importorskip("trackio", reason="trackio is not installed")
 
-from omni_rlvr.training.trackio_sink import TrackioSink  # noqa: E402
+from omni_rlvr.training.loggers import TrackioSink  # noqa: E402
 
 
 @pytest.mark.filterwarnings("ignore")  # the package's own

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Dataset
 
-from omni_rlvr.data.feature_cache import FeatureCache
-from omni_rlvr.media.isolated import ClipReader
+from omni_rlvr.data.features.cache import FeatureCache
+from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import Clip, Example, MediaError, Sample, SkippedClip
 
 

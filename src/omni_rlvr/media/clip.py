@@ -24,8 +24,8 @@ from omni_rlvr.media.container import (
     reason,
     undecodable,
 )
+from omni_rlvr.media.frame_sampling import sound_pieces, uniform_indices
 from omni_rlvr.media.picture import Picture, need_readable
-from omni_rlvr.media.sampling import sound_pieces, uniform_indices
 from omni_rlvr.media.sound_file import finish_header, is_sound_file, split_joined
 from omni_rlvr.media.timeline import is_short
 from omni_rlvr.media.video import Backend, read_frames

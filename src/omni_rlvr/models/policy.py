@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from omni_rlvr.models.delta import Delta
-from omni_rlvr.models.parts import Modules
-from omni_rlvr.models.processing import Processor
+from omni_rlvr.models.adapters.adapter_checkpoint import Delta
+from omni_rlvr.models.composed.processor import Processor
+from omni_rlvr.models.modules import Modules
 from omni_rlvr.types import Batch, Features
 
 

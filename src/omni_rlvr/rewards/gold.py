@@ -22,8 +22,8 @@ _TOLERANCE = 1e-6  # relative; both sides add the same float32 numbers
 def check_gold(mixture: Mixture, examples: Sequence[Example]) -> None:
     """Score the gold answers and refuse data that cannot earn the full reward.
 
-    Examples with the same answer and target score the same: ``data.table.distinct`` gives one of
-    each. Each distinct answer is scored once, written as ``<think>gold</think>`` and
+    Examples with the same answer and target score the same: ``example_table.distinct``
+    gives one of each. Each distinct answer is scored once, written as ``<think>gold</think>`` and
     ``<answer>LABEL</answer>``; an annotated target that holds tags is scored as it stands. Terms
     that return None for a row are left out of what it should earn, but a row that no weighted term
     can judge is refused.

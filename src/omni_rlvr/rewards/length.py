@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from omni_rlvr.rewards.base import Term
-from omni_rlvr.rewards.judge import Rows, as_judge
+from omni_rlvr.rewards.callables import Rows, as_judge
 from omni_rlvr.types import Example, UserError
 
 

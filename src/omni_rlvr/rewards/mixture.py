@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from omni_rlvr.rewards.judge import FLOAT32_MAX, Judge, Rows, as_judge, score_all
-from omni_rlvr.rewards.time_limit import DEFAULT_S, checked_limit
+from omni_rlvr.rewards.callables import FLOAT32_MAX, Judge, Rows, as_judge, score_all
+from omni_rlvr.rewards.watchdog.time_limit import DEFAULT_S, checked_limit
 from omni_rlvr.types import Example, RewardOutput, UserError
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.functional.logprobs import TokenScores, token_scores
-from omni_rlvr.models.parts import trains
+from omni_rlvr.models.modules import trains
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.models.prefix import Prompts, Rows, completion_hidden
-from omni_rlvr.models.tape import TapeRows
+from omni_rlvr.models.prefix.cpu_float32.activation_reuse import TapeRows
+from omni_rlvr.models.prefix.scoring import Prompts, Rows, completion_hidden
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.types import Batch, Experience, Features
 

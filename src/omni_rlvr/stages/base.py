@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.sampling import Generators
+from omni_rlvr.rollout.next_token import Generators
 from omni_rlvr.types import Batch, Experience, Features, LossOutput
 
 

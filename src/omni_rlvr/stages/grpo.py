@@ -19,13 +19,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from omni_rlvr import ranks
+from omni_rlvr import distributed
+from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.functional.logprobs import TokenScores
 from omni_rlvr.functional.objective import top_entropy_mask
+from omni_rlvr.models.adapters.reference import is_at
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.models.reference import is_at
 from omni_rlvr.rewards.mixture import Mixture
-from omni_rlvr.rollout.decode import RollOut
 from omni_rlvr.rollout.encode import embed_prompts, encode, without_encoded
 from omni_rlvr.rollout.experience import (
     completion_scores,
@@ -34,11 +34,12 @@ from omni_rlvr.rollout.experience import (
     select,
     select_prompts,
 )
-from omni_rlvr.rollout.sampling import Generators, branch, generators_of
+from omni_rlvr.rollout.next_token import Generators, branch, generators_of
+from omni_rlvr.rollout.shared_prefix import RollOut
 from omni_rlvr.stages.base import Prepared
 from omni_rlvr.stages.dynamic_sampling import Scored, refill
-from omni_rlvr.stages.modality_dropout import drop_modalities, without
-from omni_rlvr.stages.objective import (
+from omni_rlvr.stages.global_batch import gather_rollout, own_prompts, with_counts
+from omni_rlvr.stages.grpo_loss import (
     advantages_of,
     counts_of,
     kl_of_completions,
@@ -47,9 +48,8 @@ from omni_rlvr.stages.objective import (
     policy_loss,
     rows_that_teach,
 )
-from omni_rlvr.stages.options import GrpoConfig
+from omni_rlvr.stages.modality_dropout import drop_modalities, without
 from omni_rlvr.stages.rollout_metrics import completion_rows, rollout_metrics
-from omni_rlvr.stages.whole import gather_rollout, own_prompts, with_counts
 from omni_rlvr.types import Batch, Experience, Features, LossOutput, Rollout
 
 
@@ -124,7 +124,7 @@ class GrpoStage:
         )[step.own]
         experience = replace(experience, advantages=advantages.to(device))
         if config.max_resample_times > 0:
-            (metrics["num_resampled_groups"],) = ranks.total([float(num_resampled)])
+            (metrics["num_resampled_groups"],) = distributed.total([float(num_resampled)])
         metrics |= rollout_metrics(
             step.size, step.truncated, step.scored, num_generations=config.num_generations
         )
@@ -141,7 +141,7 @@ class GrpoStage:
             for prompts in torch.arange(num_prompts).tensor_split(self.config.num_minibatches)
             if len(prompts)
         ]
-        (counted,) = ranks.total([float(loss_mask_of(experience).sum())])
+        (counted,) = distributed.total([float(loss_mask_of(experience).sum())])
         experience = replace(experience, num_rollout_tokens=counted / len(parts))
         numbers = own[experience.prompt_index.cpu()]
         for _ in range(self.config.num_iterations):
@@ -217,7 +217,9 @@ class GrpoStage:
             old, entropy = self._score_all(policy, experience)
             if config.top_entropy_quantile < 1:
                 mask = loss_mask_of(experience)
-                counted = torch.cat(ranks.gather(entropy[mask.bool()].cpu())).to(entropy.device)
+                counted = torch.cat(distributed.gather(entropy[mask.bool()].cpu())).to(
+                    entropy.device
+                )
                 keep = top_entropy_mask(
                     entropy, mask, quantile=config.top_entropy_quantile, whole=counted
                 )
@@ -254,7 +256,7 @@ class GrpoStage:
         divergence = kl_of_completions(self.config, old, ref, mask)
         if self.config.updates_per_step == 1:  # the policy has not moved by the only update
             experience = replace(experience, old_per_token_logps=None)
-        in_all, num_tokens = ranks.total([float(divergence.sum()), float(mask.sum())])
+        in_all, num_tokens = distributed.total([float(divergence.sum()), float(mask.sum())])
         metrics = {"kl": in_all / num_tokens}
         experience = replace(experience, ref_per_token_logps=None)
         return experience, self.config.beta * divergence.cpu(), metrics

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.data.collate import pad_rows
-from omni_rlvr.rollout.sampling import Generators, uniforms
+from omni_rlvr.rollout.next_token import Generators, uniforms
 from omni_rlvr.types import Batch, Features, Processing
 
 

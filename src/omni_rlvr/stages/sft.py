@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from omni_rlvr.config.stage import SftConfig
 from omni_rlvr.functional.losses import sft_loss
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.encode import check_room
@@ -16,10 +17,9 @@ from omni_rlvr.rollout.experience import (
     encode_frozen,
     micro_batches,
 )
-from omni_rlvr.rollout.sampling import Generators
+from omni_rlvr.rollout.next_token import Generators
 from omni_rlvr.stages.base import Prepared, share
-from omni_rlvr.stages.options import SftConfig
-from omni_rlvr.stages.whole import with_counts
+from omni_rlvr.stages.global_batch import with_counts
 from omni_rlvr.types import Batch, Counts, Experience, LossOutput
 
 

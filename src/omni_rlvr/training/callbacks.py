@@ -13,10 +13,10 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
-from omni_rlvr import ranks, stopping
-from omni_rlvr.models.weights import not_finite
+from omni_rlvr import distributed, stopping
+from omni_rlvr.config.stage import LoopConfig
+from omni_rlvr.models.loading.weights import not_finite
 from omni_rlvr.pointers import point_to
-from omni_rlvr.stages.options import LoopConfig
 from omni_rlvr.training.checkpoint import last_good, load_state, save_checkpoint
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.types import UserError
@@ -63,7 +63,7 @@ class Checkpoints(Callback):
     def save(self, module: RLVRModule) -> None:
         """Writes the checkpoint; of several ranks, which hold the same, the first does."""
         self.saved_step = module.step
-        if not ranks.is_first():
+        if not distributed.is_first():
             return
         optimizer = module.optimizer.optimizer.state_dict()
         state = {
@@ -138,4 +138,4 @@ class CleanStop(Callback):
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
         """Stops, if any rank was asked to."""
-        trainer.should_stop = any(ranks.gather(stopping.asked()))
+        trainer.should_stop = any(distributed.gather(stopping.asked()))

@@ -1,4 +1,4 @@
-"""Which devices ``trainer.devices`` means; of which kind they are, ``evaluate.device_of`` says."""
+"""Choose the devices that ``trainer.accelerator`` and ``trainer.devices`` mean."""
 
 from __future__ import annotations
 
@@ -7,10 +7,31 @@ from typing import Any
 
 import torch
 
-from omni_rlvr.training.evaluate import device_of
 from omni_rlvr.types import UserError, require
 
 ALL = ("auto", "-1", -1)
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Names the device of ``trainer.accelerator``, as Lightning would choose it.
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    found = [name for name, is_there in there.items() if is_there]
+    wanted = {"auto": [*there], "gpu": ["cuda", "mps"]}.get(accelerator, [accelerator])
+    usable = [name for name in wanted if name in found]
+    if not usable:
+        raise UserError(
+            f"trainer.accelerator={accelerator}: not on this machine, which has "
+            f"{', '.join(found)}; use auto, or one of these"
+        )
+    return torch.device(usable[0])
 
 
 def device_numbers(accelerator: str, devices: int | str | Sequence[int]) -> list[int]:

@@ -20,13 +20,13 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from omni_rlvr import ranks, stopping
+from omni_rlvr import distributed, stopping
+from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord
 from omni_rlvr.rollout.experience import select
 from omni_rlvr.stages.base import Prepared, Stage, add_up
-from omni_rlvr.stages.options import LoopConfig
-from omni_rlvr.stages.whole import places_of
+from omni_rlvr.stages.global_batch import places_of
 from omni_rlvr.training.bad_steps import BadSteps, is_finite, what_is_wrong
 from omni_rlvr.training.movement import Movement
 from omni_rlvr.training.schedule import make_schedule
@@ -101,16 +101,16 @@ class RLVRModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Starts all ranks from the same weights."""
-        ranks.start_equal(self._trained())
+        distributed.start_equal(self._trained())
         self.movement = Movement(self._trained())
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Runs one step: rollout and rewards (or nothing, for SFT), then the updates."""
         started = time.perf_counter()
-        torch.manual_seed(_seed(self.seed, self.step, f"rank {ranks.rank()}"))  # of dropout
+        torch.manual_seed(_seed(self.seed, self.step, f"rank {distributed.rank()}"))  # of dropout
         metrics: dict[str, float] = {"media/failed": float(self._note_skipped(batch))}
         metrics |= self._count_notes(batch)
-        (num_prompts,) = ranks.total([len(batch)])
+        (num_prompts,) = distributed.total([len(batch)])
         why = ""
         if num_prompts > 0:
             try:
@@ -125,7 +125,7 @@ class RLVRModule(LightningModule):
             self.policy.train()
             self.on_features(batch, prepared.features)
             own = (_num_tokens(prepared.experience), dict(prepared.not_finite))
-            counts, not_finite = zip(*ranks.gather(own), strict=True)
+            counts, not_finite = zip(*distributed.gather(own), strict=True)
             updates = [
                 self.update(minibatch)
                 for minibatch in self.stage.minibatches(prepared.experience)
@@ -170,10 +170,10 @@ class RLVRModule(LightningModule):
                 self.manual_backward(out.loss)
             add_up(shares, out.metrics)
         sums: dict[str, float] = {}
-        for part in ranks.gather(shares):
+        for part in distributed.gather(shares):
             add_up(sums, part)
         trained = self._trained()
-        weights = ranks.sum_gradients(trained)
+        weights = distributed.sum_gradients(trained)
         if not weights:  # nothing to learn: the step of a zero gradient
             weights = trained
             for weight in weights:
@@ -225,7 +225,7 @@ class RLVRModule(LightningModule):
 
     def _note_skipped(self, batch: Batch) -> int:
         """Lists all ranks' skipped clips in run.json; the log names the first few. Counts them."""
-        gathered = ranks.gather([(clip.example.id, clip.reason) for clip in batch.skipped])
+        gathered = distributed.gather([(clip.example.id, clip.reason) for clip in batch.skipped])
         skipped = [clip for part in gathered for clip in part]
         new = self.record.add_skipped(skipped)
         for clip_id, reason in new:
@@ -238,7 +238,7 @@ class RLVRModule(LightningModule):
 
     def _count_notes(self, batch: Batch) -> dict[str, float]:
         """List all ranks' notes on clips in run.json, and count the clips of each kind."""
-        noted = [pair for part in ranks.gather(batch.noted()) for pair in part]
+        noted = [pair for part in distributed.gather(batch.noted()) for pair in part]
         self.record.add_notes(noted)
         return {
             f"media/{kind}": float(sum(note.kind == kind for _, note in noted))
@@ -259,7 +259,7 @@ class RLVRModule(LightningModule):
             self.step + 1,
             why,
             seed=self.seed,
-            examples=ranks.in_order(batch.examples, places_of(batch)),
+            examples=distributed.in_order(batch.examples, places_of(batch)),
             completions=_in_order(rows, batch),
         )
 
@@ -293,7 +293,7 @@ def _in_order(rows: list[dict[str, object]], batch: Batch) -> list[dict[str, obj
     """The completions of all ranks, prompt by prompt."""
     size = len(rows) // max(1, len(batch))
     groups = [rows[i * size : (i + 1) * size] for i in range(len(batch))]
-    return [row for group in ranks.in_order(groups, places_of(batch)) for row in group]
+    return [row for group in distributed.in_order(groups, places_of(batch)) for row in group]
 
 
 def _num_tokens(experience: Experience) -> int:

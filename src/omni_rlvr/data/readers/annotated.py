@@ -10,10 +10,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from omni_rlvr.data.annotations import read_json
-from omni_rlvr.data.forms import FORMS
-from omni_rlvr.data.records import spellings
-from omni_rlvr.data.table import ExampleTable
+from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.data.annotations.formats import FORMS
+from omni_rlvr.data.annotations.read import read_json
+from omni_rlvr.data.annotations.validate import spellings
 from omni_rlvr.media.files import located
 from omni_rlvr.types import require
 

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from omni_rlvr.data.delimited import find, read_quoted
-from omni_rlvr.data.official import clip_folder, clip_paths_of
-from omni_rlvr.data.records import constant, files, to_examples
-from omni_rlvr.data.table import ExampleTable
+from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.data.annotations.lists import find, read_quoted
+from omni_rlvr.data.annotations.validate import constant, files, to_examples
+from omni_rlvr.data.readers.official import clip_folder, clip_paths_of
 from omni_rlvr.types import UserError, require
 
 _NAME = ("names", "name")

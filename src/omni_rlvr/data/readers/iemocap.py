@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from omni_rlvr.data.labels import LabelMap
-from omni_rlvr.data.manifest import read_text
-from omni_rlvr.data.official import labelled_examples
-from omni_rlvr.data.table import ExampleTable
-from omni_rlvr.media.cuts import Cut
+from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.data.annotations.labels import LabelMap
+from omni_rlvr.data.annotations.rows import read_text
+from omni_rlvr.data.cuts import Cut
+from omni_rlvr.data.readers.official import labelled_examples
 from omni_rlvr.types import Example, UserError
 
 _LINE = re.compile(r"\[([0-9.]+) - ([0-9.]+)\]\t(Ses(0[1-5])[FM]_\w+_[FM]\d+)\t(\w+)\t\[.*\]\s*")

@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from omni_rlvr.data.delimited import find, read_list
-from omni_rlvr.data.labels import LabelMap
-from omni_rlvr.data.official import clip_folder, clip_paths_of, labelled_examples
-from omni_rlvr.data.records import files
-from omni_rlvr.data.table import ExampleTable
+from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.data.annotations.labels import LabelMap
+from omni_rlvr.data.annotations.lists import find, read_list
+from omni_rlvr.data.annotations.validate import files
+from omni_rlvr.data.readers.official import clip_folder, clip_paths_of, labelled_examples
 from omni_rlvr.media.files import SUFFIX, located
 
 NAMES = {

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from omni_rlvr.data.delimited import find, read_list, read_quoted
-from omni_rlvr.data.labels import LabelMap
-from omni_rlvr.data.manifest import read_text
-from omni_rlvr.data.official import clip_folder, labelled_examples
+from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.data.annotations.labels import LabelMap
+from omni_rlvr.data.annotations.lists import find, read_list, read_quoted
+from omni_rlvr.data.annotations.rows import read_text
+from omni_rlvr.data.annotations.validate import files
 from omni_rlvr.data.readers.listed import NAMES, clip_paths
-from omni_rlvr.data.records import files
-from omni_rlvr.data.table import ExampleTable
+from omni_rlvr.data.readers.official import clip_folder, labelled_examples
 from omni_rlvr.types import UserError, require
 
 _KEYS = {"coarse": "caption", "fine": "smp_reason_caption"}

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from omni_rlvr.data.labels import LabelMap
-from omni_rlvr.data.official import labelled_examples
-from omni_rlvr.data.table import ExampleTable
+from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.data.annotations.labels import LabelMap
+from omni_rlvr.data.readers.official import labelled_examples
 from omni_rlvr.media.files import AUDIO, VIDEO, has_suffix, in_words, walk
 from omni_rlvr.types import UserError, require
 

@@ -1,14 +1,13 @@
 """Makes a split of the synthetic data set on disk: real .mp4 clips and an R1-Omni annotation file.
 
-A split lives in ``<root>/<content hash>/<split>/``; the hash covers the settings and this package's
-source, so a finished folder is never out of date and never made twice. Clip i depends on (seed,
+A split lives in ``<root>/<content hash>/<split>/``; the hash covers the seed and ``VERSION``, so a
+finished folder is never out of date and never made twice. Clip i depends on (seed,
 split, i) alone, which lets any number of processes make them. A split is written to a temporary
 folder and renamed when whole.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import multiprocessing
@@ -23,10 +22,12 @@ from pathlib import Path
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from omni_rlvr.data.synthetic import container, cues, face, voice, wording
+from omni_rlvr.data.synthetic import container, emotions, face, voice, wording
 from omni_rlvr.folders import set_usual_mode
 from omni_rlvr.types import UserError
 
+VERSION = 1
+"""Raise it with every change to what the clips show, sound like or are annotated with."""
 NUM_FRAMES, FPS = 20, 10
 """Of a clip: two seconds."""
 
@@ -57,11 +58,8 @@ SPLITS = {
 
 
 def content_hash(seed: int) -> str:
-    """Hashes the seed and this package's source: 12 hex digits that name a version of the data."""
-    digest = hashlib.sha256(f"{seed} {NUM_FRAMES} {FPS}".encode())
-    for module in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(ast.dump(ast.parse(module.read_text("utf-8"))).encode())  # not its formatting
-    return digest.hexdigest()[:12]
+    """Name a version of the data, by its seed and ``VERSION``, with 12 hex digits."""
+    return hashlib.sha256(f"{seed} {NUM_FRAMES} {FPS} {VERSION}".encode()).hexdigest()[:12]
 
 
 def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_workers: int) -> Path:
@@ -131,7 +129,7 @@ def _make_clips(folder: Path, split: str, num_clips: int, seed: int, num_workers
 
 def balanced_labels(split: str, num_clips: int, seed: int) -> list[str]:
     """Returns ``num_clips`` labels in random order, each label equally often to within one."""
-    labels = [cues.LABELS[i % len(cues.LABELS)] for i in range(num_clips)]
+    labels = [emotions.LABELS[i % len(emotions.LABELS)] for i in range(num_clips)]
     return [str(x) for x in np.random.default_rng([seed, _split_number(split)]).permutation(labels)]
 
 
@@ -139,10 +137,10 @@ def make_clip(folder: Path, split: str, seed: int, index: int, label: str) -> di
     """Draws, synthesises and writes clip ``index``; returns its annotation row."""
     spec = SPLITS[split]
     rng = np.random.default_rng([seed, _split_number(split), index])
-    values = cues.draw_cues(label, rng)
+    values = emotions.draw_cues(label, rng)
     if split == "caption":
         # every cue value equally often, so that the base model learns cues and no emotion
-        values = {cue: str(rng.choice(options)) for cue, options in cues.CUES.items()}
+        values = {cue: str(rng.choice(options)) for cue, options in emotions.CUES.items()}
     look, speaker = face.draw_look(spec.style, rng), voice.draw_speaker(spec.voice, rng)
     frames = face.render(look, face.draw_apex(values, rng), NUM_FRAMES, rng)
     sound = voice.synthesise(speaker, values, NUM_FRAMES / FPS, rng)
@@ -152,7 +150,7 @@ def make_clip(folder: Path, split: str, seed: int, index: int, label: str) -> di
     container.write_clip(
         folder / name, frames if seen else None, FPS, sound if heard else None, voice.SAMPLE_RATE
     )
-    there = {**(cues.VISUAL if seen else {}), **(cues.VOCAL if heard else {})}
+    there = {**(emotions.VISUAL if seen else {}), **(emotions.VOCAL if heard else {})}
     values = {cue: value for cue, value in values.items() if cue in there}
     return {
         "video" if seen else "audio": f"clips/{name}",
@@ -167,8 +165,8 @@ def _missing_odds(spec: SplitSpec) -> tuple[float, float, float]:
 
 
 def _turns(target: str, values: dict[str, str], label: str) -> list[dict[str, str]]:
-    seen = any(cue in values for cue in cues.VISUAL)
-    heard = any(cue in values for cue in cues.VOCAL)
+    seen = any(cue in values for cue in emotions.VISUAL)
+    heard = any(cue in values for cue in emotions.VOCAL)
     question = wording.EMOTION_QUESTION
     if target == "caption":
         question = wording.CAPTION_QUESTIONS[seen, heard]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from omni_rlvr.data.synthetic.cues import VISUAL, VOCAL
+from omni_rlvr.data.synthetic.emotions import VISUAL, VOCAL
 
 CAPTION_QUESTIONS: Mapping[tuple[bool, bool], str] = {
     (True, False): "Describe the face.",

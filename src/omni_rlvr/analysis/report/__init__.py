@@ -1,1 +1,0 @@
-"""Many runs side by side: gather, tabulate, compare, draw, write one page."""

@@ -1,0 +1,142 @@
+"""Checks of a resolved config, before anything is built.
+
+Every ``_target_`` is bound to the signature of what it names: an argument that it does not take, or
+one that is missing, is found here and named by its key.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omni_rlvr.types import UserError, require
+
+_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+
+def check_targets(config: object, key: str) -> None:
+    """Checks a resolved config (plain dicts and lists) and all below it.
+
+    Args:
+        config: what to check.
+        key: its place in the whole config, for messages.
+
+    Raises:
+        UserError: a target that cannot be imported, or whose arguments do not fit.
+    """
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            check_targets(value, f"{key}.{name}")
+        if "_target_" in config:
+            _check_one(config, key)
+    elif isinstance(config, list):
+        for i, value in enumerate(config):
+            check_targets(value, f"{key}[{i}]")
+
+
+def check_named(config: object, key: str) -> None:
+    """Refuse a group, or an entry of one, that names nothing to build."""
+    if not isinstance(config, Mapping) or not config.get("_target_"):
+        raise UserError(
+            f"{key}={config!r} does not say what is to be built: give {key}._target_=MODULE.NAME, "
+            "or one of the options that omni-rlvr --help shows"
+        )
+
+
+def check_finite(config: object, key: str) -> None:
+    """Refuse NaN and infinity anywhere in a resolved config: no option means either.
+
+    Raises:
+        UserError: names the key.
+    """
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            check_finite(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(config, list):
+        for i, value in enumerate(config):
+            check_finite(value, f"{key}[{i}]")
+    elif isinstance(config, float):
+        require(math.isfinite(config), key, config, "a finite number")
+
+
+def check_optimizer(optimizer: Mapping[str, Any]) -> None:
+    """Refuse a learning rate with which nothing is learned."""
+    if isinstance(lr := optimizer.get("lr"), int | float):
+        wanted = "greater than 0; task=evaluate measures a model without training it"
+        require(lr > 0, "optimizer.lr", lr, wanted)
+
+
+def check_trainer(trainer: dict[str, Any]) -> None:
+    """Refuse flags of Lightning's trainer that would do nothing, or harm, in this loop.
+
+    What this loop reads itself, Lightning's defaults do not stand in for.
+    """
+    for flag, example in (("accelerator", "auto"), ("devices", "1")):
+        if flag not in trainer:
+            raise UserError(f"trainer.{flag} must be given, e.g. trainer.{flag}={example}")
+    accelerator = trainer["accelerator"]
+    named = isinstance(accelerator, str) and accelerator
+    require(bool(named), "trainer.accelerator", accelerator, "auto, cpu, cuda or mps")
+    ours = {
+        "max_epochs": "stage.num_train_epochs",
+        "max_steps": "stage.max_steps",
+        "accumulate_grad_batches": "stage.micro_batch_size",
+        "gradient_clip_val": "stage.max_grad_norm",
+        "strategy": "trainer.devices: gradients are summed once an update (distributed.py)",
+        "num_nodes": "trainer.devices, on one machine",
+    }
+    for flag, instead in ours.items():
+        if flag in trainer:
+            raise UserError(f"trainer.{flag}={trainer[flag]!r} has no effect here; use {instead}")
+    allowed = ("32-true", "bf16-mixed")
+    if "precision" in trainer:
+        precision = trainer["precision"]
+        require(precision in allowed, "trainer.precision", precision, f"one of {allowed}")
+
+
+def differences(before: Any, now: Any, key: str) -> list[str]:
+    """Names every key below ``key`` whose values differ, with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = sorted({*before, *now})
+        return [
+            d
+            for n in names
+            for d in differences(before.get(n), now.get(n), f"{key}.{n}".lstrip("."))
+        ]
+    return [] if before == now else [f"{key} ({before!r} then, {now!r} now)"]
+
+
+def locate(path: str, key: str) -> object:
+    """Import ``package.module.name``; the working folder is searched last."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    require(isinstance(path, str), f"{key}._target_", path, "MODULE.NAME of what is to be built")
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key}._target_={path} cannot be imported: {error}") from error
+
+
+def _check_one(config: Mapping, key: str) -> None:
+    target = locate(config["_target_"], key)
+    if not callable(target):
+        raise UserError(f"{key}._target_={config['_target_']} is not callable")
+    arguments = {name: value for name, value in config.items() if name not in _HYDRA_KEYS}
+    try:
+        signature = inspect.signature(target)
+        if config.get("_partial_"):
+            signature.bind_partial(**arguments)
+        else:
+            signature.bind(**arguments)
+    except TypeError as error:
+        wanted = ", ".join(inspect.signature(target).parameters)
+        hint = "" if inspect.isclass(target) else "; _partial_: true hands the function itself over"
+        raise UserError(
+            f"{key}: {config['_target_']} cannot be called so: {error}; it takes {wanted}{hint}"
+        ) from error

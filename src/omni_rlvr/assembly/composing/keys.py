@@ -1,0 +1,144 @@
+"""Refuses keys that no option has, however they came into a config, and names the nearest real one.
+
+Hydra refuses most of them while it composes. ``+`` and ``++`` on the command line go past that: a
+misspelt key would be written down in run.json as if it counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_type_hints
+
+from omni_rlvr.assembly.composing.register import SCHEMAS
+from omni_rlvr.config.dataset import FeatureCacheConfig
+from omni_rlvr.config.root import PathsConfig, RootConfig
+from omni_rlvr.types import UserError
+
+TYPED = ("task", "stage", "dataset", "modality", "feature_cache")
+"""Groups that are read as dataclasses: they hold the keys of their schemas and no others."""
+
+
+def check_keys(config: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
+    """Check that every key of the typed groups, and of the root, is one that an option has.
+
+    Args:
+        config: The whole config, resolved, as plain values.
+        typed: Group -> its dataclass.
+
+    Raises:
+        UserError: A key is unknown, or a group's option has no schema.
+    """
+    for group in TYPED:
+        if not dataclasses.is_dataclass(typed[group]):
+            names = ", ".join(name for at, name, _ in SCHEMAS if at == group)
+            raise UserError(
+                f"{group}: the file of the chosen option has no schema; let it begin with "
+                f"'defaults: [NAME]', where NAME is one of {names}"
+            )
+    unknown = [name for name in config if name not in names_of(RootConfig)]
+    unknown += [f"paths.{name}" for name in config["paths"] if name not in names_of(PathsConfig)]
+    unknown += [key for group in TYPED for key in _unknown(config[group], typed[group], group)]
+    if unknown:
+        raise UserError(no_such_key(unknown[0], _keys_of(config, "")))
+    missing = [name for name in names_of(RootConfig) if name not in config]
+    missing += [f"paths.{name}" for name in names_of(PathsConfig) if not config["paths"].get(name)]
+    missing += [key for group in TYPED for key in _missing(config[group], typed[group], group)]
+    if missing:
+        raise UserError(f"{missing[0]} must be given, e.g. {missing[0]}=VALUE")
+
+
+def names_of(schema: type) -> list[str]:
+    """Return the keys that a dataclass has."""
+    return [field.name for field in dataclasses.fields(schema)]
+
+
+def no_such_key(key: str, known: Iterable[str]) -> str:
+    """Say that a key is unknown, and which one may be meant.
+
+    Args:
+        key: The unknown one.
+        known: Keys that are there, besides those of the schemas.
+    """
+    having = [f"{group}={name}" for group, name, schema in SCHEMAS if key in _fields(group, schema)]
+    if having:
+        return f"{key}: there is no such key here; {', '.join(having)} would have it"
+    group, _, name = key.rpartition(".")
+    candidates = [k for k in dict.fromkeys([*known, *known_keys()]) if k != key]
+    namesakes = [k for k in candidates if k.rpartition(".")[2] == name]
+    beside = {k.rpartition(".")[2]: k for k in candidates if k.rpartition(".")[0] == group}
+    near = [k for k in namesakes if group and k.startswith(f"{group}.")]
+    near += [beside[n] for n in difflib.get_close_matches(name, beside, n=1)]
+    near += namesakes
+    if not beside:
+        near += difflib.get_close_matches(key, candidates, n=1, cutoff=0.8)
+    if near:
+        return f"{key}: there is no such key; did you mean {near[0]}?"
+    has = f"{group or 'the config'} has {', '.join(beside)}" if beside else "see omni-rlvr --help"
+    return f"{key}: there is no such key; {has}"
+
+
+def hydras_words(text: str) -> str:
+    """Reword what Hydra says of an unknown key: with ``+``, as it advises, it is refused too.
+
+    Args:
+        text: What Hydra says, on one line.
+    """
+    in_a_file = re.match(r"(In '.+?': ).*\bfull_key: (\S+)", text)
+    if in_a_file is not None and " not in '" in text:
+        return in_a_file[1] + no_such_key(in_a_file[2], ())
+    given = re.match(r"Could not override '(.+?)'\. To append to your config use", text)
+    if given is None:
+        return text
+    key = given[1]
+    if key in names_of(RootConfig):
+        return f"{key}: the value that is given holds a key that {key} does not have"
+    group = key.partition(".")[0]
+    closed = group in (*TYPED, "paths") or group not in names_of(RootConfig)
+    return no_such_key(key, ()) if closed else text
+
+
+def known_keys() -> Iterator[str]:
+    """Yield every key of the schemas, e.g. ``stage.sampling.top_p``."""
+    yield from names_of(RootConfig)
+    for group, _, schema in (("feature_cache", "", FeatureCacheConfig), *SCHEMAS):
+        yield from _fields(group, schema)
+
+
+def _fields(group: str, schema: type) -> Iterator[str]:
+    for name, kind in get_type_hints(schema).items():
+        key = f"{group.replace('/', '.')}.{name}"
+        if dataclasses.is_dataclass(kind):
+            assert isinstance(kind, type)
+            yield from _fields(key, kind)
+        else:
+            yield key
+
+
+def _unknown(values: Mapping[str, Any], typed: Any, key: str) -> Iterator[str]:
+    known = names_of(type(typed))
+    for name, value in values.items():
+        if name not in known:
+            yield f"{key}.{name}"
+        elif dataclasses.is_dataclass(below := vars(typed)[name]):
+            yield from _unknown(value, below, f"{key}.{name}")
+
+
+def _missing(values: Mapping[str, Any], typed: Any, key: str) -> Iterator[str]:
+    """Yield keys that were deleted (``~stage.beta``): their defaults would count, unrecorded."""
+    for name in names_of(type(typed)):
+        if name not in values:
+            yield f"{key}.{name}"
+        elif dataclasses.is_dataclass(below := vars(typed)[name]):
+            yield from _missing(values[name], below, f"{key}.{name}")
+
+
+def _keys_of(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Yield the keys of a config in use that have a value, those of targets too."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _keys_of(value, f"{prefix}{name}.")
+        elif prefix.split(".")[0] not in (*TYPED, "") and name != "_target_":
+            yield f"{prefix}{name}"

@@ -1,0 +1,127 @@
+"""Registers the schemas with Hydra and the resolvers that configs use."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from omni_rlvr.assembly.composing.latest import latest_checkpoint
+from omni_rlvr.assembly.composing.names import check_run_name, run_name
+from omni_rlvr.assembly.composing.paths import own_path
+from omni_rlvr.config import dataset as data_options
+from omni_rlvr.config import root, trainable
+from omni_rlvr.config import stage as stage_options
+from omni_rlvr.folders import new_folder
+from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, run_of
+from omni_rlvr.rewards.watchdog.time_limit import DEFAULT_S
+from omni_rlvr.types import UserError
+
+SCHEMAS: tuple[tuple[str, str, type], ...] = (
+    ("task", "train", root.TrainTask),
+    ("task", "evaluate", root.EvaluateTask),
+    ("task", "attribute", root.AttributeTask),
+    ("task", "cache", root.CacheTask),
+    ("task", "predict", root.PredictTask),
+    ("task", "prepare", root.PrepareTask),
+    ("task", "preview", root.PreviewTask),
+    ("task", "check", root.CheckTask),
+    ("task", "pipeline", root.PipelineTask),
+    ("task", "export", root.ExportTask),
+    ("task", "report", root.ReportTask),
+    ("task", "serve", root.ServeTask),
+    ("stage", "sft", stage_options.SftConfig),
+    ("stage", "grpo", stage_options.GrpoConfig),
+    ("model/trainable", "default", trainable.TrainableConfig),
+    ("dataset", "schema", data_options.DatasetConfig),
+    ("dataset", "official", data_options.OfficialConfig),
+    ("modality", "schema", data_options.ModalityConfig),
+    ("paths", "schema", root.PathsConfig),
+)
+"""Group, option, and the dataclass that it is."""
+
+
+def register() -> None:
+    """Makes schemas and resolvers known; call once, before Hydra composes."""
+    store = ConfigStore.instance()
+    store.store(name="root", node=root.RootConfig)
+    for group, name, node in SCHEMAS:
+        store.store(group=group, name=name, node=node)
+    # no dataclass: what else a reward takes is for its target to say
+    store.store(group="reward", name="schema", node={"timeout_s": DEFAULT_S})
+    OmegaConf.register_new_resolver("latest", _latest, replace=True)
+    OmegaConf.register_new_resolver("latest_if_any", _latest_if_any, replace=True)
+    OmegaConf.register_new_resolver("tiny_base", _tiny_base, replace=True)
+    OmegaConf.register_new_resolver("split_or_first", _split_or_first, replace=True)
+    OmegaConf.register_new_resolver("label_map", _label_map, replace=True)
+    OmegaConf.register_new_resolver("label_words", _label_words, replace=True)
+    # a config is given one folder, however often it asks
+    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("own_path", own_path, replace=True)
+    OmegaConf.register_new_resolver("sweep_run", run_name, replace=True)
+
+
+def _tiny_base() -> str:
+    return str(Path(__file__).parents[2] / "models" / "tiny_base")
+
+
+def _split_or_first(split: str, *, _root_) -> str:
+    """The split of this name, or the first one of a data set that has none."""
+    splits = list(_root_.dataset.splits)
+    return split if split in splits else splits[0]
+
+
+def _label_map(label_maps: DictConfig, words: str) -> DictConfig:
+    """The label map that a data set is read with."""
+    if words not in label_maps:
+        raise UserError(
+            f"dataset.words={words!r} is not one of the data set's label maps: "
+            f"{', '.join(map(str, label_maps))}"
+        )
+    return label_maps[words]
+
+
+def _label_words(label_maps: DictConfig, words: str) -> list[str]:
+    """Its words, each once: the label list."""
+    return list(dict.fromkeys(word for word in _label_map(label_maps, words).values() if word))
+
+
+def _latest(experiment: str, *, _root_) -> str:
+    """Return the checkpoint of the newest run of an experiment."""
+    found = _latest_if_any(experiment, _root_=_root_)
+    if found is None:
+        root = _root_.paths.output_root
+        raise UserError(
+            f"there is no run of '{experiment}' under {root} to start from; run "
+            f"'omni-rlvr +experiment={experiment}' first, or set model.path=DIR"
+        )
+    return found
+
+
+def _latest_if_any(experiment: str, *, _root_) -> str | None:
+    """The same, or None where there is no such run."""
+    found = latest_checkpoint(Path(own_path(_root_.paths.output_root)), experiment)
+    return None if found is None else str(found)
+
+
+def _run_dir(output_root: str, name: str, resume: str | None) -> str:
+    """Return the folder of this run: the one that is resumed, or a new one named by the time.
+
+    Whether that one can be resumed is for ``build`` to check. A new one is made here, since of
+    several commands that start in one second each must have its own.
+    """
+    output_root = own_path(output_root)
+    check_run_name(name)
+    if resume is not None:
+        resume = own_path(resume, "resume")
+        folder = run_of(Path(output_root) / name / LATEST if resume == LATEST else Path(resume))
+        if any((folder / part).exists() for part in ("run.json", CHECKPOINT, CHECKPOINTS)):
+            return str(folder.resolve())
+    now = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S%z")
+    folder = Path(output_root) / name / now
+    try:
+        return str(new_folder(folder))
+    except OSError:  # Hydra will try to make it too, and say what is wrong
+        return str(folder)

@@ -1,0 +1,108 @@
+"""Checks a composed config and builds what its targets name; the one caller of ``instantiate``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from hydra import compose
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from omni_rlvr.assembly.composing.checks import (
+    check_finite,
+    check_named,
+    check_optimizer,
+    check_targets,
+    check_trainer,
+)
+from omni_rlvr.assembly.composing.keys import TYPED, check_keys
+from omni_rlvr.assembly.composing.names import check_names
+from omni_rlvr.assembly.composing.own_readers import fit_own_readers
+from omni_rlvr.assembly.composing.paths import settle_paths
+from omni_rlvr.assembly.composing.wording import as_user_error
+from omni_rlvr.config import root
+from omni_rlvr.types import UserError, require
+
+
+def compose_step(overrides: list[str]) -> DictConfig:
+    """Composes the config of one step of a pipeline."""
+    return compose("config", overrides=overrides)
+
+
+def make(config: Any, **overrides: Any) -> Any:
+    """Builds what a ``_target_`` names.
+
+    Raises:
+        UserError: what was built refused its arguments with one.
+    """
+    try:
+        return instantiate(config, **overrides)
+    except InstantiationException as error:
+        raise as_user_error(error) from error
+
+
+def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Resolves a config and checks types, ranges and targets.
+
+    Paths and readers of a user's own are settled in ``cfg`` itself: see ``composing.paths`` and
+    ``composing.own_readers``.
+
+    Returns:
+        The resolved config as plain values, and the typed groups (task, dataset, modality, stage,
+        feature_cache, trainable).
+    """
+    settle_paths(cfg)
+    fit_own_readers(cfg)
+    try:
+        OmegaConf.to_container(cfg, throw_on_missing=True)  # names a gap, not what refers to it
+        config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        typed: dict[str, Any] = {key: OmegaConf.to_object(cfg[key]) for key in TYPED}
+        typed["trainable"] = OmegaConf.to_object(cfg.model.trainable)
+    except OmegaConfBaseException as error:
+        raise as_user_error(error) from error
+    check_keys(config, typed)
+    require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
+    check_finite(config, "")
+    check_optimizer(config["optimizer"])
+    check_trainer(config["trainer"])
+    if (config["runs"] is not None) != isinstance(typed["task"], root.ReportTask):
+        raise UserError(
+            f"runs={config['runs']}: task=report needs runs=FOLDER, a glob, or '[a,b]'; "
+            "no other task takes it"
+        )
+    if config["html"] is not None and not isinstance(typed["task"], root.ReportTask):
+        raise UserError(f"html={config['html']}: only task=report makes a page")
+    if isinstance(typed["task"], root.EvaluateTask):
+        require(bool(typed["task"].splits), "task.splits", [], "at least one split")
+    if config["resume"] is not None and not isinstance(typed["task"], root.TrainTask):
+        raise UserError(f"resume={config['resume']}: only task=train can be resumed")
+    for key in ("video", "audio"):
+        if config[key] is not None and not isinstance(typed["task"], root.PredictTask):
+            raise UserError(f"{key}={config[key]}: only task=predict reads it")
+    for key in ("reward", "rollout", "lexicon", "optimizer", "trainer", "model"):
+        check_named(config[key], key)
+    for key in ("logger", "callbacks"):
+        for name, value in (config[key] or {}).items():
+            check_named(value, f"{key}.{name}")
+    check_names(config)
+    groups = ("dataset", "reward", "rollout", "lexicon", "optimizer", "trainer", "logger")
+    for key in (*groups, "callbacks"):
+        check_targets(config[key], key)
+    check_targets(loader_of(config["model"]), "model")
+    return config, typed
+
+
+def resolve(cfg: DictConfig) -> DictConfig:
+    """A copy with every reference resolved, e.g. to the latest run of an experiment."""
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.resolve(cfg)
+    return cfg
+
+
+def loader_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model's target takes; the rest of the group is read in ``build``."""
+    return {key: value for key, value in model.items() if key not in ("trainable", "base")}

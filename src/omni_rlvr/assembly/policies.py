@@ -1,0 +1,137 @@
+"""Loads the policy of a config, and opens the cache of its towers' features."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from omni_rlvr import distributed
+from omni_rlvr.assembly.composing.latest import has_finished, how_it_ended, run_that_wrote
+from omni_rlvr.assembly.instantiate import loader_of, make
+from omni_rlvr.assembly.parts import Clips
+from omni_rlvr.config.loading import LoadOptions
+from omni_rlvr.data.features.cache import FeatureCache, open_cache
+from omni_rlvr.folders import whole_folder
+from omni_rlvr.models.adapters.adapter_checkpoint import find_base, is_delta
+from omni_rlvr.models.adapters.peft_format import is_bare_adapter
+from omni_rlvr.models.loading.fingerprint import tower_fingerprints
+from omni_rlvr.models.loading.load import check_written, load_bare, put_onto
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.pointers import follow
+from omni_rlvr.types import UserError
+
+log = logging.getLogger(__name__)
+
+
+def load(model: DictConfig) -> Policy:
+    """Load a checkpoint; one with adapters onto ``model.base``, where that is given.
+
+    Says which checkpoint it is and how the run that wrote it ended.
+    """
+    given = model.base is not None and model.path is not None  # else it is where a base will be
+    policy = _onto_base(model) if given else make(loader_of(model))
+    if model.path is not None and distributed.is_first():
+        _say_where_from(follow(Path(model.path)))
+    return policy
+
+
+def _onto_base(model: DictConfig) -> Policy:
+    folder = follow(Path(model.path))
+    check_written(folder)
+    options = (make(model.options) if "options" in model else None) or LoadOptions()
+    if is_bare_adapter(folder):
+        bare: Any = load_bare(folder, model.base, model.dtype, model.instruction, options)
+        return bare
+    if not is_delta(folder):
+        raise UserError(f"model.base={model.base}: model.path={folder} has no adapter to put on it")
+    base = find_base(folder, model.base)
+    policy = make(loader_of(model), path=str(base), instruction=None)
+    put_onto(policy, base, folder, options, model.instruction)
+    return policy
+
+
+def base_to_write(cfg: DictConfig, typed: Mapping[str, Any], run_dir: Path) -> Path | None:
+    """Say where the base of new adapters on composed parts is written, which are in no folder.
+
+    Returns:
+        ``model.base``, or ``base`` in the run's folder; None where nothing has to be written.
+
+    Raises:
+        UserError: the folder is there already, cannot be made, or is given for nothing.
+    """
+    model = cfg.model
+    if model.path is not None:
+        return None
+    adapts = cfg.task.name == "train" and typed["trainable"].lora.enabled
+    if not adapts:
+        if model.base is not None:
+            raise UserError(
+                f"model.base={model.base}: without model.path it is where new adapters' base is "
+                "written; add model/trainable=lora, or leave it out"
+            )
+        return None
+    base = run_dir / "base" if model.base is None else Path(model.base)
+    if cfg.resume is None and distributed.is_first():
+        if base.exists():
+            raise UserError(
+                f"model.base={base} is there already; start from it with model.path={base}, or "
+                "give a folder that does not exist"
+            )
+        try:
+            base.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"model.base={base} cannot be written: {error}") from error
+        if not os.access(base.parent, os.W_OK):
+            raise UserError(f"model.base={base} cannot be written: {base.parent} is read-only")
+    return base
+
+
+def write_base(policy: Policy, base: Path) -> None:
+    """Write a composed policy, whole or not at all; on several devices the first one does.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    failed: str | None = None
+    if distributed.is_first():
+        try:
+            with whole_folder(base, sums=True) as partial:
+                policy.save(partial)
+        except OSError as error:
+            failed = str(error)
+    failed = distributed.gather(failed)[0]
+    if failed is not None:
+        raise UserError(f"model.base={base} cannot be written: {failed}")
+
+
+def _say_where_from(checkpoint: Path) -> None:
+    """Print what is started from; a run that did not finish is a warning."""
+    run = run_that_wrote(checkpoint)
+    ended = "" if run is None else f" (its run {how_it_ended(run)})"
+    print(f"model: {checkpoint}{ended}", file=sys.stderr, flush=True)  # stdout is for answers
+    if run is not None and not has_finished(run):
+        log.warning("model.path=%s: its run %s", checkpoint, how_it_ended(run))
+
+
+def feature_cache(config: Any, clips: Clips, policy: Policy) -> FeatureCache | None:
+    """Opens the cache, unless it is off or a tower in use trains."""
+    use = {"video": clips.modality.video, "audio": clips.modality.audio}
+    trained = [
+        name
+        for name, tower in policy.towers().items()
+        if use[name] and any(weight.requires_grad for weight in tower.parameters())
+    ]
+    if config.enabled and trained:
+        log.warning(
+            "feature cache: off, since the %s tower trains; clips are encoded at every step",
+            " and the ".join(trained),
+        )
+    if not config.enabled or trained:
+        return None
+    return open_cache(config, tower_fingerprints(policy), use)

@@ -1,0 +1,203 @@
+"""Which runs can go on: those with a whole checkpoint, and a config that computes the same.
+
+``MAY_DIFFER`` is the table of what a run may be resumed with: where things lie, how they are
+written down, and what machine does it. Whatever else differs would change the numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from omni_rlvr.assembly.compare import differing, leaves
+from omni_rlvr.folders import check_sums
+from omni_rlvr.lock import IN_USE, check_free
+from omni_rlvr.pointers import (
+    CHECKPOINT,
+    CHECKPOINTS,
+    LATEST,
+    TRAINER_STATE,
+    follow,
+    newest_run,
+    problem,
+    whole_before,
+)
+from omni_rlvr.record import read_record
+from omni_rlvr.types import UserError
+
+log = logging.getLogger(__name__)
+
+STOPPED = ("interrupted", "running")
+"""How run.json says that a run was stopped by its user, or killed."""
+MAY_DIFFER = (
+    # where things lie
+    "paths.*",
+    "dataset.root",
+    "dataset.annotations.*",  # the examples must be the same
+    "model.path",  # the weights must be the same: see assembly/origin.py
+    "model.base",
+    "feature_cache.folder",
+    # how they are written down
+    "name",
+    "resume",
+    "logger.*",
+    "callbacks.*",
+    "stage.save_steps",
+    "stage.save_total_limit",
+    "stage.logging_steps",
+    # what machine does it; rounding differs, as on any other machine
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.log_every_n_steps",
+    "trainer.enable_*",
+    "stage.micro_batch_size",
+    "stage.max_tokens_per_micro_batch",
+    "stage.gradient_checkpointing",
+    "stage.reuse_rollout",
+    # how clips are fetched
+    "dataset.num_workers",
+    "dataset.splits.*.num_workers",
+    "dataset.decode_timeout_s",
+    "dataset.max_clips_per_process",
+    # how long a reward may take
+    "reward.timeout_s",
+    # how large a clip may be
+    "dataset.max_frame_pixels",
+    "dataset.max_frames",
+    "dataset.max_duration_s",
+    "dataset.min_sample_rate",
+    "dataset.max_sample_rate",
+    "dataset.max_streams",
+    "dataset.max_memory_gb",
+    "feature_cache.max_gb",
+    # what is said of the data set, and read by other tasks
+    "dataset.published*",
+    "dataset.known_bad*",
+    "task.evaluate_after.batch_size",
+)
+"""Keys of the config, ``*`` for anything."""
+PLACES = ("paths.output_root", "paths.data_root", "dataset.root", "dataset.annotations.*")
+"""Of those, the folders and files that other values of a resolved config begin with."""
+
+
+def goes_on(run_dir: Path, config: dict[str, Any]) -> bool:
+    """Whether a run of this resolved config was stopped there and left a checkpoint.
+
+    One that failed does not go on: what failed may be in its weights.
+
+    Raises:
+        UserError: its run.json cannot be read.
+    """
+    has_checkpoint = (follow(run_dir / CHECKPOINT) / TRAINER_STATE).exists()
+    if not (has_checkpoint and (run_dir / "run.json").exists()):
+        return False
+    before = read_record(run_dir)
+    return before["status"] in STOPPED and not _compare(before, config)[0]
+
+
+def resumed_checkpoint(run_dir: Path, resume: str) -> Path:
+    """Return the checkpoint that a run goes on from: the one in ``resume``, or its newest."""
+    named = Path(resume)
+    return named if named.parent.name == CHECKPOINTS else follow(run_dir / CHECKPOINT)
+
+
+def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
+    """Check that a run can go on, and say what differs without changing its numbers.
+
+    Args:
+        run_dir: its folder.
+        resume: what the user gave, for messages.
+        config: the resolved config of now.
+
+    Raises:
+        UserError: it cannot; names what is missing or what differs.
+    """
+    check_free(run_dir, IN_USE)
+    checkpoint = resumed_checkpoint(run_dir, resume)
+    if not checkpoint.is_dir():
+        raise UserError(_no_checkpoint(run_dir, resume, config["name"]))
+    has_state = (checkpoint / TRAINER_STATE).exists()
+    wrong = check_sums(checkpoint) or (None if has_state else f"{TRAINER_STATE} is missing")
+    if wrong is not None:
+        raise UserError(f"resume={resume}: {checkpoint}: {wrong}; {_instead(checkpoint)}")
+    try:
+        before = read_record(run_dir)
+    except UserError as error:
+        raise UserError(
+            f"resume={resume}: {error}, so that what it was started with is not known; start a new "
+            f"run from model.path={checkpoint}"
+        ) from error
+    changed, told = _compare(before, config)
+    if changed:
+        raise UserError(
+            f"resume={resume}: the config differs from the run's in {'; '.join(changed[:5])}; "
+            "give the same overrides, or start a new run with model.path"
+        )
+    for text in told:
+        if not text.startswith("resume "):  # that is what was asked for
+            log.info("resume: %s", text)
+
+
+def _no_checkpoint(run_dir: Path, resume: str, name: str) -> str:
+    """Say why there is nothing to go on from, and what there is instead."""
+    if (run_dir / "run.json").exists():
+        return (
+            f"resume={resume}: {run_dir} has no checkpoint; it was stopped before its first "
+            "(stage.save_steps); start it again without resume"
+        )
+    pointer = run_dir.parent / LATEST if resume == LATEST else Path(resume)
+    newest = newest_run(run_dir.parent)
+    other = "" if newest is None else f"resume={newest} would go on with one that has"
+    return (
+        f"resume={resume}: there is no run of '{name}' with a checkpoint to go on from"
+        f"{problem(pointer)}; {other or 'start one without resume'}"
+    )
+
+
+def _instead(damaged: Path) -> str:
+    """Say what to do where a checkpoint is damaged."""
+    other = whole_before(damaged)
+    if other is not None:
+        return f"resume={other} goes on from another one that is whole"
+    if check_sums(damaged, but=(TRAINER_STATE,)) is None:
+        return f"its weights are whole: start a new run from model.path={damaged}"
+    return "copy it again from where it was made, or start again without resume"
+
+
+def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Compare a run's run.json with the resolved config of now.
+
+    Returns:
+        The keys that change what the run computes, and those that do not, with both values each.
+    """
+    then = before["config"]
+    old_places, new_places = leaves(then), leaves(now)
+    moved = {
+        str(old_places[key]): str(new_places[key])
+        for key in sorted(old_places.keys() & new_places.keys())
+        if _is_any(key, PLACES)
+    }
+    changed: list[str] = []
+    told: list[str] = []
+    for key, (old, new) in differing(then, now).items():
+        harmless = _is_any(key, MAY_DIFFER) or _put(old, moved) == new
+        (told if harmless else changed).append(f"{key} ({old!r} then, {new!r} now)")
+    return changed, told
+
+
+def _is_any(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _put(value: Any, moved: Mapping[str, str]) -> Any:
+    """Put what has moved into the paths of a value."""
+    if isinstance(value, list):
+        return [_put(item, moved) for item in value]
+    if isinstance(value, str):
+        for old in sorted(moved, key=len, reverse=True):
+            if value == old or value.startswith(f"{old}/"):
+                return moved[old] + value[len(old) :]
+    return value

@@ -1,0 +1,87 @@
+"""Reads a split of a data set, and warns where it holds less than was released."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omni_rlvr.assembly.instantiate import make
+from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig, lacks_file
+from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.types import Example, UserError
+
+log = logging.getLogger(__name__)
+
+TOTAL = "total"
+"""Stands among the published counts of labels for their sum."""
+
+
+def read_split(dataset: DatasetConfig, split: str) -> Sequence[Example]:
+    """Read a split's examples.
+
+    Raises:
+        UserError: there is no such split, its annotation file is not given, or it is wrong.
+    """
+    if split not in dataset.splits:
+        raise UserError(
+            f"dataset={dataset.name} has no split {split!r}; it has {', '.join(dataset.splits)}"
+        )
+    if lacks_file(dataset, split):
+        key = f"dataset.annotations.{split}"
+        raise UserError(f"{key} must be given, e.g. {key}=FILE")
+    examples: Sequence[Example] = make(dataset.splits[split]).read()
+    if (short := fewer_than_published(split, examples, dataset)) is not None:
+        log.warning(short)
+    return examples
+
+
+def published_counts(
+    published: Mapping[str, Mapping[str, Any]],
+    split: str,
+    fold: int | None,
+    label_map: Mapping[str, str | None] | None,
+) -> dict[str, Any]:
+    """Look up what was published of a split (of a fold first), in our words.
+
+    Official labels that become one word are added up.
+    """
+    said = published.get(f"{split}/{fold}", published.get(split, {}))
+    counts: dict[str, Any] = {}
+    for label, number in said.items():
+        word = label if label_map is None or label == TOTAL else label_map[label]
+        if word is not None:
+            counts[word] = counts[word] + number if word in counts else number
+    return counts
+
+
+def fewer_than_published(
+    split: str, examples: Sequence[Example], dataset: DatasetConfig
+) -> str | None:
+    """Say in words that a split has fewer clips than its release, or None."""
+    published = published_of(split, dataset)
+    if TOTAL in published:
+        found, wanted = len(examples) + sum(num_left_out(examples).values()), published[TOTAL]
+        least = wanted[0] if isinstance(wanted, list) else wanted
+    else:
+        found, least = len(examples), sum(published.values())
+    if found >= least:
+        return None
+    return (
+        f"dataset={dataset.name}: {found:,} of {least:,} published clips of the split {split!r} "
+        f"were found below {dataset.root}; unpack the rest there, or go on with these; "
+        "task=check counts them by label"
+    )
+
+
+def published_of(split: str, dataset: DatasetConfig) -> dict[str, Any]:
+    """Return what was published of a split, in our words; empty where nothing was."""
+    fold, label_map = None, None
+    if isinstance(dataset, OfficialConfig):
+        fold, label_map = dataset.fold, dataset.label_maps[dataset.words]
+    return published_counts(dataset.published, split, fold, label_map)
+
+
+def num_left_out(examples: Sequence[Example]) -> dict[str, int]:
+    """Say how many rows of a split the reader left out, by reason."""
+    return examples.left_out if isinstance(examples, ExampleTable) else {}

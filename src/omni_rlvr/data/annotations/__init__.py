@@ -1,0 +1,1 @@
+"""Annotation files: found, read row by row, validated and kept as examples."""

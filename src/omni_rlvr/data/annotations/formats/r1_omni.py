@@ -1,0 +1,131 @@
+"""R1-Omni's rows: a clip, and a conversation of one question and one answer about it.
+
+``{video, audio, id, cues, conversations: [{from, value}, {from, value}]}``. ``video``, ``audio`` (a
+sidecar, or the only medium), ``id`` and ``cues`` are optional, though one medium must be there;
+other keys are left alone. Cold-start rows (the assistant thinks and answers in tags) and RL rows
+(it says a bare label) are read alike. System turns before the question are dropped, as in the other
+forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from omni_rlvr.data.annotations.formats.fields import (
+    keys_of,
+    odd_role,
+    own_id,
+    plain_id,
+    without_system,
+)
+from omni_rlvr.data.annotations.read import Form, Record
+from omni_rlvr.data.annotations.rows import Row
+from omni_rlvr.types import UserError
+
+_HUMAN, _ASSISTANT = ("human", "user"), ("gpt", "assistant")
+
+
+class _Turn(msgspec.Struct, gc=False):
+    role: str = msgspec.field(name="from")
+    value: str
+
+
+class _Row(msgspec.Struct, gc=False):
+    conversations: list[_Turn]
+    video: str | None = None
+    audio: str | None = None
+    id: str | int | None = None
+    cues: dict[str, str] | None = None
+
+
+def _quick(row: _Row) -> Record | None:
+    turns = without_system(row.conversations, lambda turn: turn.role)
+    if len(turns) != 2:
+        return None
+    asked, answered = turns
+    if asked.role not in _HUMAN or answered.role not in _ASSISTANT:
+        return None
+    return Record(asked.value, answered.value, row.video, row.audio, plain_id(row.id), row.cues)
+
+
+def _strict(row: Row) -> Record:
+    question, target = _conversation(row)
+    return Record(
+        question, target, _clip(row, "video"), _clip(row, "audio"), own_id(row), _cues(row)
+    )
+
+
+def _clip(row: Row, key: str) -> str | None:
+    name = row.value.get(key)
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise UserError(f"{row.source}: {key} is {name!r}, not the path of a clip")
+    return name
+
+
+def _conversation(row: Row) -> tuple[str, str]:
+    """The human turn and the assistant turn, as annotated."""
+    if "conversations" not in row.value:
+        raise UserError(
+            f"{row.source}: the key conversations is missing; there is {keys_of(row.value)}"
+        )
+    turns = row.value["conversations"]
+    if not isinstance(turns, list) or not turns:
+        raise UserError(f"{row.source}: conversations is {turns!r}, not a list of turns")
+    spoken = without_system(turns, _role)
+    before = len(turns) - len(spoken)
+    if len(spoken) % 2 or not spoken:
+        for i, turn in enumerate(spoken):
+            if not _role(turn):
+                _turn(turn, _HUMAN, f"{row.source}: conversations[{before + i}]")  # says what lacks
+        known = _HUMAN + _ASSISTANT
+        odd = next((f": {odd_role(r)}" for r in map(_role, spoken) if r not in known), "")
+        raise UserError(
+            f"{row.source}: conversations has {len(spoken)} turns"
+            f"{' after the system' if before else ''}; they come in pairs{odd}"
+        )
+    values = [
+        _turn(turn, _ASSISTANT if i % 2 else _HUMAN, f"{row.source}: conversations[{before + i}]")
+        for i, turn in enumerate(spoken)
+    ]
+    if len(values) > 2:
+        raise UserError(
+            f"{row.source}: conversations has {len(values)} turns; only one question and one "
+            "answer can be learnt from; split it into rows of two turns"
+        )
+    return values[0], values[1]
+
+
+def _role(turn: object) -> str:
+    """Return the role of a turn, or "" where it has none; ``_turn`` words what is wrong then."""
+    return str(turn.get("from", "")) if isinstance(turn, dict) else ""
+
+
+def _turn(turn: object, roles: Sequence[str], source: str) -> str:
+    if not isinstance(turn, dict):
+        raise UserError(f"{source} is {turn!r}, not an object with from and value")
+    for key in ("from", "value"):
+        if key not in turn:
+            raise UserError(f"{source}: the key {key} is missing; there is {keys_of(turn)}")
+        if not isinstance(turn[key], str):
+            raise UserError(f"{source}: {key} is {turn[key]!r}, not a string")
+    role: str = turn["from"]
+    if role not in _HUMAN + _ASSISTANT:
+        raise UserError(f"{source}: {odd_role(role)}; known: {', '.join(_HUMAN + _ASSISTANT)}")
+    if role not in roles:
+        raise UserError(f"{source}: the turn of {role!r} must be one of {' or '.join(roles)}")
+    value: str = turn["value"]
+    return value
+
+
+def _cues(row: Row) -> dict[str, str]:
+    cues = row.value.get("cues")
+    if cues is None:
+        return {}
+    if not isinstance(cues, dict) or not all(isinstance(value, str) for value in cues.values()):
+        raise UserError(f"{row.source}: cues is {cues!r}, not an object of strings")
+    return dict(cues)
+
+
+R1_OMNI = Form(_Row, _quick, _strict)

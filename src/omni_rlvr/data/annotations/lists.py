@@ -1,0 +1,153 @@
+"""Annotation lists of one clip a line (commas, tabs, semicolons or blanks) as columns of text.
+
+Whether a header is there, and what stands between the columns, is found in the first line: it is a
+header if one of its cells is a known column name, or it holds no digit: clips are numbered. Quoted
+texts over several lines, and the cp1252 apostrophes of older releases, are ``read_quoted``'s.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from omni_rlvr.data.annotations.rows import read_text
+from omni_rlvr.types import UserError
+
+_DELIMITERS = (",", "\t", ";")
+
+
+def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
+    """Read a list of clips.
+
+    Args:
+        path: The file; it exists.
+        names: Column -> what a header may call it. Without a header the first of these columns
+            stands first in a line and the last one last.
+
+    Returns:
+        The columns of ``names`` as stripped text, and ``number``, the line of each row.
+
+    Raises:
+        UserError: The file is empty or no such list; names the line.
+    """
+    text = read_text(path)
+    first = next(line.strip() for line in text.split("\n") if line.strip())
+    delimiter = _delimiter(first, " ")
+    cells = first.split() if delimiter == " " else next(csv.reader([first], delimiter=delimiter))
+    known = {name for called in names.values() for name in called}
+    header = [cell.strip().casefold() for cell in cells]
+    has_header = bool(known & set(header)) or not re.search("[0-9]", first)
+    if has_header:
+        places = {column: _place(header, called, path) for column, called in names.items()}
+    else:
+        places = dict(zip(names, (0, len(cells) - 1), strict=True))
+    if len(set(places.values())) < len(names):
+        raise UserError(f"{path}:1: {first!r} holds one column; {', '.join(names)} are needed")
+    lines = text.encode().split(b"\n")
+    numbers = np.array([n for n, line in enumerate(lines, 1) if line.strip()], np.int64)
+    if delimiter == " ":  # any number of them, at a line's end too
+        lines = [b" ".join(line.split()) for line in lines]
+    table = _read(path, b"\n".join(lines), delimiter, len(cells), int(numbers[0]) - 1 + has_header)
+    columns = {
+        column: pc.utf8_trim_whitespace(table[str(place)]) for column, place in places.items()
+    }
+    numbers = numbers[int(has_header) :]
+    if len(numbers) != table.num_rows:  # a quoted text goes over several lines
+        numbers = np.arange(table.num_rows) + 1 + int(has_header)
+    for column, cells_of in columns.items():
+        if (row := pc.index(cells_of, "").as_py()) >= 0:
+            raise UserError(f"{path}:{numbers[row]}: the {column} is blank")
+    return pa.table({**columns, "number": pa.array(numbers)})
+
+
+def read_quoted(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
+    """Read a small csv file with a header, quoted texts and an encoding of its time.
+
+    Args and Returns as in ``read_list``.
+    """
+    text = read_text(path, western=True)
+    delimiter = _delimiter(text.partition("\n")[0], ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    header = [name.strip().casefold() for name in reader.fieldnames or ()]
+    reader.fieldnames = header
+    places = {column: header[_place(header, called, path)] for column, called in names.items()}
+    columns: dict[str, list] = {column: [] for column in (*names, "number")}
+    for row in reader:
+        for column, name in places.items():
+            if row[name] is None:
+                raise UserError(f"{path}:{reader.line_num}: the column {name} is missing")
+            columns[column].append(row[name].strip())
+        columns["number"].append(reader.line_num)
+    if not columns["number"]:
+        raise UserError(f"{path}: holds a header and no rows")
+    return pa.table(columns)
+
+
+def find(root: Path, patterns: Sequence[str], values: Mapping[str, object], key: str) -> Path:
+    """The first file that is there, of those that releases of a data set call by other names.
+
+    Args:
+        root: The data set's folder.
+        patterns: Paths below it, with ``{name}`` where one of ``values`` goes.
+        values: What a path depends on.
+        key: The option that names another, for the message.
+
+    Raises:
+        UserError: None of them is there.
+    """
+    if not root.is_dir():
+        raise UserError(f"dataset.root={root}: there is no such folder; set it to the data set's")
+    paths = [root / _filled(pattern, values) for pattern in patterns]
+    for path in paths:
+        if path.is_file():
+            return path
+    looked = ", ".join(str(path.relative_to(root)) for path in paths)
+    raise UserError(
+        f"dataset.root={root}: no annotation file is there (looked for {looked}); set {key}"
+    )
+
+
+def _filled(pattern: str, values: Mapping[str, object]) -> str:
+    for name, value in values.items():
+        pattern = pattern.replace(f"{{{name}}}", str(value))
+    return pattern
+
+
+def _delimiter(first: str, usual: str) -> str:
+    """Find what stands between the columns, by the first line."""
+    return next((sign for sign in _DELIMITERS if sign in first), usual)
+
+
+def _place(header: Sequence[str], called: Sequence[str], path: Path) -> int:
+    for name in called:
+        if name in header:
+            return header.index(name)
+    raise UserError(
+        f"{path}:1: no column is called {' or '.join(called)}; there is {', '.join(header)}"
+    )
+
+
+def _read(path: Path, data: bytes, delimiter: str, num_columns: int, num_skipped: int) -> pa.Table:
+    names = [str(place) for place in range(num_columns)]
+    try:
+        table = pa.csv.read_csv(
+            io.BytesIO(data),
+            read_options=pa.csv.ReadOptions(column_names=names, skip_rows=num_skipped),
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                column_types={name: pa.string() for name in names}, strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: not a list of {num_columns} columns: {error}") from error
+    if not table.num_rows:
+        raise UserError(f"{path}: holds a header and no rows")
+    return table

@@ -1,0 +1,90 @@
+"""Clips that a release does not have ready, cut from its recordings: each recording decoded once.
+
+Recordings are worked on in child processes. A clip is in its place only when it is whole, so a run
+that was stopped is taken up by the same command.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from omni_rlvr.data.cuts import Cut
+from omni_rlvr.media.sandbox.pool import in_children
+from omni_rlvr.media.sandbox.reader import ClipReader
+from omni_rlvr.types import MediaError
+
+CUT = "omni_rlvr.tasks.dataset.split_screen:cut_clips"
+"""What a worker's child calls."""
+SPAN_S = 5.0
+"""Seconds of a recording that may take as long as reading one clip."""
+
+
+@runtime_checkable
+class CutReader(Protocol):
+    """A reader whose clips must be cut before they can be read."""
+
+    def cuts(self) -> list[Cut]:
+        """How each clip of the split is cut."""
+        ...
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of a cut."""
+
+    cut: Cut
+    failure: str | None
+    """Why there is no clip, or None."""
+
+
+def is_there(cut: Cut) -> bool:
+    """Whether a clip was made, and since then nothing that it is made of has changed."""
+    if not cut.clip.exists():
+        return False
+    made = cut.clip.stat().st_mtime_ns
+    parts = (cut.source, cut.sound)
+    return all(part.stat().st_mtime_ns <= made for part in parts if part.exists())
+
+
+def cut_all(
+    cuts: Sequence[Cut],
+    folder: Path,
+    *,
+    make_reader: Callable[[], ClipReader],
+    num_workers: int,
+) -> Generator[list[Attempt], None, None]:
+    """Makes clips.
+
+    Args:
+        cuts: All that are to be made, of any recordings.
+        folder: For unfinished clips, on the file system of the finished ones.
+        make_reader: Makes the reader of one worker; its child calls ``CUT``.
+        num_workers: Recordings decoded at the same time, at least 1.
+
+    Returns:
+        The attempts of one recording at a time, as they come. Leaving early stops the workers.
+    """
+    recordings: dict[Path, list[Cut]] = {}
+    for cut in cuts:
+        recordings.setdefault(cut.source, []).append(cut)
+    of_each = list(recordings.values())
+    yield from in_children(
+        len(of_each),
+        lambda index, reader: _attempt(of_each[index], folder, reader),
+        make_reader=make_reader,
+        num_workers=min(num_workers, len(of_each)),
+    )
+
+
+def _attempt(cuts: Sequence[Cut], folder: Path, reader: ClipReader) -> list[Attempt]:
+    length = max(1, math.ceil(max(cut.end_s for cut in cuts) / SPAN_S))
+    try:
+        failures = reader.call((cuts, folder), {}, str(cuts[0].source), length)
+    except MediaError as error:
+        return [Attempt(cut, str(error)) for cut in cuts]
+    assert isinstance(failures, list)  # what the child's function returns
+    return [Attempt(cut, failure) for cut, failure in zip(cuts, failures, strict=True)]

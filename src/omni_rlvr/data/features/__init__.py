@@ -1,0 +1,1 @@
+"""Features of frozen towers, kept on disk."""

@@ -1,0 +1,1 @@
+"""Decoding in child processes with a time limit, because decoders crash and hang."""

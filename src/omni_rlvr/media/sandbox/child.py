@@ -1,0 +1,100 @@
+"""The child of ``reader.ClipReader``: takes requests from a pipe, calls one function, answers.
+
+Started as ``python -m omni_rlvr.media.sandbox.child package.module:function LIMITS``. A message is
+its length (8 bytes) and a pickle. C libraries may print what they like: their stdout is our stderr.
+The child ends when the pipe closes, and the kernel ends it (SIGALRM) should a request run long
+after its limit, even if nobody is left to kill it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import pickle
+import signal
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from typing import BinaryIO
+
+from omni_rlvr.media import limits
+from omni_rlvr.types import MediaError
+
+HEADER = struct.Struct("<Q")
+READY = "ready"
+LIBRARIES = ("av", "decord", "numpy", "scipy", "soundfile")
+"""What the child's functions read files with."""
+
+
+def main(function_name: str, limits_text: str) -> None:
+    """Serve requests, within limits given as JSON, until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    requests, answers = _take_pipes()
+    module, _, name = function_name.partition(":")
+    function = vars(importlib.import_module(module))[name]
+    limits.enforce(limits.Limits(**json.loads(limits_text)))
+    _send(answers, (READY, None))
+    while (request := _receive(requests)) is not None:
+        limit_s, args, kwargs = request
+        signal.setitimer(signal.ITIMER_REAL, 2 * limit_s + 1)
+        answer = _call(function, args, kwargs)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(answers, answer)
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keep the two pipes to ourselves: stdin becomes empty, stdout becomes stderr."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    return requests, answers
+
+
+def _call(function: Callable, args: tuple, kwargs: dict) -> tuple[str, object]:
+    try:
+        return "result", function(*args, **kwargs)
+    except MediaError as error:
+        return "media_error", str(error)
+    except MemoryError:
+        return "out_of_memory", None
+    except Exception as error:
+        if _is_of_a_library(error):
+            return "library_error", " ".join(traceback.format_exception_only(error)).strip()
+        return "fault", traceback.format_exc()  # of ours: the parent raises it with this traceback
+
+
+def _is_of_a_library(error: Exception) -> bool:
+    """Whether a media library raised it, by its class or by the code that it was raised in.
+
+    Libraries check little of what a file claims, so what they raise says something of the file.
+    """
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    file = frame.f_code.co_filename  # compiled code has no module's name: "av/container/input.py"
+    raised_in = frame.f_globals.get("__name__", file.replace("/", "."))
+    modules = {name.partition(".")[0] for name in (type(error).__module__, raised_in)}
+    return not modules.isdisjoint(LIBRARIES)
+
+
+def _receive(pipe: BinaryIO) -> tuple | None:
+    header = pipe.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    (size,) = HEADER.unpack(header)
+    return pickle.loads(pipe.read(size))
+
+
+def _send(pipe: BinaryIO, message: tuple[str, object]) -> None:
+    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    pipe.write(HEADER.pack(len(body)))
+    pipe.write(body)
+    pipe.flush()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        main(sys.argv[1], sys.argv[2])
+    os._exit(0)  # no teardown: nothing is left to lose, and C libraries hang here too

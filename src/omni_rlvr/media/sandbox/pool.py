@@ -1,0 +1,84 @@
+"""Work on many files at a time, each worker thread asking a child process of its own.
+
+A file that hangs or crashes a decoder costs its time limit and nothing else (see ``reader``).
+Leaving early (Ctrl-C) ends the children at once.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
+from typing import TypeVar
+
+from omni_rlvr.media.sandbox.reader import ClipReader
+
+Answer = TypeVar("Answer")
+
+
+def in_children(
+    num_items: int,
+    do: Callable[[int, ClipReader], Answer],
+    *,
+    make_reader: Callable[[], ClipReader],
+    num_workers: int,
+) -> Generator[Answer, None, None]:
+    """Does something with every item.
+
+    Args:
+        num_items: They are numbered from 0.
+        do: Takes an item's number and the worker's reader; called in threads.
+        make_reader: Makes the reader of one worker.
+        num_workers: Items worked on at the same time, at least 1.
+
+    Returns:
+        One answer an item, as they come.
+
+    Raises:
+        Exception: What ``do`` raised.
+    """
+    numbers = iter(range(num_items))
+    lock, stop = threading.Lock(), threading.Event()
+    found: queue.Queue[Answer | Exception] = queue.Queue(maxsize=4 * num_workers)
+
+    def work(reader: ClipReader) -> None:
+        while not stop.is_set():
+            with lock:
+                index = next(numbers, None)
+            if index is None:
+                return
+            try:
+                found.put(do(index, reader))
+            except Exception as error:  # a fault of ours: the main thread raises it
+                found.put(error)
+                return
+
+    with ExitStack() as stack:
+        readers = [stack.enter_context(make_reader()) for _ in range(num_workers)]
+        threads = [threading.Thread(target=work, args=(r,), daemon=True) for r in readers]
+        stack.callback(_finish, threads, readers, stop, found)
+        for thread in threads:
+            thread.start()
+        for _ in range(num_items):
+            answer = found.get()
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+
+
+def _finish(
+    threads: Sequence[threading.Thread],
+    readers: Sequence[ClipReader],
+    stop: threading.Event,
+    found: queue.Queue,
+) -> None:
+    """End what the workers wait for, and then the workers."""
+    stop.set()
+    while any(thread.is_alive() for thread in threads):
+        for reader in readers:
+            reader.abort()
+        try:
+            found.get(timeout=0.05)  # room for what a worker is about to hand over
+        except queue.Empty:
+            continue

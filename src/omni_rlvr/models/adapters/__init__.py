@@ -1,0 +1,1 @@
+"""Which weights train, low-rank adapters, and checkpoints that hold adapters alone."""

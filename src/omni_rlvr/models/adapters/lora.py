@@ -1,0 +1,330 @@
+"""Low-rank adapters through peft: where they go, how they are saved, how they are merged.
+
+Each part of a policy (its language model, a tower) has an adapter of its own, injected into the
+part as it is, so that ``PeftModel.from_pretrained`` puts a saved one onto the bare part. What
+trains beside adapters is decided in ``trainable``.
+
+Reference: LoRA, arXiv 2106.09685.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import peft
+from peft.tuners.tuners_utils import BaseTunerLayer, cast_adapter_dtype
+from torch import Tensor, nn
+
+from omni_rlvr.config.trainable import LoraConfig
+from omni_rlvr.models.adapters.peft_format import (
+    PREFIX,
+    WEIGHTS,
+    PeftAdapter,
+    layer_of,
+    read_adapter,
+)
+from omni_rlvr.models.loading.weights import save_weights
+from omni_rlvr.types import UserError, first_line
+
+NAME = "default"
+"""peft's name for the one adapter a part has."""
+KEY = "model.trainable.lora"
+
+
+def is_adapter(name: str) -> bool:
+    """Says whether a weight's name is that of an adapter's weight."""
+    return any(step.startswith("lora_") for step in name.split("."))
+
+
+def adapted(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Finds the parts that have an adapter."""
+    return {
+        name: part
+        for name, part in parts.items()
+        if any(isinstance(module, BaseTunerLayer) for module in part.modules())
+    }
+
+
+def inject(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
+    """Puts new adapters into parts; they change nothing until they are trained, since B is zero.
+
+    Args:
+        parts: all parts of a policy by name; ``config.parts`` says which get adapters.
+        config: rank, scale, targets.
+
+    Raises:
+        UserError: a part that is not there, a target that matches no layer, or a part without
+            match.
+    """
+    targets = find_targets(parts, config)
+    for name, suffixes in targets.items():
+        _inject_one(parts[name], _peft_config(name, suffixes, config))
+
+
+def find_targets(parts: Mapping[str, nn.Module], config: LoraConfig) -> dict[str, list[str]]:
+    """Tells which suffixes match linear layers of which part."""
+    layers: dict[str, list[str]] = {}
+    for name in config.parts:
+        if name not in parts:
+            raise UserError(
+                f"{KEY}.parts: this model has no part {name!r}; it has {', '.join(parts)}"
+            )
+        layers[name] = linear_layers(parts[name])
+    every = [layer for names in layers.values() for layer in names]
+    for suffix in config.targets:
+        if not any(_matches(layer, suffix) for layer in every):
+            raise UserError(
+                f"{KEY}.targets: {suffix!r} matches no linear layer of {', '.join(layers)}"
+                f"{_tied_hint(parts, suffix)}; there are e.g. {', '.join(_some(every))}"
+            )
+    found = {
+        name: [s for s in config.targets if any(_matches(layer, s) for layer in names)]
+        for name, names in layers.items()
+    }
+    for name, suffixes in found.items():
+        if not suffixes:
+            raise UserError(
+                f"{KEY}.parts: no target matches a linear layer of {name}; there are e.g. "
+                f"{', '.join(_some(layers[name]))}"
+            )
+    return found
+
+
+def linear_layers(part: nn.Module) -> list[str]:
+    """Names the linear layers that can have an adapter.
+
+    An output head that is tied to the embeddings is none of them: merging an adapter into it would
+    change the embeddings too.
+    """
+    tied = {id(module.weight) for module in part.modules() if isinstance(module, nn.Embedding)}
+    return [
+        name
+        for name, module in part.named_modules()
+        if isinstance(module, nn.Linear | BaseTunerLayer)  # the latter hides its linear layer:
+        and not is_adapter(name)
+        and not name.endswith("base_layer")
+        and id(module.weight) not in tied
+    ]
+
+
+def merge(policy: nn.Module) -> None:
+    """Adds every adapter to the layer below it, which then stands alone.
+
+    Raises:
+        UserError: an adapter holds values that are not finite.
+    """
+
+    def merged(layer: BaseTunerLayer) -> None:
+        layer.merge(safe_merge=True)
+
+    try:
+        _take_out(policy, merged)
+    except ValueError as error:
+        raise UserError(f"the adapter cannot be merged: {error}") from error
+
+
+def drop_idle(policy: nn.Module) -> None:
+    """Takes out adapters that were never trained; what the policy computes stays the same."""
+    if not any(
+        weight.any() for name, weight in policy.named_parameters() if ".lora_B." in f".{name}"
+    ):
+        _take_out(policy, lambda layer: None)
+
+
+def save_adapters(parts: Mapping[str, nn.Module], folder: Path) -> None:
+    """Writes each part's adapter in peft's format, to ``folder/<part>``.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    for name, part in adapted(parts).items():
+        state = {PREFIX + key: value.contiguous() for key, value in _state(part).items()}
+        config = copy.copy(config_of(part))
+        config.inference_mode = True  # as peft saves it
+        (folder / name).mkdir(parents=True)
+        save_weights(state, folder / name / WEIGHTS)
+        config.save_pretrained(str(folder / name))
+
+
+def load_adapters(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dict[str, Tensor]]:
+    """Reads what ``save_adapters`` wrote into the parts, which may have these adapters already.
+
+    Returns:
+        By part, whole weights that an adapter holds beside its own (``modules_to_save``).
+
+    Raises:
+        UserError: an adapter cannot be read, or does not fit its part.
+    """
+    places = sorted(folder.glob("*/"))
+    if not places:
+        raise UserError(f"there is no adapter in {folder}")
+    found = {}
+    for place in places:
+        adapter = read_adapter(place, allow_pickle=False)
+        if place.name not in parts:
+            raise UserError(f"the adapter {place} does not fit this model: it has no {place.name}")
+        names = {key: key for key in adapter.weights}
+        found[place.name] = put_adapter(place.name, parts[place.name], adapter, names)
+    return found
+
+
+def put_adapter(
+    name: str, part: nn.Module, adapter: PeftAdapter, keys: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """Put an adapter onto a part, which may have it already.
+
+    Args:
+        name: the part's.
+        part: what it goes onto.
+        adapter: what was read.
+        keys: which of its weights are this part's: a weight's name within the part -> its name in
+            the adapter.
+
+    Returns:
+        Whole weights that it holds beside its own, by their names within the part.
+
+    Raises:
+        UserError: it does not fit the part.
+    """
+    own = {key: adapter.weights[keys[key]] for key in keys if is_adapter(key)}
+    whole = {key: adapter.weights[keys[key]] for key in keys if not is_adapter(key)}
+    try:
+        if own and not adapted({name: part}):
+            layers = {layer_of(key): layer_of(keys[key]) for key in own}
+            _check_layers(part, layers)
+            config = adapter.config(_targets(part, adapter, [*layers]), layers)
+            config.task_type = "CAUSAL_LM" if name == "language_model" else None
+            _inject_one(part, config)
+        if own:
+            _fill(part, own)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"the adapter {adapter.folder} does not fit this model: {first_line(error)}"
+        ) from error
+    return whole
+
+
+def _check_layers(part: nn.Module, layers: Iterable[str]) -> None:
+    linear = {*linear_layers(part)}
+    for layer in layers:
+        if layer not in linear:
+            raise ValueError(
+                f"it is on {layer}, which is no linear layer here (or is tied to the embeddings)"
+            )
+
+
+def _targets(part: nn.Module, adapter: PeftAdapter, layers: list[str]) -> list[str]:
+    """Return the adapter's own suffixes, where they match these layers alone; else their names."""
+    given = adapter.settings.get("target_modules")
+    if isinstance(given, list):
+        linear = linear_layers(part)
+        suffixes = [s for s in given if any(_matches(layer, s) for layer in linear)]
+        if {n for n in linear if any(_matches(n, s) for s in suffixes)} == {*layers}:
+            return suffixes
+    return layers
+
+
+def _fill(part: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Fill the adapter of a part."""
+    shapes = {key: weight.shape for key, weight in weights.items()}
+    own = {key: weight.shape for key, weight in _state(part).items()}
+    if shapes != own:
+        wrong = sorted(k for k in {*shapes, *own} if shapes.get(k) != own.get(k))
+        raise ValueError(f"its weights are not those of its config, e.g. {wrong[0]}")
+    state = {PREFIX + key: weight for key, weight in weights.items()}
+    peft.set_peft_model_state_dict(part, state, adapter_name=NAME)
+
+
+def check_same(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
+    """Refuses to train an adapter that was loaded under other settings than its own.
+
+    Raises:
+        UserError: names the first setting that differs.
+    """
+    has = adapted(parts)
+    advice = "give the adapter's own value, or merge it first with task=export"
+    if {*has} != {*config.parts}:
+        raise UserError(f"{KEY}.parts={config.parts}: the checkpoint has {[*has]}; {advice}")
+    for name, suffixes in find_targets(parts, config).items():
+        seen, wanted = config_of(has[name]), _peft_config(name, suffixes, config)
+        forms = ("use_dora", "lora_bias", "rank_pattern", "alpha_pattern")
+        if foreign := [form for form in forms if vars(seen)[form]]:
+            raise UserError(
+                f"{KEY}: the checkpoint's adapter of {name} has {', '.join(foreign)}, which is "
+                "read but not trained here; merge it first with task=export"
+            )
+        for key, ours in {
+            "r": "r",
+            "lora_alpha": "alpha",
+            "lora_dropout": "dropout",
+            "target_modules": "targets",
+            "use_rslora": "use_rslora",
+        }.items():
+            if vars(seen)[key] != vars(wanted)[key]:
+                raise UserError(
+                    f"{KEY}.{ours}={vars(config)[ours]!r}: the checkpoint's adapter of {name} "
+                    f"has {vars(seen)[key]!r}; {advice}"
+                )
+
+
+def config_of(part: nn.Module) -> peft.PeftConfig:
+    """The peft config of a part's adapter."""
+    configs = part.peft_config
+    assert isinstance(configs, dict)
+    return configs[NAME]
+
+
+def _peft_config(part: str, suffixes: list[str], config: LoraConfig) -> peft.LoraConfig:
+    return peft.LoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=suffixes,
+        use_rslora=config.use_rslora,
+        bias="none",
+        task_type="CAUSAL_LM" if part == "language_model" else None,
+    )
+
+
+def _inject_one(part: nn.Module, config: peft.PeftConfig) -> None:
+    config.inference_mode = False
+    peft.inject_adapter_in_model(config, part, adapter_name=NAME)
+    # float32 whatever the part is in, as peft does where it wraps a model itself
+    cast_adapter_dtype(part, adapter_name=NAME, autocast_adapter_dtype=True)
+
+
+def _state(part: nn.Module) -> dict[str, Tensor]:
+    return peft.get_peft_model_state_dict(part, adapter_name=NAME, save_embedding_layers=False)
+
+
+def _take_out(policy: nn.Module, first: Callable[[BaseTunerLayer], None]) -> None:
+    for name, layer in _tuned(policy):
+        first(layer)
+        parent = policy.get_submodule(name.rpartition(".")[0])
+        setattr(parent, name.rpartition(".")[2], layer.get_base_layer())
+    for module in policy.modules():
+        vars(module).pop("peft_config", None)
+
+
+def _tuned(policy: nn.Module) -> Iterator[tuple[str, BaseTunerLayer]]:
+    yield from [(n, m) for n, m in policy.named_modules() if isinstance(m, BaseTunerLayer)]
+
+
+def _matches(name: str, suffix: str) -> bool:
+    return name == suffix or name.endswith(f".{suffix}")
+
+
+def _some(names: list[str]) -> list[str]:
+    """A few names, one for each ending."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(name.rpartition(".")[2], name)
+    return list(first.values())[:8]
+
+
+def _tied_hint(parts: Mapping[str, nn.Module], suffix: str) -> str:
+    modules = [m for part in parts.values() for n, m in part.named_modules() if _matches(n, suffix)]
+    tied = any(isinstance(module, nn.Linear) for module in modules)
+    return " that may have an adapter (a head tied to the embeddings may not)" if tied else ""

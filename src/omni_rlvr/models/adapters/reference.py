@@ -1,0 +1,59 @@
+"""The reference policy: what the policy was when training began, sharing all that does not train.
+
+With LoRA that is the policy without its new adapter: the same weights in the same memory, and
+copies of only those few that train beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from omni_rlvr.models.adapters.lora import drop_idle, is_adapter
+from omni_rlvr.models.modules import Modules, frozen_parts
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def frozen_copy(policy: Model, shared: object) -> Model:
+    """Copies weights that train, shares weights that do not, and freezes the copy.
+
+    An adapter that was never trained is left out; one that was is copied as it is now.
+
+    Args:
+        policy: as it is before the first update, with what trains set.
+        shared: an object to share as well (the processor).
+
+    Returns:
+        A policy that later updates do not touch, in eval mode.
+    """
+    kept: list[object] = [shared, *frozen_parts(policy)]
+    kept += [weight for weight in policy.parameters() if not weight.requires_grad]
+    twin = copy.deepcopy(policy, {id(one): one for one in kept})
+    drop_idle(twin)
+    theirs = {id(module) for module in policy.modules()}
+    for module in twin.modules():
+        if id(module) not in theirs:  # nobody's mode but its own
+            module.training = False
+    return twin.requires_grad_(False)
+
+
+def is_at(policy: Modules, reference: Modules) -> bool:
+    """Whether a policy still computes what its reference does.
+
+    That is so while all weights are equal, and while an adapter that the reference lacks is idle
+    (its B is 0). The first weight that differs ends the comparison.
+    """
+    fixed = dict(reference.named_parameters())
+    for name, weight in policy.named_parameters():
+        if name not in fixed and is_adapter(name):
+            if ".lora_A." not in name and weight.any():
+                return False
+            continue
+        other = fixed.get(name.replace(".base_layer.", ".")) if name not in fixed else fixed[name]
+        if other is None or not (weight is other or torch.equal(weight, other)):
+            return False
+    return True

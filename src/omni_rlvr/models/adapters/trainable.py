@@ -1,0 +1,111 @@
+"""Sets what trains by one config block, puts adapters in, and counts the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from omni_rlvr.config.trainable import TrainableConfig
+from omni_rlvr.models.adapters import lora
+from omni_rlvr.models.adapters.adapter_checkpoint import Delta, fingerprint, own_weights
+from omni_rlvr.models.modules import part_of_weight, parts_of
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.types import UserError
+
+KEY = "model.trainable"
+FIXED = "audio_tower.embed_positions.weight"
+"""Whisper's sinusoids: stored as a weight, never trained."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """Weights of one part."""
+
+    part: str
+    num_weights: int
+    num_trained: int
+
+
+def weights_of(policy: Policy) -> dict[str, dict[str, nn.Parameter]]:
+    """Sorts all weights by part: "embeddings" and "lora" (all adapters) are parts here."""
+    embeddings = {id(policy.language_model.get_input_embeddings().weight)}
+    out: dict[str, dict[str, nn.Parameter]] = {part: {} for part in parts_of(policy)}
+    out |= {"embeddings": {}, "lora": {}}
+    for name, weight in policy.named_parameters():
+        out[_part(name, weight, embeddings)][name] = weight
+    return {part: weights for part, weights in out.items() if weights}
+
+
+def apply(policy: Policy, config: TrainableConfig, base: str | Path | None) -> list[Count]:
+    """Sets what trains, and puts new adapters in where the config has some.
+
+    Args:
+        policy: a loaded policy; one with an adapter goes on training that one.
+        config: what trains.
+        base: the folder that new adapters belong to; None where the policy is from none.
+
+    Returns:
+        Counts by part.
+
+    Raises:
+        UserError: a part or a LoRA target that this model does not have, nothing to train, or other
+            LoRA settings than those of the adapter that was loaded.
+    """
+    parts = parts_of(policy)
+    has_adapter = bool(lora.adapted(parts))
+    if config.lora.enabled:
+        if has_adapter:
+            lora.check_same(parts, config.lora)
+        else:
+            lora.inject(parts, config.lora)
+    elif has_adapter:
+        raise UserError(
+            f"model.path={base} has an adapter and {KEY}.lora.enabled is false; "
+            "add model/trainable=lora, or merge the adapter first with task=export"
+        )
+    _set(policy, config)
+    if config.lora.enabled:
+        if policy.delta is None:
+            folder = Path("null" if base is None else base)
+            policy.delta = Delta(folder.resolve(), fingerprint(folder), frozenset())
+        trained = {name for name, weight in own_weights(policy).items() if weight.requires_grad}
+        policy.delta = replace(policy.delta, names=policy.delta.names | trained)
+    return count(policy)
+
+
+def count(policy: Policy) -> list[Count]:
+    """Counts weights by part."""
+    return [
+        Count(
+            part,
+            sum(w.numel() for w in weights.values()),
+            sum(w.numel() for w in weights.values() if w.requires_grad),
+        )
+        for part, weights in weights_of(policy).items()
+    ]
+
+
+def _set(policy: Policy, config: TrainableConfig) -> None:
+    weights = weights_of(policy)
+    chosen = {**vars(config), "lora": config.lora.enabled}
+    for part, choice in chosen.items():
+        if choice and part not in weights:
+            raise UserError(
+                f"{KEY}.{part}=true: this model has no {part}; it has {', '.join(weights)}"
+            )
+    for part, own in weights.items():
+        choice = True if chosen[part] is None else chosen[part]
+        for name, weight in own.items():
+            weight.requires_grad_(choice and not name.endswith(FIXED))
+    if not any(count.num_trained for count in count(policy)):
+        raise UserError(f"{KEY}: nothing trains; set one of {', '.join(weights)} to true")
+
+
+def _part(name: str, weight: nn.Parameter, embeddings: set[int]) -> str:
+    if lora.is_adapter(name):
+        return "lora"
+    if id(weight) in embeddings:
+        return "embeddings"
+    return part_of_weight(name)

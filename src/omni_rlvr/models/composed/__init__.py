@@ -1,0 +1,1 @@
+"""The family whose models join a vision tower, an audio encoder and a causal LM by projectors."""

@@ -1,0 +1,288 @@
+"""The omni model: a vision tower, an audio encoder and a causal LM joined by projectors.
+
+    pixels  -> vision tower  -> video projector (weighed by the gate) -> prompt embeddings
+    log-mel -> audio encoder -> merge k frames -> audio projector     -> at their placeholders -> LM
+
+All parts are transformers classes; the tiny model and HumanOmni are two configs of this one class.
+A prompt holds only the modalities that are there. Towers are encoded apart from projectors, because
+frozen towers run once per prompt and projectors train. No sampling and no loss here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from omni_rlvr.functional.masks import position_ids
+from omni_rlvr.models.adapters.adapter_checkpoint import Delta, save_delta
+from omni_rlvr.models.adapters.reference import frozen_copy
+from omni_rlvr.models.composed.compressor import SlowFast, compressed_tokens
+from omni_rlvr.models.composed.gate import InstructionGate, needs_gate
+from omni_rlvr.models.composed.processor import AUDIO_ID, VIDEO_ID, Processor
+from omni_rlvr.models.composed.projectors import build_video_projector, mlp, tokens_per_frame
+from omni_rlvr.models.composed.towers import (
+    build_audio_head,
+    build_audio_tower,
+    grid_side,
+    patch_features,
+)
+from omni_rlvr.models.modules import frozen_parts
+from omni_rlvr.models.prefix.scoring import completion_logits
+from omni_rlvr.types import Batch, Features, UserError, require
+
+PART_TYPES = {
+    "vision_config": "siglip_vision_model",
+    "audio_config": "whisper",
+    "text_config": "qwen2",
+    "gate_config": "bert",
+}
+"""Part -> its ``model_type`` where a config does not say another one."""
+
+
+class OmniConfig(PreTrainedConfig):
+    """Which parts the model has, their sizes, and how they are joined.
+
+    Args:
+        vision_config: any transformers vision encoder.
+        audio_config: Whisper, or any audio encoder that takes log-mel.
+        text_config: any transformers causal LM.
+        gate_config: BERT of the instruction gate; with an ``all_in_one`` projector only.
+        joints: how the parts are joined, see ``JOINTS``.
+        framework_fields: what transformers keeps in every config.
+    """
+
+    model_type = "omni_rlvr"
+    sub_configs = dict.fromkeys(PART_TYPES, AutoConfig)
+
+    JOINTS = {
+        "video_projector": "mlp2x_gelu",  # or all_in_one_small, all_in_one
+        "video_merge": 1,  # m: m x m patches share a token of mlp2x_gelu
+        "audio_merge": 1,  # k: neighbouring sound frames share a token
+        "audio_pooling": "concat",  # how they do: side by side, or their "mean"
+        "vision_select_layer": None,  # hidden state that is read; None is the tower's output
+        "gate_hidden_size": 3584,  # of the gate's MLP
+        "compressor_size": None,  # of HumanOmni-7B's frame compressor; None has none
+        "audio_head": False,  # whether the weights hold a classification head, read by nothing
+        "published": None,  # the reference's own config.json and generation_config.json, if known
+    }
+
+    def __init__(
+        self,
+        vision_config: PreTrainedConfig | dict | None = None,
+        audio_config: PreTrainedConfig | dict | None = None,
+        text_config: PreTrainedConfig | dict | None = None,
+        gate_config: PreTrainedConfig | dict | None = None,
+        **fields,
+    ):
+        self.vision_config: Any = _as_config(vision_config, "vision_config")
+        self.audio_config: Any = _as_config(audio_config, "audio_config")
+        self.text_config: Any = _as_config(text_config, "text_config")
+        self.gate_config: Any = gate_config and _as_config(gate_config, "gate_config")
+        for name, default in self.JOINTS.items():
+            setattr(self, name, fields.pop(name, default))
+        super().__init__(**fields)
+        pooling = self.audio_pooling
+        require(pooling in ("concat", "mean"), "audio_pooling", pooling, "concat or mean")
+        if needs_gate(self.video_projector) != (self.gate_config is not None):
+            raise UserError(
+                f"config.json: video_projector={self.video_projector!r} and gate_config do not go "
+                "together; the all_in_one projectors have a gate, mlp2x_gelu has none "
+                "(model.parts.gate_bert, where parts are joined)"
+            )
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Prompt tokens that one frame takes."""
+        side = grid_side(self.vision_config)
+        return tokens_per_frame(self.video_projector, side, merge=self.video_merge)
+
+    def video_tokens(self, num_frames: int) -> int:
+        """Prompt tokens that a clip's frames take."""
+        if self.compressor_size is not None:
+            return compressed_tokens(num_frames, self.tokens_per_frame)
+        return num_frames * self.tokens_per_frame
+
+    @property
+    def audio_tokens(self) -> int:
+        """Prompt tokens that a clip's sound takes."""
+        return self.audio_config.max_source_positions // self.audio_merge
+
+
+class OmniModel(PreTrainedModel):
+    """Towers, projectors, gate and language model."""
+
+    config_class = OmniConfig
+    base_model_prefix = "omni"
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    _no_split_modules: list[str] = []
+    _tied_weights_keys = {}
+    config: OmniConfig
+    processor: Processor
+    delta: Delta | None = None
+
+    def __init__(self, config: OmniConfig):
+        super().__init__(config)
+        vision, audio, hidden = (
+            config.vision_config,
+            config.audio_config,
+            config.text_config.hidden_size,
+        )
+        self.vision_tower = AutoModel.from_config(vision)
+        self.audio_tower = build_audio_tower(audio)
+        self.audio_head = build_audio_head(audio) if config.audio_head else None
+        self.video_projector = build_video_projector(
+            config.video_projector, vision.hidden_size, hidden, merge=config.video_merge
+        )
+        size = config.compressor_size
+        self.compressor = None if size is None else SlowFast(hidden, size)
+        merged = config.audio_merge if config.audio_pooling == "concat" else 1
+        self.audio_projector = mlp(audio.hidden_size * merged, hidden)
+        self.gate = None
+        if config.gate_config is not None:
+            self.gate = InstructionGate(config.gate_config, config.gate_hidden_size, dropout=False)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.post_init()
+
+    def train(self, mode: bool = True) -> OmniModel:
+        """Switches what trains; frozen parts stay in eval mode.
+
+        A gate whose BERT drops out does so while the policy trains, frozen or not.
+        """
+        super().train(mode)
+        for part in frozen_parts(self):
+            part.eval()
+        if self.gate is not None:
+            self.gate.bert.train(mode and self.gate.dropout)
+        return self
+
+    def towers(self) -> dict[str, nn.Module]:
+        """The "video" and the "audio" tower."""
+        return {"video": self.vision_tower, "audio": self.audio_tower}
+
+    def encode(self, batch: Batch) -> Features:
+        """Runs the towers once on every clip of the batch.
+
+        Returns:
+            video [Bv, F, patches, D_video] and audio [Ba, frames, D_audio], None where the batch
+            has none.
+        """
+        video = audio = None
+        if batch.pixel_values is not None:
+            num_clips, num_frames = batch.pixel_values.shape[:2]
+            pixels = batch.pixel_values.flatten(0, 1).to(self.dtype)
+            hidden = patch_features(self.vision_tower, pixels, self.config.vision_select_layer)
+            video = hidden.unflatten(0, (num_clips, num_frames))
+        if batch.input_features is not None:
+            audio = self.audio_tower(batch.input_features.to(self.dtype)).last_hidden_state
+        return Features(video=video, audio=audio)
+
+    def project_video(self, features: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Projects [Bv, F, patches, D], with a gate's weights [Bv, 3], to [Bv, video_tokens,
+        hidden].
+        """
+        inputs = (features,) if weights is None else (features, weights)
+        tokens = self.video_projector(*inputs)
+        return tokens if self.compressor is None else self.compressor(tokens, features.shape[1])
+
+    def branch_weights(self, batch: Batch) -> Tensor | None:
+        """Weighs the projector's branches by each video prompt's text: [Bv, 3]; None without a
+        gate.
+        """
+        if self.gate is None:
+            return None
+        has_audio = set(batch.audio_rows.tolist())
+        texts = [
+            self.processor.gate_text(batch.examples[row].question, has_audio=row in has_audio)
+            for row in batch.video_rows.tolist()
+        ]
+        ids, mask = self.processor.gate_tokens(texts)
+        device = batch.prompt_ids.device
+        return self.gate(ids.to(device), mask.to(device))
+
+    def project_audio(self, features: Tensor) -> Tensor:
+        """Merges k neighbouring frames of [Ba, frames, D] and projects them to [Ba, audio_tokens,
+        hidden].
+        """
+        return self.audio_projector(self.merge_audio(features))
+
+    def merge_audio(self, features: Tensor) -> Tensor:
+        """Puts k neighbouring frames of [Ba, frames, D] side by side, or takes their mean."""
+        k = self.config.audio_merge
+        num_tokens = features.shape[1] // k
+        groups = features[:, : num_tokens * k].unflatten(1, (num_tokens, k))
+        return groups.mean(dim=2) if self.config.audio_pooling == "mean" else groups.flatten(2)
+
+    def embed(self, batch: Batch, features: Features) -> Tensor:
+        """Embeds prompts ([B, P, hidden]) with projected features at their placeholders."""
+        ids = batch.prompt_ids  # placeholders are negative: no token of any vocabulary
+        embeds = self.language_model.get_input_embeddings()(ids.clamp(min=0))
+        if features.video is not None:
+            tokens = self.project_video(features.video, self.branch_weights(batch))
+            embeds = _put(embeds, ids == VIDEO_ID, tokens)
+        if features.audio is not None:
+            tokens = self.project_audio(features.audio)
+            embeds = _put(embeds, ids == AUDIO_ID, tokens)
+        return embeds
+
+    def positions(self, batch: Batch) -> Tensor:
+        """Counts the prompts' tokens: [B, P]."""
+        return position_ids(batch.prompt_mask)
+
+    def completion_logits(
+        self,
+        prompt_embeds: Tensor,
+        prompt_mask: Tensor,
+        prompt_index: Tensor,
+        completion_ids: Tensor,
+        completion_mask: Tensor,
+    ) -> Tensor:
+        """Computes the logits that predict each completion token, [N, T, V]; see ``prefix``."""
+        return completion_logits(
+            self.language_model,
+            prompt_embeds,
+            prompt_mask,
+            prompt_index,
+            completion_ids,
+            completion_mask,
+        )
+
+    def frozen_copy(self) -> OmniModel:
+        """Copies what trains, shares what does not, freezes the copy: the reference policy."""
+        return frozen_copy(self, self.processor)
+
+    def save(self, folder: Path) -> None:
+        """Writes config, safetensors weights and processor; ``load_policy`` reads it back.
+
+        With adapters, only what differs from the base is written; see ``delta``.
+        """
+        self.processor.save(folder)
+        if self.delta is not None:
+            return save_delta(self, self.delta, folder)
+        try:
+            self.save_pretrained(folder)
+        except SafetensorError as error:  # its word for a full disk
+            raise OSError(f"cannot write {folder}: {error}") from error
+
+
+def _put(embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
+    """Replaces the embeddings at placeholders, in order of rows and positions."""
+    if places.sum() != tokens.shape[0] * tokens.shape[1]:
+        raise ValueError(f"{int(places.sum())} placeholders for {tuple(tokens.shape[:2])} tokens")
+    return embeds.masked_scatter(places.unsqueeze(-1), tokens.to(embeds.dtype))
+
+
+def _as_config(value: PreTrainedConfig | dict | None, part: str) -> PreTrainedConfig:
+    if isinstance(value, PreTrainedConfig):
+        return value
+    return AutoConfig.for_model(**{"model_type": PART_TYPES[part], **(value or {})})

@@ -1,0 +1,1 @@
+"""Checkpoint folders: found, read, checked and loaded."""

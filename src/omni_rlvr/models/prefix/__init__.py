@@ -1,0 +1,1 @@
+"""Completions over shared prompts: packing, attention, scoring and decoding."""

@@ -1,0 +1,185 @@
+"""Attention within a packed row, block by block; ``packing`` says where its tokens stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.models.prefix.kernels import (
+    PromptFlash,
+    SharedFlash,
+    has_kernel,
+    plain_prompt,
+    plain_shared,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """b prompts of one size with n completions each: stretches of keys, and of queries."""
+
+    num_prompts: int
+    prompt: slice
+    """Keys of the prompts, one prompt after the other; of a single prompt's single completion
+    too, if queries of both are causal."""
+    asking: slice
+    """The prompts' queries: all of them, or the last token's of each."""
+    causal: bool
+    """Whether these are all, each for its own token."""
+    rest: slice
+    """Keys of the completions, one completion after the other."""
+    rest_asking: slice
+    """Their queries."""
+    num_rows: int
+    """b * n."""
+    width: int
+    """Tokens of the longest completion."""
+    pad: Tensor | None
+    """[num_rows * width] where in ``rest`` each token of the padded rows stands; None when all
+    are equally long."""
+    unpad: Tensor | None
+    """[tokens of rest] the way back."""
+
+
+def attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    blocks: Sequence[Block],
+    scale: float,
+    known: tuple[Tensor, Tensor | None] | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Attends; see ``shared_attention.Layout``.
+
+    Args:
+        query: [1, H, L, D].
+        keys: [1, kvH, S, D].
+        values: [1, kvH, S, D].
+        blocks: which together hold all queries.
+        scale: of the scores.
+        known: output and log-sum-exp of an earlier pass, [L, H * D] and [L, H].
+
+    Returns:
+        [1, L, H, D], and the log-sum-exp [1, L, H]; None where no kernel gives it.
+    """
+    if not has_kernel(query.device):
+        return _plain(query, keys, values, blocks, scale), None
+    if known is None or known[1] is None:
+        known = _flash(query.detach(), keys.detach(), values.detach(), blocks, scale)
+    else:
+        shape = (1, query.shape[2], query.shape[1])
+        known = (known[0].view(*shape, -1), known[1].view(shape))
+    return _Flash.apply(query, keys, values, *known, blocks, scale), known[1]
+
+
+def _flash(
+    query: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[Block], scale: float
+) -> tuple[Tensor, Tensor]:
+    """All blocks' attention in the CPU's kernel: [1, H, L, D] -> [1, L, H, D], lse [1, L, H]."""
+    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    lse = out.new_empty(out.shape[:-1], dtype=torch.float32)
+    by_head, lse_by_head = out.transpose(1, 2), lse.transpose(1, 2).unsqueeze(-1)
+    for b in blocks:
+        prompt = (_prompts(keys[:, :, b.prompt], b), _prompts(values[:, :, b.prompt], b))
+        asked = _prompts(query[:, :, b.asking], b)
+        found, found_lse = PromptFlash.forward(asked, *prompt, scale, causal=b.causal)
+        by_head[:, :, b.asking] = _row(found)
+        lse_by_head[:, :, b.asking] = _row(found_lse.unsqueeze(-1))
+        if b.num_rows > 0:
+            q = _rows(query[:, :, b.rest_asking], b)
+            k, v = (_rows(x[:, :, b.rest], b) for x in (keys, values))
+            rest, rest_lse = SharedFlash.forward(q, prompt, k, v, scale)
+            by_head[:, :, b.rest_asking] = _tokens(rest, b)
+            lse_by_head[:, :, b.rest_asking] = _tokens(rest_lse.unsqueeze(-1), b)
+    return out, lse
+
+
+class _Flash(torch.autograd.Function):
+    """Gives ``_flash``'s output its gradient: query, keys, values and what it returned."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, keys: Tensor, values: Tensor, out, lse, blocks, scale):
+        ctx.save_for_backward(query, keys, values, out, lse)
+        ctx.blocks, ctx.scale = blocks, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        query, keys, values, out, lse = ctx.saved_tensors
+        grad, out, scale = grad.transpose(1, 2), out.transpose(1, 2), ctx.scale
+        lse = lse.transpose(1, 2).unsqueeze(-1)
+        dq, dk, dv = (torch.empty_like(x) for x in (query, keys, values))
+        for b in ctx.blocks:
+            prompt = (_prompts(keys[:, :, b.prompt], b), _prompts(values[:, :, b.prompt], b))
+            asked = [_prompts(x[:, :, b.asking], b) for x in (grad, query, out, lse)]
+            q, far_k, far_v = PromptFlash.backward(
+                asked[0], asked[1], *prompt, asked[2], asked[3][..., 0], scale, causal=b.causal
+            )
+            dq[:, :, b.asking] = _row(q)
+            if b.num_rows > 0:
+                q, o, rows_lse = (_rows(x[:, :, b.rest_asking], b) for x in (query, out, lse))
+                k, v = (_rows(x[:, :, b.rest], b) for x in (keys, values))
+                saved = (q, k, v, o, rows_lse[..., 0])
+                rows_grad = _row_grads(grad[:, :, b.rest_asking], b)
+                q, more_k, more_v, k, v = SharedFlash.backward(rows_grad, saved, prompt, scale)
+                far_k, far_v = far_k + more_k, far_v + more_v
+                dq[:, :, b.rest_asking] = _tokens(q, b)
+                dk[:, :, b.rest], dv[:, :, b.rest] = _tokens(k, b), _tokens(v, b)
+            dk[:, :, b.prompt], dv[:, :, b.prompt] = _row(far_k), _row(far_v)
+        return dq, dk, dv, None, None, None, None
+
+
+def _plain(
+    query: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[Block], scale: float
+) -> Tensor:
+    """All blocks' attention in plain operations, [1, H, L, D] -> [1, L, H, D]."""
+    parts = []
+    for b in blocks:
+        prompt = (_prompts(keys[:, :, b.prompt], b), _prompts(values[:, :, b.prompt], b))
+        asked = _prompts(query[:, :, b.asking], b)
+        parts.append(_row(plain_prompt(asked, *prompt, scale, causal=b.causal)))
+        if b.num_rows > 0:
+            q = _rows(query[:, :, b.rest_asking], b)
+            k, v = (_rows(x[:, :, b.rest], b) for x in (keys, values))
+            parts.append(_tokens(plain_shared(q, prompt, k, v, scale), b))
+    return torch.cat(parts, dim=2).transpose(1, 2)
+
+
+def _prompts(tokens: Tensor, block: Block) -> Tensor:
+    """Cuts the prompts' [1, H, b * P, D] apart: [b, H, P, D], a view."""
+    return tokens[0].unflatten(1, (block.num_prompts, -1)).transpose(0, 1)
+
+
+def _row(prompts: Tensor) -> Tensor:
+    """Undoes ``_prompts``."""
+    return prompts.transpose(0, 1).flatten(1, 2).unsqueeze(0)
+
+
+def _rows(tokens: Tensor, block: Block) -> Tensor:
+    """Cuts the completions' [1, H, tokens, D] into padded rows [n, H, T, D]."""
+    tokens = tokens[0]
+    if block.pad is not None:
+        tokens = tokens.index_select(1, block.pad.to(tokens.device))
+    return tokens.unflatten(1, (block.num_rows, block.width)).transpose(0, 1)
+
+
+def _tokens(rows: Tensor, block: Block) -> Tensor:
+    """Undoes ``_rows``: [n, H, T, D] -> [1, H, tokens, D]."""
+    tokens = rows.transpose(0, 1).flatten(1, 2)
+    if block.unpad is not None:
+        tokens = tokens.index_select(1, block.unpad.to(tokens.device))
+    return tokens.unsqueeze(0)
+
+
+def _row_grads(grads: Tensor, block: Block) -> Tensor:
+    """``_rows`` for gradients of the output: those of padding are zero."""
+    rows = _rows(grads, block)
+    if block.unpad is None:
+        return rows
+    there = torch.zeros(block.num_rows * block.width, dtype=rows.dtype, device=rows.device)
+    there[block.unpad.to(rows.device)] = 1
+    return rows * there.view(block.num_rows, 1, block.width, 1)

@@ -1,0 +1,165 @@
+"""The operations of a decoder layer, each with its own backward: fewer passes over memory than what
+autograd derives, and a product whose result is already known is not computed again. They give what
+transformers' modules give, to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omni_rlvr.models.prefix.cpu_float32.gemm import linear
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Normalises the last axis: x / sqrt(mean(x^2) + eps) * weight."""
+    if torch.is_grad_enabled():
+        return _RmsNorm.apply(x, weight, eps)
+    return (x * inverse_rms(x, eps)).mul_(weight)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns pairs (i, i + D/2) of [.., D]; ``sin`` has a minus sign in its first half.
+
+    y_i = cos_i x_i + sin_i x_(i + D/2 mod D)
+    """
+    return _Rotation.apply(x, cos, sin) if torch.is_grad_enabled() else _rotated(x, cos, sin)
+
+
+def inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """Computes 1 / sqrt(mean(x^2) + eps) of the last axis: [.., D] -> [.., 1]."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """Computes silu(gate) * up: [S, 2 I], gates first -> [S, I]."""
+    return _SwiGlu.apply(gate_up) if torch.is_grad_enabled() else _swiglu(gate_up)
+
+
+class Product:
+    """Linear layers on one input: [S, K] -> [S, sum N_i], one behind the other."""
+
+    def __init__(self, *linears: nn.Linear):
+        """Holds layers K -> N_i."""
+        self.linears = linears
+
+    def __call__(
+        self, x: Tensor, *, residual: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
+        """Multiplies.
+
+        Args:
+            x: [S, K].
+            residual: [S, sum N_i], is added.
+            known: the result, if an earlier pass has computed it; it then only gets its gradient.
+        """
+        if torch.is_grad_enabled():
+            weights = [weight for one in self.linears for weight in (one.weight, one.bias)]
+            return _Product.apply(x, residual, known, *weights)
+        return linear(x, *self.joined(), residual)
+
+    def joined(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [sum N_i, K] and bias."""
+        return _join([one.weight for one in self.linears], [one.bias for one in self.linears])
+
+
+def _join(
+    weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+) -> tuple[Tensor, Tensor | None]:
+    """Puts weights [N_i, K] under each other, and biases [N_i], if any has one."""
+    if len(weights) == 1:
+        return weights[0], biases[0]
+    if all(bias is None for bias in biases):
+        return torch.cat(list(weights)), None
+    there = [
+        weight.new_zeros(len(weight)) if bias is None else bias
+        for weight, bias in zip(weights, biases, strict=True)
+    ]
+    return torch.cat(list(weights)), torch.cat(there)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor | None, known: Tensor | None, *weights):
+        ctx.save_for_backward(x, *weights[::2])
+        return linear(x, *_join(weights[::2], weights[1::2]), residual) if known is None else known
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        x, *weights = ctx.saved_tensors
+        wanted, grad = ctx.needs_input_grad, grad.contiguous()
+        dx = linear(grad, _join(weights, [None] * len(weights))[0].t()) if wanted[0] else None
+        grads: list[Tensor | None] = []
+        for i, part in enumerate(grad.split([len(weight) for weight in weights], dim=1)):
+            grads.append(_weight_gradient(part, x) if wanted[3 + 2 * i] else None)
+            grads.append(part.sum(dim=0) if wanted[4 + 2 * i] else None)
+        return dx, grad if wanted[1] else None, None, *grads
+
+
+def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """Computes grad^T x, [N, K], as the product that has more rows than columns: it is faster."""
+    return grad.t() @ x if grad.shape[1] >= x.shape[1] else (x.t() @ grad).t()
+
+
+class _RmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float):
+        scale = inverse_rms(x, eps)
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        # y = w x s, s = (mean x^2 + eps)^-1/2:  dx = s (g w - x s mean(g w x s))
+        x, weight, scale = ctx.saved_tensors
+        unit = x * scale
+        d_weight = (grad * unit).flatten(0, -2).sum(dim=0) if ctx.needs_input_grad[1] else None
+        d_unit = grad * weight
+        along = torch.linalg.vecdot(d_unit, unit).unsqueeze(-1).div_(x.shape[-1])
+        return d_unit.addcmul_(unit, along, value=-1).mul_(scale), d_weight, None
+
+
+class _Rotation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor):
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        cos, sin = ctx.saved_tensors
+        return _rotated(grad, cos, -sin), None, None  # back by the same angle
+
+
+class _SwiGlu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor):
+        ctx.save_for_backward(gate_up)
+        return _swiglu(gate_up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        out = torch.empty_like(gate_up)
+        d_gate, d_up = out.chunk(2, dim=-1)
+        torch.mul(grad, F.silu(gate), out=d_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=d_gate)
+        return out
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    out, half = x * cos, x.shape[-1] // 2
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half])
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return out
+
+
+def _swiglu(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate).mul_(up)

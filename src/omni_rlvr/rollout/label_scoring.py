@@ -1,0 +1,157 @@
+"""Scores every label of a list as a policy's answer, without sampling.
+
+    log p(label) = sum_t log pi(o_t | prompt, lead, o_<t),  o = the tokens of label + closing
+
+The lead is what stands between the prompt and the label: ``<answer>`` alone, the policy's own
+reasoning up to and including ``<answer>``, or nothing for a model that answers with a bare label.
+Prompts and leads are processed once; all labels of all prompts run over their keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import takewhile
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.data.collate import pad_rows
+from omni_rlvr.functional.logprobs import per_token_logps
+from omni_rlvr.models.composed.processor import Processor
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.text.parse import parse
+
+
+@dataclass(frozen=True)
+class AnswerSlot:
+    """The place of a label in a reply: its lead before it, its closing behind it."""
+
+    ids: Sequence[int]
+    """Tokens of the lead that were generated; they stay as they are."""
+    text: str
+    """The rest of the lead. It is tokenised together with the label, since the two may join."""
+    closing: str
+    """Keeps a label from winning as another's prefix; empty where the end token closes it."""
+
+
+TAGGED = AnswerSlot((), "<answer>", "</answer>")
+"""In answer tags, directly after the prompt."""
+BARE = AnswerSlot((), "", "")
+"""The reply is the label."""
+
+
+def prompt_slot(processor: Processor, question: str) -> AnswerSlot:
+    """Chooses by the prompt: tags where the question or the instruction asks for them."""
+    asked = TAGGED.text in question + processor.settings.instruction
+    return TAGGED if asked else BARE
+
+
+def completion_slot(
+    processor: Processor, completion_ids: Tensor, completion_mask: Tensor
+) -> AnswerSlot | None:
+    """Cuts one completion off after the ``<answer>`` that its answer stands in.
+
+    Args:
+        processor: whose tokens these are.
+        completion_ids: [T].
+        completion_mask: [T].
+
+    Returns:
+        The slot behind that tag, or None where there is none. An answer that the length cut short
+        counts.
+    """
+    ids = completion_ids[completion_mask.bool()]
+    text = _text(processor, ids)
+    if parse(text).answer is None and parse(text + TAGGED.closing).answer is None:
+        return None
+    tag = text.rfind(TAGGED.text)  # the answer comes last, so its tag is the last one
+    # A token may reach from before the tag into it; the tokens that end before it stay.
+    kept = next(
+        count
+        for count in range(len(ids), -1, -1)
+        if text[:tag].startswith(_text(processor, ids[:count]))
+    )
+    lead = text[len(_text(processor, ids[:kept])) : tag] + TAGGED.text
+    return replace(TAGGED, ids=ids[:kept].tolist(), text=lead)
+
+
+def _text(processor: Processor, ids: Tensor) -> str:
+    return processor.decode(ids.unsqueeze(0), torch.ones_like(ids).unsqueeze(0))[0]
+
+
+@torch.no_grad()
+def label_logps(
+    policy: Policy,
+    prompt_embeds: Tensor,
+    prompt_mask: Tensor,
+    *,
+    slots: Sequence[AnswerSlot],
+    labels: Sequence[str],
+) -> Tensor:
+    """Computes the log-probability that each label is the answer.
+
+    Lead text, label and closing are tokenised as one text, as the model would write them. Scored
+    are the tokens behind those that all labels share with the lead: where a label joins the lead's
+    last token (``>h`` + ``appy``), that token is scored too, for every label. ``exp`` of a row sums
+    to at most 1: the rest is what the model would answer outside the list. ``log_softmax(dim=-1)``
+    makes it a distribution over the list.
+
+    Args:
+        policy: in eval mode.
+        prompt_embeds: [B, P, hidden].
+        prompt_mask: [B, P], left-padded.
+        slots: B places of the label, with leads of any lengths.
+        labels: L different labels.
+
+    Returns:
+        [B, L] float32, in nats.
+
+    Note:
+        A sum, not a mean over tokens: it is the probability of the very words. A label of more
+        tokens has more places to lose probability, just as it has when it is sampled.
+    """
+    tokenise = cache(lambda slot: _tokenise(policy.processor, slot, labels))
+    pairs = [tokenise(replace(slot, ids=tuple(slot.ids))) for slot in slots]  # many are the same
+    pad, device = policy.processor.pad_token_id, prompt_embeds.device
+    lead_ids, lead_mask = pad_rows([lead for lead, _ in pairs], pad=pad, left=False)
+    ids, mask = pad_rows([row for _, rows in pairs for row in rows], pad=pad, left=False)
+    ids, mask = ids.to(device), mask.to(device)
+    embeds, whole_mask = _append(
+        prompt_embeds,
+        prompt_mask,
+        policy.language_model.get_input_embeddings()(lead_ids.to(device)),
+        lead_mask.to(device),
+    )
+    prompts = torch.arange(len(slots), device=device).repeat_interleave(len(labels))
+    logits = policy.completion_logits(embeds, whole_mask, prompts, ids, mask)
+    logps = per_token_logps(logits, ids, temperature=1.0)
+    return logps.masked_fill(mask == 0, 0.0).sum(dim=1).unflatten(0, (len(slots), len(labels)))
+
+
+def _tokenise(
+    processor: Processor, slot: AnswerSlot, labels: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
+    """Tokens of the lead, and for each label the tokens to be scored behind them."""
+    encode = processor.tokenizer.encode
+    end = [] if slot.closing else [processor.tokenizer.eos_token_id]
+    opening = encode(slot.text, add_special_tokens=False)
+    rows = [
+        encode(slot.text + label + slot.closing, add_special_tokens=False) + end for label in labels
+    ]
+    columns = zip(opening, *rows, strict=False)
+    shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    return [*slot.ids, *opening[:shared]], [row[shared:] for row in rows]
+
+
+def _append(
+    prompt_embeds: Tensor, prompt_mask: Tensor, embeds: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Puts right-padded rows behind left-padded ones; all padding goes to the left."""
+    whole_mask = torch.cat([prompt_mask, mask], dim=1)
+    order = whole_mask.argsort(dim=1, stable=True)  # zeros first, tokens in their order
+    order = order[:, int((1 - whole_mask).sum(dim=1).min()) :]
+    whole = torch.cat([prompt_embeds, embeds.to(prompt_embeds.dtype)], dim=1)
+    rows = torch.arange(len(order), device=order.device).unsqueeze(1)
+    return whole[rows, order], whole_mask.gather(1, order)

@@ -1,0 +1,185 @@
+"""Between experience and the pure objective: which of an experience's tensors and counts it reads.
+
+No arithmetic of a loss or an advantage stands here; that is ``functional/objective`` and
+``functional/advantages``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.config.stage import GrpoConfig
+from omni_rlvr.functional import kl
+from omni_rlvr.functional.advantages import compute_advantages, gdpo_advantages, penalised
+from omni_rlvr.functional.logprobs import TokenScores
+from omni_rlvr.functional.objective import Tokens, Whole, masked, policy_objective
+from omni_rlvr.rewards.mixture import Mixture
+from omni_rlvr.types import Counts, Experience, LossOutput, RewardOutput, Rollout
+
+
+def advantages_of(
+    config: GrpoConfig,
+    reward: Mixture,
+    scored: RewardOutput,
+    *,
+    size: Tensor,
+    penalty: Tensor | None,
+) -> Tensor:
+    """Computes advantages as the options say.
+
+    With the KL in the reward, completions of equal task rewards are ranked by their KL alone; a
+    difference that is only the KL's rounding counts as none.
+
+    Args:
+        config: the options.
+        reward: whose weights the terms have.
+        scored: rewards and terms of N completions.
+        size: [N] tokens.
+        penalty: [N] to take off the rewards (beta times the KL), or None.
+
+    Returns:
+        [N] float32.
+    """
+    if config.multi_objective_aggregation == "normalize_then_sum":
+        terms = torch.stack(list(scored.terms.values()), dim=1)
+        weights = torch.tensor([reward.weights[name] for name in scored.terms])
+        return gdpo_advantages(terms, weights, num_generations=config.num_generations)
+    rewards = scored.rewards
+    if penalty is not None:
+        whole_batch = config.advantage_estimator == "reinforce_plus_plus"
+        rewards = penalised(
+            rewards,
+            penalty,
+            config.beta * kl.ROUNDING * size,
+            num_generations=len(rewards) if whole_batch else config.num_generations,
+        )
+    return compute_advantages(
+        rewards,
+        num_generations=config.num_generations,
+        estimator=config.advantage_estimator,
+        scale_rewards=config.scale_rewards,
+    )
+
+
+def kl_of_completions(config: GrpoConfig, logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
+    """Estimates each completion's KL to the reference, the sum of its tokens': [N] nats."""
+    log_ratio = masked(logps - ref_logps, mask)
+    return kl.ESTIMATORS[config.kl_estimator](log_ratio, torch.zeros_like(log_ratio)).sum(dim=1)
+
+
+def not_finite(
+    experience: Experience, rollout: Rollout, scored: RewardOutput, penalty: Tensor | None
+) -> dict[str, int]:
+    """Count the rows in which something that the loss will read is NaN or infinite.
+
+    A reward of NaN is none: no term could judge the row.
+
+    Args:
+        experience: N rows with their log-probs.
+        rollout: of them.
+        scored: their rewards.
+        penalty: [N] what the KL takes off the rewards, or None.
+
+    Returns:
+        What it is -> number of rows, for what is there at all.
+    """
+    rows = {
+        "logits while sampling": ~rollout.finite,
+        "rewards": scored.rewards.isinf(),
+        "the KL in the reward": None if penalty is None else ~penalty.isfinite(),
+    }
+    for name, logps in (
+        ("log-probabilities at rollout", experience.old_per_token_logps),
+        ("log-probabilities of the reference", experience.ref_per_token_logps),
+        ("log-probabilities without a modality", experience.contrast_per_token_logps),
+    ):
+        mask = experience.completion_mask
+        rows[name] = None if logps is None else ~masked(logps, mask).isfinite().all(dim=1)
+    counts = {name: int(wrong.sum()) for name, wrong in rows.items() if wrong is not None}
+    return {name: count for name, count in counts.items() if count}
+
+
+def loss_mask_of(experience: Experience) -> Tensor:
+    """The tokens that the loss counts: [N, T]."""
+    return experience.completion_mask if experience.loss_mask is None else experience.loss_mask
+
+
+def rows_that_teach(config: GrpoConfig, whole: Experience) -> Tensor:
+    """Rows whose gradient may differ from zero: [n] int64.
+
+    Without a KL, an entropy bonus or a contrast, those of advantage 0 cannot; nor can rows of which
+    no token counts.
+    """
+    assert whole.advantages is not None
+    teaches = whole.advantages != 0
+    pulled = (whole.ref_per_token_logps, whole.contrast_per_token_logps)
+    if config.entropy_coef or any(logps is not None for logps in pulled):
+        teaches = torch.ones_like(teaches)
+    return (teaches & loss_mask_of(whole).bool().any(dim=1)).nonzero().squeeze(1)
+
+
+def policy_loss(
+    config: GrpoConfig, rows: Experience, whole: Experience, scores: TokenScores
+) -> LossOutput:
+    """Computes a micro-batch's share of the objective.
+
+    Args:
+        config: the options.
+        rows: the micro-batch.
+        whole: its minibatch.
+        scores: the policy's, of ``rows``, with gradient.
+    """
+    assert rows.advantages is not None
+    tokens = Tokens(
+        logps=scores.logps,
+        mask=loss_mask_of(rows),
+        advantages=rows.advantages,
+        old_logps=rows.old_per_token_logps,
+        ref_logps=rows.ref_per_token_logps,
+        contrast_logps=rows.contrast_per_token_logps,
+        policy_mask=rows.policy_mask,
+        entropy=scores.entropy,
+    )
+    loss, metrics = policy_objective(
+        tokens,
+        _whole(config, whole),
+        loss_type=config.loss_type,
+        epsilon=config.epsilon,
+        epsilon_high=config.upper_clip,
+        delta=config.delta,
+        sapo_temperature_pos=config.sapo_temperature_pos,
+        sapo_temperature_neg=config.sapo_temperature_neg,
+        beta=config.beta,
+        kl_estimator=config.kl_estimator,
+        entropy_coef=config.entropy_coef,
+        contrast_coef=config.contrast_coef,
+    )
+    return LossOutput(loss, metrics)
+
+
+def counts_of(config: GrpoConfig, whole: Experience) -> Counts:
+    """Counts the rows and tokens of a minibatch (of a rank's part of it)."""
+    mask, rows = loss_mask_of(whole), rows_that_teach(config, whole)
+    acting = mask if whole.policy_mask is None else mask * whole.policy_mask
+    return Counts(
+        num_sequences=len(whole),
+        num_tokens=float(mask.sum()),
+        num_policy_tokens=float(acting.sum()),
+        num_scored_tokens=float(mask[rows].sum()),
+        num_left_out=int(mask.bool().any(dim=1).sum()) - len(rows),
+    )
+
+
+def _whole(config: GrpoConfig, whole: Experience) -> Whole:
+    counts = whole.counts or counts_of(config, whole)
+    of_batch = whole.num_rollout_tokens
+    return Whole(
+        num_sequences=counts.num_sequences,
+        num_tokens=counts.num_tokens,
+        num_policy_tokens=counts.num_policy_tokens,
+        num_scored_tokens=counts.num_scored_tokens,
+        num_rollout_tokens=counts.num_tokens if of_batch is None else of_batch,
+        max_completion_length=config.sampling.max_completion_length,
+        leaves_rows_out=counts.num_left_out > 0,
+    )

@@ -1,0 +1,1 @@
+"""The page that task=report writes from runs of task=attribute."""

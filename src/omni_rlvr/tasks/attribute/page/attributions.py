@@ -1,0 +1,94 @@
+"""Finds runs of task=attribute and reads what they left, one ``Attribution`` a split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from omni_rlvr.record import read_json, read_jsonl
+from omni_rlvr.tasks.report.gather import names_of, paths_of
+from omni_rlvr.types import UserError
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What was measured on one split."""
+
+    name: str
+    """Unique on the page: the run's folder and, where there are more, the split."""
+    config: dict[str, Any]
+    """The run's resolved config."""
+    commit: str | None
+    report: dict[str, Any]
+    """attribution.json."""
+    clips: dict[str, dict[str, Any]]
+    """Clip -> its row of attribution.parquet."""
+    distributions: dict[str, dict[str, dict[str, float]]]
+    """Clip -> subset -> label (and "outside") -> probability, for chosen clips."""
+    chosen: list[dict[str, Any]]
+    """chosen.jsonl; none where no clips were chosen."""
+    completions: dict[str, list[dict[str, Any]]]
+    """Clip -> its sampled completions."""
+
+
+def gather_attributions(places: Sequence[str]) -> list[Attribution]:
+    """Reads runs of task=attribute.
+
+    Args:
+        places: runs, folders of runs, or globs of either.
+
+    Raises:
+        UserError: a place holds no such run, or a file of one cannot be read.
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        files = [f for path in paths_of(place) for f in path.resolve().rglob("attribution.json")]
+        if not files:
+            raise UserError(
+                f"runs={place}: html=true makes a page of runs of task=attribute, and there is "
+                "none; omni-rlvr +experiment=attribute makes one"
+            )
+        found |= dict.fromkeys(sorted(file.parent for file in files))
+    several = len({folder.parent for folder in found}) > 1
+    names = names_of(list(found)) if several else [folder.name for folder in found]
+    return [_read(name, folder) for name, folder in zip(names, found, strict=True)]
+
+
+def _read(name: str, folder: Path) -> Attribution:
+    try:
+        record = read_json(folder.parent / "run.json")
+        report = read_json(folder / "attribution.json")
+        table = pd.read_parquet(folder / "attribution.parquet")
+        spread = pd.read_parquet(folder / "distributions.parquet")
+        chosen = read_jsonl(folder / "chosen.jsonl")
+        sampled = read_jsonl(folder / "completions.jsonl")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder}: what task=attribute wrote cannot be read: {error}; make the run again"
+        ) from error
+    known = {row["id"] for row in chosen}
+    completions: dict[str, list[dict[str, Any]]] = {}
+    for row in sampled:
+        completions.setdefault(row["id"], []).append(row)
+    return Attribution(
+        name=name,
+        config=record["config"],
+        commit=record["commit"],
+        report=report,
+        clips={row["clip"]: row for row in table[table["clip"].isin(known)].to_dict("records")},
+        distributions=_by_clip(spread[spread["clip"].isin(known)], report["labels"]),
+        chosen=chosen,
+        completions=completions,
+    )
+
+
+def _by_clip(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for row in table.to_dict("records"):
+        values = {name: row[name] for name in (*labels, "outside")}
+        out.setdefault(row["clip"], {})[row["subset"]] = values
+    return out

@@ -1,0 +1,119 @@
+"""What a page knows of each chosen clip, as plain values: a row of the table, and a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omni_rlvr.media.sandbox.reader import ClipReader
+from omni_rlvr.tasks.attribute.page.attributions import Attribution
+from omni_rlvr.tasks.attribute.page.clip_media import clip_media
+from omni_rlvr.tasks.attribute.reasoning import agrees
+from omni_rlvr.tasks.attribute.tables import subset_names
+from omni_rlvr.text.modality_words import Lexicon
+from omni_rlvr.text.parse import parse
+
+PLAYERS = ("video", "audio", "text")
+CUT = "rewards/"
+
+
+def clip_row(run: Attribution, chosen: dict[str, Any], thumb: str | None) -> dict[str, Any]:
+    """The line of a clip in the table of clips; ``thumb`` is a ``data:`` address."""
+    clip = run.clips[chosen["id"]]
+    return {
+        "run": run.name,
+        "clip": clip["clip"],
+        "label": clip["label"],
+        "predicted": clip["predicted"],
+        "right": clip["predicted"] == clip["label"],
+        "confidence": _number(chosen["confidence"]),
+        "conflict": _number(chosen["conflict"]),
+        "phi_video": _number(clip["phi_video"]),
+        "phi_audio": _number(clip["phi_audio"]),
+        "interaction": _number(clip["interaction"]),
+        "rules": chosen["rules"],
+        "text": chosen["completion"],
+        "thumb": thumb,
+    }
+
+
+def clip_card(
+    run: Attribution, chosen: dict[str, Any], lexicon: Lexicon, reader: ClipReader
+) -> dict[str, Any]:
+    """All that is shown of a clip once it is opened."""
+    clip = run.clips[chosen["id"]]
+    files = (chosen[name] and Path(chosen[name]) for name in ("video", "audio"))
+    names = ("num_claims", "false_claims", "question", "answer")
+    return {
+        "file": chosen["video"] or chosen["audio"],
+        "has_video": bool(clip["has_video"]),
+        "has_audio": bool(clip["has_audio"]),
+        **{name: chosen[name] for name in names},
+        "reasoning": segments(chosen["completion"], lexicon),
+        "lean": _lean(chosen, clip, lexicon),
+        "labels": run.report["labels"],
+        "subsets": _subsets(run.distributions[chosen["id"]]),
+        "games": _games(clip),
+        "completions": [_completion(row, lexicon) for row in run.completions.get(chosen["id"], [])],
+        "media": clip_media(reader, *files),
+    }
+
+
+def segments(completion: str, lexicon: Lexicon) -> list[list[Any]]:
+    """Cuts a completion into [text, modality or None, whether counted]; only thinking is marked."""
+    think = parse(completion).think
+    if not think:
+        return [[completion, None, False]]
+    start = completion.index(think)
+    inside = [[s.text, s.modality, s.is_counted] for s in lexicon.segments(think)]
+    around = ([completion[:start], None, False], [completion[start + len(think) :], None, False])
+    return [part for part in (around[0], *inside, around[1]) if part[0]]
+
+
+def _lean(chosen: dict[str, Any], clip: dict[str, Any], lexicon: Lexicon) -> dict[str, Any]:
+    """Words of each modality, and whether they lean as the Shapley values of the answer do."""
+    words = lexicon.count(parse(chosen["completion"]).think or "")
+    suffix = {clip["predicted"]: "_predicted", clip["label"]: ""}.get(chosen["answer"])
+    whole = suffix is not None and clip["has_audio"] and clip["has_video"]
+    phi = [_number(clip[f"phi_{name}{suffix}"]) if whole else None for name in ("video", "audio")]
+    judged = None if None in phi else agrees(words.lean, phi[0], phi[1])  # type: ignore[arg-type]
+    return {"visual": words.visual, "vocal": words.vocal, "agrees": judged}
+
+
+def _subsets(by_subset: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    num_players = len(by_subset).bit_length() - 1
+    return [
+        {"name": name, "p": {k: _number(v, 4) for k, v in by_subset[name].items()}}
+        for name in subset_names(num_players)
+    ]
+
+
+def _games(clip: dict[str, Any]) -> list[dict[str, Any]]:
+    """Values of the gold label, and of the most probable one where that is another."""
+    out = []
+    for whose, suffix in (("label", ""), ("predicted", "_predicted")):
+        if suffix and clip["predicted"] == clip["label"]:
+            continue
+        nothing = "no_text_none" if "phi_text" in clip else "none"
+        players = [name for name in PLAYERS if f"phi_{name}" in clip]
+        out.append(
+            {
+                "label": clip[whose],
+                "gold": not suffix,
+                "none": _number(clip[f"v_{nothing}{suffix}"]),
+                "both": _number(clip[f"v_both{suffix}"]),
+                "phi": {name: _number(clip[f"phi_{name}{suffix}"]) for name in players},
+                "interaction": _number(clip[f"interaction{suffix}"]),
+            }
+        )
+    return out
+
+
+def _completion(row: dict[str, Any], lexicon: Lexicon) -> dict[str, Any]:
+    terms = {k.removeprefix(CUT): row[k] for k in row if k.startswith(CUT)}
+    said = {name: row[name] for name in ("reward", "advantage")}
+    return {**said, "terms": terms, "said": segments(row["completion"], lexicon)}
+
+
+def _number(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None or value != value else round(float(value), digits)

@@ -1,0 +1,90 @@
+"""From annotations to batches: the data sets and loaders that tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from omni_rlvr.assembly.parts import Clips
+from omni_rlvr.data.collate import Collate
+from omni_rlvr.data.dataset import ClipDataset
+from omni_rlvr.data.features.cache import FeatureCache
+from omni_rlvr.data.loader import evaluation_loader, move, refuse_bad_media
+from omni_rlvr.media.sandbox.reader import ClipReader
+from omni_rlvr.models.composed.processor import Processor
+from omni_rlvr.types import Batch, Example, Features
+
+
+def clip_dataset(
+    clips: Clips,
+    examples: Sequence[Example],
+    cache: FeatureCache | None,
+    *,
+    num_frames: int,
+    sample_rate: int,
+    window_s: float | None = None,
+) -> ClipDataset:
+    """Makes the dataset that reads these examples' clips, or their cached features."""
+    return ClipDataset(
+        examples,
+        ClipReader(
+            clips.dataset.decode_timeout_s,
+            clips.dataset.max_clips_per_process,
+            limits=clips.dataset.limits,
+        ),
+        num_frames=num_frames,
+        sample_rate=sample_rate,
+        window_s=window_s,
+        video=clips.modality.video,
+        audio=clips.modality.audio,
+        cache=cache,
+    )
+
+
+def processed_clips(
+    clips: Clips, examples: Sequence[Example], processor: Processor, cache: FeatureCache | None
+) -> ClipDataset:
+    """Makes the dataset that reads clips as a policy's processor wants them."""
+    return clip_dataset(
+        clips,
+        examples,
+        cache,
+        num_frames=processor.settings.num_frames,
+        sample_rate=processor.sample_rate,
+        window_s=processor.window_s,
+    )
+
+
+def collate(processor: Processor, cache: FeatureCache | None, *, with_target: bool) -> Collate:
+    """Makes what turns samples into batches."""
+    return Collate(processor, with_target, None if cache is None else cache.dtype)
+
+
+def batches(
+    clips: Clips,
+    examples: Sequence[Example],
+    processor: Processor,
+    cache: FeatureCache | None,
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """Reads examples in order, batch by batch, onto a device.
+
+    Raises:
+        MediaError: a clip cannot be read and ``dataset.on_bad_media`` is "raise".
+    """
+    loader = evaluation_loader(
+        processed_clips(clips, examples, processor, cache),
+        collate(processor, cache, with_target=False),
+        batch_size=batch_size,
+        num_workers=clips.dataset.num_workers if len(examples) > 1 else 0,
+    )
+    for batch in loader:
+        yield move(refuse_bad_media(batch, clips.dataset.on_bad_media), device)
+
+
+def keeper(cache: FeatureCache | None) -> Callable[[Batch, Features], None]:
+    """Returns what stores the features of each batch, if there is a cache."""
+    return cache.put if cache is not None else lambda batch, features: None

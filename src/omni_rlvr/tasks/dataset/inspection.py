@@ -1,0 +1,161 @@
+"""A clip decoded from end to end, to find a fault in its middle before a training run does.
+
+It refuses what ``probe.probe_clip`` and ``clip.read_clip`` refuse, and besides: frames that the
+decoder itself marks as damaged (training would see its repair of them), and a file that ends before
+its header says. A few wrong bytes may still decode to a wrong picture that no decoder notices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+
+from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.container import look_into, open_container, read_bytes
+from omni_rlvr.media.opening import probe_clip
+from omni_rlvr.media.video import Backend
+from omni_rlvr.types import Clip, MediaError
+
+_MAX_SHORTFALL = 0.1
+"""Share of the promised length that may be missing: headers round."""
+_FAULTS = ("short", "damaged_sound")
+"""Notes on what is missing: enough for training to go on, and for this to refuse."""
+_MEND = "convert or download it again"
+
+
+def inspect_clip(
+    video: Path | None,
+    audio: Path | None,
+    *,
+    num_frames: int,
+    sample_rate: int,
+    want_video: bool,
+    want_audio: bool,
+    window_s: float | None = None,
+    backend: Backend = "decord",
+) -> Clip:
+    """Decode one clip as training would, then all of it, for ``isolated.ClipReader``.
+
+    Args and Returns: as ``probe.probe_clip``; only what is wanted is decoded.
+
+    Raises:
+        MediaError: As ``read_clip``; a frame is damaged; or a file is shorter than it says.
+    """
+    opened, seen = (
+        read(
+            video,
+            audio,
+            num_frames=num_frames,
+            sample_rate=sample_rate,
+            want_video=want_video,
+            want_audio=want_audio,
+            window_s=window_s,
+            backend=backend,
+        )
+        for read in (probe_clip, read_clip)
+    )
+    if video is not None:
+        _refuse_damage(video, picture=want_video, sound=want_audio and audio is None)
+    if audio is not None and want_audio:
+        _refuse_cut_sound(audio, sample_rate)
+    return _with_notes(opened, seen)
+
+
+def hear_clip(
+    video: Path | None,
+    audio: Path | None,
+    *,
+    num_frames: int,
+    sample_rate: int,
+    want_video: bool,
+    want_audio: bool,
+    window_s: float | None = None,
+    backend: Backend = "decord",
+) -> Clip:
+    """Open a clip and decode its sound as training would, for ``isolated.ClipReader``.
+
+    Args and Returns: as ``probe.probe_clip``, with the notes on the clip.
+
+    Raises:
+        MediaError: As ``probe_clip``, and if the sound cannot be decoded to its end.
+    """
+    opened = probe_clip(
+        video,
+        audio,
+        num_frames=num_frames,
+        sample_rate=sample_rate,
+        want_video=want_video,
+        want_audio=want_audio,
+        backend=backend,
+    )
+    if not want_audio or opened.waveform is None:
+        return opened
+    heard = read_clip(
+        video,
+        audio,
+        num_frames=num_frames,
+        sample_rate=sample_rate,
+        want_video=False,
+        want_audio=True,
+        window_s=window_s,
+    )
+    return _with_notes(opened, heard)
+
+
+def _with_notes(opened: Clip, seen: Clip) -> Clip:
+    return replace(opened, notes=tuple(dict.fromkeys((*opened.notes, *seen.notes))))
+
+
+def _refuse_damage(path: Path, *, picture: bool, sound: bool) -> None:
+    data = read_bytes(path)
+    contents = look_into(data, path)
+    for note in contents.notes:
+        if note.kind in _FAULTS:
+            raise MediaError(f"{path}: {note.text}; {_MEND}")
+    wanted = {contents.picture.stream: "picture"} if picture and contents.picture else {}
+    wanted |= {contents.sound.stream: "sound"} if sound and contents.sound else {}
+    damaged: dict[str, list[float]] = {"picture": [], "sound": []}
+    with open_container(data) as container:
+        start_s = (container.start_time or 0) / av.time_base
+        before_s = max(0.0, start_s)  # a header counts from 0, not from the first stream
+        promised_s, end_s = (container.duration or 0) / av.time_base, 0.0
+        for packet in container.demux():
+            begins_s = _seconds(packet, packet.dts if packet.pts is None else packet.pts) - start_s
+            end_s = max(end_s, before_s + begins_s + _seconds(packet, packet.duration))
+            if packet.stream.index in wanted and not _is_whole(packet):
+                damaged[wanted[packet.stream.index]].append(begins_s)
+    for kind, times_s in damaged.items():
+        if times_s:
+            raise MediaError(
+                f"{path}: its {kind} is damaged in {len(times_s)} places, the first near "
+                f"{max(0.0, min(times_s)):.2f} s; {_MEND}"
+            )
+    if contents.picture is not None and end_s < promised_s * (1 - _MAX_SHORTFALL):
+        raise MediaError(
+            f"{path}: ends at {end_s:.2f} s of the {promised_s:.2f} s that its header promises; "
+            f"{_MEND}"
+        )
+
+
+def _seconds(packet: av.Packet, ticks: int | None) -> float:
+    return float((ticks or 0) * packet.time_base) if packet.time_base else 0.0
+
+
+def _is_whole(packet: av.Packet) -> bool:
+    """Whether a packet decodes, and to no frame that the decoder marks."""
+    try:
+        return not any(frame.is_corrupt for frame in packet.decode())
+    except av.FFmpegError:
+        return False
+
+
+def _refuse_cut_sound(path: Path, sample_rate: int) -> None:
+    """Refuse a sound file that is cut short; reading it gives what is there, with a note."""
+    heard = read_clip(
+        None, path, num_frames=1, sample_rate=sample_rate, want_video=False, want_audio=True
+    )
+    for note in heard.notes:
+        if note.kind in _FAULTS:
+            raise MediaError(f"{path}: {note.text}; {_MEND}")

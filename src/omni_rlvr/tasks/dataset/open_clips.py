@@ -1,0 +1,104 @@
+"""Opens or decodes all clips of a data set, several at a time, and notes what is wrong with which.
+
+Each worker asks a child process of its own (``pool``). Nothing is kept of a clip but a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+from omni_rlvr.media.sandbox.pool import in_children
+from omni_rlvr.media.sandbox.reader import ClipReader
+from omni_rlvr.types import Clip, ClipNote, Example, MediaError
+
+PROBE = "omni_rlvr.tasks.dataset.inspection:hear_clip"
+INSPECT = "omni_rlvr.tasks.dataset.inspection:inspect_clip"
+"""What a worker's child calls: to open a clip and hear its sound, or to decode all of it."""
+_NUM_FRAMES = 8
+"""Frames that are sampled as training would, where a clip is decoded; R1-Omni's number."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known of a clip after opening it."""
+
+    index: int
+    has_picture: bool
+    has_sound: bool
+    duration_s: float
+    reason: str | None
+    """Why it cannot be used, or None."""
+    notes: tuple[ClipNote, ...] = ()
+    """How what a model is shown differs from the file."""
+
+
+def probe_clips(
+    examples: Sequence[Example],
+    *,
+    make_reader: Callable[[], ClipReader],
+    num_workers: int,
+    want_video: bool,
+    want_audio: bool,
+    window_s: float | None = None,
+) -> Generator[Finding, None, None]:
+    """Open the clips of all examples.
+
+    Args:
+        examples: What to open.
+        make_reader: Makes the reader of one worker; its child calls ``PROBE`` or ``INSPECT``.
+        num_workers: Clips opened at the same time, at least 1.
+        want_video: Whether pictures are used: a clip without one is bad.
+        want_audio: Whether sound is used: a clip without any is bad if pictures are not.
+        window_s: Most seconds of sound that a model takes; None for any number.
+
+    Returns:
+        One finding an example, as they come. Leaving early (Ctrl-C) stops the workers.
+    """
+    yield from in_children(
+        len(examples),
+        lambda index, reader: _open(
+            examples[index], index, reader, want_video, want_audio, window_s
+        ),
+        make_reader=make_reader,
+        num_workers=num_workers,
+    )
+
+
+def _open(
+    example: Example,
+    index: int,
+    reader: ClipReader,
+    want_video: bool,
+    want_audio: bool,
+    window_s: float | None,
+) -> Finding:
+    try:
+        clip = reader.read(
+            example.video,
+            example.audio,
+            num_frames=_NUM_FRAMES,
+            sample_rate=16_000,
+            want_video=want_video and example.video is not None,
+            want_audio=want_audio,
+            window_s=window_s,
+        )
+    except MediaError as error:
+        return Finding(index, False, False, 0.0, str(error))
+    return Finding(
+        index,
+        clip.frames is not None,
+        clip.waveform is not None,
+        clip.duration_s,
+        _unusable(clip, example, want_video, want_audio),
+        clip.notes,
+    )
+
+
+def _unusable(clip: Clip, example: Example, want_video: bool, want_audio: bool) -> str | None:
+    """Why the modality in use cannot work with a clip that opens."""
+    usable = (want_video and clip.frames is not None) or (want_audio and clip.waveform is not None)
+    if usable:
+        return None
+    wanted = "sound" if want_audio else "picture"
+    return f"{example.video or example.audio} has no {wanted}, the only modality in use"

@@ -1,0 +1,96 @@
+"""Cuts the clips of a data set from its recordings; those that are there are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from omni_rlvr.assembly.parts import PrepareParts
+from omni_rlvr.data.cuts import Cut
+from omni_rlvr.data.cutting import CUT, Attempt, cut_all, is_there
+from omni_rlvr.media.sandbox.reader import ClipReader
+from omni_rlvr.record import write_json
+from omni_rlvr.tasks.lifecycle import recorded
+from omni_rlvr.text.terminal import printable
+from omni_rlvr.training.progress import progress_bar
+from omni_rlvr.types import Interrupted, UserError
+
+MAX_LISTED = 10
+"""Reasons printed; prepare.json has all."""
+
+
+def prepare_clips(parts: PrepareParts) -> None:
+    """Makes the clips that are missing or out of date, and leaves prepare.json.
+
+    Raises:
+        UserError: some could not be made; all others are.
+        Interrupted: Ctrl-C; the same command goes on.
+    """
+    wanted = [cut for cut in parts.cuts if parts.task.overwrite or not is_there(cut)]
+    num_kept = len(parts.cuts) - len(wanted)
+    with recorded(parts.place, device="cpu") as record:
+        attempts = _cut(parts, wanted) if wanted else []
+        failed = {a.cut.clip.stem: a.failure for a in attempts if a.failure is not None}
+        num_made = len(attempts) - len(failed)
+        file = parts.place.run_dir / "prepare.json"
+        write_json(file, {"made": num_made, "kept": num_kept, "failed": failed})
+        reasons = list(dict.fromkeys(failed.values()))
+        for why in reasons[:MAX_LISTED]:
+            names = [name for name, reason in failed.items() if reason == why]
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            print(printable(f"failed: {names[0]}{more}: {why}"))
+        if len(reasons) > MAX_LISTED:
+            print(f"... and {len(reasons) - MAX_LISTED} more reasons")
+        print(f"clips: {num_made} made, {num_kept} were there, {len(failed)} failed")
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {len(parts.cuts)} clips could not be made, all in {file}; mend "
+                "what is named there and give the command again: it makes what is missing"
+            )
+        record.finish("finished")
+
+
+def _cut(parts: PrepareParts, wanted: list[Cut]) -> list[Attempt]:
+    dataset, attempts = parts.dataset, list[Attempt]()
+    with (
+        _workshop(wanted[0].clip.parent) as folder,
+        progress_bar("cutting clips", len(wanted)) as progress,
+        closing(
+            cut_all(
+                wanted,
+                folder,
+                make_reader=lambda: ClipReader(
+                    dataset.decode_timeout_s, dataset.max_clips_per_process, CUT, dataset.limits
+                ),
+                num_workers=max(1, dataset.num_workers),
+            )
+        ) as cutting,
+    ):
+        try:
+            for done in cutting:
+                attempts += done
+                progress.advance(progress.task_ids[0], len(done))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped after {len(attempts)} of {len(wanted)} clips; the same command goes on"
+            ) from None
+    return attempts
+
+
+@contextlib.contextmanager
+def _workshop(clips: Path) -> Iterator[Path]:
+    """A folder for unfinished clips, gone afterwards, and with it a folder of clips without any."""
+    try:
+        clips.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".unfinished-", dir=clips)
+    except OSError as error:
+        raise UserError(f"{clips}: clips cannot be written there ({error.strerror})") from error
+    try:
+        with folder as name:
+            yield Path(name)
+    finally:
+        with contextlib.suppress(OSError):  # there are clips in it
+            clips.rmdir()

@@ -1,0 +1,1 @@
+"""Runs on several devices: one process each."""

@@ -1,0 +1,70 @@
+"""How a run begins and ends: run.json, and the link to the latest run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from omni_rlvr import distributed
+from omni_rlvr.assembly.parts import Place
+from omni_rlvr.folders import DISK_ERRORS, disk_error
+from omni_rlvr.lock import IN_USE, FolderLock
+from omni_rlvr.pointers import clear_way, point_to
+from omni_rlvr.record import RunRecord, say_failed, writing_to
+from omni_rlvr.rewards.watchdog.time_limit import reported_in
+from omni_rlvr.types import Interrupted, UserError
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
+    """Lock the run's folder, open run.json, and say there how a task ended that did not finish.
+
+    Raises:
+        FolderInUse: another process does this run.
+    """
+    with contextlib.ExitStack() as stack:
+        if distributed.is_first():
+            with writing_to(place.run_dir):
+                stack.enter_context(FolderLock(place.run_dir, IN_USE))
+        stack.enter_context(reported_in(run_dir=place.run_dir))
+        yield from _recorded(place, device)
+
+
+def _recorded(place: Place, device: str) -> Iterator[RunRecord]:
+    record = RunRecord(place.run_dir, place.config, device=device, writes=distributed.is_first())
+    try:
+        if place.latest is not None and distributed.is_first():
+            clear_way(place.latest, place.run_dir)
+        yield record
+    except BaseException as error:
+        _close(record, error)
+        full = disk_error(error)
+        if full is None or full.errno not in DISK_ERRORS:
+            raise
+        raise UserError(
+            f"{full.filename or place.run_dir}: {full.strerror}; make room there, or set "
+            "paths.output_root=DIR"
+        ) from error
+
+
+def _close(record: RunRecord, error: BaseException) -> None:
+    """Say in run.json how a run ended that did not finish."""
+    # Lightning makes a SystemExit of a second Ctrl-C
+    stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+    try:
+        record.update(error=None if stopped else f"{type(error).__name__}: {error}")
+        record.finish("interrupted" if stopped else "failed")
+    except OSError as second:  # a full disk; what went wrong first is what the user must see
+        log.warning("run.json could not be updated: %s", second)
+        if record.writes and not stopped:
+            with contextlib.suppress(OSError):
+                say_failed(record.folder)
+
+
+def move_latest(place: Place) -> None:
+    """Points ``latest`` at this run, where it has such a link."""
+    if place.latest is not None and distributed.is_first():
+        point_to(place.latest, place.run_dir)

@@ -1,0 +1,268 @@
+"""Answers for clips without labels: what the model says, and how likely it finds each label.
+
+The labels are scored behind the model's own reasoning where it gave an answer in tags, else
+directly behind the prompt; every prediction says which. No gold labels here: see ``evaluate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.assembly.parts import PredictParts
+from omni_rlvr.media.files import in_words
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.record import append_jsonl
+from omni_rlvr.rollout.encode import embed_prompts, encode
+from omni_rlvr.rollout.label_scoring import (
+    BARE,
+    TAGGED,
+    AnswerSlot,
+    completion_slot,
+    label_logps,
+    prompt_slot,
+)
+from omni_rlvr.rollout.shared_prefix import RollOut, require_finite
+from omni_rlvr.tasks.clips import batches, keeper
+from omni_rlvr.tasks.lifecycle import move_latest, recorded
+from omni_rlvr.tasks.predictions_text import show_prediction, summary_line
+from omni_rlvr.tasks.stream import TextStream
+from omni_rlvr.text.parse import normalise_label, parse
+from omni_rlvr.training.devices import device_of
+from omni_rlvr.training.progress import progress_bar
+from omni_rlvr.types import Batch, ClipNote, Features, Interrupted, Rollout, UserError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model said about one clip; ``vars`` of it is a row of predictions.jsonl."""
+
+    id: str
+    completion: str | None = None
+    think: str | None = None
+    """The reasoning, where the completion holds one think block."""
+    answer: str | None = None
+    """What stands in the answer tag; the whole text of a completion without tags."""
+    predicted: str | None = None
+    """The label of the list that the answer is, or None."""
+    probabilities: dict[str, float] | None = None
+    """Label -> probability among the labels; they add up to 1."""
+    list_probability: float | None = None
+    """Probability of any label of the list; the rest is for other answers."""
+    scored_after: str | None = None
+    """What the labels were scored behind: "completion" (its reasoning) or "prompt"."""
+    answer_form: str | None = None
+    """"tags" or "bare"."""
+    has_video: bool | None = None
+    has_audio: bool | None = None
+    truncated: bool | None = None
+    """No end token within ``max_completion_length``."""
+    notes: Sequence[dict[str, str]] = ()
+    """Kind and text of each note on the clip."""
+    error: str | None = None
+    """Why the clip could not be read; all else is None then."""
+
+
+@torch.no_grad()
+def predict(
+    policy: Policy,
+    roll_out: RollOut,
+    batches: Iterable[Batch],
+    labels: Sequence[str],
+    *,
+    answer_form: str,
+    temperature: float,
+    repetition_penalty: float,
+    max_completion_length: int,
+    generator: torch.Generator,
+    on_features: Callable[[Batch, Features], None],
+    on_tokens: Callable[[Tensor, Tensor], None] | None,
+) -> Iterator[list[Prediction]]:
+    """Answers batch by batch.
+
+    Args:
+        policy: in eval mode.
+        roll_out: decodes.
+        batches: clips, on the policy's device.
+        labels: what probabilities are over.
+        answer_form: "tags", "bare" or "auto" (what the model said, then what the prompt asks for).
+        temperature: 0 decodes greedily.
+        repetition_penalty: above 1 makes tokens that an answer has less likely; 1 is off.
+        max_completion_length: most tokens an answer may have.
+        generator: of the random numbers, on the CPU.
+        on_features: handed what the towers gave each batch (for a feature cache).
+        on_tokens: told each token as it comes; see ``decode``.
+
+    Yields:
+        A prediction for each clip of a batch; what could not be read comes last.
+
+    Raises:
+        UserError: the device cannot sample, or a clip's logits are no numbers.
+    """
+    for batch in batches:
+        read: list[Prediction] = []
+        if len(batch) > 0:
+            features = encode(policy, batch)
+            on_features(batch, features)
+            embeds = embed_prompts(
+                policy,
+                batch,
+                features,
+                num_new=max_completion_length,
+                key="task.max_completion_length",
+            )
+            if temperature > 0 and embeds.device.type == "mps":
+                raise UserError(
+                    f"task.temperature={temperature}: sampling needs float64, which mps does not "
+                    "have; use task.temperature=0 or trainer.accelerator=cpu"
+                )
+            rollout = roll_out(
+                policy,
+                embeds,
+                batch.prompt_mask,
+                num_generations=1,
+                temperature=temperature,
+                top_p=1,
+                top_k=0,
+                repetition_penalty=repetition_penalty,
+                max_completion_length=max_completion_length,
+                generator=generator,
+                on_tokens=on_tokens,
+            )
+            require_finite(rollout, batch.examples)
+            slots = _slots(policy, batch, rollout, answer_form)
+            logps = label_logps(policy, embeds, batch.prompt_mask, slots=slots, labels=labels)
+            read = _predictions(batch, rollout, slots, logps.cpu(), labels)
+        yield [*read, *(Prediction(clip.example.id, error=clip.reason) for clip in batch.skipped)]
+
+
+def _slots(policy: Policy, batch: Batch, rollout: Rollout, answer_form: str) -> list[AnswerSlot]:
+    processor = policy.processor
+    if answer_form == "bare":
+        return [BARE] * len(batch)
+    return [
+        completion_slot(processor, ids, mask)
+        or (TAGGED if answer_form == "tags" else prompt_slot(processor, example.question))
+        for example, ids, mask in zip(
+            batch.examples, rollout.completion_ids, rollout.completion_mask, strict=True
+        )
+    ]
+
+
+def _predictions(
+    batch: Batch,
+    rollout: Rollout,
+    slots: Sequence[AnswerSlot],
+    logps: Tensor,
+    labels: Sequence[str],
+) -> list[Prediction]:
+    videos, sounds = batch.video_rows.tolist(), batch.audio_rows.tolist()
+    probs = logps.softmax(dim=-1).tolist()
+    listed = logps.logsumexp(dim=-1).exp().clamp(max=1).tolist()  # 1 is passed by rounding alone
+    out: list[Prediction] = []
+    for i, (text, slot) in enumerate(zip(rollout.texts, slots, strict=True)):
+        parsed = parse(text)
+        answer = parsed.answer if parsed.bare is None else parsed.bare
+        out.append(
+            Prediction(
+                id=batch.examples[i].id,
+                completion=text,
+                think=parsed.think,
+                answer=answer,
+                predicted=None if answer is None else _label(answer, labels),
+                probabilities=dict(zip(labels, probs[i], strict=True)),
+                list_probability=listed[i],
+                scored_after="completion" if slot.ids else "prompt",
+                answer_form="tags" if slot.closing else "bare",
+                has_video=i in videos,
+                has_audio=i in sounds,
+                truncated=bool(rollout.truncated[i]),
+                notes=[vars(note) for note in batch.notes[i]] if batch.notes else [],
+            )
+        )
+    return out
+
+
+def _label(answer: str, labels: Sequence[str]) -> str | None:
+    known = {normalise_label(name): name for name in labels}
+    return known.get(normalise_label(answer))
+
+
+def predict_clips(parts: PredictParts) -> None:
+    """Answers for clips, into predictions.jsonl; a single one is shown while it is said."""
+    device = device_of(parts.place.config["trainer"]["accelerator"])
+    parts.policy.eval().to(device=device)
+    file = parts.place.run_dir / "predictions.jsonl"
+    with recorded(parts.place, device=str(device)) as record:
+        try:
+            rows = (_predict_one if len(parts.examples) == 1 else _predict_many)(parts, device)
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped; what was predicted by then is in {file}") from None
+        record.add_skipped((row["id"], row["error"]) for row in rows if row["error"])
+        record.add_notes((row["id"], ClipNote(**note)) for row in rows for note in row["notes"])
+        if parts.left_out:
+            print(f"left out: {in_words(parts.left_out)}")
+            record.update(left_out=dict(parts.left_out))
+        record.finish("finished")
+    move_latest(parts.place)
+    print(f"written: {file}")
+
+
+def _predict_one(parts: PredictParts, device: torch.device) -> list[dict[str, Any]]:
+    stream = TextStream(parts.policy.processor.decode, partial(print, end="", flush=True))
+    ((row,),) = _predicted(parts, device, stream.on_tokens if parts.task.stream else None)
+    if row["error"]:
+        raise UserError(row["error"])
+    stream.end(row["completion"])
+    show_prediction(row)
+    return [row]
+
+
+def _predict_many(parts: PredictParts, device: torch.device) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    with progress_bar("predicting", len(parts.examples)) as progress:
+        for new in _predicted(parts, device, None):
+            rows += new
+            progress.advance(progress.task_ids[0], len(new))
+    if all(row["error"] for row in rows):
+        raise UserError(
+            f"nothing to predict: none of the {len(rows)} clips could be read; "
+            f"the first: {rows[0]['error']}"
+        )
+    print(summary_line(rows))
+    return rows
+
+
+def _predicted(
+    parts: PredictParts, device: torch.device, on_tokens: Callable[[Tensor, Tensor], None] | None
+) -> Iterator[list[dict[str, Any]]]:
+    """Predicts batch by batch; a batch is in the file before the next one is begun."""
+    task = parts.task
+    for batch in predict(
+        parts.policy,
+        parts.roll_out,
+        batches(
+            parts.clips,
+            parts.examples,
+            parts.policy.processor,
+            parts.cache,
+            batch_size=task.batch_size,
+            device=device,
+        ),
+        parts.labels,
+        answer_form=task.answer_form,
+        temperature=task.temperature,
+        repetition_penalty=task.repetition_penalty,
+        max_completion_length=task.max_completion_length,
+        generator=torch.Generator().manual_seed(parts.place.config["seed"]),
+        on_features=keeper(parts.cache),
+        on_tokens=on_tokens,
+    ):
+        rows = [vars(prediction) for prediction in batch]
+        append_jsonl(parts.place.run_dir / "predictions.jsonl", rows)
+        yield rows

@@ -1,0 +1,1 @@
+"""task=report: runs side by side in tables, figures and one page."""

@@ -1,0 +1,257 @@
+"""The figures of a report: scores by setting, heat maps, curves, recall, confusion.
+
+Seeds of one setting are averaged (confusion counts are added up). A figure with a panel or a colour
+a setting shows a few settings only; which, the caller decides.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from omni_rlvr.tasks.report import plots
+from omni_rlvr.tasks.report.columns import RUN, SEED
+from omni_rlvr.tasks.report.drawing import save, shortened, spared, width_of
+from omni_rlvr.tasks.report.gather import RunData
+
+MAX_HEAT_MAPS = 3
+MAX_DOTS = 80
+"""Most settings in the figure of scores."""
+MAX_PANEL_IN = 4.0
+"""Longest side of a confusion matrix among others, in inches."""
+MAX_CLASS = 24
+"""Most characters of a class beside such a matrix."""
+
+Colours = Mapping[str, Any]
+"""Name of a setting -> its colour in every figure; the settings that only dots show have none."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on disk and what a reader is told of it."""
+
+    path: Path
+    caption: str
+
+
+Settings = Mapping[str, Sequence[RunData]]
+"""Name of a setting -> its finished runs, one a seed."""
+
+
+@plots.plain_text
+def score_dots(settings: Settings, split: str, path: Path, colours: Colours) -> Picture:
+    """Draw WAR of every setting: a dot a run, a bar at the mean; of very many, the best ones."""
+    scored = {
+        name: [run.scores[split]["war"] for run in runs if split in run.scores]
+        for name, runs in settings.items()
+    }
+    scored = {name: values for name, values in scored.items() if values}
+    best = sorted(scored, key=lambda name: -np.mean(scored[name]))[:MAX_DOTS]
+    kept = [name for name in scored if name in best]
+    names = shortened(kept, limit=plots.MAX_NAME)
+    size = (5.5 + width_of(names, size=8), 1.2 + 0.26 * len(kept))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    for i, name in enumerate(kept):
+        values = scored[name]
+        colour = colours.get(name, "0.5")
+        axes.plot(values, [i] * len(values), "o", color=colour, alpha=0.7, markersize=5)
+        if len(values) > 1:
+            axes.plot(np.mean(values), i, "|", color="0.15", markersize=14, markeredgewidth=2)
+    axes.set_yticks(range(len(kept)), names, fontsize=8)
+    axes.set(xlabel="WAR (%)", title=f"WAR on {split}")
+    axes.set_ylim(len(kept) - 0.4, -0.6)
+    axes.grid(axis="x", alpha=0.4)
+    left_out = len(scored) - len(kept)
+    more = f" The {len(kept)} best are shown, {left_out} are not." if left_out else ""
+    return _saved(figure, path, f"WAR on {split}: a dot a run, the bar is their mean.{more}")
+
+
+def heat_maps(frame: pd.DataFrame, keys: Sequence[str], split: str, folder: Path) -> list[Picture]:
+    """Draws mean WAR over every two keys that differ, at most three maps.
+
+    Two keys make a map where most of their pairs of values were run.
+
+    Args:
+        frame: a row a run, from ``table.runs_table``.
+        keys: the keys that differ.
+        split: whose WAR.
+        folder: where the pictures go.
+    """
+    done = frame[frame["status"] == "finished"].dropna(subset=f"{split}/war")
+    by = [key for key in keys if key not in (SEED, RUN) and 1 < done[key].nunique() <= 20]
+    pictures: list[Picture] = []
+    for rows, columns in combinations(by, 2):
+        table = done.pivot_table(index=rows, columns=columns, values=f"{split}/war")
+        if len(pictures) < MAX_HEAT_MAPS and table.notna().to_numpy().mean() > 0.5:
+            path = folder / f"heat_{split}_{rows}_{columns}.png".replace("/", "-")
+            with spared(path):
+                pictures.append(_heat_map(table, split, path))
+    return pictures
+
+
+@plots.plain_text
+def _heat_map(table: pd.DataFrame, split: str, path: Path) -> Picture:
+    rows, columns = str(table.index.name), str(table.columns.name)
+    names = [shortened([str(v) for v in part], limit=24) for part in (table.index, table.columns)]
+    size = (3.2 + width_of(names[0], size=10) + 0.7 * len(names[1]), 1.8 + 0.45 * len(names[0]))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        table,
+        ax=axes,
+        annot=True,
+        fmt=".1f",
+        cmap="viridis",
+        linewidths=0.5,
+        cbar_kws={"label": "WAR (%)"},
+        xticklabels=False,
+        yticklabels=False,
+    )
+    axes.set_yticks(np.arange(len(names[0])) + 0.5, names[0], rotation=0)
+    axes.set_xticks(np.arange(len(names[1])) + 0.5, names[1], rotation=0)
+    if width_of(names[1], size=10) > 0.65:
+        plots.tilt(axes)
+    axes.set_title(f"Mean WAR on {split}\nby {_tail(rows)} and {_tail(columns)}")
+    text = f"Mean WAR on {split} over {rows} and {columns}; other keys and seeds are averaged."
+    return _saved(figure, path, text)
+
+
+def _tail(key: str) -> str:
+    return key.rsplit(".", 1)[-1]
+
+
+def curves(settings: Settings, path: Path, colours: Colours) -> Picture | None:
+    """Draws learning curves, the mean over a setting's runs; None where no run trained."""
+    records = {name: _mean_curve(runs) for name, runs in settings.items()}
+    records = {name: rows for name, rows in records.items() if rows}
+    if not any(key in row for rows in records.values() for row in rows for key in _SHOWN):
+        return None
+    plots.learning_curves(records, path, colours=colours)
+    return Picture(path, "Training, mean over the runs of a setting; bold is the running mean.")
+
+
+def recalls(settings: Settings, split: str, path: Path, colours: Colours) -> Picture | None:
+    """Draws recall per class, the mean over a setting's runs."""
+    labels = _labels(settings, split)
+    means = {}
+    for name, runs in settings.items():
+        rows = [run.scores[split]["recall"] for run in runs if split in run.scores]
+        if rows:
+            values = pd.DataFrame(rows).astype(float).reindex(columns=labels)
+            means[name] = (values.mean() / 100).tolist()
+    if not means:
+        return None
+    plots.recall_bars(means, labels, path, split=split, colours=colours)
+    return Picture(path, f"Recall per class on {split}, mean over the runs of a setting.")
+
+
+@plots.plain_text
+def confusions(settings: Settings, split: str, path: Path) -> Picture | None:
+    """Draws a panel a setting: colour is the share of the gold class, counts add up over runs."""
+    panels = {}
+    for name, runs in settings.items():
+        scored = [run.scores[split] for run in runs if split in run.scores]
+        same = [s["confusion"] for s in scored if s["labels"] == scored[0]["labels"]]
+        if same:
+            panels[name] = (np.sum(same, axis=0), scored[0]["labels"], len(same))
+    if not panels:
+        return None
+    num_columns = min(3, len(panels))
+    num_rows = math.ceil(len(panels) / num_columns)
+    size = max(len(labels) for _, labels, _ in panels.values())
+    cell = min(0.36, MAX_PANEL_IN / size)
+    points = max(plots.MIN_TEXT_PT, min(7.0, 72 * cell * 0.7))
+    room = 0.2 + width_of(
+        shortened(_labels(settings, split), limit=MAX_CLASS), size=points
+    )  # of the names of classes, beside and below a panel
+    side = cell * (size + 1)
+    width, height = num_columns * (side + room + 0.5), num_rows * (side + room + 0.8) + 0.4
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(
+        left=(room + 0.3) / width,
+        right=1 - 0.2 / width,
+        bottom=(room + 0.3) / height,
+        top=1 - 0.9 / height,
+        wspace=(room + 0.5) / side,
+        hspace=(room + 0.8) / side,
+    )
+    grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
+    titles = _panel_titles(panels, side + room)
+    for axes, title, (counts, labels, _) in zip(grid, titles, panels.values(), strict=False):
+        _draw_confusion(axes, counts, labels, points)
+        axes.set_title(title, fontsize=8)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    figure.suptitle(f"Confusion on {split}", fontsize=10, y=1 - 0.15 / height)
+    text = f"Confusion on {split}: rows are gold, columns answers, the last is any other answer."
+    return _saved(figure, path, f"{text} Counts are added up over the runs of a setting.")
+
+
+def _panel_titles(panels: Mapping[str, tuple[np.ndarray, Sequence[str], int]], width: float):
+    """Name panels of a width in inches, in two lines, and count their runs where it matters."""
+    limit = max(12, 2 * int(width / width_of("x", size=8)))
+    names = shortened(list(panels), limit=limit)
+    counts = [count for _, _, count in panels.values()]
+    for name, count in zip(names, counts, strict=True):
+        runs = f" ({count} runs)" if max(counts) > 1 else ""
+        yield "\n".join(textwrap.wrap(name + runs, limit // 2 + 8))
+
+
+def _draw_confusion(axes: Axes, counts: np.ndarray, labels: Sequence[str], points: float) -> None:
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        if counts[row, column] and points > plots.MIN_TEXT_PT:
+            ink = "white" if share > 0.6 else "0.2"
+            text = str(int(counts[row, column]))
+            axes.text(column, row, text, ha="center", va="center", fontsize=points, color=ink)
+    names = shortened(labels, limit=MAX_CLASS)
+    axes.set_xticks(range(len(labels) + 1), [*names, "other"], fontsize=points)
+    plots.tilt(axes, 60)
+    axes.set_yticks(range(len(labels)), names, fontsize=points)
+    axes.set_xlabel("answered", fontsize=7)
+    axes.set_ylabel("gold", fontsize=7)
+
+
+_SHOWN = {*plots.SFT_PANELS, *plots.RL_PANELS}
+
+
+def _mean_curve(runs: Sequence[RunData]) -> list[dict[str, float]]:
+    """Averages what the panels show over runs, step by step."""
+    rows = [
+        {"step": row["step"], **{k: row[k] for k in _SHOWN if row.get(k) is not None}}
+        for run in runs
+        for row in run.curves()
+    ]
+    if not rows:
+        return []
+    means = pd.DataFrame(rows).groupby("step", as_index=False).mean()
+    return [
+        {str(key): value for key, value in row.items() if value == value}
+        for row in means.to_dict("records")
+    ]
+
+
+def _labels(settings: Settings, split: str) -> list[str]:
+    lists = [
+        r.scores[split]["labels"] for runs in settings.values() for r in runs if split in r.scores
+    ]
+    return list(dict.fromkeys(label for labels in lists for label in labels))
+
+
+def _saved(figure: Figure, path: Path, caption: str) -> Picture:
+    save(figure, path, dpi=110, tight=False)
+    return Picture(path, caption)

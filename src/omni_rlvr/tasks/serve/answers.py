@@ -1,0 +1,210 @@
+"""Asks a model about a clip that was taken in: what it says as it says it, and what drove that.
+
+The answer and its probabilities are task=predict's, the value of each modality is
+task=attribute's, both from the towers' outputs that the upload left.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omni_rlvr.assembly.parts import ServedModel, ServeParts
+from omni_rlvr.data.collate import pad_rows
+from omni_rlvr.functional.shapley import shapley_values
+from omni_rlvr.tasks.attribute.subset_scores import Method, blank_features, score_batch
+from omni_rlvr.tasks.attribute.tables import SUBSETS
+from omni_rlvr.tasks.predict import Prediction, predict
+from omni_rlvr.tasks.serve.uploads import Upload
+from omni_rlvr.tasks.stream import TextStream
+from omni_rlvr.types import Batch, Example, Features, UserError
+
+
+class Stopped(Exception):
+    """Nobody waits for the answer any more."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a visitor shows: a picture, a sound, or both."""
+
+    video: Upload | None
+    """Where the picture comes from, if one is to be seen."""
+    audio: Upload | None
+    """Where the sound comes from, if any is to be heard."""
+
+
+@dataclass(frozen=True)
+class Game:
+    """What each modality did for one label."""
+
+    label: str
+    probabilities: Mapping[str, float]
+    """Of the label under each subset of the modalities: none, audio, video, both."""
+    phi: Mapping[str, float]
+    """Shapley value of "audio" and "video", in the unit of ``task.value``."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All that a model has to say about a clip."""
+
+    prediction: Prediction
+    game: Game
+
+
+def ask(
+    parts: ServeParts, place: int, clip: Clip, question: str, stop: threading.Event
+) -> Generator[str, None, Answer]:
+    """Asks one model; use its value with ``yield from``.
+
+    Args:
+        parts: models and how they are asked.
+        place: which of the models.
+        clip: what it is shown.
+        question: what it is asked.
+        stop: set when the server ends.
+
+    Yields:
+        Pieces of the completion, as they come.
+
+    Raises:
+        UserError: the question holds a special token.
+        Stopped: the server ends.
+    """
+    model = parts.models[place]
+    model.policy.processor.check_text(question, "question")
+    batch = _batch(model, clip, question, place)
+
+    def work(write: Callable[[str], None]) -> Answer:
+        stream = TextStream(model.policy.processor.decode, write)
+
+        def on_tokens(rows: Tensor, tokens: Tensor) -> None:
+            write("")  # ends it if nobody waits, even where the tokens are no text yet
+            stream.on_tokens(rows, tokens)
+
+        prediction, features = _predict(parts, model, batch, on_tokens)
+        stream.end(prediction.completion or "")
+        return Answer(prediction, _game(parts, model, batch, features, prediction))
+
+    return (yield from _spoken(work, stop))
+
+
+def _batch(model: ServedModel, clip: Clip, question: str, place: int) -> Batch:
+    """A batch of one prompt whose towers have run already."""
+    features = Features(
+        video=None if clip.video is None else clip.video.features[place].video,
+        audio=None if clip.audio is None else clip.audio.features[place].audio,
+    )
+    has_video, has_audio = features.video is not None, features.audio is not None
+    if not has_video and not has_audio:
+        raise UserError("there is neither picture nor sound to show")
+    processor = model.policy.processor
+    prompt = processor.prompt_ids(question, has_video=has_video, has_audio=has_audio)
+    ids, mask = pad_rows([prompt], pad=processor.pad_token_id, left=True)
+    device = next(model.policy.parameters()).device
+    row, none = torch.zeros(1, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    return Batch(
+        examples=[Example("", question, "", "", None)],
+        prompt_ids=ids.to(device),
+        prompt_mask=mask.to(device),
+        pixel_values=None,
+        video_rows=(row if has_video else none).to(device),
+        input_features=None,
+        audio_rows=(row if has_audio else none).to(device),
+        cached_rows=[0],
+        features=features,
+        feature_dtype=model.policy.dtype,
+    )
+
+
+def _predict(
+    parts: ServeParts,
+    model: ServedModel,
+    batch: Batch,
+    on_tokens: Callable[[Tensor, Tensor], None],
+) -> tuple[Prediction, Features]:
+    kept: list[Features] = []
+    ((prediction,),) = predict(
+        model.policy,
+        parts.roll_out,
+        [batch],
+        parts.labels,
+        answer_form="auto",
+        temperature=0.0,
+        repetition_penalty=1.0,
+        max_completion_length=parts.task.max_completion_length,
+        generator=torch.Generator(),
+        on_features=lambda _, features: kept.append(features),
+        on_tokens=on_tokens,
+    )
+    return prediction, kept[0]
+
+
+def _game(
+    parts: ServeParts, model: ServedModel, batch: Batch, features: Features, said: Prediction
+) -> Game:
+    """Takes the modalities away, for the label that was the answer, or else the likeliest one."""
+    task = parts.task
+    method = Method(
+        labels=parts.labels,
+        num_players=2,
+        absent=task.absent,
+        lead=task.lead,
+        swap=False,
+        max_completion_length=task.max_completion_length,
+        num_prompts=len(SUBSETS),
+    )
+    blank = None
+    if task.absent == "silence_grey":
+        blank = blank_features(model.policy, batch)
+    scores = score_batch(
+        model.policy, batch, features, method, blank=blank, generator=torch.Generator()
+    )
+    logps = scores.logps[0].double().log_softmax(dim=-1)  # [4, L]
+    best = parts.labels[int(logps[-1].argmax())]
+    label = said.predicted or best
+    of_label = logps[:, list(parts.labels).index(label)].cpu()
+    values = of_label if task.value == "log_prob" else of_label.exp()
+    audio, video = shapley_values(values).tolist()
+    return Game(
+        label,
+        dict(zip(SUBSETS, of_label.exp().tolist(), strict=True)),
+        {"audio": audio, "video": video},
+    )
+
+
+def _spoken(
+    work: Callable[[Callable[[str], None]], Answer], stop: threading.Event
+) -> Generator[str, None, Answer]:
+    """Runs ``work`` in a thread and yields what it writes; leaving early ends it at its next."""
+    pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    left = threading.Event()
+
+    def write(piece: str) -> None:
+        if left.is_set() or stop.is_set():
+            raise Stopped
+        if piece:
+            pieces.put(piece)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work, write)
+        done.add_done_callback(lambda _: pieces.put(None))
+        try:
+            speaking = True
+            while speaking:
+                said = [pieces.get()]
+                said += [pieces.get() for _ in range(pieces.qsize())]  # came while it was drawn
+                speaking = None not in said
+                text = "".join(piece for piece in said if piece is not None)
+                if text:
+                    yield text
+        finally:
+            left.set()
+    return done.result()

@@ -1,0 +1,71 @@
+"""How long a clip really is, before any of it is decoded.
+
+Headers may not tell (a browser's recordings) or tell of one stream only, so the packets are counted
+out. For whoever has to refuse long clips; see ``probe`` for what else is known without decoding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import av
+
+from omni_rlvr.media.container import open_container, read_bytes
+from omni_rlvr.media.opening import probe_clip
+from omni_rlvr.media.video import Backend
+from omni_rlvr.types import Clip
+
+
+def measure_clip(
+    video: Path | None,
+    audio: Path | None,
+    *,
+    num_frames: int,
+    sample_rate: int,
+    want_video: bool,
+    want_audio: bool,
+    window_s: float | None = None,
+    backend: Backend = "decord",
+) -> Clip:
+    """Opens a clip as ``probe.probe_clip`` does, for ``isolated.ClipReader``.
+
+    Args: as there; ``want_audio`` is not looked at: a clip's sound must always have a decoder.
+
+    Returns:
+        As there, but ``duration_s`` is that of the longest stream.
+
+    Raises:
+        MediaError: as there.
+    """
+    clip = probe_clip(
+        video,
+        audio,
+        num_frames=num_frames,
+        sample_rate=sample_rate,
+        want_video=want_video,
+        want_audio=True,
+        backend=backend,
+    )
+    lengths = [longest_s(read_bytes(path)) for path in (video, audio) if path is not None]
+    return replace(clip, duration_s=max(clip.duration_s, *lengths))
+
+
+def longest_s(data: bytes) -> float:
+    """Measure the seconds from the first packet of any stream to the end of the last one.
+
+    Args:
+        data: the whole file; 0 for one that FFmpeg does not know.
+    """
+    starts, ends = [], [0.0]
+    with contextlib.suppress(av.FFmpegError, ValueError), open_container(data) as container:
+        streams = [*container.streams.video, *container.streams.audio]
+        for packet in container.demux(streams):
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is None or packet.time_base is None:
+                continue
+            start = float(time * packet.time_base)
+            starts.append(start)
+            ends.append(start + float((packet.duration or 0) * packet.time_base))
+    return max(ends) - min(starts, default=0.0)

@@ -1,0 +1,265 @@
+"""The page: what a visitor gives on the left, one column of answers a model on the right.
+
+A session holds what was taken in; files are not needed once they were read, and go when their
+answer is there. Every event waits in one queue, since there is one model.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from omni_rlvr.assembly.parts import ServeParts
+from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
+from omni_rlvr.tasks.serve import render
+from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
+from omni_rlvr.tasks.serve.uploads import Upload, Uploads, shown_name
+from omni_rlvr.text.terminal import printable
+from omni_rlvr.types import Example, UserError
+
+MODALITIES = {"picture + sound": (True, True), "picture": (True, False), "sound": (False, True)}
+START = "Add a clip: drop a file, or record one."
+HEAD = (
+    "<h1>omni-rlvr</h1><p>What does the model see and hear, what does it conclude, "
+    "and which of the two drove its answer?</p>"
+)
+MAX_QUESTION = 500
+"""Characters."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one visitor has given."""
+
+    video: Upload | None = None
+    audio: Upload | None = None
+
+
+class Page:
+    """Answers the page's events."""
+
+    def __init__(self, parts: ServeParts, uploads: Uploads, stop: threading.Event):
+        """Args: models, where files come in, and what is set when the server ends."""
+        self.parts, self.uploads, self.stop = parts, uploads, stop
+
+    def take(self, session: Session, path: str | None, *, kind: str) -> tuple[Session, str]:
+        """Takes a file in, or forgets the one before: kind is "video" or "audio"."""
+        before: Upload | None = vars(session)[kind]
+        if before is not None and str(before.path) != path:
+            self.uploads.delete(before.path)
+        session = replace(session, **{kind: None})
+        if path is None:
+            return session, self._given(session)
+        try:
+            upload = self.uploads.take(Path(path), as_sound=kind == "audio")
+        except UserError as error:
+            self.uploads.delete(Path(path))
+            return session, render.message(str(error), kind="error")
+        except BaseException:
+            self.uploads.delete(Path(path))
+            raise
+        session = replace(session, **{kind: upload})
+        return session, self._given(session)
+
+    def _given(self, session: Session) -> str:
+        found = [_found(upload) for upload in (session.video, session.audio) if upload is not None]
+        return render.message(" ".join(found) or START, kind="note")
+
+    def run(self, session: Session, modality: str, question: str) -> Iterator[tuple[str, ...]]:
+        """Asks one model after the other; yields the message and every column, again and again."""
+        columns = [render.panel(model.path, "") for model in self.parts.models]
+        try:
+            clip, note = _shown(session, modality)
+            if not 0 < len(question.strip()) <= MAX_QUESTION:
+                raise UserError(f"The question must have 1 to {MAX_QUESTION} characters.")
+            text = render.message(note, kind="note") if note else self._given(session)
+            for place, model in enumerate(self.parts.models):
+                for body, busy in self._asked(place, clip, question.strip()):
+                    columns[place] = render.panel(model.path, body, busy=busy)
+                    yield text, *columns
+        except UserError as error:
+            yield render.message(str(error), kind="error"), *columns
+        except Stopped:
+            return
+        finally:
+            for upload in (session.video, session.audio):
+                if upload is not None:
+                    self.uploads.delete(upload.path)
+
+    def _asked(self, place: int, clip: Clip, question: str) -> Iterator[tuple[str, bool]]:
+        task, lexicon = self.parts.task, self.parts.lexicon
+        asked, said = ask(self.parts, place, clip, question, self.stop), ""
+        while True:
+            try:
+                said += next(asked)
+            except StopIteration as end:
+                answer: Answer = end.value
+                break
+            yield render.reasoning(said.rstrip("\n"), lexicon, busy=True), True
+        options = {"value": task.value, "lead": task.lead, "absent": task.absent}
+        yield render.answer(answer, lexicon, **options), False
+
+    def example(self, example: Example) -> tuple[str | None, str | None]:
+        """Copies a clip of the data set to where a visitor's files lie."""
+        return self._copied(example.video), self._copied(example.audio)
+
+    def _copied(self, path: Path | None) -> str | None:
+        if path is None:
+            return None
+        size = path.stat().st_size
+        try:
+            self.uploads.reserve("", size)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        self.uploads.release("", size, [])
+        folder = tempfile.mkdtemp(dir=self.uploads.folder)
+        return shutil.copy(path, folder)
+
+
+def build_page(page: Page) -> gr.Blocks:
+    """Lays the page out."""
+    parts = page.parts
+    with gr.Blocks(title="omni-rlvr", analytics_enabled=False) as blocks:
+        session = gr.State(Session())
+        gr.HTML(HEAD, elem_id="head")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                video, audio = _media(parts)
+                message = gr.HTML(render.message(START, kind="note"), elem_id="message")
+                modality = gr.Radio(
+                    list(MODALITIES),
+                    value=_first(parts),
+                    label="Show the model",
+                    elem_id="modality",
+                )
+                question = gr.Textbox(
+                    parts.task.question or EMOTION_QUESTION,
+                    label="Question",
+                    lines=2,
+                    max_length=MAX_QUESTION,
+                    elem_id="question",
+                )
+                with gr.Row():
+                    button = gr.Button("Ask", variant="primary", elem_id="ask", scale=3)
+                    stop = gr.Button("Stop", elem_id="stop", min_width=80)
+                tries = _tries(parts.examples)
+            with gr.Column(scale=5, min_width=300), gr.Row(elem_classes="answers"):
+                columns = [
+                    gr.HTML(
+                        render.panel(m.path, render.waiting("Its answer will stand here.")),
+                        elem_id=f"model-{i}",
+                    )
+                    for i, m in enumerate(parts.models)
+                ]
+        _take_in(page, session, video, audio, message, tries)
+        asked = _event(button.click, page.run, [session, modality, question], [message, *columns])
+        stop.click(None, cancels=[asked], queue=False, api_visibility="private")
+    return blocks
+
+
+def _media(parts: ServeParts) -> tuple[gr.Video, gr.Audio]:
+    limits = f"up to {parts.task.max_clip_s:g} s and {parts.task.max_upload_mb:g} MB"
+    video = gr.Video(
+        sources=["upload", "webcam"],
+        include_audio=True,
+        label=f"Clip ({limits})",
+        elem_id="video",
+    )
+    with gr.Accordion("Sound alone, or in place of the clip's", open=False, elem_id="sound"):
+        audio = gr.Audio(
+            sources=["upload", "microphone"], type="filepath", show_label=False, elem_id="audio"
+        )
+    return video, audio
+
+
+def _first(parts: ServeParts) -> str:
+    chosen = (parts.clips.modality.video, parts.clips.modality.audio)
+    return next(name for name, shown in MODALITIES.items() if shown == chosen)
+
+
+def _tries(examples: Sequence[Example]) -> list[tuple[gr.Button, Example]]:
+    """A button for each clip to try, named by its label."""
+    if not examples:
+        return []
+    gr.HTML('<div class="omni"><h4>Or try a clip of the data set; its label is</h4></div>')
+    with gr.Row(elem_id="examples"):
+        return [
+            (gr.Button(printable(e.answer), size="sm", min_width=80, elem_classes="try"), e)
+            for e in examples
+        ]
+
+
+def _take_in(
+    page: Page,
+    session: gr.State,
+    video: gr.Video,
+    audio: gr.Audio,
+    message: gr.HTML,
+    tries: Sequence[tuple[gr.Button, Example]],
+) -> None:
+    for kind, component in (("video", video), ("audio", audio)):
+        _event(
+            component.change,
+            partial(page.take, kind=kind),
+            [session, component],
+            [session, message],
+        )
+    for button, example in tries:
+        _event(button.click, partial(page.example, example), [], [video, audio])
+
+
+def _event(
+    listen: Callable[..., Any], handler: Callable[..., Any], inputs: list, outputs: list
+) -> Any:
+    """Every event waits for the one before: there is one model and one reader of files."""
+    return listen(
+        handler,
+        inputs,
+        outputs,
+        concurrency_limit=1,
+        concurrency_id="model",
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _found(upload: Upload) -> str:
+    parts = [
+        name
+        for name, there in (("picture", upload.has_video), ("sound", upload.has_audio))
+        if there
+    ]
+    there = " and ".join(parts) if len(parts) == 2 else f"{parts[0]} only"
+    notes = "".join(f" Note: {note}." for note in upload.notes)
+    return f"{shown_name(upload.path)}: {upload.duration_s:.1f} s, {there}.{notes}"
+
+
+def _shown(session: Session, modality: str) -> tuple[Clip, str]:
+    """What the model is shown of what was given, and a sentence where that is less than asked.
+
+    Raises:
+        UserError: nothing was given, or nothing of that kind.
+    """
+    if modality not in MODALITIES:
+        raise UserError(f"{modality} is no choice of modalities.")
+    if session.video is None and session.audio is None:
+        raise UserError(START)
+    want_video, want_audio = MODALITIES[modality]
+    seen = session.video if session.video is not None and session.video.has_video else None
+    heard = next((u for u in (session.audio, session.video) if u is not None and u.has_audio), None)
+    clip = Clip(seen if want_video else None, heard if want_audio else None)
+    if clip.video is None and clip.audio is None:
+        raise UserError(f"There is no {modality} in it; choose the other.")
+    if want_video and want_audio and clip.audio is None:
+        return clip, "The clip has no sound; the model is shown the picture only."
+    if want_video and want_audio and clip.video is None:
+        return clip, "There is no picture; the model hears the sound only."
+    return clip, ""

@@ -1,0 +1,172 @@
+"""One run of a sweep: skipped if it is finished, gone on with if it was stopped, and never the end
+of the rest if it fails.
+
+A sweep's home is one folder with a folder a run and ``sweep.jsonl``, a line a run of the last
+sweep there; tasks/sweep_summary.py opens it and puts the table under it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omni_rlvr.assembly.compare import computes_the_same
+from omni_rlvr.assembly.parts import Parts
+from omni_rlvr.assembly.resume import goes_on
+from omni_rlvr.folders import remove_unused
+from omni_rlvr.record import RunRecord, append_jsonl, finished_config, read_json, read_record
+from omni_rlvr.tasks.sweep_summary import JOURNAL
+from omni_rlvr.tasks.table import run
+from omni_rlvr.types import Interrupted, UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """A run's place in a sweep."""
+
+    number: int
+    """Counts a sweep's runs from 0."""
+    home: Path
+    """The sweep's folder."""
+    run_dir: Path
+    """The run's folder, below it."""
+    overrides: Sequence[str]
+    """What makes it differ from the others, for messages."""
+
+
+def run_job(
+    job: SweepJob,
+    resolve: Callable[[], dict[str, Any]],
+    build: Callable[[Path, str | None], Parts],
+) -> float | None:
+    """Does one run of a sweep unless it is there; what was stopped goes on from its checkpoint.
+
+    Args:
+        job: which run it is.
+        resolve: gives its resolved config, as it will stand in run.json.
+        build: builds its parts, given the folder that it writes to, and ``resume``: the same where
+            a run goes on there, else None.
+
+    Returns:
+        WAR, in percent, on the first split of ``task.evaluate_after``: what a search maximises.
+        None without such an evaluation, and for a failed run.
+
+    Raises:
+        Interrupted: the user asked for a stop; that does end the rest.
+    """
+    started, run_dir = time.perf_counter(), job.run_dir
+    row: dict[str, object] = {"job": job.number, "overrides": list(job.overrides)}
+    config = None
+    try:
+        config = resolve()
+        there = finished_run(job, config)
+        if there is not None:
+            print(f"skipped: finished in {there}", flush=True)
+            run_dir = there
+        elif (stopped := stopped_run(job, config)) is not None:
+            print(f"going on: {stopped} was stopped before its end", flush=True)
+            run_dir = stopped
+            run(build(run_dir, str(run_dir)))
+        else:
+            _clear(run_dir)
+            run(build(run_dir, None))
+        row["status"] = "skipped" if there else "finished"
+        return objective(run_dir, config)
+    except (Interrupted, KeyboardInterrupt, SystemExit) as stop:
+        row |= {"status": "interrupted", "error": _one_line(stop)}
+        raise
+    except Exception as error:
+        row |= {"status": "failed", "error": _one_line(error)}
+        log.error("%s: %s", run_dir, row["error"], exc_info=not isinstance(error, UserError))
+        if config is not None:
+            _record_failure(run_dir, config, error)
+        return None
+    finally:
+        if run_dir != job.run_dir:
+            remove_unused(job.run_dir)
+        row["run"] = os.path.relpath(run_dir, job.home)
+        row["seconds"] = round(time.perf_counter() - started, 2)
+        append_jsonl(job.home / JOURNAL, [row])
+
+
+def finished_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
+    """Find a finished run in a sweep's home that computed the same.
+
+    Raises:
+        UserError: a run of another config has finished in the folder of this one.
+    """
+    for folder in _folders(job):
+        before = finished_config(folder)
+        if before is not None and computes_the_same(before, config):
+            return folder
+    if finished_config(job.run_dir) is not None:
+        raise UserError(
+            f"{job.run_dir} holds a finished run of another config; every run of a sweep needs a "
+            "folder of its own: leave hydra.sweep.subdir alone, or let it name what differs"
+        )
+    return None
+
+
+def stopped_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
+    """Find a run in a sweep's home that was stopped and goes on to compute the same."""
+    for folder in _folders(job):
+        if goes_on(folder, config) and (
+            folder == job.run_dir or computes_the_same(read_record(folder)["config"], config)
+        ):
+            return folder
+    return None
+
+
+def begun_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
+    """Find a run of this config in a sweep's home that is finished or goes on."""
+    try:
+        return finished_run(job, config) or stopped_run(job, config)
+    except UserError:  # another run is there; ``run_job`` says so
+        return None
+
+
+def _folders(job: SweepJob) -> list[Path]:
+    """Return the folder of a run, and those of the others in its sweep's home.
+
+    The same run of an earlier version has a folder of another name.
+    """
+    return [job.run_dir, *(path.parent for path in sorted(job.home.glob("*/run.json")))]
+
+
+def objective(run_dir: Path, config: dict[str, Any]) -> float | None:
+    """Reads WAR on the first split that the run was evaluated on."""
+    task = config["task"]
+    splits = task["evaluate_after"]["splits"] if task["name"] == "train" else []
+    return read_json(run_dir / splits[0] / "metrics.json")["war"] if splits else None
+
+
+def _clear(run_dir: Path) -> None:
+    """Removes what a failed try of the same run left; Hydra's own files of this try stay."""
+    if (run_dir / "run.json").exists():
+        for path in run_dir.iterdir():
+            if path.is_dir() and not path.is_symlink() and path.name != ".hydra":
+                shutil.rmtree(path)
+            elif path.suffix != ".log" and path.name != ".hydra":
+                path.unlink()
+
+
+def _record_failure(run_dir: Path, config: dict[str, Any], error: Exception) -> None:
+    """Says in run.json that a run failed, where it failed before it could say so itself."""
+    if not (run_dir / "run.json").exists():
+        record = RunRecord(run_dir, config, device="none")
+        record.update(error=f"{type(error).__name__}: {error}")
+        record.finish("failed")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    own_words = isinstance(error, UserError | Interrupted)
+    return text if own_words else f"{type(error).__name__}: {text}"

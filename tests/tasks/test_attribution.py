@@ -1,0 +1,187 @@
+"""Label scores under subsets: against clips that never had the modality, and where one decides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from omni_rlvr.functional.shapley import interaction, shapley_values
+from omni_rlvr.rollout.label_scoring import BARE, TAGGED, label_logps
+from omni_rlvr.tasks.attribute import subset_scores as module
+from omni_rlvr.tasks.attribute.subset_scores import Method, blank_features, score_batch
+from omni_rlvr.types import Features
+
+LABELS = ("happy", "sad", "neutral")
+METHOD = Method(LABELS, 2, "drop", "direct", swap=True, max_completion_length=6, num_prompts=4)
+KIND = {0: "t", 1: "a", 2: "v", 3: "av"}
+
+
+def labelled(batch, labels=LABELS):
+    """The same clips with labels in turn."""
+    examples = [replace(e, answer=labels[i % len(labels)]) for i, e in enumerate(batch.examples)]
+    return replace(batch, examples=examples)
+
+
+def scored(policy, batch, method=METHOD, *, blank=None, seed=0):
+    with torch.no_grad():
+        features = policy.encode(batch)
+    generator = torch.Generator().manual_seed(seed)
+    return score_batch(policy, batch, features, method, blank=blank, generator=generator)
+
+
+@pytest.mark.parametrize("subset", [0, 1, 2, 3])
+def test_left_out_is_as_if_it_never_was_there(tiny_policy, make_batch, subset: int):
+    batch = labelled(make_batch(tiny_policy, 4, ("av",)))
+    alone = make_batch(tiny_policy, 4, (KIND[subset],))
+    with torch.no_grad():
+        whole = tiny_policy.encode(batch)
+        features = Features(
+            video=whole.video if subset & 2 else None, audio=whole.audio if subset & 1 else None
+        )
+        embeds = tiny_policy.embed(alone, features)
+    expected = label_logps(tiny_policy, embeds, alone.prompt_mask, slots=[BARE] * 4, labels=LABELS)
+    got = scored(tiny_policy, batch).logps[:, subset]
+    torch.testing.assert_close(got, expected, atol=2e-4, rtol=0)
+
+
+def test_a_clip_without_sound_owes_it_nothing(tiny_policy, make_batch):
+    logps = scored(tiny_policy, labelled(make_batch(tiny_policy, 3, ("v",)))).logps
+    assert torch.equal(logps[:, 0], logps[:, 1])
+    assert torch.equal(logps[:, 2], logps[:, 3])
+    assert not torch.equal(logps[:, 0], logps[:, 2])
+    phi = shapley_values(logps.log_softmax(dim=-1)[:, :, 0])
+    assert phi[:, 0].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_towers_run_once_a_clip(tiny_policy, make_batch, monkeypatch):
+    batch = labelled(make_batch(tiny_policy, 3, ("av",)))
+    with torch.no_grad():
+        features = tiny_policy.encode(batch)
+    monkeypatch.setattr(tiny_policy, "encode", None)
+    score_batch(tiny_policy, batch, features, METHOD, blank=None, generator=torch.Generator())
+
+
+def test_absent_is_what_the_option_says(tiny_policy, make_batch):
+    batch = labelled(make_batch(tiny_policy, 6, ("av",)))
+    blank = blank_features(tiny_policy, batch)
+    assert blank.video.shape[0] == blank.audio.shape[0] == 1
+    results = {
+        "drop": scored(tiny_policy, batch).logps,
+        "silence_grey": scored(
+            tiny_policy, batch, replace(METHOD, absent="silence_grey"), blank=blank
+        ).logps,
+        "other_clip": scored(tiny_policy, batch, replace(METHOD, absent="other_clip")).logps,
+    }
+    for other in ("silence_grey", "other_clip"):
+        torch.testing.assert_close(results[other][:, 3], results["drop"][:, 3], atol=1e-4, rtol=0)
+        assert not torch.allclose(results[other][:, :3], results["drop"][:, :3], atol=1e-3)
+    # a grey picture with silence is the same whoever's place it takes
+    asks_the_same = results["silence_grey"][[0, 4], 0]
+    torch.testing.assert_close(asks_the_same[0], asks_the_same[1], atol=1e-5, rtol=0)
+
+
+def test_other_clip_takes_what_the_swap_takes(tiny_policy, make_batch):
+    batch = labelled(make_batch(tiny_policy, 6, ("av",)))
+    scores = scored(tiny_policy, batch, replace(METHOD, absent="other_clip"))
+    rows = [picture for picture, _ in scores.pairs]
+    assert rows == list(range(6))
+    # "video alone" with another clip's sound is the swap
+    torch.testing.assert_close(scores.logps[:, 2], scores.swaps, atol=1e-5, rtol=0)
+
+
+def test_a_clip_without_a_donor_has_no_values(tiny_policy, make_batch):
+    batch = labelled(make_batch(tiny_policy, 3, ("av",)), labels=("happy",))
+    scores = scored(tiny_policy, batch, replace(METHOD, absent="other_clip"))
+    assert scores.logps[:, :3].isnan().all()
+    assert scores.logps[:, 3].isfinite().all()
+    assert scores.pairs == []
+    assert scores.swaps.shape == (0, 3)
+
+
+def test_leads_differ_and_own_reasoning_is_the_policys(tiny_policy, make_batch):
+    tiny_policy.processor = tiny_policy.processor.with_instruction("in <answer> </answer> tags")
+    batch = labelled(make_batch(tiny_policy, 3, ("av",)))
+    direct, empty, own = (
+        scored(tiny_policy, batch, replace(METHOD, lead=lead))
+        for lead in ("direct", "empty_think", "own_reasoning")
+    )
+    assert not torch.allclose(direct.logps, empty.logps, atol=1e-3)
+    assert direct.texts is None
+    assert len(own.texts) == 3
+    # random weights write no answer tag: what they would say is scored where the prompt asks for it
+    torch.testing.assert_close(own.logps, direct.logps, atol=1e-4, rtol=0)
+
+
+def test_the_label_is_scored_behind_the_reasoning_that_was_written(
+    tiny_policy, make_batch, monkeypatch
+):
+    batch = labelled(make_batch(tiny_policy, 2, ("av",)))
+    reasoned = "<think>a smile</think><answer>"
+    slot = replace(TAGGED, text=reasoned)
+    monkeypatch.setattr(module, "completion_slot", lambda processor, ids, mask: slot)
+    method = replace(METHOD, lead="own_reasoning", swap=False)
+    with torch.no_grad():
+        embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
+    expected = label_logps(tiny_policy, embeds, batch.prompt_mask, slots=[slot] * 2, labels=LABELS)
+    got = scored(tiny_policy, batch, method).logps[:, 3]
+    torch.testing.assert_close(got, expected, atol=2e-4, rtol=0)
+
+
+def test_the_prompt_text_is_a_player_if_asked(tiny_policy, make_batch):
+    batch = labelled(make_batch(tiny_policy, 3, ("av",)))
+    logps = scored(tiny_policy, batch, replace(METHOD, num_players=3)).logps
+    assert logps.shape == (3, 8, 3)
+    torch.testing.assert_close(logps[:, 4:], scored(tiny_policy, batch).logps, atol=1e-4, rtol=0)
+    assert not torch.allclose(logps[:, :4], logps[:, 4:], atol=1e-3)
+
+
+@pytest.mark.parametrize(("decides", "place"), [("audio", 0), ("video", 1)])
+def test_where_one_modality_decides_it_gets_all(
+    tiny_policy, make_batch, monkeypatch, decides: str, place: int
+):
+    """The label's logit is 5 where the deciding modality says so, whatever the other one holds."""
+    batch = labelled(make_batch(tiny_policy, 9, ("av",)))
+    says = torch.eye(3).repeat(3, 1) * 5  # [9, 3]: the features are the label
+    noise = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    features = Features(**{**{"video": noise, "audio": noise}, decides: says})
+
+    def embed(prompts, media):
+        out = torch.zeros(len(prompts), 3)
+        rows = vars(prompts)[f"{decides}_rows"]
+        out[rows] = vars(media)[decides] if len(rows) else out[rows]
+        return out
+
+    monkeypatch.setattr(tiny_policy, "embed", embed)
+    monkeypatch.setattr(
+        module, "label_logps", lambda policy, embeds, mask, slots, labels: embeds.log_softmax(-1)
+    )
+    scores = score_batch(
+        tiny_policy, batch, features, METHOD, blank=None, generator=torch.Generator()
+    )
+    gold = torch.arange(9) % 3
+    values = scores.logps[torch.arange(9), :, gold]
+    phi = shapley_values(values)
+    # v = log 1/3 without it, and log e^5 / (e^5 + 2) with it
+    gained = torch.tensor(5.0).exp() / (torch.tensor(5.0).exp() + 2)
+    torch.testing.assert_close(
+        phi[:, place], (3 * gained).log().double().expand(9), atol=1e-5, rtol=0
+    )
+    assert phi[:, 1 - place].abs().max() < 1e-6
+    assert interaction(values, 0, 1).abs().max() < 1e-6
+    # every swap answers with the label of the clip that gave the deciding modality
+    giver = [pair[0 if decides == "video" else 1] for pair in scores.pairs]
+    assert scores.swaps.argmax(dim=1).tolist() == [i % 3 for i in giver]
+    assert len(giver) == 9
+
+
+def test_how_many_prompts_go_together_changes_no_value(tiny_policy, make_batch):
+    batch = labelled(make_batch(tiny_policy, 5, ("av", "v")))
+    one, all_ = (
+        scored(tiny_policy, batch, replace(METHOD, num_prompts=num, lead="own_reasoning"))
+        for num in (1, 99)
+    )
+    torch.testing.assert_close(one.logps, all_.logps, atol=2e-4, rtol=0)
+    torch.testing.assert_close(one.swaps, all_.swaps, atol=2e-4, rtol=0)
+    assert one.texts == all_.texts

@@ -1,0 +1,118 @@
+"""Mixes against batches that were collated so in the first place; donors by their rules."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from omni_rlvr.tasks.attribute.subsets import (
+    NO_DONOR,
+    Mix,
+    Stand,
+    distinct_mixes,
+    find_donors,
+    mixed,
+    subset_mixes,
+    swap_mixes,
+)
+
+DROP = Stand([None] * 8, [None] * 8)
+
+
+def encoded(policy, batch):
+    with torch.no_grad():
+        return policy.encode(batch)
+
+
+def test_subsets_are_numbered_by_bits(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 2, ("av",))
+    mixes = subset_mixes(batch, DROP, num_players=2)
+    assert [(m.row, m.audio, m.video) for m in mixes] == [
+        (0, None, None), (0, 0, None), (0, None, 0), (0, 0, 0),
+        (1, None, None), (1, 1, None), (1, None, 1), (1, 1, 1),
+    ]  # fmt: skip
+    assert all(m.text for m in mixes)
+    three = subset_mixes(batch, DROP, num_players=3)
+    assert [m.text for m in three[:8]] == [False] * 4 + [True] * 4
+    assert three[4:8] == mixes[:4]
+
+
+def test_a_clip_lacks_what_it_lacks_whatever_stands_for_it(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 3, ("v", "a", "t"))
+    stand = Stand([1] * 3, [1] * 3)
+    mixes = subset_mixes(batch, stand, num_players=2)
+    assert [(m.video, m.audio) for m in mixes] == [
+        (1, None), (1, None), (0, None), (0, None),  # no sound; another picture, or its own
+        (None, 1), (None, 0), (None, 1), (None, 0),
+        (None, None), (None, None), (None, None), (None, None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["av", "v", "a", "t"])
+def test_a_mix_is_what_collating_would_have_made(tiny_policy, make_batch, kind: str):
+    whole = make_batch(tiny_policy, 4, ("av",))
+    features = encoded(tiny_policy, whole)
+    mixes = [
+        Mix(row, row if "v" in kind else None, row if "a" in kind else None, True)
+        for row in range(4)
+    ]
+    batch, media = mixed(whole, features, mixes, tiny_policy.processor)
+    expected = make_batch(tiny_policy, 4, (kind,))
+    assert torch.equal(batch.prompt_ids, expected.prompt_ids)
+    assert torch.equal(batch.prompt_mask, expected.prompt_mask)
+    assert torch.equal(batch.video_rows, expected.video_rows)
+    assert torch.equal(batch.audio_rows, expected.audio_rows)
+    assert (media.video is None) == ("v" not in kind)
+    assert (media.audio is None) == ("a" not in kind)
+    if media.video is not None:
+        assert torch.equal(media.video, features.video)
+
+
+def test_text_left_out_leaves_the_instruction(tiny_policy, make_batch):
+    processor = tiny_policy.processor.with_instruction("Answer now.")
+    batch = make_batch(tiny_policy, 1, ("av",))
+    out, _ = mixed(batch, encoded(tiny_policy, batch), [Mix(0, None, None, False)], processor)
+    text = processor.tokenizer.decode(out.prompt_ids[0])
+    assert "Answer now." in text
+    assert batch.examples[0].question not in text
+
+
+def test_a_swap_has_ones_picture_and_the_others_sound(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 4, ("av", "a", "av", "v"))
+    # sounds of rows 0, 1, 2 are places 0, 1, 2; pictures of rows 0, 2, 3 are places 0, 1, 2
+    assert swap_mixes(batch, [1, 2, 0, NO_DONOR]) == [Mix(0, 0, 1, True), Mix(2, 1, 0, True)]
+
+
+def test_distinct_mixes_are_found_again(tiny_policy, make_batch):
+    batch = make_batch(tiny_policy, 8, ("av",))  # four questions, each twice
+    mixes = subset_mixes(batch, DROP, num_players=2)
+    distinct, index = distinct_mixes(batch, mixes)
+    assert len(distinct) == 32 - 4  # without media, clips 4..7 ask what 0..3 do
+    for mix, place in zip(mixes, index, strict=True):
+        same = distinct[place]
+        assert (same.video, same.audio, same.text) == (mix.video, mix.audio, mix.text)
+        assert batch.examples[same.row].question == batch.examples[mix.row].question
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_donors_are_of_another_label_and_taken_once(seed: int):
+    labels = ["sad"] * 5 + ["happy"] * 3 + ["angry"] * 2 + ["fear"]
+    rows = [row for row in range(11) if row != 10]
+    donors = find_donors(labels, rows, torch.Generator().manual_seed(seed))
+    assert donors[10] == NO_DONOR
+    assert sorted(donors[:10]) == rows  # 5 of 10 are sad: the most that can be paired
+    assert all(labels[donor] != labels[row] for row, donor in enumerate(donors[:10]))
+
+
+def test_a_class_too_large_goes_without():
+    donors = find_donors(["a", "a", "a", "b"], [0, 1, 2, 3], torch.Generator())
+    assert sum(donor == NO_DONOR for donor in donors) == 2
+    assert donors[3] in (0, 1, 2)
+    assert find_donors(["a", "a"], [0, 1], torch.Generator()) == [NO_DONOR] * 2
+    assert find_donors(["a", "b"], [], torch.Generator()) == [NO_DONOR] * 2
+
+
+def test_the_generator_decides_who_gives():
+    labels = [name for name in "abcdefgh" for _ in range(3)]
+    pairs = [find_donors(labels, range(24), torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    assert pairs[0] == pairs[1] != pairs[2]
