@@ -45,7 +45,7 @@ FLIPS = {
     "stage.epsilon_high": (AGAIN, "0.0001", "clip_ratio/region_mean"),
     "stage.num_iterations": (GRPO, "2", "backward passes"),
     "stage.num_minibatches": (GRPO, "2", "backward passes"),
-    "stage.reuse_rollout": (GRPO, "false", "tapes played"),
+    "stage.reuse_rollout": (GRPO, "false", "activations used"),
     "stage.scale_rewards": (GRPO, "none", "advantages"),
     "stage.sampling.temperature": (GRPO, "0.2", "completions"),
     "stage.sampling.top_p": (GRPO, "0.2", "completions"),
