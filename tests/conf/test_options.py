@@ -20,7 +20,7 @@ from omni_rlvr.assembly.parts import EvaluateParts, PreviewParts, TrainParts
 from omni_rlvr.config import dataset as data_options
 from omni_rlvr.config import root, trainable
 from omni_rlvr.config import stage as stage_options
-from omni_rlvr.functional import metrics
+from omni_rlvr.functional import bootstrap
 from omni_rlvr.models.prefix.cpu_float32.activation_reuse import ActivationReuse
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.stages.sft import SftStage
@@ -172,7 +172,7 @@ def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
         patch.setattr(parts.stage, "loss", counted)
         patch.setattr(callbacks, "save_checkpoint", noted)
     elif isinstance(parts, EvaluateParts):
-        encode, interval = parts.policy.encode, metrics.bootstrap_interval
+        encode, interval = parts.policy.encode, bootstrap.bootstrap_interval
 
         def encoded(batch):
             out["batches"] += 1
@@ -183,7 +183,7 @@ def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
             return interval(*arguments, num_resamples=num_resamples, **how)
 
         patch.setattr(parts.policy, "encode", encoded)
-        patch.setattr(metrics, "bootstrap_interval", resampled)
+        patch.setattr(bootstrap, "bootstrap_interval", resampled)
 
 
 WITHOUT: dict[tuple[str, ...], dict[str, object]] = {}
