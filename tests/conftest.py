@@ -1,12 +1,9 @@
-"""What many tests share: no network, few threads, a tiny random policy, batches without clips, a
-browser.
-"""
+"""What many tests share: no network, few threads, a tiny random policy, batches without clips."""
 
 from __future__ import annotations
 
 import copy
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -17,7 +14,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
 import pytest
 import torch
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from omni_rlvr.data.collate import pad_rows
 from omni_rlvr.data.synthetic import emotions, wording
@@ -25,6 +21,8 @@ from omni_rlvr.models.composed import tiny
 from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.models.prefix.fast_path import fast_path
 from omni_rlvr.types import Batch, Example
+
+pytest_plugins = ("browser",)
 
 torch.set_num_threads(1)  # the suite runs two processes side by side
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -170,39 +168,6 @@ def make_batch() -> Callable[..., Batch]:
         )
 
     return make
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium; closed with the module, since its event loop would hinder others."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(names)} is installed")
-    quiet = ("quic", "gpu", "background-networking", "component-update", "sync")
-    flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, headless=True, args=flags)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def browser_page(browser: Browser) -> Iterator[Page]:
-    """An empty page; a console error or an uncaught exception on it fails the test at its end."""
-    context = browser.new_context()
-    context.set_default_timeout(20_000)
-    page, errors = context.new_page(), []
-
-    def note(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            errors.append(message.text[:2000])
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    assert not errors
 
 
 def example(
