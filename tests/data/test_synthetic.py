@@ -170,7 +170,7 @@ def test_a_clip_without_the_only_modality_is_left_out(
 
 def test_a_finished_split_is_not_made_again(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "make_clip", lambda *_: pytest.fail("made again"))
-    monkeypatch.setattr(generate, "_make_clips", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(generate, "make_clips", lambda *_: pytest.fail("made again"))
     again = ensure_split(split.parents[1], "rlvr", num_clips=NUM_CLIPS, seed=0, num_workers=1)
     assert again == split
 
@@ -210,7 +210,7 @@ def test_a_failed_generation_gives_its_room_back(
         (folder / "half").write_text("half a clip")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generate, "_make_clips", stop)
+    monkeypatch.setattr(generate, "make_clips", stop)
     with pytest.raises(KeyboardInterrupt):
         ensure_split(tmp_path, "test", num_clips=2, seed=0, num_workers=1)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -226,7 +226,7 @@ def test_another_process_that_was_first_is_taken_at_its_word(
             place.mkdir(exist_ok=True)
             (place / ANNOTATIONS).write_text("[]")
 
-    monkeypatch.setattr(generate, "_make_clips", be_late)
+    monkeypatch.setattr(generate, "make_clips", be_late)
     assert ensure_split(tmp_path, "test", num_clips=2, seed=0, num_workers=1) == finished
     assert [path.name for path in finished.parent.iterdir()] == ["test_2"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.assembly import serve as building
 from omni_rlvr.assembly.parts import ServeParts
+from omni_rlvr.assembly.splits import read_split
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.record import read_jsonl
 from omni_rlvr.tasks.serve import answers
@@ -141,12 +141,12 @@ def test_an_answer_that_nobody_waits_for_is_stopped() -> None:
             ended.append("stopped")
             raise
 
-    said = answers._spoken(speak, threading.Event())
+    said = answers.spoken(speak, threading.Event())
     assert set(next(said)) == {"a"}
     said.close()  # the visitor left
     assert ended == ["stopped"]
     stop = threading.Event()
-    said = answers._spoken(speak, stop)
+    said = answers.spoken(speak, stop)
     next(said)
     stop.set()  # the server ends
     with pytest.raises(Stopped):
@@ -159,7 +159,7 @@ def test_a_fault_of_the_model_reaches_the_page() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(answers._spoken(fail, threading.Event()))
+        list(answers.spoken(fail, threading.Event()))
 
 
 def test_clips_to_try_show_different_labels(runner) -> None:
@@ -167,7 +167,7 @@ def test_clips_to_try_show_different_labels(runner) -> None:
     assert len({example.answer for example in parts.examples}) == 3
     parts, _ = runner.build(*SERVE, "task.num_examples=9")
     assert [e.id for e in parts.examples] == [
-        e.id for e in building._read(parts.clips.dataset, "test", 9)
+        e.id for e in read_split(parts.clips.dataset, "test")
     ]  # five rows are all there are
     assert not runner.build(*SERVE, "task.num_examples=3", "task.split=none")[0].examples
 

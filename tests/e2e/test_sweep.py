@@ -221,7 +221,7 @@ def test_a_start_gets_so_many_examples(runner, start) -> None:
 
 
 def hold(folder: Path, seconds: float) -> None:
-    with starting._locked(folder):
+    with starting.locked(folder):
         (folder / "held").touch()
         time.sleep(seconds)
         (folder / "done").touch()
@@ -232,7 +232,7 @@ def test_a_second_process_waits_for_the_start(tmp_path: Path) -> None:
     other.start()
     while not (tmp_path / "held").exists():
         time.sleep(0.01)
-    with starting._locked(tmp_path):
+    with starting.locked(tmp_path):
         assert (tmp_path / "done").exists()
     other.join()
 

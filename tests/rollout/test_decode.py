@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.models.prefix.decoding import SharedDecoder
@@ -21,13 +22,23 @@ pytestmark = pytest.mark.usefixtures("each_path")
 GREEDY = {"temperature": 0, "num_generations": 1}
 
 
-def run(policy, batch, *, seed=0, **changes):
+def run(policy, batch, *, seed=0, generators=None, prompts=slice(None), **changes):
+    """Rolls out; ``generators`` are seeds, one a prompt, instead of one ``seed`` for all."""
     settings = {"num_generations": 4, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
     settings |= {"repetition_penalty": 1.0, "max_completion_length": 12} | changes
     with torch.no_grad():
         embeds = policy.embed(batch, policy.encode(batch))
     generator = torch.Generator().manual_seed(seed)
-    return decode(policy, embeds, batch.prompt_mask, generator=generator, **settings)
+    if generators is not None:
+        generator = [torch.Generator().manual_seed(seed) for seed in generators]
+    mask = batch.prompt_mask[prompts]
+    return decode(policy, embeds[prompts], mask, generator=generator, **settings)
+
+
+def tokens_of(rollout) -> list[list[int]]:
+    """Returns each row's tokens without padding."""
+    rows = zip(rollout.completion_ids, rollout.completion_mask, strict=True)
+    return [ids[mask.bool()].tolist() for ids, mask in rows]
 
 
 def raise_end_token(policy, boost: float) -> None:
@@ -40,28 +51,18 @@ def raise_end_token(policy, boost: float) -> None:
     policy.language_model.lm_head.register_forward_hook(lift)
 
 
-def count_compactions(monkeypatch) -> list[int]:
-    """Returns a list that gets the number of rows left each time ended rows leave the batch."""
-    left: list[int] = []
-
+@pytest.fixture
+def kept(monkeypatch) -> list[torch.Tensor]:
+    """Gets which of the present rows stay, each time ended rows leave the batch."""
+    seen: list[torch.Tensor] = []
     keep = SharedDecoder.keep
 
-    def counted(self, rows):
-        left.append(len(rows))
+    def noted(self, rows):
+        seen.append(rows)
         keep(self, rows)
 
-    monkeypatch.setattr(SharedDecoder, "keep", counted)
-    return left
-
-
-_real_sum = torch.Tensor.sum
-
-
-def _sum_that_never_compacts(self, *args, **kwargs):
-    """Answers ``alive.sum()`` (a bool vector, no axis) with its length, everything else truly."""
-    if self.dtype == torch.bool and self.ndim == 1 and not args and not kwargs:
-        return torch.tensor(len(self))
-    return _real_sum(self, *args, **kwargs)
+    monkeypatch.setattr(SharedDecoder, "keep", noted)
+    return seen
 
 
 @pytest.mark.parametrize("boost", [0.0, 3.0])
@@ -91,21 +92,24 @@ def test_prompts_differ_in_what_they_say(tiny_policy, make_batch):
 
 
 @pytest.mark.parametrize("boost", [3.0, 4.0])
-def test_leaving_out_ended_rows_changes_no_completion(tiny_policy, make_batch, monkeypatch, boost):
+@pytest.mark.parametrize("num_generations", [1, 3])
+def test_leaving_out_ended_rows_changes_no_completion(
+    tiny_policy, make_batch, kept, boost, num_generations
+):
     raise_end_token(tiny_policy, boost)
-    batch = make_batch(tiny_policy, 6)
-    dropped = count_compactions(monkeypatch)
-    compacted = run(tiny_policy, batch, max_completion_length=20)
-    assert dropped  # rows did leave the batch
-    # The same with rows kept to the end: a threshold no count of rows can fall under.
-    dropped.clear()
-    monkeypatch.setattr(torch.Tensor, "sum", _sum_that_never_compacts)
-    kept = run(tiny_policy, batch, max_completion_length=20)
-    monkeypatch.undo()
-    assert not dropped
-    assert torch.equal(kept.completion_mask, compacted.completion_mask)
-    assert torch.equal(kept.completion_ids, compacted.completion_ids)
-    assert kept.texts == compacted.texts
+    batch = make_batch(tiny_policy, 12)
+    how = {"num_generations": num_generations, "max_completion_length": 20}
+    together = run(tiny_policy, batch, generators=range(12), **how)
+    assert len(kept) > 1  # rows did leave the batch, and more of them later
+    kept.clear()
+    alone = [
+        run(tiny_policy, batch, generators=[i], prompts=slice(i, i + 1), **how) for i in range(12)
+    ]
+    assert num_generations > 1 or not kept  # one row leaves with the end of the rollout
+    assert together.texts == [text for rollout in alone for text in rollout.texts]
+    ids = [row for rollout in alone for row in tokens_of(rollout)]
+    assert tokens_of(together) == ids
+    assert len({len(row) for row in ids}) > 3
 
 
 def test_a_row_is_untouched_by_the_rows_beside_it(tiny_policy, make_batch, monkeypatch):
@@ -138,20 +142,24 @@ def test_the_rows_of_a_group_differ_and_lie_together(tiny_policy, make_batch):
     assert torch.equal(greedy, alone.repeat_interleave(4, dim=0))  # row b*4 + g is prompt b
 
 
-def test_tokens_have_at_decoding_the_logps_the_update_sees(tiny_policy, make_batch, monkeypatch):
+def test_tokens_have_at_decoding_the_logps_the_update_sees(
+    tiny_policy, make_batch, kept, monkeypatch
+):
     raise_end_token(tiny_policy, 3.0)
     batch = make_batch(tiny_policy, 4)
     seen: list[torch.Tensor] = []
     next_tokens = decode_module.next_tokens
 
     def record(logits, *args, **kwargs):
-        seen.append(logits)
+        rows = torch.arange(16)
+        for stay in kept:
+            rows = rows[stay]
+        seen.append(torch.zeros(16, logits.shape[1]).index_copy(0, rows, logits))
         return next_tokens(logits, *args, **kwargs)
 
     monkeypatch.setattr(decode_module, "next_tokens", record)
-    monkeypatch.setattr(torch.Tensor, "sum", _sum_that_never_compacts)
     rollout = run(tiny_policy, batch, temperature=0.8)
-    monkeypatch.undo()
+    assert kept  # rows did leave the batch
     at_decoding = per_token_logps(torch.stack(seen, dim=1), rollout.completion_ids, temperature=0.8)
     with torch.no_grad():
         experience = Experience(
@@ -268,19 +276,21 @@ def test_the_prompt_is_prefilled_once_per_prompt(tiny_policy, make_batch, monkey
     assert shapes == [(1, batch.prompt_mask.sum()), (15, 1), (15, 1)]
 
 
-def test_greedy_moves_no_float64_to_the_device(tiny_policy, make_batch, monkeypatch):
+def test_greedy_moves_no_float64_to_the_device(tiny_policy, make_batch):
     """MPS has none."""
-    move, moved = torch.Tensor.to, []
+    moved: list[torch.dtype] = []
 
-    def noted(self, *args, **kwargs):
-        moved.append(self.dtype)
-        return move(self, *args, **kwargs)
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.Tensor.to:
+                moved.append(args[0].dtype)
+            return func(*args, **(kwargs or {}))
 
-    monkeypatch.setattr(torch.Tensor, "to", noted)
-    run(tiny_policy, make_batch(tiny_policy, 2), **GREEDY)
-    assert torch.float64 not in moved
-    run(tiny_policy, make_batch(tiny_policy, 2))
-    assert torch.float64 in moved
+    with Watch():
+        run(tiny_policy, make_batch(tiny_policy, 2), **GREEDY)
+        assert torch.float64 not in moved
+        run(tiny_policy, make_batch(tiny_policy, 2))
+        assert torch.float64 in moved
 
 
 def test_no_gradient_is_kept(tiny_policy, make_batch):

@@ -26,7 +26,7 @@ def run_from_start(parts: StartedParts, run: Callable[[Parts], None]) -> None:
         run: does one run's task.
     """
     folder = parts.start.run_dir
-    with _locked(folder):
+    with locked(folder):
         if finished_config(folder) is None:
             print(f"start: {folder} is made first; other runs will find it there", flush=True)
             run(parts.build_start())
@@ -35,7 +35,7 @@ def run_from_start(parts: StartedParts, run: Callable[[Parts], None]) -> None:
     run(parts.build())
 
 
-def _locked(folder: Path) -> FolderLock:
+def locked(folder: Path) -> FolderLock:
     """Take the lock of a folder as soon as no other run has it."""
     folder.mkdir(parents=True, exist_ok=True)
     told = False
