@@ -23,6 +23,9 @@ from omni_rlvr.models.prefix.fast_path import fast_path
 from omni_rlvr.types import Batch, Example
 
 pytest_plugins = ("browser",)
+HERE = Path(__file__).parent
+PURE = ("functional", "text", "rewards")
+"""Folders that run first: they load no model, and say within seconds that a number is wrong."""
 
 torch.set_num_threads(1)  # the suite runs two processes side by side
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -40,6 +43,20 @@ SMALL = {"IMAGE_SIZE": 32, "VIDEO_MERGE": 2, "NUM_FRAMES": 2, "SOUND_S": 1}
 """Sizes of the policy that tests get: what is worked by hand there follows from these."""
 KINDS = ("av", "v", "a", "t")
 """Video + audio, video only, audio only, text only."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks runs of whole commands as slow, and puts pure tests first and slow ones last."""
+
+    def place(item: pytest.Item) -> int:
+        if item.get_closest_marker("slow") is not None:
+            return 2
+        return 0 if item.path.relative_to(HERE).parts[0] in PURE else 1
+
+    for item in items:
+        if item.path.is_relative_to(HERE / "e2e") or item.get_closest_marker("browser"):
+            item.add_marker("slow")
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
