@@ -14,7 +14,7 @@ from omni_rlvr.types import Batch, Features
 def prompt_logits(policy, batch: Batch) -> torch.Tensor:
     """[B, P, V] logits of every prompt position."""
     with torch.no_grad():
-        embeds = policy.embed(batch, policy.encode(batch))
+        embeds = policy.prompts(batch, policy.encode(batch)).embeds
         positions = (batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
         return policy.language_model(
             inputs_embeds=embeds, attention_mask=batch.prompt_mask, position_ids=positions
@@ -80,7 +80,7 @@ def test_features_go_to_their_placeholders_in_order(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4)
     with torch.no_grad():
         features = tiny_policy.encode(batch)
-        embeds = tiny_policy.embed(batch, features)
+        embeds = tiny_policy.prompts(batch, features).embeds
         video = tiny_policy.project_video(features.video)
         audio = tiny_policy.project_audio(features.audio)
         text = tiny_policy.language_model.get_input_embeddings()(batch.prompt_ids.clamp(min=0))
@@ -163,16 +163,15 @@ def test_encode_has_only_what_the_batch_has(tiny_policy, make_batch):
 def test_completion_logits_equal_the_whole_sequence_at_once(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, targets=("happy", "<answer>sad</answer>"))
     with torch.no_grad():
-        embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
+        prompts = tiny_policy.prompts(batch, tiny_policy.encode(batch))
         got = tiny_policy.completion_logits(
-            embeds,
-            batch.prompt_mask,
+            prompts,
             torch.arange(4),
             batch.completion_ids,
             batch.completion_mask,
         )
         for row in range(4):
-            prompt = embeds[row, batch.prompt_mask[row].bool()]
+            prompt = prompts.embeds[row, batch.prompt_mask[row].bool()]
             target = batch.completion_ids[row, batch.completion_mask[row].bool()]
             tail = tiny_policy.language_model.get_input_embeddings()(target)
             whole = tiny_policy.language_model(inputs_embeds=torch.cat([prompt, tail])[None]).logits
@@ -204,7 +203,7 @@ def test_frozen_copy_stays_where_it_was_made(tiny_policy, make_batch):
     torch.testing.assert_close(before, prompt_logits(tiny_policy, batch), atol=0, rtol=0)
     weights = [p for p in tiny_policy.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(weights, lr=1.0)
-    embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
+    embeds = tiny_policy.prompts(batch, tiny_policy.encode(batch)).embeds
     tiny_policy.language_model(inputs_embeds=embeds).logits.square().mean().backward()
     optimizer.step()
     assert torch.equal(prompt_logits(twin, batch), before)
@@ -261,6 +260,6 @@ def test_frozen_copy_touches_nobodys_mode(tiny_policy, mode):
 
 def test_embedding_without_features_leaves_text(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 2, kinds=("t",))
-    embeds = tiny_policy.embed(batch, Features(video=None, audio=None))
+    embeds = tiny_policy.prompts(batch, Features(video=None, audio=None)).embeds
     expected = tiny_policy.language_model.get_input_embeddings()(batch.prompt_ids.clamp(min=0))
     assert torch.equal(embeds, expected)

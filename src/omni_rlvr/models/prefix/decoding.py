@@ -18,7 +18,8 @@ from omni_rlvr.models.prefix.cpu_float32.activation_reuse import Tape
 from omni_rlvr.models.prefix.cpu_float32.layers import Pass
 from omni_rlvr.models.prefix.kv_cache import Slots
 from omni_rlvr.models.prefix.packing import Order
-from omni_rlvr.models.prefix.scoring import Prompts, first_positions
+from omni_rlvr.models.prefix.scoring import first_positions
+from omni_rlvr.types import Prompts
 
 
 class Decoder(Protocol):

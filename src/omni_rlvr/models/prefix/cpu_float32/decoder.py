@@ -21,7 +21,7 @@ from omni_rlvr.models.prefix.cpu_float32.layers import Layer, LeanPass, Notes, i
 from omni_rlvr.models.prefix.cpu_float32.ops import Product, inverse_rms, rms_norm, rotate, swiglu
 from omni_rlvr.models.prefix.decoding import Decoder, RepeatedDecoder, SharedDecoder
 from omni_rlvr.models.prefix.packing import Order
-from omni_rlvr.models.prefix.scoring import Prompts
+from omni_rlvr.types import Prompts
 
 Affine = tuple[Tensor, Tensor | None]
 """Weight, as ``pack`` returned it, and bias."""
