@@ -175,16 +175,29 @@ def test_what_cannot_be_measured_is_refused(runner, overrides, message) -> None:
 
 
 def test_clips_are_asked_as_in_an_evaluation_whatever_positions_prompts_have(
-    runner, monkeypatch
+    runner, monkeypatch, tiny_policy, tmp_path
 ) -> None:
-    prompts_of = OmniModel.prompts
+    tiny_policy.save(tmp_path / "sharp")  # larger weights: what it says follows from its prompt
+    prompts_of, sharp = OmniModel.prompts, f"model.path={tmp_path}/sharp"
 
     def spread(self, batch, features):
         counted = prompts_of(self, batch, features)
-        return replace(counted, positions=counted.positions * 50)
+        return replace(counted, positions=counted.positions * 2)
 
-    asked = (*ATTRIBUTE, "task.num_chosen=12", "task.num_generations=0", "task.num_reasoned=-1")
-    same = ("task=evaluate", "task.splits=[train]", "task.max_completion_length=8", ATTRIBUTE[-1])
+    asked = (
+        *ATTRIBUTE,
+        sharp,
+        "task.num_chosen=12",
+        "task.num_generations=0",
+        "task.num_reasoned=-1",
+    )
+    same = (
+        "task=evaluate",
+        "task.splits=[train]",
+        "task.max_completion_length=8",
+        ATTRIBUTE[-1],
+        sharp,
+    )
     counted = runner(*asked)
     monkeypatch.setattr(OmniModel, "prompts", spread)
     said = {
