@@ -32,11 +32,12 @@ def generate(
     max_completion_length: int,
     generator: Generators,
     on_tokens: Callable[[Tensor, Tensor], None] | None = None,
-    keep_tape: bool = False,
+    keep_activations: bool = False,
 ) -> Rollout:
     """Samples G completions for each of B prompts; see ``decode`` for the arguments.
 
-    ``generate`` shows nothing of what its layers compute: no tape is kept, ``keep_tape`` or not.
+    ``generate`` shows nothing of what its layers compute: none is kept, ``keep_activations`` or
+    not.
 
     Raises:
         UserError: the prompts' positions do not count their tokens, as ``generate`` does.

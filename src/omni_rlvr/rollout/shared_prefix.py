@@ -14,8 +14,7 @@ from torch import Tensor
 
 from omni_rlvr.functional.masks import completion_mask
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.models.prefix.cpu_float32.activation_reuse import TapeRows
-from omni_rlvr.models.prefix.cpu_float32.decoder import make_decoder
+from omni_rlvr.models.prefix.decoding import make_decoder
 from omni_rlvr.rollout.next_token import Generators, are_finite, next_tokens, penalise, uniforms
 from omni_rlvr.types import Example, Prompts, Rollout, UserError
 
@@ -36,7 +35,7 @@ def decode(
     max_completion_length: int,
     generator: Generators,
     on_tokens: Callable[[Tensor, Tensor], None] | None = None,
-    keep_tape: bool = False,
+    keep_activations: bool = False,
 ) -> Rollout:
     """Samples G completions for each of B prompts.
 
@@ -52,8 +51,8 @@ def decode(
         max_completion_length: most tokens a completion may have, its end token included.
         generator: source of the random numbers, on the CPU; or one a prompt.
         on_tokens: told after each step which rows ([n]) that had not ended got which tokens ([n]).
-        keep_tape: records what the layers compute, for the update's forward pass; ``models/tape``
-            says what it holds.
+        keep_activations: whether what the layers compute is kept for the update's forward pass,
+            where the model allows it.
 
     Returns:
         N = B*G completions, row ``b*G + g``.
@@ -63,7 +62,7 @@ def decode(
         prompts,
         num_generations=num_generations,
         max_completion_length=max_completion_length,
-        keep_tape=keep_tape,
+        keep_activations=keep_activations,
     )
     tokenizer, device = policy.processor.tokenizer, prompts.embeds.device
     logits = decoder.prefill()
@@ -93,10 +92,7 @@ def decode(
             decoder.keep(keep)
             rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
         logits = decoder.step(tokens)
-    tape = (
-        None if decoder.tape is None else TapeRows(decoder.tape, torch.arange(num_rows).to(device))
-    )
-    return to_rollout(policy, ids[:, : t + 1], finite, tape)
+    return to_rollout(policy, ids[:, : t + 1], finite, decoder.activations())
 
 
 def require_finite(rollout: Rollout, examples: Sequence[Example]) -> None:
@@ -119,7 +115,7 @@ def require_finite(rollout: Rollout, examples: Sequence[Example]) -> None:
 
 
 def to_rollout(
-    policy: Policy, ids: Tensor, finite: Tensor, tape: TapeRows | None = None
+    policy: Policy, ids: Tensor, finite: Tensor, activations: object | None = None
 ) -> Rollout:
     """Mark and decode completions [N, T], padded after their end token; ``finite`` is [N]."""
     processor = policy.processor
@@ -131,5 +127,5 @@ def to_rollout(
         texts=policy.processor.decode(ids, mask),
         truncated=~torch.isin(ids, ids.new_tensor(processor.stop_ids)).any(dim=1),
         finite=finite,
-        tape=tape,
+        activations=activations,
     )

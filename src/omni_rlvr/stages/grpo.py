@@ -109,7 +109,7 @@ class GrpoStage:
             ),
             completion_ids=rollout.completion_ids,
             completion_mask=rollout.completion_mask,
-            tape=rollout.tape,
+            activations=rollout.activations,
         )
         if config.mask_truncated_completions:
             whole = (~rollout.truncated).long().to(device).unsqueeze(1)
@@ -203,7 +203,7 @@ class GrpoStage:
             repetition_penalty=sampling.repetition_penalty,
             max_completion_length=sampling.max_completion_length,
             generator=generator,
-            keep_tape=self.config.keeps_tape(len(batch)),
+            keep_activations=self.config.keeps_activations(len(batch)),
         )
 
     def _with_logps(self, policy: Policy, experience: Experience) -> Experience:
