@@ -66,13 +66,13 @@ def make_decoder(
     if fast is not None and fast.supports(language_model, prompts.positions):
         return fast.make_decoder(*plan, keep_activations=keep_activations)
     if keep_activations:
-        _say_that_none_are_kept(type(language_model))
+        _say_that_none_are_kept(type(language_model).__name__)
     return SharedDecoder(*plan)
 
 
 @cache  # once for each kind of model, not at every step
-def _say_that_none_are_kept(kind: type) -> None:
-    log.info("stage.reuse_rollout changes nothing: %s runs in its modules here", kind.__name__)
+def _say_that_none_are_kept(kind: str) -> None:
+    log.info("stage.reuse_rollout changes nothing: %s runs in its modules here", kind)
 
 
 class SharedDecoder:
