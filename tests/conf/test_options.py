@@ -188,6 +188,7 @@ WITHOUT: dict[tuple[str, ...], dict[str, object]] = {}
 """What runs without any flip looked like; each is made once."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", FLIPS)
 def test_an_option_does_something(option: str, observe: Callable) -> None:
     base, value, changes = FLIPS[option]
@@ -196,6 +197,7 @@ def test_an_option_does_something(option: str, observe: Callable) -> None:
     assert observe(*base, f"{option}={value}")[changes] != WITHOUT[base][changes]
 
 
+@pytest.mark.slow
 def test_the_micro_batch_changes_nothing_but_memory(observe: Callable) -> None:
     whole, split = (observe(*GRPO, f"stage.micro_batch_size={n}") for n in (64, 2))
     assert split["backward passes"] == 3 * whole["backward passes"]

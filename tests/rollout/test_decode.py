@@ -15,24 +15,26 @@ from omni_rlvr.rollout import shared_prefix as decode_module
 from omni_rlvr.rollout.experience import completion_scores
 from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.text.parse import parse
-from omni_rlvr.types import Experience
+from omni_rlvr.types import Experience, Prompts
 
 pytestmark = pytest.mark.usefixtures("each_path")
 
 GREEDY = {"temperature": 0, "num_generations": 1}
 
 
-def run(policy, batch, *, seed=0, generators=None, prompts=slice(None), **changes):
-    """Rolls out; ``generators`` are seeds, one a prompt, instead of one ``seed`` for all."""
+def run(policy, batch, *, seed=0, positions=None, own=None, **changes):
+    """Rolls out; ``own`` says which prompts, each of which then has random numbers of its own."""
     settings = {"num_generations": 4, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
     settings |= {"repetition_penalty": 1.0, "max_completion_length": 12} | changes
     with torch.no_grad():
-        embeds = policy.embed(batch, policy.encode(batch))
+        prompts = policy.prompts(batch, policy.encode(batch))
+    if positions is not None:
+        prompts = replace(prompts, positions=positions)
     generator = torch.Generator().manual_seed(seed)
-    if generators is not None:
-        generator = [torch.Generator().manual_seed(seed) for seed in generators]
-    mask = batch.prompt_mask[prompts]
-    return decode(policy, embeds[prompts], mask, generator=generator, **settings)
+    if own is not None:
+        prompts = Prompts(prompts.embeds[own], prompts.mask[own], prompts.positions[..., own, :])
+        generator = [torch.Generator().manual_seed(i) for i in own]
+    return decode(policy, prompts, generator=generator, **settings)
 
 
 def tokens_of(rollout) -> list[list[int]]:
@@ -72,7 +74,7 @@ def test_greedy_equals_generate_on_each_prompt_alone(tiny_policy, make_batch, mo
     assert (batch.prompt_mask[:, 0] == 0).any()  # some rows are padded
     rollout = run(tiny_policy, batch, **GREEDY)
     with torch.no_grad():
-        embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
+        embeds = tiny_policy.prompts(batch, tiny_policy.encode(batch)).embeds
     for row in range(8):
         alone = embeds[row : row + 1, batch.prompt_mask[row].bool()]
         expected = tiny_policy.language_model.generate(
@@ -99,12 +101,10 @@ def test_leaving_out_ended_rows_changes_no_completion(
     raise_end_token(tiny_policy, boost)
     batch = make_batch(tiny_policy, 12)
     how = {"num_generations": num_generations, "max_completion_length": 20}
-    together = run(tiny_policy, batch, generators=range(12), **how)
+    together = run(tiny_policy, batch, own=list(range(12)), **how)
     assert len(kept) > 1  # rows did leave the batch, and more of them later
     kept.clear()
-    alone = [
-        run(tiny_policy, batch, generators=[i], prompts=slice(i, i + 1), **how) for i in range(12)
-    ]
+    alone = [run(tiny_policy, batch, own=[i], **how) for i in range(12)]
     assert num_generations > 1 or not kept  # one row leaves with the end of the rollout
     assert together.texts == [text for rollout in alone for text in rollout.texts]
     ids = [row for rollout in alone for row in tokens_of(rollout)]
@@ -295,12 +295,11 @@ def test_greedy_moves_no_float64_to_the_device(tiny_policy, make_batch):
 
 def test_no_gradient_is_kept(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 2)
-    embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
-    assert embeds.requires_grad
+    prompts = tiny_policy.prompts(batch, tiny_policy.encode(batch))
+    assert prompts.embeds.requires_grad
     rollout = decode(
         tiny_policy,
-        embeds,
-        batch.prompt_mask,
+        prompts,
         num_generations=2,
         temperature=1.0,
         top_p=0.9,
@@ -342,7 +341,7 @@ def test_positions_of_the_prompt_can_be_given(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4)
     counted = (batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
     same, spread = (
-        run(tiny_policy, batch, **GREEDY, prompt_positions=p).completion_ids
+        run(tiny_policy, batch, **GREEDY, positions=p).completion_ids
         for p in (counted, counted * 3)
     )
     assert torch.equal(same, run(tiny_policy, batch, **GREEDY).completion_ids)

@@ -11,7 +11,6 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
-from omni_rlvr.rollout import label_scoring as module
 from omni_rlvr.rollout.label_scoring import (
     BARE,
     TAGGED,
@@ -20,6 +19,7 @@ from omni_rlvr.rollout.label_scoring import (
     label_logps,
     prompt_slot,
 )
+from omni_rlvr.types import Prompts
 
 LABELS = ("happy", "sad", "happy face", "s", "surprise")
 """One is a prefix of another as text, one as a token too; token counts differ."""
@@ -32,14 +32,13 @@ def encode(policy, text: str) -> list[int]:
     return policy.processor.tokenizer.encode(text, add_special_tokens=False)
 
 
-def embedded(policy, batch) -> torch.Tensor:
+def prompts_of(policy, batch) -> Prompts:
     with torch.no_grad():
-        return policy.embed(batch, policy.encode(batch))
+        return policy.prompts(batch, policy.encode(batch))
 
 
 def scores(policy, batch, slots, *, labels=LABELS) -> torch.Tensor:
-    embeds = embedded(policy, batch)
-    return label_logps(policy, embeds, batch.prompt_mask, slots=slots, labels=labels)
+    return label_logps(policy, prompts_of(policy, batch), slots=slots, labels=labels)
 
 
 @torch.no_grad()
@@ -77,7 +76,7 @@ def test_scores_equal_a_plain_forward_for_each_label(tiny_policy, make_batch, tu
     slots = slots[turn:] + slots[:turn]  # every slot meets every kind of clip
     got = scores(tiny_policy, batch, slots)
     assert got.shape == (4, 5)
-    embeds = embedded(tiny_policy, batch)
+    embeds = prompts_of(tiny_policy, batch).embeds
     for row, slot in enumerate(slots):
         given = [*slot.ids, *encode(tiny_policy, slot.text)]
         for column, label in enumerate(LABELS):
@@ -101,16 +100,17 @@ def test_the_tokens_scored_are_those_a_model_would_write(tiny_policy):
 def test_one_pass_over_each_prompt_and_all_labels(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, KINDS)
     slots, shapes = slots_of(tiny_policy), []
-    embeds = embedded(tiny_policy, batch)
+    prompts = prompts_of(tiny_policy, batch)
     tiny_policy.language_model.model.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(tuple(kwargs["inputs_embeds"].shape[:2])),
         with_kwargs=True,
     )
-    label_logps(tiny_policy, embeds, batch.prompt_mask, slots=slots, labels=LABELS)
-    pairs = [module._tokenise(tiny_policy.processor, slot, LABELS) for slot in slots]
-    prompts = int(batch.prompt_mask.sum()) + sum(len(lead) for lead, _ in pairs)
-    rest = sum(len(row) - 1 for _, rows in pairs for row in rows)
-    assert shapes == [(1, prompts + rest)]  # each prompt once, and no padding
+    label_logps(tiny_policy, prompts, slots=slots, labels=LABELS)
+    given = int(batch.prompt_mask.sum())
+    given += sum(len(slot.ids) + len(encode(tiny_policy, slot.text)) for slot in slots)
+    # a label's last token is scored by the one before it, and need not be read
+    rest = sum(len(closed(tiny_policy, label, slot)) - 1 for slot in slots for label in LABELS)
+    assert shapes == [(1, given + rest)]  # each prompt once, and no padding
 
 
 def test_all_labels_together_have_at_most_all_probability(tiny_policy, make_batch):
@@ -145,20 +145,24 @@ def test_a_prefix_of_a_label_does_not_win_by_being_short(tiny_policy, make_batch
 
 def test_a_row_is_the_same_alone_and_under_other_padding(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, KINDS)
-    embeds, mask, slots = embedded(tiny_policy, batch), batch.prompt_mask, slots_of(tiny_policy)
-    whole = label_logps(tiny_policy, embeds, mask, slots=slots, labels=LABELS)
-    junk = torch.randn(4, 7, embeds.shape[-1])
+    prompts, slots = prompts_of(tiny_policy, batch), slots_of(tiny_policy)
+    whole = label_logps(tiny_policy, prompts, slots=slots, labels=LABELS)
+    junk, none = torch.randn(4, 7, prompts.embeds.shape[-1]), torch.zeros(4, 7, dtype=torch.long)
     padded = label_logps(
         tiny_policy,
-        torch.cat([junk, embeds], dim=1),
-        torch.cat([torch.zeros(4, 7, dtype=torch.long), mask], dim=1),
+        Prompts(
+            torch.cat([junk, prompts.embeds], dim=1),
+            torch.cat([none, prompts.mask], dim=1),
+            torch.cat([none, prompts.positions], dim=1),
+        ),
         slots=slots,
         labels=LABELS,
     )
     torch.testing.assert_close(padded, whole, atol=1e-5, rtol=0)
     for row in range(4):
         one = slice(row, row + 1)
-        alone = label_logps(tiny_policy, embeds[one], mask[one], slots=slots[one], labels=LABELS)
+        few = Prompts(prompts.embeds[one], prompts.mask[one], prompts.positions[one])
+        alone = label_logps(tiny_policy, few, slots=slots[one], labels=LABELS)
         torch.testing.assert_close(alone, whole[one], atol=1e-5, rtol=0)
 
 
@@ -183,19 +187,22 @@ def joining_tokenizer() -> PreTrainedTokenizerFast:
     """One token a character, but ``>`` and ``h`` join, as a byte-level BPE may have learnt."""
     vocab = {token: i for i, token in enumerate(["<e>", "<", "a", "b", ">", "h", "s", ">h"])}
     bpe = Tokenizer(models.BPE(vocab=vocab, merges=[(">", "h")]))
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<e>")
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<e>", pad_token="<e>")
 
 
-def test_a_label_that_joins_the_tag_is_scored_from_where_they_part(tiny_policy):
-    processor = replace(tiny_policy.processor, tokenizer=joining_tokenizer())
-    lead, rows = module._tokenise(processor, AnswerSlot([7, 7], "<a>", "<b"), ("h", "s"))
-    ids = processor.tokenizer.get_vocab()
+def test_a_label_that_joins_the_tag_is_scored_from_where_they_part(tiny_policy, make_batch):
+    prompts = prompts_of(tiny_policy, make_batch(tiny_policy, 1))
+    tiny_policy.processor = replace(tiny_policy.processor, tokenizer=joining_tokenizer())
+    slot = AnswerSlot([7, 7], "<a>", "<b")
+    got = label_logps(tiny_policy, prompts, slots=[slot], labels=("h", "s"))
+    ids = tiny_policy.processor.tokenizer.get_vocab()
     # "<a>" is < a >, "<a>h<b" is < a >h < b, "<a>s<b" is < a > s < b: they part behind "< a".
-    assert lead == [7, 7, ids["<"], ids["a"]]
-    assert rows == [
-        [ids[">h"], ids["<"], ids["b"]],
-        [ids[">"], ids["s"], ids["<"], ids["b"]],
+    given = [7, 7, ids["<"], ids["a"]]
+    expected = [
+        by_hand(tiny_policy, prompts.embeds[0], prompts.mask[0], given, [ids[t] for t in scored])
+        for scored in ([">h", "<", "b"], [">", "s", "<", "b"])
     ]
+    assert got[0].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +261,7 @@ def test_scores_by_hand(tiny_policy, make_batch, monkeypatch):
     monkeypatch.setattr(
         tiny_policy,
         "completion_logits",
-        lambda embeds, mask, index, ids, ids_mask: torch.zeros(*ids.shape, vocabulary),
+        lambda prompts, index, ids, mask: torch.zeros(*ids.shape, vocabulary),
     )
     got = scores(tiny_policy, make_batch(tiny_policy, 1), [TAGGED])[0]
     for label, logp in zip(LABELS, got.tolist(), strict=True):
