@@ -102,14 +102,14 @@ def test_leaving_out_ended_rows_changes_no_completion(
     batch = make_batch(tiny_policy, 12)
     how = {"num_generations": num_generations, "max_completion_length": 20}
     together = run(tiny_policy, batch, own=list(range(12)), **how)
-    assert len(kept) > 1  # rows did leave the batch, and more of them later
+    assert kept  # rows did leave the batch
     kept.clear()
     alone = [run(tiny_policy, batch, own=[i], **how) for i in range(12)]
     assert num_generations > 1 or not kept  # one row leaves with the end of the rollout
     assert together.texts == [text for rollout in alone for text in rollout.texts]
     ids = [row for rollout in alone for row in tokens_of(rollout)]
     assert tokens_of(together) == ids
-    assert len({len(row) for row in ids}) > 3
+    assert len({len(row) for row in ids}) > 1
 
 
 def test_a_row_is_untouched_by_the_rows_beside_it(tiny_policy, make_batch, monkeypatch):
