@@ -34,7 +34,6 @@ from omni_rlvr.types import NOTE_KINDS, Batch, Experience, Features, UserError
 
 log = logging.getLogger(__name__)
 
-ON_BAR = ("loss", "reward", "tokens/s")
 SKIPS_LOGGED = 10
 
 
@@ -80,7 +79,7 @@ class RLVRModule(LightningModule):
         self.step = 0
         self.num_tokens = 0
         self.num_skipped = 0
-        self.bar: dict[str, float] = {}
+        self.last_metrics: dict[str, float] = {}
         self.probed: dict[str, float] = {}
         """What a probe found since the last line of metrics; goes into the next."""
         self.completions: list[dict[str, object]] = []
@@ -270,8 +269,7 @@ class RLVRModule(LightningModule):
         ]
 
     def _write(self, metrics: Mapping[str, float]) -> None:
-        values = {name: float(value) for name, value in metrics.items()}
-        self.bar = {name: values[name] for name in ON_BAR if name in values}
+        self.last_metrics = values = {name: float(value) for name, value in metrics.items()}
         if self.step % self.loop.logging_steps == 0:
             values, self.probed = values | self.probed, {}
             self.record.log("metrics.jsonl", [{"step": self.step, **values}])
