@@ -25,19 +25,25 @@ from omni_rlvr.types import UserError
 log = logging.getLogger(__name__)
 
 NUM_STEPS = 20
-"""Steps without any reward of a term, after which it is warned of."""
+"""Steps without any reward of a term, after which the warning comes."""
 ADVICE = {"format": "; a cold start (stage=sft) on reasoning teaches the format"}
 
 
 class Checkpoints(Callback):
-    """Saves every ``save_steps`` and at the end; ``latest`` then points at the run.
+    """Save a checkpoint every ``save_steps`` and at the end, and point ``latest`` at the run.
 
-    What is saved is good: neither weights nor the optimizer's state hold NaN or Inf, no step that
-    was left out came before it, and a run that taught the policy nothing fails instead.
+    Every checkpoint can be relied on: neither the weights nor the optimizer's state hold NaN or
+    Inf, the step before it was not skipped, and a run that taught the policy nothing fails.
     """
 
     def __init__(self, run: Path, loop: LoopConfig, latest: Path | None):
-        """Args: the run's folder, how often is saved and how many are kept, the link to move."""
+        """Hold the settings.
+
+        Args:
+            run: the run's folder.
+            loop: how often to save, and how many checkpoints to keep.
+            latest: the link to move to the run; None for none.
+        """
         self.run = run
         self.save_steps = loop.save_steps
         self.keep = loop.save_total_limit
@@ -47,7 +53,7 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
-        """Save when due; not behind a bad step, which leaves the weights in doubt."""
+        """Save when due, but not right after a bad step, since its cause may be in the weights."""
         step = pl_module.step
         due = step % self.save_steps == 0 and step not in (0, self.saved_step)
         if due and pl_module.bad_steps.in_a_row == 0 and pl_module.nothing_learned() is None:
@@ -57,7 +63,7 @@ class Checkpoints(Callback):
         """Save the last step, also after Ctrl-C.
 
         Raises:
-            UserError: the whole run is done and has taught nothing.
+            UserError: all steps are done and no weight has moved.
         """
         if pl_module.is_done and (why := pl_module.nothing_learned()) is not None:
             raise UserError(f"nothing was learned: {why}")
@@ -66,7 +72,7 @@ class Checkpoints(Callback):
         pl_module.movement.warn()
 
     def save(self, module: RLVRModule) -> None:
-        """Writes the checkpoint; of several ranks, which hold the same, the first does."""
+        """Write the checkpoint. All ranks hold the same weights, so only the first one writes."""
         self.saved_step = module.step
         if not distributed.is_first():
             return
@@ -91,13 +97,13 @@ class Checkpoints(Callback):
 
 
 class Resume(Callback):
-    """Puts back the optimizer, schedule and counters of an earlier part of the run."""
+    """Restore the optimizer, the schedule and the counters of the run that is resumed."""
 
     def __init__(self, checkpoint: Path):
-        """Read the state.
+        """Read the trainer's state.
 
         Args:
-            checkpoint: the folder that the run goes on from.
+            checkpoint: the folder that the run resumes from.
 
         Raises:
             UserError: it cannot be read, or holds NaN or infinite numbers.
@@ -111,8 +117,8 @@ class Resume(Callback):
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
-        """Restores, once Lightning has built the optimizer."""
-        # Lightning's wrapper keeps what it is given to itself; the optimizer inside is what steps
+        """Restore, once Lightning has built the optimizer."""
+        # Lightning's wrapper does not pass a state on to the optimizer inside, which does step
         pl_module.optimizer.optimizer.load_state_dict(self.state["optimizer"])
         pl_module.schedule.load_state_dict(self.state["schedule"])
         pl_module.step, pl_module.num_tokens = self.step, self.state["num_tokens"]
@@ -120,7 +126,7 @@ class Resume(Callback):
         log.info("going on from step %d", self.step)
 
     def on_train_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
-        """Sets the random state last, after everything that drew from it while starting up."""
+        """Set the random state last, after everything that draws from it at the start."""
         pl_module.movement.moved_before = self.state.get("has_moved", True)
         torch.set_rng_state(self.state["rng"]["torch"])
 
@@ -134,23 +140,26 @@ def _tensors(optimizer: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 class CleanStop(Callback):
-    """Ends training after the step in which a stop was asked for (``stopping``).
+    """End training after the step in which a stop was asked for (``stopping``).
 
-    Several ranks stop after the same step, whichever was asked.
+    If any rank is asked, all ranks stop after the same step.
     """
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
-        """Stops, if any rank was asked to."""
+        """Stop if any rank was asked to."""
         trainer.should_stop = any(distributed.gather(stopping.asked()))
 
 
 class Unrewarded(Callback):
-    """Warns once of each term of which no completion of the first steps earned anything."""
+    """Warn once of each reward term that no completion of the first steps earned anything of.
+
+    The policy cannot learn from a reward that it never earns.
+    """
 
     def __init__(self, reward: Mixture):
-        """Watch the terms that count and that a right answer earns something of."""
+        """Watch the terms with a weight above 0 that a correct answer is paid for."""
         self.waiting = {
             name
             for name, term in reward.terms.items()
@@ -161,7 +170,7 @@ class Unrewarded(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
-        """Look at the step's completions until every term was earned or warned of."""
+        """Check the step's completions until every term was earned or warned of."""
         rows = pl_module.completions
         if not self.waiting or not rows:
             return

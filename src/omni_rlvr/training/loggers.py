@@ -202,17 +202,23 @@ def run_name(folder: Path) -> str:
 
 
 class AllowedNames:
-    """Names as a service takes them: each stays another's, and each change is told once."""
+    """Map names to those that a service takes: no two become one, each change is logged once."""
 
     def __init__(self, service: str, forbidden: re.Pattern[str], *, max_length: int):
-        """Args: the service, for the log; the characters and the length that it does not take."""
+        """Hold the rules.
+
+        Args:
+            service: its name, for the log.
+            forbidden: matches a character that the service refuses.
+            max_length: most characters of a name.
+        """
         self.service = service
         self.forbidden = forbidden
         self.max_length = max_length
         self.known: dict[str, str] = {}
 
     def __call__(self, name: str) -> str:
-        """Return the name that the service takes in place of a name."""
+        """Return the name to use at the service."""
         if name not in self.known:
             stem = self.forbidden.sub("_", name)[: self.max_length]
             allowed, number, taken = stem, 1, set(self.known.values())
@@ -252,14 +258,14 @@ def _refused(service: str) -> Iterator[None]:
 
 
 class CompletionsTable(Callback):
-    """A table of the step's completions with their rewards, every few steps."""
+    """Send a table of the step's completions with their rewards, every few steps."""
 
     def __init__(self, every_n_steps: int, max_rows: int):
-        """Holds the settings.
+        """Hold the settings.
 
         Args:
             every_n_steps: steps between tables.
-            max_rows: completions a table, the first of the step.
+            max_rows: most completions of a table; the first ones of the step are taken.
         """
         self.every_n_steps = every_n_steps
         self.max_rows = max_rows
@@ -267,7 +273,7 @@ class CompletionsTable(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
-        """Sends the table if its time has come and the stage samples."""
+        """Send the table every ``every_n_steps``, if the stage samples completions."""
         rows = pl_module.completions[: self.max_rows]
         if not rows or pl_module.step % self.every_n_steps:
             return

@@ -23,14 +23,14 @@ NUMBERS = {"loss": ".3g", "reward": ".3g", "tokens/s": ".0f"}
 
 
 class ProgressBar(Callback):
-    """One line, redrawn; on a terminal that cannot redraw, only its last state is printed.
+    """Redraw one line; where the output is no terminal, print its last state alone.
 
     Lightning's RichProgressBar counts a resumed run from 0 and is cut in 80 columns. Lightning also
     wants trainer.enable_progress_bar for it, which is part of what runs are compared by.
     """
 
     def __init__(self, title: str):
-        """Args: what stands before the bar, cut to 12 columns."""
+        """Hold the title that stands before the bar, cut to 12 columns."""
         self.title = title
         self.progress: Progress | None = None
 
