@@ -44,8 +44,8 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {error}") from error
-    # Lightning would end the process at SIGTERM, with exit code 0 and without a checkpoint, and would
-    # put a Slurm job back into the queue by itself. ``stopping`` handles the signals.
+    # Lightning would end the process at SIGTERM, with exit code 0 and without a checkpoint, and
+    # would put a Slurm job back into the queue by itself. ``stopping`` handles the signals.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer
 
