@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 from pytorch_lightning import Callback, Trainer
@@ -44,6 +45,7 @@ class ProgressBar(Callback):
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
+            speed_estimate_period=math.inf,  # one step may take longer than rich's 30 s
         )
         self.progress.start()
         self.progress.add_task(self.title, total=total, completed=pl_module.step, numbers="")
