@@ -118,9 +118,9 @@ def tracking(
     """Open a run's loggers, send its config to them, and close them however the run ends.
 
     Args:
-        makers: of the loggers, by their names in ``logger``.
-        record: of the run; its run.json keeps the ids of the runs at the services.
-        start: the steps that are done; above 0, the services' runs of before go on.
+        makers: name in the config group ``logger`` -> makes the logger.
+        record: record of the run; its run.json keeps the ids of the runs at the services.
+        start: number of steps that are done; above 0, the earlier runs at the services go on.
 
     Raises:
         UserError: a service refuses, or cannot be reached.
@@ -134,12 +134,12 @@ def tracking(
     try:
         for name, make in makers.items():
             with _refused(name):
-                trackers.append(_open(make, record.folder, ids.get(name), start))
-                logger = trackers[-1].logger
+                tracker = _open(make, record.folder, ids.get(name), start)
+                trackers.append(tracker)
                 if name not in ids:
-                    trackers[-1].log_config(config)
-                if isinstance(logger, WandbLogger | MLFlowLogger):
-                    ids[name] = str(logger.version)
+                    tracker.log_config(config)
+                if isinstance(tracker.logger, WandbLogger | MLFlowLogger):
+                    ids[name] = str(tracker.logger.version)
         if ids:
             record.update(trackers=ids)
         yield trackers
