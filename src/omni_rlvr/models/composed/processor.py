@@ -21,6 +21,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.resize import shrink_tall
 from omni_rlvr.models.chat_template import ChatFrame, chat_frame
 from omni_rlvr.text import prompts
@@ -148,6 +149,11 @@ class Processor:
     def stop_ids(self) -> list[int]:
         """The ids that end a completion, the chat's end token first."""
         return [self.tokenizer.eos_token_id, *self.settings.stop_ids]
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which frames of a clip the model is shown."""
+        return Sampling.count(self.settings.num_frames)
 
     @property
     def sample_rate(self) -> int:

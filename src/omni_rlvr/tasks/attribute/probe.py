@@ -201,7 +201,7 @@ def probe_set(data: TrainData, probe: ModalityProbe) -> Batch | None:
     A clip needs picture, sound and a gold answer of the label list.
     """
     dataset = data.dataset
-    if not (dataset.video and dataset.audio):
+    if not (dataset.request.want_video and dataset.request.want_audio):
         return None
     examples = dataset.examples if probe.reader is None else probe.reader.read()
     known = [e for e in examples if e.answer in probe.method.labels]

@@ -14,13 +14,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from omni_rlvr.assembly.parts import ServeParts
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.loader import move
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import READ, ClipReader
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Clip, Example, Features, MediaError, Sample, UserError
@@ -28,6 +29,9 @@ from omni_rlvr.types import Clip, Example, Features, MediaError, Sample, UserErr
 MEASURE = "omni_rlvr.tasks.serve.clip_length:measure_clip"
 SESSIONS = 10
 """The folder holds this many times ``task.max_session_mb``."""
+
+GLANCE = ClipRequest(Sampling.count(1), 16_000, want_video=False, want_audio=False)
+"""What is read of a file before anything of it is wanted."""
 
 BLOCK = 4096
 """Bytes that a file counts for at least: an empty one takes room on a disk too."""
@@ -54,14 +58,6 @@ class Upload:
     def has_audio(self) -> bool:
         """Whether it has sound."""
         return self.features[0].audio is not None
-
-
-class _Wanted(NamedTuple):
-    """How a model wants clips read."""
-
-    num_frames: int
-    sample_rate: int
-    window_s: float | None
 
 
 class Uploads:
@@ -156,9 +152,7 @@ class Uploads:
                 f"{self.task.max_upload_mb:g} MB."
             )
         try:
-            seen = self.measure.read(
-                video, audio, num_frames=1, sample_rate=16_000, want_video=False, want_audio=False
-            )
+            seen = self.measure.read(video, audio, GLANCE)
             if seen.duration_s > self.task.max_clip_s:
                 raise UserError(
                     f"{shown_name(path)} is {seen.duration_s:.0f} s long; this page takes clips "
@@ -176,22 +170,20 @@ class Uploads:
     def _features(
         self, video: Path | None, audio: Path | None, seen: Clip
     ) -> tuple[list[Features], list[str]]:
-        clips: dict[_Wanted, Clip] = {}
+        clips: dict[ClipRequest, Clip] = {}
         features = []
         for model in self.models:
             processor = model.policy.processor
-            wanted = _Wanted(
-                processor.settings.num_frames, processor.sample_rate, processor.window_s
+            request = ClipRequest(
+                processor.sampling,
+                processor.sample_rate,
+                want_video=seen.frames is not None,
+                want_audio=seen.waveform is not None,
+                window_s=processor.window_s,
             )
-            if wanted not in clips:  # two models mostly want the same
-                clips[wanted] = self.reader.read(
-                    video,
-                    audio,
-                    **wanted._asdict(),
-                    want_video=seen.frames is not None,
-                    want_audio=seen.waveform is not None,
-                )
-            sample = Sample(Example("", "", "", "", video, audio), clips[wanted])
+            if request not in clips:  # two models mostly want the same
+                clips[request] = self.reader.read(video, audio, request)
+            sample = Sample(Example("", "", "", "", video, audio), clips[request])
             batch = move(Collate(processor, with_target=False)([sample]), self.device)
             features.append(model.policy.encode(batch))
         notes = [note.text for clip in clips.values() for note in clip.notes]
