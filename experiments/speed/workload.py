@@ -127,7 +127,7 @@ class TextPolicy(nn.Module):
         self.processor: Any = Processor(language_model.config.vocab_size)
 
     def encode(self, batch: Batch) -> Features:
-        return Features(None, None)
+        return Features.none(len(batch))
 
     def embed(self, batch: Batch, features: Features) -> Tensor:
         return self.language_model.get_input_embeddings()(batch.prompt_ids)
@@ -148,6 +148,6 @@ class Reward:
 
 def make_batch(ids: Tensor) -> Batch:
     """Prompts as a batch without media."""
-    empty = torch.zeros(0, dtype=torch.long)
     examples = [Example(str(i), "", "", "", None) for i in range(len(ids))]
-    return Batch(examples, ids, torch.ones_like(ids), None, empty, None, empty)
+    mask, none = torch.ones_like(ids), [None] * len(ids)
+    return Batch(examples, ids, mask, position_ids(mask), none, none, none, none)

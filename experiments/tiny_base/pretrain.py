@@ -94,8 +94,8 @@ def load_split(processor: Processor, data: Path, split: str, num_clips: int) -> 
         clip = read_clip(folder / row["video"], None, request)
         values = torch.tensor([emotions.CUES[cue].index(row["cues"][cue]) for cue in emotions.CUES])
         return (
-            processor.pixel_values(clip.frames).half(),
-            processor.input_features([clip.waveform])[0].half(),
+            processor.video(clip.frames, clip.frame_times_s)[0].half(),
+            processor.audio(clip.waveform)[0].half(),
             values,
         )
 

@@ -13,7 +13,15 @@ from omni_rlvr.config.dataset import FeatureCacheConfig
 from omni_rlvr.data.features.cache import FeatureCache, clip_key, open_cache
 from omni_rlvr.models.loading.fingerprint import tower_fingerprints, weights_hash
 from omni_rlvr.rollout.encode import encode
-from omni_rlvr.types import Batch, ClipFeatures, Example, Features, UserError
+from omni_rlvr.types import (
+    AudioShape,
+    Batch,
+    ClipFeatures,
+    Example,
+    Features,
+    UserError,
+    VideoShape,
+)
 
 BOTH = {"video": True, "audio": True}
 
@@ -25,7 +33,7 @@ def cache(tmp_path: Path, tiny_policy) -> FeatureCache:
 
 def opened(tmp_path: Path, policy, use=BOTH, **options) -> FeatureCache:
     config = FeatureCacheConfig(folder=str(tmp_path / "features"), **options)
-    return open_cache(config, tower_fingerprints(policy), use)
+    return open_cache(config, tower_fingerprints(policy), use, policy.processor.common_shapes)
 
 
 @pytest.fixture
@@ -49,12 +57,26 @@ def test_features_come_back_rounded_and_absence_is_known(cache, batch, tiny_poli
     assert [one.video is not None for one in got] == [True, True, False, False]
     assert [one.audio is not None for one in got] == [True, False, True, False]
     assert torch.equal(got[1].video, features.video[1].bfloat16())
-    assert torch.equal(got[2].audio, features.audio[1].bfloat16())
+    assert torch.equal(got[2].audio, features.audio[2].bfloat16())
+    assert [one.video_shape for one in got] == batch.video_shapes
+    assert [one.audio_shape for one in got] == batch.audio_shapes
     assert all(cache.holds(e) for e in batch.examples)
 
 
+def test_a_shape_is_kept_with_its_features(tmp_path, batch, tiny_policy) -> None:
+    """Clips of another family differ in shape; a later run reads what the earlier one stored."""
+    seen, heard = VideoShape(12, (2, 3, 2), 0.52), AudioShape(7)
+    batch = replace(batch, video_shapes=[seen, None, None, None], audio_shapes=[heard] + [None] * 3)
+    opened(tmp_path, tiny_policy).put(batch, tiny_policy.encode(batch))
+    got = opened(tmp_path, tiny_policy).get(batch.examples[0])
+    assert (got.video_shape, got.audio_shape) == (seen, heard)
+    assert hash(got.video_shape) == hash(seen)
+
+
 def test_rows_that_came_from_the_cache_are_not_written_again(cache, batch, tiny_policy) -> None:
-    cache.put(replace(batch, cached_rows=(0, 1)), tiny_policy.encode(batch))
+    made = tiny_policy.encode(batch)
+    cached = Features([*made.video[:2], None, None], [made.audio[0], None, None, None])
+    cache.put(replace(batch, features=cached), made)
     assert [cache.holds(e) for e in batch.examples] == [False, False, True, True]
 
 
@@ -139,36 +161,37 @@ def test_cached_and_fresh_features_stand_in_their_rows(
 
     monkeypatch.setattr(tiny_policy, "encode", noted)
     got = encode(tiny_policy, without(batch, whole, cached_rows))
-    torch.testing.assert_close(got.video, whole.video.bfloat16().float(), atol=0.02, rtol=0.01)
-    torch.testing.assert_close(got.audio, whole.audio.bfloat16().float(), atol=0.02, rtol=0.01)
-    assert got.video.dtype == got.audio.dtype == torch.float32
-    assert torch.equal(got.video, got.video.bfloat16().float())  # rounded, fresh ones too
-    num_read = 0 if seen[0].pixel_values is None else len(seen[0].pixel_values)
+    for ours, theirs in zip(got.video + got.audio, whole.video + whole.audio, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs.bfloat16().float(), atol=0.02, rtol=0.01)
+            assert ours.dtype == torch.float32
+            assert torch.equal(ours, ours.bfloat16().float())  # rounded, fresh ones too
+    num_read = sum(clip is not None for clip in seen[0].pixel_values)
     assert num_read == 2 - len({0, 1} & set(cached_rows))
 
 
 def without(batch: Batch, whole: Features, cached_rows: tuple[int, ...]) -> Batch:
     """The batch as collated when these rows were in the cache."""
-    kept_video = torch.isin(batch.video_rows, torch.tensor(cached_rows))
-    kept_audio = torch.isin(batch.audio_rows, torch.tensor(cached_rows))
 
-    def part(values, kept):
-        return values[kept] if kept.any() else None
+    def read(values):
+        return [None if row in cached_rows else value for row, value in enumerate(values)]
+
+    def stored(values):
+        there = [value if row in cached_rows else None for row, value in enumerate(values)]
+        return [None if value is None else value.bfloat16() for value in there]
 
     return replace(
         batch,
-        pixel_values=part(batch.pixel_values, ~kept_video),
-        input_features=part(batch.input_features, ~kept_audio),
-        cached_rows=cached_rows,
-        features=Features(
-            part(whole.video.bfloat16(), kept_video), part(whole.audio.bfloat16(), kept_audio)
-        ),
+        pixel_values=read(batch.pixel_values),
+        input_features=read(batch.input_features),
+        features=Features(stored(whole.video), stored(whole.audio)),
         feature_dtype=torch.bfloat16,
     )
 
 
 def test_without_a_cache_features_are_not_rounded(batch, tiny_policy) -> None:
-    assert torch.equal(encode(tiny_policy, batch).video, tiny_policy.encode(batch).video)
+    assert torch.equal(encode(tiny_policy, batch).video[0], tiny_policy.encode(batch).video[0])
 
 
 @pytest.mark.parametrize(

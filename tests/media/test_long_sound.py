@@ -95,8 +95,8 @@ def test_only_a_codecs_own_padding_is_cut_without_a_word(tmp_path, kind, seconds
 def test_a_processor_never_cuts_in_silence(tiny_policy) -> None:
     processor = tiny_policy.processor
     assert processor.window_s == 1.0
-    whole = processor.input_features([tone(1.0)])
-    assert whole.shape == (1, 80, 100)
+    whole, _ = processor.audio(tone(1.0))
+    assert whole.shape == (80, 100)
     with pytest.raises(ValueError, match=r"1.1 s of sound, window 1 s"):
-        processor.input_features([tone(1.1)])
+        processor.audio(tone(1.1))
     assert torch.isfinite(whole).all()

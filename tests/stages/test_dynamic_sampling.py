@@ -12,7 +12,7 @@ from omni_rlvr.stages.dynamic_sampling import Scored, refill
 from omni_rlvr.types import Features, RewardOutput, Rollout
 
 NAN = float("nan")
-NOTHING = Features(None, None)
+NOTHING = Features.none(0)
 
 
 def scored(rewards: list[float], width: int, mark: int) -> Scored:

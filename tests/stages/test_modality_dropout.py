@@ -10,7 +10,8 @@ from omni_rlvr.types import Features
 KINDS = ("av", "v", "a", "t")
 
 
-NOTHING = Features(None, None)
+def rows_with(shapes) -> set[int]:
+    return {row for row, shape in enumerate(shapes) if shape is not None}
 
 
 def flags(*rows: int) -> torch.Tensor:
@@ -26,36 +27,34 @@ def test_the_prompt_is_that_of_a_clip_without_it(tiny_policy, make_batch):
     wanted = make_batch(tiny_policy, 4, kinds=("a", "t", "t", "t"))
     assert torch.equal(got.prompt_ids, wanted.prompt_ids)
     assert torch.equal(got.prompt_mask, wanted.prompt_mask)
-    assert got.video_rows.tolist() == []
-    assert got.pixel_values is None
-    assert left.video is None
-    assert got.audio_rows.tolist() == [0]
-    assert torch.equal(got.input_features, batch.input_features[:1])
-    assert torch.equal(left.audio, features.audio[:1])
+    assert torch.equal(got.prompt_positions, wanted.prompt_positions)
+    assert got.video_shapes == got.pixel_values == left.video == [None] * 4
+    assert got.audio_shapes == [batch.audio_shapes[0], None, None, None]
+    assert got.input_features == [batch.input_features[0], None, None, None]
+    assert left.audio == [features.audio[0], None, None, None]
     # Features that are left are those that the smaller batch would have had.
     again = tiny_policy.encode(got)
-    torch.testing.assert_close(again.audio, left.audio)
+    torch.testing.assert_close(again.audio[0], left.audio[0])
     torch.testing.assert_close(tiny_policy.embed(got, again), tiny_policy.embed(got, left))
 
 
 def test_nothing_dropped_is_the_same_batch(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, kinds=KINDS)
-    got, _ = without(
-        batch, Features(None, None), tiny_policy.processor, video=flags(), audio=flags()
-    )
+    got, _ = without(batch, Features.none(4), tiny_policy.processor, video=flags(), audio=flags())
     assert torch.equal(got.prompt_ids, batch.prompt_ids)
-    assert torch.equal(got.pixel_values, batch.pixel_values)
-    assert torch.equal(got.input_features, batch.input_features)
+    assert got.pixel_values == batch.pixel_values
+    assert got.input_features == batch.input_features
 
 
 def test_one_of_two_is_dropped_as_often_as_asked(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 200, kinds=("av",))
     generator = torch.Generator().manual_seed(0)
     got, _ = drop_modalities(
-        batch, NOTHING, tiny_policy.processor, probability=0.5, generator=generator
+        batch, Features.none(200), tiny_policy.processor, probability=0.5, generator=generator
     )
-    num_video, num_audio = len(got.video_rows), len(got.audio_rows)
-    assert {*got.video_rows.tolist()} | {*got.audio_rows.tolist()} == set(range(200))
+    video, audio = rows_with(got.video_shapes), rows_with(got.audio_shapes)
+    num_video, num_audio = len(video), len(audio)
+    assert video | audio == set(range(200))
     assert 70 < 400 - num_video - num_audio < 130  # 100 expected, std 7
     assert 25 < 200 - num_video < 80  # 50 of each
     assert 25 < 200 - num_audio < 80
@@ -66,7 +65,7 @@ def test_a_prompt_with_one_modality_keeps_it(tiny_policy, make_batch):
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
         got, _ = drop_modalities(
-            batch, NOTHING, tiny_policy.processor, probability=0.99, generator=generator
+            batch, Features.none(3), tiny_policy.processor, probability=0.99, generator=generator
         )
         assert got is batch
 
@@ -76,11 +75,11 @@ def test_the_generator_decides(tiny_policy, make_batch):
     rows = [
         drop_modalities(
             batch,
-            NOTHING,
+            Features.none(20),
             tiny_policy.processor,
             probability=0.5,
             generator=torch.Generator().manual_seed(seed),
-        )[0].video_rows.tolist()
+        )[0].video_shapes
         for seed in (0, 0, 1)
     ]
     assert rows[0] == rows[1] != rows[2]

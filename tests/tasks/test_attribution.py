@@ -10,7 +10,7 @@ import torch
 from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.rollout.label_scoring import BARE, TAGGED, label_logps
 from omni_rlvr.tasks.attribute import subset_scores as module
-from omni_rlvr.tasks.attribute.subset_scores import Method, blank_features, score_batch
+from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
 from omni_rlvr.types import Features
 
 LABELS = ("happy", "sad", "neutral")
@@ -24,11 +24,11 @@ def labelled(batch, labels=LABELS):
     return replace(batch, examples=examples)
 
 
-def scored(policy, batch, method=METHOD, *, blank=None, seed=0):
+def scored(policy, batch, method=METHOD, *, seed=0):
     with torch.no_grad():
         features = policy.encode(batch)
     generator = torch.Generator().manual_seed(seed)
-    return score_batch(policy, batch, features, method, blank=blank, generator=generator)
+    return score_batch(policy, batch, features, method, blanks=Blanks(policy), generator=generator)
 
 
 @pytest.mark.parametrize("subset", [0, 1, 2, 3])
@@ -38,7 +38,8 @@ def test_left_out_is_as_if_it_never_was_there(tiny_policy, make_batch, subset: i
     with torch.no_grad():
         whole = tiny_policy.encode(batch)
         features = Features(
-            video=whole.video if subset & 2 else None, audio=whole.audio if subset & 1 else None
+            video=whole.video if subset & 2 else [None] * 4,
+            audio=whole.audio if subset & 1 else [None] * 4,
         )
         embeds = tiny_policy.embed(alone, features)
     expected = label_logps(tiny_policy, embeds, alone.prompt_mask, slots=[BARE] * 4, labels=LABELS)
@@ -60,18 +61,15 @@ def test_towers_run_once_a_clip(tiny_policy, make_batch, monkeypatch):
     with torch.no_grad():
         features = tiny_policy.encode(batch)
     monkeypatch.setattr(tiny_policy, "encode", None)
-    score_batch(tiny_policy, batch, features, METHOD, blank=None, generator=torch.Generator())
+    blanks = Blanks(tiny_policy)
+    score_batch(tiny_policy, batch, features, METHOD, blanks=blanks, generator=torch.Generator())
 
 
 def test_absent_is_what_the_option_says(tiny_policy, make_batch):
     batch = labelled(make_batch(tiny_policy, 6, ("av",)))
-    blank = blank_features(tiny_policy, batch)
-    assert blank.video.shape[0] == blank.audio.shape[0] == 1
     results = {
         "drop": scored(tiny_policy, batch).logps,
-        "silence_grey": scored(
-            tiny_policy, batch, replace(METHOD, absent="silence_grey"), blank=blank
-        ).logps,
+        "silence_grey": scored(tiny_policy, batch, replace(METHOD, absent="silence_grey")).logps,
         "other_clip": scored(tiny_policy, batch, replace(METHOD, absent="other_clip")).logps,
     }
     for other in ("silence_grey", "other_clip"):
@@ -143,22 +141,24 @@ def test_where_one_modality_decides_it_gets_all(
 ):
     """The label's logit is 5 where the deciding modality says so, whatever the other one holds."""
     batch = labelled(make_batch(tiny_policy, 9, ("av",)))
-    says = torch.eye(3).repeat(3, 1) * 5  # [9, 3]: the features are the label
-    noise = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    says = [*(torch.eye(3).repeat(3, 1) * 5)]  # 9 of [3]: the features are the label
+    noise = [*torch.randn(9, 3, generator=torch.Generator().manual_seed(0))]
     features = Features(**{**{"video": noise, "audio": noise}, decides: says})
 
     def embed(prompts, media):
-        out = torch.zeros(len(prompts), 3)
-        rows = vars(prompts)[f"{decides}_rows"]
-        out[rows] = vars(media)[decides] if len(rows) else out[rows]
-        return out
+        return torch.stack([torch.zeros(3) if f is None else f for f in vars(media)[decides]])
 
     monkeypatch.setattr(tiny_policy, "embed", embed)
     monkeypatch.setattr(
         module, "label_logps", lambda policy, embeds, mask, slots, labels: embeds.log_softmax(-1)
     )
     scores = score_batch(
-        tiny_policy, batch, features, METHOD, blank=None, generator=torch.Generator()
+        tiny_policy,
+        batch,
+        features,
+        METHOD,
+        blanks=Blanks(tiny_policy),
+        generator=torch.Generator(),
     )
     gold = torch.arange(9) % 3
     values = scores.logps[torch.arange(9), :, gold]

@@ -50,7 +50,7 @@ class Policy(Modules, Protocol):
         """The "video" and the "audio" tower."""
 
     def encode(self, batch: Batch) -> Features:
-        """Runs the towers once on every clip of the batch that was read."""
+        """Run the towers once on every clip of the batch that was read: a tensor a clip."""
 
     def embed(self, batch: Batch, features: Features) -> Tensor:
         """Projects features into the prompt's embeddings: [B, P, hidden]."""

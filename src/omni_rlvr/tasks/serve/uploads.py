@@ -24,7 +24,7 @@ from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import READ, ClipReader
 from omni_rlvr.text.terminal import printable
-from omni_rlvr.types import Clip, Example, Features, MediaError, Sample, UserError
+from omni_rlvr.types import Clip, ClipFeatures, Example, MediaError, Sample, UserError
 
 MEASURE = "omni_rlvr.tasks.serve.clip_length:measure_clip"
 SESSIONS = 10
@@ -44,8 +44,8 @@ class Upload:
     path: Path
     """Where it lay, or still lies."""
     duration_s: float
-    features: Sequence[Features]
-    """Of each model: the towers' outputs, one row, None for what the file does not have."""
+    features: Sequence[ClipFeatures]
+    """Of each model: the towers' outputs, None for what the file does not have."""
     notes: Sequence[str] = ()
     """How what a model is shown differs from the file; each is the end of a sentence."""
 
@@ -169,7 +169,7 @@ class Uploads:
     @torch.no_grad()
     def _features(
         self, video: Path | None, audio: Path | None, seen: Clip
-    ) -> tuple[list[Features], list[str]]:
+    ) -> tuple[list[ClipFeatures], list[str]]:
         clips: dict[ClipRequest, Clip] = {}
         features = []
         for model in self.models:
@@ -185,7 +185,9 @@ class Uploads:
                 clips[request] = self.reader.read(video, audio, request)
             sample = Sample(Example("", "", "", "", video, audio), clips[request])
             batch = move(Collate(processor, with_target=False)([sample]), self.device)
-            features.append(model.policy.encode(batch))
+            made = model.policy.encode(batch)
+            shapes = batch.video_shapes[0], batch.audio_shapes[0]
+            features.append(ClipFeatures(made.video[0], made.audio[0], *shapes))
         notes = [note.text for clip in clips.values() for note in clip.notes]
         return features, list(dict.fromkeys(notes))
 
