@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from omni_rlvr.config.dataset import FeatureCacheConfig
+from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.features.cache import FeatureCache, clip_key, open_cache
 from omni_rlvr.models.loading.fingerprint import tower_fingerprints, weights_hash
+from omni_rlvr.models.loading.load import load_policy
+from omni_rlvr.record import read_json
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.types import (
     AudioShape,
@@ -19,10 +26,12 @@ from omni_rlvr.types import (
     ClipFeatures,
     Example,
     Features,
+    Sample,
     UserError,
     VideoShape,
 )
 
+PREVIOUS = Path(__file__).parents[1] / "fixtures" / "previous"
 BOTH = {"video": True, "audio": True}
 
 
@@ -188,6 +197,54 @@ def without(batch: Batch, whole: Features, cached_rows: tuple[int, ...]) -> Batc
         features=Features(stored(whole.video), stored(whole.audio)),
         feature_dtype=torch.bfloat16,
     )
+
+
+def test_features_cached_without_a_shape_have_the_one_that_all_clips_have(tmp_path) -> None:
+    """The cache of an earlier version is read: its folder's name and its features are the same."""
+    policy = load_policy(str(PREVIOUS / "base"), "float32", None)
+    cache = opened(tmp_path, policy)
+    examples, keys = {}, {}
+    for name, key in read_json(PREVIOUS / "features" / "keys.json").items():
+        path = tmp_path / name
+        path.write_text(name)
+        examples[name] = Example(name, "?", "happy", "happy", video=path)
+        keys[key] = clip_key(examples[name])  # a clip is known by its place, which is another here
+    stored: dict[str, Tensor] = {}
+    for store in (cache.video, cache.audio):
+        (then,) = (PREVIOUS / "features").glob(f"{store.about['modality']}_*")
+        about = read_json(then / "about.json")
+        assert about.keys() == store.about.keys()
+        for name in ("version", "dtype", "weights", "num_frames"):
+            assert about[name] == store.about[name]
+        (shard,) = then.glob("*.safetensors")
+        with safe_open(shard, framework="pt") as file:
+            tensors = {keys[key]: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            texts = {renamed(name, keys): text for name, text in file.metadata().items()}
+        store.folder.mkdir(parents=True)
+        save_file(tensors, store.folder / shard.name, metadata=texts)
+        stored |= {f"{about['modality']} {key}": tensor for key, tensor in tensors.items()}
+    got = {name: cache.get(example) for name, example in examples.items()}
+    seen, heard = policy.processor.video_shape, policy.processor.audio_shape
+    assert (seen.num_tokens, heard.num_tokens) == (8, 12)
+    shapes = {name: (clip.video_shape, clip.audio_shape) for name, clip in got.items()}
+    assert shapes == {"both": (seen, heard), "silent": (seen, None), "blind": (None, heard)}
+    for name, clip in got.items():
+        for kind, tensor in (("video", clip.video), ("audio", clip.audio)):
+            then = stored[f"{kind} {clip_key(examples[name])}"]
+            assert tensor is None if then.numel() == 0 else torch.equal(tensor, then)
+    assert [note.kind for note in got["both"].notes] == ["cut_sound"]
+    batch = Collate(policy.processor, False, cache.dtype)(
+        [Sample(examples[name], None, clip) for name, clip in got.items()]
+    )
+    with torch.no_grad():
+        features = encode(policy, batch)
+    assert [clip is not None for clip in features.video] == [True, True, False]
+
+
+def renamed(name: str, keys: Mapping[str, str]) -> str:
+    """The name of a text in a shard's header, with the key that the clip has here."""
+    kind, colon, key = name.rpartition(":")
+    return f"{kind}{colon}{keys[key]}"
 
 
 def test_without_a_cache_features_are_not_rounded(batch, tiny_policy) -> None:

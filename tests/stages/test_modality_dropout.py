@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+from make_shapes import StretchingProcessor, clip_of, without_parts
 
+from omni_rlvr.data.collate import Collate
 from omni_rlvr.stages.modality_dropout import drop_modalities, without
 from omni_rlvr.types import Features
 
@@ -83,3 +85,37 @@ def test_the_generator_decides(tiny_policy, make_batch):
         for seed in (0, 0, 1)
     ]
     assert rows[0] == rows[1] != rows[2]
+
+
+def test_of_clips_that_differ_in_length_it_is_the_prompt_of_clips_without_it():
+    samples = [
+        clip_of("ann", num_frames=4, step_s=0.25, sound_s=0.8),
+        clip_of("bob", num_frames=2, step_s=1.3, sound_s=2.1),
+        clip_of("cy", num_frames=6),
+        clip_of("di", sound_s=0.3),
+    ]
+    processor = StretchingProcessor()
+    batch = Collate(processor, with_target=False)(samples)
+    features = Features(batch.pixel_values, batch.input_features)
+    for video, audio in (
+        ([False] * 4, [True] * 4),
+        ([True] * 4, [False] * 4),
+        ([True, False, False, True], [False, True, False, False]),
+    ):
+        flags = torch.tensor(video), torch.tensor(audio)
+        got, left = without(batch, features, processor, video=flags[0], audio=flags[1])
+        anew = Collate(processor, with_target=False)(
+            without_parts(samples, video=video, audio=audio)
+        )
+        for name in ("prompt_ids", "prompt_mask", "prompt_positions"):
+            assert torch.equal(vars(got)[name], vars(anew)[name])
+        assert got.prompt_positions.dtype == torch.float32
+        assert (got.video_shapes, got.audio_shapes) == (anew.video_shapes, anew.audio_shapes)
+        assert same_tensors(left.video, anew.pixel_values)
+        assert same_tensors(left.audio, anew.input_features)
+
+
+def same_tensors(ours, theirs) -> bool:
+    return all(
+        a is None if b is None else torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)
+    )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from make_shapes import StretchingProcessor, clip_of
 
+from omni_rlvr.data.collate import Collate
 from omni_rlvr.tasks.attribute.subsets import (
     NO_DONOR,
     Media,
@@ -16,6 +20,7 @@ from omni_rlvr.tasks.attribute.subsets import (
     subset_mixes,
     swap_mixes,
 )
+from omni_rlvr.types import AudioShape, Features, Sample
 
 DROP = Stand([None] * 8, [None] * 8)
 
@@ -81,6 +86,31 @@ def test_text_left_out_leaves_the_instruction(tiny_policy, make_batch):
 def test_a_swap_has_ones_picture_and_the_others_sound(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, ("av", "a", "av", "v"))
     assert swap_mixes(batch, [1, 2, 0, NO_DONOR]) == [Mix(0, 0, 1, True), Mix(2, 2, 0, True)]
+
+
+def test_a_swapped_sound_of_another_length_makes_the_prompt_of_a_file_with_that_sound():
+    samples = [
+        clip_of("ann", num_frames=4, step_s=0.25, sound_s=0.8),
+        clip_of("bob", num_frames=2, step_s=1.3, sound_s=2.1),
+        clip_of("cy", num_frames=6, sound_s=0.1),
+    ]
+    processor = StretchingProcessor()
+    batch = Collate(processor, with_target=False)(samples)
+    media = Media.of(batch, Features(batch.pixel_values, batch.input_features))
+    got, features = mixed(batch, media, swap_mixes(batch, [1, 2, 0]), processor)
+    anew = Collate(processor, with_target=False)(
+        [
+            Sample(own.example, replace(own.clip, waveform=other.clip.waveform))
+            for own, other in zip(samples, [samples[1], samples[2], samples[0]], strict=True)
+        ]
+    )
+    for name in ("prompt_ids", "prompt_mask", "prompt_positions"):
+        assert torch.equal(vars(got)[name], vars(anew)[name])
+    assert got.audio_shapes == anew.audio_shapes == [AudioShape(21), AudioShape(1), AudioShape(8)]
+    assert got.video_shapes == batch.video_shapes
+    assert features.video == media.features.video  # reused, not made again
+    for ours, theirs in zip(features.audio, anew.input_features, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_distinct_mixes_are_found_again(tiny_policy, make_batch):
