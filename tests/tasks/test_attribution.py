@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from make_shapes import StretchingProcessor, clip_of
 
+from omni_rlvr.data.collate import Collate
 from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.rollout.label_scoring import BARE, TAGGED, label_logps
 from omni_rlvr.tasks.attribute import subset_scores as module
 from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
-from omni_rlvr.types import Features
+from omni_rlvr.tasks.attribute.subsets import mixed
+from omni_rlvr.types import Batch, Features
 
 LABELS = ("happy", "sad", "neutral")
 METHOD = Method(LABELS, 2, "drop", "direct", swap=True, max_completion_length=6, num_prompts=4)
@@ -185,3 +189,45 @@ def test_how_many_prompts_go_together_changes_no_value(tiny_policy, make_batch):
     torch.testing.assert_close(one.logps, all_.logps, atol=2e-4, rtol=0)
     torch.testing.assert_close(one.swaps, all_.swaps, atol=2e-4, rtol=0)
     assert one.texts == all_.texts
+
+
+def test_a_blank_has_the_shape_of_what_it_stands_in_for(make_batch, monkeypatch):
+    """With grey and silence every subset's prompt is as long as the whole clip's."""
+    samples = [
+        clip_of("ann", num_frames=4, sound_s=0.8),
+        clip_of("bob", num_frames=2, sound_s=2.1),
+        clip_of("cy", num_frames=4),
+    ]
+    encoded = []
+
+    def encode(batch: Batch) -> Features:
+        encoded.append(batch)
+        return Features(batch.pixel_values, batch.input_features)
+
+    policy = SimpleNamespace(processor=StretchingProcessor(), dtype=torch.float32, encode=encode)
+    batch = Collate(policy.processor, with_target=False)(samples)
+    features = Features(batch.pixel_values, batch.input_features)
+    seen = []
+
+    def scored_mixes(policy, batch, media, mixes, method):
+        seen.append(mixed(batch, media, mixes, policy.processor))
+        return torch.zeros(len(mixes), len(LABELS)), None
+
+    monkeypatch.setattr(module, "score_mixes", scored_mixes)
+    score_batch(
+        policy,
+        batch,
+        features,
+        replace(METHOD, absent="silence_grey", swap=False),
+        blanks=Blanks(policy),
+        generator=torch.Generator(),
+    )
+    ((asked, shown),) = seen
+    lengths = dict(zip(batch.examples, batch.prompt_mask.sum(dim=1).tolist(), strict=True))
+    for example, length in zip(asked.examples, asked.prompt_mask.sum(dim=1), strict=True):
+        assert length == lengths[example]
+    for shape, clip in zip(asked.video_shapes, shown.video, strict=True):
+        assert len(clip) == shape.num_tokens
+    # one picture a shape (4 and 2 frames), one sound a shape (0.8 s and 2.1 s), each encoded once
+    assert len(encoded) == 4
+    assert sum(bool((clip == 0).all()) for clip in shown.video) == 5  # 2 + 2 + 1 subsets

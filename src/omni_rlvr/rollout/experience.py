@@ -118,7 +118,7 @@ def _absent_from(
 
 
 def select(experience: Experience, rows: Tensor) -> Experience:
-    """Takes some completions and the prompts they need; trailing padding that no row needs is cut.
+    """Take some completions and the prompts they need; trailing padding that no row needs is cut.
 
     Args:
         experience: N rows.
@@ -189,7 +189,7 @@ def _columns(values: Tensor | None, rows: Tensor, width: int) -> Tensor | None:
 def micro_batches(
     experience: Experience, rows: Tensor, *, max_rows: int, max_tokens: int
 ) -> list[Tensor]:
-    """Splits rows, in the order given, into micro-batches.
+    """Split rows, in the order given, into micro-batches.
 
     Args:
         experience: N rows.

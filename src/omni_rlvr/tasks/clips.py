@@ -50,7 +50,7 @@ def clip_dataset(
 def processed_clips(
     clips: Clips, examples: Sequence[Example], processor: Processor, cache: FeatureCache | None
 ) -> ClipDataset:
-    """Makes the dataset that reads clips as a policy's processor wants them."""
+    """Make the dataset that reads clips as a policy's processor wants them."""
     return clip_dataset(
         clips,
         examples,
@@ -62,7 +62,7 @@ def processed_clips(
 
 
 def collate(processor: Processor, cache: FeatureCache | None, *, with_target: bool) -> Collate:
-    """Makes what turns samples into batches."""
+    """Make what turns samples into batches."""
     return Collate(processor, with_target, None if cache is None else cache.dtype)
 
 
@@ -75,7 +75,7 @@ def batches(
     batch_size: int,
     device: torch.device,
 ) -> Iterator[Batch]:
-    """Reads examples in order, batch by batch, onto a device.
+    """Read examples in order, batch by batch, onto a device.
 
     Raises:
         MediaError: a clip cannot be read and ``dataset.on_bad_media`` is "raise".
@@ -91,5 +91,5 @@ def batches(
 
 
 def keeper(cache: FeatureCache | None) -> Callable[[Batch, Features], None]:
-    """Returns what stores the features of each batch, if there is a cache."""
+    """Return what stores the features of each batch, if there is a cache."""
     return cache.put if cache is not None else lambda batch, features: None

@@ -157,7 +157,7 @@ def _notes(batch: Batch, keys: Mapping[int, str], *, of_sound: bool) -> dict[str
 
 
 def absent(dtype: torch.dtype) -> Tensor:
-    """What stands for a modality that a clip does not have."""
+    """Make what stands for a modality that a clip does not have."""
     return torch.zeros(0, dtype=dtype)
 
 

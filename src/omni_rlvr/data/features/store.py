@@ -32,7 +32,7 @@ class FeatureStore:
     """Keys to tensors; one folder for one kind of content."""
 
     def __init__(self, folder: Path, about: Mapping[str, object], *, max_bytes: int):
-        """Opens (or will make) the folder.
+        """Open (or will make) the folder.
 
         Args:
             folder: holds the shards.
@@ -55,7 +55,7 @@ class FeatureStore:
         return key in self._shard_of
 
     def get(self, key: str) -> Tensor | None:
-        """Reads a tensor; None if it is not there (any more)."""
+        """Read a tensor; None if it is not there (any more)."""
         if key not in self:
             return None
         shard = self._shard_of[key]
@@ -117,7 +117,7 @@ class FeatureStore:
         self._add_shard(self.folder / name, list(new), kept)
 
     def _look(self) -> None:
-        """Lists shards that have come since the last look."""
+        """List shards that have come since the last look."""
         try:
             changed_ns = self.folder.stat().st_mtime_ns
         except (FileNotFoundError, NotADirectoryError):
@@ -161,5 +161,5 @@ class FeatureStore:
 
 
 def checksum(tensor: Tensor) -> str:
-    """Computes the CRC-32 of a tensor's bytes."""
+    """Compute the CRC-32 of a tensor's bytes."""
     return str(zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()))

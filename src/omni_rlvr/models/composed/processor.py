@@ -168,7 +168,7 @@ class Processor:
         return self.feature_extractor.n_samples / self.sample_rate
 
     def with_instruction(self, instruction: str) -> Processor:
-        """Returns the same processor with another instruction after the question."""
+        """Return the same processor with another instruction after the question."""
         return replace(self, settings=replace(self.settings, instruction=instruction))
 
     def prompt(
@@ -192,7 +192,7 @@ class Processor:
         return ids, torch.arange(len(ids))
 
     def gate_text(self, question: str, *, has_audio: bool) -> str:
-        """Writes what the instruction gate reads of a prompt with a picture."""
+        """Write what the instruction gate reads of a prompt with a picture."""
         if self.settings.gate_text == "prompt":
             return self._text(question)
         turn = self._turn(question, has_video=True, has_audio=has_audio)
@@ -213,7 +213,7 @@ class Processor:
         )
 
     def _turn(self, question: str, *, has_video: bool, has_audio: bool) -> str:
-        """The user's turn, ``VIDEO`` and ``AUDIO`` standing for the media."""
+        """Write the user's turn, ``VIDEO`` and ``AUDIO`` standing for the media."""
         settings = self.settings
         media = [f"{settings.video_start}{VIDEO}{settings.video_end}"] * has_video
         media += [f"{settings.audio_start}{AUDIO}{settings.audio_end}"] * has_audio
@@ -312,7 +312,7 @@ class Processor:
         return self.video(frames, np.arange(len(frames), dtype=np.float64))[0]
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer, processors and settings into a checkpoint folder."""
+        """Write tokenizer, processors and settings into a checkpoint folder."""
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder / "image_processor")
         self.feature_extractor.save_pretrained(folder / "feature_extractor")

@@ -139,7 +139,7 @@ def _predict(
 def _game(
     parts: ServeParts, model: ServedModel, batch: Batch, features: Features, said: Prediction
 ) -> Game:
-    """Takes the modalities away, for the label that was the answer, or else the likeliest one."""
+    """Take the modalities away, for the label that was the answer, or else the likeliest one."""
     task = parts.task
     method = Method(
         labels=parts.labels,
@@ -174,7 +174,7 @@ def _game(
 def _spoken(
     work: Callable[[Callable[[str], None]], Answer], stop: threading.Event
 ) -> Generator[str, None, Answer]:
-    """Runs ``work`` in a thread and yields what it writes; leaving early ends it at its next."""
+    """Run ``work`` in a thread and yields what it writes; leaving early ends it at its next."""
     pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     left = threading.Event()
 

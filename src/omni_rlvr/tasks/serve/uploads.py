@@ -64,7 +64,7 @@ class Uploads:
     """The folder that files come into, and what reads them. Not for several threads at once."""
 
     def __init__(self, parts: ServeParts, folder: Path, device: torch.device):
-        """Takes an empty folder that nobody else writes to."""
+        """Take an empty folder that nobody else writes to."""
         self.task, self.models, self.device = parts.task, parts.models, device
         self.folder = folder.resolve()
         dataset = parts.clips.dataset
@@ -133,7 +133,7 @@ class Uploads:
                     path.unlink(missing_ok=True)
 
     def take(self, path: Path, *, as_sound: bool) -> Upload:
-        """Reads a file and runs the towers on it.
+        """Read a file and runs the towers on it.
 
         Args:
             path: in the folder.
@@ -192,7 +192,7 @@ class Uploads:
         return features, list(dict.fromkeys(notes))
 
     def delete(self, path: Path) -> None:
-        """Deletes a file of the folder, and the folder it had for itself."""
+        """Delete a file of the folder, and the folder it had for itself."""
         if self.folder not in path.resolve().parents:
             return
         path.unlink(missing_ok=True)
@@ -201,7 +201,7 @@ class Uploads:
                 path.parent.rmdir()
 
     def sweep(self) -> None:
-        """Deletes what has lain here longer than ``task.keep_upload_s``."""
+        """Delete what has lain here longer than ``task.keep_upload_s``."""
         oldest = time.time() - self.task.keep_upload_s
         for path in [p for p in self.folder.rglob("*") if p.is_file()]:
             with contextlib.suppress(FileNotFoundError):
@@ -209,7 +209,7 @@ class Uploads:
                     self.delete(path)
 
     def close(self) -> None:
-        """Stops the readers and deletes the folder."""
+        """Stop the readers and deletes the folder."""
         self.measure.close()
         self.reader.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -225,5 +225,5 @@ def _bytes(paths: Iterable[str]) -> int:
 
 
 def shown_name(path: Path) -> str:
-    """A file's name as its owner knows it; it may hold anything, HTML too."""
+    """Give a file's name as its owner knows it; it may hold anything, HTML too."""
     return printable(path.name)
