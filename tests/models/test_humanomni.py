@@ -68,7 +68,7 @@ def test_the_gate_weighs_branches_by_the_text(humanomni, make_batch):
     batch = make_batch(humanomni, 3, kinds=("av",))
     with torch.no_grad():
         weights = humanomni.branch_weights(batch)
-        features = humanomni.encode(batch).video
+        features = torch.stack(humanomni.encode(batch).video)
         branches = torch.stack(humanomni.video_projector.branches(features))
         fused = humanomni.project_video(features, weights)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(3))

@@ -191,7 +191,7 @@ def test_how_many_prompts_go_together_changes_no_value(tiny_policy, make_batch):
     assert one.texts == all_.texts
 
 
-def test_a_blank_has_the_shape_of_what_it_stands_in_for(make_batch, monkeypatch):
+def test_a_blank_has_the_shape_of_what_it_stands_in_for(monkeypatch):
     """With grey and silence every subset's prompt is as long as the whole clip's."""
     samples = [
         clip_of("ann", num_frames=4, sound_s=0.8),
@@ -223,9 +223,9 @@ def test_a_blank_has_the_shape_of_what_it_stands_in_for(make_batch, monkeypatch)
         generator=torch.Generator(),
     )
     ((asked, shown),) = seen
-    lengths = dict(zip(batch.examples, batch.prompt_mask.sum(dim=1).tolist(), strict=True))
+    whole = dict(zip(("ann", "bob", "cy"), batch.prompt_mask.sum(dim=1).tolist(), strict=True))
     for example, length in zip(asked.examples, asked.prompt_mask.sum(dim=1), strict=True):
-        assert length == lengths[example]
+        assert length == whole[example.id]
     for shape, clip in zip(asked.video_shapes, shown.video, strict=True):
         assert len(clip) == shape.num_tokens
     # one picture a shape (4 and 2 frames), one sound a shape (0.8 s and 2.1 s), each encoded once
