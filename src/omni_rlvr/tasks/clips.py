@@ -14,7 +14,7 @@ from omni_rlvr.data.loader import evaluation_loader, move, refuse_bad_media
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import ClipReader
-from omni_rlvr.models.composed.processor import Processor
+from omni_rlvr.models.policy import Processor
 from omni_rlvr.types import Batch, Example, Features
 
 

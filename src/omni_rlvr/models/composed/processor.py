@@ -311,6 +311,22 @@ class Processor:
         frames = np.broadcast_to(np.array(grey, np.uint8), size)
         return self.video(frames, np.arange(len(frames), dtype=np.float64))[0]
 
+    def fingerprint(self) -> dict[str, dict[str, object]]:
+        """Return the "video" and the "audio" settings that change features, as plain values."""
+        settings = self.settings
+        return {
+            "video": {
+                "num_frames": settings.num_frames,
+                "image_fit": settings.image_fit,
+                "image_backend": settings.image_backend,
+                "processor": self.image_processor.to_dict(),
+            },
+            "audio": {
+                "num_frames": settings.num_frames,  # it decides what is heard of a long sound
+                "processor": self.feature_extractor.to_dict(),
+            },
+        }
+
     def save(self, folder: Path) -> None:
         """Write tokenizer, processors and settings into a checkpoint folder."""
         self.tokenizer.save_pretrained(folder)
