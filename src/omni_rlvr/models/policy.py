@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.models.modules import Modules
-from omni_rlvr.types import AudioShape, Batch, Features, Processing, VideoShape
+from omni_rlvr.types import AudioShape, Batch, Features, Processing, Prompts, VideoShape
 
 
 @dataclass(frozen=True)
@@ -133,19 +133,15 @@ class Policy(Modules, Protocol):
     def encode(self, batch: Batch) -> Features:
         """Run the towers once on every clip of the batch that was read: a tensor a clip."""
 
-    def embed(self, batch: Batch, features: Features) -> Tensor:
-        """Project features into the prompt's embeddings: [B, P, hidden]."""
+    def prompts(self, batch: Batch, features: Features) -> Prompts:
+        """Embed the prompts, with projected features in their places, and say where tokens stand.
 
-    def positions(self, batch: Batch) -> Tensor:
-        """Say where the prompts' tokens stand: [B, P], or [3, B, P] in time, height and width.
-
-        A completion goes on from one more than its prompt's largest.
+        This is the only way to a prompt: training, evaluation and attribution all take it.
         """
 
     def completion_logits(
         self,
-        prompt_embeds: Tensor,
-        prompt_mask: Tensor,
+        prompts: Prompts,
         prompt_index: Tensor,
         completion_ids: Tensor,
         completion_mask: Tensor,

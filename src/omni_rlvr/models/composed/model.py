@@ -39,8 +39,8 @@ from omni_rlvr.models.composed.towers import (
 )
 from omni_rlvr.models.modules import frozen_parts
 from omni_rlvr.models.policy import Delta
-from omni_rlvr.models.prefix.scoring import completion_logits
-from omni_rlvr.types import Batch, Features, UserError, require
+from omni_rlvr.models.prefix.scoring import Rows, completion_logits
+from omni_rlvr.types import Batch, Features, Prompts, UserError, require
 
 PART_TYPES = {
     "vision_config": "siglip_vision_model",
@@ -252,8 +252,8 @@ class OmniModel(PreTrainedModel):
         groups = features[:, : num_tokens * k].unflatten(1, (num_tokens, k))
         return groups.mean(dim=2) if self.config.audio_pooling == "mean" else groups.flatten(2)
 
-    def embed(self, batch: Batch, features: Features) -> Tensor:
-        """Embeds prompts ([B, P, hidden]) with projected features at their placeholders."""
+    def prompts(self, batch: Batch, features: Features) -> Prompts:
+        """Embed prompts with projected features at their placeholders."""
         ids = batch.prompt_ids  # placeholders are negative: no token of any vocabulary
         embeds = self.language_model.get_input_embeddings()(ids.clamp(min=0))
         if video := [clip for clip in features.video if clip is not None]:
@@ -262,29 +262,18 @@ class OmniModel(PreTrainedModel):
         if audio := [clip for clip in features.audio if clip is not None]:
             tokens = self.project_audio(torch.stack(audio))
             embeds = _put(embeds, ids == AUDIO_ID, tokens)
-        return embeds
-
-    def positions(self, batch: Batch) -> Tensor:
-        """Give the positions that the processor counted: [B, P]."""
-        return batch.prompt_positions
+        return Prompts(embeds, batch.prompt_mask, batch.prompt_positions)
 
     def completion_logits(
         self,
-        prompt_embeds: Tensor,
-        prompt_mask: Tensor,
+        prompts: Prompts,
         prompt_index: Tensor,
         completion_ids: Tensor,
         completion_mask: Tensor,
     ) -> Tensor:
-        """Computes the logits that predict each completion token, [N, T, V]; see ``prefix``."""
-        return completion_logits(
-            self.language_model,
-            prompt_embeds,
-            prompt_mask,
-            prompt_index,
-            completion_ids,
-            completion_mask,
-        )
+        """Compute the logits that predict each completion token, [N, T, V]; see ``prefix``."""
+        rows = Rows(prompts, prompt_index, completion_ids, completion_mask)
+        return completion_logits(self.language_model, rows)
 
     def frozen_copy(self) -> OmniModel:
         """Copies what trains, shares what does not, freezes the copy: the reference policy."""
