@@ -55,7 +55,7 @@ class Sampling:
                 takes frames in pairs.
 
         Reference:
-            qwen-vl-utils 0.0.14, ``smart_nframes`` and ``_read_video_decord``.
+            qwen-vl-utils, ``smart_nframes`` and ``_read_video_decord``.
 
         Note:
             The reference takes frames evenly by number, here it is by time: the same frames at a
