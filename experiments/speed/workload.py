@@ -121,6 +121,8 @@ class Processor:
 class TextPolicy(nn.Module):
     """A causal LM as a policy without media."""
 
+    places = {"language_model": "language_model"}
+
     def __init__(self, language_model: Qwen2ForCausalLM):
         super().__init__()
         self.language_model = language_model

@@ -50,6 +50,8 @@ class Thinker(nn.Module):
 class Policy(nn.Module):
     """Text alone, its tokens placed as those of pictures are."""
 
+    places = {"language_model": "language_model"}
+
     def __init__(self, processor, *, axes: int):
         super().__init__()
         torch.manual_seed(0)

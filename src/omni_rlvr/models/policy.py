@@ -22,8 +22,11 @@ from omni_rlvr.types import AudioShape, Batch, Features, Processing, Prompts, Vi
 
 
 @dataclass(frozen=True)
-class Delta:
-    """What an adapter checkpoint is the difference to: its base, which is not copied."""
+class AdapterCheckpoint:
+    """What the checkpoints of a policy with adapters hold, and which base they are put onto.
+
+    The base is not copied into them.
+    """
 
     base: Path
     """Folder of the base."""
@@ -98,8 +101,8 @@ class Policy(Modules, Protocol):
     language_model: PreTrainedModel
     config: PreTrainedConfig
     """Its ``model_type`` names the family, see ``families``."""
-    delta: Delta | None
-    """Set where checkpoints hold a difference to a base: a policy with adapters."""
+    adapter_checkpoint: AdapterCheckpoint | None
+    """Set for a policy with adapters, whose checkpoints hold those and not their base."""
 
     @property
     def never_trained(self) -> Sequence[str]:

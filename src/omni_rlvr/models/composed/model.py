@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from omni_rlvr.models.adapters.adapter_checkpoint import save_delta
+from omni_rlvr.models.adapters.adapter_checkpoint import save_adapter_checkpoint
 from omni_rlvr.models.adapters.reference import frozen_copy
 from omni_rlvr.models.composed.compressor import SlowFast, compressed_tokens
 from omni_rlvr.models.composed.gate import InstructionGate, needs_gate
@@ -38,7 +38,7 @@ from omni_rlvr.models.composed.towers import (
     patch_features,
 )
 from omni_rlvr.models.modules import frozen_parts
-from omni_rlvr.models.policy import Delta
+from omni_rlvr.models.policy import AdapterCheckpoint
 from omni_rlvr.models.prefix.scoring import Rows, completion_logits
 from omni_rlvr.types import Batch, Features, Prompts, UserError, require
 
@@ -69,12 +69,12 @@ class OmniConfig(PreTrainedConfig):
     """Which parts the model has, their sizes, and how they are joined.
 
     Args:
-        vision_config: any transformers vision encoder.
+        vision_config: Any transformers vision encoder.
         audio_config: Whisper, or any audio encoder that takes log-mel.
-        text_config: any transformers causal LM.
+        text_config: Any transformers causal LM.
         gate_config: BERT of the instruction gate; with an ``all_in_one`` projector only.
-        joints: how the parts are joined, see ``JOINTS``.
-        framework_fields: what transformers keeps in every config.
+        joints: How the parts are joined, see ``JOINTS``.
+        framework_fields: What transformers keeps in every config.
     """
 
     model_type = "omni_rlvr"
@@ -145,7 +145,7 @@ class OmniModel(PreTrainedModel):
     _tied_weights_keys = {}
     config: OmniConfig
     processor: Processor
-    delta: Delta | None = None
+    adapter_checkpoint: AdapterCheckpoint | None = None
     places = PLACES
     never_trained = ("audio_tower.embed_positions.weight",)
     """Whisper's sinusoids, which it stores as a weight."""
@@ -174,7 +174,7 @@ class OmniModel(PreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> OmniModel:
-        """Switches what trains; frozen parts stay in eval mode.
+        """Switch what trains; frozen parts stay in eval mode.
 
         A gate whose BERT drops out does so while the policy trains, frozen or not.
         """
@@ -186,7 +186,7 @@ class OmniModel(PreTrainedModel):
         return self
 
     def towers(self) -> dict[str, nn.Module]:
-        """The "video" and the "audio" tower."""
+        """Return the "video" and the "audio" tower."""
         return {"video": self.vision_tower, "audio": self.audio_tower}
 
     def tower_config(self) -> dict[str, object]:
@@ -216,7 +216,7 @@ class OmniModel(PreTrainedModel):
         return self.audio_tower(log_mel.to(self.dtype)).last_hidden_state
 
     def project_video(self, features: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Projects [Bv, F, patches, D], with a gate's weights [Bv, 3], to [Bv, video_tokens,
+        """Project [Bv, F, patches, D], with a gate's weights [Bv, 3], to [Bv, video_tokens,
         hidden].
         """
         inputs = (features,) if weights is None else (features, weights)
@@ -240,13 +240,13 @@ class OmniModel(PreTrainedModel):
         return self.gate(ids.to(device), mask.to(device))
 
     def project_audio(self, features: Tensor) -> Tensor:
-        """Merges k neighbouring frames of [Ba, frames, D] and projects them to [Ba, audio_tokens,
+        """Merge k neighbouring frames of [Ba, frames, D] and project them to [Ba, audio_tokens,
         hidden].
         """
         return self.audio_projector(self.merge_audio(features))
 
     def merge_audio(self, features: Tensor) -> Tensor:
-        """Puts k neighbouring frames of [Ba, frames, D] side by side, or takes their mean."""
+        """Put k neighbouring frames of [Ba, frames, D] side by side, or take their mean."""
         k = self.config.audio_merge
         num_tokens = features.shape[1] // k
         groups = features[:, : num_tokens * k].unflatten(1, (num_tokens, k))
@@ -276,17 +276,17 @@ class OmniModel(PreTrainedModel):
         return completion_logits(self.language_model, rows)
 
     def frozen_copy(self) -> OmniModel:
-        """Copies what trains, shares what does not, freezes the copy: the reference policy."""
+        """Copy what trains, share what does not, freeze the copy: the reference policy."""
         return frozen_copy(self, [self.processor, *frozen_parts(self)])
 
     def save(self, folder: Path) -> None:
-        """Writes config, safetensors weights and processor; ``load_policy`` reads it back.
+        """Write config, safetensors weights and processor; ``load_policy`` reads it back.
 
-        With adapters, only what differs from the base is written; see ``delta``.
+        With adapters, only what differs from the base is written; see ``adapter_checkpoint``.
         """
         self.processor.save(folder)
-        if self.delta is not None:
-            return save_delta(self, self.delta, folder)
+        if self.adapter_checkpoint is not None:
+            return save_adapter_checkpoint(self, self.adapter_checkpoint, folder)
         try:
             self.save_pretrained(folder)
         except SafetensorError as error:  # its word for a full disk
@@ -307,7 +307,7 @@ def _in_one_stack(
 
 
 def _put(embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
-    """Replaces the embeddings at placeholders, in order of rows and positions."""
+    """Replace the embeddings at placeholders, in order of rows and positions."""
     if places.sum() != tokens.shape[0] * tokens.shape[1]:
         raise ValueError(f"{int(places.sum())} placeholders for {tuple(tokens.shape[:2])} tokens")
     return embeds.masked_scatter(places.unsqueeze(-1), tokens.to(embeds.dtype))

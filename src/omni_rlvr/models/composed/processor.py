@@ -201,7 +201,7 @@ class Processor:
         return turn
 
     def gate_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokenises texts for the instruction gate: ids and mask, both [N, L] int64."""
+        """Tokenise texts for the instruction gate: ids and mask, both [N, L] int64."""
         assert self.gate_tokenizer is not None
         rows = self.gate_tokenizer.encode_batch(list(texts))
         return torch.tensor([r.ids for r in rows]), torch.tensor([r.attention_mask for r in rows])
@@ -221,11 +221,11 @@ class Processor:
         return STRAY * settings.stray_vision_tokens + joined + self._text(question)
 
     def target_ids(self, text: str) -> list[int]:
-        """Tokenises a completion with its end token."""
+        """Tokenise a completion with its end token."""
         return [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
 
     def check_text(self, text: str, source: str) -> None:
-        """Refuses text that the tokenizer would read as a placeholder or an end of turn.
+        """Refuse text that the tokenizer would read as a placeholder or an end of turn.
 
         Raises:
             UserError: names where the text stands and the token.
@@ -338,7 +338,7 @@ class Processor:
 
 
 def _pad_to_square(frames: np.ndarray, mean: Sequence[float]) -> np.ndarray:
-    """Centres [F, H, W, 3] frames on a square of the image mean (127 grey for SigLIP)."""
+    """Centre [F, H, W, 3] frames on a square of the image mean (127 grey for SigLIP)."""
     num_frames, height, width, _ = frames.shape
     if height == width:
         return frames
