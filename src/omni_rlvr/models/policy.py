@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from omni_rlvr.models.modules import Modules
-from omni_rlvr.types import Batch, Features, Processing
+from omni_rlvr.types import Batch, Features, Processing, Prompts
 
 
 @dataclass(frozen=True)
@@ -124,19 +124,15 @@ class Policy(Modules, Protocol):
     def encode(self, batch: Batch) -> Features:
         """Run the towers once on every clip of the batch that was read."""
 
-    def embed(self, batch: Batch, features: Features) -> Tensor:
-        """Project features into the prompt's embeddings: [B, P, hidden]."""
+    def prompts(self, batch: Batch, features: Features) -> Prompts:
+        """Embed the prompts, with projected features in their places, and say where tokens stand.
 
-    def positions(self, batch: Batch) -> Tensor:
-        """Say where the prompts' tokens stand: [B, P], or [3, B, P] in time, height and width.
-
-        A completion goes on from one more than its prompt's largest.
+        This is the only way to a prompt: training, evaluation and attribution all take it.
         """
 
     def completion_logits(
         self,
-        prompt_embeds: Tensor,
-        prompt_mask: Tensor,
+        prompts: Prompts,
         prompt_index: Tensor,
         completion_ids: Tensor,
         completion_mask: Tensor,

@@ -38,8 +38,8 @@ from omni_rlvr.models.composed.towers import (
 )
 from omni_rlvr.models.modules import frozen_parts
 from omni_rlvr.models.policy import AdapterCheckpoint
-from omni_rlvr.models.prefix.scoring import completion_logits
-from omni_rlvr.types import Batch, Features, UserError, require
+from omni_rlvr.models.prefix.scoring import Rows, completion_logits
+from omni_rlvr.types import Batch, Features, Prompts, UserError, require
 
 PART_TYPES = {
     "vision_config": "siglip_vision_model",
@@ -245,8 +245,8 @@ class OmniModel(PreTrainedModel):
         groups = features[:, : num_tokens * k].unflatten(1, (num_tokens, k))
         return groups.mean(dim=2) if self.config.audio_pooling == "mean" else groups.flatten(2)
 
-    def embed(self, batch: Batch, features: Features) -> Tensor:
-        """Embeds prompts ([B, P, hidden]) with projected features at their placeholders."""
+    def prompts(self, batch: Batch, features: Features) -> Prompts:
+        """Embed prompts with projected features at their placeholders; positions count tokens."""
         ids = batch.prompt_ids  # placeholders are negative: no token of any vocabulary
         embeds = self.language_model.get_input_embeddings()(ids.clamp(min=0))
         if features.video is not None:
@@ -255,29 +255,18 @@ class OmniModel(PreTrainedModel):
         if features.audio is not None:
             tokens = self.project_audio(features.audio)
             embeds = _put(embeds, ids == AUDIO_ID, tokens)
-        return embeds
-
-    def positions(self, batch: Batch) -> Tensor:
-        """Counts the prompts' tokens: [B, P]."""
-        return position_ids(batch.prompt_mask)
+        return Prompts(embeds, batch.prompt_mask, position_ids(batch.prompt_mask))
 
     def completion_logits(
         self,
-        prompt_embeds: Tensor,
-        prompt_mask: Tensor,
+        prompts: Prompts,
         prompt_index: Tensor,
         completion_ids: Tensor,
         completion_mask: Tensor,
     ) -> Tensor:
-        """Computes the logits that predict each completion token, [N, T, V]; see ``prefix``."""
-        return completion_logits(
-            self.language_model,
-            prompt_embeds,
-            prompt_mask,
-            prompt_index,
-            completion_ids,
-            completion_mask,
-        )
+        """Compute the logits that predict each completion token, [N, T, V]; see ``prefix``."""
+        rows = Rows(prompts, prompt_index, completion_ids, completion_mask)
+        return completion_logits(self.language_model, rows)
 
     def frozen_copy(self) -> OmniModel:
         """Copy what trains, share what does not, freeze the copy: the reference policy."""

@@ -20,7 +20,8 @@ from omni_rlvr.models.prefix.attention_hook import can_share, run_layers
 from omni_rlvr.models.prefix.fast_path import fast_path
 from omni_rlvr.models.prefix.kv_cache import KVCache
 from omni_rlvr.models.prefix.packing import Order
-from omni_rlvr.models.prefix.scoring import Prompts, first_positions
+from omni_rlvr.models.prefix.scoring import first_positions
+from omni_rlvr.types import Prompts
 
 log = logging.getLogger(__name__)
 
