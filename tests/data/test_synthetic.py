@@ -69,6 +69,7 @@ def test_a_clip_follows_from_seed_split_and_number(tmp_path: Path) -> None:
     assert all(make(*case)[1] != plain for case in others)
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_makes_the_same(split: Path, tmp_path: Path) -> None:
     one = ensure_split(tmp_path, "rlvr", num_clips=NUM_CLIPS, seed=0, num_workers=1)
     assert json.loads((one / ANNOTATIONS).read_text()) == json.loads(
@@ -179,6 +180,7 @@ def test_a_finished_split_is_not_made_again(split: Path, monkeypatch: pytest.Mon
     assert again == split
 
 
+@pytest.mark.slow
 def test_a_killed_generation_leaves_nothing_finished(tmp_path: Path) -> None:
     how = {"num_clips": 20, "seed": 0, "num_workers": 1}
     program = (
