@@ -236,11 +236,24 @@ class Features:
     """[Ba, frames, D_audio], or None; as for video."""
 
 
-class Tape(Protocol):
-    """What a rollout computed for some rows, for its update; made in ``models/prefix``."""
+@dataclass(frozen=True)
+class Prompts:
+    """B prompts as a language model takes them."""
 
-    def select(self, rows: Tensor) -> Tape:
-        """Takes some of these rows, [n] int64."""
+    embeds: Tensor
+    """[B, P, hidden]."""
+    mask: Tensor
+    """[B, P] int64, 1 on tokens, left-padded."""
+    positions: Tensor
+    """[B, P] int64, or [3, B, P] for rotary positions in time, height and width; 0 on padding. A
+    completion goes on from one more than its prompt's largest."""
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def first(self, count: int) -> Prompts:
+        """Take the first ``count`` prompts."""
+        return Prompts(self.embeds[:count], self.mask[:count], self.positions[..., :count, :])
 
 
 @dataclass(frozen=True)
@@ -257,8 +270,9 @@ class Rollout:
     """[N] bool: no end token within ``max_completion_length``."""
     finite: Tensor
     """[N] bool: the logits of all its tokens were finite numbers; else its text means nothing."""
-    tape: Tape | None = None
-    """What was computed on the way, if that was asked for and can be kept."""
+    activations: object | None = None
+    """What the layers computed on the way, for the first update to start from; None where that was
+    not asked for or cannot be kept. Only ``models/prefix`` looks inside."""
 
 
 @dataclass(frozen=True)
@@ -316,8 +330,8 @@ class Experience:
     this is the whole batch."""
     counts: Counts | None = None
     """Of the whole minibatch over all ranks; None where these rows are all of it."""
-    tape: Tape | None = None
-    """Of the rows' rollout, for the first update at the weights that sampled."""
+    activations: object | None = None
+    """Those of the rows' rollout, see there."""
 
     def __len__(self) -> int:
         return len(self.completion_ids)

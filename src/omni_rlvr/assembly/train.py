@@ -63,8 +63,8 @@ def train_parts(
         assert reward is not None
         reference = policy.frozen_copy() if loop.beta > 0 else None
         stage = GrpoStage(loop, reward, reference, make(cfg.rollout))
-    if saved is not None and policy.delta is not None:
-        put_onto(policy, policy.delta.base, saved, LoadOptions(), None)
+    if saved is not None and policy.adapter_checkpoint is not None:
+        put_onto(policy, policy.adapter_checkpoint.base, saved, LoadOptions(), None)
         apply(policy, trainable, saved)
     elif saved is not None:
         policy = make(loader_of(cfg.model), path=str(saved), instruction=None)

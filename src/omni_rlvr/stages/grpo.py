@@ -26,7 +26,7 @@ from omni_rlvr.functional.objective import top_entropy_mask
 from omni_rlvr.models.adapters.reference import is_at
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
-from omni_rlvr.rollout.encode import embed_prompts, encode, without_encoded
+from omni_rlvr.rollout.encode import encode, make_prompts, without_encoded
 from omni_rlvr.rollout.experience import (
     completion_scores,
     keep_frozen,
@@ -109,7 +109,7 @@ class GrpoStage:
             ),
             completion_ids=rollout.completion_ids,
             completion_mask=rollout.completion_mask,
-            tape=rollout.tape,
+            activations=rollout.activations,
         )
         if config.mask_truncated_completions:
             whole = (~rollout.truncated).long().to(device).unsqueeze(1)
@@ -189,14 +189,13 @@ class GrpoStage:
             return Rollout(nothing, nothing, texts=(), truncated=none, finite=none)
         return self.roll_out(
             policy,
-            embed_prompts(
+            make_prompts(
                 policy,
                 batch,
                 features,
                 num_new=sampling.max_completion_length,
                 key="stage.sampling.max_completion_length",
             ),
-            batch.prompt_mask,
             num_generations=self.config.num_generations,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -204,8 +203,7 @@ class GrpoStage:
             repetition_penalty=sampling.repetition_penalty,
             max_completion_length=sampling.max_completion_length,
             generator=generator,
-            prompt_positions=policy.positions(batch),
-            keep_tape=self.config.keeps_tape(len(batch)),
+            keep_activations=self.config.keeps_activations(len(batch)),
         )
 
     def _with_logps(self, policy: Policy, experience: Experience) -> Experience:
