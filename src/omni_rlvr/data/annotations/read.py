@@ -47,7 +47,7 @@ def read_json(
     """Read and validate an annotation file or mixture.
 
     Args:
-        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``mixture.parts``.
+        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``sources.parts``.
         form: How a row is laid out.
         root: The folder that clips are relative to.
         labels: The answers that may occur; None for any.
