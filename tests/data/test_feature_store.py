@@ -114,8 +114,6 @@ def test_a_full_disk_is_said_once_and_leaves_no_half_shard(
         raise OSError(28, "No space left on device")
 
     one = store(tmp_path)
-    one.folder.mkdir(exist_ok=True)
-    (one.folder / "about.json").write_text("{}")
     monkeypatch.setattr(Path, "write_bytes", full)
     one.add({"a": A})
     one.add({"b": B})

@@ -11,7 +11,7 @@ import atexit
 import math
 import multiprocessing
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Sampler
 from omni_rlvr import stopping
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.dataset import ClipDataset
-from omni_rlvr.types import Batch, MediaError
+from omni_rlvr.types import Batch, Features, MediaError
 
 
 class StepSampler(Sampler[list[int]]):
@@ -137,14 +137,18 @@ def refuse_bad_media(batch: Batch, on_bad_media: str) -> Batch:
 
 def move(batch: Batch, device: torch.device) -> Batch:
     """Return the batch with its tensors on a device."""
-    moved: dict[str, Any] = _moved(vars(batch), device)
-    if batch.features is not None:
-        moved["features"] = replace(batch.features, **_moved(vars(batch.features), device))
-    return replace(batch, **moved)
+    return replace(batch, **{name: _moved(value, device) for name, value in vars(batch).items()})
 
 
-def _moved(fields: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: value.to(device) for name, value in fields.items() if isinstance(value, Tensor)}
+def _moved(value: Any, device: torch.device) -> Any:
+    """Move a tensor, the tensors of a list, or the features; anything else is what it was."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Features):
+        return Features(_moved(value.video, device), _moved(value.audio, device))
+    if isinstance(value, list):
+        return [_moved(part, device) for part in value]
+    return value
 
 
 def evaluation_loader(

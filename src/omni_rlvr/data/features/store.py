@@ -24,8 +24,6 @@ from omni_rlvr.folders import write_file
 log = logging.getLogger(__name__)
 
 ABOUT = "about.json"
-NOTE = "note:"
-"""Before a key, in a shard's header: the name of that tensor's note."""
 
 
 class FeatureStore:
@@ -43,7 +41,7 @@ class FeatureStore:
         self.about = about
         self.max_bytes = max_bytes
         self._shard_of: dict[str, Path] = {}
-        self._notes: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
         self._known: set[str] = set()
         self._seen_ns = -1
         self._num_bytes = 0
@@ -74,16 +72,18 @@ class FeatureStore:
             return None
         return tensor
 
-    def note(self, key: str) -> str | None:
-        """Read what was noted of a tensor that is there; None for nothing."""
-        return self._notes.get(key)
+    def text(self, kind: str, key: str) -> str | None:
+        """Read a text that was kept with a tensor that is there; None if there was none."""
+        return self._texts.get(f"{kind}:{key}")
 
-    def add(self, tensors: Mapping[str, Tensor], *, notes: Mapping[str, str] | None = None) -> None:
+    def add(
+        self, tensors: Mapping[str, Tensor], *, texts: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
         """Write the tensors whose keys are new as one shard; say once if there is no room.
 
         Args:
-            tensors: by key.
-            notes: a text for some of the keys, kept with the tensor.
+            tensors: By key.
+            texts: Of each kind, for some of the keys, a text that is kept with the tensor.
         """
         new = {k: t.detach().cpu().contiguous() for k, t in tensors.items() if k not in self}
         size = sum(t.numel() * t.element_size() for t in new.values())
@@ -93,18 +93,23 @@ class FeatureStore:
             self._close(f"is full at {self._num_bytes / 1e9:.2f} GB (feature_cache.max_gb)")
             return
         name = f"{uuid.uuid4().hex}.safetensors"
-        noted = {NOTE + key: text for key, text in (notes or {}).items() if key in new}
-        shard = save(new, metadata={key: checksum(t) for key, t in new.items()} | noted)
+        kept = {
+            f"{kind}:{key}": text
+            for kind, by_key in (texts or {}).items()
+            for key, text in by_key.items()
+            if key in new
+        }
+        shard = save(new, metadata={key: checksum(t) for key, t in new.items()} | kept)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / ABOUT).exists():
-                about = json.dumps(self.about, indent=1, default=str)
-                write_file(self.folder / ABOUT, about.encode())
+                # Not by write_file: processes that start together would share its unfinished file.
+                (self.folder / ABOUT).write_text(json.dumps(self.about, indent=1, default=str))
             write_file(self.folder / name, shard)
         except OSError as error:
             self._close(f"cannot be written ({error})")
             return
-        self._add_shard(self.folder / name, list(new), noted)
+        self._add_shard(self.folder / name, list(new), kept)
 
     def _look(self) -> None:
         """List shards that have come since the last look."""
@@ -131,7 +136,7 @@ class FeatureStore:
         self._known.add(shard.name)
         self._num_bytes += shard.stat().st_size
         self._shard_of |= dict.fromkeys(keys, shard)
-        self._notes |= {k.removeprefix(NOTE): v for k, v in about.items() if k.startswith(NOTE)}
+        self._texts |= {name: text for name, text in about.items() if ":" in name}
 
     def _drop(self, shard: Path, reason: str) -> None:
         log.warning(
