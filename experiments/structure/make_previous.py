@@ -22,14 +22,14 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from omni_rlvr.data.synthetic.cues import LABELS
+from omni_rlvr.models.load import load_policy
+from omni_rlvr.models.omni import OmniConfig, OmniModel
 from pytorch_lightning import Callback
 from transformers import Qwen2Config, SiglipVisionConfig, WhisperConfig
 
 from omni_rlvr.data.synthetic import generate
-from omni_rlvr.data.synthetic.cues import LABELS
 from omni_rlvr.models import tiny
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.omni import OmniConfig, OmniModel
 
 ROOT = Path("/tmp/omni_rlvr_previous")
 """Where the files are made, and the name that they mention."""

@@ -11,9 +11,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from omni_rlvr.assembly.assemble import check
-from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
+from omni_rlvr.tasks.table import register
 from omni_rlvr.types import UserError
 
 CONF = Path(__file__).parents[2] / "conf"

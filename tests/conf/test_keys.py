@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from test_conf import _hydra, composed
 
-from omni_rlvr.assembly.assemble import check
 from omni_rlvr.assembly.composing.keys import hydras_words, known_keys
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.types import UserError
 
 __all__ = ["_hydra"]  # a fixture

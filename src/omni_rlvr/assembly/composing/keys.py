@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_type_hints
 
-from omni_rlvr.assembly.composing.register import SCHEMAS
+from omni_rlvr.assembly.composing.register import schemas
 from omni_rlvr.config.dataset import FeatureCacheConfig
 from omni_rlvr.config.root import PathsConfig, RootConfig
 from omni_rlvr.types import UserError
@@ -33,7 +33,7 @@ def check_keys(config: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
     """
     for group in TYPED:
         if not dataclasses.is_dataclass(typed[group]):
-            names = ", ".join(name for at, name, _ in SCHEMAS if at == group)
+            names = ", ".join(name for at, name, _ in schemas() if at == group)
             raise UserError(
                 f"{group}: the file of the chosen option has no schema; let it begin with "
                 f"'defaults: [NAME]', where NAME is one of {names}"
@@ -62,7 +62,9 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
         key: The unknown one.
         known: Keys that are there, besides those of the schemas.
     """
-    having = [f"{group}={name}" for group, name, schema in SCHEMAS if key in _fields(group, schema)]
+    having = [
+        f"{group}={name}" for group, name, schema in schemas() if key in _fields(group, schema)
+    ]
     if having:
         return f"{key}: there is no such key here; {', '.join(having)} would have it"
     group, _, name = key.rpartition(".")
@@ -103,7 +105,7 @@ def hydras_words(text: str) -> str:
 def known_keys() -> Iterator[str]:
     """Yield every key of the schemas, e.g. ``stage.sampling.top_p``."""
     yield from names_of(RootConfig)
-    for group, _, schema in (("feature_cache", "", FeatureCacheConfig), *SCHEMAS):
+    for group, _, schema in (("feature_cache", "", FeatureCacheConfig), *schemas()):
         yield from _fields(group, schema)
 
 

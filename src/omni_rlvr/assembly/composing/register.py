@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -13,41 +14,40 @@ from omni_rlvr.assembly.composing.names import check_run_name, run_name
 from omni_rlvr.assembly.composing.paths import own_path
 from omni_rlvr.config import dataset as data_options
 from omni_rlvr.config import root, trainable
-from omni_rlvr.config import stage as stage_options
 from omni_rlvr.folders import new_folder
 from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, run_of
 from omni_rlvr.rewards.watchdog.time_limit import DEFAULT_S
+from omni_rlvr.stages.table import STAGES
 from omni_rlvr.types import UserError
 
-SCHEMAS: tuple[tuple[str, str, type], ...] = (
-    ("task", "train", root.TrainTask),
-    ("task", "evaluate", root.EvaluateTask),
-    ("task", "attribute", root.AttributeTask),
-    ("task", "cache", root.CacheTask),
-    ("task", "predict", root.PredictTask),
-    ("task", "prepare", root.PrepareTask),
-    ("task", "preview", root.PreviewTask),
-    ("task", "check", root.CheckTask),
-    ("task", "pipeline", root.PipelineTask),
-    ("task", "export", root.ExportTask),
-    ("task", "report", root.ReportTask),
-    ("task", "serve", root.ServeTask),
-    ("stage", "sft", stage_options.SftConfig),
-    ("stage", "grpo", stage_options.GrpoConfig),
-    ("model/trainable", "default", trainable.TrainableConfig),
-    ("dataset", "schema", data_options.DatasetConfig),
-    ("dataset", "official", data_options.OfficialConfig),
-    ("modality", "schema", data_options.ModalityConfig),
-    ("paths", "schema", root.PathsConfig),
-)
-"""Group, option, and the dataclass that it is."""
+SCHEMAS: dict[str, dict[str, type]] = {
+    "task": {},  # filled by ``register``: the tasks stand above this folder
+    "stage": {name: row.config for name, row in STAGES.items()},
+    "model/trainable": {"default": trainable.TrainableConfig},
+    "dataset": {"schema": data_options.DatasetConfig, "official": data_options.OfficialConfig},
+    "modality": {"schema": data_options.ModalityConfig},
+    "paths": {"schema": root.PathsConfig},
+}
+"""Group -> option -> the dataclass that it is."""
 
 
-def register() -> None:
-    """Makes schemas and resolvers known; call once, before Hydra composes."""
+def schemas() -> Iterator[tuple[str, str, type]]:
+    """Yield group, option and dataclass of each schema."""
+    assert SCHEMAS["task"], "register() comes first"
+    for group, options in SCHEMAS.items():
+        yield from ((group, name, schema) for name, schema in options.items())
+
+
+def register(tasks: Mapping[str, type]) -> None:
+    """Make schemas and resolvers known; call once, before Hydra composes.
+
+    Args:
+        tasks: name of each task -> its dataclass, see ``tasks/table.py``.
+    """
+    SCHEMAS["task"] = dict(tasks)
     store = ConfigStore.instance()
     store.store(name="root", node=root.RootConfig)
-    for group, name, node in SCHEMAS:
+    for group, name, node in schemas():
         store.store(group=group, name=name, node=node)
     # no dataclass: what else a reward takes is for its target to say
     store.store(group="reward", name="schema", node={"timeout_s": DEFAULT_S})

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import torch
 
-from omni_rlvr.assembly.parts import ServeParts
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.loader import move
 from omni_rlvr.media.sandbox.reader import READ, ClipReader
+from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Clip, Example, Features, MediaError, Sample, UserError
 
@@ -67,7 +67,7 @@ class _Wanted(NamedTuple):
 class Uploads:
     """The folder that files come into, and what reads them. Not for several threads at once."""
 
-    def __init__(self, parts: ServeParts, folder: Path, device: torch.device):
+    def __init__(self, parts: ServeInputs, folder: Path, device: torch.device):
         """Takes an empty folder that nobody else writes to."""
         self.task, self.models, self.device = parts.task, parts.models, device
         self.folder = folder.resolve()
