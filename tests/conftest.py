@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from omni_rlvr.data.collate import pad_rows
 from omni_rlvr.data.synthetic import emotions, wording
 from omni_rlvr.models.composed import tiny
 from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.models.prefix.fast_path import fast_path
 from omni_rlvr.types import Batch, Example
 
 torch.set_num_threads(1)  # the suite runs two processes side by side
@@ -106,6 +108,17 @@ def tiny_policy(_untouched_policy: OmniModel) -> OmniModel:
     """A policy of one's own, always with the same weights, towers frozen, in eval mode."""
     processor = _untouched_policy.processor
     return copy.deepcopy(_untouched_policy, {id(processor): processor})
+
+
+@pytest.fixture(params=["fast path", "general path"])
+def each_path(request, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs a test twice: as it is, and with the fast path's folder made unimportable."""
+    if request.param == "general path":
+        monkeypatch.setitem(sys.modules, "omni_rlvr.models.prefix.cpu_float32", None)
+    fast_path.cache_clear()
+    assert (fast_path() is None) == (request.param == "general path")
+    yield
+    fast_path.cache_clear()
 
 
 @pytest.fixture

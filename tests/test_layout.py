@@ -169,6 +169,17 @@ def test_files_open_with_what_they_hold_and_stay_short() -> None:
     assert not wrong
 
 
+def test_the_fast_path_has_one_door() -> None:
+    inside = "models/prefix/cpu_float32/"
+    callers = {
+        where(path)
+        for path in FILES
+        for _, name in imports(path)
+        if ".cpu_float32" in name and not where(path).startswith(inside)
+    }
+    assert callers == {"models/prefix/fast_path.py"}
+
+
 def test_instantiate_has_one_caller() -> None:
     callers = {
         where(path) for path in FILES for _, name in imports(path) if name.endswith(".instantiate")

@@ -29,7 +29,10 @@ from pytorch_lightning import Callback
 from transformers import Qwen2Config, SiglipVisionConfig, WhisperConfig
 
 from omni_rlvr.data.synthetic import generate
-from omni_rlvr.models import tiny
+from omni_rlvr.data.synthetic.emotions import LABELS
+from omni_rlvr.models.composed import tiny
+from omni_rlvr.models.composed.model import OmniConfig, OmniModel
+from omni_rlvr.models.loading.load import load_policy
 
 ROOT = Path("/tmp/omni_rlvr_previous")
 """Where the files are made, and the name that they mention."""

@@ -236,13 +236,6 @@ class Features:
     """[Ba, frames, D_audio], or None; as for video."""
 
 
-class Tape(Protocol):
-    """What a rollout computed for some rows, for its update; made in ``models/prefix``."""
-
-    def select(self, rows: Tensor) -> Tape:
-        """Takes some of these rows, [n] int64."""
-
-
 @dataclass(frozen=True)
 class Rollout:
     """G sampled completions for each of B prompts."""
@@ -257,8 +250,9 @@ class Rollout:
     """[N] bool: no end token within ``max_completion_length``."""
     finite: Tensor
     """[N] bool: the logits of all its tokens were finite numbers; else its text means nothing."""
-    tape: Tape | None = None
-    """What was computed on the way, if that was asked for and can be kept."""
+    activations: object | None = None
+    """What the layers computed on the way, for the first update to start from; None where that was
+    not asked for or cannot be kept. Only ``models/prefix`` looks inside."""
 
 
 @dataclass(frozen=True)
@@ -316,8 +310,8 @@ class Experience:
     this is the whole batch."""
     counts: Counts | None = None
     """Of the whole minibatch over all ranks; None where these rows are all of it."""
-    tape: Tape | None = None
-    """Of the rows' rollout, for the first update at the weights that sampled."""
+    activations: object | None = None
+    """Those of the rows' rollout, see there."""
 
     def __len__(self) -> int:
         return len(self.completion_ids)

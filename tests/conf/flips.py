@@ -45,7 +45,7 @@ FLIPS = {
     "stage.epsilon_high": (AGAIN, "0.0001", "clip_ratio/region_mean"),
     "stage.num_iterations": (GRPO, "2", "backward passes"),
     "stage.num_minibatches": (GRPO, "2", "backward passes"),
-    "stage.reuse_rollout": (GRPO, "false", "tapes played"),
+    "stage.reuse_rollout": (GRPO, "false", "activations used"),
     "stage.scale_rewards": (GRPO, "none", "advantages"),
     "stage.sampling.temperature": (GRPO, "0.2", "completions"),
     "stage.sampling.top_p": (GRPO, "0.2", "completions"),
@@ -99,16 +99,16 @@ ELSEWHERE = {
     "model.base": "e2e/test_lora_runs.py",
     **dict.fromkeys(
         ("dataset.published_scores", "dataset.published_scores_note"),
-        "analysis/test_beside.py",
+        "tasks/test_beside.py",
     ),
-    "runs": "analysis/test_report.py",
+    "runs": "tasks/test_report.py",
     **dict.fromkeys(("html", "task.num_chosen", "task.num_generations"), "e2e/test_page.py"),
     "task.evaluate_after": "e2e/test_sweep.py",
     "task.start_from.overrides": "e2e/test_sweep.py",
     "task.start_from.num_examples": "e2e/test_sweep.py",
-    "task.baseline": "analysis/test_report.py",
-    "task.allow_different_labels": "analysis/test_report.py",
-    "task.max_groups": "analysis/test_report.py",
+    "task.baseline": "tasks/test_report.py",
+    "task.allow_different_labels": "tasks/test_report.py",
+    "task.max_groups": "tasks/test_report.py",
     **dict.fromkeys(
         ("task.text", "task.absent", "task.value", "task.lead", "task.swap", "task.num_reasoned"),
         "e2e/test_attribute.py",
@@ -117,7 +117,7 @@ ELSEWHERE = {
         ("task.host", "task.port", "task.compare", "task.max_upload_mb", "task.max_clip_s"),
         "e2e/test_serve.py",
     ),
-    **dict.fromkeys(("task.allowed_hosts", "task.max_session_mb"), "app/test_guard.py"),
+    **dict.fromkeys(("task.allowed_hosts", "task.max_session_mb"), "tasks/test_guard.py"),
     "task.keep_upload_s": "e2e/test_serve_uploads.py",
     "task.num_examples": "e2e/test_serve_answers.py",
     **dict.fromkeys(("lexicon.visual", "lexicon.vocal"), "text/test_modality_words.py"),
@@ -134,12 +134,12 @@ ELSEWHERE = {
         for name in ("fold", "words", "label_maps", "label_base", "question", "layout")
     },
     **{
-        f"dataset.{name}": "analysis/test_check.py"
+        f"dataset.{name}": "tasks/test_check.py"
         for name in ("folds", "published", "published_source", "known_bad")
     },
     **{f"dataset.{name}": "media/test_limits.py" for name in Limits.__dataclass_fields__},
     "task.overwrite": "data/test_prepare.py",
-    **dict.fromkeys(("task.max_listed", "task.decode"), "analysis/test_check.py"),
+    **dict.fromkeys(("task.max_listed", "task.decode"), "tasks/test_check.py"),
 }
 """Options whose effect another test shows."""
 BUILT = """

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from omni_rlvr.assembly.composing.register import BASES, schemas
 from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.tasks.table import register
 from omni_rlvr.types import UserError
+
+register()  # so that the schemas can be listed
 
 CONF = Path(__file__).parents[2] / "conf"
 TASKS = (
@@ -40,8 +43,6 @@ USED_BY = {
 }
 """Which tasks read a group; a new group must be entered here."""
 NOT_A_PART = {"task", "hydra", "experiment", "debug", "sweep", "hardware"}
-STORED = {"task": TASKS, "stage": ("sft", "grpo"), "model/trainable": ("default",)}
-"""Options that are dataclasses; a group may have files beside them."""
 NEEDED = {
     "preview": ["task.split=test"],
     "export": ["task.to=merged"],
@@ -73,9 +74,8 @@ def own_data(experiment: str) -> list[str]:
 
 
 def options(group: str) -> list[str]:
-    """All options of a group."""
-    files = {path.stem for path in (CONF / group).glob("*.yaml")}
-    return sorted(files | {*STORED.get(group, ())})
+    """All options of a group: ``conf/`` has a file for each."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +102,39 @@ def cold_start(tmp_path: Path) -> str:
 
 def test_every_group_is_known() -> None:
     folders = (path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir())
-    groups = {g for g in {*folders, *STORED} if not g.startswith(("hydra/", "experiment/"))}
+    groups = {g for g in folders if not g.startswith(("hydra/", "experiment/"))}
     assert groups - NOT_A_PART == set(USED_BY)
+
+
+def test_every_option_that_is_a_dataclass_has_a_file_that_says_what_it_answers() -> None:
+    for group, option, schema in schemas():
+        if option not in BASES:
+            header, _, body = (CONF / group / f"{option}.yaml").read_text().partition("defaults:")
+            assert header.startswith("# Question:"), (group, option)
+            assert schema.__name__ in header
+            assert f"/{schema.__name__}@_here_" in body
+
+
+@pytest.mark.parametrize(
+    ("group", "option", "schema"), [row for row in schemas() if row[1] not in BASES]
+)
+def test_a_file_of_a_schema_composes_to_its_defaults(group: str, option: str, schema: type) -> None:
+    part = OmegaConf.select(composed(f"{group}={option}"), group.replace("/", "."))
+    assert OmegaConf.get_type(part) is schema
+    assert OmegaConf.to_container(part) == OmegaConf.to_container(OmegaConf.structured(schema))
+
+
+def test_a_data_sets_own_file_may_begin_with_a_schema_by_its_short_name(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    for base in BASES:
+        text = (
+            f"defaults: [{base}, _self_]\nname: mine\ntrain_split: train\nwords: a\nroot: clips\n"
+        )
+        text = text if base == "official" else text.replace("words: a\n", "")
+        (tmp_path / "dataset" / f"of_{base}.yaml").write_text(text)
+        cfg = composed(f"hydra.searchpath=[file://{tmp_path}]", f"dataset=of_{base}")
+        assert cfg.dataset.name == "mine"
+        assert cfg.dataset.on_bad_media == "raise"
 
 
 @pytest.mark.parametrize(

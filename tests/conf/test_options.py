@@ -18,8 +18,8 @@ from flips import BUILT, ELSEWHERE, FLIPS, GRPO
 
 from omni_rlvr.config import dataset as data_options
 from omni_rlvr.config import root, trainable
-from omni_rlvr.functional import metrics
-from omni_rlvr.models.prefix.cpu_float32.activation_reuse import TapeRows
+from omni_rlvr.functional import bootstrap
+from omni_rlvr.models.prefix.cpu_float32.activation_reuse import ActivationReuse
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.stages.table import STAGES
@@ -102,7 +102,7 @@ def observe(runner, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, 
 
     def seen(*overrides: str) -> dict[str, object]:
         out: dict[str, object] = {"backward passes": 0, "saves": [], "batches": 0, "resamples": 0}
-        out["layer passes"] = out["tapes played"] = 0
+        out["layer passes"] = out["activations used"] = 0
         ready, folder = runner.ready(*overrides)
         parts = ready.inputs
         folder.mkdir(parents=True, exist_ok=True)  # as Hydra does
@@ -148,21 +148,21 @@ def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
             out["saves"].append(step)
             return save(*arguments, step=step, keep=keep)
 
-        def played(*arguments):
-            notes = play(*arguments)
-            out["tapes played"] += notes is not None
-            return notes
+        def used(*arguments):
+            found = by_layer(*arguments)
+            out["activations used"] += found is not None
+            return found
 
-        play = TapeRows.play
-        patch.setattr(TapeRows, "play", played)
-        if isinstance(parts.stage, SftStage):  # a hook, with which a rollout keeps no tape
+        by_layer = ActivationReuse.by_layer
+        patch.setattr(ActivationReuse, "by_layer", used)
+        if isinstance(parts.stage, SftStage):  # a hook, with which a rollout keeps no activations
             parts.policy.language_model.model.layers[0].mlp.register_forward_pre_hook(
                 lambda *_: out.update({"layer passes": out["layer passes"] + 1})
             )
         patch.setattr(parts.stage, "loss", counted)
         patch.setattr(callbacks, "save_checkpoint", noted)
     elif isinstance(parts, EvaluateInputs):
-        encode, interval = parts.policy.encode, metrics.bootstrap_interval
+        encode, interval = parts.policy.encode, bootstrap.bootstrap_interval
 
         def encoded(batch):
             out["batches"] += 1
@@ -173,7 +173,7 @@ def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
             return interval(*arguments, num_resamples=num_resamples, **how)
 
         patch.setattr(parts.policy, "encode", encoded)
-        patch.setattr(metrics, "bootstrap_interval", resampled)
+        patch.setattr(bootstrap, "bootstrap_interval", resampled)
 
 
 WITHOUT: dict[tuple[str, ...], dict[str, object]] = {}

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import collect, figure, paired  # noqa: E402
 
-_spec = importlib.util.spec_from_file_location("runs", ROOT / "tests/analysis/make_runs.py")
+_spec = importlib.util.spec_from_file_location("runs", ROOT / "tests/tasks/make_runs.py")
 assert _spec is not None
 assert _spec.loader is not None
 make_runs = importlib.util.module_from_spec(_spec)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_recall
 
+from omni_rlvr.functional.bootstrap import bootstrap_interval
 from omni_rlvr.functional.metrics import (
     OUTSIDE,
-    bootstrap_interval,
     confusion_matrix,
     per_class_recall,
     uar,
@@ -33,15 +33,20 @@ def draw(num_samples: int, num_classes: int, *, accuracy: float, seed: int):
     return truth, torch.where(right, truth, guess)
 
 
-def interval(truth, predicted, **changes) -> tuple[float, float]:
-    settings = {
-        "statistic": war,
-        "num_classes": 3,
-        "num_resamples": 500,
-        "confidence": 0.95,
-        "seed": 0,
-    }
-    return bootstrap_interval(truth, predicted, **(settings | changes))
+def interval(
+    truth, predicted, *, statistic=war, num_classes=3, num_resamples=500, confidence=0.95, seed=0
+) -> tuple[float, float]:
+    matrix = confusion_matrix(truth, predicted, num_classes=num_classes)
+    value, low, high = bootstrap_interval(
+        torch.eye(matrix.numel()),
+        lambda sums: statistic(sums.view(-1, *matrix.shape))[:, None],
+        counts=matrix.flatten(),
+        num_resamples=num_resamples,
+        confidence=confidence,
+        seed=seed,
+    )
+    assert value.item() == statistic(matrix).item()
+    return low.item(), high.item()
 
 
 def test_matrix_by_hand():
@@ -230,19 +235,6 @@ def test_interval_covers_the_true_accuracy_about_95_times_in_100():
     assert 0.92 <= covered / 400 <= 0.98
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"confidence": 1.0}, "confidence must lie in"),
-        ({"confidence": 0.0}, "confidence must lie in"),
-        ({"num_resamples": 0}, "num_resamples must be at least 1"),
-    ],
-)
-def test_bad_settings_are_named(changes, message):
-    with pytest.raises(ValueError, match=message):
-        interval(TRUTH, PREDICTED, **changes)
-
-
 def test_interval_without_samples_is_refused():
-    with pytest.raises(ValueError, match="at least one sample"):
+    with pytest.raises(ValueError, match="at least one row"):
         interval(torch.tensor([]).long(), torch.tensor([]).long())

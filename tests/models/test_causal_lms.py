@@ -23,8 +23,8 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniTh
 
 from omni_rlvr.models.prefix import attention_hook
 from omni_rlvr.models.prefix.attention_hook import can_share
-from omni_rlvr.models.prefix.cpu_float32.decoder import LeanDecoder, make_decoder
-from omni_rlvr.models.prefix.decoding import RepeatedDecoder, SharedDecoder
+from omni_rlvr.models.prefix.cpu_float32.decoder import FastDecoder
+from omni_rlvr.models.prefix.decoding import RepeatedDecoder, SharedDecoder, make_decoder
 from omni_rlvr.models.prefix.scoring import Prompts, Rows, completion_hidden
 from omni_rlvr.types import UserError
 
@@ -152,7 +152,7 @@ def test_checkpointing_computes_every_layer_twice():
     ("name", "kind"),
     [
         *((name, SharedDecoder) for name in (*MODELS, "thinker")),
-        *((n, LeanDecoder) for n in MODELS),
+        *((n, FastDecoder) for n in MODELS),
     ],
 )
 def test_decoding_equals_the_plain_decoder(name, kind):
@@ -178,7 +178,7 @@ def test_decoding_equals_the_plain_decoder(name, kind):
     assert len({tuple(row) for row in pairs[-1][0].argsort()[:, -3:].tolist()}) > 1
 
 
-@pytest.mark.parametrize("kind", [SharedDecoder, LeanDecoder])
+@pytest.mark.parametrize("kind", [SharedDecoder, FastDecoder])
 def test_a_prompt_is_stored_once_and_suffixes_are_never_copied(kind):
     model = make("qwen2")
     prompts = make_rows(model).prompts
@@ -188,9 +188,9 @@ def test_a_prompt_is_stored_once_and_suffixes_are_never_copied(kind):
         places = set()
         for _ in range(4):
             decoder.step(torch.arange(12))
-            places.add(decoder.slots.suffixes[0].data_ptr())
-    assert decoder.slots.prefixes[0][0].shape == (3 * 2, 9, 16)  # 3 prompts, not 12 rows
-    assert decoder.slots.suffixes[0].shape == (2, 3, 2, 4, 6, 16)
+            places.add(decoder.cache.suffixes[0].data_ptr())
+    assert decoder.cache.prefixes[0][0].shape == (3 * 2, 9, 16)  # 3 prompts, not 12 rows
+    assert decoder.cache.suffixes[0].shape == (2, 3, 2, 4, 6, 16)
     assert len(places) == 1
 
 

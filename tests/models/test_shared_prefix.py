@@ -7,6 +7,8 @@ import torch
 
 from omni_rlvr.types import Features
 
+pytestmark = pytest.mark.usefixtures("each_path")
+
 SIZES = (5, 1, 3, 4, 2, 5, 4, 1, 3, 2, 5, 4)
 INDEX = (0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 2, 0)
 """Prompt of each completion: groups of unequal size, and two prompts met again later."""

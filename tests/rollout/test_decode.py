@@ -16,6 +16,8 @@ from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Experience
 
+pytestmark = pytest.mark.usefixtures("each_path")
+
 GREEDY = {"temperature": 0, "num_generations": 1}
 
 

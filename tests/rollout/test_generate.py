@@ -9,6 +9,8 @@ from test_decode import raise_end_token
 from omni_rlvr.rollout.hf import generate
 from omni_rlvr.rollout.shared_prefix import decode
 
+pytestmark = pytest.mark.usefixtures("each_path")
+
 SETTINGS = {
     "num_generations": 3, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0,
     "max_completion_length": 14,

@@ -235,16 +235,16 @@ def test_a_dropped_modality_is_dropped_for_the_whole_group(tiny_policy, make_bat
     assert torch.equal(whole.completion_ids, again.completion_ids)
 
 
-@pytest.mark.parametrize("keeps_tape", [True, False])
+@pytest.mark.parametrize("keeps_activations", [True, False])
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_rows_that_teach_nothing_give_no_gradient_at_all(
-    tiny_policy, make_batch, loss_type, keeps_tape
+    tiny_policy, make_batch, loss_type, keeps_activations
 ):
     reference = tiny_policy.frozen_copy()
-    options = {"reuse_rollout": keeps_tape, "micro_batch_size": 8, **options_of(loss_type)}
+    options = {"reuse_rollout": keeps_activations, "micro_batch_size": 8, **options_of(loss_type)}
     stage = make_stage(EQUAL, reference, length=24, **options)
     whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
-    assert (whole.tape is not None) == keeps_tape
+    assert (whole.activations is not None) == keeps_activations
     gradient, metrics = backward(stage, tiny_policy, whole, 8)
     assert metrics["kl"] == 0
     assert gradient.abs().max() == 0  # every bit of it

@@ -13,14 +13,11 @@ from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from typing import Any
 
 from omni_rlvr.assembly.composing.checks import locate
-from omni_rlvr.assembly.composing.register import schemas
+from omni_rlvr.assembly.composing.register import LOAD_OPTIONS, schemas
 from omni_rlvr.config.dataset import FeatureCacheConfig
-from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.config.root import RootConfig
 from omni_rlvr.record import NOT_IDENTITY
 
-LOAD_OPTIONS = {"_target_": f"{LoadOptions.__module__}.{LoadOptions.__name__}"}
-"""``model.options`` of models that had none, which is as if each had its default."""
 _ABSENT = object()
 
 
@@ -63,8 +60,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
             parent[name] = _with_defaults(parent[name], _schema_of(group, parent[name]))
     model = whole.get("model")
     if isinstance(model, Mapping) and model.get("options") is None:
-        options = {**LOAD_OPTIONS, **asdict(LoadOptions())}
-        whole["model"] = {**model, "options": options}
+        whole["model"] = {**model, "options": LOAD_OPTIONS}
     return whole
 
 

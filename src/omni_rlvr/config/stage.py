@@ -164,8 +164,8 @@ class GrpoConfig(ObjectiveConfig, LoopConfig):
     gradient checkpointing, and for models that only their modules can run (adapters, others)."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
-    def keeps_tape(self, num_prompts: int) -> bool:
-        """Whether the rollout of so many prompts is recorded for the update."""
+    def keeps_activations(self, num_prompts: int) -> bool:
+        """Say whether the update can start from what the rollout of so many prompts computed."""
         one_update = self.updates_per_step == 1 and self.max_resample_times == 0
         one_pass = num_prompts * self.num_generations <= self.micro_batch_size
         saves_memory = self.gradient_checkpointing or self.max_tokens_per_micro_batch > 0

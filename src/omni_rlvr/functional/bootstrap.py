@@ -1,39 +1,54 @@
-"""Is one model better than another on the same clips? Paired tests, nothing else.
+"""Bootstrap intervals of any score, and paired tests of two models on the same clips.
 
-Both models answered the same N clips, so what counts is the difference clip by clip: resampling
-keeps the pairs together, and McNemar's test looks only at the clips that one of them got right.
+One resampler serves every interval. It draws N rows with replacement, keeps the columns of a row
+together, and hands the column sums of each resample to a statistic: a mean, a ratio of sums, or a
+score that is read off a confusion matrix. So differences between two models on one clip stay pairs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-_RESAMPLES_AT_ONCE = 256
+_DRAWS_AT_ONCE = 2**19
+"""Rows drawn at one time, so that the table of draws stays in the processor's cache."""
+_BINOMIAL_COST = 8
+"""What one binomial number costs, measured in draws of one row."""
 
 
-def paired_bootstrap(
-    differences: Tensor, *, num_resamples: int, confidence: float, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Percentile bootstrap intervals of mean paired differences, by resampling the N clips.
+def bootstrap_interval(
+    rows: Tensor,
+    statistic: Callable[[Tensor], Tensor],
+    *,
+    counts: Tensor | None = None,
+    num_resamples: int,
+    confidence: float,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute statistics of N rows with percentile bootstrap intervals.
 
-    ``lo, hi = quantiles (1 -+ confidence) / 2 of mean_i d[k, i*]``, ``i*`` drawn with replacement
+    ``lo, hi = quantiles (1 -+ confidence) / 2 of statistic(sum_i rows[i*])``, ``i*`` drawn with
+    replacement. Where a resample has no value of a statistic (0 / 0 is NaN), the quantiles of that
+    statistic leave it out.
 
     Args:
-        differences: [K, N] K comparisons on the same N clips, N > 0: a clip's score under one model
-            minus its score under the other.
-        num_resamples: R, how many resamples to draw; all K comparisons see the same ones.
-        confidence: Share of resampled means inside the interval, in (0, 1).
+        rows: [M, K] distinct rows of numbers.
+        statistic: Map from [R, K] float64 column sums to [R, J] scores.
+        counts: [M] how often each row occurs, with sum N > 0; None for once each, so that N = M.
+            A confusion matrix is M = K cells, each a row of the identity, with its counts.
+        num_resamples: R, how many resamples to draw; all statistics see the same ones. 1000 or more
+            for a stable 95 % interval.
+        confidence: Share of resampled scores inside the interval, in (0, 1).
         seed: Equal seeds give equal intervals.
 
     Returns:
-        ``(lo, hi)``, [K] float64 each.
+        ``(value, lo, hi)``, [J] float64 each; ``value`` is the statistic of the rows themselves.
 
     Raises:
-        ValueError: No clip, no resample, or a confidence outside (0, 1).
+        ValueError: No row, no resample, or a confidence outside (0, 1).
 
     Reference:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
@@ -42,23 +57,50 @@ def paired_bootstrap(
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
     if num_resamples < 1:
         raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
-    if differences.ndim != 2 or differences.shape[1] == 0:
-        raise ValueError(f"differences must be [K, N] with N > 0, got {list(differences.shape)}")
-    values = differences.cpu().double()
-    num_clips = values.shape[1]
+    rows = rows.cpu().double()
+    counts = torch.ones(len(rows)) if counts is None else counts.cpu()
+    rows, counts = rows[counts > 0], counts[counts > 0].double()
+    num_drawn = int(counts.sum())
+    if num_drawn == 0:
+        raise ValueError("an interval needs at least one row, got none")
     generator = torch.Generator().manual_seed(seed)
-    means = []
-    for start in range(0, num_resamples, _RESAMPLES_AT_ONCE):
-        size = min(_RESAMPLES_AT_ONCE, num_resamples - start)
-        drawn = torch.randint(num_clips, (size, num_clips), generator=generator)
-        counts = torch.zeros(size, num_clips, dtype=torch.float64)
-        counts.scatter_add_(1, drawn, torch.ones(1, dtype=torch.float64).expand(drawn.shape))
-        means.append(counts @ values.T / num_clips)
+    # Both ways draw from one distribution; which of them is faster depends on the repetitions.
+    draw = _draw_counts
+    if _BINOMIAL_COST * len(rows) > num_drawn:
+        rows, draw = rows.repeat_interleave(counts.long(), dim=0), _draw_rows
+        counts = torch.ones(num_drawn, dtype=torch.float64)
+    size = max(1, _DRAWS_AT_ONCE // num_drawn)
+    sums = [
+        draw(counts, min(size, num_resamples - start), generator) @ rows
+        for start in range(0, num_resamples, size)
+    ]
     tail = (1.0 - confidence) / 2.0
-    low, high = torch.quantile(
-        torch.cat(means), torch.tensor([tail, 1.0 - tail], dtype=torch.float64), dim=0
-    )
-    return low, high
+    ends = torch.tensor([tail, 1.0 - tail], dtype=torch.float64)
+    low, high = torch.nanquantile(statistic(torch.cat(sums)), ends, dim=0)
+    return statistic(counts[None] @ rows)[0], low, high
+
+
+def _draw_rows(counts: Tensor, num_resamples: int, generator: torch.Generator) -> Tensor:
+    """Draw N rows that occur once each, one by one, [R, N] float64: how often each was drawn."""
+    picks = torch.randint(len(counts), (num_resamples, len(counts)), generator=generator)
+    drawn = torch.zeros(num_resamples, len(counts), dtype=torch.float64)
+    return drawn.scatter_add_(1, picks, counts.expand(picks.shape))
+
+
+def _draw_counts(counts: Tensor, num_resamples: int, generator: torch.Generator) -> Tensor:
+    """Draw how often each of M rows is drawn, [R, M] float64, at a cost that is the same for any N.
+
+    Such counts are multinomial, and a multinomial is a chain of binomials: each row takes its share
+    of what the rows before it left.
+    """
+    drawn = torch.zeros(num_resamples, len(counts), dtype=torch.float64)
+    unseen = counts.sum()
+    left = unseen.expand(num_resamples)
+    for row, count in enumerate(counts):
+        share = (count / unseen).clamp(max=1.0)
+        drawn[:, row] = torch.binomial(left, share.expand_as(left), generator)
+        left, unseen = left - drawn[:, row], unseen - count
+    return drawn
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
@@ -83,7 +125,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts p-values for their number: Holm's step-down method, in the order given.
+    """Adjust p-values for their number: Holm's step-down method, in the order given.
 
     Args:
         p_values: K p-values of one family of tests.
@@ -101,54 +143,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
-
-
-CHUNK = 2**22
-"""Random numbers drawn at once."""
-
-
-def resampled_means(values: Tensor, *, num_resamples: int, seed: int) -> Tensor:
-    """Draws N rows with replacement, again and again, and takes the columns' means.
-
-    Columns are resampled together, so that a ratio or a difference of them can be taken after.
-
-    Args:
-        values: [N, K], N > 0.
-        num_resamples: R, how many resamples to draw.
-        seed: equal seeds give equal draws.
-
-    Returns:
-        [R, K] float64.
-
-    Raises:
-        ValueError: there is no row.
-
-    Reference:
-        Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
-    """
-    num_rows = len(values)
-    if num_rows == 0:
-        raise ValueError("an interval needs at least one row, got none")
-    generator = torch.Generator().manual_seed(seed)
-    values, parts, left = values.double().cpu(), [], num_resamples
-    while left:
-        size = min(left, max(1, CHUNK // num_rows))
-        picks = torch.randint(num_rows, (size, num_rows), generator=generator)
-        counts = torch.zeros(size, num_rows, dtype=torch.float64)
-        counts.scatter_add_(1, picks, torch.ones_like(counts))
-        parts.append(counts @ values / num_rows)
-        left -= size
-    return torch.cat(parts)
-
-
-def percentile_interval(scores: Tensor, *, confidence: float) -> tuple[float, float]:
-    """Cuts off equal tails: the quantiles ``(1 - confidence) / 2`` and ``(1 + confidence) / 2``.
-
-    Args:
-        scores: [R] resampled scores.
-        confidence: in (0, 1).
-    """
-    tail = (1.0 - confidence) / 2.0
-    ends = torch.tensor([tail, 1.0 - tail], dtype=scores.dtype)
-    low, high = torch.quantile(scores, ends).tolist()
-    return low, high

@@ -1,4 +1,4 @@
-"""How well answers agree with gold labels: confusion counts, recall, WAR, UAR, their intervals.
+"""How well answers agree with gold labels: confusion counts, recall, WAR and UAR.
 
 The confusion matrix is the one sufficient statistic: every score is read off it, a stack of
 resampled matrices included. An answer outside the label list sits in the last column and is always
@@ -6,8 +6,6 @@ wrong. Scores are fractions in [0, 1]; percent, label text and parsing live else
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -88,72 +86,6 @@ def uar(matrix: Tensor) -> Tensor:
         zero, so its UAR is lower.
     """
     return per_class_recall(matrix).nanmean(-1)
-
-
-def bootstrap_interval(
-    truth: Tensor,
-    predicted: Tensor,
-    *,
-    statistic: Callable[[Tensor], Tensor],
-    num_classes: int,
-    num_resamples: int,
-    confidence: float,
-    seed: int,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a score, by resampling the N samples with replacement.
-
-    ``lo, hi = quantiles (1 - confidence) / 2 and (1 + confidence) / 2 of statistic(matrix_r)``
-
-    Args:
-        truth: [N] int64 gold classes, N > 0.
-        predicted: [N] int64 answered classes, or ``OUTSIDE`` (-1).
-        statistic: ``war``, ``uar``, or any map from [R, C, C + 1] counts to [R] scores.
-        num_classes: C, the length of the label list.
-        num_resamples: R, how many resamples to draw; 1000 or more for a stable 95 % interval.
-        confidence: Share of resampled scores inside the interval, in (0, 1).
-        seed: Equal seeds give equal intervals, in whatever order the samples come.
-
-    Returns:
-        ``(lo, hi)``, fractions. All right (or all wrong) gives a point: no spread is seen there.
-
-    Raises:
-        ValueError: No sample, no resample, or a confidence outside (0, 1).
-
-    Reference:
-        Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
-    """
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
-    if truth.numel() == 0:
-        raise ValueError("an interval needs at least one sample, got none")
-    matrix = confusion_matrix(truth.cpu(), predicted.cpu(), num_classes=num_classes)
-    scores = statistic(_resample(matrix, num_resamples=num_resamples, seed=seed))
-    tail = (1.0 - confidence) / 2.0
-    lo, hi = torch.quantile(scores, torch.tensor([tail, 1.0 - tail], dtype=scores.dtype)).tolist()
-    return lo, hi
-
-
-def _resample(matrix: Tensor, *, num_resamples: int, seed: int) -> Tensor:
-    """Draw [R, C, C + 1] matrices of N samples each, as N draws with replacement would give.
-
-    Such counts are multinomial over the cells, and a multinomial is a chain of binomials: each cell
-    takes its share of what the cells before it left. So the work does not grow with N, and no
-    [R, N] table of indices is built.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    counts = matrix.flatten().double()
-    drawn = torch.zeros(num_resamples, counts.numel(), dtype=torch.float64)
-    left = torch.full((num_resamples,), counts.sum().item(), dtype=torch.float64)
-    unseen = counts.sum()
-    cells = counts.nonzero().flatten().tolist()
-    for cell in cells[:-1]:
-        drawn[:, cell] = torch.binomial(left, (counts[cell] / unseen).expand_as(left), generator)
-        left = left - drawn[:, cell]
-        unseen = unseen - counts[cell]
-    drawn[:, cells[-1]] = left
-    return drawn.view(num_resamples, *matrix.shape)
 
 
 def _hits(matrix: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from omni_rlvr.functional.logprobs import TokenScores, token_scores
 from omni_rlvr.models.modules import trains
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.models.prefix.cpu_float32.activation_reuse import TapeRows
+from omni_rlvr.models.prefix.fast_path import select_activations
 from omni_rlvr.models.prefix.scoring import Prompts, Rows, completion_hidden
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.types import Batch, Experience, Features
@@ -50,10 +50,11 @@ def completion_scores(
         prompts, experience.prompt_index, experience.completion_ids, experience.completion_mask
     )
     language_model = policy.language_model
-    tape = experience.tape
-    assert tape is None or isinstance(tape, TapeRows)
     hidden = completion_hidden(
-        language_model, rows, gradient_checkpointing=gradient_checkpointing, tape=tape
+        language_model,
+        rows,
+        gradient_checkpointing=gradient_checkpointing,
+        activations=experience.activations,
     )
     scores = token_scores(
         hidden,
@@ -134,7 +135,7 @@ def select(experience: Experience, rows: Tensor) -> Experience:
         contrast_per_token_logps=_columns(experience.contrast_per_token_logps, rows, width),
         loss_mask=_columns(experience.loss_mask, rows, width),
         policy_mask=_columns(experience.policy_mask, rows, width),
-        tape=None if experience.tape is None else experience.tape.select(rows),
+        activations=select_activations(experience.activations, rows),
     )
 
 

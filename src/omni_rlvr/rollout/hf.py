@@ -34,11 +34,12 @@ def generate(
     generator: Generators,
     prompt_positions: Tensor | None = None,
     on_tokens: Callable[[Tensor, Tensor], None] | None = None,
-    keep_tape: bool = False,
+    keep_activations: bool = False,
 ) -> Rollout:
     """Samples G completions for each of B prompts; see ``decode`` for the arguments.
 
-    ``generate`` shows nothing of what its layers compute: no tape is kept, ``keep_tape`` or not.
+    ``generate`` shows nothing of what its layers compute: none is kept, ``keep_activations`` or
+    not.
 
     Raises:
         UserError: the prompts' positions do not count their tokens, as ``generate`` does.

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from omni_rlvr.functional.masks import completion_mask
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.models.prefix.cpu_float32.activation_reuse import TapeRows
-from omni_rlvr.models.prefix.cpu_float32.decoder import make_decoder
+from omni_rlvr.models.prefix.decoding import make_decoder
 from omni_rlvr.models.prefix.scoring import Prompts
 from omni_rlvr.rollout.next_token import Generators, are_finite, next_tokens, penalise, uniforms
 from omni_rlvr.types import Example, Rollout, UserError
@@ -39,7 +38,7 @@ def decode(
     generator: Generators,
     prompt_positions: Tensor | None = None,
     on_tokens: Callable[[Tensor, Tensor], None] | None = None,
-    keep_tape: bool = False,
+    keep_activations: bool = False,
 ) -> Rollout:
     """Samples G completions for each of B prompts.
 
@@ -57,8 +56,8 @@ def decode(
         generator: source of the random numbers, on the CPU; or one a prompt.
         prompt_positions: [B, P] or [3, B, P]; None counts tokens.
         on_tokens: told after each step which rows ([n]) that had not ended got which tokens ([n]).
-        keep_tape: records what the layers compute, for the update's forward pass; ``models/tape``
-            says what it holds.
+        keep_activations: whether what the layers compute is kept for the update's forward pass,
+            where the model allows it.
 
     Returns:
         N = B*G completions, row ``b*G + g``.
@@ -71,7 +70,7 @@ def decode(
         prompts,
         num_generations=num_generations,
         max_completion_length=max_completion_length,
-        keep_tape=keep_tape,
+        keep_activations=keep_activations,
     )
     tokenizer, device = policy.processor.tokenizer, prompt_embeds.device
     logits = decoder.prefill()
@@ -101,10 +100,7 @@ def decode(
             decoder.keep(keep)
             rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
         logits = decoder.step(tokens)
-    tape = (
-        None if decoder.tape is None else TapeRows(decoder.tape, torch.arange(num_rows).to(device))
-    )
-    return to_rollout(policy, ids[:, : t + 1], finite, tape)
+    return to_rollout(policy, ids[:, : t + 1], finite, decoder.activations())
 
 
 def require_finite(rollout: Rollout, examples: Sequence[Example]) -> None:
@@ -127,7 +123,7 @@ def require_finite(rollout: Rollout, examples: Sequence[Example]) -> None:
 
 
 def to_rollout(
-    policy: Policy, ids: Tensor, finite: Tensor, tape: TapeRows | None = None
+    policy: Policy, ids: Tensor, finite: Tensor, activations: object | None = None
 ) -> Rollout:
     """Mark and decode completions [N, T], padded after their end token; ``finite`` is [N]."""
     processor = policy.processor
@@ -139,5 +135,5 @@ def to_rollout(
         texts=policy.processor.decode(ids, mask),
         truncated=~torch.isin(ids, ids.new_tensor(processor.stop_ids)).any(dim=1),
         finite=finite,
-        tape=tape,
+        activations=activations,
     )

@@ -116,7 +116,7 @@ class GrpoStage:
             ),
             completion_ids=rollout.completion_ids,
             completion_mask=rollout.completion_mask,
-            tape=rollout.tape,
+            activations=rollout.activations,
         )
         if config.mask_truncated_completions:
             whole = (~rollout.truncated).long().to(device).unsqueeze(1)
@@ -212,7 +212,7 @@ class GrpoStage:
             max_completion_length=sampling.max_completion_length,
             generator=generator,
             prompt_positions=policy.positions(batch),
-            keep_tape=self.config.keeps_tape(len(batch)),
+            keep_activations=self.config.keeps_activations(len(batch)),
         )
 
     def _with_logps(self, policy: Policy, experience: Experience) -> Experience:

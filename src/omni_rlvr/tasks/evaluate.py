@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from omni_rlvr import distributed
 from omni_rlvr.assembly.composed import Clips, Composed, Place
@@ -23,7 +24,7 @@ from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig
 from omni_rlvr.config.tasks import EvaluateTask
 from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.folders import whole_folder
-from omni_rlvr.functional import metrics
+from omni_rlvr.functional import bootstrap, metrics
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord, append_jsonl, write_json
 from omni_rlvr.rollout.encode import embed_prompts, encode
@@ -151,7 +152,7 @@ def evaluate(
 
 
 def judge(clip_id: str, label: str, completion: str, labels: Sequence[str]) -> dict[str, object]:
-    """Reads the answer out of one completion and compares it with the gold label."""
+    """Read the answer out of one completion and compares it with the gold label."""
     parsed = parse(completion)
     answer = parsed.answer if parsed.bare is None else parsed.bare
     known = {normalise_label(name): name for name in labels}
@@ -169,24 +170,23 @@ def judge(clip_id: str, label: str, completion: str, labels: Sequence[str]) -> d
 def score(
     predictions: Sequence[dict[str, object]], labels: Sequence[str], *, num_resamples: int
 ) -> dict[str, Any]:
-    """Computes all scores, in percent, from judged predictions."""
+    """Compute all scores, in percent, from judged predictions."""
     place: dict[object, int] = {name: i for i, name in enumerate(labels)}
     truth = torch.tensor([place[str(p["label"])] for p in predictions])
     guess = torch.tensor([place.get(p["predicted"], metrics.OUTSIDE) for p in predictions])
     matrix = metrics.confusion_matrix(truth, guess, num_classes=len(labels))
     out: dict[str, Any] = {"num_clips": len(predictions)}
-    for name, statistic in (("war", metrics.war), ("uar", metrics.uar)):
-        low, high = metrics.bootstrap_interval(
-            truth,
-            guess,
-            statistic=statistic,
-            num_classes=len(labels),
-            num_resamples=num_resamples,
-            confidence=0.95,
-            seed=0,
-        )
-        out[name] = _percent(statistic(matrix).item())
-        out[f"{name}_ci"] = [_percent(low), _percent(high)]
+    value, low, high = bootstrap.bootstrap_interval(
+        torch.eye(matrix.numel()),
+        lambda sums: _averages(sums.view(-1, *matrix.shape)),
+        counts=matrix.flatten(),
+        num_resamples=num_resamples,
+        confidence=0.95,
+        seed=0,
+    )
+    for i, name in enumerate(("war", "uar")):
+        out[name] = _percent(value[i].item())
+        out[f"{name}_ci"] = [_percent(low[i].item()), _percent(high[i].item())]
     out["format"] = _percent(sum(bool(p["well_formed"]) for p in predictions) / len(predictions))
     out["outside"] = _percent((guess == metrics.OUTSIDE).float().mean().item())
     recall = metrics.per_class_recall(matrix).tolist()
@@ -196,6 +196,11 @@ def score(
     out["labels"] = list(labels)
     out["confusion"] = matrix.tolist()
     return out
+
+
+def _averages(matrices: Tensor) -> Tensor:
+    """WAR and UAR of confusion matrices, [R, 2]."""
+    return torch.stack([metrics.war(matrices), metrics.uar(matrices)], dim=-1)
 
 
 def _percent(fraction: float) -> float:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from omni_rlvr.assembly.composing.help_page import option_lines
 from omni_rlvr.assembly.composing.latest import latest_checkpoint
 from omni_rlvr.assembly.composing.names import check_run_name, run_name
 from omni_rlvr.assembly.composing.paths import own_path
 from omni_rlvr.config import dataset as data_options
 from omni_rlvr.config import root, trainable
+from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.folders import new_folder
 from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, run_of
 from omni_rlvr.rewards.watchdog.time_limit import DEFAULT_S
@@ -21,14 +24,21 @@ from omni_rlvr.stages.table import STAGES
 from omni_rlvr.types import UserError
 
 SCHEMAS: dict[str, dict[str, type]] = {
-    "task": {},  # filled by ``register``: the tasks stand above this folder
+    "task": {},  # ``register`` fills it: the tasks stand above this folder
     "stage": {name: row.config for name, row in STAGES.items()},
     "model/trainable": {"default": trainable.TrainableConfig},
     "dataset": {"schema": data_options.DatasetConfig, "official": data_options.OfficialConfig},
     "modality": {"schema": data_options.ModalityConfig},
     "paths": {"schema": root.PathsConfig},
 }
-"""Group -> option -> the dataclass that it is."""
+"""Group -> option -> its dataclass; ``conf/GROUP/OPTION.yaml`` names the dataclass."""
+BASES = ("schema", "official")
+"""Options without a file: a data set's own file begins with one of them."""
+LOAD_OPTIONS = {
+    "_target_": f"{LoadOptions.__module__}.{LoadOptions.__name__}",
+    **asdict(LoadOptions()),
+}
+"""``model.options`` where nothing is chosen."""
 
 
 def schemas() -> Iterator[tuple[str, str, type]]:
@@ -39,18 +49,24 @@ def schemas() -> Iterator[tuple[str, str, type]]:
 
 
 def register(tasks: Mapping[str, type]) -> None:
-    """Make schemas and resolvers known; call once, before Hydra composes.
+    """Register schemas and resolvers with Hydra; call this once, before Hydra composes.
+
+    A schema is stored under the name of its class, so that a file in ``conf/`` shows where its
+    fields are defined: ``defaults: [/SftConfig@_here_]``.
 
     Args:
         tasks: name of each task -> its dataclass, see ``tasks/table.py``.
     """
     SCHEMAS["task"] = dict(tasks)
     store = ConfigStore.instance()
-    store.store(name="root", node=root.RootConfig)
+    store.store(name="RootConfig", node=root.RootConfig)
     for group, name, node in schemas():
-        store.store(group=group, name=name, node=node)
-    # no dataclass: what else a reward takes is for its target to say
-    store.store(group="reward", name="schema", node={"timeout_s": DEFAULT_S})
+        store.store(name=node.__name__, node=node)
+        if name in BASES:
+            store.store(group=group, name=name, node=node)
+    store.store(name="LoadOptions", node=LOAD_OPTIONS)
+    # A dictionary, because the reward's target decides which other keys there are.
+    store.store(name="RewardConfig", node={"timeout_s": DEFAULT_S})
     OmegaConf.register_new_resolver("latest", _latest, replace=True)
     OmegaConf.register_new_resolver("latest_if_any", _latest_if_any, replace=True)
     OmegaConf.register_new_resolver("tiny_base", _tiny_base, replace=True)
@@ -61,6 +77,7 @@ def register(tasks: Mapping[str, type]) -> None:
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("own_path", own_path, replace=True)
     OmegaConf.register_new_resolver("sweep_run", run_name, replace=True)
+    OmegaConf.register_new_resolver("option_lines", option_lines, replace=True)
 
 
 def _tiny_base() -> str:

@@ -53,15 +53,15 @@ def attend(
     scale: float,
     known: tuple[Tensor, Tensor | None] | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attends; see ``shared_attention.Layout``.
+    """Attend; see ``attention_hook.Layout``.
 
     Args:
         query: [1, H, L, D].
         keys: [1, kvH, S, D].
         values: [1, kvH, S, D].
-        blocks: which together hold all queries.
-        scale: of the scores.
-        known: output and log-sum-exp of an earlier pass, [L, H * D] and [L, H].
+        blocks: Those which together hold all queries.
+        scale: Of the scores.
+        known: Output and log-sum-exp of an earlier pass, [L, H * D] and [L, H].
 
     Returns:
         [1, L, H, D], and the log-sum-exp [1, L, H]; None where no kernel gives it.
@@ -69,6 +69,7 @@ def attend(
     if not has_kernel(query.device):
         return _plain(query, keys, values, blocks, scale), None
     if known is None or known[1] is None:
+        # outside the graph: ``_Flash`` gives all blocks one backward, with the merged lse
         known = _flash(query.detach(), keys.detach(), values.detach(), blocks, scale)
     else:
         shape = (1, query.shape[2], query.shape[1])
@@ -79,7 +80,9 @@ def attend(
 def _flash(
     query: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[Block], scale: float
 ) -> tuple[Tensor, Tensor]:
-    """All blocks' attention in the CPU's kernel: [1, H, L, D] -> [1, L, H, D], lse [1, L, H]."""
+    """Compute all blocks' attention in the CPU's kernel: [1, H, L, D] -> [1, L, H, D] and
+    lse [1, L, H].
+    """
     out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
     lse = out.new_empty(out.shape[:-1], dtype=torch.float32)
     by_head, lse_by_head = out.transpose(1, 2), lse.transpose(1, 2).unsqueeze(-1)
@@ -136,7 +139,7 @@ class _Flash(torch.autograd.Function):
 def _plain(
     query: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[Block], scale: float
 ) -> Tensor:
-    """All blocks' attention in plain operations, [1, H, L, D] -> [1, L, H, D]."""
+    """Compute all blocks' attention in plain operations: [1, H, L, D] -> [1, L, H, D]."""
     parts = []
     for b in blocks:
         prompt = (_prompts(keys[:, :, b.prompt], b), _prompts(values[:, :, b.prompt], b))
@@ -150,17 +153,17 @@ def _plain(
 
 
 def _prompts(tokens: Tensor, block: Block) -> Tensor:
-    """Cuts the prompts' [1, H, b * P, D] apart: [b, H, P, D], a view."""
+    """Cut the prompts' [1, H, b * P, D] apart: [b, H, P, D], a view."""
     return tokens[0].unflatten(1, (block.num_prompts, -1)).transpose(0, 1)
 
 
 def _row(prompts: Tensor) -> Tensor:
-    """Undoes ``_prompts``."""
+    """Undo ``_prompts``."""
     return prompts.transpose(0, 1).flatten(1, 2).unsqueeze(0)
 
 
 def _rows(tokens: Tensor, block: Block) -> Tensor:
-    """Cuts the completions' [1, H, tokens, D] into padded rows [n, H, T, D]."""
+    """Cut the completions' [1, H, tokens, D] into padded rows [n, H, T, D]."""
     tokens = tokens[0]
     if block.pad is not None:
         tokens = tokens.index_select(1, block.pad.to(tokens.device))
@@ -168,7 +171,7 @@ def _rows(tokens: Tensor, block: Block) -> Tensor:
 
 
 def _tokens(rows: Tensor, block: Block) -> Tensor:
-    """Undoes ``_rows``: [n, H, T, D] -> [1, H, tokens, D]."""
+    """Undo ``_rows``: [n, H, T, D] -> [1, H, tokens, D]."""
     tokens = rows.transpose(0, 1).flatten(1, 2)
     if block.unpad is not None:
         tokens = tokens.index_select(1, block.unpad.to(tokens.device))
@@ -176,7 +179,7 @@ def _tokens(rows: Tensor, block: Block) -> Tensor:
 
 
 def _row_grads(grads: Tensor, block: Block) -> Tensor:
-    """``_rows`` for gradients of the output: those of padding are zero."""
+    """Do what ``_rows`` does for gradients of the output: those of padding are zero."""
     rows = _rows(grads, block)
     if block.unpad is None:
         return rows

@@ -47,15 +47,15 @@ class Layout(Protocol):
         scale: float,
         known: tuple[Tensor, Tensor | None] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attends with rotated queries [n, H, L, D] over keys and values [n, kvH, L, D].
+        """Attend with rotated queries [n, H, L, D] over keys and values [n, kvH, L, D].
 
         Args:
-            layer: its number.
+            layer: Its number.
             query: [n, H, L, D], or [n, H, T, D] of the tail.
             keys: [n, kvH, L, D].
             values: [n, kvH, L, D].
-            scale: of the scores.
-            known: output [n * L, H * D] and log-sum-exp [n * L, H] of an earlier pass, for a
+            scale: Of the scores.
+            known: Output [n * L, H * D] and log-sum-exp [n * L, H] of an earlier pass, for a
                 layout that can start its backward from them.
 
         Returns:
@@ -74,8 +74,9 @@ def shared_attention(
     scaling: float,
     **framework_arguments,
 ) -> tuple[Tensor, None]:
-    """Attends as the pass's layout says; what transformers hands over besides is not needed."""
-    # ``can_share`` has sent such models the plain way; this is for one that it does not recognise
+    """Attend as the pass's layout says; what transformers hands over besides is not needed."""
+    # ``can_share`` sends the models that it recognises to the plain path; for one that it does not
+    # recognise, an error is better than a wrong number
     wants = [name for name in CHANGES if framework_arguments.get(name) is not None]
     if wants:
         raise UserError(
@@ -90,7 +91,7 @@ AttentionInterface.register(NAME, shared_attention)
 
 
 def can_share(language_model: PreTrainedModel) -> bool:
-    """Tells whether a model's attention can be swapped; warns, once a kind of model, if not."""
+    """Say whether a model's attention can be swapped; warn, once a kind of model, if not."""
     kind, config = type(language_model), language_model.model.config
     fields = vars(config)
     windowed = "sliding_attention" if fields.get("sliding_window") else "full_attention"
@@ -112,14 +113,19 @@ _warned: set[type] = set()
 
 
 def no_mask(device: torch.device) -> Tensor:
-    """A mask that transformers takes for a finished one, so that it builds none."""
+    """Make a mask that transformers takes for a finished one, so that it builds none.
+
+    A four-dimensional mask is handed to the attention function as it is; this one is never read.
+    """
     return torch.empty(1, 1, 1, 1, device=device)
 
 
 @contextmanager
 def sharing(language_model: PreTrainedModel) -> Iterator[None]:
-    """Sets the shared attention for the time of a pass."""
-    config = language_model.model.config
+    """Set the shared attention for the time of a pass."""
+    config = language_model.model.config  # the one that the layers hold
+    # transformers' public setter checks the model and its sub-models each time, which takes longer
+    # than a decoding step
     before = config._attn_implementation_internal
     config._attn_implementation_internal = NAME
     try:
@@ -128,15 +134,41 @@ def sharing(language_model: PreTrainedModel) -> Iterator[None]:
         config._attn_implementation_internal = before
 
 
+def run_layers(
+    language_model: PreTrainedModel, embeds: Tensor, positions: Tensor, layout: Layout
+) -> Tensor:
+    """Run a model's layers and its last norm in its own modules, with the shared attention.
+
+    Args:
+        language_model: A causal LM that ``can_share``.
+        embeds: [n, L, hidden].
+        positions: [n, L] or [3, n, L].
+        layout: Who attends to whom.
+
+    Returns:
+        [n, L, hidden]; [n, T, hidden] for a layout that has a tail.
+    """
+    with sharing(language_model):
+        hidden = language_model.model(
+            inputs_embeds=embeds,
+            attention_mask=no_mask(embeds.device),
+            position_ids=positions,
+            use_cache=False,
+            layout=layout,
+        ).last_hidden_state
+    return hidden if layout.tail is None else hidden[:, layout.tail.to(hidden.device)]
+
+
 @contextmanager
 def checkpointing(
     language_model: PreTrainedModel, again: Callable[[], AbstractContextManager]
 ) -> Iterator[None]:
-    """Makes layers keep only their inputs; backward computes them once more.
+    """Make layers keep only their inputs; backward computes them once more.
 
     Args:
-        language_model: in train mode (transformers' layers do not checkpoint in eval mode).
-        again: makes the context in which backward repeats a layer.
+        language_model: In train mode (transformers' layers do not checkpoint in eval mode).
+        again: Makes the context in which backward repeats a layer: the shared attention, which is
+            set back before backward begins.
     """
     layers: list[Any] = [
         m for m in language_model.modules() if isinstance(m, GradientCheckpointingLayer)

@@ -7,7 +7,8 @@ apart, each with the logarithm of its softmax's denominator (lse), and merged:
 
 So all completions of a prompt meet its keys in one product, and the prompt's keys are never copied.
 The backward pass of a part, given the merged output and lse, is exact for that part. On a CPU the
-parts run in PyTorch's flash kernel, which keeps no score matrix; elsewhere in plain operations.
+parts run in PyTorch's flash kernel, which keeps no score matrix; elsewhere, and where this torch
+lacks the kernel, in plain operations.
 
 Reference: Hydragen, arXiv 2402.05099; bifurcated attention, arXiv 2403.08845; FlashAttention,
 arXiv 2205.14135.
@@ -18,35 +19,54 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+from omni_rlvr.models.prefix.private_operators import operators
 
 
 def has_kernel(device: torch.device) -> bool:
-    """Tells whether the parts run in the flash kernel on a device."""
-    return device.type == "cpu"
+    """Say whether the parts run in the flash kernel on a device."""
+    return device.type == "cpu" and operators().flash is not None
+
+
+def flash(query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool):
+    """Attend in the CPU's kernel: output [b, H, L, D] and lse [b, H, L]."""
+    kernel = operators().flash
+    assert kernel is not None
+    return kernel(query, keys, values, 0.0, causal, scale=scale)
+
+
+def flash_backward(*tensors: Tensor, scale: float, causal: bool):
+    """Compute the gradients of query, keys and values in the CPU's kernel.
+
+    Args:
+        tensors: The output's gradient, then query, keys, values, output and lse.
+        scale: Of the scores.
+        causal: Whether a query saw only keys up to its own.
+    """
+    kernel = operators().flash_backward
+    assert kernel is not None
+    return kernel(*tensors, 0.0, causal, scale=scale)
 
 
 def group_heads(query: Tensor, num_kv_heads: int) -> Tensor:
-    """Makes each key head a batch entry: [b, H, L, D] -> [b * kvH, H / kvH, L, D]; for one prompt
+    """Make each key head a batch entry: [b, H, L, D] -> [b * kvH, H / kvH, L, D]; for one prompt
     a view.
     """
     return query.unflatten(1, (num_kv_heads, -1)).flatten(0, 1)
 
 
 def share_heads(keys: Tensor, num_heads: int) -> Tensor:
-    """The same for keys, [b, kvH, L, D] -> [b * kvH, H / kvH, L, D], repeated by a view."""
+    """Do the same for keys, [b, kvH, L, D] -> [b * kvH, H / kvH, L, D], repeated by a view."""
     repeats = num_heads // keys.shape[1]
     return keys.flatten(0, 1).unsqueeze(1).expand(-1, repeats, -1, -1)
 
 
 def ungroup_heads(grouped: Tensor, num_kv_heads: int) -> Tensor:
-    """Undoes ``group_heads``; also for a log-sum-exp, which has no last axis D."""
+    """Undo ``group_heads``; also for a log-sum-exp, which has no last axis D."""
     return grouped.unflatten(0, (-1, num_kv_heads)).flatten(1, 2)
 
 
 def fold_rows(query: Tensor, num_prompts: int, num_kv_heads: int) -> Tensor:
-    """Folds n rows a prompt and the heads of a key head into the query axis:
+    """Fold n rows a prompt and the heads of a key head into the query axis:
     [b * n, H, T, D] -> [b, kvH, r*n*T, D].
 
     Every query of a prompt's rows then meets it in one product.
@@ -57,7 +77,7 @@ def fold_rows(query: Tensor, num_prompts: int, num_kv_heads: int) -> Tensor:
 
 
 def unfold_rows(folded: Tensor, like: Tensor) -> Tensor:
-    """Undoes ``fold_rows``; also for a log-sum-exp, which has no last axis D."""
+    """Undo ``fold_rows``; also for a log-sum-exp, which has no last axis D."""
     n, heads, t, _ = like.shape
     b, kv_heads, *_ = folded.shape
     out = folded.reshape(b, kv_heads, heads // kv_heads, n // b, t, *folded.shape[3:])
@@ -66,17 +86,17 @@ def unfold_rows(folded: Tensor, like: Tensor) -> Tensor:
 
 
 def repeat_heads(keys: Tensor, num_heads: int) -> Tensor:
-    """Copies key heads so that there is one a query head: [n, kvH, T, D] -> [n, H, T, D]."""
+    """Copy key heads so that there is one a query head: [n, kvH, T, D] -> [n, H, T, D]."""
     return keys.repeat_interleave(num_heads // keys.shape[1], dim=1)
 
 
 def sum_heads(gradient: Tensor, num_kv_heads: int) -> Tensor:
-    """Sums the gradients of ``repeat_heads``' copies."""
+    """Sum the gradients of ``repeat_heads``' copies."""
     return gradient.unflatten(1, (num_kv_heads, -1)).sum(dim=2)
 
 
 def merge(parts: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Merges two parts (output [..., D], lse [...]) of one softmax."""
+    """Merge two parts (output [..., D], lse [...]) of one softmax."""
     (out, lse), (other_out, other_lse) = parts, others
     total = torch.logaddexp(lse, other_lse)
     weight = (lse - total).exp().unsqueeze(-1).to(out.dtype)
@@ -89,21 +109,20 @@ class PromptFlash:
 
     @staticmethod
     def forward(query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool):
-        """Attends: [b, H, L, D] over [b, kvH, P, D] -> output [b, H, L, D], lse [b, H, L]."""
+        """Attend: [b, H, L, D] over [b, kvH, P, D] -> output [b, H, L, D], lse [b, H, L]."""
         heads, kv_heads = query.shape[1], keys.shape[1]
         out, lse = flash(
             group_heads(query, kv_heads),
             share_heads(keys, heads),
             share_heads(values, heads),
-            0.0,
-            causal,
-            scale=scale,
+            scale,
+            causal=causal,
         )
         return ungroup_heads(out, kv_heads), ungroup_heads(lse, kv_heads)
 
     @staticmethod
     def backward(grad: Tensor, query, keys, values, out, lse, scale: float, *, causal: bool):
-        """Computes the gradients of query, keys and values."""
+        """Compute the gradients of query, keys and values."""
         heads, kv_heads = query.shape[1], keys.shape[1]
         dq, dk, dv = flash_backward(
             group_heads(grad, kv_heads),
@@ -112,9 +131,8 @@ class PromptFlash:
             share_heads(values, heads),
             group_heads(out, kv_heads),
             group_heads(lse, kv_heads),
-            0.0,
-            causal,
             scale=scale,
+            causal=causal,
         )
         return (
             ungroup_heads(dq, kv_heads),
@@ -128,17 +146,17 @@ class SharedFlash:
 
     @staticmethod
     def forward(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
-        """Attends: [b * n, H, T, D] over [b, kvH, P, D] and, causally, over [b * n, kvH, T, D]."""
+        """Attend: [b * n, H, T, D] over [b, kvH, P, D] and, causally, over [b * n, kvH, T, D]."""
         heads, kv_heads, b = query.shape[1], keys.shape[1], len(prefix[0])
-        far = flash(fold_rows(query, b, kv_heads), *prefix, 0.0, False, scale=scale)
+        far = flash(fold_rows(query, b, kv_heads), *prefix, scale, causal=False)
         near = flash(
-            query, repeat_heads(keys, heads), repeat_heads(values, heads), 0.0, True, scale=scale
+            query, repeat_heads(keys, heads), repeat_heads(values, heads), scale, causal=True
         )
         return merge(near, (unfold_rows(far[0], query), unfold_rows(far[1], query)))
 
     @staticmethod
     def backward(grad: Tensor, saved: tuple[Tensor, ...], prefix, scale: float):
-        """Computes the gradients of query, prefix keys and values, own keys and values."""
+        """Compute the gradients of query, prefix keys and values, own keys and values."""
         query, keys, values, out, lse = saved
         heads, kv_heads, b = query.shape[1], keys.shape[1], len(prefix[0])
         far_q, far_k, far_v = flash_backward(
@@ -147,9 +165,8 @@ class SharedFlash:
             *prefix,
             fold_rows(out, b, kv_heads),
             fold_rows(lse.unsqueeze(-1), b, kv_heads).squeeze(-1),
-            0.0,
-            False,
             scale=scale,
+            causal=False,
         )
         dq, dk, dv = flash_backward(
             grad,
@@ -158,9 +175,8 @@ class SharedFlash:
             repeat_heads(values, heads),
             out,
             lse,
-            0.0,
-            True,
             scale=scale,
+            causal=True,
         )
         dq = dq + unfold_rows(far_q, query)
         return dq, far_k, far_v, sum_heads(dk, kv_heads), sum_heads(dv, kv_heads)
@@ -169,7 +185,7 @@ class SharedFlash:
 def plain_prompt(
     query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool
 ) -> Tensor:
-    """Does what ``PromptFlash`` does in differentiable operations of any device."""
+    """Do what ``PromptFlash`` does in differentiable operations of any device."""
     return torch.nn.functional.scaled_dot_product_attention(
         query,
         repeat_heads(keys, query.shape[1]),
@@ -180,13 +196,14 @@ def plain_prompt(
 
 
 def plain_shared(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
-    """Does what ``SharedFlash`` does in differentiable operations; keeps the scores."""
+    """Do what ``SharedFlash`` does in differentiable operations; keeps the scores."""
     kv_heads, length, b = keys.shape[1], query.shape[2], len(prefix[0])
     far = fold_rows(query, b, kv_heads) @ prefix[0].transpose(-1, -2)
     near = query @ repeat_heads(keys, query.shape[1]).transpose(-1, -2)
     later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
     near = near.masked_fill(later, float("-inf"))
     scores = torch.cat([unfold_rows(far, query), near], dim=-1) * scale
+    # in float32 whatever the scores are in: a sum of many small weights loses digits in bfloat16
     probs = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     far_probs, near_probs = probs.split([prefix[0].shape[2], length], dim=-1)
     from_prefix = unfold_rows(fold_rows(far_probs, b, kv_heads) @ prefix[1], query)

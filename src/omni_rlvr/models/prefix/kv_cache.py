@@ -1,7 +1,8 @@
 """Keys and values while rows decode: a prompt's are stored once, a row's own behind them.
 
-Rows of a prompt stand side by side in ``group`` slots, so that they meet its keys in one product.
-Rows leave; a prompt that has fewer rows than another fills its last slots with copies.
+The rows of a prompt stand side by side in ``group`` slots of the tensors, so that they meet its
+keys in one product. Rows leave; a prompt that has fewer rows than another fills its last slots with
+copies, whose results nobody reads.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor
 
 
-class Slots:
-    """The keys and values of n rows of B prompts, for attention with one query a row."""
+class KVCache:
+    """Keys and values of n rows of B prompts, for attention with one query a row."""
 
     def __init__(self, mask: Tensor, num_generations: int, size: int):
-        """Plans for N = B*G rows of at most ``size`` tokens; ``mask`` is the prompts' [B, P]."""
+        """Plan for N = B*G rows of at most ``size`` tokens; ``mask`` is the prompts' [B, P]."""
         self.mask, self.size, self.group = mask, size, num_generations
         self.owners = torch.arange(len(mask), device=mask.device).repeat_interleave(self.group)
         """[n]: which of the stored prompts each row belongs to."""
@@ -36,11 +37,11 @@ class Slots:
         """Tokens of the suffixes that are there."""
 
     def fill(self, prefixes: dict[int, tuple[Tensor, Tensor]], starts: Sequence[int]) -> None:
-        """Takes each layer's keys and values of the prompts.
+        """Take each layer's keys and values of the prompts.
 
         Args:
             prefixes: [1, kvH, S, D] each, without padding; emptied.
-            starts: where in S each prompt starts.
+            starts: Where in S each prompt starts.
         """
         mask = self.mask.bool()
         # [B * P]; left padding repeats a token, and its scores do not count
@@ -52,6 +53,7 @@ class Slots:
             each = [part.unflatten(1, mask.shape).transpose(0, 1).flatten(0, 1) for part in spread]
             self.prefixes.append((each[0], each[1]))
             shape = (2, len(mask), keys.shape[1], self.group, self.size, keys.shape[3])
+            # for the whole rollout at once: appending would copy all that is there at every step
             self.suffixes.append(values.new_empty(shape))
         if not bool(mask.all()):
             zeros = torch.zeros(mask.shape, dtype=values.dtype, device=mask.device)
@@ -60,10 +62,10 @@ class Slots:
     def attend(
         self, layer: int, query: Tensor, keys_values: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Writes a step's keys and values, and attends with one query a row.
+        """Write a step's keys and values, and attend with one query a row.
 
         Args:
-            layer: its number.
+            layer: Its number.
             query: [n, kvH, r, D], scaled; r query heads share a key head.
             keys_values: [n, 2, kvH, D].
 
@@ -94,8 +96,8 @@ class Slots:
         return self._to_rows(out.reshape(num_prompts * group, -1)), (scores, probs)
 
     def log_sum_exp(self, scores: Sequence[Tensor], probs: Sequence[Tensor]) -> Tensor:
-        """The logarithms of layers' softmax denominators: [layers, n, kvH * r]."""
-        # of the largest score s and its p = exp(s - lse)
+        """Compute the logarithms of layers' softmax denominators: [layers, n, kvH * r]."""
+        # from the largest score s and its probability p = exp(s - lse): lse = s - log p
         top = torch.stack([layer.amax(dim=2) for layer in scores])
         lse = top - torch.stack([layer.amax(dim=2) for layer in probs]).log()
         num_prompts, kv_heads = self.suffixes[0].shape[1:3]
@@ -104,11 +106,11 @@ class Slots:
         return self._to_rows(lse).transpose(0, 1)
 
     def _to_rows(self, slots: Tensor) -> Tensor:
-        """Hands each row what is its slot's: [B*group, ..] -> [n, ..]."""
+        """Hand each row what is in its slot: [B*group, ..] -> [n, ..]."""
         return slots if self.slot_of_row is None else slots[self.slot_of_row]
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with some of the present rows, [m] in rising order; so do their prompts."""
+        """Go on with some of the present rows, [m] in rising order; so do their prompts."""
         slots = rows if self.slot_of_row is None else self.slot_of_row[rows]
         prompts, owners, counts = self.owners[rows].unique(return_inverse=True, return_counts=True)
         if len(prompts) < len(self.mask):

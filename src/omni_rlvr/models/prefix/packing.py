@@ -1,7 +1,7 @@
 """Prompts and their completions in one row without padding: [p1 p3 | c1 c2 .. | p2 | c9 ..].
 
 Linear layers see real tokens only, each prompt once. Attention runs block by block: causal within
-the prompts, and from all completions to their prompt in one product (``packed_attention``). Short
+the prompts, and from all completions to their prompt in one product (``attention``). Short
 prompts that are equally long, with as many completions each, are one block; with one completion a
 prompt this is plain packing, which SFT uses.
 """
@@ -24,11 +24,11 @@ class Packed:
     """The layout of one packed row."""
 
     def __init__(self, prompt_lengths: Sequence[int], row_lengths: Sequence[Sequence[int]]):
-        """Lays tokens out.
+        """Lay tokens out.
 
         Args:
-            prompt_lengths: tokens of each prompt.
-            row_lengths: for each prompt, the tokens of each of its completions; 0 is left out.
+            prompt_lengths: Tokens of each prompt.
+            row_lengths: For each prompt, the tokens of each of its completions; 0 is left out.
         """
         self.starts = [0] * len(prompt_lengths)
         """Of the prompts."""
@@ -69,7 +69,7 @@ class Packed:
         scale: float,
         known: tuple[Tensor, Tensor | None] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attends within the packed row, from all tokens or from ``tail``; see ``Layout``."""
+        """Attend within the packed row, from all tokens or from ``tail``; see ``Layout``."""
         query, keys = query.to(values.dtype), keys.to(values.dtype)  # autocast leaves them apart
         if self.prefixes is not None:
             self.prefixes[layer] = (keys, values)
@@ -89,7 +89,10 @@ class _Stretch:
     """Its first query, where only the tail asks."""
 
     def block(self) -> Block:
-        """All tokens ask; a single completion goes on where its prompt ends."""
+        """Make the block in which all tokens ask.
+
+        A single completion goes on where its prompt ends: the two are one causal stretch.
+        """
         b, lengths, size = len(self.rows), [n for row in self.rows for n in row], self.size
         if b == 1 and len(lengths) == 1:
             size, lengths = size + lengths[0], []
@@ -97,7 +100,7 @@ class _Stretch:
         return Block(b, prompt, prompt, True, rest, rest, *_padded(lengths))
 
     def tail_block(self) -> Block:
-        """The prompts' last tokens and the completions ask."""
+        """Make the block in which the prompts' last tokens and the completions ask."""
         b, lengths = len(self.rows), [n for row in self.rows for n in row]
         prompt, rest = _slices(self.start, b * self.size, lengths)
         asking, rest_asking = _slices(self.first, b, lengths)
@@ -108,12 +111,12 @@ class Order:
     """Where the tokens of prompts and completions stand in one packed row."""
 
     def __init__(self, sizes: Sequence[int], lengths: Sequence[int], owners: Sequence[int]):
-        """Packs B prompts and N completions.
+        """Pack B prompts and N completions.
 
         Args:
-            sizes: tokens of each prompt.
-            lengths: input tokens of each completion; its last token is none.
-            owners: the prompt of each completion.
+            sizes: Tokens of each prompt.
+            lengths: Input tokens of each completion; its last token is none.
+            owners: The prompt of each completion.
         """
         self.sizes, self.lengths, self.owners = sizes, lengths, owners
         members: list[list[int]] = [[] for _ in sizes]
@@ -144,7 +147,7 @@ class Order:
 
 
 def _groups(sizes: Sequence[int], rows: Sequence[Sequence[int]]) -> Iterable[list[int]]:
-    """Which prompts are a block, by what they must have in common."""
+    """Say which prompts are a block, by what they must have in common."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, (size, lengths) in enumerate(zip(sizes, rows, strict=True)):
         alone = size > SHORT or len(lengths) == 1
@@ -157,12 +160,14 @@ def _slices(start: int, size: int, lengths: list[int]) -> tuple[slice, slice]:
 
 
 def _padded(lengths: list[int]) -> tuple[int, int, Tensor | None, Tensor | None]:
-    """Number of rows, their width, and the ways to padded rows and back."""
+    """Return the number of rows, their width, and the ways to padded rows and back."""
     width = max(lengths, default=0)
     if len(set(lengths)) <= 1:
         return len(lengths), width, None, None
     there = torch.arange(width) < torch.tensor(lengths).unsqueeze(1)
     unpad = there.flatten().nonzero().squeeze(1)
-    pad = torch.zeros(len(lengths) * width, dtype=torch.long)  # what is padded attends to junk
+    pad = torch.zeros(
+        len(lengths) * width, dtype=torch.long
+    )  # padding repeats token 0; nobody reads it
     pad[unpad] = torch.arange(sum(lengths))
     return len(lengths), width, pad, unpad

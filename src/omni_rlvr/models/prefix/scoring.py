@@ -16,9 +16,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from omni_rlvr.functional.masks import position_ids
-from omni_rlvr.models.prefix.attention_hook import can_share, checkpointing, sharing
-from omni_rlvr.models.prefix.cpu_float32.activation_reuse import TapeRows
-from omni_rlvr.models.prefix.cpu_float32.layers import LeanPass, make_pass
+from omni_rlvr.models.prefix.attention_hook import can_share, checkpointing, run_layers, sharing
+from omni_rlvr.models.prefix.fast_path import fast_path
 from omni_rlvr.models.prefix.packing import Order
 
 
@@ -35,7 +34,7 @@ class Prompts:
 
     @classmethod
     def counted(cls, embeds: Tensor, mask: Tensor) -> Prompts:
-        """Makes prompts whose positions count their tokens."""
+        """Make prompts whose positions count their tokens."""
         return cls(embeds, mask, position_ids(mask))
 
 
@@ -52,7 +51,7 @@ class Rows:
     """[N, T], right-padded."""
 
     def later_positions(self) -> Tensor:
-        """Positions of the completions' input tokens: [N, T - 1], or [3, N, T - 1]."""
+        """Compute the positions of the completions' input tokens: [N, T - 1], or [3, N, T - 1]."""
         places = self.prompts.positions
         steps = torch.arange(self.ids.shape[1] - 1, device=places.device)
         later = first_positions(places)[self.prompt_index].unsqueeze(1) + steps
@@ -64,15 +63,15 @@ def completion_hidden(
     rows: Rows,
     *,
     gradient_checkpointing: bool,
-    tape: TapeRows | None = None,
+    activations: object | None = None,
 ) -> Tensor:
-    """Computes the hidden states that predict each completion token; a prompt is processed once.
+    """Compute the hidden states that predict each completion token; a prompt is processed once.
 
     Args:
-        language_model: a transformers causal LM.
-        rows: prompts and completions.
-        gradient_checkpointing: whether layers keep only their inputs (in train mode).
-        tape: what the rollout of these rows computed; used up, where there is a gradient.
+        language_model: A transformers causal LM.
+        rows: Prompts and completions.
+        gradient_checkpointing: Whether layers keep only their inputs (in train mode).
+        activations: What the rollout of these rows kept; used up, where there is a gradient.
 
     Returns:
         [M, hidden] for the M tokens of ``completion_mask``, row by row.
@@ -81,12 +80,13 @@ def completion_hidden(
     if not gradient_checkpointing:
         if not shared:
             return _repeated_hidden(language_model, rows)
-        return _packed_hidden(language_model, rows, tape if torch.is_grad_enabled() else None)
+        kept = activations if torch.is_grad_enabled() else None  # else there is a graph to come
+        return _packed_hidden(language_model, rows, kept)
 
     def context() -> AbstractContextManager:
         return sharing(language_model) if shared else nullcontext()
 
-    # the plain path's cache cannot be filled twice
+    # backward runs each layer again, and the plain path's cache cannot be filled twice
     run = _packed_hidden if shared else _whole_hidden
     with context(), checkpointing(language_model, context):
         return run(language_model, rows)
@@ -100,7 +100,7 @@ def completion_logits(
     completion_ids: Tensor,
     completion_mask: Tensor,
 ) -> Tensor:
-    """Computes all logits of all completion tokens; for small vocabularies and for tests.
+    """Compute all logits of all completion tokens; for small vocabularies and for tests.
 
     Returns:
         [N, T, V]; position t predicts ``completion_ids[:, t]``; 0 beyond the mask.
@@ -114,31 +114,30 @@ def completion_logits(
 
 
 def first_positions(positions: Tensor) -> Tensor:
-    """The position of each prompt's first completion token: one more than its last. [B] int64."""
+    """Compute where each prompt's completions start, one more than its largest position: [B]."""
     return positions.amax(dim=-1) + 1 if positions.ndim == 2 else positions.amax(dim=(0, -1)) + 1
 
 
 def _packed_hidden(
-    language_model: PreTrainedModel, rows: Rows, tape: TapeRows | None = None
+    language_model: PreTrainedModel, rows: Rows, activations: object | None = None
 ) -> Tensor:
-    """Runs everything as one packed row; what a tape has of it is not computed again."""
+    """Run everything as one packed row; what the rollout kept of it is not computed again."""
     sizes, counts = rows.prompts.mask.sum(dim=1).tolist(), rows.mask.sum(dim=1)
     order = Order(sizes, (counts - 1).clamp(min=0).tolist(), rows.prompt_index.tolist())
     embeds, positions = _flat(language_model, rows)
-    source, run = order.source.to(embeds.device), make_pass(language_model)
-    packed = (embeds[source].unsqueeze(0), positions[..., source].unsqueeze(-2), order.packed)
-    if tape is not None and isinstance(run, LeanPass):
-        prompts = (embeds[: sum(sizes)], positions[..., : sum(sizes)])
-        known = tape.play(language_model, *prompts, order, rows.ids)
-        hidden = run(*packed, known=known)[0]
+    fast = fast_path()
+    if fast is not None and fast.supports(language_model, rows.prompts.positions):
+        hidden = fast.run_packed(language_model, embeds, positions, order, rows.ids, activations)
     else:
-        hidden = run(*packed)[0]
+        source = order.source.to(embeds.device)
+        row, places = embeds[source].unsqueeze(0), positions[..., source].unsqueeze(-2)
+        hidden = run_layers(language_model, row, places, order.packed)[0]
     there = torch.arange(order.predicts.shape[1], device=counts.device) < counts.unsqueeze(1)
     return hidden[order.in_tail[order.predicts].to(hidden.device)[there]]
 
 
 def _flat(language_model: PreTrainedModel, rows: Rows) -> tuple[Tensor, Tensor]:
-    """All prompts' tokens, then all completions' input tokens: embeddings [S, hidden] and
+    """Join all prompts' tokens and all completions' input tokens: embeddings [S, hidden] and
     positions [S] or [3, S].
     """
     prompt, inputs = rows.prompts.mask.bool(), rows.mask[:, 1:].bool()
@@ -152,7 +151,7 @@ def _flat(language_model: PreTrainedModel, rows: Rows) -> tuple[Tensor, Tensor]:
 
 
 def _repeated_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
-    """Repeats each prompt's keys and values to its completions."""
+    """Repeat each prompt's keys and values to its completions."""
     cache = DynamicCache()
     hidden = language_model.model(
         inputs_embeds=rows.prompts.embeds,
@@ -176,7 +175,7 @@ def _repeated_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
 
 
 def _whole_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
-    """Runs each completion behind its own copy of its prompt."""
+    """Run each completion behind its own copy of its prompt."""
     index, size = rows.prompt_index, rows.prompts.mask.shape[1]
     tail = language_model.get_input_embeddings()(rows.ids[:, :-1])
     mask = torch.cat([rows.prompts.mask[index], rows.mask[:, :-1]], dim=1)

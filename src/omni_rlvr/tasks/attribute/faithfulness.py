@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from omni_rlvr.functional.bootstrap import percentile_interval, resampled_means
+from omni_rlvr.functional.bootstrap import bootstrap_interval
 from omni_rlvr.tasks.attribute.reasoning import Reasoning, agrees
 from omni_rlvr.tasks.attribute.tables import CONFIDENCE
 
@@ -25,7 +25,7 @@ def faithfulness_table(
     reasonings: Sequence[Reasoning],
     phi: Sequence[tuple[float, float] | None],
 ) -> pd.DataFrame:
-    """Lists what each completion says, one row a clip.
+    """List what each completion says, one row a clip.
 
     Args:
         clips: N ids.
@@ -89,10 +89,14 @@ def _rate(hits: pd.Series, of: pd.Series, num_resamples: int) -> dict[str, Any] 
     if of.sum() == 0:
         return None
     values = torch.tensor([hits.astype(float).tolist(), of.astype(float).tolist()]).T
-    draws = resampled_means(values, num_resamples=num_resamples, seed=0)
-    rates = draws[:, 0] / draws[:, 1]
-    ends = percentile_interval(rates[rates.isfinite()], confidence=CONFIDENCE)
-    return {"mean": float(hits.sum() / of.sum()), "ci": list(ends)}
+    rate, low, high = bootstrap_interval(
+        values,
+        lambda sums: sums[:, :1] / sums[:, 1:],
+        num_resamples=num_resamples,
+        confidence=CONFIDENCE,
+        seed=0,
+    )
+    return {"mean": rate.item(), "ci": [low.item(), high.item()]}
 
 
 def _chance(judged: pd.DataFrame) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from omni_rlvr.functional.bootstrap import holm, mcnemar_exact, paired_bootstrap
+from omni_rlvr.functional.bootstrap import bootstrap_interval, holm, mcnemar_exact
 from omni_rlvr.tasks.report.columns import SEED, Row, label
 from omni_rlvr.tasks.report.gather import RunData
 from omni_rlvr.types import UserError
@@ -182,8 +182,12 @@ def _check_same_clips(
 
 
 def _interval(differences: torch.Tensor, num_resamples: int) -> tuple[list[float], list[float]]:
-    low, high = paired_bootstrap(
-        differences, num_resamples=num_resamples, confidence=CONFIDENCE, seed=0
+    _, low, high = bootstrap_interval(
+        differences.T,
+        lambda sums: sums / differences.shape[1],
+        num_resamples=num_resamples,
+        confidence=CONFIDENCE,
+        seed=0,
     )
     return (100 * low).tolist(), (100 * high).tolist()
 

@@ -1,5 +1,7 @@
-"""Products with layers' weights: oneDNN's where torch has it, which beats torch's own choice on a
-CPU in float32 by a tenth where rows are many, and by half where they are few and weights packed.
+"""Matrix products with layers' weights, by oneDNN where torch has it.
+
+On a CPU in float32 that beats torch's own choice by a tenth where rows are many, and takes half the
+time where they are few and the weight has been packed.
 """
 
 from __future__ import annotations
@@ -8,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from omni_rlvr.models.prefix.private_operators import operators
+
 
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
 ) -> Tensor:
-    """Computes x W^T + bias + residual; not differentiable.
+    """Compute x W^T + bias + residual; not differentiable.
 
     Args:
         x: [S, K].
@@ -23,26 +27,26 @@ def linear(
     Returns:
         [S, N].
     """
-    if _multiply is None or not takes(x):
+    multiply = operators().onednn_linear
+    if multiply is None or not _is_for_onednn(x):
         out = F.linear(x, weight, bias)
     else:
-        out = _multiply(x, weight, bias, "none", [], "")
+        out = multiply(x, weight, bias, "none", [], "")
     return out if residual is None else out.add_(residual)
 
 
 def pack(weight: Tensor, num_rows: int) -> Tensor:
-    """Copies a weight [N, K] in the order that ``linear`` reads it fastest, for S = num_rows."""
-    if _reorder is None or not takes(weight):
+    """Copy a weight [N, K] in the order that ``linear`` reads it fastest, for S = num_rows.
+
+    Only a weight that is used many times is worth it: a rollout packs once and then takes hundreds
+    of steps; in an update the copy would cost more than it saves.
+    """
+    reorder = operators().onednn_reorder
+    if reorder is None or not _is_for_onednn(weight):
         return weight
-    return _reorder(weight.detach(), num_rows)
+    return reorder(weight.detach(), num_rows)
 
 
-def takes(x: Tensor) -> bool:
-    """Tells whether oneDNN is used for a tensor of this kind."""
+def _is_for_onednn(x: Tensor) -> bool:
+    # oneDNN refuses a product of no rows
     return x.dtype == torch.float32 and x.device.type == "cpu" and len(x) > 0
-
-
-_has_onednn = torch.backends.mkldnn.is_available()
-# the operations that torch's compiler uses
-_multiply = torch.ops.mkldnn._linear_pointwise.default if _has_onednn else None
-_reorder = torch.ops.mkldnn._reorder_linear_weight.default if _has_onednn else None

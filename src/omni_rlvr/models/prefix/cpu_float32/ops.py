@@ -1,6 +1,7 @@
-"""The operations of a decoder layer, each with its own backward: fewer passes over memory than what
-autograd derives, and a product whose result is already known is not computed again. They give what
-transformers' modules give, to rounding.
+"""The operations of a decoder layer, each with a backward pass of its own.
+
+They pass over memory fewer times than what autograd derives, and a product whose result is known
+already is not computed again. They give what transformers' modules give, to rounding.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omni_rlvr.models.prefix.cpu_float32.gemm import linear
+from omni_rlvr.models.prefix.private_operators import operators
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Normalises the last axis: x / sqrt(mean(x^2) + eps) * weight."""
+    """Normalise the last axis: x / sqrt(mean(x^2) + eps) * weight."""
     if torch.is_grad_enabled():
         return _RmsNorm.apply(x, weight, eps)
     return (x * inverse_rms(x, eps)).mul_(weight)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns pairs (i, i + D/2) of [.., D]; ``sin`` has a minus sign in its first half.
+    """Rotate the pairs (i, i + D/2) of [.., D]; ``sin`` has a minus sign in its first half.
 
     y_i = cos_i x_i + sin_i x_(i + D/2 mod D)
     """
@@ -31,47 +33,48 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def inverse_rms(x: Tensor, eps: float) -> Tensor:
-    """Computes 1 / sqrt(mean(x^2) + eps) of the last axis: [.., D] -> [.., 1]."""
+    """Compute 1 / sqrt(mean(x^2) + eps) of the last axis: [.., D] -> [.., 1]."""
+    # the norm is one pass over x; x.square().mean() writes a tensor as large as x first
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
-    """Computes silu(gate) * up: [S, 2 I], gates first -> [S, I]."""
+    """Compute silu(gate) * up: [S, 2 I], gates first -> [S, I]."""
     return _SwiGlu.apply(gate_up) if torch.is_grad_enabled() else _swiglu(gate_up)
 
 
-class Product:
-    """Linear layers on one input: [S, K] -> [S, sum N_i], one behind the other."""
+class JoinedLinear:
+    """Linear layers that read one input: [S, K] -> [S, sum N_i], their outputs side by side."""
 
     def __init__(self, *linears: nn.Linear):
-        """Holds layers K -> N_i."""
+        """Hold layers K -> N_i."""
         self.linears = linears
 
     def __call__(
         self, x: Tensor, *, residual: Tensor | None = None, known: Tensor | None = None
     ) -> Tensor:
-        """Multiplies.
+        """Multiply by the layers' weights.
 
         Args:
             x: [S, K].
             residual: [S, sum N_i], is added.
-            known: the result, if an earlier pass has computed it; it then only gets its gradient.
+            known: The result, if an earlier pass has computed it; it then only gets its gradient.
         """
         if torch.is_grad_enabled():
             weights = [weight for one in self.linears for weight in (one.weight, one.bias)]
-            return _Product.apply(x, residual, known, *weights)
+            return _JoinedLinear.apply(x, residual, known, *weights)
         return linear(x, *self.joined(), residual)
 
     def joined(self) -> tuple[Tensor, Tensor | None]:
-        """Weight [sum N_i, K] and bias."""
+        """Return the weight [sum N_i, K] and the bias."""
         return _join([one.weight for one in self.linears], [one.bias for one in self.linears])
 
 
 def _join(
     weights: Sequence[Tensor], biases: Sequence[Tensor | None]
 ) -> tuple[Tensor, Tensor | None]:
-    """Puts weights [N_i, K] under each other, and biases [N_i], if any has one."""
+    """Put weights [N_i, K] under each other, and biases [N_i], if any layer has one."""
     if len(weights) == 1:
         return weights[0], biases[0]
     if all(bias is None for bias in biases):
@@ -83,7 +86,7 @@ def _join(
     return torch.cat(list(weights)), torch.cat(there)
 
 
-class _Product(torch.autograd.Function):
+class _JoinedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor | None, known: Tensor | None, *weights):
         ctx.save_for_backward(x, *weights[::2])
@@ -93,6 +96,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor):
         x, *weights = ctx.saved_tensors
         wanted, grad = ctx.needs_input_grad, grad.contiguous()
+        # joined again, not kept from forward: a copy of all weights would stand until backward
         dx = linear(grad, _join(weights, [None] * len(weights))[0].t()) if wanted[0] else None
         grads: list[Tensor | None] = []
         for i, part in enumerate(grad.split([len(weight) for weight in weights], dim=1)):
@@ -102,7 +106,7 @@ class _Product(torch.autograd.Function):
 
 
 def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """Computes grad^T x, [N, K], as the product that has more rows than columns: it is faster."""
+    """Compute grad^T x, [N, K], as the product that has more rows than columns: it is faster."""
     return grad.t() @ x if grad.shape[1] >= x.shape[1] else (x.t() @ grad).t()
 
 
@@ -146,10 +150,15 @@ class _SwiGlu(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor):
         (gate_up,) = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
-        out = torch.empty_like(gate_up)
+        out = torch.empty_like(gate_up)  # both gradients are written into it, side by side
         d_gate, d_up = out.chunk(2, dim=-1)
         torch.mul(grad, F.silu(gate), out=d_up)
-        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=d_gate)
+        silu_backward = operators().silu_backward
+        if silu_backward is None:
+            squashed = gate.sigmoid()  # d silu(z)/dz = s (1 + z (1 - s)), s = sigmoid(z)
+            d_gate.copy_(grad * up * squashed * (1 + gate * (1 - squashed)))
+        else:
+            silu_backward(grad * up, gate, grad_input=d_gate)
         return out
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from make_lms import MODELS, make
 
-from omni_rlvr.models.prefix.cpu_float32.activation_reuse import TapeRows
-from omni_rlvr.models.prefix.cpu_float32.decoder import LeanDecoder
-from omni_rlvr.models.prefix.cpu_float32.layers import LeanPass
+from omni_rlvr.models.prefix.cpu_float32.activation_reuse import ActivationReuse
+from omni_rlvr.models.prefix.cpu_float32.decoder import FastDecoder
+from omni_rlvr.models.prefix.cpu_float32.layers import FastLayers
 from omni_rlvr.models.prefix.packing import Packed
 from omni_rlvr.models.prefix.scoring import Prompts, Rows, completion_hidden
 
@@ -24,13 +24,13 @@ def make_prompts(model, sizes: str) -> tuple[Prompts, torch.Tensor]:
     return Prompts.counted(model.get_input_embeddings()(ids), mask), ids
 
 
-def roll_out(model, sizes: str = "uneven") -> tuple[Rows, TapeRows]:
+def roll_out(model, sizes: str = "uneven") -> tuple[Rows, ActivationReuse]:
     """Feeds given tokens; rows that have ended stay a while, and then leave."""
     mask = (torch.arange(6) < torch.tensor(LENGTHS).unsqueeze(1)).long()
     ids = torch.randint(1, 97, mask.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         prompts, _ = make_prompts(model, sizes)
-        decoder = LeanDecoder(model, prompts, 3, 6, keep_tape=True)
+        decoder = FastDecoder(model, prompts, 3, 6, keep_activations=True)
         decoder.prefill()
         rows = torch.arange(9)
         for t in range(5):
@@ -41,21 +41,22 @@ def roll_out(model, sizes: str = "uneven") -> tuple[Rows, TapeRows]:
             decoder.step(ids[rows, t])
     with_graph, _ = make_prompts(model, sizes)
     owners = torch.arange(3).repeat_interleave(3)
-    assert decoder.tape is not None
-    return Rows(with_graph, owners, ids, mask), TapeRows(decoder.tape, torch.arange(9))
+    kept = decoder.activations()
+    assert kept is not None
+    return Rows(with_graph, owners, ids, mask), kept
 
 
-def some_of(rows: Rows, tape: TapeRows, chosen: list[int]) -> tuple[Rows, TapeRows]:
+def some_of(rows: Rows, kept: ActivationReuse, chosen: list[int]) -> tuple[Rows, ActivationReuse]:
     """Rows of one's choice, over those prompts that they need."""
     index = torch.tensor(chosen)
     prompts, owners = rows.prompt_index[index].unique(return_inverse=True)
     few = Prompts(*(part[prompts] for part in vars(rows.prompts).values()))
-    return Rows(few, owners, rows.ids[index], rows.mask[index]), tape.select(index)
+    return Rows(few, owners, rows.ids[index], rows.mask[index]), kept.select(index)
 
 
-def gradient(model, rows: Rows, tape: TapeRows | None) -> tuple[torch.Tensor, torch.Tensor]:
+def gradient(model, rows: Rows, kept: ActivationReuse | None) -> tuple[torch.Tensor, torch.Tensor]:
     model.zero_grad()
-    hidden = completion_hidden(model, rows, gradient_checkpointing=False, tape=tape)
+    hidden = completion_hidden(model, rows, gradient_checkpointing=False, activations=kept)
     weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2))
     (hidden * weights).sum().backward(retain_graph=True)
     return hidden.detach(), torch.cat([p.grad.flatten() for p in model.model.parameters()])
@@ -63,15 +64,15 @@ def gradient(model, rows: Rows, tape: TapeRows | None) -> tuple[torch.Tensor, to
 
 @pytest.fixture
 def passes(monkeypatch) -> list[bool]:
-    """For each pass over a packed row, whether it was played from a tape."""
-    seen, call = [], LeanPass.__call__
+    """For each pass over a packed row, whether it started from a rollout's activations."""
+    seen, call = [], FastLayers.__call__
 
-    def noted(self, embeds, positions, layout, *, keep=None, known=None):
+    def seeing(self, embeds, positions, layout, *, record=None, known=None):
         if isinstance(layout, Packed):
             seen.append(known is not None)
-        return call(self, embeds, positions, layout, keep=keep, known=known)
+        return call(self, embeds, positions, layout, record=record, known=known)
 
-    monkeypatch.setattr(LeanPass, "__call__", noted)
+    monkeypatch.setattr(FastLayers, "__call__", seeing)
     return seen
 
 
@@ -85,9 +86,9 @@ def test_gradients_equal_those_of_a_pass_of_its_own(
     if not kernel:
         monkeypatch.setattr("omni_rlvr.models.prefix.attention.has_kernel", lambda device: False)
     model = make(name)
-    rows, tape = some_of(*roll_out(model, sizes), chosen)
+    rows, kept = some_of(*roll_out(model, sizes), chosen)
     passes.clear()
-    got, expected = gradient(model, rows, tape), gradient(model, rows, None)
+    got, expected = gradient(model, rows, kept), gradient(model, rows, None)
     assert passes == [True, False]
     torch.testing.assert_close(got[0], expected[0], atol=2e-5, rtol=1e-5)
     assert (got[1] - expected[1]).norm() < 1e-5 * expected[1].norm()
@@ -95,18 +96,18 @@ def test_gradients_equal_those_of_a_pass_of_its_own(
 
 
 @pytest.mark.parametrize("kernel", [True, False])
-def test_completions_of_one_token_can_be_played(kernel, passes, monkeypatch):
+def test_completions_of_one_token_can_start_from_them(kernel, passes, monkeypatch):
     if not kernel:
         monkeypatch.setattr("omni_rlvr.models.prefix.attention.has_kernel", lambda device: False)
     model = make("qwen2")
     with torch.no_grad():
         prompts, _ = make_prompts(model, "uneven")
-        decoder = LeanDecoder(model, prompts, 1, 1, keep_tape=True)
+        decoder = FastDecoder(model, prompts, 1, 1, keep_activations=True)
         decoder.prefill()
     ones = torch.ones(3, 1, dtype=torch.long)
     rows = Rows(make_prompts(model, "uneven")[0], torch.arange(3), ones, ones)
     passes.clear()
-    got = gradient(model, rows, TapeRows(decoder.tape, torch.arange(3)))[1]
+    got = gradient(model, rows, decoder.activations())[1]
     expected = gradient(model, rows, None)[1]
     assert passes == [True, False]
     assert (got - expected).norm() < 1e-5 * expected.norm()
@@ -121,65 +122,65 @@ def test_frozen_weights_get_no_gradient():
     assert all(p.grad is not None for p in model.model.layers[0].parameters())
 
 
-def test_a_tape_is_played_once(passes):
+def test_activations_are_used_once(passes):
     model = make("qwen2")
-    rows, tape = roll_out(model)
+    rows, kept = roll_out(model)
     passes.clear()
-    first, second = gradient(model, rows, tape)[1], gradient(model, rows, tape)[1]
+    first, second = gradient(model, rows, kept)[1], gradient(model, rows, kept)[1]
     assert passes == [True, False]
     assert (first - second).norm() < 1e-5 * second.norm()
-    assert tape.tape.layers == []  # nothing is held any more
+    assert kept.recorded.layers == []  # nothing is held any more
 
 
-def test_without_gradient_a_tape_is_left_alone(passes):
+def test_without_gradient_activations_are_left_alone(passes):
     model = make("qwen2")
-    rows, tape = roll_out(model)
+    rows, kept = roll_out(model)
     passes.clear()
     with torch.no_grad():
-        completion_hidden(model, rows, gradient_checkpointing=False, tape=tape)
-    gradient(model, rows, tape)
+        completion_hidden(model, rows, gradient_checkpointing=False, activations=kept)
+    gradient(model, rows, kept)
     assert passes == [False, True]
 
 
-def other_weights(model, rows, tape):
+def other_weights(model, rows, kept):
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight.mul_(1.1)
-    return model, rows, tape
+    return model, rows, kept
 
 
-def other_embeddings(model, rows, tape):
+def other_embeddings(model, rows, kept):
     prompts = Prompts(rows.prompts.embeds * 1.1, rows.prompts.mask, rows.prompts.positions)
-    return model, Rows(prompts, rows.prompt_index, rows.ids, rows.mask), tape
+    return model, Rows(prompts, rows.prompt_index, rows.ids, rows.mask), kept
 
 
-def other_positions(model, rows, tape):
+def other_positions(model, rows, kept):
     prompts = Prompts(rows.prompts.embeds, rows.prompts.mask, rows.prompts.positions * 3)
-    return model, Rows(prompts, rows.prompt_index, rows.ids, rows.mask), tape
+    return model, Rows(prompts, rows.prompt_index, rows.ids, rows.mask), kept
 
 
-def other_owners(model, rows, tape):
+def other_owners(model, rows, kept):
     index = rows.prompt_index.roll(1)
-    return model, Rows(rows.prompts, index, rows.ids, rows.mask), tape
+    return model, Rows(rows.prompts, index, rows.ids, rows.mask), kept
 
 
-def other_tokens(model, rows, tape):
+def other_tokens(model, rows, kept):
     ids = rows.ids.clone()
     ids[3, 1] = (ids[3, 1] + 1) % 97
-    return model, Rows(rows.prompts, rows.prompt_index, ids, rows.mask), tape
+    return model, Rows(rows.prompts, rows.prompt_index, ids, rows.mask), kept
 
 
-def other_rows(model, rows, tape):
-    return model, rows, tape.select(torch.arange(9).roll(3))
+def other_rows(model, rows, kept):
+    return model, rows, kept.select(torch.arange(9).roll(3))
 
 
-def longer_rows(model, rows, tape):
+def longer_rows(model, rows, kept):
     mask = rows.mask.clone()
     mask[1] = 1  # ended after one token, and left at step 2
-    return model, Rows(rows.prompts, rows.prompt_index, rows.ids, mask), tape
+    return model, Rows(rows.prompts, rows.prompt_index, rows.ids, mask), kept
 
 
-def other_model(model, rows, tape):
-    return make("qwen2"), rows, tape
+def other_model(model, rows, kept):
+    return make("qwen2"), rows, kept
 
 
 @pytest.mark.parametrize(
@@ -197,8 +198,8 @@ def other_model(model, rows, tape):
 )
 def test_what_was_not_recorded_is_computed(change, passes):
     source = make("qwen2")
-    model, rows, tape = change(source, *roll_out(source))
+    model, rows, kept = change(source, *roll_out(source))
     passes.clear()
-    got = gradient(model, rows, tape)[1]
+    got = gradient(model, rows, kept)[1]
     assert passes == [False]
     assert (got - gradient(model, rows, None)[1]).norm() < 1e-5 * got.norm()

@@ -8,11 +8,24 @@ import pytest
 import scipy.stats
 import torch
 
-from omni_rlvr.functional.bootstrap import holm, mcnemar_exact, paired_bootstrap
+from omni_rlvr.functional.bootstrap import bootstrap_interval, holm, mcnemar_exact
 
 
-def interval(differences: torch.Tensor, num_resamples: int = 2000, seed: int = 0):
-    return paired_bootstrap(differences, num_resamples=num_resamples, confidence=0.95, seed=seed)
+def means(rows: torch.Tensor, *, num_resamples: int = 2000, confidence: float = 0.95, seed=0):
+    """Means of the columns with their intervals."""
+    return bootstrap_interval(
+        rows,
+        lambda sums: sums / len(rows),
+        num_resamples=num_resamples,
+        confidence=confidence,
+        seed=seed,
+    )
+
+
+def interval(differences: torch.Tensor, **how):
+    """Ends of the intervals of K comparisons on N clips, [K, N]."""
+    _, low, high = means(differences.T, **how)
+    return low, high
 
 
 @pytest.mark.parametrize(
@@ -82,13 +95,59 @@ def test_the_seed_decides_and_the_sign_mirrors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "num_resamples", "confidence"), [((1, 0), 10, 0.9), ((1, 2), 0, 0.9), ((1, 2), 9, 1)]
+    ("num_rows", "how", "message"),
+    [
+        (0, {}, "at least one row, got none"),
+        (2, {"num_resamples": 0}, "num_resamples must be at least 1, got 0"),
+        (2, {"confidence": 1.0}, "confidence must lie in"),
+        (2, {"confidence": 0.0}, "confidence must lie in"),
+    ],
 )
-def test_what_has_no_interval_is_refused(shape, num_resamples: int, confidence: float) -> None:
-    with pytest.raises(ValueError):
-        paired_bootstrap(
-            torch.zeros(shape), num_resamples=num_resamples, confidence=confidence, seed=0
-        )
+def test_what_has_no_interval_is_refused(num_rows: int, how: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        means(torch.zeros(num_rows, 1), **how)
+
+
+def test_columns_are_drawn_together() -> None:
+    values = torch.randn(30, 1, generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([values, 1 - values], dim=1)
+    found = bootstrap_interval(
+        rows,
+        lambda sums: sums.sum(dim=1, keepdim=True) / 30,
+        num_resamples=20,
+        confidence=0.95,
+        seed=0,
+    )
+    torch.testing.assert_close(torch.cat(found), torch.ones(3).double())
+
+
+def test_rows_that_repeat_give_the_interval_of_their_copies() -> None:
+    """Few kinds of rows are drawn as counts, many as rows: one distribution."""
+    kinds, counts = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([200, 150, 50])
+    copies = kinds.repeat_interleave(counts, dim=0)
+    kept = {"num_resamples": 20_000, "confidence": 0.95, "seed": 0}
+    few = bootstrap_interval(kinds, lambda sums: sums / 400, counts=counts, **kept)
+    many = bootstrap_interval(copies, lambda sums: sums / 400, **kept)
+    # The mean is (150 + 250) / 400 = 1; E[x^2] = (150 + 1250) / 400 = 3.5, so that its standard
+    # error is sqrt(2.5 / 400) = 0.079 and its ends are 1 -+ 1.96 * 0.079.
+    for found in (few, many):
+        assert found[0].item() == 1.0
+        assert found[1].item() == pytest.approx(1 - 0.155, abs=0.008)
+        assert found[2].item() == pytest.approx(1 + 0.155, abs=0.008)
+
+
+def test_a_ratio_leaves_resamples_without_a_denominator_out() -> None:
+    rows = torch.tensor([[1.0, 1.0], [0.0, 0.0]])  # a quarter of the resamples is 0 / 0
+    value, low, high = bootstrap_interval(
+        rows, lambda sums: sums[:, :1] / sums[:, 1:], num_resamples=50, confidence=0.9, seed=0
+    )
+    assert (value.item(), low.item(), high.item()) == (1.0, 1.0, 1.0)
+
+
+def test_the_global_stream_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    means(torch.ones(5, 1))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_holm_by_hand() -> None:

@@ -1,11 +1,19 @@
 """Layers on their weights against the modules, and what goes through the modules."""
 
+from functools import partial
+
 import pytest
 import torch
 from make_lms import MODELS, make
 
-from omni_rlvr.models.prefix.cpu_float32.layers import LeanPass, Pass, is_lean, make_pass
+from omni_rlvr.models.prefix.attention_hook import run_layers
+from omni_rlvr.models.prefix.cpu_float32.entry import supports
+from omni_rlvr.models.prefix.cpu_float32.layers import FastLayers
+from omni_rlvr.models.prefix.decoding import SharedDecoder, make_decoder
 from omni_rlvr.models.prefix.packing import Packed
+from omni_rlvr.models.prefix.scoring import Prompts
+
+POSITIONS = torch.arange(4).unsqueeze(0)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -14,7 +22,7 @@ from omni_rlvr.models.prefix.packing import Packed
     ("sizes", "rows"),
     [((4,), [[3, 2, 2]]), ((2, 2), [[3, 1], [2, 1]]), ((2, 2, 3), [[1], [2], [1]])],
 )
-def test_a_lean_pass_equals_the_modules(name, kernel, sizes, rows, monkeypatch):
+def test_running_on_weights_equals_the_modules(name, kernel, sizes, rows, monkeypatch):
     if not kernel:
         monkeypatch.setattr("omni_rlvr.models.prefix.attention.has_kernel", lambda device: False)
     model = make(name)
@@ -24,7 +32,7 @@ def test_a_lean_pass_equals_the_modules(name, kernel, sizes, rows, monkeypatch):
     num_tail = 11 - sum(sizes) + len(sizes)  # the prompts' last tokens and all others
     weights = torch.randn(1, num_tail, 64, generator=generator)
     grads, hiddens = [], []
-    for run in (LeanPass(model), Pass(model)):
+    for run in (FastLayers(model), partial(run_layers, model)):
         model.zero_grad()
         inputs = embeds.clone().requires_grad_()
         hidden = run(inputs, torch.arange(11).unsqueeze(0), layout)
@@ -38,11 +46,11 @@ def test_a_lean_pass_equals_the_modules(name, kernel, sizes, rows, monkeypatch):
 
 
 def test_the_last_layer_computes_keys_and_values_only_for_what_predicts_nothing():
-    model, notes = make("qwen2"), []
+    model, record = make("qwen2"), []
     with torch.no_grad():
-        run, embeds = LeanPass(model), torch.randn(1, 11, 64)
-        run(embeds, torch.arange(11).unsqueeze(0), Packed([4], [[3, 2, 2]]), keep=notes)
-    sizes = [[len(part) for part in note] for note in notes]
+        run, embeds = FastLayers(model), torch.randn(1, 11, 64)
+        run(embeds, torch.arange(11).unsqueeze(0), Packed([4], [[3, 2, 2]]), record=record)
+    sizes = [[len(part) for part in layer] for layer in record]
     assert sizes == [[11] * 7, [11] * 7, [8, 11, 8, 8, 8, 8, 8]]
 
 
@@ -80,14 +88,21 @@ def turned_by_length(model):
 )
 def test_anything_unusual_goes_through_the_modules(change):
     model = make("qwen2")
-    assert is_lean(model)
-    assert isinstance(make_pass(model), LeanPass)
+    assert supports(model, POSITIONS)
     change(model)
-    assert not is_lean(model)
-    assert isinstance(make_pass(model), Pass)
+    assert not supports(model, POSITIONS)
 
 
 def test_autocast_goes_through_the_modules():
     model = make("qwen2")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not is_lean(model)
+        assert not supports(model, POSITIONS)
+
+
+def test_positions_on_three_axes_go_through_the_modules():
+    # [3, 1, 4]: taken for [1, 4], its first axis would be the row, and the positions those of time
+    model, positions = make("qwen2"), POSITIONS.expand(3, 1, 4)
+    assert not supports(model, positions)
+    prompts = Prompts(torch.randn(1, 4, 64), torch.ones(1, 4, dtype=torch.long), positions)
+    decoder = make_decoder(model, prompts, num_generations=2, max_completion_length=3)
+    assert type(decoder) is SharedDecoder
