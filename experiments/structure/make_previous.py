@@ -22,9 +22,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from omni_rlvr.data.synthetic.cues import LABELS
-from omni_rlvr.models.load import load_policy
-from omni_rlvr.models.omni import OmniConfig, OmniModel
 from pytorch_lightning import Callback
 from transformers import Qwen2Config, SiglipVisionConfig, WhisperConfig
 

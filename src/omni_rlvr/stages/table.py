@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from omni_rlvr.config.stage import GrpoConfig, LoopConfig, SftConfig
+from omni_rlvr.config import stage
 
 if TYPE_CHECKING:
     from omni_rlvr.stages.base import Given, Stage
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 class StageRow:
     """A stage's place in the source."""
 
-    config: type[LoopConfig]
+    config: type[stage.LoopConfig]
     """Its Hydra schema."""
     module: str
     """Holds ``build(config, given) -> Stage``."""
 
-    def build(self, config: LoopConfig, given: Given) -> Stage:
+    def build(self, config: stage.LoopConfig, given: Given) -> Stage:
         """Import the stage's file and build the stage."""
         return importlib.import_module(self.module).build(config, given)
 
 
 STAGES = {
-    "sft": StageRow(SftConfig, "omni_rlvr.stages.sft"),
-    "grpo": StageRow(GrpoConfig, "omni_rlvr.stages.grpo"),
+    "sft": StageRow(stage.SftConfig, "omni_rlvr.stages.sft"),
+    "grpo": StageRow(stage.GrpoConfig, "omni_rlvr.stages.grpo"),
 }
 
 
-def name_of(config: LoopConfig) -> str:
+def name_of(config: stage.LoopConfig) -> str:
     """Name the stage that a config is of."""
     return next(name for name, row in STAGES.items() if row.config is type(config))
