@@ -28,7 +28,8 @@ from omni_rlvr.functional.masks import completion_mask
 from omni_rlvr.media.frame_sampling import uniform_indices
 from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.models.composed.published_layout import published_key
-from omni_rlvr.models.loading.layouts import read_fields, read_model
+from omni_rlvr.models.composed.reading import read_model
+from omni_rlvr.models.loading.config_file import read_fields
 from omni_rlvr.rewards.r1_omni import PublishedAccuracy, PublishedFormat
 from omni_rlvr.types import Example
 

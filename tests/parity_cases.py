@@ -14,9 +14,9 @@ from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.models.composed.processor import AUDIO_ID, VIDEO_ID, Processor, ProcessorSettings
+from omni_rlvr.models.composed.processor_files import media_processors
 from omni_rlvr.models.composed.projectors import pool_grid
 from omni_rlvr.models.composed.towers import patch_features
-from omni_rlvr.models.loading.load import media_processors
 from omni_rlvr.rollout.next_token import penalise
 from omni_rlvr.types import Batch, Example
 

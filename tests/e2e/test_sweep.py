@@ -215,8 +215,8 @@ def test_a_stopped_run_of_an_earlier_version_goes_on_in_its_folder(job, runner) 
 def test_a_start_gets_so_many_examples(runner, start) -> None:
     cfg = runner.compose(*ONE, *start, "task.start_from.num_examples=2")
     with hydra():
-        parts = build(cfg, runner.root / "x", None).build_start()
-    assert len(parts.clips.examples["train"]) == 2
+        ready = build(cfg, runner.root / "x", None).inputs.build_start()
+    assert len(ready.inputs.clips.examples["train"]) == 2
     with pytest.raises(UserError, match="train has only 12 examples"):
         runner.build(*ONE, "dataset.max_train_examples=13")
 

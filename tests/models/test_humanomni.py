@@ -46,17 +46,6 @@ def alone(batch: Batch, row: int) -> Batch:
     )
 
 
-def test_each_row_of_a_mixed_batch_is_as_if_alone(humanomni, make_batch):
-    batch = make_batch(humanomni, 8)  # video + audio, video, audio, text, and again
-    whole = prompt_logits(humanomni, batch)
-    assert (batch.prompt_mask[:, 0] == 0).any()  # left padding is there
-    for row in range(8):
-        single = prompt_logits(humanomni, alone(batch, row))[0]
-        there = whole[row, batch.prompt_mask[row] > 0]
-        torch.testing.assert_close(there, single, atol=1e-4, rtol=1e-4)
-    assert whole.std() > 0.1
-
-
 def test_token_counts(humanomni, make_batch):
     batch = make_batch(humanomni, 1, kinds=("av",))
     assert (batch.prompt_ids == humanomni.processor.video_id).sum() == 2 * 2 * 2

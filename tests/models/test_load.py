@@ -55,17 +55,6 @@ def edit_weights(folder: Path, change) -> None:
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def test_a_round_trip_gives_identical_logits(tiny_policy, make_batch, folder):
-    batch = make_batch(tiny_policy, 4, targets=("happy", "<answer>sad</answer>"))
-    loaded = load_policy(str(folder), "float32", None)
-    assert torch.equal(logits(loaded, batch), logits(tiny_policy, batch))
-    twice = folder.with_name("twice")
-    loaded.save(twice)
-    assert torch.equal(
-        logits(load_policy(str(twice), "float32", None), batch), logits(tiny_policy, batch)
-    )
-
-
 def test_the_processor_comes_back_with_the_checkpoint(tiny_policy, folder):
     loaded = load_policy(str(folder), "float32", None).processor
     mine = tiny_policy.processor
@@ -78,11 +67,6 @@ def test_the_processor_comes_back_with_the_checkpoint(tiny_policy, folder):
     assert loaded.tokenizer.pad_token_id == mine.tokenizer.pad_token_id
     frames = torch.randint(256, (2, 40, 56, 3), dtype=torch.uint8).numpy()
     assert torch.equal(loaded.pixel_values(frames), mine.pixel_values(frames))
-
-
-def test_a_loaded_policy_is_in_eval_mode(folder):
-    loaded = load_policy(str(folder), "float32", None)
-    assert not any(module.training for module in loaded.modules())
 
 
 def test_an_instruction_replaces_the_saved_one(folder):

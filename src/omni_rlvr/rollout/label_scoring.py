@@ -19,8 +19,7 @@ from torch import Tensor
 
 from omni_rlvr.data.collate import pad_rows
 from omni_rlvr.functional.logprobs import per_token_logps
-from omni_rlvr.models.composed.processor import Processor
-from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.policy import Policy, Processor
 from omni_rlvr.text.parse import parse
 
 

@@ -12,7 +12,7 @@ from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.data.loader import evaluation_loader, move, refuse_bad_media
 from omni_rlvr.media.sandbox.reader import ClipReader
-from omni_rlvr.models.composed.processor import Processor
+from omni_rlvr.models.policy import Processor
 from omni_rlvr.types import Batch, Example, Features
 
 

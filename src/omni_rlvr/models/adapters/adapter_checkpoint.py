@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,34 +25,23 @@ from torch import Tensor, nn
 from omni_rlvr.models.adapters import lora
 from omni_rlvr.models.loading.weights import save_weights
 from omni_rlvr.models.modules import Modules, parts_of, place_of
+from omni_rlvr.models.policy import Delta
 from omni_rlvr.pointers import follow
 from omni_rlvr.types import UserError
 
 BASE, TRAINED, ADAPTERS = "base.json", "trained.safetensors", "adapters"
 
 
-@dataclass(frozen=True)
-class Delta:
-    """What a policy's checkpoint is the difference to."""
-
-    base: Path
-    """Folder of the base."""
-    fingerprint: str
-    """Of the base's content."""
-    names: frozenset[str]
-    """Weights, apart from adapters, that are or were trained; under their names in the base."""
-
-
 def is_delta(folder: Path) -> bool:
-    """Says whether a checkpoint folder needs a base."""
+    """Say whether a checkpoint folder needs a base."""
     return (folder / BASE).exists()
 
 
 def fingerprint(folder: Path) -> str:
-    """Computes the SHA-256 of a checkpoint's config and weight files, names included.
+    """Compute the SHA-256 of a checkpoint's config and weight files, names included.
 
     Raises:
-        UserError: there are none.
+        UserError: There are none.
     """
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     if not weights:
@@ -68,14 +56,14 @@ def fingerprint(folder: Path) -> str:
 
 
 def find_base(folder: Path, given: str | None) -> Path:
-    """Finds the base of an adapter checkpoint.
+    """Find the base of an adapter checkpoint.
 
     Args:
-        folder: the checkpoint.
-        given: where the base is now; None takes the place that the checkpoint noted.
+        folder: The checkpoint.
+        given: Where the base is now; None takes the place that the checkpoint noted.
 
     Raises:
-        UserError: there is none, or it is another model.
+        UserError: There is none, or it is another model.
     """
     delta = _read(folder)
     base = follow(delta.base if given is None else Path(given))
@@ -93,11 +81,11 @@ def find_base(folder: Path, given: str | None) -> Path:
 
 
 def own_weights(policy: Modules, *, every_name: bool = False) -> dict[str, nn.Parameter]:
-    """All weights but adapters, under the names they have without adapters.
+    """List all weights but adapters, under the names they have without adapters.
 
     Args:
-        policy: whose weights.
-        every_name: whether one that is tied comes under each of its names.
+        policy: The policy whose weights they are.
+        every_name: Whether one that is tied comes under each of its names.
     """
     return {
         name.replace(".base_layer.", "."): weight
@@ -107,10 +95,10 @@ def own_weights(policy: Modules, *, every_name: bool = False) -> dict[str, nn.Pa
 
 
 def save_delta(policy: Modules, delta: Delta, folder: Path) -> None:
-    """Writes adapters, trained weights and what they belong to.
+    """Write adapters, trained weights and what they belong to.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written.
+        OSError: The disk is full, or the folder cannot be written.
     """
     own = own_weights(policy)
     weights = {name: own[name].detach().contiguous() for name in sorted(delta.names)}
@@ -127,14 +115,14 @@ def save_delta(policy: Modules, delta: Delta, folder: Path) -> None:
 
 @torch.no_grad()
 def restore_delta(policy: Modules, folder: Path, base: Path) -> Delta:
-    """Puts adapters and trained weights of a checkpoint onto its base, or onto a policy that has
+    """Put adapters and trained weights of a checkpoint onto its base, or onto a policy that has
     adapters of the same shape already.
 
     Returns:
         What the policy is now the difference to.
 
     Raises:
-        UserError: the folder is damaged, or does not fit the policy.
+        UserError: The folder is damaged, or does not fit the policy.
     """
     delta = _read(folder)
     beside = lora.load_adapters(parts_of(policy), folder / ADAPTERS)
@@ -145,7 +133,7 @@ def restore_delta(policy: Modules, folder: Path, base: Path) -> Delta:
     if {*weights} != delta.names:
         raise UserError(f"model.path={folder}: {TRAINED} does not hold what {BASE} names")
     whole = {
-        f"{place_of(part)}.{name}": weight
+        f"{place_of(policy, part)}.{name}": weight
         for part, own in beside.items()
         for name, weight in own.items()
     }

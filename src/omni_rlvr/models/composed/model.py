@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from omni_rlvr.functional.masks import position_ids
-from omni_rlvr.models.adapters.adapter_checkpoint import Delta, save_delta
+from omni_rlvr.models.adapters.adapter_checkpoint import save_delta
 from omni_rlvr.models.adapters.reference import frozen_copy
 from omni_rlvr.models.composed.compressor import SlowFast, compressed_tokens
 from omni_rlvr.models.composed.gate import InstructionGate, needs_gate
@@ -37,6 +37,7 @@ from omni_rlvr.models.composed.towers import (
     patch_features,
 )
 from omni_rlvr.models.modules import frozen_parts
+from omni_rlvr.models.policy import Delta
 from omni_rlvr.models.prefix.scoring import completion_logits
 from omni_rlvr.types import Batch, Features, UserError, require
 
@@ -47,6 +48,20 @@ PART_TYPES = {
     "gate_config": "bert",
 }
 """Part -> its ``model_type`` where a config does not say another one."""
+PLACES = {
+    "vision_tower": "vision_tower",
+    "audio_tower": "audio_tower",
+    "audio_head": "audio_tower",
+    "video_projector": "video_projector",
+    "compressor": "video_projector",
+    "audio_projector": "audio_projector",
+    "gate": "gate",
+    "gate.bert": "bert",
+    "language_model": "language_model",
+}
+"""Where a module is in the model -> its part; see ``models/modules.py``."""
+_NOISE = {"_name_or_path", "transformers_version", "architectures", "text_config"}
+"""Fields of a config that change no feature of a tower."""
 
 
 class OmniConfig(PreTrainedConfig):
@@ -130,6 +145,9 @@ class OmniModel(PreTrainedModel):
     config: OmniConfig
     processor: Processor
     delta: Delta | None = None
+    places = PLACES
+    never_trained = ("audio_tower.embed_positions.weight",)
+    """Whisper's sinusoids, which it stores as a weight."""
 
     def __init__(self, config: OmniConfig):
         super().__init__(config)
@@ -169,6 +187,10 @@ class OmniModel(PreTrainedModel):
     def towers(self) -> dict[str, nn.Module]:
         """The "video" and the "audio" tower."""
         return {"video": self.vision_tower, "audio": self.audio_tower}
+
+    def tower_config(self) -> dict[str, object]:
+        """Return the config's fields but those of the language model, as plain values."""
+        return _without_noise(self.config.to_dict())
 
     def encode(self, batch: Batch) -> Features:
         """Runs the towers once on every clip of the batch.
@@ -259,7 +281,7 @@ class OmniModel(PreTrainedModel):
 
     def frozen_copy(self) -> OmniModel:
         """Copies what trains, shares what does not, freezes the copy: the reference policy."""
-        return frozen_copy(self, self.processor)
+        return frozen_copy(self, [self.processor, *frozen_parts(self)])
 
     def save(self, folder: Path) -> None:
         """Writes config, safetensors weights and processor; ``load_policy`` reads it back.
@@ -280,6 +302,12 @@ def _put(embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
     if places.sum() != tokens.shape[0] * tokens.shape[1]:
         raise ValueError(f"{int(places.sum())} placeholders for {tuple(tokens.shape[:2])} tokens")
     return embeds.masked_scatter(places.unsqueeze(-1), tokens.to(embeds.dtype))
+
+
+def _without_noise(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_noise(v) for k, v in value.items() if k not in _NOISE}
+    return value
 
 
 def _as_config(value: PreTrainedConfig | dict | None, part: str) -> PreTrainedConfig:

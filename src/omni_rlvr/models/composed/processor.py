@@ -273,6 +273,22 @@ class Processor:
         )
         return out["input_features"]
 
+    def fingerprint(self) -> dict[str, dict[str, object]]:
+        """Return the "video" and the "audio" settings that change features, as plain values."""
+        settings = self.settings
+        return {
+            "video": {
+                "num_frames": settings.num_frames,
+                "image_fit": settings.image_fit,
+                "image_backend": settings.image_backend,
+                "processor": self.image_processor.to_dict(),
+            },
+            "audio": {
+                "num_frames": settings.num_frames,  # it decides what is heard of a long sound
+                "processor": self.feature_extractor.to_dict(),
+            },
+        }
+
     def save(self, folder: Path) -> None:
         """Writes tokenizer, processors and settings into a checkpoint folder."""
         self.tokenizer.save_pretrained(folder)

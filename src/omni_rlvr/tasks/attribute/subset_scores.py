@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omni_rlvr.models.composed.processor import Processor
-from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.policy import Policy, Processor
 from omni_rlvr.rollout.encode import embed_prompts, encode
 from omni_rlvr.rollout.label_scoring import (
     TAGGED,

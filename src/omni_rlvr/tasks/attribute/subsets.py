@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.data.collate import pad_rows
-from omni_rlvr.models.composed.processor import Processor
+from omni_rlvr.models.policy import Processor
 from omni_rlvr.types import Batch, Features
 
 PLAYERS = ("audio", "video", "text")
