@@ -64,7 +64,7 @@ class Case:
         """The language model's input and output on the whole batch, shown right-padded."""
         rows = [ids[mask > 0] for ids, mask in zip(self.ids, self.mask, strict=True)]
         batch = prompt_batch(model, self, range(len(rows)), rows)
-        embeds = model.embed(batch, model.encode(batch))
+        embeds = model.prompts(batch, model.encode(batch)).embeds
         logits = model.language_model(
             inputs_embeds=embeds,
             attention_mask=batch.prompt_mask,
@@ -138,8 +138,8 @@ def right_padded(values: Tensor, mask: Tensor) -> Tensor:
 def completions(model: OmniModel, batch: Batch, ids: Tensor, mask: Tensor) -> Tensor:
     """Log-probs of G completions of one prompt, [G, C]."""
     index = torch.zeros(len(ids), dtype=torch.long)
-    embeds = model.embed(batch, model.encode(batch))
-    logits = model.completion_logits(embeds, batch.prompt_mask, index, ids, mask)
+    prompts = model.prompts(batch, model.encode(batch))
+    logits = model.completion_logits(prompts, index, ids, mask)
     return per_token_logps(logits, ids, temperature=1.0)
 
 
@@ -147,7 +147,7 @@ def greedy(
     model: OmniModel, batch: Batch, *, num_tokens: int, penalty: float, eos: int
 ) -> tuple[Tensor, Tensor]:
     """Decodes one prompt greedily: new ids [T], and the logits before any penalty [T, V]."""
-    embeds = model.embed(batch, model.encode(batch))
+    embeds = model.prompts(batch, model.encode(batch)).embeds
     cache, ids, seen = DynamicCache(), torch.zeros(1, 0, dtype=torch.long), []
     for _ in range(num_tokens):
         logits = model.language_model(inputs_embeds=embeds, past_key_values=cache).logits[:, -1]

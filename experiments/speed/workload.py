@@ -18,7 +18,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.composed.processor import ProcessorSettings
-from omni_rlvr.types import Batch, Example, Features, RewardOutput
+from omni_rlvr.types import Batch, Example, Features, Prompts, RewardOutput
 
 LEARNING_RATE, TEMPERATURE = 1e-6, 1.0
 HEAD_SIZE, VOCABULARY = 64, 640
@@ -129,11 +129,9 @@ class TextPolicy(nn.Module):
     def encode(self, batch: Batch) -> Features:
         return Features(None, None)
 
-    def embed(self, batch: Batch, features: Features) -> Tensor:
-        return self.language_model.get_input_embeddings()(batch.prompt_ids)
-
-    def positions(self, batch: Batch) -> Tensor:
-        return position_ids(batch.prompt_mask)
+    def prompts(self, batch: Batch, features: Features) -> Prompts:
+        embeds = self.language_model.get_input_embeddings()(batch.prompt_ids)
+        return Prompts(embeds, batch.prompt_mask, position_ids(batch.prompt_mask))
 
 
 class Reward:

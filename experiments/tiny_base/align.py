@@ -95,11 +95,10 @@ def named_cues(indices: Tensor) -> list[dict[str, str]]:
 
 
 def caption_logits(model: OmniModel, batch: Batch, features: Features) -> Tensor:
-    embeds = model.embed(batch, features)
+    prompts = model.prompts(batch, features)
     return model.completion_logits(
-        embeds,
-        batch.prompt_mask,
-        torch.arange(len(embeds)),
+        prompts,
+        torch.arange(len(prompts)),
         batch.completion_ids,
         batch.completion_mask,
     )

@@ -237,6 +237,26 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Prompts:
+    """B prompts as a language model takes them."""
+
+    embeds: Tensor
+    """[B, P, hidden]."""
+    mask: Tensor
+    """[B, P] int64, 1 on tokens, left-padded."""
+    positions: Tensor
+    """[B, P] int64, or [3, B, P] for rotary positions in time, height and width; 0 on padding. A
+    completion goes on from one more than its prompt's largest."""
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def first(self, count: int) -> Prompts:
+        """Take the first ``count`` prompts."""
+        return Prompts(self.embeds[:count], self.mask[:count], self.positions[..., :count, :])
+
+
+@dataclass(frozen=True)
 class Rollout:
     """G sampled completions for each of B prompts."""
 

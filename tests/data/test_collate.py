@@ -176,7 +176,7 @@ def test_a_batch_feeds_the_policy(tiny_policy, collate):
     samples = [make_sample("a"), make_sample("b", video=False), make_sample("c", audio=False)]
     batch = collate(samples)
     with torch.no_grad():
-        embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
+        embeds = tiny_policy.prompts(batch, tiny_policy.encode(batch)).embeds
     hidden = tiny_policy.config.text_config.hidden_size
     assert embeds.shape == (*batch.prompt_ids.shape, hidden)
     assert embeds.isfinite().all()

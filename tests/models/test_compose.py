@@ -39,7 +39,7 @@ def parts(folders: dict[str, str], projector: str, **changes) -> Parts:
 
 def logits(policy, batch) -> torch.Tensor:
     with torch.no_grad():
-        embeds = policy.embed(batch, policy.encode(batch))
+        embeds = policy.prompts(batch, policy.encode(batch)).embeds
         return policy.language_model(inputs_embeds=embeds, attention_mask=batch.prompt_mask).logits
 
 

@@ -21,7 +21,7 @@ from omni_rlvr.models.loading.load import load_policy, sound_window_s
 from omni_rlvr.models.modules import part_of_weight, parts_of
 from omni_rlvr.stages.modality_dropout import without
 from omni_rlvr.tasks.export import write_merged
-from omni_rlvr.types import Batch, Clip, Example, Sample, UserError
+from omni_rlvr.types import Batch, Clip, Example, Prompts, Sample, UserError
 
 KINDS = ("av", "v", "a", "t", "av")
 """Prompts with picture and sound, with one of them, and of text alone."""
@@ -72,20 +72,15 @@ def batch_of(policy, made: Sequence[Sample]) -> Batch:
     return Collate(policy.processor, with_target=True)(made)
 
 
-def prompts(policy, batch: Batch, features=None):
-    """Embeddings, mask and positions of the prompts."""
-    features = policy.encode(batch) if features is None else features
-    return policy.embed(batch, features), batch.prompt_mask, policy.positions(batch)
+def prompts(policy, batch: Batch, features=None) -> Prompts:
+    return policy.prompts(batch, policy.encode(batch) if features is None else features)
 
 
 @torch.no_grad()
 def logits(policy, batch: Batch, features=None) -> torch.Tensor:
     """[M, V]: what predicts each token of the targets."""
-    embeds, mask, _ = prompts(policy, batch, features)
-    owners = torch.arange(len(batch))
-    out = policy.completion_logits(
-        embeds, mask, owners, batch.completion_ids, batch.completion_mask
-    )
+    asked, owners = prompts(policy, batch, features), torch.arange(len(batch))
+    out = policy.completion_logits(asked, owners, batch.completion_ids, batch.completion_mask)
     return out[batch.completion_mask.bool()]
 
 
@@ -93,7 +88,8 @@ def logits(policy, batch: Batch, features=None) -> torch.Tensor:
 def plain_logits(policy, batch: Batch) -> torch.Tensor:
     """The same by transformers' own forward pass, each prompt alone with its target behind it."""
     language_model, out = policy.language_model, []
-    embeds, mask, positions = prompts(policy, batch)
+    asked = prompts(policy, batch)
+    embeds, mask, positions = asked.embeds, asked.mask, asked.positions
     for row in range(len(batch)):
         there = mask[row].bool()
         target = batch.completion_ids[row, batch.completion_mask[row].bool()]
@@ -176,7 +172,8 @@ def test_prompts_have_one_embedding_and_one_position_a_token(policy):
     batch = batch_of(policy, samples(policy))
     with torch.no_grad():
         features = policy.encode(batch)
-        embeds, mask, positions = prompts(policy, batch, features)
+        asked = prompts(policy, batch, features)
+    embeds, mask, positions = asked.embeds, asked.mask, asked.positions
     hidden = policy.language_model.config.get_text_config().hidden_size
     assert embeds.shape == (*batch.prompt_ids.shape, hidden)
     assert positions.shape[-2:] == mask.shape == batch.prompt_ids.shape

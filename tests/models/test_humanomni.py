@@ -24,7 +24,7 @@ from omni_rlvr.types import Batch, Experience, Features, UserError
 def prompt_logits(policy, batch: Batch) -> torch.Tensor:
     with torch.no_grad():
         return policy.language_model(
-            inputs_embeds=policy.embed(batch, policy.encode(batch)),
+            inputs_embeds=policy.prompts(batch, policy.encode(batch)).embeds,
             attention_mask=batch.prompt_mask,
             position_ids=position_ids(batch.prompt_mask),
         ).logits
@@ -105,7 +105,7 @@ def test_what_trains_and_what_is_frozen(humanomni):
 def test_gradients_reach_the_gate_and_every_branch(humanomni, make_batch):
     batch = make_batch(humanomni, 2, kinds=("av",))
     humanomni.train()
-    humanomni.embed(batch, humanomni.encode(batch)).square().sum().backward()
+    humanomni.prompts(batch, humanomni.encode(batch)).embeds.square().sum().backward()
     for part in (
         "gate.head",
         "video_projector.video",

@@ -26,10 +26,8 @@ def folder(tiny_policy, tmp_path) -> Path:
 
 def logits(policy, batch) -> torch.Tensor:
     with torch.no_grad():
-        embeds = policy.embed(batch, policy.encode(batch))
         return policy.completion_logits(
-            embeds,
-            batch.prompt_mask,
+            policy.prompts(batch, policy.encode(batch)),
             torch.arange(len(batch)),
             batch.completion_ids,
             batch.completion_mask,

@@ -14,7 +14,7 @@ from omni_rlvr.types import Batch, Features
 def prompt_logits(policy, batch: Batch) -> torch.Tensor:
     """[B, P, V] logits of every prompt position."""
     with torch.no_grad():
-        embeds = policy.embed(batch, policy.encode(batch))
+        embeds = policy.prompts(batch, policy.encode(batch)).embeds
         positions = (batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
         return policy.language_model(
             inputs_embeds=embeds, attention_mask=batch.prompt_mask, position_ids=positions
@@ -61,7 +61,7 @@ def test_features_go_to_their_placeholders_in_order(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4)
     with torch.no_grad():
         features = tiny_policy.encode(batch)
-        embeds = tiny_policy.embed(batch, features)
+        embeds = tiny_policy.prompts(batch, features).embeds
         video = tiny_policy.project_video(features.video)
         audio = tiny_policy.project_audio(features.audio)
         text = tiny_policy.language_model.get_input_embeddings()(batch.prompt_ids.clamp(min=0))
@@ -199,6 +199,6 @@ def test_frozen_copy_touches_nobodys_mode(tiny_policy, mode):
 
 def test_embedding_without_features_leaves_text(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 2, kinds=("t",))
-    embeds = tiny_policy.embed(batch, Features(video=None, audio=None))
+    embeds = tiny_policy.prompts(batch, Features(video=None, audio=None)).embeds
     expected = tiny_policy.language_model.get_input_embeddings()(batch.prompt_ids.clamp(min=0))
     assert torch.equal(embeds, expected)

@@ -47,7 +47,7 @@ def edit_json(path: Path, **fields) -> None:
 
 def prompt_logits(policy, batch) -> torch.Tensor:
     with torch.no_grad():
-        embeds = policy.embed(batch, policy.encode(batch))
+        embeds = policy.prompts(batch, policy.encode(batch)).embeds
         return policy.language_model(inputs_embeds=embeds, attention_mask=batch.prompt_mask).logits
 
 

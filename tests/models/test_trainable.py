@@ -149,8 +149,7 @@ def test_a_tower_that_trains_has_the_gradient_of_a_plain_forward(
     assert any(name.startswith(f"{tower}.") for name in got)
     tiny_policy.zero_grad()
     logits = tiny_policy.completion_logits(  # everything at once, with gradient everywhere
-        tiny_policy.embed(batch, tiny_policy.encode(batch)),
-        batch.prompt_mask,
+        tiny_policy.prompts(batch, tiny_policy.encode(batch)),
         torch.arange(4),
         batch.completion_ids,
         batch.completion_mask,

@@ -42,7 +42,7 @@ def test_one_update_is_the_plain_policy_gradient(tiny_policy, make_batch):
     gradient, metrics = backward(stage, tiny_policy, whole)
     # Naively: every row alone and without padding, - 1/N sum_i A_i 1/|o_i| sum_t log pi.
     tiny_policy.zero_grad()
-    embeds = tiny_policy.embed(batch, whole.features)
+    embeds = tiny_policy.prompts(batch, whole.features).embeds
     loss = torch.zeros(())
     for i in range(16):
         b, size = int(whole.prompt_index[i]), int(whole.completion_mask[i].sum())

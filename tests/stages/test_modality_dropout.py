@@ -35,7 +35,9 @@ def test_the_prompt_is_that_of_a_clip_without_it(tiny_policy, make_batch):
     # Features that are left are those that the smaller batch would have had.
     again = tiny_policy.encode(got)
     torch.testing.assert_close(again.audio, left.audio)
-    torch.testing.assert_close(tiny_policy.embed(got, again), tiny_policy.embed(got, left))
+    torch.testing.assert_close(
+        tiny_policy.prompts(got, again).embeds, tiny_policy.prompts(got, left).embeds
+    )
 
 
 def test_nothing_dropped_is_the_same_batch(tiny_policy, make_batch):

@@ -51,7 +51,10 @@ def test_one_iteration_is_the_plain_policy_gradient(tiny_policy, make_batch, los
     whole = prepare(stage, tiny_policy, batch)
     gradient, _ = backward(stage, tiny_policy, whole)
     tiny_policy.zero_grad()
-    embeds, num = tiny_policy.embed(batch, whole.features), int(whole.completion_mask.sum())
+    embeds, num = (
+        tiny_policy.prompts(batch, whole.features).embeds,
+        int(whole.completion_mask.sum()),
+    )
     loss = torch.zeros(())
     for i in range(8):
         b, size = int(whole.prompt_index[i]), int(whole.completion_mask[i].sum())

@@ -14,7 +14,7 @@ from omni_rlvr.rollout.experience import select
 from omni_rlvr.rollout.hf import generate
 from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.stages.grpo import GrpoStage
-from omni_rlvr.types import Batch, Example, Features, UserError
+from omni_rlvr.types import Batch, Example, Features, Prompts, UserError
 
 LENGTHS, T = (9, 6), 5
 
@@ -61,14 +61,13 @@ class Policy(nn.Module):
     def encode(self, batch):
         return Features(None, None)
 
-    def embed(self, batch, features):
-        return self.language_model.get_input_embeddings()(batch.prompt_ids)
-
-    def positions(self, batch):
-        time = (batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
-        if self.axes == 1:
-            return time
-        return torch.stack([time, time // 2 + 3, time % 2 + 1]) * batch.prompt_mask
+    def prompts(self, batch, features):
+        embeds = self.language_model.get_input_embeddings()(batch.prompt_ids)
+        positions = (batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
+        if self.axes == 3:
+            spread = [positions, positions // 2 + 3, positions % 2 + 1]
+            positions = torch.stack(spread) * batch.prompt_mask
+        return Prompts(embeds, batch.prompt_mask, positions)
 
 
 class Processor:
@@ -99,7 +98,7 @@ def plain_logits(policy, batch, row_of: torch.Tensor, ids: torch.Tensor) -> torc
     out = []
     for owner, tokens in zip(row_of.tolist(), ids, strict=True):
         there = batch.prompt_mask[owner].bool()
-        places = policy.positions(batch)[:, owner, there]
+        places = policy.prompts(batch, None).positions[:, owner, there]
         later = places.max() + 1 + torch.arange(len(tokens))  # on every axis
         whole = torch.cat([batch.prompt_ids[owner, there], tokens])
         hidden = policy.language_model.model(

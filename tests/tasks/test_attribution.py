@@ -40,8 +40,8 @@ def test_left_out_is_as_if_it_never_was_there(tiny_policy, make_batch, subset: i
         features = Features(
             video=whole.video if subset & 2 else None, audio=whole.audio if subset & 1 else None
         )
-        embeds = tiny_policy.embed(alone, features)
-    expected = label_logps(tiny_policy, embeds, alone.prompt_mask, slots=[BARE] * 4, labels=LABELS)
+        prompts = tiny_policy.prompts(alone, features)
+    expected = label_logps(tiny_policy, prompts, slots=[BARE] * 4, labels=LABELS)
     got = scored(tiny_policy, batch).logps[:, subset]
     torch.testing.assert_close(got, expected, atol=2e-4, rtol=0)
 
@@ -123,8 +123,8 @@ def test_the_label_is_scored_behind_the_reasoning_that_was_written(
     monkeypatch.setattr(module, "completion_slot", lambda processor, ids, mask: slot)
     method = replace(METHOD, lead="own_reasoning", swap=False)
     with torch.no_grad():
-        embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
-    expected = label_logps(tiny_policy, embeds, batch.prompt_mask, slots=[slot] * 2, labels=LABELS)
+        prompts = tiny_policy.prompts(batch, tiny_policy.encode(batch))
+    expected = label_logps(tiny_policy, prompts, slots=[slot] * 2, labels=LABELS)
     got = scored(tiny_policy, batch, method).logps[:, 3]
     torch.testing.assert_close(got, expected, atol=2e-4, rtol=0)
 
@@ -147,15 +147,15 @@ def test_where_one_modality_decides_it_gets_all(
     noise = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
     features = Features(**{**{"video": noise, "audio": noise}, decides: says})
 
-    def embed(prompts, media):
-        out = torch.zeros(len(prompts), 3)
-        rows = vars(prompts)[f"{decides}_rows"]
+    def make_prompts(policy, batch, media, **limits):
+        out = torch.zeros(len(batch), 3)
+        rows = vars(batch)[f"{decides}_rows"]
         out[rows] = vars(media)[decides] if len(rows) else out[rows]
         return out
 
-    monkeypatch.setattr(tiny_policy, "embed", embed)
+    monkeypatch.setattr(module, "make_prompts", make_prompts)
     monkeypatch.setattr(
-        module, "label_logps", lambda policy, embeds, mask, slots, labels: embeds.log_softmax(-1)
+        module, "label_logps", lambda policy, prompts, slots, labels: prompts.log_softmax(-1)
     )
     scores = score_batch(
         tiny_policy, batch, features, METHOD, blank=None, generator=torch.Generator()

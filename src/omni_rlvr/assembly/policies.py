@@ -20,7 +20,7 @@ from omni_rlvr.config.tasks import TrainTask
 from omni_rlvr.data.annotations.example_table import suspects
 from omni_rlvr.data.features.cache import FeatureCache, open_cache
 from omni_rlvr.folders import whole_folder
-from omni_rlvr.models.adapters.adapter_checkpoint import find_base, is_delta
+from omni_rlvr.models.adapters.adapter_checkpoint import find_base, is_adapter_checkpoint
 from omni_rlvr.models.adapters.peft_format import is_bare_adapter
 from omni_rlvr.models.loading.fingerprint import tower_fingerprints
 from omni_rlvr.models.loading.load import check_written, load_bare, put_onto
@@ -78,7 +78,7 @@ def _onto_base(model: DictConfig) -> Policy:
     if is_bare_adapter(folder):
         bare: Any = load_bare(folder, model.base, model.dtype, model.instruction, options)
         return bare
-    if not is_delta(folder):
+    if not is_adapter_checkpoint(folder):
         raise UserError(f"model.base={model.base}: model.path={folder} has no adapter to put on it")
     base = find_base(folder, model.base)
     policy = make(loader_of(model), path=str(base), instruction=None)

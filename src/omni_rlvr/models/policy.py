@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from omni_rlvr.models.modules import Modules
-from omni_rlvr.types import Batch, Features, Processing
+from omni_rlvr.types import Batch, Features, Processing, Prompts
 
 
 @dataclass(frozen=True)
-class Delta:
-    """What an adapter checkpoint is the difference to: its base, which is not copied."""
+class AdapterCheckpoint:
+    """What the checkpoints of a policy with adapters hold, and which base they are put onto.
+
+    The base is not copied into them.
+    """
 
     base: Path
     """Folder of the base."""
@@ -86,8 +89,8 @@ class Policy(Modules, Protocol):
     language_model: PreTrainedModel
     config: PreTrainedConfig
     """Its ``model_type`` names the family, see ``families``."""
-    delta: Delta | None
-    """Set where checkpoints hold a difference to a base: a policy with adapters."""
+    adapter_checkpoint: AdapterCheckpoint | None
+    """Set for a policy with adapters, whose checkpoints hold those and not their base."""
 
     @property
     def never_trained(self) -> Sequence[str]:
@@ -121,19 +124,15 @@ class Policy(Modules, Protocol):
     def encode(self, batch: Batch) -> Features:
         """Run the towers once on every clip of the batch that was read."""
 
-    def embed(self, batch: Batch, features: Features) -> Tensor:
-        """Project features into the prompt's embeddings: [B, P, hidden]."""
+    def prompts(self, batch: Batch, features: Features) -> Prompts:
+        """Embed the prompts, with projected features in their places, and say where tokens stand.
 
-    def positions(self, batch: Batch) -> Tensor:
-        """Say where the prompts' tokens stand: [B, P], or [3, B, P] in time, height and width.
-
-        A completion goes on from one more than its prompt's largest.
+        This is the only way to a prompt: training, evaluation and attribution all take it.
         """
 
     def completion_logits(
         self,
-        prompt_embeds: Tensor,
-        prompt_mask: Tensor,
+        prompts: Prompts,
         prompt_index: Tensor,
         completion_ids: Tensor,
         completion_mask: Tensor,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.types import Batch, Features, UserError
+from omni_rlvr.types import Batch, Features, Prompts, UserError
 
 
 def encode(policy: Policy, batch: Batch) -> Features:
@@ -96,19 +96,19 @@ def check_room(policy: Policy, batch: Batch, num_new: Tensor | int, key: str) ->
         )
 
 
-def embed_prompts(
+def make_prompts(
     policy: Policy,
     batch: Batch,
     features: Features,
     *,
     num_new: int,
     key: str,
-) -> Tensor:
-    """Embed prompts ([B, P, hidden]) that completions of up to ``num_new`` tokens will follow.
+) -> Prompts:
+    """Make the prompts that completions of up to ``num_new`` tokens will follow.
 
     Raises:
         UserError: prompt and completion are longer than the model's positions; ``key`` can be
             lowered.
     """
     check_room(policy, batch, num_new, key)
-    return policy.embed(batch, features)
+    return policy.prompts(batch, features)

@@ -15,7 +15,7 @@ from omni_rlvr.functional.logprobs import TokenScores, token_scores
 from omni_rlvr.models.modules import trains
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.prefix.fast_path import select_activations
-from omni_rlvr.models.prefix.scoring import Prompts, Rows, completion_hidden
+from omni_rlvr.models.prefix.scoring import Rows, completion_hidden
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.types import Batch, Experience, Features
 
@@ -44,8 +44,7 @@ def completion_scores(
         [N, T] each; 0 beyond the mask.
     """
     batch, mask = experience.batch, experience.completion_mask.bool()
-    embeds = policy.embed(batch, _all_features(policy, experience))
-    prompts = Prompts(embeds, batch.prompt_mask, policy.positions(batch))
+    prompts = policy.prompts(batch, _all_features(policy, experience))
     rows = Rows(
         prompts, experience.prompt_index, experience.completion_ids, experience.completion_mask
     )

@@ -26,7 +26,7 @@ from omni_rlvr.functional.objective import top_entropy_mask
 from omni_rlvr.models.adapters.reference import is_at
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
-from omni_rlvr.rollout.encode import embed_prompts, encode, without_encoded
+from omni_rlvr.rollout.encode import encode, make_prompts, without_encoded
 from omni_rlvr.rollout.experience import (
     completion_scores,
     keep_frozen,
@@ -196,14 +196,13 @@ class GrpoStage:
             return Rollout(nothing, nothing, texts=(), truncated=none, finite=none)
         return self.roll_out(
             policy,
-            embed_prompts(
+            make_prompts(
                 policy,
                 batch,
                 features,
                 num_new=sampling.max_completion_length,
                 key="stage.sampling.max_completion_length",
             ),
-            batch.prompt_mask,
             num_generations=self.config.num_generations,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -211,7 +210,6 @@ class GrpoStage:
             repetition_penalty=sampling.repetition_penalty,
             max_completion_length=sampling.max_completion_length,
             generator=generator,
-            prompt_positions=policy.positions(batch),
             keep_activations=self.config.keeps_activations(len(batch)),
         )
 

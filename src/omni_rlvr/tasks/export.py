@@ -57,7 +57,7 @@ def write_merged(policy: Policy, to: Path, layout: str) -> None:
     check_target(to)
     assert isinstance(policy, nn.Module)
     merge(policy)
-    policy.delta = None
+    policy.adapter_checkpoint = None
     try:
         with whole_folder(to, sums=True) as partial:
             family_of(policy.config.model_type).export(policy, partial, layout)

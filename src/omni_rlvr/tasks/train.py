@@ -126,8 +126,8 @@ def build(composed: Composed) -> TrainInputs | Launch:
 
 def _resumed(composed: Composed, policy: Policy, saved: Path) -> Policy:
     """Put the weights of a checkpoint in place of those that training started from."""
-    if policy.delta is not None:
-        put_onto(policy, policy.delta.base, saved, LoadOptions(), None)
+    if policy.adapter_checkpoint is not None:
+        put_onto(policy, policy.adapter_checkpoint.base, saved, LoadOptions(), None)
     else:
         policy = make(loader_of(composed.cfg.model), path=str(saved), instruction=None)
     apply(policy, composed.trainable, saved)

@@ -25,14 +25,14 @@ from torch import Tensor, nn
 from omni_rlvr.models.adapters import lora
 from omni_rlvr.models.loading.weights import save_weights
 from omni_rlvr.models.modules import Modules, parts_of, place_of
-from omni_rlvr.models.policy import Delta
+from omni_rlvr.models.policy import AdapterCheckpoint
 from omni_rlvr.pointers import follow
 from omni_rlvr.types import UserError
 
 BASE, TRAINED, ADAPTERS = "base.json", "trained.safetensors", "adapters"
 
 
-def is_delta(folder: Path) -> bool:
+def is_adapter_checkpoint(folder: Path) -> bool:
     """Say whether a checkpoint folder needs a base."""
     return (folder / BASE).exists()
 
@@ -65,17 +65,17 @@ def find_base(folder: Path, given: str | None) -> Path:
     Raises:
         UserError: There is none, or it is another model.
     """
-    delta = _read(folder)
-    base = follow(delta.base if given is None else Path(given))
-    if not (base / "config.json").exists() or is_delta(base):
+    checkpoint = _read(folder)
+    base = follow(checkpoint.base if given is None else Path(given))
+    if not (base / "config.json").exists() or is_adapter_checkpoint(base):
         key = "noted in the checkpoint" if given is None else f"model.base={given}"
         raise UserError(
             f"model.path={folder}: its base ({key}) is not at {base}; set model.base=DIR"
         )
-    if (seen := fingerprint(base)) != delta.fingerprint:
+    if (seen := fingerprint(base)) != checkpoint.fingerprint:
         raise UserError(
             f"model.path={folder}: {base} is not the base it was trained on (fingerprint "
-            f"{seen[:12]}, not {delta.fingerprint[:12]}); set model.base=DIR"
+            f"{seen[:12]}, not {checkpoint.fingerprint[:12]}); set model.base=DIR"
         )
     return base.resolve()
 
@@ -94,27 +94,27 @@ def own_weights(policy: Modules, *, every_name: bool = False) -> dict[str, nn.Pa
     }
 
 
-def save_delta(policy: Modules, delta: Delta, folder: Path) -> None:
+def save_adapter_checkpoint(policy: Modules, checkpoint: AdapterCheckpoint, folder: Path) -> None:
     """Write adapters, trained weights and what they belong to.
 
     Raises:
         OSError: The disk is full, or the folder cannot be written.
     """
     own = own_weights(policy)
-    weights = {name: own[name].detach().contiguous() for name in sorted(delta.names)}
+    weights = {name: own[name].detach().contiguous() for name in sorted(checkpoint.names)}
     save_weights(weights, folder / TRAINED)
     lora.save_adapters(parts_of(policy), folder / ADAPTERS)
     fields = {
-        "path": str(delta.base),
-        "relative": os.path.relpath(delta.base, folder.resolve()),
-        "fingerprint": delta.fingerprint,
+        "path": str(checkpoint.base),
+        "relative": os.path.relpath(checkpoint.base, folder.resolve()),
+        "fingerprint": checkpoint.fingerprint,
         "weights": [*weights],
     }
     (folder / BASE).write_text(json.dumps(fields, indent=1), encoding="utf-8")
 
 
 @torch.no_grad()
-def restore_delta(policy: Modules, folder: Path, base: Path) -> Delta:
+def restore_adapter_checkpoint(policy: Modules, folder: Path, base: Path) -> AdapterCheckpoint:
     """Put adapters and trained weights of a checkpoint onto its base, or onto a policy that has
     adapters of the same shape already.
 
@@ -124,13 +124,13 @@ def restore_delta(policy: Modules, folder: Path, base: Path) -> Delta:
     Raises:
         UserError: The folder is damaged, or does not fit the policy.
     """
-    delta = _read(folder)
+    checkpoint = _read(folder)
     beside = lora.load_adapters(parts_of(policy), folder / ADAPTERS)
     try:
         weights = load_file(folder / TRAINED)
     except (OSError, SafetensorError) as error:
         raise UserError(f"model.path={folder}: {TRAINED} cannot be read: {error}") from error
-    if {*weights} != delta.names:
+    if {*weights} != checkpoint.names:
         raise UserError(f"model.path={folder}: {TRAINED} does not hold what {BASE} names")
     whole = {
         f"{place_of(policy, part)}.{name}": weight
@@ -139,7 +139,7 @@ def restore_delta(policy: Modules, folder: Path, base: Path) -> Delta:
     }
     replace_weights(policy, whole, f"the adapters in {folder / ADAPTERS}", is_tied=False)
     replace_weights(policy, weights, f"model.path={folder}: {TRAINED}", is_tied=True)
-    return Delta(base, delta.fingerprint, delta.names | {*whole})
+    return AdapterCheckpoint(base, checkpoint.fingerprint, checkpoint.names | {*whole})
 
 
 @torch.no_grad()
@@ -180,7 +180,7 @@ def _equal(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and torch.equal(one, other)
 
 
-def _read(folder: Path) -> Delta:
+def _read(folder: Path) -> AdapterCheckpoint:
     """Read base.json; a base that was moved together with the checkpoint is found beside it."""
     try:
         fields = json.loads((folder / BASE).read_text(encoding="utf-8"))
@@ -188,6 +188,6 @@ def _read(folder: Path) -> Delta:
         moved = folder.resolve() / fields.get("relative", base)
         if not base.exists() and moved.exists():
             base = moved
-        return Delta(base, fields["fingerprint"], frozenset(fields["weights"]))
+        return AdapterCheckpoint(base, fields["fingerprint"], frozenset(fields["weights"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"model.path={folder}: {BASE} cannot be read: {error}") from error

@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.models.adapters import lora
-from omni_rlvr.models.adapters.adapter_checkpoint import fingerprint, is_delta, replace_weights
+from omni_rlvr.models.adapters.adapter_checkpoint import (
+    fingerprint,
+    is_adapter_checkpoint,
+    replace_weights,
+)
 from omni_rlvr.models.adapters.peft_format import CONFIG, layer_of, read_adapter, read_settings
 from omni_rlvr.models.families import FAMILIES, family_of
 from omni_rlvr.models.loading.hub import find_checkpoint
 from omni_rlvr.models.modules import part_of_weight, parts_of, place_of
-from omni_rlvr.models.policy import Delta, Policy
+from omni_rlvr.models.policy import AdapterCheckpoint, Policy
 from omni_rlvr.types import UserError
 
 
@@ -49,7 +53,7 @@ def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Pa
         raise UserError(
             f"model.path={folder}: its base ({source}) is not there; set model.base=DIR"
         ) from error
-    if is_delta(base):
+    if is_adapter_checkpoint(base):
         raise UserError(
             f"model.path={folder}: its base ({source}) has an adapter itself; merge that first: "
             f"task=export model.path={base} task.to=DIR, then set model.base=DIR"
@@ -64,7 +68,7 @@ def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Pa
 
 
 @torch.no_grad()
-def put_bare(policy: Policy, folder: Path, base: Path, *, allow_pickle: bool) -> Delta:
+def put_bare(policy: Policy, folder: Path, base: Path, *, allow_pickle: bool) -> AdapterCheckpoint:
     """Put an adapter that was saved in peft's own format onto its base.
 
     Its weights may be named as below the whole policy, as in the published layout, or as below the
@@ -89,7 +93,7 @@ def put_bare(policy: Policy, folder: Path, base: Path, *, allow_pickle: bool) ->
         whole |= {f"{place_of(policy, part)}.{name}": weight for name, weight in beside.items()}
     is_tied = bool(adapter.settings.get("ensure_weight_tying"))
     replace_weights(policy, whole, f"the adapter {folder}", is_tied=is_tied)
-    return Delta(base, fingerprint(base), frozenset(whole))
+    return AdapterCheckpoint(base, fingerprint(base), frozenset(whole))
 
 
 def _locate(policy: Policy, layers: Collection[str], key: str, folder: Path) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from omni_rlvr.config.trainable import TrainableConfig
 from omni_rlvr.models.adapters import lora
 from omni_rlvr.models.adapters.adapter_checkpoint import fingerprint, own_weights
 from omni_rlvr.models.modules import part_of_weight, parts_of
-from omni_rlvr.models.policy import Delta, Policy
+from omni_rlvr.models.policy import AdapterCheckpoint, Policy
 from omni_rlvr.types import UserError
 
 KEY = "model.trainable"
@@ -65,11 +65,15 @@ def apply(policy: Policy, config: TrainableConfig, base: str | Path | None) -> l
         )
     _set(policy, config)
     if config.lora.enabled:
-        if policy.delta is None:
+        if policy.adapter_checkpoint is None:
             folder = Path("null" if base is None else base)
-            policy.delta = Delta(folder.resolve(), fingerprint(folder), frozenset())
+            policy.adapter_checkpoint = AdapterCheckpoint(
+                folder.resolve(), fingerprint(folder), frozenset()
+            )
         trained = {name for name, weight in own_weights(policy).items() if weight.requires_grad}
-        policy.delta = replace(policy.delta, names=policy.delta.names | trained)
+        policy.adapter_checkpoint = replace(
+            policy.adapter_checkpoint, names=policy.adapter_checkpoint.names | trained
+        )
     return count(policy)
 
 

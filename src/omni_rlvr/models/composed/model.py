@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from omni_rlvr.functional.masks import position_ids
-from omni_rlvr.models.adapters.adapter_checkpoint import save_delta
+from omni_rlvr.models.adapters.adapter_checkpoint import save_adapter_checkpoint
 from omni_rlvr.models.adapters.reference import frozen_copy
 from omni_rlvr.models.composed.compressor import SlowFast, compressed_tokens
 from omni_rlvr.models.composed.gate import InstructionGate, needs_gate
@@ -37,9 +37,9 @@ from omni_rlvr.models.composed.towers import (
     patch_features,
 )
 from omni_rlvr.models.modules import frozen_parts
-from omni_rlvr.models.policy import Delta
-from omni_rlvr.models.prefix.scoring import completion_logits
-from omni_rlvr.types import Batch, Features, UserError, require
+from omni_rlvr.models.policy import AdapterCheckpoint
+from omni_rlvr.models.prefix.scoring import Rows, completion_logits
+from omni_rlvr.types import Batch, Features, Prompts, UserError, require
 
 PART_TYPES = {
     "vision_config": "siglip_vision_model",
@@ -68,12 +68,12 @@ class OmniConfig(PreTrainedConfig):
     """Which parts the model has, their sizes, and how they are joined.
 
     Args:
-        vision_config: any transformers vision encoder.
+        vision_config: Any transformers vision encoder.
         audio_config: Whisper, or any audio encoder that takes log-mel.
-        text_config: any transformers causal LM.
+        text_config: Any transformers causal LM.
         gate_config: BERT of the instruction gate; with an ``all_in_one`` projector only.
-        joints: how the parts are joined, see ``JOINTS``.
-        framework_fields: what transformers keeps in every config.
+        joints: How the parts are joined, see ``JOINTS``.
+        framework_fields: What transformers keeps in every config.
     """
 
     model_type = "omni_rlvr"
@@ -144,7 +144,7 @@ class OmniModel(PreTrainedModel):
     _tied_weights_keys = {}
     config: OmniConfig
     processor: Processor
-    delta: Delta | None = None
+    adapter_checkpoint: AdapterCheckpoint | None = None
     places = PLACES
     never_trained = ("audio_tower.embed_positions.weight",)
     """Whisper's sinusoids, which it stores as a weight."""
@@ -173,7 +173,7 @@ class OmniModel(PreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> OmniModel:
-        """Switches what trains; frozen parts stay in eval mode.
+        """Switch what trains; frozen parts stay in eval mode.
 
         A gate whose BERT drops out does so while the policy trains, frozen or not.
         """
@@ -185,7 +185,7 @@ class OmniModel(PreTrainedModel):
         return self
 
     def towers(self) -> dict[str, nn.Module]:
-        """The "video" and the "audio" tower."""
+        """Return the "video" and the "audio" tower."""
         return {"video": self.vision_tower, "audio": self.audio_tower}
 
     def tower_config(self) -> dict[str, object]:
@@ -210,7 +210,7 @@ class OmniModel(PreTrainedModel):
         return Features(video=video, audio=audio)
 
     def project_video(self, features: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Projects [Bv, F, patches, D], with a gate's weights [Bv, 3], to [Bv, video_tokens,
+        """Project [Bv, F, patches, D], with a gate's weights [Bv, 3], to [Bv, video_tokens,
         hidden].
         """
         inputs = (features,) if weights is None else (features, weights)
@@ -233,20 +233,20 @@ class OmniModel(PreTrainedModel):
         return self.gate(ids.to(device), mask.to(device))
 
     def project_audio(self, features: Tensor) -> Tensor:
-        """Merges k neighbouring frames of [Ba, frames, D] and projects them to [Ba, audio_tokens,
+        """Merge k neighbouring frames of [Ba, frames, D] and project them to [Ba, audio_tokens,
         hidden].
         """
         return self.audio_projector(self.merge_audio(features))
 
     def merge_audio(self, features: Tensor) -> Tensor:
-        """Puts k neighbouring frames of [Ba, frames, D] side by side, or takes their mean."""
+        """Put k neighbouring frames of [Ba, frames, D] side by side, or take their mean."""
         k = self.config.audio_merge
         num_tokens = features.shape[1] // k
         groups = features[:, : num_tokens * k].unflatten(1, (num_tokens, k))
         return groups.mean(dim=2) if self.config.audio_pooling == "mean" else groups.flatten(2)
 
-    def embed(self, batch: Batch, features: Features) -> Tensor:
-        """Embeds prompts ([B, P, hidden]) with projected features at their placeholders."""
+    def prompts(self, batch: Batch, features: Features) -> Prompts:
+        """Embed prompts with projected features at their placeholders; positions count tokens."""
         ids = batch.prompt_ids  # placeholders are negative: no token of any vocabulary
         embeds = self.language_model.get_input_embeddings()(ids.clamp(min=0))
         if features.video is not None:
@@ -255,42 +255,31 @@ class OmniModel(PreTrainedModel):
         if features.audio is not None:
             tokens = self.project_audio(features.audio)
             embeds = _put(embeds, ids == AUDIO_ID, tokens)
-        return embeds
-
-    def positions(self, batch: Batch) -> Tensor:
-        """Counts the prompts' tokens: [B, P]."""
-        return position_ids(batch.prompt_mask)
+        return Prompts(embeds, batch.prompt_mask, position_ids(batch.prompt_mask))
 
     def completion_logits(
         self,
-        prompt_embeds: Tensor,
-        prompt_mask: Tensor,
+        prompts: Prompts,
         prompt_index: Tensor,
         completion_ids: Tensor,
         completion_mask: Tensor,
     ) -> Tensor:
-        """Computes the logits that predict each completion token, [N, T, V]; see ``prefix``."""
-        return completion_logits(
-            self.language_model,
-            prompt_embeds,
-            prompt_mask,
-            prompt_index,
-            completion_ids,
-            completion_mask,
-        )
+        """Compute the logits that predict each completion token, [N, T, V]; see ``prefix``."""
+        rows = Rows(prompts, prompt_index, completion_ids, completion_mask)
+        return completion_logits(self.language_model, rows)
 
     def frozen_copy(self) -> OmniModel:
-        """Copies what trains, shares what does not, freezes the copy: the reference policy."""
+        """Copy what trains, share what does not, freeze the copy: the reference policy."""
         return frozen_copy(self, [self.processor, *frozen_parts(self)])
 
     def save(self, folder: Path) -> None:
-        """Writes config, safetensors weights and processor; ``load_policy`` reads it back.
+        """Write config, safetensors weights and processor; ``load_policy`` reads it back.
 
-        With adapters, only what differs from the base is written; see ``delta``.
+        With adapters, only what differs from the base is written; see ``adapter_checkpoint``.
         """
         self.processor.save(folder)
-        if self.delta is not None:
-            return save_delta(self, self.delta, folder)
+        if self.adapter_checkpoint is not None:
+            return save_adapter_checkpoint(self, self.adapter_checkpoint, folder)
         try:
             self.save_pretrained(folder)
         except SafetensorError as error:  # its word for a full disk
@@ -298,7 +287,7 @@ class OmniModel(PreTrainedModel):
 
 
 def _put(embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
-    """Replaces the embeddings at placeholders, in order of rows and positions."""
+    """Replace the embeddings at placeholders, in order of rows and positions."""
     if places.sum() != tokens.shape[0] * tokens.shape[1]:
         raise ValueError(f"{int(places.sum())} placeholders for {tuple(tokens.shape[:2])} tokens")
     return embeds.masked_scatter(places.unsqueeze(-1), tokens.to(embeds.dtype))

@@ -160,7 +160,7 @@ class Processor:
         return self.feature_extractor.n_samples / self.sample_rate
 
     def with_instruction(self, instruction: str) -> Processor:
-        """Returns the same processor with another instruction after the question."""
+        """Return the same processor with another instruction after the question."""
         return replace(self, settings=replace(self.settings, instruction=instruction))
 
     def prompt_ids(self, question: str, *, has_video: bool, has_audio: bool) -> list[int]:
@@ -185,7 +185,7 @@ class Processor:
         return ids
 
     def gate_text(self, question: str, *, has_audio: bool) -> str:
-        """Writes what the instruction gate reads of a prompt with a picture."""
+        """Write what the instruction gate reads of a prompt with a picture."""
         if self.settings.gate_text == "prompt":
             return self._text(question)
         turn = self._turn(question, has_video=True, has_audio=has_audio)
@@ -194,7 +194,7 @@ class Processor:
         return turn
 
     def gate_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokenises texts for the instruction gate: ids and mask, both [N, L] int64."""
+        """Tokenise texts for the instruction gate: ids and mask, both [N, L] int64."""
         assert self.gate_tokenizer is not None
         rows = self.gate_tokenizer.encode_batch(list(texts))
         return torch.tensor([r.ids for r in rows]), torch.tensor([r.attention_mask for r in rows])
@@ -206,7 +206,7 @@ class Processor:
         )
 
     def _turn(self, question: str, *, has_video: bool, has_audio: bool) -> str:
-        """The user's turn, ``VIDEO`` and ``AUDIO`` standing for the media."""
+        """Write the user's turn, ``VIDEO`` and ``AUDIO`` standing for the media."""
         settings = self.settings
         media = [f"{settings.video_start}{VIDEO}{settings.video_end}"] * has_video
         media += [f"{settings.audio_start}{AUDIO}{settings.audio_end}"] * has_audio
@@ -214,11 +214,11 @@ class Processor:
         return STRAY * settings.stray_vision_tokens + joined + self._text(question)
 
     def target_ids(self, text: str) -> list[int]:
-        """Tokenises a completion with its end token."""
+        """Tokenise a completion with its end token."""
         return [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
 
     def check_text(self, text: str, source: str) -> None:
-        """Refuses text that the tokenizer would read as a placeholder or an end of turn.
+        """Refuse text that the tokenizer would read as a placeholder or an end of turn.
 
         Raises:
             UserError: names where the text stands and the token.
@@ -290,7 +290,7 @@ class Processor:
         }
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer, processors and settings into a checkpoint folder."""
+        """Write tokenizer, processors and settings into a checkpoint folder."""
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder / "image_processor")
         self.feature_extractor.save_pretrained(folder / "feature_extractor")
@@ -300,7 +300,7 @@ class Processor:
 
 
 def _pad_to_square(frames: np.ndarray, mean: Sequence[float]) -> np.ndarray:
-    """Centres [F, H, W, 3] frames on a square of the image mean (127 grey for SigLIP)."""
+    """Centre [F, H, W, 3] frames on a square of the image mean (127 grey for SigLIP)."""
     num_frames, height, width, _ = frames.shape
     if height == width:
         return frames

@@ -15,7 +15,11 @@ import torch
 from omni_rlvr import distributed
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.folders import SUMS, check_sums
-from omni_rlvr.models.adapters.adapter_checkpoint import find_base, is_delta, restore_delta
+from omni_rlvr.models.adapters.adapter_checkpoint import (
+    find_base,
+    is_adapter_checkpoint,
+    restore_adapter_checkpoint,
+)
 from omni_rlvr.models.adapters.bare_adapter import find_bare_base, put_bare
 from omni_rlvr.models.adapters.peft_format import is_bare_adapter
 from omni_rlvr.models.families import COMPOSED, FAMILIES, family_of
@@ -54,7 +58,7 @@ def load_policy(
     given = follow(Path(path))
     check_pointers(given)  # before their checksums: it says more
     check_written(given)
-    if is_delta(given):
+    if is_adapter_checkpoint(given):
         base = find_base(given, None)
         policy = load_policy(str(base), dtype, None, options)
         put_onto(policy, base, given, options, instruction)
@@ -70,7 +74,7 @@ def check_written(folder: Path) -> None:
     """Refuse a checkpoint of ours whose files have changed since they were written.
 
     Raises:
-        UserError: names the file, and another checkpoint of the same run that is whole.
+        UserError: Names the file, and another checkpoint of the same run that is whole.
     """
     if not distributed.is_first() or not folder.is_dir():
         return
@@ -101,7 +105,7 @@ def load_bare(
     allow_pickle = options.allow_pickle
     found = find_bare_base(folder, base, allow_pickle=allow_pickle)
     policy = load_policy(str(found), dtype, instruction, options)
-    policy.delta = put_bare(policy, folder, found, allow_pickle=allow_pickle)
+    policy.adapter_checkpoint = put_bare(policy, folder, found, allow_pickle=allow_pickle)
     policy.requires_grad_(False).eval()
     return policy
 
@@ -110,7 +114,7 @@ def put_onto(
     policy: Policy, base: Path, folder: Path, options: LoadOptions, instruction: str | None
 ) -> None:
     """Put what an adapter checkpoint holds onto its loaded base, with its processor."""
-    policy.delta = restore_delta(policy, folder, base)
+    policy.adapter_checkpoint = restore_adapter_checkpoint(policy, folder, base)
     check_finite(folder, policy.named_parameters())
     family_of(policy.config.model_type).put_processor(policy, folder, options, instruction)
     policy.requires_grad_(False).eval()

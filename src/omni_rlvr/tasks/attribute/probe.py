@@ -20,7 +20,7 @@ from torch import Tensor
 from omni_rlvr.data.loader import TrainData, move
 from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.encode import embed_prompts, encode
+from omni_rlvr.rollout.encode import encode, make_prompts
 from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.tasks.attribute.reasoning import agrees, read_reasoning
 from omni_rlvr.tasks.attribute.subset_scores import Method, score_batch
@@ -144,14 +144,13 @@ class ModalityProbe(Callback):
     def _reason(self, policy: Policy, batch: Batch) -> Sequence[str]:
         return decode(
             policy,
-            embed_prompts(
+            make_prompts(
                 policy,
                 batch,
                 self.features,
                 num_new=self.method.max_completion_length,
                 key="callbacks.probe.max_completion_length",
             ),
-            batch.prompt_mask,
             num_generations=1,
             temperature=0,
             top_p=1,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy, Processor
-from omni_rlvr.rollout.encode import embed_prompts, encode
+from omni_rlvr.rollout.encode import encode, make_prompts
 from omni_rlvr.rollout.label_scoring import (
     TAGGED,
     AnswerSlot,
@@ -179,18 +179,15 @@ def score_mixes(
 def _score(
     policy: Policy, batch: Batch, features: Features, mixes: Sequence[Mix], method: Method
 ) -> tuple[Tensor, Sequence[str] | None]:
-    prompts, media = mixed(batch, features, mixes, policy.processor)
+    asked, media = mixed(batch, features, mixes, policy.processor)
     num_new = method.max_completion_length if method.lead == "own_reasoning" else 0
-    embeds = embed_prompts(
-        policy, prompts, media, num_new=num_new, key="task.max_completion_length"
-    )
-    slots = [_slot(policy.processor, e.question, method.lead) for e in prompts.examples]
+    prompts = make_prompts(policy, asked, media, num_new=num_new, key="task.max_completion_length")
+    slots = [_slot(policy.processor, e.question, method.lead) for e in asked.examples]
     texts: Sequence[str] | None = None
     if method.lead == "own_reasoning":
         rollout = decode(
             policy,
-            embeds,
-            prompts.prompt_mask,
+            prompts,
             num_generations=1,
             temperature=0,
             top_p=1,
@@ -205,7 +202,7 @@ def _score(
             completion_slot(policy.processor, ids, mask) or otherwise
             for ids, mask, otherwise in rows
         ]
-    logps = label_logps(policy, embeds, prompts.prompt_mask, slots=slots, labels=method.labels)
+    logps = label_logps(policy, prompts, slots=slots, labels=method.labels)
     return logps, texts
 
 

@@ -21,7 +21,7 @@ from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import write_json
 from omni_rlvr.rewards.mixture import Mixture
-from omni_rlvr.rollout.encode import embed_prompts, encode
+from omni_rlvr.rollout.encode import encode, make_prompts
 from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.tasks.attribute.page_clips import write_chosen
 from omni_rlvr.tasks.attribute.reasoning import read_reasoning
@@ -209,14 +209,13 @@ def _texts(
         return [None] * len(batch)
     rollout = decode(
         parts.policy,
-        embed_prompts(
+        make_prompts(
             parts.policy,
             batch,
             features,
             num_new=parts.task.max_completion_length,
             key="task.max_completion_length",
-        )[:wanted],
-        batch.prompt_mask[:wanted],
+        ).first(wanted),
         num_generations=1,
         temperature=0,
         top_p=1,
