@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.assembly import serve as building
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.record import read_jsonl
 from omni_rlvr.tasks.serve import answers
+from omni_rlvr.tasks.serve import inputs as building
 from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
 from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads
