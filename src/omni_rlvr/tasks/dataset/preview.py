@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from omni_rlvr.assembly.composed import Clips, Composed, Place
 from omni_rlvr.assembly.splits import read_clips
 from omni_rlvr.config.tasks import PreviewTask
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.tasks.clips import clip_dataset
 from omni_rlvr.tasks.dataset.mel import LOUDNESS_DB, NUM_MELS, log_mel, mel_edges_hz
 from omni_rlvr.tasks.lifecycle import recorded
@@ -171,7 +172,9 @@ def run(parts: PreviewInputs) -> None:
     """Draws the sheet into the run's folder."""
     task, sample_rate = parts.task, 16_000
     examples = parts.clips.examples[task.split][: task.num_clips]
-    dataset = clip_dataset(parts.clips, examples, None, num_frames=8, sample_rate=sample_rate)
+    dataset = clip_dataset(
+        parts.clips, examples, None, sampling=Sampling.count(8), sample_rate=sample_rate
+    )
     read = [dataset[i] for i in range(len(dataset))]
     samples = [item for item in read if isinstance(item, Sample)]
     if not samples:
