@@ -32,7 +32,7 @@ from omni_rlvr.data.collate import pad_rows
 from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.rollout.experience import select
 from omni_rlvr.stages.sft import SftStage
-from omni_rlvr.training.allocator import keep_freed_memory
+from omni_rlvr.training.trainer import keep_freed_memory
 from omni_rlvr.types import Batch, Example
 
 Samples = list[tuple[list[int], list[int]]]

@@ -5,8 +5,10 @@ The steps are composed and checked all at once, before the first of them begins.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,6 @@ from omni_rlvr.pointers import CHECKPOINT
 from omni_rlvr.tasks import build as building
 from omni_rlvr.tasks.build import Ready
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
-from omni_rlvr.training.progress import timed
 from omni_rlvr.types import Example, UserError, require
 
 _STEP = re.compile(r"(?<!\$)\{([\w-]+)\}")
@@ -109,6 +110,15 @@ def run(parts: PipelineInputs) -> None:
     move_latest(parts.place)
     Console().print(summary_table(summary))
     print("written:", *(str(file) for file in files), sep="\n  ")
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Print the name of a step, and note how long it takes."""
+    print(f"== {name.replace('_', ' ')}", flush=True)
+    started = time.perf_counter()
+    yield
+    seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)
 
 
 def _step(parts: PipelineInputs, overrides: list[str], name: str) -> Ready:

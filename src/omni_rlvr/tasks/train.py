@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -37,15 +38,13 @@ from omni_rlvr.tasks.evaluate import EvaluateInputs, score_splits
 from omni_rlvr.tasks.launch.launcher import Launch, launch_of
 from omni_rlvr.tasks.lifecycle import recorded
 from omni_rlvr.tasks.report.text_tables import trainable_table
-from omni_rlvr.training.allocator import keep_freed_memory
-from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
+from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume, Unrewarded
 from omni_rlvr.training.checkpoint import take_in_copy
 from omni_rlvr.training.devices import take_device
-from omni_rlvr.training.loggers import CompletionsTable, log_scores, tracking
+from omni_rlvr.training.loggers import CompletionsTable, check_installed, tracking
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.training.progress import ProgressBar
-from omni_rlvr.training.trainer import build_trainer
-from omni_rlvr.training.unrewarded import Unrewarded
+from omni_rlvr.training.trainer import build_trainer, keep_freed_memory
 from omni_rlvr.types import Interrupted, UserError
 
 LOOK_ON = (CompletionsTable, ModalityProbe, ProgressBar, Unrewarded)
@@ -64,7 +63,8 @@ class TrainInputs:
     loop: LoopConfig
     make_optimizer: Callable[..., Optimizer]
     make_trainer: Callable[..., pl.Trainer]
-    loggers: Sequence[Logger]
+    loggers: Mapping[str, partial[Logger]]
+    """By their names in ``logger``; each is built when the run begins or goes on."""
     callbacks: Sequence[pl.Callback]
     resume: Path | None
     """The checkpoint that an earlier part of the run left, to go on from; None begins anew."""
@@ -110,7 +110,7 @@ def build(composed: Composed) -> TrainInputs | Launch:
         loop=composed.stage,
         make_optimizer=make(cfg.optimizer),
         make_trainer=make(cfg.trainer),
-        loggers=[make(x)(save_dir=str(place.run_dir)) for x in cfg.logger.values()],
+        loggers={name: check_installed(name, make(x)) for name, x in cfg.logger.items()},
         callbacks=[
             *(make(callback) for callback in cfg.callbacks.values()),
             *([] if reward is None else [Unrewarded(reward)]),
@@ -160,16 +160,17 @@ def run(parts: TrainInputs) -> None:
     data, steps = _data(parts, start, seed)
     saves = Checkpoints(run_dir, loop, parts.place.latest)
     own = [*([resume] if resume else []), CleanStop(), saves]
-    loggers = parts.loggers if distributed.is_first() else []
+    loggers = parts.loggers if distributed.is_first() else {}
     callbacks = [c for c in parts.callbacks if distributed.is_first() or not isinstance(c, LOOK_ON)]
     device = take_device(parts.place.config["trainer"], distributed.rank())
-    trainer = build_trainer(parts.make_trainer, loggers, [*callbacks, *own], device)
+    trainer = build_trainer(parts.make_trainer, [*callbacks, *own], device)
     Console().print(trainable_table(parts.counts))
     with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
         if distributed.is_first():
             _go_back(parts, start)
         record.update(origin=parts.origin, trainable=[asdict(count) for count in parts.counts])
-        with tracking(loggers, parts.place.config, record, start):
+        with tracking(loggers, record, start) as trackers:
+            trainer.loggers = [*trackers]
             module = RLVRModule(
                 parts.policy.train(),
                 parts.stage,
@@ -192,7 +193,9 @@ def run(parts: TrainInputs) -> None:
                     f"stopped at step {module.step} of {steps}; resume={run_dir} goes on"
                 )
             if parts.evaluation is not None:
-                log_scores(loggers, score_splits(parts.evaluation, record, device), step=steps)
+                scores = score_splits(parts.evaluation, record, device)
+                for tracker in trackers:
+                    tracker.log_scores(scores, step=steps)
             record.finish("finished")
     print(f"checkpoint: {run_dir / CHECKPOINT}")
 
