@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from omni_rlvr.assembly.composing.keys import hydras_words
+from omni_rlvr.assembly.composing.suggestions import hydras_words
 from omni_rlvr.assembly.instantiate import check, compose_step
 from omni_rlvr.config.root import PipelineTask
 from omni_rlvr.pointers import CHECKPOINT
@@ -53,6 +53,6 @@ def _check_step(
         config, _ = check(compose_filled(task, overrides, run_dir))
     except (HydraException, OmegaConfBaseException, UserError, ValueError) as error:
         text = " ".join(f"{error} {error.__cause__ or ''}".split())
-        raise UserError(f"{key}: {hydras_words(text)}") from error
+        raise UserError(f"{key}: {hydras_words(text, [*task.shared, *overrides])}") from error
     wanted = "train" if key.startswith("task.stages.") else "evaluate"
     require(config["task"]["name"] == wanted, f"{key}: task", config["task"]["name"], wanted)

@@ -53,6 +53,18 @@ LOAD_OPTIONS = {
 """``model.options`` where nothing is chosen."""
 
 
+class _NotCopied(dict):
+    """The stored schemas, which a copy of the store shares.
+
+    Hydra copies the whole store for every group that it lists and for every config that it
+    composes; nine tenths of ``--help`` were these copies. What is loaded from the store is copied
+    by ``ConfigStore.load`` in any case.
+    """
+
+    def __deepcopy__(self, memo: object) -> _NotCopied:
+        return self
+
+
 def register() -> None:
     """Register schemas and resolvers with Hydra; call this once, before Hydra composes.
 
@@ -60,6 +72,7 @@ def register() -> None:
     fields are defined: ``defaults: [/SftConfig@_here_]``.
     """
     store = ConfigStore.instance()
+    store.repo = _NotCopied(store.repo)
     store.store(name="RootConfig", node=root.RootConfig)
     for group, name, node in SCHEMAS:
         store.store(name=node.__name__, node=node)
