@@ -12,9 +12,9 @@ from omni_rlvr.models.adapters.trainable import apply
 from omni_rlvr.models.composed import tiny
 from omni_rlvr.models.composed.model import OmniConfig, OmniModel
 from omni_rlvr.models.composed.processor import Processor
+from omni_rlvr.models.composed.processor_files import media_processors
 from omni_rlvr.models.composed.published_layout import AUDIO_POOL, read_settings
-from omni_rlvr.models.loading.load import media_processors
-from omni_rlvr.models.loading.tokenizers import load_gate_tokenizer
+from omni_rlvr.models.composed.tokenizers import load_gate_tokenizer
 
 SIZES = {"intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
 

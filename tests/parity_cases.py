@@ -14,11 +14,11 @@ from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.models.composed.processor import AUDIO_ID, VIDEO_ID, Processor, ProcessorSettings
+from omni_rlvr.models.composed.processor_files import media_processors
 from omni_rlvr.models.composed.projectors import pool_grid
 from omni_rlvr.models.composed.towers import patch_features
-from omni_rlvr.models.loading.load import media_processors
 from omni_rlvr.rollout.next_token import penalise
-from omni_rlvr.types import Batch, Example
+from omni_rlvr.types import AudioShape, Batch, Example, VideoShape
 
 IMAGE_ID = -200
 IGNORED = -100
@@ -64,7 +64,7 @@ class Case:
         """The language model's input and output on the whole batch, shown right-padded."""
         rows = [ids[mask > 0] for ids, mask in zip(self.ids, self.mask, strict=True)]
         batch = prompt_batch(model, self, range(len(rows)), rows)
-        embeds = model.embed(batch, model.encode(batch))
+        embeds = model.prompts(batch, model.encode(batch)).embeds
         logits = model.language_model(
             inputs_embeds=embeds,
             attention_mask=batch.prompt_mask,
@@ -111,8 +111,9 @@ def prompt_batch(
     expanded = [expand(model, p.tolist(), p.tolist()) for p in prompts]
     expanded = [[VIDEO_ID if i == IMAGE_ID else i for i in ids] for ids in expanded]
     ids, mask = pad_rows(expanded, pad=0, left=True)
-    video = [i for i, row in enumerate(expanded) if VIDEO_ID in row]
-    audio = [i for i, row in enumerate(expanded) if AUDIO_ID in row]
+    clips = list(zip(rows, expanded, strict=True))
+    video = [case.frames[row] if VIDEO_ID in ids else None for row, ids in clips]
+    audio = [case.mel[row] if AUDIO_ID in ids else None for row, ids in clips]
     gate = [part[list(rows)] for part in case.gate]
     model.processor = SimpleNamespace(
         gate_text=lambda question, has_audio: int(question),
@@ -122,10 +123,15 @@ def prompt_batch(
         examples=[Example("", str(i), "", "", None) for i in range(len(rows))],
         prompt_ids=ids,
         prompt_mask=mask,
-        pixel_values=case.frames[[rows[i] for i in video]] if video else None,
-        video_rows=torch.tensor(video, dtype=torch.long),
-        input_features=case.mel[[rows[i] for i in audio]] if audio else None,
-        audio_rows=torch.tensor(audio, dtype=torch.long),
+        prompt_positions=position_ids(mask),
+        video_shapes=[
+            VideoShape(row.count(VIDEO_ID)) if VIDEO_ID in row else None for row in expanded
+        ],
+        audio_shapes=[
+            AudioShape(row.count(AUDIO_ID)) if AUDIO_ID in row else None for row in expanded
+        ],
+        pixel_values=video,
+        input_features=audio,
     )
 
 
@@ -138,8 +144,8 @@ def right_padded(values: Tensor, mask: Tensor) -> Tensor:
 def completions(model: OmniModel, batch: Batch, ids: Tensor, mask: Tensor) -> Tensor:
     """Log-probs of G completions of one prompt, [G, C]."""
     index = torch.zeros(len(ids), dtype=torch.long)
-    embeds = model.embed(batch, model.encode(batch))
-    logits = model.completion_logits(embeds, batch.prompt_mask, index, ids, mask)
+    prompts = model.prompts(batch, model.encode(batch))
+    logits = model.completion_logits(prompts, index, ids, mask)
     return per_token_logps(logits, ids, temperature=1.0)
 
 
@@ -147,7 +153,7 @@ def greedy(
     model: OmniModel, batch: Batch, *, num_tokens: int, penalty: float, eos: int
 ) -> tuple[Tensor, Tensor]:
     """Decodes one prompt greedily: new ids [T], and the logits before any penalty [T, V]."""
-    embeds = model.embed(batch, model.encode(batch))
+    embeds = model.prompts(batch, model.encode(batch)).embeds
     cache, ids, seen = DynamicCache(), torch.zeros(1, 0, dtype=torch.long), []
     for _ in range(num_tokens):
         logits = model.language_model(inputs_embeds=embeds, past_key_values=cache).logits[:, -1]

@@ -170,6 +170,19 @@ def test_the_fast_path_has_one_door() -> None:
     assert callers == {"models/prefix/fast_path.py"}
 
 
+def test_no_file_knows_a_family_but_its_own() -> None:
+    folders = {path.parent.name for path in (PACKAGE / "models").glob("*/family.py")}
+    assert folders == {"composed"}
+    strays = [
+        f"{where(path)}:{line} imports {name}; ask models/families.py"
+        for path in FILES
+        for line, name in imports(path)
+        for folder in folders
+        if f".models.{folder}" in name and not where(path).startswith(f"models/{folder}/")
+    ]
+    assert not strays
+
+
 def test_instantiate_has_one_caller() -> None:
     callers = {
         where(path) for path in FILES for _, name in imports(path) if name.endswith(".instantiate")

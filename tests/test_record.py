@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from omni_rlvr.record import (
     append_jsonl,
@@ -12,6 +13,7 @@ from omni_rlvr.record import (
     read_jsonl,
     read_record,
     say_failed,
+    with_present_targets,
     write_json,
 )
 from omni_rlvr.types import UserError
@@ -110,3 +112,13 @@ def test_a_full_disk_still_says_that_the_run_failed(tmp_path: Path) -> None:
     record = read_record(tmp_path)
     assert (record["status"], record["config"]) == ("failed", {"status": "running"})
     assert (tmp_path / "run.json").stat().st_size == size
+
+
+@pytest.mark.parametrize("module", ["trackers", "loggers"])
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow", "trackio", "metrics_csv"])
+def test_loggers_of_earlier_runs_have_the_names_of_now(module: str, logger: str) -> None:
+    then = {"_target_": f"omni_rlvr.training.{module}.{logger}", "_partial_": True, "prefix": ""}
+    conf = Path(__file__).parents[1] / "conf" / "logger"
+    (now,) = yaml.safe_load((conf / f"{logger.removeprefix('metrics_')}.yaml").read_text()).values()
+    present = with_present_targets({"logger": [then]})["logger"][0]
+    assert present == {**then, "_target_": now["_target_"]}

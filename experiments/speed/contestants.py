@@ -95,8 +95,7 @@ class Naive:
         with torch.no_grad():
             rollout = generate(
                 self.policy,
-                self.policy.embed(self.batch, self.policy.encode(self.batch)),
-                self.batch.prompt_mask,
+                self.policy.prompts(self.batch, self.policy.encode(self.batch)),
                 num_generations=self.cell.generations,
                 temperature=TEMPERATURE,
                 top_p=1.0,

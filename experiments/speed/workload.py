@@ -18,7 +18,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.composed.processor import ProcessorSettings
-from omni_rlvr.types import Batch, Example, Features, RewardOutput
+from omni_rlvr.types import Batch, Example, Features, Prompts, RewardOutput
 
 LEARNING_RATE, TEMPERATURE = 1e-6, 1.0
 HEAD_SIZE, VOCABULARY = 64, 640
@@ -121,19 +121,19 @@ class Processor:
 class TextPolicy(nn.Module):
     """A causal LM as a policy without media."""
 
+    places = {"language_model": "language_model"}
+
     def __init__(self, language_model: Qwen2ForCausalLM):
         super().__init__()
         self.language_model = language_model
         self.processor: Any = Processor(language_model.config.vocab_size)
 
     def encode(self, batch: Batch) -> Features:
-        return Features(None, None)
+        return Features.none(len(batch))
 
-    def embed(self, batch: Batch, features: Features) -> Tensor:
-        return self.language_model.get_input_embeddings()(batch.prompt_ids)
-
-    def positions(self, batch: Batch) -> Tensor:
-        return position_ids(batch.prompt_mask)
+    def prompts(self, batch: Batch, features: Features) -> Prompts:
+        embeds = self.language_model.get_input_embeddings()(batch.prompt_ids)
+        return Prompts(embeds, batch.prompt_mask, position_ids(batch.prompt_mask))
 
 
 class Reward:
@@ -148,6 +148,6 @@ class Reward:
 
 def make_batch(ids: Tensor) -> Batch:
     """Prompts as a batch without media."""
-    empty = torch.zeros(0, dtype=torch.long)
     examples = [Example(str(i), "", "", "", None) for i in range(len(ids))]
-    return Batch(examples, ids, torch.ones_like(ids), None, empty, None, empty)
+    mask, none = torch.ones_like(ids), [None] * len(ids)
+    return Batch(examples, ids, mask, position_ids(mask), none, none, none, none)

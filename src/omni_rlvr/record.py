@@ -39,6 +39,14 @@ MOVED = {
     "omni_rlvr.training.trackers": "omni_rlvr.training.loggers",
 }
 """Modules that a ``_target_`` could name in an earlier version, and where they are now."""
+REPLACED = {
+    "omni_rlvr.training.loggers.metrics_csv": "omni_rlvr.training.loggers.MetricsCsv",
+    "omni_rlvr.training.loggers.mlflow": "pytorch_lightning.loggers.MLFlowLogger",
+    "omni_rlvr.training.loggers.tensorboard": "pytorch_lightning.loggers.TensorBoardLogger",
+    "omni_rlvr.training.loggers.trackio": "omni_rlvr.training.loggers.TrackioLogger",
+    "omni_rlvr.training.loggers.wandb": "pytorch_lightning.loggers.WandbLogger",
+}
+"""Names in the modules of now that gave way to another one, with the same options."""
 _NAMED = 5
 """Most line numbers that a message names."""
 PACKAGES = (
@@ -101,7 +109,8 @@ def with_present_targets(config: Any) -> Any:
     present = {key: with_present_targets(value) for key, value in config.items()}
     if isinstance(target := present.get("_target_"), str):
         module, _, name = target.rpartition(".")
-        present["_target_"] = f"{MOVED.get(module, module)}.{name}" if module else target
+        moved = f"{MOVED.get(module, module)}.{name}" if module else target
+        present["_target_"] = REPLACED.get(moved, moved)
     return present
 
 

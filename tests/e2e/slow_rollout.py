@@ -10,15 +10,14 @@ from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.shared_prefix import decode
-from omni_rlvr.types import Rollout
+from omni_rlvr.types import Prompts, Rollout
 
 STEP_S = 0.02
 
 
 def decode_slowly(
     policy: Policy,
-    prompt_embeds: Tensor,
-    prompt_mask: Tensor,
+    prompts: Prompts,
     *,
     on_tokens: Callable[[Tensor, Tensor], None],
     **settings: Any,
@@ -29,4 +28,4 @@ def decode_slowly(
         time.sleep(STEP_S)
         on_tokens(rows, tokens)
 
-    return decode(policy, prompt_embeds, prompt_mask, on_tokens=pause, **settings)
+    return decode(policy, prompts, on_tokens=pause, **settings)

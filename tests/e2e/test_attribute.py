@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from omni_rlvr.record import read_json
+from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.tasks.attribute import subset_scores
 from omni_rlvr.types import UserError
 
@@ -95,9 +97,9 @@ def test_own_reasoning_reasons_about_every_subset(runner, plain, monkeypatch) ->
     rows = []
     decode = subset_scores.decode
 
-    def counted(policy, embeds, mask, **how):
-        rows.append(len(mask))
-        return decode(policy, embeds, mask, **how)
+    def counted(policy, prompts, **how):
+        rows.append(len(prompts))
+        return decode(policy, prompts, **how)
 
     monkeypatch.setattr(subset_scores, "decode", counted)
     folder, _, report = seen(runner, *ATTRIBUTE, "task.lead=own_reasoning")
@@ -170,3 +172,43 @@ def test_what_cannot_be_measured_is_refused(runner, overrides, message) -> None:
     with pytest.raises(UserError, match=message) as error:
         runner.build(*ATTRIBUTE, *overrides)
     assert "\n" not in str(error.value)
+
+
+def test_clips_are_asked_as_in_an_evaluation_whatever_positions_prompts_have(
+    runner, monkeypatch, tiny_policy, tmp_path
+) -> None:
+    tiny_policy.save(tmp_path / "sharp")  # larger weights: what it says follows from its prompt
+    prompts_of, sharp = OmniModel.prompts, f"model.path={tmp_path}/sharp"
+
+    def spread(self, batch, features):
+        counted = prompts_of(self, batch, features)
+        return replace(counted, positions=counted.positions * 2)
+
+    asked = (
+        *ATTRIBUTE,
+        sharp,
+        "task.num_chosen=12",
+        "task.num_generations=0",
+        "task.num_reasoned=-1",
+    )
+    same = (
+        "task=evaluate",
+        "task.splits=[train]",
+        "task.max_completion_length=8",
+        ATTRIBUTE[-1],
+        sharp,
+    )
+    counted = runner(*asked)
+    monkeypatch.setattr(OmniModel, "prompts", spread)
+    said = {
+        row["id"]: row["completion"]
+        for row in read_jsonl(runner(*same) / "train" / "predictions.jsonl")
+    }
+    folder = runner(*asked) / "train"
+    chosen = {row["id"]: row["completion"] for row in read_jsonl(folder / "chosen.jsonl")}
+    assert chosen == {clip: said[clip] for clip in chosen}
+    assert len(chosen) > 3
+    reasoned = pd.read_parquet(folder / "faithfulness.parquet")
+    assert dict(zip(reasoned["clip"], reasoned["completion"], strict=True)) == said
+    before = read_jsonl(counted / "train" / "chosen.jsonl")
+    assert any(row["completion"] != said[row["id"]] for row in before)

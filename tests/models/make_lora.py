@@ -22,8 +22,7 @@ def config(**changes) -> TrainableConfig:
 def logits(policy, batch) -> torch.Tensor:
     with torch.no_grad():
         return policy.completion_logits(
-            policy.embed(batch, policy.encode(batch)),
-            batch.prompt_mask,
+            policy.prompts(batch, policy.encode(batch)),
             torch.arange(len(batch)),
             batch.completion_ids,
             batch.completion_mask,

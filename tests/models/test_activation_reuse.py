@@ -6,11 +6,13 @@ import pytest
 import torch
 from make_lms import MODELS, make
 
+from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.prefix.cpu_float32.activation_reuse import ActivationReuse
 from omni_rlvr.models.prefix.cpu_float32.decoder import FastDecoder
 from omni_rlvr.models.prefix.cpu_float32.layers import FastLayers
 from omni_rlvr.models.prefix.packing import Packed
-from omni_rlvr.models.prefix.scoring import Prompts, Rows, completion_hidden
+from omni_rlvr.models.prefix.scoring import Rows, completion_hidden
+from omni_rlvr.types import Prompts
 
 PROMPTS = {"uneven": (9, 4, 7), "equal": (6, 6, 6), "some": (6, 9, 6)}
 """Tokens of three prompts; equal ones stand together and are attended to together."""
@@ -21,7 +23,7 @@ LENGTHS = (5, 1, 4, 6, 2, 3, 5, 6, 1)
 def make_prompts(model, sizes: str) -> tuple[Prompts, torch.Tensor]:
     mask = (torch.arange(9) >= 9 - torch.tensor(PROMPTS[sizes]).unsqueeze(1)).long()
     ids = torch.randint(1, 97, mask.shape, generator=torch.Generator().manual_seed(0))
-    return Prompts.counted(model.get_input_embeddings()(ids), mask), ids
+    return Prompts(model.get_input_embeddings()(ids), mask, position_ids(mask)), ids
 
 
 def roll_out(model, sizes: str = "uneven") -> tuple[Rows, ActivationReuse]:

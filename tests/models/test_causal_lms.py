@@ -21,12 +21,13 @@ from transformers import (
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniTextConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
 
+from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.prefix import attention_hook
 from omni_rlvr.models.prefix.attention_hook import can_share
 from omni_rlvr.models.prefix.cpu_float32.decoder import FastDecoder
 from omni_rlvr.models.prefix.decoding import RepeatedDecoder, SharedDecoder, make_decoder
-from omni_rlvr.models.prefix.scoring import Prompts, Rows, completion_hidden
-from omni_rlvr.types import UserError
+from omni_rlvr.models.prefix.scoring import Rows, completion_hidden
+from omni_rlvr.types import Prompts, UserError
 
 PROMPTS, COMPLETIONS = (9, 4, 7), (5, 1, 4, 5, 2, 3, 5)
 OWNERS = (0, 2, 0, 1, 2, 0, 2)
@@ -66,7 +67,7 @@ def make_rows(model: nn.Module, *, axes: int = 1, equal: bool = False) -> Rows:
     generator = torch.Generator().manual_seed(0)
     mask = left_padded(EQUAL if equal else PROMPTS, 9)
     ids = torch.randint(1, 97, mask.shape, generator=generator)
-    prompts = Prompts.counted(model.get_input_embeddings()(ids), mask)
+    prompts = Prompts(model.get_input_embeddings()(ids), mask, position_ids(mask))
     if axes == 3:  # as a picture of 2 x 2 patches inside each prompt would have it
         height, width = prompts.positions + torch.randint(0, 3, (2, 3, 9), generator=generator)
         prompts = Prompts(

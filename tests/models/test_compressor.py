@@ -29,7 +29,7 @@ def test_the_7b_models_compressor(humanomni, make_batch, tmp_path):
     export_published(policy, tmp_path / "theirs")
     loaded = load_policy(str(tmp_path / "theirs"), "float32", None)
     batch = make_batch(policy, 4)
-    both = [one.embed(batch, one.encode(batch)) for one in (loaded, policy)]
+    both = [one.prompts(batch, one.encode(batch)).embeds for one in (loaded, policy)]
     torch.testing.assert_close(*both)
     assert "model.feature_compressor.vlm_key_projector.weight" in load_file(
         tmp_path / "theirs" / "model.safetensors"

@@ -11,7 +11,7 @@ from omni_rlvr.models.prefix.cpu_float32.entry import supports
 from omni_rlvr.models.prefix.cpu_float32.layers import FastLayers
 from omni_rlvr.models.prefix.decoding import SharedDecoder, make_decoder
 from omni_rlvr.models.prefix.packing import Packed
-from omni_rlvr.models.prefix.scoring import Prompts
+from omni_rlvr.types import Prompts
 
 POSITIONS = torch.arange(4).unsqueeze(0)
 

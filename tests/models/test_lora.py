@@ -189,7 +189,7 @@ def test_an_exported_checkpoint_has_the_logits_of_the_policy(base, batch, tmp_pa
     lm = merged.language_model
     assert lm.lm_head.weight is lm.get_input_embeddings().weight
     apply(merged, config(), tmp_path / "merged")  # nothing of the adapter is left in the way
-    assert merged.delta.base == tmp_path / "merged"
+    assert merged.adapter_checkpoint.base == tmp_path / "merged"
 
 
 def test_an_adapter_that_is_not_finite_is_not_merged(base, tmp_path):

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.models.composed.presets import TOWERS
 from omni_rlvr.models.composed.publish import export_published
+from omni_rlvr.models.composed.tokenizers import PACKAGED
 from omni_rlvr.models.loading import hub
 from omni_rlvr.models.loading.load import load_policy
-from omni_rlvr.models.loading.tokenizers import PACKAGED
 from omni_rlvr.text.prompts import INSTRUCTION
 from omni_rlvr.types import UserError
 
@@ -47,7 +47,7 @@ def edit_json(path: Path, **fields) -> None:
 
 def prompt_logits(policy, batch) -> torch.Tensor:
     with torch.no_grad():
-        embeds = policy.embed(batch, policy.encode(batch))
+        embeds = policy.prompts(batch, policy.encode(batch)).embeds
         return policy.language_model(inputs_embeds=embeds, attention_mask=batch.prompt_mask).logits
 
 

@@ -14,16 +14,16 @@ INDEX = (0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 2, 0)
 """Prompt of each completion: groups of unequal size, and two prompts met again later."""
 
 
-def plain_logits(policy, embeds, prompt_mask, index, ids, mask) -> torch.Tensor:
+def plain_logits(policy, prompts, index, ids, mask) -> torch.Tensor:
     """[N, T, V]: every completion behind its own copy of its prompt, in one forward pass."""
     tail = policy.language_model.get_input_embeddings()(ids)
-    whole_mask = torch.cat([prompt_mask[index], mask], dim=1)
+    whole_mask = torch.cat([prompts.mask[index], mask], dim=1)
     logits = policy.language_model(
-        inputs_embeds=torch.cat([embeds[index], tail], dim=1),
+        inputs_embeds=torch.cat([prompts.embeds[index], tail], dim=1),
         attention_mask=whole_mask,
         position_ids=(whole_mask.cumsum(dim=1) - 1).clamp(min=0),
     ).logits
-    return logits[:, prompt_mask.shape[1] - 1 : -1]  # position t predicts token t + 1
+    return logits[:, prompts.mask.shape[1] - 1 : -1]  # position t predicts token t + 1
 
 
 def shared_logits(policy, *inputs) -> torch.Tensor:
@@ -54,8 +54,7 @@ def case(tiny_policy, make_batch):
 def gradient(policy, forward, batch, features: Features, rows, weights) -> dict[str, torch.Tensor]:
     """Of a weighted sum of the completions' log-probs, down to the projectors: name -> gradient."""
     policy.zero_grad()
-    embeds = policy.embed(batch, features)
-    logits = forward(policy, embeds, batch.prompt_mask, *rows)
+    logits = forward(policy, policy.prompts(batch, features), *rows)
     logps = logits.log_softmax(-1).gather(-1, rows[1].unsqueeze(-1)).squeeze(-1)
     (logps * weights).sum().backward()
     return {n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None}
@@ -65,7 +64,7 @@ def gradient(policy, forward, batch, features: Features, rows, weights) -> dict[
 def test_logits_equal_the_plain_forward(tiny_policy, case, width):
     batch, features, rows, _ = case(width)
     with torch.no_grad():
-        inputs = (tiny_policy.embed(batch, features), batch.prompt_mask, *rows)
+        inputs = (tiny_policy.prompts(batch, features), *rows)
         got, expected = shared_logits(tiny_policy, *inputs), plain_logits(tiny_policy, *inputs)
     assert got.shape == (12, width, tiny_policy.config.text_config.vocab_size)
     there = rows[2].bool()
@@ -95,8 +94,7 @@ def test_a_prompt_is_processed_once(tiny_policy, case):
         lambda module, args, kwargs: shapes.append(tuple(kwargs["inputs_embeds"].shape[:2])),
         with_kwargs=True,
     )
-    embeds = tiny_policy.embed(batch, features)
-    shared_logits(tiny_policy, embeds, batch.prompt_mask, *rows)
+    shared_logits(tiny_policy, tiny_policy.prompts(batch, features), *rows)
     # Each prompt once, each completion without its last token; no padding.
     tokens = batch.prompt_mask.sum() + (rows[2].sum(dim=1) - 1).sum()
     assert shapes == [(1, tokens)]

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import AddedToken
 from transformers import BertTokenizer
 
-from omni_rlvr.models.loading.tokenizers import MAX_GATE_TOKENS, PACKAGED, load_gate_tokenizer
+from omni_rlvr.models.composed.tokenizers import MAX_GATE_TOKENS, PACKAGED, load_gate_tokenizer
 from omni_rlvr.text.prompts import WORDINGS
 from omni_rlvr.types import UserError
 

@@ -21,13 +21,15 @@ pytestmark = pytest.mark.usefixtures("each_path")
 GREEDY = {"temperature": 0, "num_generations": 1}
 
 
-def run(policy, batch, *, seed=0, **changes):
+def run(policy, batch, *, seed=0, positions=None, **changes):
     settings = {"num_generations": 4, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
     settings |= {"repetition_penalty": 1.0, "max_completion_length": 12} | changes
     with torch.no_grad():
-        embeds = policy.embed(batch, policy.encode(batch))
+        prompts = policy.prompts(batch, policy.encode(batch))
+    if positions is not None:
+        prompts = replace(prompts, positions=positions)
     generator = torch.Generator().manual_seed(seed)
-    return decode(policy, embeds, batch.prompt_mask, generator=generator, **settings)
+    return decode(policy, prompts, generator=generator, **settings)
 
 
 def raise_end_token(policy, boost: float) -> None:
@@ -71,7 +73,7 @@ def test_greedy_equals_generate_on_each_prompt_alone(tiny_policy, make_batch, mo
     assert (batch.prompt_mask[:, 0] == 0).any()  # some rows are padded
     rollout = run(tiny_policy, batch, **GREEDY)
     with torch.no_grad():
-        embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
+        embeds = tiny_policy.prompts(batch, tiny_policy.encode(batch)).embeds
     for row in range(8):
         alone = embeds[row : row + 1, batch.prompt_mask[row].bool()]
         expected = tiny_policy.language_model.generate(
@@ -113,7 +115,7 @@ def test_a_row_is_untouched_by_the_rows_beside_it(tiny_policy, make_batch, monke
     one, other = make_batch(tiny_policy, 4), make_batch(tiny_policy, 4, seed=1)
     assert torch.equal(one.prompt_ids, other.prompt_ids)
     # Rows 0..3 (prompt 0) get the media of ``one`` in both batches, the others' media differ.
-    pixels, sounds = other.pixel_values.clone(), other.input_features.clone()
+    pixels, sounds = [*other.pixel_values], [*other.input_features]
     pixels[0], sounds[0] = one.pixel_values[0], one.input_features[0]
     mixed = type(one)(**{**vars(one), "pixel_values": pixels, "input_features": sounds})
     a, b = run(tiny_policy, one), run(tiny_policy, mixed)
@@ -285,12 +287,11 @@ def test_greedy_moves_no_float64_to_the_device(tiny_policy, make_batch, monkeypa
 
 def test_no_gradient_is_kept(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 2)
-    embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
-    assert embeds.requires_grad
+    prompts = tiny_policy.prompts(batch, tiny_policy.encode(batch))
+    assert prompts.embeds.requires_grad
     rollout = decode(
         tiny_policy,
-        embeds,
-        batch.prompt_mask,
+        prompts,
         num_generations=2,
         temperature=1.0,
         top_p=0.9,
@@ -332,7 +333,7 @@ def test_positions_of_the_prompt_can_be_given(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4)
     counted = (batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
     same, spread = (
-        run(tiny_policy, batch, **GREEDY, prompt_positions=p).completion_ids
+        run(tiny_policy, batch, **GREEDY, positions=p).completion_ids
         for p in (counted, counted * 3)
     )
     assert torch.equal(same, run(tiny_policy, batch, **GREEDY).completion_ids)

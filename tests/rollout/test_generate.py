@@ -19,12 +19,11 @@ SETTINGS = {
 
 def both(policy, batch, **changes):
     with torch.no_grad():
-        embeds = policy.embed(batch, policy.encode(batch))
+        prompts = policy.prompts(batch, policy.encode(batch))
     return [
         roll_out(
             policy,
-            embeds,
-            batch.prompt_mask,
+            prompts,
             generator=torch.Generator().manual_seed(3),
             **SETTINGS | changes,
         )

@@ -20,6 +20,7 @@ from omni_rlvr.rollout.label_scoring import (
     label_logps,
     prompt_slot,
 )
+from omni_rlvr.types import Prompts
 
 LABELS = ("happy", "sad", "happy face", "s", "surprise")
 """One is a prefix of another as text, one as a token too; token counts differ."""
@@ -32,14 +33,13 @@ def encode(policy, text: str) -> list[int]:
     return policy.processor.tokenizer.encode(text, add_special_tokens=False)
 
 
-def embedded(policy, batch) -> torch.Tensor:
+def prompts_of(policy, batch) -> Prompts:
     with torch.no_grad():
-        return policy.embed(batch, policy.encode(batch))
+        return policy.prompts(batch, policy.encode(batch))
 
 
 def scores(policy, batch, slots, *, labels=LABELS) -> torch.Tensor:
-    embeds = embedded(policy, batch)
-    return label_logps(policy, embeds, batch.prompt_mask, slots=slots, labels=labels)
+    return label_logps(policy, prompts_of(policy, batch), slots=slots, labels=labels)
 
 
 @torch.no_grad()
@@ -77,7 +77,7 @@ def test_scores_equal_a_plain_forward_for_each_label(tiny_policy, make_batch, tu
     slots = slots[turn:] + slots[:turn]  # every slot meets every kind of clip
     got = scores(tiny_policy, batch, slots)
     assert got.shape == (4, 5)
-    embeds = embedded(tiny_policy, batch)
+    embeds = prompts_of(tiny_policy, batch).embeds
     for row, slot in enumerate(slots):
         given = [*slot.ids, *encode(tiny_policy, slot.text)]
         for column, label in enumerate(LABELS):
@@ -101,16 +101,16 @@ def test_the_tokens_scored_are_those_a_model_would_write(tiny_policy):
 def test_one_pass_over_each_prompt_and_all_labels(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, KINDS)
     slots, shapes = slots_of(tiny_policy), []
-    embeds = embedded(tiny_policy, batch)
+    prompts = prompts_of(tiny_policy, batch)
     tiny_policy.language_model.model.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(tuple(kwargs["inputs_embeds"].shape[:2])),
         with_kwargs=True,
     )
-    label_logps(tiny_policy, embeds, batch.prompt_mask, slots=slots, labels=LABELS)
+    label_logps(tiny_policy, prompts, slots=slots, labels=LABELS)
     pairs = [module._tokenise(tiny_policy.processor, slot, LABELS) for slot in slots]
-    prompts = int(batch.prompt_mask.sum()) + sum(len(lead) for lead, _ in pairs)
+    given = int(batch.prompt_mask.sum()) + sum(len(lead) for lead, _ in pairs)
     rest = sum(len(row) - 1 for _, rows in pairs for row in rows)
-    assert shapes == [(1, prompts + rest)]  # each prompt once, and no padding
+    assert shapes == [(1, given + rest)]  # each prompt once, and no padding
 
 
 def test_all_labels_together_have_at_most_all_probability(tiny_policy, make_batch):
@@ -145,20 +145,24 @@ def test_a_prefix_of_a_label_does_not_win_by_being_short(tiny_policy, make_batch
 
 def test_a_row_is_the_same_alone_and_under_other_padding(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, KINDS)
-    embeds, mask, slots = embedded(tiny_policy, batch), batch.prompt_mask, slots_of(tiny_policy)
-    whole = label_logps(tiny_policy, embeds, mask, slots=slots, labels=LABELS)
-    junk = torch.randn(4, 7, embeds.shape[-1])
+    prompts, slots = prompts_of(tiny_policy, batch), slots_of(tiny_policy)
+    whole = label_logps(tiny_policy, prompts, slots=slots, labels=LABELS)
+    junk, none = torch.randn(4, 7, prompts.embeds.shape[-1]), torch.zeros(4, 7, dtype=torch.long)
     padded = label_logps(
         tiny_policy,
-        torch.cat([junk, embeds], dim=1),
-        torch.cat([torch.zeros(4, 7, dtype=torch.long), mask], dim=1),
+        Prompts(
+            torch.cat([junk, prompts.embeds], dim=1),
+            torch.cat([none, prompts.mask], dim=1),
+            torch.cat([none, prompts.positions], dim=1),
+        ),
         slots=slots,
         labels=LABELS,
     )
     torch.testing.assert_close(padded, whole, atol=1e-5, rtol=0)
     for row in range(4):
         one = slice(row, row + 1)
-        alone = label_logps(tiny_policy, embeds[one], mask[one], slots=slots[one], labels=LABELS)
+        few = Prompts(prompts.embeds[one], prompts.mask[one], prompts.positions[one])
+        alone = label_logps(tiny_policy, few, slots=slots[one], labels=LABELS)
         torch.testing.assert_close(alone, whole[one], atol=1e-5, rtol=0)
 
 
@@ -254,7 +258,7 @@ def test_scores_by_hand(tiny_policy, make_batch, monkeypatch):
     monkeypatch.setattr(
         tiny_policy,
         "completion_logits",
-        lambda embeds, mask, index, ids, ids_mask: torch.zeros(*ids.shape, vocabulary),
+        lambda prompts, index, ids, mask: torch.zeros(*ids.shape, vocabulary),
     )
     got = scores(tiny_policy, make_batch(tiny_policy, 1), [TAGGED])[0]
     for label, logp in zip(LABELS, got.tolist(), strict=True):

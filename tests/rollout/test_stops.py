@@ -48,10 +48,8 @@ def test_decoding_ends_at_any_of_them(tiny_policy, make_batch, roll_out):
         return logits
 
     policy.language_model.lm_head.register_forward_hook(lift)
-    embeds = policy.embed(batch, policy.encode(batch))
-    out = roll_out(
-        policy, embeds, batch.prompt_mask, **HOW, generator=torch.Generator().manual_seed(0)
-    )
+    prompts = policy.prompts(batch, policy.encode(batch))
+    out = roll_out(policy, prompts, **HOW, generator=torch.Generator().manual_seed(0))
     ended = (out.completion_ids == OTHER).any(dim=1)
     assert ended.any()
     for ids, mask in zip(out.completion_ids[ended], out.completion_mask[ended], strict=True):

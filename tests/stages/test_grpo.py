@@ -42,7 +42,7 @@ def test_one_update_is_the_plain_policy_gradient(tiny_policy, make_batch):
     gradient, metrics = backward(stage, tiny_policy, whole)
     # Naively: every row alone and without padding, - 1/N sum_i A_i 1/|o_i| sum_t log pi.
     tiny_policy.zero_grad()
-    embeds = tiny_policy.embed(batch, whole.features)
+    embeds = tiny_policy.prompts(batch, whole.features).embeds
     loss = torch.zeros(())
     for i in range(16):
         b, size = int(whole.prompt_index[i]), int(whole.completion_mask[i].sum())
@@ -162,7 +162,7 @@ def test_prepare_keeps_no_graph_and_changes_no_weight(tiny_policy, make_batch):
     before = {name: value.clone() for name, value in tiny_policy.state_dict().items()}
     stage = make_stage(reference=tiny_policy.frozen_copy(), num_iterations=2)
     whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
-    for value in (whole.old_per_token_logps, whole.ref_per_token_logps, whole.features.video):
+    for value in (whole.old_per_token_logps, whole.ref_per_token_logps, whole.features.video[0]):
         assert not value.requires_grad
         assert not value.is_inference()
     assert all(torch.equal(v, before[k]) for k, v in tiny_policy.state_dict().items())

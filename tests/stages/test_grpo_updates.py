@@ -83,7 +83,7 @@ def words_of_mass(policy, batch, mass: float) -> tuple[str, ...]:
     """Words that the policy begins with, each rarely, together with about this probability."""
     tokenizer = policy.processor.tokenizer
     with torch.no_grad():
-        embeds = policy.embed(batch, policy.encode(batch))
+        embeds = policy.prompts(batch, policy.encode(batch)).embeds
         out = policy.language_model(inputs_embeds=embeds, attention_mask=batch.prompt_mask)
     start = out.logits[:, -1].softmax(-1).mean(dim=0)
     start[:5] = 0.0  # special tokens

@@ -10,11 +10,12 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5O
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
 
 from omni_rlvr.config.stage import GrpoConfig, SamplingConfig
+from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.rollout.experience import select
 from omni_rlvr.rollout.hf import generate
 from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.stages.grpo import GrpoStage
-from omni_rlvr.types import Batch, Example, Features, UserError
+from omni_rlvr.types import Batch, Example, Features, Prompts, UserError
 
 LENGTHS, T = (9, 6), 5
 
@@ -49,6 +50,8 @@ class Thinker(nn.Module):
 class Policy(nn.Module):
     """Text alone, its tokens placed as those of pictures are."""
 
+    places = {"language_model": "language_model"}
+
     def __init__(self, processor, *, axes: int):
         super().__init__()
         torch.manual_seed(0)
@@ -59,16 +62,15 @@ class Policy(nn.Module):
                     weight.mul_(4)
 
     def encode(self, batch):
-        return Features(None, None)
+        return Features.none(len(batch))
 
-    def embed(self, batch, features):
-        return self.language_model.get_input_embeddings()(batch.prompt_ids)
-
-    def positions(self, batch):
-        time = (batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
-        if self.axes == 1:
-            return time
-        return torch.stack([time, time // 2 + 3, time % 2 + 1]) * batch.prompt_mask
+    def prompts(self, batch, features):
+        embeds = self.language_model.get_input_embeddings()(batch.prompt_ids)
+        positions = (batch.prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
+        if self.axes == 3:
+            spread = [positions, positions // 2 + 3, positions % 2 + 1]
+            positions = torch.stack(spread) * batch.prompt_mask
+        return Prompts(embeds, batch.prompt_mask, positions)
 
 
 class Processor:
@@ -89,9 +91,9 @@ class Processor:
 def make_batch() -> Batch:
     mask = (torch.arange(9) >= 9 - torch.tensor(LENGTHS).unsqueeze(1)).long()
     ids = torch.randint(1, 97, mask.shape, generator=torch.Generator().manual_seed(0)) * mask
-    empty = torch.zeros(0, dtype=torch.long)
     examples = [Example(str(i), "", "", "", None) for i in (0, 1)]
-    return Batch(examples, ids, mask, None, empty, None, empty)
+    nothing = [None, None]
+    return Batch(examples, ids, mask, position_ids(mask), nothing, nothing, nothing, nothing)
 
 
 def plain_logits(policy, batch, row_of: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -99,7 +101,7 @@ def plain_logits(policy, batch, row_of: torch.Tensor, ids: torch.Tensor) -> torc
     out = []
     for owner, tokens in zip(row_of.tolist(), ids, strict=True):
         there = batch.prompt_mask[owner].bool()
-        places = policy.positions(batch)[:, owner, there]
+        places = policy.prompts(batch, None).positions[:, owner, there]
         later = places.max() + 1 + torch.arange(len(tokens))  # on every axis
         whole = torch.cat([batch.prompt_ids[owner, there], tokens])
         hidden = policy.language_model.model(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from make_shapes import StretchingProcessor, clip_of
 
+from omni_rlvr.data.collate import Collate
 from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.rollout.label_scoring import BARE, TAGGED, label_logps
 from omni_rlvr.tasks.attribute import subset_scores as module
-from omni_rlvr.tasks.attribute.subset_scores import Method, blank_features, score_batch
-from omni_rlvr.types import Features
+from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
+from omni_rlvr.tasks.attribute.subsets import mixed
+from omni_rlvr.types import Batch, Features
 
 LABELS = ("happy", "sad", "neutral")
 METHOD = Method(LABELS, 2, "drop", "direct", swap=True, max_completion_length=6, num_prompts=4)
@@ -24,11 +28,11 @@ def labelled(batch, labels=LABELS):
     return replace(batch, examples=examples)
 
 
-def scored(policy, batch, method=METHOD, *, blank=None, seed=0):
+def scored(policy, batch, method=METHOD, *, seed=0):
     with torch.no_grad():
         features = policy.encode(batch)
     generator = torch.Generator().manual_seed(seed)
-    return score_batch(policy, batch, features, method, blank=blank, generator=generator)
+    return score_batch(policy, batch, features, method, blanks=Blanks(policy), generator=generator)
 
 
 @pytest.mark.parametrize("subset", [0, 1, 2, 3])
@@ -38,10 +42,11 @@ def test_left_out_is_as_if_it_never_was_there(tiny_policy, make_batch, subset: i
     with torch.no_grad():
         whole = tiny_policy.encode(batch)
         features = Features(
-            video=whole.video if subset & 2 else None, audio=whole.audio if subset & 1 else None
+            video=whole.video if subset & 2 else [None] * 4,
+            audio=whole.audio if subset & 1 else [None] * 4,
         )
-        embeds = tiny_policy.embed(alone, features)
-    expected = label_logps(tiny_policy, embeds, alone.prompt_mask, slots=[BARE] * 4, labels=LABELS)
+        prompts = tiny_policy.prompts(alone, features)
+    expected = label_logps(tiny_policy, prompts, slots=[BARE] * 4, labels=LABELS)
     got = scored(tiny_policy, batch).logps[:, subset]
     torch.testing.assert_close(got, expected, atol=2e-4, rtol=0)
 
@@ -60,18 +65,15 @@ def test_towers_run_once_a_clip(tiny_policy, make_batch, monkeypatch):
     with torch.no_grad():
         features = tiny_policy.encode(batch)
     monkeypatch.setattr(tiny_policy, "encode", None)
-    score_batch(tiny_policy, batch, features, METHOD, blank=None, generator=torch.Generator())
+    blanks = Blanks(tiny_policy)
+    score_batch(tiny_policy, batch, features, METHOD, blanks=blanks, generator=torch.Generator())
 
 
 def test_absent_is_what_the_option_says(tiny_policy, make_batch):
     batch = labelled(make_batch(tiny_policy, 6, ("av",)))
-    blank = blank_features(tiny_policy, batch)
-    assert blank.video.shape[0] == blank.audio.shape[0] == 1
     results = {
         "drop": scored(tiny_policy, batch).logps,
-        "silence_grey": scored(
-            tiny_policy, batch, replace(METHOD, absent="silence_grey"), blank=blank
-        ).logps,
+        "silence_grey": scored(tiny_policy, batch, replace(METHOD, absent="silence_grey")).logps,
         "other_clip": scored(tiny_policy, batch, replace(METHOD, absent="other_clip")).logps,
     }
     for other in ("silence_grey", "other_clip"):
@@ -123,8 +125,8 @@ def test_the_label_is_scored_behind_the_reasoning_that_was_written(
     monkeypatch.setattr(module, "completion_slot", lambda processor, ids, mask: slot)
     method = replace(METHOD, lead="own_reasoning", swap=False)
     with torch.no_grad():
-        embeds = tiny_policy.embed(batch, tiny_policy.encode(batch))
-    expected = label_logps(tiny_policy, embeds, batch.prompt_mask, slots=[slot] * 2, labels=LABELS)
+        prompts = tiny_policy.prompts(batch, tiny_policy.encode(batch))
+    expected = label_logps(tiny_policy, prompts, slots=[slot] * 2, labels=LABELS)
     got = scored(tiny_policy, batch, method).logps[:, 3]
     torch.testing.assert_close(got, expected, atol=2e-4, rtol=0)
 
@@ -143,22 +145,24 @@ def test_where_one_modality_decides_it_gets_all(
 ):
     """The label's logit is 5 where the deciding modality says so, whatever the other one holds."""
     batch = labelled(make_batch(tiny_policy, 9, ("av",)))
-    says = torch.eye(3).repeat(3, 1) * 5  # [9, 3]: the features are the label
-    noise = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    says = [*(torch.eye(3).repeat(3, 1) * 5)]  # 9 of [3]: the features are the label
+    noise = [*torch.randn(9, 3, generator=torch.Generator().manual_seed(0))]
     features = Features(**{**{"video": noise, "audio": noise}, decides: says})
 
-    def embed(prompts, media):
-        out = torch.zeros(len(prompts), 3)
-        rows = vars(prompts)[f"{decides}_rows"]
-        out[rows] = vars(media)[decides] if len(rows) else out[rows]
-        return out
+    def make_prompts(policy, batch, media, **limits):
+        return torch.stack([torch.zeros(3) if f is None else f for f in vars(media)[decides]])
 
-    monkeypatch.setattr(tiny_policy, "embed", embed)
+    monkeypatch.setattr(module, "make_prompts", make_prompts)
     monkeypatch.setattr(
-        module, "label_logps", lambda policy, embeds, mask, slots, labels: embeds.log_softmax(-1)
+        module, "label_logps", lambda policy, prompts, slots, labels: prompts.log_softmax(-1)
     )
     scores = score_batch(
-        tiny_policy, batch, features, METHOD, blank=None, generator=torch.Generator()
+        tiny_policy,
+        batch,
+        features,
+        METHOD,
+        blanks=Blanks(tiny_policy),
+        generator=torch.Generator(),
     )
     gold = torch.arange(9) % 3
     values = scores.logps[torch.arange(9), :, gold]
@@ -185,3 +189,45 @@ def test_how_many_prompts_go_together_changes_no_value(tiny_policy, make_batch):
     torch.testing.assert_close(one.logps, all_.logps, atol=2e-4, rtol=0)
     torch.testing.assert_close(one.swaps, all_.swaps, atol=2e-4, rtol=0)
     assert one.texts == all_.texts
+
+
+def test_a_blank_has_the_shape_of_what_it_stands_in_for(monkeypatch):
+    """With grey and silence every subset's prompt is as long as the whole clip's."""
+    samples = [
+        clip_of("ann", num_frames=4, sound_s=0.8),
+        clip_of("bob", num_frames=2, sound_s=2.1),
+        clip_of("cy", num_frames=4),
+    ]
+    encoded = []
+
+    def encode(batch: Batch) -> Features:
+        encoded.append(batch)
+        return Features(batch.pixel_values, batch.input_features)
+
+    policy = SimpleNamespace(processor=StretchingProcessor(), dtype=torch.float32, encode=encode)
+    batch = Collate(policy.processor, with_target=False)(samples)
+    features = Features(batch.pixel_values, batch.input_features)
+    seen = []
+
+    def scored_mixes(policy, batch, media, mixes, method):
+        seen.append(mixed(batch, media, mixes, policy.processor))
+        return torch.zeros(len(mixes), len(LABELS)), None
+
+    monkeypatch.setattr(module, "score_mixes", scored_mixes)
+    score_batch(
+        policy,
+        batch,
+        features,
+        replace(METHOD, absent="silence_grey", swap=False),
+        blanks=Blanks(policy),
+        generator=torch.Generator(),
+    )
+    ((asked, shown),) = seen
+    whole = dict(zip(("ann", "bob", "cy"), batch.prompt_mask.sum(dim=1).tolist(), strict=True))
+    for example, length in zip(asked.examples, asked.prompt_mask.sum(dim=1), strict=True):
+        assert length == whole[example.id]
+    for shape, clip in zip(asked.video_shapes, shown.video, strict=True):
+        assert len(clip) == shape.num_tokens
+    # one picture a shape (4 and 2 frames), one sound a shape (0.8 s and 2.1 s), each encoded once
+    assert len(encoded) == 4
+    assert sum(bool((clip == 0).all()) for clip in shown.video) == 5  # 2 + 2 + 1 subsets

@@ -124,10 +124,10 @@ def fixed_answers(monkeypatch):
     def install(*batches: list[str]):
         texts = iter(batches)
 
-        def decode(policy, embeds, mask, **settings):
-            calls.append({**settings, "num_prompts": len(embeds)})
-            empty = torch.zeros(len(embeds), 1, dtype=torch.long)
-            whole = torch.ones(len(embeds), dtype=torch.bool)
+        def decode(policy, prompts, **settings):
+            calls.append({**settings, "num_prompts": len(prompts)})
+            empty = torch.zeros(len(prompts), 1, dtype=torch.long)
+            whole = torch.ones(len(prompts), dtype=torch.bool)
             return Rollout(empty, empty, next(texts), truncated=~whole, finite=whole)
 
         monkeypatch.setitem(globals(), "decode", decode)

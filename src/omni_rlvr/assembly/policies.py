@@ -18,7 +18,7 @@ from omni_rlvr.assembly.parts import Clips
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.data.features.cache import FeatureCache, open_cache
 from omni_rlvr.folders import whole_folder
-from omni_rlvr.models.adapters.adapter_checkpoint import find_base, is_delta
+from omni_rlvr.models.adapters.adapter_checkpoint import find_base, is_adapter_checkpoint
 from omni_rlvr.models.adapters.peft_format import is_bare_adapter
 from omni_rlvr.models.loading.fingerprint import tower_fingerprints
 from omni_rlvr.models.loading.load import check_written, load_bare, put_onto
@@ -48,7 +48,7 @@ def _onto_base(model: DictConfig) -> Policy:
     if is_bare_adapter(folder):
         bare: Any = load_bare(folder, model.base, model.dtype, model.instruction, options)
         return bare
-    if not is_delta(folder):
+    if not is_adapter_checkpoint(folder):
         raise UserError(f"model.base={model.base}: model.path={folder} has no adapter to put on it")
     base = find_base(folder, model.base)
     policy = make(loader_of(model), path=str(base), instruction=None)
@@ -120,7 +120,7 @@ def _say_where_from(checkpoint: Path) -> None:
 
 
 def feature_cache(config: Any, clips: Clips, policy: Policy) -> FeatureCache | None:
-    """Opens the cache, unless it is off or a tower in use trains."""
+    """Open the cache, unless it is off or a tower in use trains."""
     use = {"video": clips.modality.video, "audio": clips.modality.audio}
     trained = [
         name
@@ -134,4 +134,4 @@ def feature_cache(config: Any, clips: Clips, policy: Policy) -> FeatureCache | N
         )
     if not config.enabled or trained:
         return None
-    return open_cache(config, tower_fingerprints(policy), use)
+    return open_cache(config, tower_fingerprints(policy), use, policy.processor.common_shapes)

@@ -7,18 +7,91 @@ transformers causal LM, so that rollout and update can share a prompt's keys and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from omni_rlvr.models.adapters.adapter_checkpoint import Delta
-from omni_rlvr.models.composed.processor import Processor
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.models.modules import Modules
-from omni_rlvr.types import Batch, Features
+from omni_rlvr.types import AudioShape, Batch, Features, Processing, Prompts, VideoShape
+
+
+@dataclass(frozen=True)
+class AdapterCheckpoint:
+    """What the checkpoints of a policy with adapters hold, and which base they are put onto.
+
+    The base is not copied into them.
+    """
+
+    base: Path
+    """Folder of the base."""
+    fingerprint: str
+    """Of the base's content."""
+    names: frozenset[str]
+    """Weights, apart from adapters, that are or were trained; under their names in the base."""
+
+
+class Processor(Processing, Protocol):
+    """From text and media to what a policy reads, and from token ids back to text.
+
+    It holds no weights and can be pickled, so that data workers process clips.
+    """
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The language model's tokenizer."""
+
+    @property
+    def settings(self) -> Any:
+        """What a checkpoint's prompt and pictures look like, as the family has it."""
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """The ids that end a completion, the chat's end token first."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which frames of a clip the model is shown."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the sound that is processed, in Hz."""
+
+    @property
+    def window_s(self) -> float:
+        """Length of the longest sound that can be processed, in seconds."""
+
+    @property
+    def common_shapes(self) -> Mapping[str, VideoShape | AudioShape]:
+        """The shape of every "video" and "audio", in a family where all clips have one.
+
+        Features that were cached without a shape have these; a family whose clips differ never
+        wrote such features, and has none.
+        """
+
+    def blank(self, shape: VideoShape | AudioShape) -> Tensor:
+        """Make a grey picture, or silence, of a shape: what a tower takes of it."""
+
+    def check_text(self, text: str, source: str) -> None:
+        """Refuse text that the tokenizer would read as a placeholder or an end of turn.
+
+        Raises:
+            UserError: It names ``source`` and the token.
+        """
+
+    def decode(self, completion_ids: Tensor, completion_mask: Tensor) -> list[str]:
+        """Decode completions ([N, T] ids and mask) up to their first end token."""
+
+    def fingerprint(self) -> dict[str, dict[str, object]]:
+        """Return the "video" and the "audio" settings that change features, as plain values."""
+
+    def save(self, folder: Path) -> None:
+        """Write all that is needed to load it into a checkpoint folder."""
 
 
 class Policy(Modules, Protocol):
@@ -27,52 +100,59 @@ class Policy(Modules, Protocol):
     processor: Processor
     language_model: PreTrainedModel
     config: PreTrainedConfig
-    delta: Delta | None
-    """Set where checkpoints hold a difference to a base: a policy with adapters."""
+    """Its ``model_type`` names the family, see ``families``."""
+    adapter_checkpoint: AdapterCheckpoint | None
+    """Set for a policy with adapters, whose checkpoints hold those and not their base."""
+
+    @property
+    def never_trained(self) -> Sequence[str]:
+        """Weights that are constants, e.g. a table of sinusoids; whatever the options say."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights."""
+        """The type of its weights."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """All weights, frozen ones too."""
+        """List all weights, frozen ones too."""
 
     def train(self, mode: bool = True) -> Policy:
-        """Switches dropout and the like; frozen parts stay in eval mode."""
+        """Switch dropout and the like; frozen parts stay in eval mode."""
 
     def eval(self) -> Policy:
-        """Switches to eval mode."""
+        """Switch to eval mode."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> Policy:
+        """Set whether all weights train."""
 
     def to(self, *, device: torch.device) -> Policy:
-        """Moves all weights."""
+        """Move all weights."""
 
     def towers(self) -> Mapping[str, nn.Module]:
-        """The "video" and the "audio" tower."""
+        """Return the "video" and the "audio" tower."""
+
+    def tower_config(self) -> dict[str, object]:
+        """Return what decides features beside weights and processor, as plain values."""
 
     def encode(self, batch: Batch) -> Features:
-        """Runs the towers once on every clip of the batch that was read."""
+        """Run the towers once on every clip of the batch that was read: a tensor a clip."""
 
-    def embed(self, batch: Batch, features: Features) -> Tensor:
-        """Projects features into the prompt's embeddings: [B, P, hidden]."""
+    def prompts(self, batch: Batch, features: Features) -> Prompts:
+        """Embed the prompts, with projected features in their places, and say where tokens stand.
 
-    def positions(self, batch: Batch) -> Tensor:
-        """Where the prompts' tokens stand: [B, P], or [3, B, P] in time, height and width.
-
-        A completion goes on from one more than its prompt's largest.
+        This is the only way to a prompt: training, evaluation and attribution all take it.
         """
 
     def completion_logits(
         self,
-        prompt_embeds: Tensor,
-        prompt_mask: Tensor,
+        prompts: Prompts,
         prompt_index: Tensor,
         completion_ids: Tensor,
         completion_mask: Tensor,
     ) -> Tensor:
-        """Computes the logits that predict each completion token: [N, T, V], each prompt once."""
+        """Compute the logits that predict each completion token: [N, T, V], each prompt once."""
 
     def frozen_copy(self) -> Policy:
-        """Copies what trains, shares what does not, and freezes the copy: the reference policy."""
+        """Copy what trains, share what does not, and freeze the copy: the reference policy."""
 
     def save(self, folder: Path) -> None:
-        """Writes a folder that ``load_policy`` reads back."""
+        """Write a folder that ``load_policy`` reads back."""

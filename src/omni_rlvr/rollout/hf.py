@@ -16,14 +16,13 @@ from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.next_token import Generators, are_finite, next_tokens, penalise, uniforms
 from omni_rlvr.rollout.shared_prefix import to_rollout
-from omni_rlvr.types import Rollout, UserError
+from omni_rlvr.types import Prompts, Rollout, UserError
 
 
 @torch.no_grad()
 def generate(
     policy: Policy,
-    prompt_embeds: Tensor,
-    prompt_mask: Tensor,
+    prompts: Prompts,
     *,
     num_generations: int,
     temperature: float,
@@ -32,7 +31,6 @@ def generate(
     repetition_penalty: float,
     max_completion_length: int,
     generator: Generators,
-    prompt_positions: Tensor | None = None,
     on_tokens: Callable[[Tensor, Tensor], None] | None = None,
     keep_activations: bool = False,
 ) -> Rollout:
@@ -44,15 +42,14 @@ def generate(
     Raises:
         UserError: the prompts' positions do not count their tokens, as ``generate`` does.
     """
-    counted = prompt_positions is None or torch.equal(prompt_positions, position_ids(prompt_mask))
-    if not counted:
+    if not torch.equal(prompts.positions, position_ids(prompts.mask)):
         raise UserError(
             "rollout=hf counts tokens, and this model's prompts have other positions; "
             "rollout=shared_prefix takes them"
         )
-    num_rows = len(prompt_embeds) * num_generations
-    everything = torch.arange(num_rows, device=prompt_embeds.device)
-    stops = torch.tensor(policy.processor.stop_ids, device=prompt_embeds.device)
+    num_rows, device = len(prompts) * num_generations, prompts.embeds.device
+    everything = torch.arange(num_rows, device=device)
+    stops = torch.tensor(policy.processor.stop_ids, device=device)
     ended = torch.zeros_like(everything).bool()
     finite = ~ended
 
@@ -74,8 +71,8 @@ def generate(
 
     language_model: Any = policy.language_model
     ids = language_model.generate(
-        inputs_embeds=prompt_embeds.repeat_interleave(num_generations, dim=0),
-        attention_mask=prompt_mask.repeat_interleave(num_generations, dim=0),
+        inputs_embeds=prompts.embeds.repeat_interleave(num_generations, dim=0),
+        attention_mask=prompts.mask.repeat_interleave(num_generations, dim=0),
         logits_processor=[choose],
         do_sample=False,
         max_new_tokens=max_completion_length,

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from omni_rlvr.data.collate import pad_rows
 from omni_rlvr.functional.logprobs import per_token_logps
-from omni_rlvr.models.composed.processor import Processor
-from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.policy import Policy, Processor
+from omni_rlvr.models.prefix.scoring import first_positions
 from omni_rlvr.text.parse import parse
+from omni_rlvr.types import Prompts
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ def _text(processor: Processor, ids: Tensor) -> str:
 @torch.no_grad()
 def label_logps(
     policy: Policy,
-    prompt_embeds: Tensor,
-    prompt_mask: Tensor,
+    prompts: Prompts,
     *,
     slots: Sequence[AnswerSlot],
     labels: Sequence[str],
@@ -100,8 +100,7 @@ def label_logps(
 
     Args:
         policy: in eval mode.
-        prompt_embeds: [B, P, hidden].
-        prompt_mask: [B, P], left-padded.
+        prompts: B prompts, as the policy made them.
         slots: B places of the label, with leads of any lengths.
         labels: L different labels.
 
@@ -114,18 +113,17 @@ def label_logps(
     """
     tokenise = cache(lambda slot: _tokenise(policy.processor, slot, labels))
     pairs = [tokenise(replace(slot, ids=tuple(slot.ids))) for slot in slots]  # many are the same
-    pad, device = policy.processor.pad_token_id, prompt_embeds.device
+    pad, device = policy.processor.pad_token_id, prompts.embeds.device
     lead_ids, lead_mask = pad_rows([lead for lead, _ in pairs], pad=pad, left=False)
     ids, mask = pad_rows([row for _, rows in pairs for row in rows], pad=pad, left=False)
     ids, mask = ids.to(device), mask.to(device)
-    embeds, whole_mask = _append(
-        prompt_embeds,
-        prompt_mask,
+    whole = _append(
+        prompts,
         policy.language_model.get_input_embeddings()(lead_ids.to(device)),
         lead_mask.to(device),
     )
-    prompts = torch.arange(len(slots), device=device).repeat_interleave(len(labels))
-    logits = policy.completion_logits(embeds, whole_mask, prompts, ids, mask)
+    owners = torch.arange(len(slots), device=device).repeat_interleave(len(labels))
+    logits = policy.completion_logits(whole, owners, ids, mask)
     logps = per_token_logps(logits, ids, temperature=1.0)
     return logps.masked_fill(mask == 0, 0.0).sum(dim=1).unflatten(0, (len(slots), len(labels)))
 
@@ -145,13 +143,19 @@ def _tokenise(
     return [*slot.ids, *opening[:shared]], [row[shared:] for row in rows]
 
 
-def _append(
-    prompt_embeds: Tensor, prompt_mask: Tensor, embeds: Tensor, mask: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Puts right-padded rows behind left-padded ones; all padding goes to the left."""
-    whole_mask = torch.cat([prompt_mask, mask], dim=1)
+def _append(prompts: Prompts, embeds: Tensor, mask: Tensor) -> Prompts:
+    """Put right-padded rows behind prompts; all padding goes to the left.
+
+    Positions go on from each prompt's as those of a completion do.
+    """
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    # 0 on padding, whose number would else be the largest of its row
+    places = (first_positions(prompts.positions).unsqueeze(1) + steps) * mask
+    places = places.expand(*prompts.positions.shape[:-2], -1, -1)
+    whole_mask = torch.cat([prompts.mask, mask], dim=1)
     order = whole_mask.argsort(dim=1, stable=True)  # zeros first, tokens in their order
     order = order[:, int((1 - whole_mask).sum(dim=1).min()) :]
-    whole = torch.cat([prompt_embeds, embeds.to(prompt_embeds.dtype)], dim=1)
+    whole = torch.cat([prompts.embeds, embeds.to(prompts.embeds.dtype)], dim=1)
+    positions = torch.cat([prompts.positions, places], dim=-1)
     rows = torch.arange(len(order), device=order.device).unsqueeze(1)
-    return whole[rows, order], whole_mask.gather(1, order)
+    return Prompts(whole[rows, order], whole_mask.gather(1, order), positions[..., rows, order])

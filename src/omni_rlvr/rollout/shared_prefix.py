@@ -15,9 +15,8 @@ from torch import Tensor
 from omni_rlvr.functional.masks import completion_mask
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.prefix.decoding import make_decoder
-from omni_rlvr.models.prefix.scoring import Prompts
 from omni_rlvr.rollout.next_token import Generators, are_finite, next_tokens, penalise, uniforms
-from omni_rlvr.types import Example, Rollout, UserError
+from omni_rlvr.types import Example, Prompts, Rollout, UserError
 
 RollOut = Callable[..., Rollout]
 """``decode`` here, or ``generate`` beside it."""
@@ -26,8 +25,7 @@ RollOut = Callable[..., Rollout]
 @torch.no_grad()
 def decode(
     policy: Policy,
-    prompt_embeds: Tensor,
-    prompt_mask: Tensor,
+    prompts: Prompts,
     *,
     num_generations: int,
     temperature: float,
@@ -36,7 +34,6 @@ def decode(
     repetition_penalty: float,
     max_completion_length: int,
     generator: Generators,
-    prompt_positions: Tensor | None = None,
     on_tokens: Callable[[Tensor, Tensor], None] | None = None,
     keep_activations: bool = False,
 ) -> Rollout:
@@ -44,8 +41,7 @@ def decode(
 
     Args:
         policy: the model; its ``language_model`` is driven one token a step.
-        prompt_embeds: [B, P, hidden].
-        prompt_mask: [B, P], left-padded.
+        prompts: B prompts, as the policy made them.
         num_generations: G.
         temperature: 0 decodes greedily.
         top_p: nucleus mass, 1 keeps all.
@@ -54,7 +50,6 @@ def decode(
             off.
         max_completion_length: most tokens a completion may have, its end token included.
         generator: source of the random numbers, on the CPU; or one a prompt.
-        prompt_positions: [B, P] or [3, B, P]; None counts tokens.
         on_tokens: told after each step which rows ([n]) that had not ended got which tokens ([n]).
         keep_activations: whether what the layers compute is kept for the update's forward pass,
             where the model allows it.
@@ -62,9 +57,6 @@ def decode(
     Returns:
         N = B*G completions, row ``b*G + g``.
     """
-    prompts = Prompts.counted(prompt_embeds, prompt_mask)
-    if prompt_positions is not None:
-        prompts = Prompts(prompt_embeds, prompt_mask, prompt_positions)
     decoder = make_decoder(
         policy.language_model,
         prompts,
@@ -72,7 +64,7 @@ def decode(
         max_completion_length=max_completion_length,
         keep_activations=keep_activations,
     )
-    tokenizer, device = policy.processor.tokenizer, prompt_embeds.device
+    tokenizer, device = policy.processor.tokenizer, prompts.embeds.device
     logits = decoder.prefill()
     num_rows = len(logits)
     ids = torch.full((num_rows, max_completion_length), tokenizer.pad_token_id, device=device)

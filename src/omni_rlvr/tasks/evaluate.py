@@ -21,7 +21,7 @@ from omni_rlvr.folders import whole_folder
 from omni_rlvr.functional import bootstrap, metrics
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord, append_jsonl, write_json
-from omni_rlvr.rollout.encode import embed_prompts, encode
+from omni_rlvr.rollout.encode import encode, make_prompts
 from omni_rlvr.rollout.shared_prefix import RollOut, require_finite
 from omni_rlvr.tasks.clips import batches, keeper
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
@@ -91,14 +91,13 @@ def evaluate(
             on_features(batch, features)
             rollout = roll_out(
                 policy,
-                embed_prompts(
+                make_prompts(
                     policy,
                     batch,
                     features,
                     num_new=max_completion_length,
                     key="task.max_completion_length",
                 ),
-                batch.prompt_mask,
                 num_generations=1,
                 temperature=0,
                 top_p=1,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from omni_rlvr.assembly.assemble import check_target
 from omni_rlvr.assembly.parts import ExportParts
 from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.adapters.lora import merge
-from omni_rlvr.models.composed.model import OmniModel
-from omni_rlvr.models.composed.publish import export_published
+from omni_rlvr.models.families import family_of
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.tasks.lifecycle import recorded
 from omni_rlvr.types import UserError
@@ -27,15 +28,12 @@ def write_merged(policy: Policy, to: Path, layout: str) -> None:
         UserError: the folder is there, cannot be written, or the model has no such layout.
     """
     check_target(to)
-    assert isinstance(policy, OmniModel)
+    assert isinstance(policy, nn.Module)
     merge(policy)
-    policy.delta = None
+    policy.adapter_checkpoint = None
     try:
         with whole_folder(to, sums=True) as partial:
-            if layout == "humanomni":
-                export_published(policy, partial)
-            else:
-                policy.save(partial)
+            family_of(policy.config.model_type).export(policy, partial, layout)
     except OSError as error:
         raise UserError(f"task.to={to} cannot be written: {error}") from error
 

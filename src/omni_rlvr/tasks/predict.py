@@ -18,7 +18,7 @@ from omni_rlvr.assembly.parts import PredictParts
 from omni_rlvr.media.files import in_words
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import append_jsonl
-from omni_rlvr.rollout.encode import embed_prompts, encode
+from omni_rlvr.rollout.encode import encode, make_prompts
 from omni_rlvr.rollout.label_scoring import (
     BARE,
     TAGGED,
@@ -109,22 +109,21 @@ def predict(
         if len(batch) > 0:
             features = encode(policy, batch)
             on_features(batch, features)
-            embeds = embed_prompts(
+            prompts = make_prompts(
                 policy,
                 batch,
                 features,
                 num_new=max_completion_length,
                 key="task.max_completion_length",
             )
-            if temperature > 0 and embeds.device.type == "mps":
+            if temperature > 0 and prompts.embeds.device.type == "mps":
                 raise UserError(
                     f"task.temperature={temperature}: sampling needs float64, which mps does not "
                     "have; use task.temperature=0 or trainer.accelerator=cpu"
                 )
             rollout = roll_out(
                 policy,
-                embeds,
-                batch.prompt_mask,
+                prompts,
                 num_generations=1,
                 temperature=temperature,
                 top_p=1,
@@ -136,7 +135,7 @@ def predict(
             )
             require_finite(rollout, batch.examples)
             slots = _slots(policy, batch, rollout, answer_form)
-            logps = label_logps(policy, embeds, batch.prompt_mask, slots=slots, labels=labels)
+            logps = label_logps(policy, prompts, slots=slots, labels=labels)
             read = _predictions(batch, rollout, slots, logps.cpu(), labels)
         yield [*read, *(Prediction(clip.example.id, error=clip.reason) for clip in batch.skipped)]
 
@@ -161,7 +160,6 @@ def _predictions(
     logps: Tensor,
     labels: Sequence[str],
 ) -> list[Prediction]:
-    videos, sounds = batch.video_rows.tolist(), batch.audio_rows.tolist()
     probs = logps.softmax(dim=-1).tolist()
     listed = logps.logsumexp(dim=-1).exp().clamp(max=1).tolist()  # 1 is passed by rounding alone
     out: list[Prediction] = []
@@ -179,8 +177,8 @@ def _predictions(
                 list_probability=listed[i],
                 scored_after="completion" if slot.ids else "prompt",
                 answer_form="tags" if slot.closing else "bare",
-                has_video=i in videos,
-                has_audio=i in sounds,
+                has_video=batch.video_shapes[i] is not None,
+                has_audio=batch.audio_shapes[i] is not None,
                 truncated=bool(rollout.truncated[i]),
                 notes=[vars(note) for note in batch.notes[i]] if batch.notes else [],
             )

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,34 +25,23 @@ from torch import Tensor, nn
 from omni_rlvr.models.adapters import lora
 from omni_rlvr.models.loading.weights import save_weights
 from omni_rlvr.models.modules import Modules, parts_of, place_of
+from omni_rlvr.models.policy import AdapterCheckpoint
 from omni_rlvr.pointers import follow
 from omni_rlvr.types import UserError
 
 BASE, TRAINED, ADAPTERS = "base.json", "trained.safetensors", "adapters"
 
 
-@dataclass(frozen=True)
-class Delta:
-    """What a policy's checkpoint is the difference to."""
-
-    base: Path
-    """Folder of the base."""
-    fingerprint: str
-    """Of the base's content."""
-    names: frozenset[str]
-    """Weights, apart from adapters, that are or were trained; under their names in the base."""
-
-
-def is_delta(folder: Path) -> bool:
-    """Says whether a checkpoint folder needs a base."""
+def is_adapter_checkpoint(folder: Path) -> bool:
+    """Say whether a checkpoint folder needs a base."""
     return (folder / BASE).exists()
 
 
 def fingerprint(folder: Path) -> str:
-    """Computes the SHA-256 of a checkpoint's config and weight files, names included.
+    """Compute the SHA-256 of a checkpoint's config and weight files, names included.
 
     Raises:
-        UserError: there are none.
+        UserError: There are none.
     """
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     if not weights:
@@ -68,36 +56,36 @@ def fingerprint(folder: Path) -> str:
 
 
 def find_base(folder: Path, given: str | None) -> Path:
-    """Finds the base of an adapter checkpoint.
+    """Find the base of an adapter checkpoint.
 
     Args:
-        folder: the checkpoint.
-        given: where the base is now; None takes the place that the checkpoint noted.
+        folder: The checkpoint.
+        given: Where the base is now; None takes the place that the checkpoint noted.
 
     Raises:
-        UserError: there is none, or it is another model.
+        UserError: There is none, or it is another model.
     """
-    delta = _read(folder)
-    base = follow(delta.base if given is None else Path(given))
-    if not (base / "config.json").exists() or is_delta(base):
+    checkpoint = _read(folder)
+    base = follow(checkpoint.base if given is None else Path(given))
+    if not (base / "config.json").exists() or is_adapter_checkpoint(base):
         key = "noted in the checkpoint" if given is None else f"model.base={given}"
         raise UserError(
             f"model.path={folder}: its base ({key}) is not at {base}; set model.base=DIR"
         )
-    if (seen := fingerprint(base)) != delta.fingerprint:
+    if (seen := fingerprint(base)) != checkpoint.fingerprint:
         raise UserError(
             f"model.path={folder}: {base} is not the base it was trained on (fingerprint "
-            f"{seen[:12]}, not {delta.fingerprint[:12]}); set model.base=DIR"
+            f"{seen[:12]}, not {checkpoint.fingerprint[:12]}); set model.base=DIR"
         )
     return base.resolve()
 
 
 def own_weights(policy: Modules, *, every_name: bool = False) -> dict[str, nn.Parameter]:
-    """All weights but adapters, under the names they have without adapters.
+    """List all weights but adapters, under the names they have without adapters.
 
     Args:
-        policy: whose weights.
-        every_name: whether one that is tied comes under each of its names.
+        policy: The policy whose weights they are.
+        every_name: Whether one that is tied comes under each of its names.
     """
     return {
         name.replace(".base_layer.", "."): weight
@@ -106,52 +94,52 @@ def own_weights(policy: Modules, *, every_name: bool = False) -> dict[str, nn.Pa
     }
 
 
-def save_delta(policy: Modules, delta: Delta, folder: Path) -> None:
-    """Writes adapters, trained weights and what they belong to.
+def save_adapter_checkpoint(policy: Modules, checkpoint: AdapterCheckpoint, folder: Path) -> None:
+    """Write adapters, trained weights and what they belong to.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written.
+        OSError: The disk is full, or the folder cannot be written.
     """
     own = own_weights(policy)
-    weights = {name: own[name].detach().contiguous() for name in sorted(delta.names)}
+    weights = {name: own[name].detach().contiguous() for name in sorted(checkpoint.names)}
     save_weights(weights, folder / TRAINED)
     lora.save_adapters(parts_of(policy), folder / ADAPTERS)
     fields = {
-        "path": str(delta.base),
-        "relative": os.path.relpath(delta.base, folder.resolve()),
-        "fingerprint": delta.fingerprint,
+        "path": str(checkpoint.base),
+        "relative": os.path.relpath(checkpoint.base, folder.resolve()),
+        "fingerprint": checkpoint.fingerprint,
         "weights": [*weights],
     }
     (folder / BASE).write_text(json.dumps(fields, indent=1), encoding="utf-8")
 
 
 @torch.no_grad()
-def restore_delta(policy: Modules, folder: Path, base: Path) -> Delta:
-    """Puts adapters and trained weights of a checkpoint onto its base, or onto a policy that has
+def restore_adapter_checkpoint(policy: Modules, folder: Path, base: Path) -> AdapterCheckpoint:
+    """Put adapters and trained weights of a checkpoint onto its base, or onto a policy that has
     adapters of the same shape already.
 
     Returns:
         What the policy is now the difference to.
 
     Raises:
-        UserError: the folder is damaged, or does not fit the policy.
+        UserError: The folder is damaged, or does not fit the policy.
     """
-    delta = _read(folder)
+    checkpoint = _read(folder)
     beside = lora.load_adapters(parts_of(policy), folder / ADAPTERS)
     try:
         weights = load_file(folder / TRAINED)
     except (OSError, SafetensorError) as error:
         raise UserError(f"model.path={folder}: {TRAINED} cannot be read: {error}") from error
-    if {*weights} != delta.names:
+    if {*weights} != checkpoint.names:
         raise UserError(f"model.path={folder}: {TRAINED} does not hold what {BASE} names")
     whole = {
-        f"{place_of(part)}.{name}": weight
+        f"{place_of(policy, part)}.{name}": weight
         for part, own in beside.items()
         for name, weight in own.items()
     }
     replace_weights(policy, whole, f"the adapters in {folder / ADAPTERS}", is_tied=False)
     replace_weights(policy, weights, f"model.path={folder}: {TRAINED}", is_tied=True)
-    return Delta(base, delta.fingerprint, delta.names | {*whole})
+    return AdapterCheckpoint(base, checkpoint.fingerprint, checkpoint.names | {*whole})
 
 
 @torch.no_grad()
@@ -192,7 +180,7 @@ def _equal(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and torch.equal(one, other)
 
 
-def _read(folder: Path) -> Delta:
+def _read(folder: Path) -> AdapterCheckpoint:
     """Read base.json; a base that was moved together with the checkpoint is found beside it."""
     try:
         fields = json.loads((folder / BASE).read_text(encoding="utf-8"))
@@ -200,6 +188,6 @@ def _read(folder: Path) -> Delta:
         moved = folder.resolve() / fields.get("relative", base)
         if not base.exists() and moved.exists():
             base = moved
-        return Delta(base, fields["fingerprint"], frozenset(fields["weights"]))
+        return AdapterCheckpoint(base, fields["fingerprint"], frozenset(fields["weights"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"model.path={folder}: {BASE} cannot be read: {error}") from error

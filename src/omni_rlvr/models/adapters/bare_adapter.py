@@ -14,16 +14,15 @@ from torch import Tensor
 
 from omni_rlvr.models.adapters import lora
 from omni_rlvr.models.adapters.adapter_checkpoint import (
-    Delta,
     fingerprint,
-    is_delta,
+    is_adapter_checkpoint,
     replace_weights,
 )
 from omni_rlvr.models.adapters.peft_format import CONFIG, layer_of, read_adapter, read_settings
-from omni_rlvr.models.composed.model import OmniConfig
-from omni_rlvr.models.composed.published_layout import MODEL_TYPE, our_key
+from omni_rlvr.models.families import FAMILIES, family_of
 from omni_rlvr.models.loading.hub import find_checkpoint
-from omni_rlvr.models.modules import Modules, part_of_weight, parts_of, place_of
+from omni_rlvr.models.modules import part_of_weight, parts_of, place_of
+from omni_rlvr.models.policy import AdapterCheckpoint, Policy
 from omni_rlvr.types import UserError
 
 
@@ -31,13 +30,13 @@ def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Pa
     """Find the base of an adapter that was saved in peft's own format.
 
     Args:
-        folder: with adapter_config.json.
-        given: where the base is; None takes base_model_name_or_path, looked for beside the adapter
+        folder: The folder with adapter_config.json.
+        given: Where the base is; None takes base_model_name_or_path, looked for beside the adapter
             and then in the working folder, or a hub id.
-        allow_pickle: whether a download takes pickled weights too.
+        allow_pickle: Whether a download takes pickled weights too.
 
     Raises:
-        UserError: none is named, or it is no video + audio model.
+        UserError: None is named, or it is no video + audio model.
     """
     named = given or read_settings(folder).get("base_model_name_or_path")
     if not named:
@@ -54,13 +53,13 @@ def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Pa
         raise UserError(
             f"model.path={folder}: its base ({source}) is not there; set model.base=DIR"
         ) from error
-    if is_delta(base):
+    if is_adapter_checkpoint(base):
         raise UserError(
             f"model.path={folder}: its base ({source}) has an adapter itself; merge that first: "
             f"task=export model.path={base} task.to=DIR, then set model.base=DIR"
         )
     kind = _model_type(base)
-    if kind not in (OmniConfig.model_type, MODEL_TYPE):
+    if kind not in FAMILIES:
         raise UserError(
             f"model.path={folder}: its base ({source}) is no video + audio model (model_type="
             f"{kind!r}); set model.base=DIR to the one that this language model is in"
@@ -69,7 +68,7 @@ def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Pa
 
 
 @torch.no_grad()
-def put_bare(policy: Modules, folder: Path, base: Path, *, allow_pickle: bool) -> Delta:
+def put_bare(policy: Policy, folder: Path, base: Path, *, allow_pickle: bool) -> AdapterCheckpoint:
     """Put an adapter that was saved in peft's own format onto its base.
 
     Its weights may be named as below the whole policy, as in the published layout, or as below the
@@ -79,7 +78,7 @@ def put_bare(policy: Modules, folder: Path, base: Path, *, allow_pickle: bool) -
         What the policy is now the difference to.
 
     Raises:
-        UserError: the adapter cannot be read, or does not fit the policy.
+        UserError: The adapter cannot be read, or does not fit the policy.
     """
     adapter = read_adapter(folder, allow_pickle=allow_pickle)
     parts = parts_of(policy)
@@ -87,23 +86,23 @@ def put_bare(policy: Modules, folder: Path, base: Path, *, allow_pickle: bool) -
     found: dict[str, dict[str, str]] = {}
     layers = {name for name, _ in policy.named_modules()}
     for key in adapter.weights:
-        part, name = _locate(layers, key, folder)
+        part, name = _locate(policy, layers, key, folder)
         found.setdefault(part, {})[name] = key
     for part, keys in found.items():
         beside = lora.put_adapter(part, parts[part], adapter, keys)
-        whole |= {f"{place_of(part)}.{name}": weight for name, weight in beside.items()}
+        whole |= {f"{place_of(policy, part)}.{name}": weight for name, weight in beside.items()}
     is_tied = bool(adapter.settings.get("ensure_weight_tying"))
     replace_weights(policy, whole, f"the adapter {folder}", is_tied=is_tied)
-    return Delta(base, fingerprint(base), frozenset(whole))
+    return AdapterCheckpoint(base, fingerprint(base), frozenset(whole))
 
 
-def _locate(layers: Collection[str], key: str, folder: Path) -> tuple[str, str]:
+def _locate(policy: Policy, layers: Collection[str], key: str, folder: Path) -> tuple[str, str]:
     """Find the part that an adapter's weight belongs to, and its name within the part."""
-    for name in (key, our_key(key)):
+    for name in (key, family_of(policy.config.model_type).own_name(key)):
         layer = layer_of(name) if lora.is_adapter(name) else name.rpartition(".")[0]
         if layer in layers:
-            part = part_of_weight(f"{layer}.")
-            place = place_of(part)
+            part = part_of_weight(policy, f"{layer}.")
+            place = place_of(policy, part)
             if name.startswith(f"{place}."):
                 return part, name.removeprefix(f"{place}.")
     raise UserError(

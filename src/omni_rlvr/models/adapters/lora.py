@@ -34,12 +34,12 @@ KEY = "model.trainable.lora"
 
 
 def is_adapter(name: str) -> bool:
-    """Says whether a weight's name is that of an adapter's weight."""
+    """Say whether a weight's name is that of an adapter's weight."""
     return any(step.startswith("lora_") for step in name.split("."))
 
 
 def adapted(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Finds the parts that have an adapter."""
+    """Find the parts that have an adapter."""
     return {
         name: part
         for name, part in parts.items()
@@ -48,14 +48,14 @@ def adapted(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def inject(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
-    """Puts new adapters into parts; they change nothing until they are trained, since B is zero.
+    """Put new adapters into parts; they change nothing until they are trained, since B is zero.
 
     Args:
-        parts: all parts of a policy by name; ``config.parts`` says which get adapters.
-        config: rank, scale, targets.
+        parts: All parts of a policy by name; ``config.parts`` says which get adapters.
+        config: Rank, scale, targets.
 
     Raises:
-        UserError: a part that is not there, a target that matches no layer, or a part without
+        UserError: A part that is not there, a target that matches no layer, or a part without
             match.
     """
     targets = find_targets(parts, config)
@@ -64,7 +64,7 @@ def inject(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
 
 
 def find_targets(parts: Mapping[str, nn.Module], config: LoraConfig) -> dict[str, list[str]]:
-    """Tells which suffixes match linear layers of which part."""
+    """Say which suffixes match linear layers of which part."""
     layers: dict[str, list[str]] = {}
     for name in config.parts:
         if name not in parts:
@@ -93,7 +93,7 @@ def find_targets(parts: Mapping[str, nn.Module], config: LoraConfig) -> dict[str
 
 
 def linear_layers(part: nn.Module) -> list[str]:
-    """Names the linear layers that can have an adapter.
+    """Name the linear layers that can have an adapter.
 
     An output head that is tied to the embeddings is none of them: merging an adapter into it would
     change the embeddings too.
@@ -102,7 +102,8 @@ def linear_layers(part: nn.Module) -> list[str]:
     return [
         name
         for name, module in part.named_modules()
-        if isinstance(module, nn.Linear | BaseTunerLayer)  # the latter hides its linear layer:
+        # a layer with an adapter hides its linear layer, which is then named base_layer
+        if isinstance(module, nn.Linear | BaseTunerLayer)
         and not is_adapter(name)
         and not name.endswith("base_layer")
         and id(module.weight) not in tied
@@ -110,14 +111,14 @@ def linear_layers(part: nn.Module) -> list[str]:
 
 
 def merge(policy: nn.Module) -> None:
-    """Adds every adapter to the layer below it, which then stands alone.
+    """Add every adapter to the layer below it, which then stands alone.
 
     Raises:
-        UserError: an adapter holds values that are not finite.
+        UserError: An adapter holds values that are not finite.
     """
 
     def merged(layer: BaseTunerLayer) -> None:
-        layer.merge(safe_merge=True)
+        layer.merge(safe_merge=True)  # checks for NaN before the base's weights are overwritten
 
     try:
         _take_out(policy, merged)
@@ -126,7 +127,7 @@ def merge(policy: nn.Module) -> None:
 
 
 def drop_idle(policy: nn.Module) -> None:
-    """Takes out adapters that were never trained; what the policy computes stays the same."""
+    """Take out adapters that were never trained; what the policy computes stays the same."""
     if not any(
         weight.any() for name, weight in policy.named_parameters() if ".lora_B." in f".{name}"
     ):
@@ -134,10 +135,10 @@ def drop_idle(policy: nn.Module) -> None:
 
 
 def save_adapters(parts: Mapping[str, nn.Module], folder: Path) -> None:
-    """Writes each part's adapter in peft's format, to ``folder/<part>``.
+    """Write each part's adapter in peft's format, to ``folder/<part>``.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written.
+        OSError: The disk is full, or the folder cannot be written.
     """
     for name, part in adapted(parts).items():
         state = {PREFIX + key: value.contiguous() for key, value in _state(part).items()}
@@ -149,13 +150,13 @@ def save_adapters(parts: Mapping[str, nn.Module], folder: Path) -> None:
 
 
 def load_adapters(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dict[str, Tensor]]:
-    """Reads what ``save_adapters`` wrote into the parts, which may have these adapters already.
+    """Read what ``save_adapters`` wrote into the parts, which may have these adapters already.
 
     Returns:
         By part, whole weights that an adapter holds beside its own (``modules_to_save``).
 
     Raises:
-        UserError: an adapter cannot be read, or does not fit its part.
+        UserError: An adapter cannot be read, or does not fit its part.
     """
     places = sorted(folder.glob("*/"))
     if not places:
@@ -176,17 +177,17 @@ def put_adapter(
     """Put an adapter onto a part, which may have it already.
 
     Args:
-        name: the part's.
-        part: what it goes onto.
-        adapter: what was read.
-        keys: which of its weights are this part's: a weight's name within the part -> its name in
+        name: The part's.
+        part: What it goes onto.
+        adapter: What was read.
+        keys: Which of its weights are this part's: a weight's name within the part -> its name in
             the adapter.
 
     Returns:
         Whole weights that it holds beside its own, by their names within the part.
 
     Raises:
-        UserError: it does not fit the part.
+        UserError: It does not fit the part.
     """
     own = {key: adapter.weights[keys[key]] for key in keys if is_adapter(key)}
     whole = {key: adapter.weights[keys[key]] for key in keys if not is_adapter(key)}
@@ -238,10 +239,10 @@ def _fill(part: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def check_same(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
-    """Refuses to train an adapter that was loaded under other settings than its own.
+    """Refuse to train an adapter that was loaded under other settings than its own.
 
     Raises:
-        UserError: names the first setting that differs.
+        UserError: It names the first setting that differs.
     """
     has = adapted(parts)
     advice = "give the adapter's own value, or merge it first with task=export"
@@ -270,7 +271,7 @@ def check_same(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
 
 
 def config_of(part: nn.Module) -> peft.PeftConfig:
-    """The peft config of a part's adapter."""
+    """Return the peft config of a part's adapter."""
     configs = part.peft_config
     assert isinstance(configs, dict)
     return configs[NAME]
@@ -304,6 +305,8 @@ def _take_out(policy: nn.Module, first: Callable[[BaseTunerLayer], None]) -> Non
         first(layer)
         parent = policy.get_submodule(name.rpartition(".")[0])
         setattr(parent, name.rpartition(".")[2], layer.get_base_layer())
+    # without its layers the config would still make peft and transformers take the model for an
+    # adapted one, and save_pretrained write adapters that are not there
     for module in policy.modules():
         vars(module).pop("peft_config", None)
 
@@ -317,7 +320,7 @@ def _matches(name: str, suffix: str) -> bool:
 
 
 def _some(names: list[str]) -> list[str]:
-    """A few names, one for each ending."""
+    """Pick a few names, one for each ending."""
     first: dict[str, str] = {}
     for name in names:
         first.setdefault(name.rpartition(".")[2], name)

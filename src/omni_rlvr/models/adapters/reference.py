@@ -7,31 +7,33 @@ copies of only those few that train beside it.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 from torch import nn
 
 from omni_rlvr.models.adapters.lora import drop_idle, is_adapter
-from omni_rlvr.models.modules import Modules, frozen_parts
+from omni_rlvr.models.modules import Modules
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def frozen_copy(policy: Model, shared: object) -> Model:
-    """Copies weights that train, shares weights that do not, and freezes the copy.
+def frozen_copy(policy: Model, shared: Sequence[object]) -> Model:
+    """Copy weights that train, share weights that do not, and freeze the copy.
 
     An adapter that was never trained is left out; one that was is copied as it is now.
 
     Args:
-        policy: as it is before the first update, with what trains set.
-        shared: an object to share as well (the processor).
+        policy: As it is before the first update, with what trains set.
+        shared: Objects to share as well: the processor, and modules in which nothing trains.
 
     Returns:
         A policy that later updates do not touch, in eval mode.
     """
-    kept: list[object] = [shared, *frozen_parts(policy)]
+    kept: list[object] = [*shared]
     kept += [weight for weight in policy.parameters() if not weight.requires_grad]
+    # a memo that holds an object already makes deepcopy take that one and not a copy
     twin = copy.deepcopy(policy, {id(one): one for one in kept})
     drop_idle(twin)
     theirs = {id(module) for module in policy.modules()}
@@ -42,7 +44,7 @@ def frozen_copy(policy: Model, shared: object) -> Model:
 
 
 def is_at(policy: Modules, reference: Modules) -> bool:
-    """Whether a policy still computes what its reference does.
+    """Say whether a policy still computes what its reference does.
 
     That is so while all weights are equal, and while an adapter that the reference lacks is idle
     (its B is 0). The first weight that differs ends the comparison.

@@ -25,7 +25,7 @@ class SlowFast(nn.Module):
         self.vlm_key_projector = nn.Linear(hidden, size)
 
     def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
-        """Compresses [Bv, F * n, hidden] to [Bv, F * n / 4 + F / 4 * n, hidden]."""
+        """Compress [Bv, F * n, hidden] to [Bv, F * n / 4 + F / 4 * n, hidden]."""
         frames = tokens.unflatten(1, (num_frames, -1))
         side = round(frames.shape[2] ** 0.5)
         grid = frames.flatten(0, 1).transpose(1, 2).unflatten(2, (side, side))
@@ -35,6 +35,6 @@ class SlowFast(nn.Module):
 
 
 def compressed_tokens(num_frames: int, per_frame: int) -> int:
-    """Counts a clip's tokens after compression."""
+    """Count a clip's tokens after compression."""
     side = round(per_frame**0.5)
     return num_frames * (side // 2) ** 2 + len(range(0, num_frames, STRIDE)) * per_frame

@@ -25,26 +25,27 @@ class InstructionGate(nn.Module):
         self.dropout = dropout
 
     def train(self, mode: bool = True) -> InstructionGate:
-        """Switches the MLP; BERT too only where its dropout is wanted."""
+        """Switch the MLP; BERT too only where its dropout is wanted."""
         super().train(mode)
+        # the authors trained with BERT's dropout on, frozen or not; an option does as they did
         self.bert.train(mode and self.dropout)
         return self
 
     def summary(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Encodes texts ([N, L] ids and mask) to BERT's first token, [N, width]."""
+        """Encode texts ([N, L] ids and mask) to BERT's first token, [N, width]."""
         return self.bert(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Weighs the branches for each text ([N, L] ids and mask): [N, 3], rows add up to 1."""
+        """Weigh the branches for each text ([N, L] ids and mask): [N, 3], rows add up to 1."""
         return self.head(self.summary(ids, mask)).softmax(dim=1)
 
     def reset(self) -> None:
-        """Draws the MLP's weights anew: the reference loses them when a stage starts."""
+        """Draw the MLP's weights anew: the reference loses them when a stage starts."""
         for layer in self.head:
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
 
 
 def needs_gate(video_projector: str) -> bool:
-    """Whether a projector has branches to weigh."""
+    """Say whether a projector has branches to weigh."""
     return video_projector in THREE_BRANCH

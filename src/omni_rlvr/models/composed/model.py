@@ -10,9 +10,11 @@ frozen towers run once per prompt and projectors train. No sampling and no loss 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -23,8 +25,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from omni_rlvr.functional.masks import position_ids
-from omni_rlvr.models.adapters.adapter_checkpoint import Delta, save_delta
+from omni_rlvr.models.adapters.adapter_checkpoint import save_adapter_checkpoint
 from omni_rlvr.models.adapters.reference import frozen_copy
 from omni_rlvr.models.composed.compressor import SlowFast, compressed_tokens
 from omni_rlvr.models.composed.gate import InstructionGate, needs_gate
@@ -37,8 +38,9 @@ from omni_rlvr.models.composed.towers import (
     patch_features,
 )
 from omni_rlvr.models.modules import frozen_parts
-from omni_rlvr.models.prefix.scoring import completion_logits
-from omni_rlvr.types import Batch, Features, UserError, require
+from omni_rlvr.models.policy import AdapterCheckpoint
+from omni_rlvr.models.prefix.scoring import Rows, completion_logits
+from omni_rlvr.types import Batch, Features, Prompts, UserError, require
 
 PART_TYPES = {
     "vision_config": "siglip_vision_model",
@@ -47,18 +49,32 @@ PART_TYPES = {
     "gate_config": "bert",
 }
 """Part -> its ``model_type`` where a config does not say another one."""
+PLACES = {
+    "vision_tower": "vision_tower",
+    "audio_tower": "audio_tower",
+    "audio_head": "audio_tower",
+    "video_projector": "video_projector",
+    "compressor": "video_projector",
+    "audio_projector": "audio_projector",
+    "gate": "gate",
+    "gate.bert": "bert",
+    "language_model": "language_model",
+}
+"""Where a module is in the model -> its part; see ``models/modules.py``."""
+_NOISE = {"_name_or_path", "transformers_version", "architectures", "text_config"}
+"""Fields of a config that change no feature of a tower."""
 
 
 class OmniConfig(PreTrainedConfig):
     """Which parts the model has, their sizes, and how they are joined.
 
     Args:
-        vision_config: any transformers vision encoder.
+        vision_config: Any transformers vision encoder.
         audio_config: Whisper, or any audio encoder that takes log-mel.
-        text_config: any transformers causal LM.
+        text_config: Any transformers causal LM.
         gate_config: BERT of the instruction gate; with an ``all_in_one`` projector only.
-        joints: how the parts are joined, see ``JOINTS``.
-        framework_fields: what transformers keeps in every config.
+        joints: How the parts are joined, see ``JOINTS``.
+        framework_fields: What transformers keeps in every config.
     """
 
     model_type = "omni_rlvr"
@@ -129,7 +145,10 @@ class OmniModel(PreTrainedModel):
     _tied_weights_keys = {}
     config: OmniConfig
     processor: Processor
-    delta: Delta | None = None
+    adapter_checkpoint: AdapterCheckpoint | None = None
+    places = PLACES
+    never_trained = ("audio_tower.embed_positions.weight",)
+    """Whisper's sinusoids, which it stores as a weight."""
 
     def __init__(self, config: OmniConfig):
         super().__init__(config)
@@ -155,7 +174,7 @@ class OmniModel(PreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> OmniModel:
-        """Switches what trains; frozen parts stay in eval mode.
+        """Switch what trains; frozen parts stay in eval mode.
 
         A gate whose BERT drops out does so while the policy trains, frozen or not.
         """
@@ -167,28 +186,37 @@ class OmniModel(PreTrainedModel):
         return self
 
     def towers(self) -> dict[str, nn.Module]:
-        """The "video" and the "audio" tower."""
+        """Return the "video" and the "audio" tower."""
         return {"video": self.vision_tower, "audio": self.audio_tower}
 
+    def tower_config(self) -> dict[str, object]:
+        """Return the config's fields but those of the language model, as plain values."""
+        return _without_noise(self.config.to_dict())
+
     def encode(self, batch: Batch) -> Features:
-        """Runs the towers once on every clip of the batch.
+        """Run the towers once, on all clips of the batch together.
 
         Returns:
-            video [Bv, F, patches, D_video] and audio [Ba, frames, D_audio], None where the batch
-            has none.
+            video [F, patches, D_video] and audio [frames, D_audio] of each clip, None where the
+            batch has no pixels or no log-mel.
         """
-        video = audio = None
-        if batch.pixel_values is not None:
-            num_clips, num_frames = batch.pixel_values.shape[:2]
-            pixels = batch.pixel_values.flatten(0, 1).to(self.dtype)
-            hidden = patch_features(self.vision_tower, pixels, self.config.vision_select_layer)
-            video = hidden.unflatten(0, (num_clips, num_frames))
-        if batch.input_features is not None:
-            audio = self.audio_tower(batch.input_features.to(self.dtype)).last_hidden_state
-        return Features(video=video, audio=audio)
+        return Features(
+            video=_in_one_stack(batch.pixel_values, self._encode_video),
+            audio=_in_one_stack(batch.input_features, self._encode_audio),
+        )
+
+    def _encode_video(self, pixels: Tensor) -> Tensor:
+        """Encode [Bv, F, 3, H, W] pixels to [Bv, F, patches, D]."""
+        frames = pixels.flatten(0, 1).to(self.dtype)
+        hidden = patch_features(self.vision_tower, frames, self.config.vision_select_layer)
+        return hidden.unflatten(0, pixels.shape[:2])
+
+    def _encode_audio(self, log_mel: Tensor) -> Tensor:
+        """Encode [Ba, M, L] log-mel to [Ba, frames, D]."""
+        return self.audio_tower(log_mel.to(self.dtype)).last_hidden_state
 
     def project_video(self, features: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Projects [Bv, F, patches, D], with a gate's weights [Bv, 3], to [Bv, video_tokens,
+        """Project [Bv, F, patches, D], with a gate's weights [Bv, 3], to [Bv, video_tokens,
         hidden].
         """
         inputs = (features,) if weights is None else (features, weights)
@@ -196,90 +224,99 @@ class OmniModel(PreTrainedModel):
         return tokens if self.compressor is None else self.compressor(tokens, features.shape[1])
 
     def branch_weights(self, batch: Batch) -> Tensor | None:
-        """Weighs the projector's branches by each video prompt's text: [Bv, 3]; None without a
+        """Weigh the projector's branches by each video prompt's text: [Bv, 3]; None without a
         gate.
         """
         if self.gate is None:
             return None
-        has_audio = set(batch.audio_rows.tolist())
+        rows = zip(batch.examples, batch.video_shapes, batch.audio_shapes, strict=True)
         texts = [
-            self.processor.gate_text(batch.examples[row].question, has_audio=row in has_audio)
-            for row in batch.video_rows.tolist()
+            self.processor.gate_text(example.question, has_audio=audio is not None)
+            for example, video, audio in rows
+            if video is not None
         ]
         ids, mask = self.processor.gate_tokens(texts)
         device = batch.prompt_ids.device
         return self.gate(ids.to(device), mask.to(device))
 
     def project_audio(self, features: Tensor) -> Tensor:
-        """Merges k neighbouring frames of [Ba, frames, D] and projects them to [Ba, audio_tokens,
+        """Merge k neighbouring frames of [Ba, frames, D] and project them to [Ba, audio_tokens,
         hidden].
         """
         return self.audio_projector(self.merge_audio(features))
 
     def merge_audio(self, features: Tensor) -> Tensor:
-        """Puts k neighbouring frames of [Ba, frames, D] side by side, or takes their mean."""
+        """Put k neighbouring frames of [Ba, frames, D] side by side, or take their mean."""
         k = self.config.audio_merge
         num_tokens = features.shape[1] // k
         groups = features[:, : num_tokens * k].unflatten(1, (num_tokens, k))
         return groups.mean(dim=2) if self.config.audio_pooling == "mean" else groups.flatten(2)
 
-    def embed(self, batch: Batch, features: Features) -> Tensor:
-        """Embeds prompts ([B, P, hidden]) with projected features at their placeholders."""
+    def prompts(self, batch: Batch, features: Features) -> Prompts:
+        """Embed prompts with projected features at their placeholders."""
         ids = batch.prompt_ids  # placeholders are negative: no token of any vocabulary
         embeds = self.language_model.get_input_embeddings()(ids.clamp(min=0))
-        if features.video is not None:
-            tokens = self.project_video(features.video, self.branch_weights(batch))
+        if video := [clip for clip in features.video if clip is not None]:
+            tokens = self.project_video(torch.stack(video), self.branch_weights(batch))
             embeds = _put(embeds, ids == VIDEO_ID, tokens)
-        if features.audio is not None:
-            tokens = self.project_audio(features.audio)
+        if audio := [clip for clip in features.audio if clip is not None]:
+            tokens = self.project_audio(torch.stack(audio))
             embeds = _put(embeds, ids == AUDIO_ID, tokens)
-        return embeds
-
-    def positions(self, batch: Batch) -> Tensor:
-        """Counts the prompts' tokens: [B, P]."""
-        return position_ids(batch.prompt_mask)
+        return Prompts(embeds, batch.prompt_mask, batch.prompt_positions)
 
     def completion_logits(
         self,
-        prompt_embeds: Tensor,
-        prompt_mask: Tensor,
+        prompts: Prompts,
         prompt_index: Tensor,
         completion_ids: Tensor,
         completion_mask: Tensor,
     ) -> Tensor:
-        """Computes the logits that predict each completion token, [N, T, V]; see ``prefix``."""
-        return completion_logits(
-            self.language_model,
-            prompt_embeds,
-            prompt_mask,
-            prompt_index,
-            completion_ids,
-            completion_mask,
-        )
+        """Compute the logits that predict each completion token, [N, T, V]; see ``prefix``."""
+        rows = Rows(prompts, prompt_index, completion_ids, completion_mask)
+        return completion_logits(self.language_model, rows)
 
     def frozen_copy(self) -> OmniModel:
-        """Copies what trains, shares what does not, freezes the copy: the reference policy."""
-        return frozen_copy(self, self.processor)
+        """Copy what trains, share what does not, freeze the copy: the reference policy."""
+        return frozen_copy(self, [self.processor, *frozen_parts(self)])
 
     def save(self, folder: Path) -> None:
-        """Writes config, safetensors weights and processor; ``load_policy`` reads it back.
+        """Write config, safetensors weights and processor; ``load_policy`` reads it back.
 
-        With adapters, only what differs from the base is written; see ``delta``.
+        With adapters, only what differs from the base is written; see ``adapter_checkpoint``.
         """
         self.processor.save(folder)
-        if self.delta is not None:
-            return save_delta(self, self.delta, folder)
+        if self.adapter_checkpoint is not None:
+            return save_adapter_checkpoint(self, self.adapter_checkpoint, folder)
         try:
             self.save_pretrained(folder)
         except SafetensorError as error:  # its word for a full disk
             raise OSError(f"cannot write {folder}: {error}") from error
 
 
+def _in_one_stack(
+    clips: Sequence[Tensor | None], encode: Callable[[Tensor], Tensor]
+) -> list[Tensor | None]:
+    """Encode the clips that are there as one stack, since all clips of this family have one shape.
+
+    Returns:
+        One tensor a clip, None for None.
+    """
+    there = [clip for clip in clips if clip is not None]
+    made = iter(encode(torch.stack(there)).unbind(0) if there else ())
+    return [None if clip is None else next(made) for clip in clips]
+
+
 def _put(embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
-    """Replaces the embeddings at placeholders, in order of rows and positions."""
+    """Replace the embeddings at placeholders, in order of rows and positions."""
     if places.sum() != tokens.shape[0] * tokens.shape[1]:
         raise ValueError(f"{int(places.sum())} placeholders for {tuple(tokens.shape[:2])} tokens")
     return embeds.masked_scatter(places.unsqueeze(-1), tokens.to(embeds.dtype))
+
+
+def _without_noise(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_noise(v) for k, v in value.items() if k not in _NOISE}
+    return value
 
 
 def _as_config(value: PreTrainedConfig | dict | None, part: str) -> PreTrainedConfig:

@@ -68,10 +68,10 @@ _PROBES = {
 
 
 def find_towers(folder: Path, shapes: Shapes) -> dict[str, dict[str, Any]]:
-    """Says what the towers in a published checkpoint are: "vision", "audio" and "bert".
+    """Say what the towers in a published checkpoint are: "vision", "audio" and "bert".
 
     Raises:
-        UserError: weights of a tower are missing or of no known size, or towers.json is no such
+        UserError: Weights of a tower are missing or of no known size, or towers.json is no such
             file.
     """
     if (folder / TOWERS).exists():
@@ -80,7 +80,7 @@ def find_towers(folder: Path, shapes: Shapes) -> dict[str, dict[str, Any]]:
 
 
 def is_preset(part: str, fields: Mapping[str, Any]) -> bool:
-    """Whether a tower's config (its plain fields) is one that needs no towers.json."""
+    """Say whether a tower's config (its plain fields) is one that needs no towers.json."""
     return any(preset.items() <= dict(fields).items() for preset in PRESETS[part].values())
 
 

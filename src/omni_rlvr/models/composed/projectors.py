@@ -20,15 +20,15 @@ KINDS = ("mlp2x_gelu", *THREE_BRANCH)
 
 
 def mlp(width: int, hidden: int) -> nn.Sequential:
-    """Builds linear, GELU, linear."""
+    """Build linear, GELU, linear."""
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
 
 
 def build_video_projector(kind: str, width: int, hidden: int, *, merge: int) -> nn.Module:
-    """Builds the projector that ``OmniConfig.video_projector`` names.
+    """Build the projector that ``OmniConfig.video_projector`` names.
 
     Raises:
-        UserError: there is no projector of that name.
+        UserError: There is no projector of that name.
     """
     if kind in THREE_BRANCH:
         depth, padding = THREE_BRANCH[kind]
@@ -39,10 +39,10 @@ def build_video_projector(kind: str, width: int, hidden: int, *, merge: int) -> 
 
 
 def tokens_per_frame(kind: str, side: int, *, merge: int) -> int:
-    """Counts the tokens that a frame of ``side`` x ``side`` patches becomes.
+    """Count the tokens that a frame of ``side`` x ``side`` patches becomes.
 
     Raises:
-        UserError: the projector's branches would give unequal numbers of tokens.
+        UserError: The projector's branches would give unequal numbers of tokens.
     """
     if kind not in THREE_BRANCH:
         return (side // merge) ** 2
@@ -64,7 +64,7 @@ class PatchMlp(nn.Sequential):
         self.merge = merge
 
     def forward(self, features: Tensor) -> Tensor:
-        """Projects [Bv, F, patches, D] to [Bv, F * patches / m^2, hidden]."""
+        """Project [Bv, F, patches, D] to [Bv, F * patches / m^2, hidden]."""
         num_clips, num_frames, patches, width = features.shape
         side, m = round(patches**0.5), self.merge
         grid = features.view(num_clips, num_frames, side // m, m, side // m, m, width)
@@ -84,7 +84,7 @@ class ConvBranch(nn.Module):
         self.readout = mlp(hidden, hidden)
 
     def forward(self, grid: Tensor) -> Tensor:
-        """Projects [Bv, F, D, h, w] to [Bv, F * tokens, hidden], frame by frame, row by row."""
+        """Project [Bv, F, D, h, w] to [Bv, F * tokens, hidden], frame by frame, row by row."""
         num_clips = len(grid)
         frames = self.s1(grid.flatten(0, 1)).unflatten(0, (num_clips, -1))
         # padded by one step at both ends; without the last step, a frame sees itself and the one
@@ -109,21 +109,21 @@ class ThreeBranch(nn.Module):
         self.face = mlp(width, hidden)
 
     def branches(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Projects [Bv, F, patches, D] by each branch to [Bv, F * tokens, hidden]."""
+        """Project [Bv, F, patches, D] by each branch to [Bv, F * tokens, hidden]."""
         side = round(features.shape[2] ** 0.5)
         grid = features.transpose(2, 3).unflatten(3, (side, side))
         face = pool_grid(self.face(features).flatten(0, 1)).unflatten(0, features.shape[:2])
         return self.video(grid), self.body(grid), face.flatten(1, 2)
 
     def forward(self, features: Tensor, weights: Tensor) -> Tensor:
-        """Adds the branches up by each clip's weights ([Bv, 3]): [Bv, F * tokens, hidden]."""
+        """Add the branches up by each clip's weights ([Bv, 3]): [Bv, F * tokens, hidden]."""
         pairs = zip(self.branches(features), weights.unbind(1), strict=True)
         video, body, face = (weight[:, None, None] * branch for branch, weight in pairs)
         return video + body + face
 
 
 def pool_grid(tokens: Tensor) -> Tensor:
-    """Halves a square grid of tokens, [N, side^2, D], bilinearly; odd sides round up."""
+    """Halve a square grid of tokens, [N, side^2, D], bilinearly; odd sides round up."""
     side = round(tokens.shape[1] ** 0.5)
     grid = tokens.transpose(1, 2).unflatten(2, (side, side))
     size = (_half(side), _half(side))

@@ -26,11 +26,11 @@ _PARTS = {"vision": "vision_config", "audio": "audio_config", "bert": "gate_conf
 
 
 def export_published(model: OmniModel, folder: Path) -> None:
-    """Writes weights, config, generation config and tokenizer.
+    """Write weights, config, generation config and tokenizer.
 
     Raises:
-        UserError: the model has parts that the published layout cannot hold.
-        OSError: the folder cannot be written.
+        UserError: The model has parts that the published layout cannot hold.
+        OSError: The folder cannot be written.
     """
     config = model.config
     fits = config.audio_pooling == "mean" and config.audio_merge == AUDIO_POOL
@@ -61,7 +61,7 @@ def export_published(model: OmniModel, folder: Path) -> None:
 
 
 def _fields(model: OmniModel) -> dict[str, Any]:
-    """What the reference's code reads of config.json."""
+    """Return what the reference's code reads of config.json."""
     config: OmniConfig = model.config
     text = config.text_config
     return {
@@ -100,7 +100,7 @@ def _fields(model: OmniModel) -> dict[str, Any]:
 
 
 def _name(part: str, fields: dict[str, Any]) -> str:
-    """Names a tower as its release does; the reference looks for siglip and whisper in it."""
+    """Name a tower as its release does; the reference looks for siglip and whisper in it."""
     presets = PRESETS[part]
     known = (name for name, preset in presets.items() if preset.items() <= fields.items())
     return next(known, next(iter(presets)))

@@ -56,25 +56,25 @@ PREFIXES = (
 
 
 def our_key(name: str) -> str:
-    """Names a published weight as ours; a name without a known prefix stays."""
+    """Name a published weight as ours; a name without a known prefix stays."""
     return _swap(name, PREFIXES)
 
 
 def published_key(name: str) -> str:
-    """Names one of our weights as it is published."""
+    """Name one of our weights as it is published."""
     return _swap(name, tuple((ours, theirs) for theirs, ours in PREFIXES))
 
 
 def read_config(folder: Path, fields: Mapping[str, Any], shapes: Shapes) -> OmniConfig:
-    """Makes our config of a published one and of the weights' shapes.
+    """Make our config of a published one and of the weights' shapes.
 
     Args:
-        folder: the checkpoint.
-        fields: its config.json.
-        shapes: published name -> shape of each weight.
+        folder: The checkpoint.
+        fields: Its config.json.
+        shapes: Published name -> shape of each weight.
 
     Raises:
-        UserError: a field is missing, or the towers are unknown.
+        UserError: A field is missing, or the towers are unknown.
     """
     needed = ("num_frames", "mm_projector_type", "mm_vision_select_layer", "hidden_size")
     for name in needed:
@@ -103,7 +103,7 @@ def _gate_size(folder: Path, projector: str, shapes: Shapes) -> int | None:
     """Read how wide the gate's MLP is; None for a projector that has no gate.
 
     Raises:
-        UserError: the projector has a gate, and the weights lack it.
+        UserError: The projector has a gate, and the weights lack it.
     """
     if not needs_gate(projector):
         return None
@@ -117,7 +117,7 @@ def _gate_size(folder: Path, projector: str, shapes: Shapes) -> int | None:
 
 
 def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:
-    """Says what a published checkpoint's prompts look like, its quirks left out."""
+    """Say what a published checkpoint's prompts look like, its quirks left out."""
     return ProcessorSettings(
         num_frames=num_frames,
         video_tokens=config.video_tokens(num_frames),
@@ -136,7 +136,7 @@ def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:
 
 
 def _stop_ids(config: OmniConfig) -> list[int]:
-    """The end tokens of generation_config.json besides the chat's."""
+    """List the end tokens of generation_config.json besides the chat's."""
     generation = (config.published or {"generation": {}})["generation"]
     ends = generation.get("eos_token_id", [])
     listed = ends if isinstance(ends, list) else [ends]
@@ -144,7 +144,7 @@ def _stop_ids(config: OmniConfig) -> list[int]:
 
 
 def _text_config(fields: Mapping[str, Any]) -> Qwen2Config:
-    """Keeps the language model's fields; the others are HumanOmni's."""
+    """Keep the language model's fields; the others are HumanOmni's."""
     theirs = ("mm_", "audio_", "tune_", "use_mm_", "tokenizer_", "freeze_", "image_", "_name")
     others = ("architectures", "model_type", "torch_dtype", "dtype", "transformers_version")
     kept = {

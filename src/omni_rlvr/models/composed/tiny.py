@@ -30,7 +30,7 @@ SPECIAL_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>", "<|video|>", "<|audio
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Trains a byte-level BPE of ``VOCAB_SIZE`` tokens on texts."""
+    """Train a byte-level BPE of ``VOCAB_SIZE`` tokens on texts."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -52,7 +52,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Processor:
-    """Builds the tiny model's processor around its tokenizer."""
+    """Build the tiny model's processor around its tokenizer."""
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     window = WhisperFeatureExtractor(feature_size=MEL_BINS, chunk_length=SOUND_S)
     settings = ProcessorSettings(
@@ -66,7 +66,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Processor:
 
 
 def build_tiny(processor: Processor) -> OmniModel:
-    """Builds the tiny omni model (about 2.2 M weights) with random weights."""
+    """Build the tiny omni model (about 2.2 M weights) with random weights."""
     tokenizer = processor.tokenizer
     config = OmniConfig(
         vision_config=SiglipVisionConfig(

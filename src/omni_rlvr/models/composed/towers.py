@@ -16,31 +16,31 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 
 def build_audio_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """Builds a Whisper encoder, or whatever encoder another config means."""
+    """Build a Whisper encoder, or whatever encoder another config means."""
     if isinstance(config, WhisperConfig):
         return WhisperEncoder(config)
     return AutoModel.from_config(config)
 
 
 def build_audio_head(config: WhisperConfig) -> nn.ModuleDict:
-    """Builds the classification head that published checkpoints carry; nothing reads it."""
+    """Build the classification head that published checkpoints carry; nothing reads it."""
     size, num_labels = config.classifier_proj_size, config.num_labels or 0
     projector, classifier = nn.Linear(config.hidden_size, size), nn.Linear(size, num_labels)
     return nn.ModuleDict({"projector": projector, "classifier": classifier})
 
 
 def grid_side(config: PreTrainedConfig) -> int:
-    """Patches along a side of a picture."""
+    """Count the patches along a side of a picture."""
     return config.image_size // config.patch_size
 
 
 def patch_features(tower: PreTrainedModel, pixels: Tensor, layer: int | None) -> Tensor:
-    """Encodes pictures ([N, 3, size, size]) to patch features, [N, patches, D].
+    """Encode pictures ([N, 3, size, size]) to patch features, [N, patches, D].
 
     Args:
-        tower: a transformers vision encoder; class and register tokens are left out.
-        pixels: the pictures.
-        layer: index into the hidden states, e.g. -2 for the output of the last layer but one;
+        tower: A transformers vision encoder; class and register tokens are left out.
+        pixels: The pictures.
+        layer: Index into the hidden states, e.g. -2 for the output of the last layer but one;
             None takes the tower's output, after its last norm.
     """
     if layer is None:

@@ -33,10 +33,10 @@ def check_pointers(folder: Path) -> None:
 
 
 def find_checkpoint(path: str, *, allow_pickle: bool) -> Path:
-    """Returns the folder that ``path`` names, after a download if it is a hub id.
+    """Return the folder that ``path`` names, after a download if it is a hub id.
 
     Raises:
-        UserError: there is no such folder, or the hub does not give it.
+        UserError: There is no such folder, or the hub does not give it.
     """
     folder = follow(Path(path))
     if folder.is_dir():

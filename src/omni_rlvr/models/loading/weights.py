@@ -29,18 +29,18 @@ _HEADER = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 def open_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> dict[str, Any]:
-    """Opens one safetensors file, its shards, or (if allowed) pickled weights.
+    """Open one safetensors file, its shards, or (if allowed) pickled weights.
 
     Args:
-        folder: the checkpoint.
-        dtype: what the weights will be cast to.
-        allow_pickle: whether pickled weights may be read.
+        folder: The checkpoint.
+        dtype: What the weights will be cast to.
+        allow_pickle: Whether pickled weights may be read.
 
     Returns:
         Name -> slice of a safetensors file, or tensor; ``[...]`` reads it.
 
     Raises:
-        UserError: a file is missing, truncated, a Git-LFS pointer or pickled.
+        UserError: A file is missing, truncated, a Git-LFS pointer or pickled.
     """
     if (folder / SINGLE).exists():
         return _open(folder / SINGLE, dtype)
@@ -60,7 +60,7 @@ def open_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> dic
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder has weights of any kind."""
+    """Say whether a folder has weights of any kind."""
     return any((folder / name).exists() for name in (SINGLE, INDEX, *PICKLED))
 
 
@@ -77,7 +77,7 @@ def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def shapes_of(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Tells each weight's shape; no tensor is read."""
+    """Tell each weight's shape; no tensor is read."""
     return {
         name: tuple(w.shape if isinstance(w, torch.Tensor) else w.get_shape())
         for name, w in weights.items()
@@ -113,7 +113,7 @@ def _index(path: Path) -> dict[str, str]:
 
 
 def _open(path: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """Opens a file: mapped into memory if nothing will be cast, else to be read in pieces.
+    """Open a file, mapped into memory if nothing will be cast, else to be read in pieces.
 
     A mapped file costs memory only where a weight is used; but what is cast would stand in memory
     twice.
@@ -136,7 +136,7 @@ def unpickle(path: Path) -> dict[str, Any]:
     """Read pickled weights without running any code in them.
 
     Raises:
-        UserError: the file cannot be read, or holds something other than weights.
+        UserError: The file cannot be read, or holds something other than weights.
     """
     check_pointer(path)
     try:
@@ -162,7 +162,7 @@ def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> N
     """Refuse weights that hold NaN or Inf: whatever is computed with them means nothing.
 
     Raises:
-        UserError: names the folder and the first few.
+        UserError: Names the folder and the first few.
     """
     wrong = not_finite(tensors)
     if wrong:

@@ -8,6 +8,8 @@ attention cannot share. The fast path, where there is one, brings the fastest. N
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -18,7 +20,10 @@ from omni_rlvr.models.prefix.attention_hook import can_share, run_layers
 from omni_rlvr.models.prefix.fast_path import fast_path
 from omni_rlvr.models.prefix.kv_cache import KVCache
 from omni_rlvr.models.prefix.packing import Order
-from omni_rlvr.models.prefix.scoring import Prompts, first_positions
+from omni_rlvr.models.prefix.scoring import first_positions
+from omni_rlvr.types import Prompts
+
+log = logging.getLogger(__name__)
 
 
 class Decoder(Protocol):
@@ -61,7 +66,14 @@ def make_decoder(
     fast = fast_path()
     if fast is not None and fast.supports(language_model, prompts.positions):
         return fast.make_decoder(*plan, keep_activations=keep_activations)
+    if keep_activations:
+        _say_that_none_are_kept(type(language_model).__name__)
     return SharedDecoder(*plan)
+
+
+@cache  # once for each kind of model, not at every step
+def _say_that_none_are_kept(kind: str) -> None:
+    log.info("stage.reuse_rollout changes nothing: %s runs in its modules here", kind)
 
 
 class SharedDecoder:

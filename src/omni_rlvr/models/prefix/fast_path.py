@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from omni_rlvr.types import Prompts
+
 if TYPE_CHECKING:  # both files import this one
     from omni_rlvr.models.prefix.decoding import Decoder
     from omni_rlvr.models.prefix.packing import Order
-    from omni_rlvr.models.prefix.scoring import Prompts
 
 log = logging.getLogger(__name__)
 

@@ -15,27 +15,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.prefix.attention_hook import can_share, checkpointing, run_layers, sharing
 from omni_rlvr.models.prefix.fast_path import fast_path
 from omni_rlvr.models.prefix.packing import Order
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """B prompts as a language model takes them."""
-
-    embeds: Tensor
-    """[B, P, hidden]."""
-    mask: Tensor
-    """[B, P], left-padded."""
-    positions: Tensor
-    """[B, P], or [3, B, P] for rotary positions in time, height and width."""
-
-    @classmethod
-    def counted(cls, embeds: Tensor, mask: Tensor) -> Prompts:
-        """Make prompts whose positions count their tokens."""
-        return cls(embeds, mask, position_ids(mask))
+from omni_rlvr.types import Prompts
 
 
 @dataclass(frozen=True)
@@ -92,25 +75,16 @@ def completion_hidden(
         return run(language_model, rows)
 
 
-def completion_logits(
-    language_model: PreTrainedModel,
-    prompt_embeds: Tensor,
-    prompt_mask: Tensor,
-    prompt_index: Tensor,
-    completion_ids: Tensor,
-    completion_mask: Tensor,
-) -> Tensor:
+def completion_logits(language_model: PreTrainedModel, rows: Rows) -> Tensor:
     """Compute all logits of all completion tokens; for small vocabularies and for tests.
 
     Returns:
-        [N, T, V]; position t predicts ``completion_ids[:, t]``; 0 beyond the mask.
+        [N, T, V]; position t predicts ``rows.ids[:, t]``; 0 beyond the mask.
     """
-    prompts = Prompts.counted(prompt_embeds, prompt_mask)
-    rows = Rows(prompts, prompt_index, completion_ids, completion_mask)
     hidden = completion_hidden(language_model, rows, gradient_checkpointing=False)
     logits = language_model.lm_head(hidden)
-    out = logits.new_zeros(*completion_ids.shape, logits.shape[-1])
-    return out.masked_scatter(completion_mask.bool().unsqueeze(-1), logits)
+    out = logits.new_zeros(*rows.ids.shape, logits.shape[-1])
+    return out.masked_scatter(rows.mask.bool().unsqueeze(-1), logits)
 
 
 def first_positions(positions: Tensor) -> Tensor:
@@ -160,7 +134,7 @@ def _repeated_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state[rows.prompt_index, -1:]
-    if rows.ids.shape[1] > 1:
+    if rows.ids.shape[1] > 1:  # the last token of a completion predicts none, so it is not fed
         cache.batch_select_indices(rows.prompt_index)
         mask = torch.cat([rows.prompts.mask[rows.prompt_index], rows.mask[:, :-1]], dim=1)
         rest = language_model.model(

@@ -17,7 +17,7 @@ from omni_rlvr.assembly.parts import AttributeParts
 from omni_rlvr.data.synthetic.wording import phrase
 from omni_rlvr.functional.advantages import compute_advantages
 from omni_rlvr.record import append_jsonl
-from omni_rlvr.rollout.encode import embed_prompts, encode
+from omni_rlvr.rollout.encode import encode, make_prompts
 from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.stages.rollout_metrics import completion_rows
 from omni_rlvr.tasks.attribute.reasoning import read_reasoning
@@ -98,14 +98,13 @@ def _say(
     roll_out = partial(
         decode,
         policy,
-        embed_prompts(
+        make_prompts(
             policy,
             batch,
             features,
             num_new=task.max_completion_length,
             key="task.max_completion_length",
         ),
-        batch.prompt_mask,
         top_p=1,
         top_k=0,
         repetition_penalty=1,

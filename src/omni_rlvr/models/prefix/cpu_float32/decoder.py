@@ -34,7 +34,7 @@ from omni_rlvr.models.prefix.cpu_float32.ops import (
 )
 from omni_rlvr.models.prefix.decoding import SharedDecoder
 from omni_rlvr.models.prefix.packing import Order
-from omni_rlvr.models.prefix.scoring import Prompts
+from omni_rlvr.types import Prompts
 
 Affine = tuple[Tensor, Tensor | None]
 """Weight, as ``pack`` returned it, and bias."""

@@ -9,7 +9,7 @@ from omni_rlvr.models.prefix.cpu_float32.activation_reuse import ActivationReuse
 from omni_rlvr.models.prefix.cpu_float32.decoder import FastDecoder
 from omni_rlvr.models.prefix.cpu_float32.layers import FastLayers, is_supported
 from omni_rlvr.models.prefix.packing import Order
-from omni_rlvr.models.prefix.scoring import Prompts
+from omni_rlvr.types import Prompts
 
 
 def supports(language_model: PreTrainedModel, positions: Tensor) -> bool:

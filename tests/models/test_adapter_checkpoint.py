@@ -86,7 +86,7 @@ def test_a_base_that_moved_is_named_and_can_be_given(saved, base, batch):
     policy = load_policy(str(found), "float32", None)
     put_onto(policy, found, folder, LoadOptions(), None)
     assert torch.equal(logits(policy, batch), expected)
-    assert policy.delta.base == moved
+    assert policy.adapter_checkpoint.base == moved
 
 
 def test_another_model_in_the_place_of_the_base_is_noticed(saved, base):

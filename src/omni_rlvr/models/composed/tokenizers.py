@@ -19,10 +19,10 @@ MAX_GATE_TOKENS = 512
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Loads a published checkpoint's tokenizer, with its chat template.
+    """Load a published checkpoint's tokenizer, with its chat template.
 
     Raises:
-        UserError: there is none, or it cannot be read.
+        UserError: There is none, or it cannot be read.
     """
     with one_error(f"model.path={folder}: the tokenizer cannot be read"):
         if (folder / "tokenizer.json").exists():
@@ -44,15 +44,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_gate_tokenizer(folder: Path, vocab: str | None, *, size: int) -> BertWordPieceTokenizer:
-    """Loads the gate's: from ``vocab``, else the folder's own, else bert-base-uncased's.
+    """Load the gate's tokenizer: from ``vocab``, else the folder's own, else bert-base-uncased's.
 
     Args:
-        folder: the checkpoint.
-        vocab: a vocab.txt, or None.
-        size: how many tokens BERT knows.
+        folder: The checkpoint.
+        vocab: A vocab.txt, or None.
+        size: How many tokens BERT knows.
 
     Raises:
-        UserError: the file is missing, or is no vocabulary of this size.
+        UserError: The file is missing, or is no vocabulary of this size.
     """
     own = folder / f"{GATE}-vocab.txt"
     path = Path(vocab) if vocab else own if own.exists() else PACKAGED
@@ -73,7 +73,7 @@ def load_gate_tokenizer(folder: Path, vocab: str | None, *, size: int) -> BertWo
 
 
 def _saved_template(folder: Path) -> str | None:
-    """Reads chat_template.json, which a processor saves beside the tokenizer."""
+    """Read chat_template.json, which a processor saves beside the tokenizer."""
     path = folder / "chat_template.json"
     if not path.exists():
         return None

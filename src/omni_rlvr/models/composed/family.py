@@ -1,0 +1,160 @@
+"""What the rest of the package asks of this family; see ``models/families.py``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import WhisperFeatureExtractor
+
+from omni_rlvr.config.loading import LoadOptions
+from omni_rlvr.models.composed import tiny as tiny_model
+from omni_rlvr.models.composed.from_parts import join
+from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.models.composed.processor import SETTINGS
+from omni_rlvr.models.composed.processor_files import (
+    changed_settings,
+    check_tokens,
+    load_processor,
+    published_processor,
+)
+from omni_rlvr.models.composed.publish import export_published
+from omni_rlvr.models.composed.published_layout import our_key
+from omni_rlvr.models.composed.reading import is_published, read_model
+from omni_rlvr.models.composed.tokenizers import load_gate_tokenizer
+from omni_rlvr.models.loading.config_file import read_fields
+from omni_rlvr.models.loading.from_parts import Parts
+from omni_rlvr.models.loading.hub import find_checkpoint
+from omni_rlvr.models.loading.weights import check_finite
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.types import UserError
+
+GATE_OPTIONS = ("gate_vocab", "gate_text", "bert_dropout", "reset_gate")
+TINY_TEXTS = ("How does this person feel?", "user", "assistant", "<think></think>", "happy sad")
+"""What the tokenizer of ``tiny`` is trained on; it can spell any other text byte by byte."""
+
+
+def load(
+    folder: Path, dtype: torch.dtype, options: LoadOptions, instruction: str | None
+) -> OmniModel:
+    """Load a checkpoint of ours, or HumanOmni's and R1-Omni's as they were published."""
+    fields = read_fields(folder)
+    is_new = is_published(fields)
+    if not is_new and not (folder / SETTINGS).exists():
+        raise UserError(f"model.path={folder} is no checkpoint: {SETTINGS} is missing")
+    model = read_model(folder, fields, dtype, allow_pickle=options.allow_pickle)
+    if is_new:
+        model.processor = published_processor(folder, model.config, fields)
+    else:
+        model.processor = load_processor(folder)
+        check_tokens(folder, model.config, model.processor.settings)
+    return _finish(folder, model, options, instruction, is_new=is_new)
+
+
+def tiny(seed: int) -> OmniModel:
+    """Build the tiny model with random weights that are large enough for a prompt to matter.
+
+    As transformers draws them, logits would hardly depend on what was read.
+    """
+    processor = tiny_model.build_processor(tiny_model.train_tokenizer(TINY_TEXTS))
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        model = tiny_model.build_tiny(processor)
+    with torch.no_grad():
+        for part in (model.language_model, model.video_projector, model.audio_projector):
+            for weight in part.parameters():
+                if weight.ndim == 2:
+                    weight.mul_(3)
+    return model.requires_grad_(False).eval()
+
+
+def compose(
+    parts: Parts, dtype: torch.dtype, options: LoadOptions, instruction: str | None
+) -> OmniModel:
+    """Join parts that were trained apart to a new policy."""
+    model, folder = join(parts, dtype, allow_pickle=options.allow_pickle), Path()
+    if parts.gate_bert is not None:
+        folder = find_checkpoint(parts.gate_bert, allow_pickle=options.allow_pickle)
+        vocab = folder / "vocab.txt"
+        if options.gate_vocab is None and vocab.exists():
+            options = replace(options, gate_vocab=str(vocab))
+    return _finish(folder, model, options, instruction, is_new=True)
+
+
+def put_processor(
+    policy: Policy, folder: Path, options: LoadOptions, instruction: str | None
+) -> None:
+    """Give a policy the processor that an adapter checkpoint was saved with.
+
+    The gate's tokenizer stays the base's: adapters do not change what BERT reads.
+    """
+    assert isinstance(policy, OmniModel)
+    processor = load_processor(folder)
+    settings = changed_settings(processor.settings, policy.config, options, instruction)
+    policy.processor = replace(
+        processor, settings=settings, gate_tokenizer=policy.processor.gate_tokenizer
+    )
+
+
+def sound_window_s(folder: Path | None) -> float:
+    """Read the window of the feature extractor; without one it is Whisper's own."""
+    saved = None if folder is None else folder / "feature_extractor"
+    if saved is None or not saved.is_dir():
+        return WhisperFeatureExtractor().chunk_length
+    extractor = WhisperFeatureExtractor.from_pretrained(saved, trust_remote_code=False)
+    return extractor.n_samples / extractor.sampling_rate
+
+
+def own_name(name: str) -> str:
+    """Name a weight of the published layout as ours; a name without a known prefix stays."""
+    return our_key(name)
+
+
+def export(policy: Policy, folder: Path, layout: str) -> None:
+    """Write a policy in our layout ("omni"), or for HumanOmni's code ("humanomni")."""
+    assert isinstance(policy, OmniModel)
+    if layout == "humanomni":
+        export_published(policy, folder)
+    elif layout == "omni":
+        policy.save(folder)
+    else:
+        raise UserError(f"task.layout={layout}: this model is written as omni or humanomni")
+
+
+def _finish(
+    folder: Path,
+    model: OmniModel,
+    options: LoadOptions,
+    instruction: str | None,
+    *,
+    is_new: bool,
+) -> OmniModel:
+    """Apply what was selected to a model with its processor, and freeze it.
+
+    Args:
+        folder: Where the gate's vocabulary may be.
+        model: Read or composed.
+        options: None in a field changes nothing.
+        instruction: Text after the question; None keeps the processor's.
+        is_new: Whether nothing was trained here yet; only then is a gate reset.
+
+    Raises:
+        UserError: An option that the model has no use for, or weights that are NaN or infinite.
+    """
+    settings = changed_settings(model.processor.settings, model.config, options, instruction)
+    model.processor = replace(model.processor, settings=settings)
+    if model.gate is not None:
+        size = model.config.gate_config.vocab_size
+        gate_tokenizer = load_gate_tokenizer(folder, options.gate_vocab, size=size)
+        model.processor = replace(model.processor, gate_tokenizer=gate_tokenizer)
+        model.gate.dropout = options.bert_dropout
+        if options.reset_gate and is_new:
+            model.gate.reset()
+    elif given := [name for name in GATE_OPTIONS if vars(options)[name]]:
+        raise UserError(
+            f"model.options.{given[0]} is for models with an instruction gate; "
+            f"model.path={folder} has none"
+        )
+    check_finite(folder, model.named_parameters())
+    return model.requires_grad_(False).eval()

@@ -1,0 +1,117 @@
+"""Loads the processor of a checkpoint, and applies what was selected for a run to its settings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoImageProcessor,
+    PreTrainedTokenizerFast,
+    SiglipImageProcessorPil,
+    WhisperFeatureExtractor,
+)
+
+from omni_rlvr.config.loading import LoadOptions
+from omni_rlvr.models.composed import published_layout
+from omni_rlvr.models.composed.model import OmniConfig
+from omni_rlvr.models.composed.processor import SETTINGS, Processor, ProcessorSettings
+from omni_rlvr.models.composed.tokenizers import load_tokenizer
+from omni_rlvr.models.loading.untrusted import check_settings, one_error
+from omni_rlvr.models.loading.weights import check_pointer
+from omni_rlvr.text.prompts import WORDINGS
+from omni_rlvr.types import UserError
+
+FRAMES_PER_SECOND = 50
+"""Of a Whisper encoder's output."""
+
+
+def load_processor(folder: Path) -> Processor:
+    """Load tokenizer, image processor, feature extractor and settings of a checkpoint of ours."""
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(
+            f"model.path={folder}: the processor cannot be read: tokenizer.json is missing; copy "
+            "it from the checkpoint that this one was trained from"
+        )
+    check_pointer(folder / "tokenizer.json")
+    for place in (folder, folder / "image_processor", folder / "feature_extractor"):
+        check_settings(place, f"model.path={place}")
+    with one_error(f"model.path={folder}: the processor cannot be read"):
+        settings = ProcessorSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+        return Processor(
+            tokenizer=PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False),
+            image_processor=AutoImageProcessor.from_pretrained(
+                folder / "image_processor",
+                backend=settings.image_backend,
+                trust_remote_code=False,
+            ),
+            feature_extractor=WhisperFeatureExtractor.from_pretrained(
+                folder / "feature_extractor", trust_remote_code=False
+            ),
+            settings=settings,
+        ).checked()
+
+
+def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]) -> Processor:
+    """Build a published checkpoint's processor.
+
+    It brings no files for that: SigLIP's and Whisper's settings are those of their releases.
+    """
+    audio = config.audio_config
+    image_processor, feature_extractor = media_processors(
+        config.vision_config.image_size,
+        num_mel_bins=audio.num_mel_bins,
+        window_s=audio.max_source_positions // FRAMES_PER_SECOND,
+    )
+    return Processor(
+        tokenizer=load_tokenizer(folder),
+        image_processor=image_processor,
+        feature_extractor=feature_extractor,
+        settings=published_layout.read_settings(config, fields["num_frames"]),
+    ).checked()
+
+
+def media_processors(
+    image_size: int, *, num_mel_bins: int, window_s: int
+) -> tuple[SiglipImageProcessorPil, WhisperFeatureExtractor]:
+    """Build SigLIP's and Whisper's preprocessing; transformers' defaults are their releases'."""
+    return (
+        SiglipImageProcessorPil(size={"height": image_size, "width": image_size}),
+        WhisperFeatureExtractor(feature_size=num_mel_bins, chunk_length=window_s),
+    )
+
+
+def changed_settings(
+    settings: ProcessorSettings, config: OmniConfig, options: LoadOptions, instruction: str | None
+) -> ProcessorSettings:
+    """Apply what was selected; None keeps what the checkpoint has."""
+    changes: dict[str, Any] = {
+        name: vars(options)[name]
+        for name in ("image_fit", "media_end", "stray_vision_tokens", "mask_stops", "gate_text")
+        if vars(options)[name] is not None
+    }
+    if options.wording is not None:
+        wording = WORDINGS[options.wording]
+        changes["question"], changes["question_end"] = wording.question, wording.separator
+        changes["instruction"] = wording.instruction
+    if instruction is not None:
+        changes["instruction"] = instruction
+    if options.num_frames is not None:
+        changes["num_frames"] = options.num_frames
+        changes["video_tokens"] = config.video_tokens(options.num_frames)
+    return replace(settings, **changes)
+
+
+def check_tokens(folder: Path, config: OmniConfig, settings: ProcessorSettings) -> None:
+    """Refuse settings that would leave another number of placeholders than there are features."""
+    for name, wanted in (
+        ("video_tokens", config.video_tokens(settings.num_frames)),
+        ("audio_tokens", config.audio_tokens),
+    ):
+        seen = vars(settings)[name]
+        if seen != wanted:
+            raise UserError(
+                f"model.path={folder}: {SETTINGS} says {name}={seen}, config.json makes {wanted}"
+            )
