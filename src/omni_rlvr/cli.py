@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+import yaml
+from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -29,7 +31,7 @@ from omni_rlvr.assembly.composing.arguments import (
     checked_arguments,
     no_option,
 )
-from omni_rlvr.assembly.composing.keys import hydras_words
+from omni_rlvr.assembly.composing.suggestions import hydras_words
 from omni_rlvr.assembly.composing.wording import as_user_error
 from omni_rlvr.folders import remove_unused
 from omni_rlvr.pointers import LATEST
@@ -120,12 +122,16 @@ def one_line() -> Iterator[None]:
         sys.exit(f"error: {as_user_error(error)}")
     except MissingConfigException as error:
         hint = "; pip install 'omni-rlvr[sweep]'" if error.missing_cfg_file in _PLUGINS else ""
-        sys.exit(f"error: {' '.join(str(error).split())}{hint}")
+        sys.exit(f"error: {_reworded(str(error))}{hint}")
     except HydraException as error:
         if (told := as_typed(error, sys.argv[1:])) is not None:
             sys.exit(f"error: {told}")
         why = as_user_error(error.__cause__) if isinstance(error.__cause__, ValidationError) else ""
-        sys.exit(f"error: {hydras_words(' '.join(f'{error} {why}'.split()))}")
+        sys.exit(f"error: {_reworded(f'{error} {why}')}")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = "" if mark is None else f"{mark.name}, line {mark.line + 1}: "
+        sys.exit(f"error: {place}{error.problem} (YAML)")
     except ValueError as error:
         if not str(error).startswith("Config group override must be"):
             raise
@@ -137,6 +143,12 @@ def one_line() -> Iterator[None]:
     except OSError as error:  # Hydra makes the run's folder before any of our code runs
         where = f": {error.filename}; set paths.output_root=DIR" if error.filename else ""
         sys.exit(f"error: {error.strerror}{where}")
+
+
+def _reworded(text: str) -> str:
+    """Reword what Hydra says, which has left the command line's config by then."""
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return hydras_words(" ".join(text.split()), sys.argv[1:])
 
 
 def _reader_is_gone() -> bool:

@@ -19,10 +19,11 @@ from omni_rlvr.assembly.composing.checks import (
     check_targets,
     check_trainer,
 )
-from omni_rlvr.assembly.composing.keys import TYPED, check_keys, hydras_words
+from omni_rlvr.assembly.composing.keys import TYPED, check_keys
 from omni_rlvr.assembly.composing.names import check_names
 from omni_rlvr.assembly.composing.own_readers import fit_own_readers
 from omni_rlvr.assembly.composing.paths import settle_paths
+from omni_rlvr.assembly.composing.suggestions import hydras_words
 from omni_rlvr.assembly.composing.wording import as_user_error
 from omni_rlvr.config.tasks import EvaluateTask, PredictTask, ReportTask, TrainTask
 from omni_rlvr.types import UserError, require
@@ -47,7 +48,7 @@ def check_step(overrides: list[str], key: str) -> dict[str, Any]:
         return check(compose_step(overrides))[0]
     except (HydraException, OmegaConfBaseException, UserError, ValueError) as error:
         text = " ".join(f"{error} {error.__cause__ or ''}".split())
-        raise UserError(f"{key}: {hydras_words(text)}") from error
+        raise UserError(f"{key}: {hydras_words(text, overrides)}") from error
 
 
 def make(config: Any, **overrides: Any) -> Any:
