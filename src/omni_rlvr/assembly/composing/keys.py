@@ -112,7 +112,7 @@ def open_table(key: str, config: Mapping[str, Any]) -> tuple[str | None, str]:
 def _open_tables() -> set[str]:
     """Name the keys that hold a table with names of a person's own."""
     found = {"reward.terms", "reward.weights", "logger", "callbacks"}
-    for group, _, schema in SCHEMAS:
+    for group, _, schema in schemas():
         for name, kind in get_type_hints(schema).items():
             if get_origin(kind) is dict:
                 found.add(f"{group.replace('/', '.')}.{name}")
