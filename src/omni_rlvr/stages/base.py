@@ -9,8 +9,22 @@ from typing import Protocol
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.next_token import Generators
+from omni_rlvr.rollout.shared_prefix import RollOut
 from omni_rlvr.types import Batch, Experience, Features, LossOutput
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a stage may be built with, besides its config."""
+
+    reward: Mixture | None
+    """Scores completions; None for a stage that does not sample."""
+    reference: Policy | None
+    """The frozen policy that training starts from; None for a stage that needs none."""
+    roll_out: RollOut | None
+    """Samples completions; None for a stage that does not sample."""
 
 
 @dataclass(frozen=True)
