@@ -12,6 +12,7 @@ from omni_rlvr.record import (
     read_jsonl,
     read_record,
     say_failed,
+    with_present_targets,
     write_json,
 )
 from omni_rlvr.types import UserError
@@ -110,3 +111,21 @@ def test_a_full_disk_still_says_that_the_run_failed(tmp_path: Path) -> None:
     record = read_record(tmp_path)
     assert (record["status"], record["config"]) == ("failed", {"status": "running"})
     assert (tmp_path / "run.json").stat().st_size == size
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("decode.decode", "shared_prefix.SharedPrefix"),
+        ("shared_prefix.decode", "shared_prefix.SharedPrefix"),
+        ("generate.generate", "hf.Generate"),
+        ("hf.generate", "hf.Generate"),
+    ],
+)
+def test_a_rollout_function_of_an_earlier_run_is_the_engine_of_this_one(before, now):
+    old = {"_target_": f"omni_rlvr.rollout.{before}", "_partial_": True}
+    new = {"_target_": f"omni_rlvr.rollout.{now}"}
+    assert with_present_targets({"rollout": old}) == {"rollout": new}
+    assert with_present_targets({"rollout": new}) == {"rollout": new}
+    kept = {"_target_": "torch.optim.AdamW", "_partial_": True}
+    assert with_present_targets({"optimizer": kept}) == {"optimizer": kept}

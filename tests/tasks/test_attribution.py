@@ -9,6 +9,7 @@ import torch
 
 from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.rollout.label_scoring import BARE, TAGGED, label_logps
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks.attribute import subset_scores as module
 from omni_rlvr.tasks.attribute.subset_scores import Method, blank_features, score_batch
 from omni_rlvr.types import Features
@@ -28,7 +29,9 @@ def scored(policy, batch, method=METHOD, *, blank=None, seed=0):
     with torch.no_grad():
         features = policy.encode(batch)
     generator = torch.Generator().manual_seed(seed)
-    return score_batch(policy, batch, features, method, blank=blank, generator=generator)
+    return score_batch(
+        policy, SharedPrefix(), batch, features, method, blank=blank, generator=generator
+    )
 
 
 @pytest.mark.parametrize("subset", [0, 1, 2, 3])
@@ -60,7 +63,15 @@ def test_towers_run_once_a_clip(tiny_policy, make_batch, monkeypatch):
     with torch.no_grad():
         features = tiny_policy.encode(batch)
     monkeypatch.setattr(tiny_policy, "encode", None)
-    score_batch(tiny_policy, batch, features, METHOD, blank=None, generator=torch.Generator())
+    score_batch(
+        tiny_policy,
+        SharedPrefix(),
+        batch,
+        features,
+        METHOD,
+        blank=None,
+        generator=torch.Generator(),
+    )
 
 
 def test_absent_is_what_the_option_says(tiny_policy, make_batch):
@@ -158,7 +169,13 @@ def test_where_one_modality_decides_it_gets_all(
         module, "label_logps", lambda policy, prompts, slots, labels: prompts.log_softmax(-1)
     )
     scores = score_batch(
-        tiny_policy, batch, features, METHOD, blank=None, generator=torch.Generator()
+        tiny_policy,
+        SharedPrefix(),
+        batch,
+        features,
+        METHOD,
+        blank=None,
+        generator=torch.Generator(),
     )
     gold = torch.arange(9) % 3
     values = scores.logps[torch.arange(9), :, gold]

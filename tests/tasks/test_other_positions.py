@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from omni_rlvr.config.stage import GrpoConfig, SamplingConfig
+from omni_rlvr.config.sampling import SamplingOptions
+from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.rollout.experience import completion_scores
 from omni_rlvr.rollout.label_scoring import TAGGED, label_logps
-from omni_rlvr.rollout.shared_prefix import decode
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.tasks.attribute.probe import ModalityProbe, game_metrics
 from omni_rlvr.tasks.attribute.subset_scores import Method, score_batch
@@ -102,9 +103,9 @@ def test_it_is_trained_so(spread, make_batch):
         rewards = torch.arange(len(completions)).float()
         return RewardOutput(rewards, {"only": rewards})
 
-    sampling = SamplingConfig(max_completion_length=LENGTH)
+    sampling = SamplingOptions(max_completion_length=LENGTH)
     config = GrpoConfig(sampling=sampling, num_generations=2, beta=0.0)
-    stage = GrpoStage(config, reward, None, decode)
+    stage = GrpoStage(config, reward, None, SharedPrefix())
     whole = stage.prepare(spread, batch, torch.Generator().manual_seed(0)).experience
     with torch.no_grad():
         got = completion_scores(
@@ -124,7 +125,7 @@ def test_it_is_evaluated_so(spread, make_batch):
     batch = make_batch(spread, 4)
     result = evaluate(
         spread,
-        decode,
+        SharedPrefix(),
         [batch],
         ("happy", "sad"),
         repetition_penalty=1,
@@ -142,7 +143,7 @@ def test_it_predicts_so(spread, make_batch):
     batch = make_batch(spread, 4)
     (said,) = predict(
         spread,
-        decode,
+        SharedPrefix(),
         [batch],
         LABELS,
         answer_form="tags",
@@ -185,7 +186,7 @@ def test_it_is_attributed_so(spread, make_batch, lead: str, subset: int):
         prompts = spread.prompts(alone, left)
     method = Method(LABELS, 2, "drop", lead, swap=False, max_completion_length=4, num_prompts=4)
     got = score_batch(
-        spread, batch, features, method, blank=None, generator=torch.Generator()
+        spread, SharedPrefix(), batch, features, method, blank=None, generator=torch.Generator()
     ).logps[:, subset]
     torch.testing.assert_close(got, plain_labels(spread, prompts), atol=2e-4, rtol=0)
 
@@ -198,7 +199,7 @@ def test_it_is_probed_so(spread, make_batch):
     )  # fmt: skip
     with torch.no_grad():
         probe.batch, probe.features = batch, spread.encode(batch)
-    got = probe.probe(spread)
+    got = probe.probe(spread, SharedPrefix())
     expected = []
     for subset, kind in KIND.items():
         left = Features(

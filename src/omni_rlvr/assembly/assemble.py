@@ -54,7 +54,7 @@ from omni_rlvr.pointers import run_of
 from omni_rlvr.training.devices import device_numbers
 from omni_rlvr.types import Example, UserError, require
 
-ROLLOUT = "omni_rlvr.rollout.shared_prefix.decode"
+ROLLOUT = "omni_rlvr.rollout.shared_prefix.SharedPrefix"
 """Of conf/rollout/shared_prefix, the default."""
 
 __all__ = ["build", "build_one", "check", "compose_step", "resolved"]
@@ -141,7 +141,8 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
     if isinstance(task, root.EvaluateTask):
         return EvaluateParts(place, clips, task, policy, cache, make(cfg.rollout))
     if isinstance(task, root.AttributeTask):
-        return AttributeParts(place, clips, task, policy, cache, make(cfg.lexicon), reward)
+        engine, lexicon = make(cfg.rollout), make(cfg.lexicon)
+        return AttributeParts(place, clips, task, policy, cache, engine, lexicon, reward)
     if isinstance(task, root.CacheTask):
         if cache is None:
             raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")
@@ -154,7 +155,9 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Parts:
 def _check_rollout(config: dict[str, Any], typed: dict[str, Any]) -> None:
     """Refuses another rollout where nothing is rolled out: an option that does nothing misleads."""
     task, target = typed["task"], config["rollout"]["_target_"]
-    samples = isinstance(typed["stage"], GrpoConfig)
+    probe = (config["callbacks"] or {}).get("probe") or {}
+    reasons = probe.get("lead") == "own_reasoning" or probe.get("lexicon") is not None
+    samples = isinstance(typed["stage"], GrpoConfig) or reasons
     if isinstance(task, root.TrainTask) and not (samples or task.evaluate_after.splits):
         require(
             target == ROLLOUT,

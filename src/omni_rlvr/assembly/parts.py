@@ -19,7 +19,7 @@ from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.models.adapters.trainable import Count
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
-from omni_rlvr.rollout.shared_prefix import RollOut
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.types import Example
@@ -57,6 +57,7 @@ class TrainParts:
     policy: Policy
     cache: FeatureCache | None
     stage: Stage
+    engine: RolloutEngine
     loop: LoopConfig
     make_optimizer: Callable[..., Optimizer]
     make_trainer: Callable[..., pl.Trainer]
@@ -81,7 +82,7 @@ class EvaluateParts:
     task: root.EvaluateTask
     policy: Policy
     cache: FeatureCache | None
-    roll_out: RollOut
+    engine: RolloutEngine
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class AttributeParts:
     task: root.AttributeTask
     policy: Policy
     cache: FeatureCache | None
+    engine: RolloutEngine
     lexicon: Lexicon
     reward: Mixture | None
     """Scores completions of chosen clips, where they are asked for."""
@@ -151,7 +153,7 @@ class PredictParts:
     labels: Sequence[str]
     policy: Policy
     cache: FeatureCache | None
-    roll_out: RollOut
+    engine: RolloutEngine
     left_out: Mapping[str, Sequence[str]]
     """Why something in the folder or under the glob is not predicted -> the names of such."""
 
@@ -231,7 +233,7 @@ class ServeParts:
     models: Sequence[ServedModel]
     """One, or two side by side."""
     lexicon: Lexicon
-    roll_out: RollOut
+    engine: RolloutEngine
 
     @property
     def examples(self) -> Sequence[Example]:

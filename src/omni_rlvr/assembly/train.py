@@ -47,6 +47,7 @@ def train_parts(
 ) -> TrainParts:
     """Builds all that training a stage needs; ``reward`` is GRPO's."""
     saved = None if cfg.resume is None else resumed_checkpoint(place.run_dir, cfg.resume)
+    engine = make(cfg.rollout)
     loop, trainable = typed["stage"], typed["trainable"]
     training = _training_clips(clips)
     origin = origin_of(policy, training.examples[clips.dataset.train_split])
@@ -62,7 +63,7 @@ def train_parts(
         assert isinstance(loop, GrpoConfig)
         assert reward is not None
         reference = policy.frozen_copy() if loop.beta > 0 else None
-        stage = GrpoStage(loop, reward, reference, make(cfg.rollout))
+        stage = GrpoStage(loop, reward, reference, engine)
     if saved is not None and policy.adapter_checkpoint is not None:
         put_onto(policy, policy.adapter_checkpoint.base, saved, LoadOptions(), None)
         apply(policy, trainable, saved)
@@ -77,6 +78,7 @@ def train_parts(
         policy=policy,
         cache=cache,
         stage=stage,
+        engine=engine,
         loop=loop,
         make_optimizer=make(cfg.optimizer),
         make_trainer=make(cfg.trainer),
@@ -88,7 +90,7 @@ def train_parts(
         resume=saved,
         origin=origin,
         counts=counts,
-        evaluation=EvaluateParts(place, clips, after, policy, cache, make(cfg.rollout))
+        evaluation=EvaluateParts(place, clips, after, policy, cache, engine)
         if after.splits
         else None,
     )

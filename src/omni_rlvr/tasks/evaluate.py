@@ -17,12 +17,13 @@ from torch import Tensor
 
 from omni_rlvr import distributed
 from omni_rlvr.assembly.parts import EvaluateParts
+from omni_rlvr.config.sampling import greedy
 from omni_rlvr.folders import whole_folder
 from omni_rlvr.functional import bootstrap, metrics
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord, append_jsonl, write_json
 from omni_rlvr.rollout.encode import encode, make_prompts
-from omni_rlvr.rollout.shared_prefix import RollOut, require_finite
+from omni_rlvr.rollout.engine import RolloutEngine, require_finite
 from omni_rlvr.tasks.clips import batches, keeper
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.tasks.published_scores import published_markdown
@@ -50,7 +51,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     policy: Policy,
-    roll_out: RollOut,
+    engine: RolloutEngine,
     batches: Iterable[Batch],
     labels: Sequence[str],
     *,
@@ -64,7 +65,7 @@ def evaluate(
 
     Args:
         policy: in eval mode.
-        roll_out: decodes.
+        engine: decodes.
         batches: the rank's clips, in order, on the policy's device.
         labels: the fixed label list.
         repetition_penalty: above 1 makes tokens that an answer has less likely; 1 is off.
@@ -89,7 +90,7 @@ def evaluate(
         if len(batch) > 0:
             features = encode(policy, batch)
             on_features(batch, features)
-            rollout = roll_out(
+            rollout = engine.sample(
                 policy,
                 make_prompts(
                     policy,
@@ -98,13 +99,12 @@ def evaluate(
                     num_new=max_completion_length,
                     key="task.max_completion_length",
                 ),
-                num_generations=1,
-                temperature=0,
-                top_p=1,
-                top_k=0,
-                repetition_penalty=repetition_penalty,
-                max_completion_length=max_completion_length,
-                generator=torch.Generator(),
+                greedy(
+                    max_completion_length=max_completion_length,
+                    repetition_penalty=repetition_penalty,
+                ),
+                torch.Generator(),
+                None,
             )
             require_finite(rollout, batch.examples)
             rows = zip(batch.examples, rollout.texts, strict=True)
@@ -241,7 +241,7 @@ def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> E
     with progress_bar(f"evaluating {split}", len(examples)) as progress:
         return evaluate(
             parts.policy,
-            parts.roll_out,
+            parts.engine,
             batches(
                 parts.clips,
                 examples,

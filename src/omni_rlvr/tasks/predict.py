@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.assembly.parts import PredictParts
+from omni_rlvr.config.sampling import SamplingConfig
 from omni_rlvr.media.files import in_words
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import append_jsonl
 from omni_rlvr.rollout.encode import encode, make_prompts
+from omni_rlvr.rollout.engine import OnTokens, RolloutEngine, require_finite
 from omni_rlvr.rollout.label_scoring import (
     BARE,
     TAGGED,
@@ -27,7 +29,6 @@ from omni_rlvr.rollout.label_scoring import (
     label_logps,
     prompt_slot,
 )
-from omni_rlvr.rollout.shared_prefix import RollOut, require_finite
 from omni_rlvr.tasks.clips import batches, keeper
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.tasks.predictions_text import show_prediction, summary_line
@@ -71,7 +72,7 @@ class Prediction:
 @torch.no_grad()
 def predict(
     policy: Policy,
-    roll_out: RollOut,
+    engine: RolloutEngine,
     batches: Iterable[Batch],
     labels: Sequence[str],
     *,
@@ -81,13 +82,13 @@ def predict(
     max_completion_length: int,
     generator: torch.Generator,
     on_features: Callable[[Batch, Features], None],
-    on_tokens: Callable[[Tensor, Tensor], None] | None,
+    on_tokens: OnTokens | None,
 ) -> Iterator[list[Prediction]]:
     """Answers batch by batch.
 
     Args:
         policy: in eval mode.
-        roll_out: decodes.
+        engine: decodes.
         batches: clips, on the policy's device.
         labels: what probabilities are over.
         answer_form: "tags", "bare" or "auto" (what the model said, then what the prompt asks for).
@@ -96,7 +97,7 @@ def predict(
         max_completion_length: most tokens an answer may have.
         generator: of the random numbers, on the CPU.
         on_features: handed what the towers gave each batch (for a feature cache).
-        on_tokens: told each token as it comes; see ``decode``.
+        on_tokens: told each token as it comes; see ``RolloutEngine``.
 
     Yields:
         A prediction for each clip of a batch; what could not be read comes last.
@@ -121,17 +122,17 @@ def predict(
                     f"task.temperature={temperature}: sampling needs float64, which mps does not "
                     "have; use task.temperature=0 or trainer.accelerator=cpu"
                 )
-            rollout = roll_out(
+            rollout = engine.sample(
                 policy,
                 prompts,
-                num_generations=1,
-                temperature=temperature,
-                top_p=1,
-                top_k=0,
-                repetition_penalty=repetition_penalty,
-                max_completion_length=max_completion_length,
-                generator=generator,
-                on_tokens=on_tokens,
+                SamplingConfig(
+                    num_generations=1,
+                    max_completion_length=max_completion_length,
+                    temperature=temperature,
+                    repetition_penalty=repetition_penalty,
+                ),
+                generator,
+                on_tokens,
             )
             require_finite(rollout, batch.examples)
             slots = _slots(policy, batch, rollout, answer_form)
@@ -244,7 +245,7 @@ def _predicted(
     task = parts.task
     for batch in predict(
         parts.policy,
-        parts.roll_out,
+        parts.engine,
         batches(
             parts.clips,
             parts.examples,

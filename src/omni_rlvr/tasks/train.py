@@ -54,6 +54,7 @@ def train_stage(parts: TrainParts) -> None:
             module = RLVRModule(
                 parts.policy.train(),
                 parts.stage,
+                parts.engine,
                 parts.make_optimizer,
                 loop,
                 record,

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.assembly.parts import AttributeParts
+from omni_rlvr.config.sampling import greedy
 from omni_rlvr.folders import whole_folder
 from omni_rlvr.record import write_json
 from omni_rlvr.rollout.encode import encode, make_prompts
-from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.tasks.attribute.page_clips import write_chosen
 from omni_rlvr.tasks.attribute.reasoning import read_reasoning
 from omni_rlvr.tasks.attribute.subset_scores import Method, blank_features, score_batch
@@ -112,7 +112,9 @@ def _add(
 ) -> None:
     """Scores one batch."""
     method = _method(parts)
-    scores = score_batch(parts.policy, batch, features, method, blank=blank, generator=generator)
+    scores = score_batch(
+        parts.policy, parts.engine, batch, features, method, blank=blank, generator=generator
+    )
     before = len(out.examples)
     out.examples += batch.examples
     out.has_video += torch.isin(torch.arange(len(batch)), batch.video_rows.cpu()).tolist()
@@ -147,7 +149,7 @@ def _texts(
     wanted = max(0, min(wanted, len(batch)))
     if wanted == 0:
         return [None] * len(batch)
-    rollout = decode(
+    rollout = parts.engine.sample(
         parts.policy,
         make_prompts(
             parts.policy,
@@ -156,13 +158,9 @@ def _texts(
             num_new=parts.task.max_completion_length,
             key="task.max_completion_length",
         ).first(wanted),
-        num_generations=1,
-        temperature=0,
-        top_p=1,
-        top_k=0,
-        repetition_penalty=1,
-        max_completion_length=parts.task.max_completion_length,
-        generator=torch.Generator(),
+        greedy(max_completion_length=parts.task.max_completion_length),
+        torch.Generator(),
+        None,
     )
     return [*rollout.texts, *([None] * (len(batch) - wanted))]
 

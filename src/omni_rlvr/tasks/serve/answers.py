@@ -133,7 +133,7 @@ def _predict(
     kept: list[Features] = []
     ((prediction,),) = predict(
         model.policy,
-        parts.roll_out,
+        parts.engine,
         [batch],
         parts.labels,
         answer_form="auto",
@@ -165,7 +165,13 @@ def _game(
     if task.absent == "silence_grey":
         blank = blank_features(model.policy, batch)
     scores = score_batch(
-        model.policy, batch, features, method, blank=blank, generator=torch.Generator()
+        model.policy,
+        parts.engine,
+        batch,
+        features,
+        method,
+        blank=blank,
+        generator=torch.Generator(),
     )
     logps = scores.logps[0].double().log_softmax(dim=-1)  # [4, L]
     best = parts.labels[int(logps[-1].argmax())]
