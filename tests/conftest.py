@@ -19,7 +19,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from omni_rlvr.data.collate import pad_rows
+from omni_rlvr.data.collate import pad_rows, write_prompts
 from omni_rlvr.data.synthetic import emotions, wording
 from omni_rlvr.models.composed import tiny
 from omni_rlvr.models.composed.model import OmniModel
@@ -145,11 +145,13 @@ def make_batch() -> Callable[..., Batch]:
             2 * config.audio_config.max_source_positions,
         )
         pad = processor.tokenizer.pad_token_id
-        prompts = [
-            processor.prompt_ids(QUESTIONS[i % 4], has_video="v" in kind, has_audio="a" in kind)
-            for i, kind in enumerate(kinds)
-        ]
-        prompt_ids, prompt_mask = pad_rows(prompts, pad=pad, left=True)
+        video_shapes = [processor.video_shape if "v" in kind else None for kind in kinds]
+        audio_shapes = [processor.audio_shape if "a" in kind else None for kind in kinds]
+        prompt_ids, prompt_mask, prompt_positions = write_prompts(
+            processor, [QUESTIONS[i % 4] for i in range(n)], video_shapes, audio_shapes
+        )
+        pixels = iter(torch.randn(video, generator=generator) if video_rows else ())
+        sounds = iter(torch.randn(audio, generator=generator) if audio_rows else ())
         completion_ids = completion_mask = None
         if targets is not None:
             rows = [processor.target_ids(targets[i % len(targets)]) for i in range(n)]
@@ -161,10 +163,11 @@ def make_batch() -> Callable[..., Batch]:
             ],
             prompt_ids=prompt_ids,
             prompt_mask=prompt_mask,
-            pixel_values=torch.randn(video, generator=generator) if video_rows else None,
-            video_rows=torch.tensor(video_rows, dtype=torch.long),
-            input_features=torch.randn(audio, generator=generator) if audio_rows else None,
-            audio_rows=torch.tensor(audio_rows, dtype=torch.long),
+            prompt_positions=prompt_positions,
+            video_shapes=video_shapes,
+            audio_shapes=audio_shapes,
+            pixel_values=[next(pixels) if "v" in kind else None for kind in kinds],
+            input_features=[next(sounds) if "a" in kind else None for kind in kinds],
             completion_ids=completion_ids,
             completion_mask=completion_mask,
         )

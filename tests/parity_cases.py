@@ -18,7 +18,7 @@ from omni_rlvr.models.composed.processor_files import media_processors
 from omni_rlvr.models.composed.projectors import pool_grid
 from omni_rlvr.models.composed.towers import patch_features
 from omni_rlvr.rollout.next_token import penalise
-from omni_rlvr.types import Batch, Example
+from omni_rlvr.types import AudioShape, Batch, Example, VideoShape
 
 IMAGE_ID = -200
 IGNORED = -100
@@ -111,8 +111,9 @@ def prompt_batch(
     expanded = [expand(model, p.tolist(), p.tolist()) for p in prompts]
     expanded = [[VIDEO_ID if i == IMAGE_ID else i for i in ids] for ids in expanded]
     ids, mask = pad_rows(expanded, pad=0, left=True)
-    video = [i for i, row in enumerate(expanded) if VIDEO_ID in row]
-    audio = [i for i, row in enumerate(expanded) if AUDIO_ID in row]
+    clips = list(zip(rows, expanded, strict=True))
+    video = [case.frames[row] if VIDEO_ID in ids else None for row, ids in clips]
+    audio = [case.mel[row] if AUDIO_ID in ids else None for row, ids in clips]
     gate = [part[list(rows)] for part in case.gate]
     model.processor = SimpleNamespace(
         gate_text=lambda question, has_audio: int(question),
@@ -122,10 +123,15 @@ def prompt_batch(
         examples=[Example("", str(i), "", "", None) for i in range(len(rows))],
         prompt_ids=ids,
         prompt_mask=mask,
-        pixel_values=case.frames[[rows[i] for i in video]] if video else None,
-        video_rows=torch.tensor(video, dtype=torch.long),
-        input_features=case.mel[[rows[i] for i in audio]] if audio else None,
-        audio_rows=torch.tensor(audio, dtype=torch.long),
+        prompt_positions=position_ids(mask),
+        video_shapes=[
+            VideoShape(row.count(VIDEO_ID)) if VIDEO_ID in row else None for row in expanded
+        ],
+        audio_shapes=[
+            AudioShape(row.count(AUDIO_ID)) if AUDIO_ID in row else None for row in expanded
+        ],
+        pixel_values=video,
+        input_features=audio,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from omni_rlvr.record import (
     append_jsonl,
@@ -129,3 +130,13 @@ def test_a_rollout_function_of_an_earlier_run_is_the_engine_of_this_one(before, 
     assert with_present_targets({"rollout": new}) == {"rollout": new}
     kept = {"_target_": "torch.optim.AdamW", "_partial_": True}
     assert with_present_targets({"optimizer": kept}) == {"optimizer": kept}
+
+
+@pytest.mark.parametrize("module", ["trackers", "loggers"])
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow", "trackio", "metrics_csv"])
+def test_loggers_of_earlier_runs_have_the_names_of_now(module: str, logger: str) -> None:
+    then = {"_target_": f"omni_rlvr.training.{module}.{logger}", "_partial_": True, "prefix": ""}
+    conf = Path(__file__).parents[1] / "conf" / "logger"
+    (now,) = yaml.safe_load((conf / f"{logger.removeprefix('metrics_')}.yaml").read_text()).values()
+    present = with_present_targets({"logger": [then]})["logger"][0]
+    assert present == {**then, "_target_": now["_target_"]}

@@ -24,7 +24,7 @@ import transformers
 from contestants import Naive, Ours, Times
 from workload import add_arguments, cell_of
 
-from omni_rlvr.training.allocator import keep_freed_memory
+from omni_rlvr.training.trainer import keep_freed_memory
 
 NAMES = ("ours", "naive", "trl", "trl_plain")
 """``trl`` with its own default for gradient checkpointing (on), ``trl_plain`` without."""

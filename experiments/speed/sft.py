@@ -29,9 +29,10 @@ from workload import LEARNING_RATE, Cell, TextPolicy, add_arguments, cell_of, ma
 
 from omni_rlvr.config.stage import SftConfig
 from omni_rlvr.data.collate import pad_rows
+from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.rollout.experience import select
 from omni_rlvr.stages.sft import SftStage
-from omni_rlvr.training.allocator import keep_freed_memory
+from omni_rlvr.training.trainer import keep_freed_memory
 from omni_rlvr.types import Batch, Example
 
 Samples = list[tuple[list[int], list[int]]]
@@ -87,16 +88,17 @@ class Ours:
         prompts, targets = zip(*samples, strict=True)
         ids, mask = pad_rows(prompts, pad=0, left=True)
         target_ids, target_mask = pad_rows(targets, pad=0, left=False)
-        empty = torch.zeros(0, dtype=torch.long)
+        none = [None] * len(ids)
         examples = [Example(str(i), "", "", "", None) for i in range(len(ids))]
         self.batch = Batch(
             examples,
             ids,
             mask,
-            None,
-            empty,
-            None,
-            empty,
+            position_ids(mask),
+            none,
+            none,
+            none,
+            none,
             completion_ids=target_ids,
             completion_mask=target_mask,
         )

@@ -121,13 +121,15 @@ class Processor:
 class TextPolicy(nn.Module):
     """A causal LM as a policy without media."""
 
+    places = {"language_model": "language_model"}
+
     def __init__(self, language_model: Qwen2ForCausalLM):
         super().__init__()
         self.language_model = language_model
         self.processor: Any = Processor(language_model.config.vocab_size)
 
     def encode(self, batch: Batch) -> Features:
-        return Features(None, None)
+        return Features.none(len(batch))
 
     def prompts(self, batch: Batch, features: Features) -> Prompts:
         embeds = self.language_model.get_input_embeddings()(batch.prompt_ids)
@@ -146,6 +148,6 @@ class Reward:
 
 def make_batch(ids: Tensor) -> Batch:
     """Prompts as a batch without media."""
-    empty = torch.zeros(0, dtype=torch.long)
     examples = [Example(str(i), "", "", "", None) for i in range(len(ids))]
-    return Batch(examples, ids, torch.ones_like(ids), None, empty, None, empty)
+    mask, none = torch.ones_like(ids), [None] * len(ids)
+    return Batch(examples, ids, mask, position_ids(mask), none, none, none, none)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from omni_rlvr.data.collate import pad_rows
+from omni_rlvr.data.collate import pad_rows, write_prompts
 from omni_rlvr.data.synthetic import emotions, wording
 from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.functional.losses import sft_loss
@@ -39,7 +39,7 @@ def tower_features(model: OmniModel, data: dict) -> Features:
         for x in data["pixels"].split(50)
     ]
     audio = [model.audio_tower(x.float()).last_hidden_state.half() for x in data["mels"].split(50)]
-    return Features(video=torch.cat(video).unflatten(0, (-1, 4)), audio=torch.cat(audio))
+    return Features(video=[*torch.cat(video).unflatten(0, (-1, 4))], audio=[*torch.cat(audio)])
 
 
 def caption_batch(
@@ -63,8 +63,12 @@ def caption_batch(
     ]
     processor = model.processor
     question = wording.CAPTION_QUESTIONS[face, voice]
-    prompt = processor.prompt_ids(question, has_video=seen, has_audio=heard)
-    prompt_ids, prompt_mask = pad_rows([prompt] * len(rows), pad=0, left=True)
+    nothing = [None] * len(rows)
+    video_shapes = [processor.video_shape] * len(rows) if seen else nothing
+    audio_shapes = [processor.audio_shape] * len(rows) if heard else nothing
+    prompt_ids, prompt_mask, prompt_positions = write_prompts(
+        processor, [question] * len(rows), video_shapes, audio_shapes
+    )
     completion_ids, completion_mask = pad_rows(
         [processor.target_ids(text) for text in texts], pad=0, left=False
     )
@@ -72,16 +76,17 @@ def caption_batch(
         examples=(),
         prompt_ids=prompt_ids,
         prompt_mask=prompt_mask,
-        pixel_values=None,
-        video_rows=torch.arange(len(rows)),
-        input_features=None,
-        audio_rows=torch.arange(len(rows)),
+        prompt_positions=prompt_positions,
+        video_shapes=video_shapes,
+        audio_shapes=audio_shapes,
+        pixel_values=nothing,
+        input_features=nothing,
         completion_ids=completion_ids,
         completion_mask=completion_mask,
     )
     some = Features(
-        video=features.video[rows].float() if seen else None,
-        audio=features.audio[rows].float() if heard else None,
+        video=[features.video[i].float() for i in rows.tolist()] if seen else nothing,
+        audio=[features.audio[i].float() for i in rows.tolist()] if heard else nothing,
     )
     return batch, some
 

@@ -25,6 +25,8 @@ from towers import tower_accuracy, train_tower
 
 from omni_rlvr.data.synthetic import emotions, generate, wording
 from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.models.composed.processor import Processor
 from omni_rlvr.models.composed.tiny import build_processor, build_tiny, train_tokenizer
 
@@ -88,18 +90,12 @@ def load_split(processor: Processor, data: Path, split: str, num_clips: int) -> 
     rows = json.loads((folder / generate.ANNOTATIONS).read_text())
 
     def read(row: dict) -> tuple[Tensor, Tensor, Tensor]:
-        clip = read_clip(
-            folder / row["video"],
-            None,
-            num_frames=4,
-            sample_rate=16_000,
-            want_video=True,
-            want_audio=True,
-        )
+        request = ClipRequest(Sampling.count(4), 16_000, want_video=True, want_audio=True)
+        clip = read_clip(folder / row["video"], None, request)
         values = torch.tensor([emotions.CUES[cue].index(row["cues"][cue]) for cue in emotions.CUES])
         return (
-            processor.pixel_values(clip.frames).half(),
-            processor.input_features([clip.waveform])[0].half(),
+            processor.video(clip.frames, clip.frame_times_s)[0].half(),
+            processor.audio(clip.waveform)[0].half(),
             values,
         )
 

@@ -32,21 +32,25 @@ MOVED = {
     "omni_rlvr.models.options": "omni_rlvr.config.loading",
     "omni_rlvr.rewards.as_published": "omni_rlvr.rewards.r1_omni",
     "omni_rlvr.rewards.judge": "omni_rlvr.rewards.callables",
+    "omni_rlvr.rollout.decode": "omni_rlvr.rollout.shared_prefix",
+    "omni_rlvr.rollout.generate": "omni_rlvr.rollout.hf",
     "omni_rlvr.training.completions_table": "omni_rlvr.training.loggers",
     "omni_rlvr.training.probe": "omni_rlvr.tasks.attribute.probe",
     "omni_rlvr.training.trackers": "omni_rlvr.training.loggers",
 }
 """Modules that a ``_target_`` could name in an earlier version, and where they are now."""
-OBJECTS = {
-    f"omni_rlvr.rollout.{module}.{name}": f"omni_rlvr.rollout.{now}"
-    for module, name, now in (
-        ("decode", "decode", "shared_prefix.SharedPrefix"),
-        ("shared_prefix", "decode", "shared_prefix.SharedPrefix"),
-        ("generate", "generate", "hf.Generate"),
-        ("hf", "generate", "hf.Generate"),
-    )
+REPLACED = {
+    "omni_rlvr.rollout.hf.generate": "omni_rlvr.rollout.hf.Generate",
+    "omni_rlvr.rollout.shared_prefix.decode": "omni_rlvr.rollout.shared_prefix.SharedPrefix",
+    "omni_rlvr.training.loggers.metrics_csv": "omni_rlvr.training.loggers.MetricsCsv",
+    "omni_rlvr.training.loggers.mlflow": "pytorch_lightning.loggers.MLFlowLogger",
+    "omni_rlvr.training.loggers.tensorboard": "pytorch_lightning.loggers.TensorBoardLogger",
+    "omni_rlvr.training.loggers.trackio": "omni_rlvr.training.loggers.TrackioLogger",
+    "omni_rlvr.training.loggers.wandb": "pytorch_lightning.loggers.WandbLogger",
 }
-"""Functions that were handed over (``_partial_: true``), and the classes that took their place."""
+"""Names in the modules of now that gave way to another one, with the same options."""
+NOW_OBJECTS = ("omni_rlvr.rollout.hf.generate", "omni_rlvr.rollout.shared_prefix.decode")
+"""Functions that were handed over with ``_partial_: true``, where a class is built now."""
 _NAMED = 5
 """Most line numbers that a message names."""
 PACKAGES = (
@@ -107,13 +111,12 @@ def with_present_targets(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     present = {key: with_present_targets(value) for key, value in config.items()}
-    target = present.get("_target_")
-    if target in OBJECTS:
-        present["_target_"] = OBJECTS[target]
-        present.pop("_partial_", None)
-    elif isinstance(target, str):
+    if isinstance(target := present.get("_target_"), str):
         module, _, name = target.rpartition(".")
-        present["_target_"] = f"{MOVED.get(module, module)}.{name}" if module else target
+        moved = f"{MOVED.get(module, module)}.{name}" if module else target
+        present["_target_"] = REPLACED.get(moved, moved)
+        if moved in NOW_OBJECTS:
+            present.pop("_partial_", None)
     return present
 
 

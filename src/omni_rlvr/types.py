@@ -56,6 +56,26 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+@dataclass(frozen=True)
+class VideoShape:
+    """What a prompt needs to know of a clip's picture."""
+
+    num_tokens: int
+    """Prompt tokens that the picture takes."""
+    grid: tuple[int, int, int] | None = None
+    """Steps in time, rows and columns of its tokens, where a family's positions tell them apart."""
+    seconds_per_grid: float | None = None
+    """From one step in time to the next, for such a family."""
+
+
+@dataclass(frozen=True)
+class AudioShape:
+    """What a prompt needs to know of a clip's sound."""
+
+    num_tokens: int
+    """Prompt tokens that the sound takes."""
+
+
 class Processing(Protocol):
     """What collating asks of a processor, e.g. of ``models/composed/processor.py``."""
 
@@ -63,17 +83,29 @@ class Processing(Protocol):
     def pad_token_id(self) -> int:
         """The id that fills rows up."""
 
-    def prompt_ids(self, question: str, *, has_video: bool, has_audio: bool) -> list[int]:
-        """Tokenises a prompt up to where the assistant speaks."""
+    def video(self, frames: np.ndarray, times_s: np.ndarray) -> tuple[Tensor, VideoShape]:
+        """Process [F, H, W, 3] uint8 frames, shown at [F] seconds, to what a vision tower takes."""
+
+    def audio(self, waveform: np.ndarray) -> tuple[Tensor, AudioShape]:
+        """Process [S] float32 sound to what an audio tower takes."""
+
+    def prompt(
+        self, question: str, video: VideoShape | None, audio: AudioShape | None
+    ) -> tuple[list[int], Tensor]:
+        """Tokenise a prompt up to where the assistant speaks.
+
+        Args:
+            question: What is asked.
+            video: Of the picture that it is asked about; None for no picture.
+            audio: Of the sound; None for no sound.
+
+        Returns:
+            P ids, a placeholder (negative: no token) for each media token, and where they stand:
+            [P] int64, or [3, P] in time, height and width.
+        """
 
     def target_ids(self, text: str) -> list[int]:
-        """Tokenises a completion with its end token."""
-
-    def pixel_values(self, frames: np.ndarray) -> Tensor:
-        """Processes [F, H, W, 3] uint8 frames to [F, 3, size, size] float32."""
-
-    def input_features(self, waveforms: Sequence[np.ndarray]) -> Tensor:
-        """Processes sounds to [Ba, M, L] log-mel."""
+        """Tokenise a completion with its end token."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +168,13 @@ class ClipFeatures:
     """Frozen towers' outputs of one clip, as a feature cache keeps them."""
 
     video: Tensor | None
-    """[F, patches, D_video], or None: no picture."""
+    """E.g. [F, patches, D_video], or None: no picture."""
     audio: Tensor | None
-    """[frames, D_audio], or None: no sound."""
+    """E.g. [frames, D_audio], or None: no sound."""
+    video_shape: VideoShape | None
+    """Of the picture; None where there is none."""
+    audio_shape: AudioShape | None
+    """Of the sound; None where there is none."""
     notes: tuple[ClipNote, ...] = ()
     """Those of the clip that was encoded."""
 
@@ -184,25 +220,26 @@ class SkippedClip:
 
 @dataclass(frozen=True)
 class Batch:
-    """B prompts, padded and stacked. Media tensors hold only the rows that have that modality."""
+    """B prompts, padded, and their clips: lists of B entries, one tensor a clip."""
 
     examples: Sequence[Example]
     prompt_ids: Tensor
     """[B, P] int64, left-padded; a placeholder (negative: no token) stands for each media token."""
     prompt_mask: Tensor
     """[B, P] int64, 1 on prompt tokens."""
-    pixel_values: Tensor | None
-    """[Bv - cached, F, 3, H, W] float32, or None when no picture was read."""
-    video_rows: Tensor
-    """[Bv] int64: which rows have a picture."""
-    input_features: Tensor | None
-    """[Ba - cached, M, L] float32 log-mel, or None when no sound was read."""
-    audio_rows: Tensor
-    """[Ba] int64: which rows have sound."""
-    cached_rows: Sequence[int] = ()
-    """Rows whose features came from a cache; they have no pixels and no log-mel here."""
+    prompt_positions: Tensor
+    """[B, P] int64, or [3, B, P] in time, height and width; 0 on padding."""
+    video_shapes: Sequence[VideoShape | None]
+    """Of each row's picture; None for a row without one."""
+    audio_shapes: Sequence[AudioShape | None]
+    """Of each row's sound; None for a row without any."""
+    pixel_values: Sequence[Tensor | None]
+    """What a vision tower takes, e.g. [F, 3, H, W] float32; None where there is no picture, or
+    features stand for it."""
+    input_features: Sequence[Tensor | None]
+    """What an audio tower takes, e.g. [M, L] float32 log-mel; None as for pixels."""
     features: Features | None = None
-    """Cached features of ``cached_rows``, in the order of ``video_rows`` and ``audio_rows``."""
+    """Those that came from a cache, None for other rows; None if nothing did."""
     feature_dtype: torch.dtype | None = None
     """What the cache keeps features in, also those still to come; None without a cache."""
     completion_ids: Tensor | None = None
@@ -228,12 +265,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Features:
-    """Tower outputs of one batch, before the (trainable) projectors. Computed once per prompt."""
+    """Tower outputs of B clips, before the (trainable) projectors. Computed once per prompt."""
 
-    video: Tensor | None
-    """[Bv, F, patches, D_video], or None; in an experience None as well if the tower trains."""
-    audio: Tensor | None
-    """[Ba, frames, D_audio], or None; as for video."""
+    video: Sequence[Tensor | None]
+    """E.g. [F, patches, D_video]; None where there is no picture, and in an experience if the tower
+    trains."""
+    audio: Sequence[Tensor | None]
+    """E.g. [frames, D_audio]; None as for video."""
+
+    @staticmethod
+    def none(num_clips: int) -> Features:
+        """Make the features of clips of which nothing is encoded."""
+        return Features([None] * num_clips, [None] * num_clips)
 
 
 @dataclass(frozen=True)

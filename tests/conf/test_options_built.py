@@ -14,6 +14,7 @@ from flips import EVALUATE, GRPO, SFT
 from test_options import checkpoint, clips, common, e2e, runner
 
 from omni_rlvr.assembly.parts import LaunchParts, TrainParts
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.limits import Limits
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.rollout.hf import Generate
@@ -46,7 +47,9 @@ def test_the_name_of_a_modality_is_in_its_error(runner) -> None:
 
 def reader_of(parts: TrainParts):
     """The clip reader that a run would use."""
-    return clip_dataset(parts.clips, [], None, num_frames=1, sample_rate=16_000).reader
+    return clip_dataset(
+        parts.clips, [], None, sampling=Sampling.count(1), sample_rate=16_000
+    ).reader
 
 
 def test_dataset_options_reach_what_reads(runner, clips: Path, tmp_path: Path) -> None:

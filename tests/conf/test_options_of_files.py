@@ -43,6 +43,7 @@ SHOWN = {
     ),
     r"model\.options\.reset_gate": "models/test_humanomni.py",
     r"logger\.\w+\.\w+": "training/test_trackers.py",
+    r"logger\.trackio\.\w+": "training/test_trackio_sink.py",
     r"callbacks\.probe\.\w+": "tasks/test_probe.py",
     r"callbacks\.(progress|completions_table)\.\w+": "training/test_callback_options.py",
 }

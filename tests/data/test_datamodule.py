@@ -162,14 +162,19 @@ def test_moving_takes_every_tensor_and_keeps_the_rest(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 2, targets=["happy"])
     moved = move(batch, torch.device("meta"))
     for name, value in vars(batch).items():
-        if isinstance(value, torch.Tensor):
-            assert vars(moved)[name].device.type == "meta"
-            assert vars(moved)[name].shape == value.shape
-        else:
-            assert vars(moved)[name] is value
-    bare = move(replace(batch, pixel_values=None, completion_ids=None), torch.device("meta"))
-    assert bare.pixel_values is None
+        parts = value if name in ("pixel_values", "input_features") else [value]
+        there = vars(moved)[name] if parts is value else [vars(moved)[name]]
+        for before, after in zip(parts, there, strict=True):
+            if isinstance(before, torch.Tensor):
+                assert after.device.type == "meta"
+                assert after.shape == before.shape
+            else:
+                assert after == before
+    features = tiny_policy.encode(batch)
+    bare = move(replace(batch, completion_ids=None, features=features), torch.device("meta"))
     assert bare.completion_ids is None
+    assert bare.features.video[0].device.type == bare.features.audio[0].device.type == "meta"
+    assert bare.features.audio[1] is None  # the second clip has no sound
 
 
 @pytest.fixture

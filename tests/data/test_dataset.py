@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from omni_rlvr.data.dataset import ClipDataset
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.types import Clip, Example, MediaError, Sample, SkippedClip
 
 FRAMES = np.zeros((2, 4, 4, 3), np.uint8)
@@ -24,17 +26,21 @@ class FakeReader:
     """Knows what is in files by their names, and notes what it was asked for."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, object]] = []
+        self.asked: list[ClipRequest] = []
 
-    def read(self, video, audio, *, want_video: bool, want_audio: bool, **how) -> Clip:
-        self.asked.append({"video": want_video, "audio": want_audio, **how})
+    def read(self, video, audio, request: ClipRequest) -> Clip:
+        self.asked.append(request)
         name = (video or audio).name
         if name == "torn.mp4":
             raise MediaError(f"{name}: is truncated, 5 bytes are missing at its end")
         if name == "bug.mp4":
             raise RuntimeError("a fault of ours")
         frames, sound = CONTENTS[name]
-        return Clip(frames if want_video else None, sound if want_audio else None, duration_s=1.0)
+        return Clip(
+            frames if request.want_video else None,
+            sound if request.want_audio else None,
+            duration_s=1.0,
+        )
 
 
 def dataset(*names: str, video: bool = True, audio: bool = True) -> ClipDataset:
@@ -42,15 +48,8 @@ def dataset(*names: str, video: bool = True, audio: bool = True) -> ClipDataset:
         Example(f"id{i}", "?", "happy", "happy", video=Path(name), source=f"train.json[{i}]")
         for i, name in enumerate(names)
     ]
-    return ClipDataset(
-        examples,
-        FakeReader(),
-        num_frames=2,
-        sample_rate=16_000,
-        video=video,
-        audio=audio,
-        cache=None,
-    )
+    request = ClipRequest(Sampling.count(2), 16_000, want_video=video, want_audio=audio)
+    return ClipDataset(examples, FakeReader(), request, cache=None)
 
 
 def test_a_clip_that_can_be_read_is_a_sample() -> None:
@@ -60,9 +59,7 @@ def test_a_clip_that_can_be_read_is_a_sample() -> None:
     assert isinstance(item, Sample)
     assert item.example is data.examples[1]
     assert item.clip.frames is FRAMES
-    assert data.reader.asked == [
-        {"video": True, "audio": True, "num_frames": 2, "sample_rate": 16_000, "window_s": None}
-    ]
+    assert data.reader.asked == [ClipRequest(Sampling.count(2), 16_000, True, True)]
 
 
 def test_a_torn_clip_is_skipped_with_its_reason_and_place() -> None:

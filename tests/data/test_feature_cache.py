@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from omni_rlvr.config.dataset import FeatureCacheConfig
+from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.features.cache import FeatureCache, clip_key, open_cache
 from omni_rlvr.models.loading.fingerprint import tower_fingerprints, weights_hash
+from omni_rlvr.models.loading.load import load_policy
+from omni_rlvr.record import read_json
 from omni_rlvr.rollout.encode import encode
-from omni_rlvr.types import Batch, ClipFeatures, Example, Features, UserError
+from omni_rlvr.types import (
+    AudioShape,
+    Batch,
+    ClipFeatures,
+    Example,
+    Features,
+    Sample,
+    UserError,
+    VideoShape,
+)
 
+PREVIOUS = Path(__file__).parents[1] / "fixtures" / "previous"
 BOTH = {"video": True, "audio": True}
 
 
@@ -25,7 +42,7 @@ def cache(tmp_path: Path, tiny_policy) -> FeatureCache:
 
 def opened(tmp_path: Path, policy, use=BOTH, **options) -> FeatureCache:
     config = FeatureCacheConfig(folder=str(tmp_path / "features"), **options)
-    return open_cache(config, tower_fingerprints(policy), use)
+    return open_cache(config, tower_fingerprints(policy), use, policy.processor.common_shapes)
 
 
 @pytest.fixture
@@ -49,12 +66,26 @@ def test_features_come_back_rounded_and_absence_is_known(cache, batch, tiny_poli
     assert [one.video is not None for one in got] == [True, True, False, False]
     assert [one.audio is not None for one in got] == [True, False, True, False]
     assert torch.equal(got[1].video, features.video[1].bfloat16())
-    assert torch.equal(got[2].audio, features.audio[1].bfloat16())
+    assert torch.equal(got[2].audio, features.audio[2].bfloat16())
+    assert [one.video_shape for one in got] == batch.video_shapes
+    assert [one.audio_shape for one in got] == batch.audio_shapes
     assert all(cache.holds(e) for e in batch.examples)
 
 
+def test_a_shape_is_kept_with_its_features(tmp_path, batch, tiny_policy) -> None:
+    """Clips of another family differ in shape; a later run reads what the earlier one stored."""
+    seen, heard = VideoShape(12, (2, 3, 2), 0.52), AudioShape(7)
+    batch = replace(batch, video_shapes=[seen, None, None, None], audio_shapes=[heard] + [None] * 3)
+    opened(tmp_path, tiny_policy).put(batch, tiny_policy.encode(batch))
+    got = opened(tmp_path, tiny_policy).get(batch.examples[0])
+    assert (got.video_shape, got.audio_shape) == (seen, heard)
+    assert hash(got.video_shape) == hash(seen)
+
+
 def test_rows_that_came_from_the_cache_are_not_written_again(cache, batch, tiny_policy) -> None:
-    cache.put(replace(batch, cached_rows=(0, 1)), tiny_policy.encode(batch))
+    made = tiny_policy.encode(batch)
+    cached = Features([*made.video[:2], None, None], [made.audio[0], None, None, None])
+    cache.put(replace(batch, features=cached), made)
     assert [cache.holds(e) for e in batch.examples] == [False, False, True, True]
 
 
@@ -139,36 +170,85 @@ def test_cached_and_fresh_features_stand_in_their_rows(
 
     monkeypatch.setattr(tiny_policy, "encode", noted)
     got = encode(tiny_policy, without(batch, whole, cached_rows))
-    torch.testing.assert_close(got.video, whole.video.bfloat16().float(), atol=0.02, rtol=0.01)
-    torch.testing.assert_close(got.audio, whole.audio.bfloat16().float(), atol=0.02, rtol=0.01)
-    assert got.video.dtype == got.audio.dtype == torch.float32
-    assert torch.equal(got.video, got.video.bfloat16().float())  # rounded, fresh ones too
-    num_read = 0 if seen[0].pixel_values is None else len(seen[0].pixel_values)
+    for ours, theirs in zip(got.video + got.audio, whole.video + whole.audio, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs.bfloat16().float(), atol=0.02, rtol=0.01)
+            assert ours.dtype == torch.float32
+            assert torch.equal(ours, ours.bfloat16().float())  # rounded, fresh ones too
+    num_read = sum(clip is not None for clip in seen[0].pixel_values)
     assert num_read == 2 - len({0, 1} & set(cached_rows))
 
 
 def without(batch: Batch, whole: Features, cached_rows: tuple[int, ...]) -> Batch:
     """The batch as collated when these rows were in the cache."""
-    kept_video = torch.isin(batch.video_rows, torch.tensor(cached_rows))
-    kept_audio = torch.isin(batch.audio_rows, torch.tensor(cached_rows))
 
-    def part(values, kept):
-        return values[kept] if kept.any() else None
+    def read(values):
+        return [None if row in cached_rows else value for row, value in enumerate(values)]
+
+    def stored(values):
+        there = [value if row in cached_rows else None for row, value in enumerate(values)]
+        return [None if value is None else value.bfloat16() for value in there]
 
     return replace(
         batch,
-        pixel_values=part(batch.pixel_values, ~kept_video),
-        input_features=part(batch.input_features, ~kept_audio),
-        cached_rows=cached_rows,
-        features=Features(
-            part(whole.video.bfloat16(), kept_video), part(whole.audio.bfloat16(), kept_audio)
-        ),
+        pixel_values=read(batch.pixel_values),
+        input_features=read(batch.input_features),
+        features=Features(stored(whole.video), stored(whole.audio)),
         feature_dtype=torch.bfloat16,
     )
 
 
+def test_features_cached_without_a_shape_have_the_one_that_all_clips_have(tmp_path) -> None:
+    """The cache of an earlier version is read: its folder's name and its features are the same."""
+    policy = load_policy(str(PREVIOUS / "base"), "float32", None)
+    cache = opened(tmp_path, policy)
+    examples, keys = {}, {}
+    for name, key in read_json(PREVIOUS / "features" / "keys.json").items():
+        path = tmp_path / name
+        path.write_text(name)
+        examples[name] = Example(name, "?", "happy", "happy", video=path)
+        keys[key] = clip_key(examples[name])  # a clip is known by its place, which is another here
+    stored: dict[str, Tensor] = {}
+    for store in (cache.video, cache.audio):
+        (then,) = (PREVIOUS / "features").glob(f"{store.about['modality']}_*")
+        about = read_json(then / "about.json")
+        assert about.keys() == store.about.keys()
+        for name in ("version", "dtype", "weights", "num_frames"):
+            assert about[name] == store.about[name]
+        (shard,) = then.glob("*.safetensors")
+        with safe_open(shard, framework="pt") as file:
+            tensors = {keys[key]: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            texts = {renamed(name, keys): text for name, text in file.metadata().items()}
+        store.folder.mkdir(parents=True)
+        save_file(tensors, store.folder / shard.name, metadata=texts)
+        stored |= {f"{about['modality']} {key}": tensor for key, tensor in tensors.items()}
+    got = {name: cache.get(example) for name, example in examples.items()}
+    seen, heard = policy.processor.video_shape, policy.processor.audio_shape
+    assert (seen.num_tokens, heard.num_tokens) == (8, 12)
+    shapes = {name: (clip.video_shape, clip.audio_shape) for name, clip in got.items()}
+    assert shapes == {"both": (seen, heard), "silent": (seen, None), "blind": (None, heard)}
+    for name, clip in got.items():
+        for kind, tensor in (("video", clip.video), ("audio", clip.audio)):
+            then = stored[f"{kind} {clip_key(examples[name])}"]
+            assert tensor is None if then.numel() == 0 else torch.equal(tensor, then)
+    assert [note.kind for note in got["both"].notes] == ["cut_sound"]
+    batch = Collate(policy.processor, False, cache.dtype)(
+        [Sample(examples[name], None, clip) for name, clip in got.items()]
+    )
+    with torch.no_grad():
+        features = encode(policy, batch)
+    assert [clip is not None for clip in features.video] == [True, True, False]
+
+
+def renamed(name: str, keys: Mapping[str, str]) -> str:
+    """The name of a text in a shard's header, with the key that the clip has here."""
+    kind, colon, key = name.rpartition(":")
+    return f"{kind}{colon}{keys[key]}"
+
+
 def test_without_a_cache_features_are_not_rounded(batch, tiny_policy) -> None:
-    assert torch.equal(encode(tiny_policy, batch).video, tiny_policy.encode(batch).video)
+    assert torch.equal(encode(tiny_policy, batch).video[0], tiny_policy.encode(batch).video[0])
 
 
 @pytest.mark.parametrize(

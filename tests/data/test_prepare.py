@@ -14,6 +14,8 @@ from official_trees import composed, read
 
 from omni_rlvr.assembly.assemble import build
 from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.pool import in_children
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.record import read_json
@@ -51,8 +53,8 @@ def tree(prepared: Path, tmp_path: Path) -> Path:
 
 def seen(path: Path, num_frames: int) -> Clip:
     """Reads a clip with the sound that is in it."""
-    how = {"num_frames": num_frames, "sample_rate": 16_000, "want_video": True, "want_audio": True}
-    return read_clip(path, None, **how)
+    how = ClipRequest(Sampling.count(num_frames), 16_000, want_video=True, want_audio=True)
+    return read_clip(path, None, how)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,8 @@ def test_the_times_of_frames_start_with_the_clip(prepared: Path) -> None:
 def test_its_sound_is_the_utterances(prepared: Path, name: str) -> None:
     heard = seen(prepared / "clips" / f"{name}.mp4", 1).waveform
     (wav,) = prepared.glob(f"Session*/sentences/wav/*/{name}.wav")
-    how = {"num_frames": 1, "sample_rate": 16_000, "want_video": False, "want_audio": True}
-    official = read_clip(None, wav, **how).waveform
+    how = ClipRequest(Sampling.count(1), 16_000, want_video=False, want_audio=True)
+    official = read_clip(None, wav, how).waveform
     assert heard is not None
     assert official is not None
     assert abs(len(heard) - len(official)) <= 2048  # AAC's frames are whole

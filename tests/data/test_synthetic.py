@@ -26,6 +26,8 @@ from omni_rlvr.data.synthetic.generate import (
     ensure_split,
     make_clip,
 )
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import Clip, Example, Sample, SkippedClip, UserError
 
@@ -119,10 +121,12 @@ def test_a_label_that_is_not_listed_is_refused(split: Path) -> None:
 # ---- what the clips hold
 
 
-def read(examples: list[Example], **which: bool) -> list[Sample | SkippedClip]:
+def read(
+    examples: list[Example], *, video: bool = True, audio: bool = True
+) -> list[Sample | SkippedClip]:
     with ClipReader(60.0, 1000) as reader:
-        options = {"num_frames": 4, "sample_rate": 16_000, "video": True, "audio": True, **which}
-        dataset = ClipDataset(examples, reader, cache=None, **options)
+        request = ClipRequest(Sampling.count(4), 16_000, want_video=video, want_audio=audio)
+        dataset = ClipDataset(examples, reader, request, cache=None)
         return [dataset[i] for i in range(len(dataset))]
 
 

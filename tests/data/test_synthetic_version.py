@@ -14,6 +14,8 @@ import pytest
 
 from omni_rlvr.data.synthetic import generate
 from omni_rlvr.media import clip
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 
 KEPT = Path(__file__).parents[1] / "fixtures" / "synthetic_version_1.npz"
 SPLITS = ("caption", "cold_start", "rlvr", "test", "ood")
@@ -30,10 +32,7 @@ def values(folder: Path, split: str) -> dict[str, np.ndarray]:
     read = clip.read_clip(
         path if "video" in media else None,
         None if "video" in media else path,
-        num_frames=20,
-        sample_rate=16_000,
-        want_video="video" in media,
-        want_audio=True,
+        ClipRequest(Sampling.count(20), 16_000, "video" in media, want_audio=True),
     )
     text = json.dumps({**row, "media": sorted(media)}, sort_keys=True)
     kept = {"row": np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)}

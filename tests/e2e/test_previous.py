@@ -16,7 +16,7 @@ import pytest
 from omni_rlvr.record import read_json, read_jsonl
 
 PREVIOUS = Path(__file__).parents[1] / "fixtures" / "previous"
-CHECKSUMMED = ("base", "checkpoint", "checkpoints")
+CHECKSUMMED = ("base", "checkpoint", "checkpoints", "features")
 """Folders whose files are copied as they are."""
 
 

@@ -14,7 +14,7 @@ from omni_rlvr.rewards.accuracy import Accuracy
 from omni_rlvr.rewards.format import Format
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rewards.repetition import Repetition
-from omni_rlvr.training.unrewarded import NUM_STEPS, Unrewarded
+from omni_rlvr.training.callbacks import NUM_STEPS, Unrewarded
 
 
 @pytest.fixture

@@ -14,12 +14,14 @@ from make_clips import Recipe, write
 
 from omni_rlvr.media import limits
 from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.limits import Limits
 from omni_rlvr.media.opening import probe_clip
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import MediaError
 
-WANTED = {"num_frames": 2, "sample_rate": 16_000, "want_video": True, "want_audio": True}
+WANTED = ClipRequest(Sampling.count(2), 16_000, want_video=True, want_audio=True)
 SILENT = Recipe(sound=None, times_ms=(0, 40, 80))
 
 
@@ -34,7 +36,7 @@ def refused(path: Path, said: str, *, as_sound: bool = False) -> None:
     video, audio = (None, path) if as_sound else (path, None)
     for read in (probe_clip, read_clip):
         with pytest.raises(MediaError) as error:
-            read(video, audio, **{**WANTED, "want_video": not as_sound})
+            read(video, audio, replace(WANTED, want_video=not as_sound))
         assert str(error.value) == f"{path}: {said} allows; convert it, or change the limit"
 
 
@@ -51,12 +53,12 @@ def test_sample_rates(tmp_path: Path, rate: int, said: str) -> None:
     said = f"its sound has a sample rate of {said}"
     refused(path, said, as_sound=True)
     with pytest.raises(MediaError, match=f"{said} allows"):  # the container's way
-        read_clip(path, None, **{**WANTED, "want_video": False})
+        read_clip(path, None, replace(WANTED, want_video=False))
 
 
 def test_a_prime_rate_within_the_limits_is_read(tmp_path: Path) -> None:
     path = case_picture.wav_of_rate(tmp_path / "s.wav", 8009, num_samples=8009)
-    assert len(read_clip(None, path, **{**WANTED, "want_video": False}).waveform) == 16_000
+    assert len(read_clip(None, path, replace(WANTED, want_video=False)).waveform) == 16_000
 
 
 def test_pixels(tmp_path: Path, within) -> None:
@@ -65,9 +67,9 @@ def test_pixels(tmp_path: Path, within) -> None:
         within(max_frame_pixels=limit)
         said = f"its picture has 96 x 64 pixels a frame, more than dataset.max_frame_pixels={limit}"
         refused(path, said)
-    assert read_clip(path, None, **{**WANTED, "want_video": False}).waveform is not None
+    assert read_clip(path, None, replace(WANTED, want_video=False)).waveform is not None
     within(max_frame_pixels=96 * 64)
-    assert read_clip(path, None, **WANTED).frames.shape == (2, 64, 96, 3)
+    assert read_clip(path, None, WANTED).frames.shape == (2, 64, 96, 3)
 
 
 def test_the_defaults_admit_4k_and_not_8192_x_8192() -> None:
@@ -81,12 +83,12 @@ def test_frames_and_seconds(tmp_path: Path, within) -> None:
     many = case_picture.with_repeated_frame(tmp_path / "many.mp4", source, 250)
     hour = case_picture.with_repeated_frame(tmp_path / "hour.mkv", source, 3600, step=25)
     day = case_picture.with_repeated_frame(tmp_path / "day.mkv", source, 25, step=90_000)
-    assert read_clip(hour, None, **WANTED).duration_s == pytest.approx(3600, abs=1)
+    assert read_clip(hour, None, WANTED).duration_s == pytest.approx(3600, abs=1)
     refused(day, "is 86400.001 s long, more than dataset.max_duration_s=14400")
     within(max_frames=249)
     refused(many, "its picture has 250 frames or more, more than dataset.max_frames=249")
     within(max_frames=250)
-    assert read_clip(many, None, **WANTED).duration_s == pytest.approx(10, abs=0.05)
+    assert read_clip(many, None, WANTED).duration_s == pytest.approx(10, abs=0.05)
 
 
 def test_a_sound_that_lasts_too_long_is_refused_by_its_header(tmp_path: Path, within) -> None:
@@ -124,17 +126,17 @@ def test_devices_and_pipes_are_not_opened(tmp_path: Path, name: str) -> None:
     as_sound = name.endswith("wav")
     video, audio = (None, tmp_path / name) if as_sound else (tmp_path / name, None)
     with pytest.raises(MediaError, match=rf"{name}: is not a regular file"):
-        read_clip(video, audio, **{**WANTED, "want_video": not as_sound})
+        read_clip(video, audio, replace(WANTED, want_video=not as_sound))
 
 
 def test_the_address_space_of_the_reading_process_is_bounded(tmp_path: Path) -> None:
     """Within the others, what is decoded may still not fit: 8 frames of 4K are 199 MB."""
     path = write(tmp_path / "clip.mp4", replace(SILENT, width=3840, height=2160))
-    wanted = {**WANTED, "num_frames": 8, "want_audio": False, "backend": "av"}
+    wanted = replace(WANTED, sampling=Sampling.count(8), want_audio=False, backend="av")
     with ClipReader(60, 9, limits=Limits(max_memory_gb=0.25)) as reader:
         with pytest.raises(MediaError, match=r"clip\.mp4: .*memory.*dataset\.max_memory_gb=0\.25"):
-            reader.read(path, None, **wanted)
+            reader.read(path, None, wanted)
         small = write(tmp_path / "small.mp4", SILENT)
-        assert reader.read(small, None, **wanted).frames.shape == (8, 64, 96, 3)
+        assert reader.read(small, None, wanted).frames.shape == (8, 64, 96, 3)
     with ClipReader(60, 9) as reader:
-        assert reader.read(path, None, **wanted).frames.shape == (8, 2160, 3840, 3)
+        assert reader.read(path, None, wanted).frames.shape == (8, 2160, 3840, 3)

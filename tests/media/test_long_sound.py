@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,15 @@ import torch
 from case_sound import HZ, clip, sound_file, sounding_s, tone
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.frame_sampling import sound_pieces
+from omni_rlvr.media.frame_sampling import Sampling, sound_pieces
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.dataset.inspection import hear_clip, inspect_clip
 
-WANTED = {"num_frames": 4, "sample_rate": HZ, "want_video": True, "want_audio": True}
+WANTED = ClipRequest(Sampling.count(4), HZ, want_video=True, want_audio=True)
 
 
 def read(video: Path | None, audio: Path | None = None, **changes):
-    return read_clip(video, audio, **{**WANTED, "window_s": 2.0, **changes})
+    return read_clip(video, audio, replace(WANTED, **{"window_s": 2.0, **changes}))
 
 
 def pieces(centres: list[float], num_samples: int, window: int) -> list[tuple[int, int]]:
@@ -47,11 +49,11 @@ def test_a_late_voice_is_heard_around_the_frames_and_the_rest_is_told(tmp_path, 
     assert sounding_s(seen.waveform) == [(pytest.approx(1.15, abs=0.02), 2.0)]
     (note,) = seen.notes
     assert note.kind == "cut_sound"
-    length = len(read_clip(path, None, **WANTED).waveform) / HZ
+    length = len(read_clip(path, None, WANTED).waveform) / HZ
     assert f"{length - 2:.2f} of the {length:.2f} s of its sound are not heard" in note.text
     assert "the model hears 2 s" in note.text
     for probe in (hear_clip, inspect_clip):
-        assert probe(path, None, window_s=2.0, **WANTED).notes == (note,)
+        assert probe(path, None, replace(WANTED, window_s=2.0)).notes == (note,)
 
 
 def test_what_is_heard_does_not_depend_on_whether_the_picture_is_read(tmp_path) -> None:
@@ -93,8 +95,8 @@ def test_only_a_codecs_own_padding_is_cut_without_a_word(tmp_path, kind, seconds
 def test_a_processor_never_cuts_in_silence(tiny_policy) -> None:
     processor = tiny_policy.processor
     assert processor.window_s == 1.0
-    whole = processor.input_features([tone(1.0)])
-    assert whole.shape == (1, 80, 100)
+    whole, _ = processor.audio(tone(1.0))
+    assert whole.shape == (80, 100)
     with pytest.raises(ValueError, match=r"1.1 s of sound, window 1 s"):
-        processor.input_features([tone(1.1)])
+        processor.audio(tone(1.1))
     assert torch.isfinite(whole).all()

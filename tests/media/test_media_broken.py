@@ -11,7 +11,9 @@ import pytest
 from make_clips import Recipe, write
 
 from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.opening import probe_clip
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.attribute.page.playable import playable
 from omni_rlvr.tasks.dataset.inspection import inspect_clip
 from omni_rlvr.tasks.serve.clip_length import measure_clip
@@ -22,15 +24,8 @@ SIDECAR = Recipe(picture=None, hz=1000.0)
 
 
 def read(video, audio=None, *, backend="decord", want_video=True):
-    return read_clip(
-        video,
-        audio,
-        num_frames=8,
-        sample_rate=16_000,
-        want_video=want_video,
-        want_audio=True,
-        backend=backend,
-    )
+    request = ClipRequest(Sampling.count(8), 16_000, want_video, want_audio=True, backend=backend)
+    return read_clip(video, audio, request)
 
 
 def broken_files(folder):
@@ -78,10 +73,10 @@ def test_what_is_no_media_is_named_for_what_it_is(tmp_path, ending, name):
     path.write_bytes(content)
     as_sound = ending == "wav"
     video, audio = (None, path) if as_sound else (path, None)
-    wanted = {"num_frames": 1, "sample_rate": 16_000, "want_audio": True}
+    wanted = ClipRequest(Sampling.count(1), 16_000, want_video=not as_sound, want_audio=True)
     for reader in (read_clip, probe_clip, inspect_clip, measure_clip):
         with pytest.raises(MediaError) as caught:
-            reader(video, audio, **wanted, want_video=not as_sound)
+            reader(video, audio, wanted)
         assert str(caught.value).startswith(f"{path}: is not a video or sound file but {called}")
 
 
@@ -113,10 +108,10 @@ def test_what_has_no_decoder_does_not_matter_where_it_is_not_wanted(tmp_path):
         MediaError, match=r"a\.mp4: its sound track cannot be decoded \(there is no"
     ):
         read(tmp_path / "a.mp4")
-    wanted = {"num_frames": 1, "sample_rate": 16_000, "want_video": True, "want_audio": False}
-    assert probe_clip(tmp_path / "a.mp4", None, **wanted).frames.shape == (1, 64, 96, 3)
+    wanted = ClipRequest(Sampling.count(1), 16_000, want_video=True, want_audio=False)
+    assert probe_clip(tmp_path / "a.mp4", None, wanted).frames.shape == (1, 64, 96, 3)
     with pytest.raises(MediaError, match=r"a\.mp4: its sound track cannot be decoded"):
-        probe_clip(tmp_path / "a.mp4", None, **{**wanted, "want_audio": True})
+        probe_clip(tmp_path / "a.mp4", None, replace(wanted, want_audio=True))
     assert playable(tmp_path / "a.mp4", None, None, sample_rate=16_000).data != sound
 
 

@@ -13,7 +13,8 @@ import soundfile
 from make_clips import AMPLITUDES, NUM_FRAMES, Recipe, level, sine, write
 
 from omni_rlvr.media.clip import read_clip
-from omni_rlvr.media.frame_sampling import uniform_indices
+from omni_rlvr.media.frame_sampling import Sampling, uniform_indices
+from omni_rlvr.media.request import ClipRequest
 
 HZ = 16000
 MP4 = Recipe()
@@ -44,14 +45,8 @@ CASES = {
 
 
 def read(video, audio=None, **changes):
-    options = {
-        "num_frames": 8,
-        "sample_rate": HZ,
-        "want_video": True,
-        "want_audio": True,
-        "backend": "decord",
-    }
-    return read_clip(video, audio, **{**options, **changes})
+    options = ClipRequest(Sampling.count(8), HZ, want_video=True, want_audio=True)
+    return read_clip(video, audio, replace(options, **changes))
 
 
 def red_corner(frame: np.ndarray) -> str:

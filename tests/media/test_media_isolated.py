@@ -15,23 +15,19 @@ from make_clips import Recipe, write
 from torch.utils.data import DataLoader
 
 from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.limits import Limits
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import MediaError
 
-OPTIONS = {
-    "num_frames": 8,
-    "sample_rate": 16000,
-    "want_video": True,
-    "want_audio": True,
-    "backend": "decord",
-}
+OPTIONS = ClipRequest(Sampling.count(8), 16000, want_video=True, want_audio=True)
 FAULTY = '''
 """Stands in for a decoder; the file's name says what to do."""
 import os, signal, time
 from omni_rlvr.types import Clip, MediaError
 
-def act(video, audio, **options):
+def act(video, audio, request):
     print("junk on stdout", flush=True)
     os.write(1, b"more junk")
     match video:
@@ -71,9 +67,9 @@ def same(ours, theirs) -> bool:
 
 def test_same_as_direct(clip_path, tmp_path):
     with ClipReader(30.0, 100) as reader:
-        assert same(reader.read(clip_path, None, **OPTIONS), read_clip(clip_path, None, **OPTIONS))
+        assert same(reader.read(clip_path, None, OPTIONS), read_clip(clip_path, None, OPTIONS))
         with pytest.raises(MediaError, match=r"gone\.mp4: no such file"):
-            reader.read(tmp_path / "gone.mp4", None, **OPTIONS)
+            reader.read(tmp_path / "gone.mp4", None, OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -86,21 +82,21 @@ def test_same_as_direct(clip_path, tmp_path):
     ],
 )
 def test_hang_or_crash_then_go_on(faulty, video, message):
-    before = faulty.read("fine", None, **OPTIONS).duration_s
+    before = faulty.read("fine", None, OPTIONS).duration_s
     start = time.monotonic()
     with pytest.raises(MediaError, match=message):
-        faulty.read(video, None, **OPTIONS)
+        faulty.read(video, None, OPTIONS)
     assert time.monotonic() - start < 4
     with pytest.raises(ProcessLookupError):
         os.kill(int(before), 0)
-    assert faulty.read("fine", None, **OPTIONS).duration_s != before
+    assert faulty.read("fine", None, OPTIONS).duration_s != before
 
 
 def test_a_fault_of_ours_is_no_bad_clip(faulty):
     with pytest.raises(RuntimeError, match=r"(?s)fault.*KeyError: 'a bug'"):
-        faulty.read("fault", None, **OPTIONS)
+        faulty.read("fault", None, OPTIONS)
     with pytest.raises(RuntimeError, match="did not start"):
-        ClipReader(1.0, 1, function="no_such_module:f").read("x", None, **OPTIONS)
+        ClipReader(1.0, 1, function="no_such_module:f").read("x", None, OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -129,16 +125,18 @@ def test_what_does_not_fit_into_memory_is_the_clips_error():
 
 def test_child_is_replaced_after_so_many_clips(tmp_path, faulty):
     with ClipReader(5.0, 2, function="faulty_decoder:act") as reader:
-        pids = [reader.read("fine", None, **OPTIONS).duration_s for _ in range(4)]
+        pids = [reader.read("fine", None, OPTIONS).duration_s for _ in range(4)]
     assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
 def test_child_ends_with_its_parent(faulty, tmp_path):
     """The parent is killed, so that no clean-up of Python's can help."""
     program = (
+        "from omni_rlvr.media.frame_sampling import Sampling\n"
+        "from omni_rlvr.media.request import ClipRequest\n"
         "from omni_rlvr.media.sandbox.reader import ClipReader; import os\n"
         "reader = ClipReader(1.0, 9, function='faulty_decoder:act')\n"
-        f"print(int(reader.read('fine', None, **{OPTIONS}).duration_s), flush=True)\n"
+        f"print(int(reader.read('fine', None, {OPTIONS}).duration_s), flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -163,9 +161,9 @@ def test_reader_travels(clip_path):
     reader = ClipReader(30.0, 100)
     copy = pickle.loads(pickle.dumps(reader))
     with copy:
-        copy.read(clip_path, None, **OPTIONS)
+        copy.read(clip_path, None, OPTIONS)
         with pickle.loads(pickle.dumps(copy)) as third:
-            third.read(clip_path, None, **OPTIONS)
+            third.read(clip_path, None, OPTIONS)
 
 
 class Clips:
@@ -179,7 +177,7 @@ class Clips:
         return 4
 
     def __getitem__(self, i):
-        return self.reader.read(self.path, None, **OPTIONS)
+        return self.reader.read(self.path, None, OPTIONS)
 
 
 def as_is(clips):
@@ -190,7 +188,7 @@ def as_is(clips):
 def test_inside_a_loader_worker(clip_path, used_before):
     """Forked workers start their own child, even when the parent already has one."""
     dataset = Clips(clip_path)
-    expected = read_clip(clip_path, None, **OPTIONS)
+    expected = read_clip(clip_path, None, OPTIONS)
     if used_before:
         assert same(dataset[0], expected)
     loader = DataLoader(

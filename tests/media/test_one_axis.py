@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ from case_sound import HZ, clip, sound_file, sounding_s, tone
 
 from omni_rlvr.data.cuts import Cut
 from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.attribute.page.playable import playable
 from omni_rlvr.tasks.dataset.inspection import hear_clip, inspect_clip
 from omni_rlvr.tasks.dataset.split_screen import cut_clips
 from omni_rlvr.tasks.serve.clip_length import measure_clip
 from omni_rlvr.types import MediaError
 
-WANTED = {"num_frames": 4, "sample_rate": HZ, "want_video": True, "want_audio": True}
+WANTED = ClipRequest(Sampling.count(4), HZ, want_video=True, want_audio=True)
 KINDS = ("mp4", "mov", "mkv", "ts", "flv")
 START_S = {"ts": 0.064, "flv": 0.064}
 """Where a container keeps the 64 ms that AAC puts before a sound, both begin so much later."""
@@ -24,7 +27,7 @@ START_S = {"ts": 0.064, "flv": 0.064}
 
 def seen(path: Path, **changes):
     """Where sound is, when the sampled frames are shown, the notes, and the greys."""
-    found = read_clip(path, None, **{**WANTED, **changes})
+    found = read_clip(path, None, replace(WANTED, **changes))
     return sounding_s(found.waveform), found.frame_times_s, found.notes, found.frames
 
 
@@ -36,7 +39,7 @@ def test_sound_that_starts_later_than_the_picture(tmp_path, kind) -> None:
     np.testing.assert_allclose(times_s, [0.1, 0.3, 0.6, 0.8], atol=0.002)
     assert notes == ()
     for backend in ("decord", "av"):
-        frames = read_clip(path, None, backend=backend, **WANTED).frames
+        frames = read_clip(path, None, replace(WANTED, backend=backend)).frames
         np.testing.assert_allclose(frames[:, 8, 8, 0], [28, 44, 68, 84], atol=3)
 
 
@@ -62,7 +65,7 @@ def test_missing_packets_are_silence_and_counted(tmp_path, kind) -> None:
     assert note.kind == "sound_gaps"
     assert note.text.startswith("0.32 s of its sound are missing, in a gap at 0.3")
     for probe in (hear_clip, inspect_clip):
-        assert probe(path, None, **WANTED).notes == (note,)
+        assert probe(path, None, WANTED).notes == (note,)
 
 
 def test_two_gaps_are_counted_together(tmp_path) -> None:
@@ -90,7 +93,7 @@ def test_recordings_joined_end_to_end_follow_each_other(tmp_path) -> None:
     two = clip(tmp_path / "two.ts", tone(1.0, rate=48_000), rate=48_000).read_bytes()
     path = tmp_path / "both.ts"
     path.write_bytes(one + two)
-    sound, times_s, notes, frames = seen(path, num_frames=20)
+    sound, times_s, notes, frames = seen(path, sampling=Sampling.count(20))
     assert sum(end - start for start, end in sound) == pytest.approx(1.9, abs=0.05)
     assert sound[-1][1] == pytest.approx(2.08, abs=0.03)
     assert np.diff(times_s) == pytest.approx([0.1] * 19, abs=0.03)
@@ -104,7 +107,7 @@ def test_joined_pictures_without_sound_follow_each_other(tmp_path) -> None:
     parts = [clip(tmp_path / f"{i}.ts", None).read_bytes() for i in range(3)]
     path = tmp_path / "all.ts"
     path.write_bytes(b"".join(parts))
-    found = read_clip(path, None, **{**WANTED, "num_frames": 30})
+    found = read_clip(path, None, replace(WANTED, sampling=Sampling.count(30)))
     np.testing.assert_allclose(np.diff(found.frame_times_s), 0.1, atol=0.002)
     greys = found.frames[:, 8, 8, 0].astype(int)
     np.testing.assert_allclose(greys, [20 + 8 * (i % 10) for i in range(30)], atol=4)
@@ -113,7 +116,7 @@ def test_joined_pictures_without_sound_follow_each_other(tmp_path) -> None:
 
 def test_what_is_played_is_on_the_axis(tmp_path) -> None:
     path = clip(tmp_path / "a.mkv", tone(1.0), sound_at_s=1.0)
-    waveform = read_clip(path, None, **WANTED).waveform
+    waveform = read_clip(path, None, WANTED).waveform
     out = tmp_path / "out.mp4"
     out.write_bytes(playable(path, None, waveform, sample_rate=HZ).data)
     sound, times_s, _, _ = seen(out)
@@ -123,7 +126,7 @@ def test_what_is_played_is_on_the_axis(tmp_path) -> None:
 
 def test_length_reaches_from_the_first_stream_to_the_last(tmp_path) -> None:
     path = clip(tmp_path / "a.mkv", tone(1.0), sound_at_s=3.0)
-    assert measure_clip(path, None, **WANTED).duration_s == pytest.approx(4.0, abs=0.1)
+    assert measure_clip(path, None, WANTED).duration_s == pytest.approx(4.0, abs=0.1)
 
 
 def test_cuts_are_at_times_of_the_file(tmp_path) -> None:
@@ -134,7 +137,7 @@ def test_cuts_are_at_times_of_the_file(tmp_path) -> None:
     cut = Cut(source, "left", 1.5, 2.0, sound, tmp_path / "cut.mp4")
     (tmp_path / "unfinished").mkdir()
     assert cut_clips([cut], tmp_path / "unfinished") == [None]
-    _, times_s, _, frames = seen(cut.clip, num_frames=5)
+    _, times_s, _, frames = seen(cut.clip, sampling=Sampling.count(5))
     np.testing.assert_allclose(frames[:, 8, 8, 0], [60, 68, 76, 84, 92], atol=6)
     assert times_s[0] == pytest.approx(0.0, abs=0.01)
 
@@ -163,6 +166,6 @@ def test_layouts_that_change_within_a_stream(tmp_path, layouts) -> None:
     path = tmp_path / "all.ts"
     path.write_bytes(b"".join(parts))
     for kind in (read_clip, hear_clip, inspect_clip):
-        assert kind(path, None, **WANTED).notes == ()
+        assert kind(path, None, WANTED).notes == ()
     sound = seen(path)[0]
     assert sum(end - start for start, end in sound) == pytest.approx(3.0, abs=0.1)

@@ -13,13 +13,15 @@ from make_clips import Recipe, write
 from omni_rlvr.data.cuts import Cut
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import look_into
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.orientation import of_matrix, of_tags
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.attribute.page.playable import playable
 from omni_rlvr.tasks.dataset.split_screen import cut_clips
 from omni_rlvr.types import MediaError
 
 SILENT = Recipe(sound=None, times_ms=(0, 40, 80))
-WANTED = {"num_frames": 2, "sample_rate": 16_000, "want_video": True, "want_audio": False}
+WANTED = ClipRequest(Sampling.count(2), 16_000, want_video=True, want_audio=False)
 each_matrix = pytest.mark.parametrize("matrix", case_picture.SHOWN)
 
 
@@ -29,7 +31,7 @@ def packed(a: float, b: float, c: float, d: float) -> np.ndarray:
 
 def seen(path: Path, backend: str = "decord") -> tuple[tuple[int, int], str]:
     """Height, width, and the corner that is red."""
-    frame = read_clip(path, None, **WANTED, backend=backend).frames[0].astype(int)
+    frame = read_clip(path, None, replace(WANTED, backend=backend)).frames[0].astype(int)
     middle = (frame.shape[0] // 2, frame.shape[1] // 2)
     red = np.argwhere(frame[..., 0] - frame[..., 1] > 100).mean(axis=0)
     corner = ("t" if red[0] < middle[0] else "b") + ("l" if red[1] < middle[1] else "r")
@@ -96,8 +98,8 @@ def test_another_angle_is_refused_where_the_picture_is_read(tmp_path: Path, reci
     path = write(tmp_path / "clip.mp4", recipe)
     for read in (read_clip, lambda *a, **k: playable(path, None, None, sample_rate=16_000)):
         with pytest.raises(MediaError, match=rf"clip\.mp4: its picture has {why}.*multiple of 90"):
-            read(path, None, **WANTED)
-    sound = read_clip(path, None, **{**WANTED, "want_video": False, "want_audio": True})
+            read(path, None, WANTED)
+    sound = read_clip(path, None, replace(WANTED, want_video=False, want_audio=True))
     assert len(sound.waveform) > 15_000
 
 
@@ -124,7 +126,7 @@ def test_halves_are_cut_from_the_picture_as_it_is_shown(
     with_red = tmp_path / ("left.mp4" if corner[1] == "l" else "right.mp4")
     height, width = (64, 96) if matrix[0] else (96, 64)
     assert seen(with_red)[0] == (height, width // 2)
-    frames = {c.half: read_clip(c.clip, None, **WANTED).frames[0].astype(int) for c in cuts}
+    frames = {c.half: read_clip(c.clip, None, WANTED).frames[0].astype(int) for c in cuts}
     red = {half: (f[..., 0] - f[..., 1] > 100).mean(axis=1) for half, f in frames.items()}
     rows = red[with_red.stem] > 0.5  # [height]
     assert rows[height // 4] == (corner[0] == "t")

@@ -9,6 +9,8 @@ import case_sound
 import pytest
 
 from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.dataset.inspection import inspect_clip
 from omni_rlvr.types import Clip, MediaError
 
@@ -66,7 +68,7 @@ def _film(folder: Path, suffix: str) -> bytes:
 
 
 def _read(path: Path, function=read_clip) -> Clip:
-    return function(path, None, num_frames=2, sample_rate=16_000, want_video=True, want_audio=True)
+    return function(path, None, ClipRequest(Sampling.count(2), 16_000, True, True))
 
 
 @pytest.mark.parametrize("suffix", ["aac", "mp3"])
@@ -116,4 +118,4 @@ def _sound(folder: Path, suffix: str) -> bytes:
 
 
 def _hear(path: Path, function=read_clip) -> Clip:
-    return function(None, path, num_frames=1, sample_rate=16_000, want_video=False, want_audio=True)
+    return function(None, path, ClipRequest(Sampling.count(1), 16_000, False, True))

@@ -10,22 +10,24 @@ import pytest
 from case_sound import HZ, LOUD, clip, sound_file, sounding_s, tone
 
 from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.opening import probe_clip
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.dataset.inspection import hear_clip, inspect_clip
 from omni_rlvr.types import MediaError
 
-WANTED = {"num_frames": 1, "sample_rate": HZ, "want_video": False, "want_audio": True}
+WANTED = ClipRequest(Sampling.count(1), HZ, want_video=False, want_audio=True)
 UNCOMPRESSED = ("WAV", "RF64", "W64", "AIFF", "CAF", "AU")
 
 
 def read(folder: Path, data: bytes):
     path = folder / "a.sound"
     path.write_bytes(data)
-    seen = read_clip(None, path, **WANTED)
+    seen = read_clip(None, path, WANTED)
     for probe in (hear_clip, inspect_clip):  # the checks see what training sees
         if not (probe is inspect_clip and "short" in kinds(seen)):
-            assert probe(None, path, **WANTED).notes == seen.notes
-    assert (probe_clip(None, path, **WANTED).waveform is None) == (seen.waveform is None)
+            assert probe(None, path, WANTED).notes == seen.notes
+    assert (probe_clip(None, path, WANTED).waveform is None) == (seen.waveform is None)
     return seen
 
 
@@ -132,7 +134,7 @@ def test_an_end_that_is_missing_is_told(tmp_path, kind) -> None:
     assert "short" in kinds(seen)
     assert "bytes are missing at its end" in seen.notes[0].text
     with pytest.raises(MediaError, match=r"a\.sound: is truncated, \d+ bytes are missing"):
-        inspect_clip(None, tmp_path / "a.sound", **WANTED)
+        inspect_clip(None, tmp_path / "a.sound", WANTED)
 
 
 @pytest.mark.parametrize("kind", UNCOMPRESSED)
@@ -240,7 +242,7 @@ def test_a_few_samples_that_are_no_numbers_are_counted(tmp_path) -> None:
 @pytest.mark.parametrize("codec", ["pcm_f32le", "pcm_f64le"])
 def test_a_track_of_floats_is_scaled_too(tmp_path, codec) -> None:
     path = clip(tmp_path / "a.mkv", tone(0.5) * 32768, codec=codec)
-    seen = read_clip(path, None, **WANTED)
+    seen = read_clip(path, None, WANTED)
     np.testing.assert_allclose(seen.waveform, tone(0.5), atol=1e-4)
     assert kinds(seen) == ["scaled_sound"]
 
@@ -257,6 +259,6 @@ def test_a_lossy_codecs_overshoot_is_no_fault(tmp_path) -> None:
 def test_a_sound_file_in_the_place_of_a_video_is_read_alike(tmp_path, kind) -> None:
     data = sound_file(tone(1.0), kind) + sound_file(tone(1.0, rate=24_000), kind, rate=24_000)
     beside = read(tmp_path, data)
-    alone = read_clip(tmp_path / "a.sound", None, **WANTED)
+    alone = read_clip(tmp_path / "a.sound", None, WANTED)
     np.testing.assert_array_equal(alone.waveform, beside.waveform)
     assert length_s(alone) == pytest.approx(2.0, abs=0.001)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from case_parts import make_parts
@@ -62,7 +63,7 @@ def test_parts_of_other_families(folders, make_batch, tmp_path, projector):
         policy.processor,
         load_policy(str(tmp_path / "ours"), "float32", None).processor,
     ):
-        assert processor.pixel_values(frames).shape == (2, 3, 32, 32)
+        assert processor.video(frames, np.arange(2))[0].shape == (2, 3, 32, 32)
 
 
 def test_options_reach_a_composed_policy(folders):

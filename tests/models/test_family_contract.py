@@ -165,7 +165,19 @@ def test_the_processor_comes_back_and_works_in_another_process(policy, tmp_path)
     for processor in (loaded.processor, pickle.loads(pickle.dumps(policy.processor))):
         again = Collate(processor, with_target=True)(made)
         assert torch.equal(again.prompt_ids, batch.prompt_ids)
-        assert torch.equal(torch.stack([*again.pixel_values]), torch.stack([*batch.pixel_values]))
+        ours, theirs = again.pixel_values + again.input_features, batch.pixel_values
+        for one, other in zip(ours, theirs + batch.input_features, strict=True):
+            assert other is None if one is None else torch.equal(one, other)
+
+
+def test_shapes_are_hashable_and_a_blank_has_the_shape_of_what_it_stands_in_for(policy):
+    batch = batch_of(policy, samples(policy))
+    shapes = [*batch.video_shapes, *batch.audio_shapes]
+    for shape, clip in zip(shapes, batch.pixel_values + batch.input_features, strict=True):
+        assert (shape is None) == (clip is None)
+        if shape is not None:
+            assert {shape: 1}[replace(shape)] == 1
+            assert policy.processor.blank(shape).shape == clip.shape
 
 
 def test_prompts_have_one_embedding_and_one_position_a_token(policy):
@@ -215,6 +227,7 @@ def test_a_modality_that_is_dropped_is_as_if_the_clip_had_none(policy, modality)
     kinds = [kind.replace(modality, "") for kind in KINDS]
     never = batch_of(policy, [*map(_without, samples(policy), kinds)])
     assert torch.equal(left.prompt_ids, never.prompt_ids)
+    assert torch.equal(left.prompt_positions, never.prompt_positions)
     close(logits(policy, left, features), logits(policy, never))
 
 

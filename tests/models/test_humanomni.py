@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,17 +33,17 @@ def prompt_logits(policy, batch: Batch) -> torch.Tensor:
 
 def alone(batch: Batch, row: int) -> Batch:
     """One prompt without padding, and its media."""
-    video, audio = batch.video_rows == row, batch.audio_rows == row
     kept = batch.prompt_mask[row] > 0
     return replace(
         batch,
         examples=[batch.examples[row]],
         prompt_ids=batch.prompt_ids[row : row + 1, kept],
         prompt_mask=batch.prompt_mask[row : row + 1, kept],
-        pixel_values=batch.pixel_values[video] if video.any() else None,
-        video_rows=torch.zeros(int(video.sum()), dtype=torch.long),
-        input_features=batch.input_features[audio] if audio.any() else None,
-        audio_rows=torch.zeros(int(audio.sum()), dtype=torch.long),
+        prompt_positions=batch.prompt_positions[row : row + 1, kept],
+        video_shapes=[batch.video_shapes[row]],
+        audio_shapes=[batch.audio_shapes[row]],
+        pixel_values=[batch.pixel_values[row]],
+        input_features=[batch.input_features[row]],
     )
 
 
@@ -56,7 +57,7 @@ def test_the_gate_weighs_branches_by_the_text(humanomni, make_batch):
     batch = make_batch(humanomni, 3, kinds=("av",))
     with torch.no_grad():
         weights = humanomni.branch_weights(batch)
-        features = humanomni.encode(batch).video
+        features = torch.stack(humanomni.encode(batch).video)
         branches = torch.stack(humanomni.video_projector.branches(features))
         fused = humanomni.project_video(features, weights)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(3))
@@ -151,17 +152,25 @@ def test_micro_batches_keep_each_prompts_gate(humanomni, make_batch):
 
 def test_text_only_needs_no_tower(humanomni, make_batch):
     batch = make_batch(humanomni, 2, kinds=("t",))
-    assert humanomni.encode(batch) == Features(None, None)
+    assert humanomni.encode(batch) == Features.none(2)
     assert humanomni.branch_weights(make_batch(humanomni, 1, kinds=("v",))).shape == (1, 3)
+
+
+TIMES_S = np.arange(3) / 25
 
 
 def load(folder, instruction=None, **options):
     return load_policy(str(folder), "float32", instruction, LoadOptions(**options))
 
 
+def prompt_ids(processor, question: str, *, has_video: bool, has_audio: bool) -> list[int]:
+    video = processor.video_shape if has_video else None
+    return processor.prompt(question, video, processor.audio_shape if has_audio else None)[0]
+
+
 def prompt(policy, question: str, **media: bool) -> str:
     """A prompt's text, each placeholder once."""
-    ids = policy.processor.prompt_ids(question, **media)
+    ids = prompt_ids(policy.processor, question, **media)
     pieces: list[str] = []
     names = {policy.processor.video_id: "{V}", policy.processor.audio_id: "{A}"}
     for i in ids:
@@ -204,7 +213,7 @@ def test_squashing_and_frames(published_folder):
     frames = torch.randint(256, (3, 20, 40, 3), dtype=torch.uint8).numpy()
     pad, squash = load(published_folder), load(published_folder, image_fit="squash", num_frames=3)
     assert not torch.equal(
-        pad.processor.pixel_values(frames), squash.processor.pixel_values(frames)
+        pad.processor.video(frames, TIMES_S)[0], squash.processor.video(frames, TIMES_S)[0]
     )
     assert (squash.processor.settings.num_frames, squash.processor.settings.video_tokens) == (3, 12)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import case_foreign
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -58,13 +59,16 @@ def test_the_processor_comes_back_with_the_checkpoint(tiny_policy, folder):
     mine = tiny_policy.processor
     assert asdict(loaded.settings) == asdict(mine.settings)
     assert loaded.sample_rate == mine.sample_rate
-    for media in ({"has_video": True, "has_audio": True}, {"has_video": False, "has_audio": True}):
-        assert loaded.prompt_ids("Why? é ☃", **media) == mine.prompt_ids("Why? é ☃", **media)
+    for video in (mine.video_shape, None):
+        prompts = [p.prompt("Why? é ☃", video, mine.audio_shape)[0] for p in (loaded, mine)]
+        assert prompts[0] == prompts[1]
+    assert (loaded.video_shape, loaded.audio_shape) == (mine.video_shape, mine.audio_shape)
     assert loaded.target_ids("happy") == mine.target_ids("happy")
     assert loaded.tokenizer.eos_token_id == mine.tokenizer.eos_token_id
     assert loaded.tokenizer.pad_token_id == mine.tokenizer.pad_token_id
     frames = torch.randint(256, (2, 40, 56, 3), dtype=torch.uint8).numpy()
-    assert torch.equal(loaded.pixel_values(frames), mine.pixel_values(frames))
+    times_s = np.arange(2) / 25
+    assert torch.equal(loaded.video(frames, times_s)[0], mine.video(frames, times_s)[0])
 
 
 def test_an_instruction_replaces_the_saved_one(folder):

@@ -21,6 +21,10 @@ def prompt_logits(policy, batch: Batch) -> torch.Tensor:
         ).logits
 
 
+def rows_with(shapes) -> list[int]:
+    return [row for row, shape in enumerate(shapes) if shape is not None]
+
+
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -38,7 +42,8 @@ def test_a_prompt_has_a_placeholder_for_every_feature(build_policy, make_batch, 
     batch = make_batch(policy, 2, kinds=("av",))
     with torch.no_grad():
         features = policy.encode(batch)
-        video, audio = policy.project_video(features.video), policy.project_audio(features.audio)
+        video = policy.project_video(torch.stack(features.video))
+        audio = policy.project_audio(torch.stack(features.audio))
     hidden = policy.config.text_config.hidden_size
     assert video.shape == (2, policy.processor.settings.video_tokens, hidden)
     assert audio.shape == (2, policy.processor.settings.audio_tokens, hidden)
@@ -62,14 +67,14 @@ def test_features_go_to_their_placeholders_in_order(tiny_policy, make_batch):
     with torch.no_grad():
         features = tiny_policy.encode(batch)
         embeds = tiny_policy.prompts(batch, features).embeds
-        video = tiny_policy.project_video(features.video)
-        audio = tiny_policy.project_audio(features.audio)
+        video = tiny_policy.project_video(torch.stack([f for f in features.video if f is not None]))
+        audio = tiny_policy.project_audio(torch.stack([f for f in features.audio if f is not None]))
         text = tiny_policy.language_model.get_input_embeddings()(batch.prompt_ids.clamp(min=0))
     is_video = batch.prompt_ids == tiny_policy.processor.video_id
     is_audio = batch.prompt_ids == tiny_policy.processor.audio_id
-    for place, row in enumerate(batch.video_rows.tolist()):
+    for place, row in enumerate(rows_with(batch.video_shapes)):
         assert torch.equal(embeds[row, is_video[row]], video[place])
-    for place, row in enumerate(batch.audio_rows.tolist()):
+    for place, row in enumerate(rows_with(batch.audio_shapes)):
         assert torch.equal(embeds[row, is_audio[row]], audio[place])
     rest = ~(is_video | is_audio)
     assert torch.equal(embeds[rest], text[rest])
@@ -116,7 +121,7 @@ def test_more_padding_and_what_stands_in_it_change_nothing(tiny_policy, make_bat
 @pytest.mark.parametrize("field", ["pixel_values", "input_features"])
 def test_each_modality_moves_the_logits(tiny_policy, make_batch, field):
     batch = make_batch(tiny_policy, 1, kinds=("av",))
-    other = replace(batch, **{field: vars(batch)[field] + 1})
+    other = replace(batch, **{field: [vars(batch)[field][0] + 1]})
     difference = prompt_logits(tiny_policy, batch)[:, -1] - prompt_logits(tiny_policy, other)[:, -1]
     assert difference.abs().max() > 1e-2
 
@@ -128,8 +133,8 @@ def test_encode_has_only_what_the_batch_has(tiny_policy, make_batch):
         "t": (False, False),
     }.items():
         features = tiny_policy.encode(make_batch(tiny_policy, 2, kinds=(kind,)))
-        assert (features.video is not None) is video
-        assert (features.audio is not None) is audio
+        assert [clip is not None for clip in features.video] == [video] * 2
+        assert [clip is not None for clip in features.audio] == [audio] * 2
 
 
 def test_frozen_copy_shares_towers_and_nothing_that_trains(tiny_policy):
@@ -179,11 +184,11 @@ def test_towers_drop_nothing_out_while_the_rest_trains(tiny_policy, make_batch):
                 module.dropout = 0.9
     tiny_policy.train()
     one, other = tiny_policy.encode(batch), tiny_policy.encode(batch)
-    assert torch.equal(one.video, other.video)
-    assert torch.equal(one.audio, other.audio)
+    for before, after in zip(one.video + one.audio, other.video + other.audio, strict=True):
+        assert torch.equal(before, after)
     for tower in towers(tiny_policy):  # keeps the test honest: dropout was there to see
         tower.train()
-    assert not torch.equal(tiny_policy.encode(batch).audio, one.audio)
+    assert not torch.equal(tiny_policy.encode(batch).audio[0], one.audio[0])
 
 
 @pytest.mark.parametrize("mode", [True, False])
@@ -199,6 +204,6 @@ def test_frozen_copy_touches_nobodys_mode(tiny_policy, mode):
 
 def test_embedding_without_features_leaves_text(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 2, kinds=("t",))
-    embeds = tiny_policy.prompts(batch, Features(video=None, audio=None)).embeds
+    embeds = tiny_policy.prompts(batch, Features.none(2)).embeds
     expected = tiny_policy.language_model.get_input_embeddings()(batch.prompt_ids.clamp(min=0))
     assert torch.equal(embeds, expected)

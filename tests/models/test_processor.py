@@ -38,6 +38,6 @@ def test_other_text_passes(tiny_policy, text):
 def test_what_passes_makes_no_placeholder(tiny_policy):
     """The reason for it all: placeholders come from the media alone."""
     processor = tiny_policy.processor
-    ids = processor.prompt_ids("<video><audio>?", has_video=True, has_audio=False)
+    ids = processor.prompt("<video><audio>?", processor.video_shape, None)[0]
     assert ids.count(processor.video_id) == processor.settings.video_tokens
     assert processor.audio_id not in ids

@@ -115,7 +115,7 @@ def test_a_row_is_untouched_by_the_rows_beside_it(tiny_policy, make_batch, monke
     one, other = make_batch(tiny_policy, 4), make_batch(tiny_policy, 4, seed=1)
     assert torch.equal(one.prompt_ids, other.prompt_ids)
     # Rows 0..3 (prompt 0) get the media of ``one`` in both batches, the others' media differ.
-    pixels, sounds = other.pixel_values.clone(), other.input_features.clone()
+    pixels, sounds = [*other.pixel_values], [*other.input_features]
     pixels[0], sounds[0] = one.pixel_values[0], one.input_features[0]
     mixed = type(one)(**{**vars(one), "pixel_values": pixels, "input_features": sounds})
     a, b = run(tiny_policy, one), run(tiny_policy, mixed)

@@ -12,7 +12,6 @@ from omni_rlvr.stages.dynamic_sampling import Scored, refill
 from omni_rlvr.types import Features, RewardOutput, Rollout
 
 NAN = float("nan")
-NOTHING = Features(None, None)
 
 
 def scored(rewards: list[float], width: int, mark: int) -> Scored:
@@ -92,7 +91,7 @@ def test_what_a_prompt_samples_does_not_depend_on_the_prompts_beside_it(tiny_pol
     whole = make_batch(tiny_policy, 4, kinds=("t",))
 
     def sampled(prompts: list[int]) -> list[str]:
-        batch, _ = select_prompts(whole, NOTHING, torch.tensor(prompts))
+        batch, _ = select_prompts(whole, Features.none(4), torch.tensor(prompts))
         generators = [torch.Generator().manual_seed(place) for place in prompts]
         rows = stage.prepare(tiny_policy, batch, generators).completions
         return [str(row["completion"]) for row in rows]

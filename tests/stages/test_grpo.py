@@ -162,7 +162,7 @@ def test_prepare_keeps_no_graph_and_changes_no_weight(tiny_policy, make_batch):
     before = {name: value.clone() for name, value in tiny_policy.state_dict().items()}
     stage = make_stage(reference=tiny_policy.frozen_copy(), num_iterations=2)
     whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
-    for value in (whole.old_per_token_logps, whole.ref_per_token_logps, whole.features.video):
+    for value in (whole.old_per_token_logps, whole.ref_per_token_logps, whole.features.video[0]):
         assert not value.requires_grad
         assert not value.is_inference()
     assert all(torch.equal(v, before[k]) for k, v in tiny_policy.state_dict().items())

@@ -11,6 +11,7 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniTh
 
 from omni_rlvr.config.sampling import SamplingOptions
 from omni_rlvr.config.stage import GrpoConfig
+from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.rollout.experience import select
 from omni_rlvr.rollout.hf import Generate
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
@@ -50,6 +51,8 @@ class Thinker(nn.Module):
 class Policy(nn.Module):
     """Text alone, its tokens placed as those of pictures are."""
 
+    places = {"language_model": "language_model"}
+
     def __init__(self, processor, *, axes: int):
         super().__init__()
         torch.manual_seed(0)
@@ -60,7 +63,7 @@ class Policy(nn.Module):
                     weight.mul_(4)
 
     def encode(self, batch):
-        return Features(None, None)
+        return Features.none(len(batch))
 
     def prompts(self, batch, features):
         embeds = self.language_model.get_input_embeddings()(batch.prompt_ids)
@@ -89,9 +92,9 @@ class Processor:
 def make_batch() -> Batch:
     mask = (torch.arange(9) >= 9 - torch.tensor(LENGTHS).unsqueeze(1)).long()
     ids = torch.randint(1, 97, mask.shape, generator=torch.Generator().manual_seed(0)) * mask
-    empty = torch.zeros(0, dtype=torch.long)
     examples = [Example(str(i), "", "", "", None) for i in (0, 1)]
-    return Batch(examples, ids, mask, None, empty, None, empty)
+    nothing = [None, None]
+    return Batch(examples, ids, mask, position_ids(mask), nothing, nothing, nothing, nothing)
 
 
 def plain_logits(policy, batch, row_of: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

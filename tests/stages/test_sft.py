@@ -61,16 +61,16 @@ def test_loss_is_the_token_mean_over_rows_read_alone(tiny_policy, make_batch):
 def make_one(policy, make_batch, row: int) -> Experience:
     """Row ``row`` of the mixed batch, cut out before anything is encoded and padded."""
     batch = make_batch(policy, 4, targets=TARGETS)
-    video, audio = batch.video_rows == row, batch.audio_rows == row
     prompt, target = batch.prompt_mask[row].bool(), batch.completion_mask[row].bool()
     fields = vars(batch) | {
         "examples": [batch.examples[row]],
         "prompt_ids": batch.prompt_ids[row : row + 1, prompt],
         "prompt_mask": batch.prompt_mask[row : row + 1, prompt],
-        "pixel_values": batch.pixel_values[video] if video.any() else None,
-        "video_rows": torch.zeros(int(video.sum()), dtype=torch.long),
-        "input_features": batch.input_features[audio] if audio.any() else None,
-        "audio_rows": torch.zeros(int(audio.sum()), dtype=torch.long),
+        "prompt_positions": batch.prompt_positions[row : row + 1, prompt],
+        "video_shapes": [batch.video_shapes[row]],
+        "audio_shapes": [batch.audio_shapes[row]],
+        "pixel_values": [batch.pixel_values[row]],
+        "input_features": [batch.input_features[row]],
         "completion_ids": batch.completion_ids[row : row + 1, target],
         "completion_mask": batch.completion_mask[row : row + 1, target],
     }

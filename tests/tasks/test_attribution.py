@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from make_shapes import StretchingProcessor, clip_of
 
+from omni_rlvr.data.collate import Collate
 from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.rollout.label_scoring import BARE, TAGGED, label_logps
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks.attribute import subset_scores as module
-from omni_rlvr.tasks.attribute.subset_scores import Method, blank_features, score_batch
-from omni_rlvr.types import Features
+from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
+from omni_rlvr.tasks.attribute.subsets import mixed
+from omni_rlvr.types import Batch, Features
 
 LABELS = ("happy", "sad", "neutral")
 METHOD = Method(LABELS, 2, "drop", "direct", swap=True, max_completion_length=6, num_prompts=4)
@@ -25,12 +29,12 @@ def labelled(batch, labels=LABELS):
     return replace(batch, examples=examples)
 
 
-def scored(policy, batch, method=METHOD, *, blank=None, seed=0):
+def scored(policy, batch, method=METHOD, *, seed=0):
     with torch.no_grad():
         features = policy.encode(batch)
     generator = torch.Generator().manual_seed(seed)
     return score_batch(
-        policy, SharedPrefix(), batch, features, method, blank=blank, generator=generator
+        policy, SharedPrefix(), batch, features, method, blanks=Blanks(policy), generator=generator
     )
 
 
@@ -41,7 +45,8 @@ def test_left_out_is_as_if_it_never_was_there(tiny_policy, make_batch, subset: i
     with torch.no_grad():
         whole = tiny_policy.encode(batch)
         features = Features(
-            video=whole.video if subset & 2 else None, audio=whole.audio if subset & 1 else None
+            video=whole.video if subset & 2 else [None] * 4,
+            audio=whole.audio if subset & 1 else [None] * 4,
         )
         prompts = tiny_policy.prompts(alone, features)
     expected = label_logps(tiny_policy, prompts, slots=[BARE] * 4, labels=LABELS)
@@ -63,26 +68,15 @@ def test_towers_run_once_a_clip(tiny_policy, make_batch, monkeypatch):
     with torch.no_grad():
         features = tiny_policy.encode(batch)
     monkeypatch.setattr(tiny_policy, "encode", None)
-    score_batch(
-        tiny_policy,
-        SharedPrefix(),
-        batch,
-        features,
-        METHOD,
-        blank=None,
-        generator=torch.Generator(),
-    )
+    how = {"blanks": Blanks(tiny_policy), "generator": torch.Generator()}
+    score_batch(tiny_policy, SharedPrefix(), batch, features, METHOD, **how)
 
 
 def test_absent_is_what_the_option_says(tiny_policy, make_batch):
     batch = labelled(make_batch(tiny_policy, 6, ("av",)))
-    blank = blank_features(tiny_policy, batch)
-    assert blank.video.shape[0] == blank.audio.shape[0] == 1
     results = {
         "drop": scored(tiny_policy, batch).logps,
-        "silence_grey": scored(
-            tiny_policy, batch, replace(METHOD, absent="silence_grey"), blank=blank
-        ).logps,
+        "silence_grey": scored(tiny_policy, batch, replace(METHOD, absent="silence_grey")).logps,
         "other_clip": scored(tiny_policy, batch, replace(METHOD, absent="other_clip")).logps,
     }
     for other in ("silence_grey", "other_clip"):
@@ -154,15 +148,12 @@ def test_where_one_modality_decides_it_gets_all(
 ):
     """The label's logit is 5 where the deciding modality says so, whatever the other one holds."""
     batch = labelled(make_batch(tiny_policy, 9, ("av",)))
-    says = torch.eye(3).repeat(3, 1) * 5  # [9, 3]: the features are the label
-    noise = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    says = [*(torch.eye(3).repeat(3, 1) * 5)]  # 9 of [3]: the features are the label
+    noise = [*torch.randn(9, 3, generator=torch.Generator().manual_seed(0))]
     features = Features(**{**{"video": noise, "audio": noise}, decides: says})
 
     def make_prompts(policy, batch, media, **limits):
-        out = torch.zeros(len(batch), 3)
-        rows = vars(batch)[f"{decides}_rows"]
-        out[rows] = vars(media)[decides] if len(rows) else out[rows]
-        return out
+        return torch.stack([torch.zeros(3) if f is None else f for f in vars(media)[decides]])
 
     monkeypatch.setattr(module, "make_prompts", make_prompts)
     monkeypatch.setattr(
@@ -174,7 +165,7 @@ def test_where_one_modality_decides_it_gets_all(
         batch,
         features,
         METHOD,
-        blank=None,
+        blanks=Blanks(tiny_policy),
         generator=torch.Generator(),
     )
     gold = torch.arange(9) % 3
@@ -202,3 +193,46 @@ def test_how_many_prompts_go_together_changes_no_value(tiny_policy, make_batch):
     torch.testing.assert_close(one.logps, all_.logps, atol=2e-4, rtol=0)
     torch.testing.assert_close(one.swaps, all_.swaps, atol=2e-4, rtol=0)
     assert one.texts == all_.texts
+
+
+def test_a_blank_has_the_shape_of_what_it_stands_in_for(monkeypatch):
+    """With grey and silence every subset's prompt is as long as the whole clip's."""
+    samples = [
+        clip_of("ann", num_frames=4, sound_s=0.8),
+        clip_of("bob", num_frames=2, sound_s=2.1),
+        clip_of("cy", num_frames=4),
+    ]
+    encoded = []
+
+    def encode(batch: Batch) -> Features:
+        encoded.append(batch)
+        return Features(batch.pixel_values, batch.input_features)
+
+    policy = SimpleNamespace(processor=StretchingProcessor(), dtype=torch.float32, encode=encode)
+    batch = Collate(policy.processor, with_target=False)(samples)
+    features = Features(batch.pixel_values, batch.input_features)
+    seen = []
+
+    def scored_mixes(policy, engine, batch, media, mixes, method):
+        seen.append(mixed(batch, media, mixes, policy.processor))
+        return torch.zeros(len(mixes), len(LABELS)), None
+
+    monkeypatch.setattr(module, "score_mixes", scored_mixes)
+    score_batch(
+        policy,
+        SharedPrefix(),
+        batch,
+        features,
+        replace(METHOD, absent="silence_grey", swap=False),
+        blanks=Blanks(policy),
+        generator=torch.Generator(),
+    )
+    ((asked, shown),) = seen
+    whole = dict(zip(("ann", "bob", "cy"), batch.prompt_mask.sum(dim=1).tolist(), strict=True))
+    for example, length in zip(asked.examples, asked.prompt_mask.sum(dim=1), strict=True):
+        assert length == whole[example.id]
+    for shape, clip in zip(asked.video_shapes, shown.video, strict=True):
+        assert len(clip) == shape.num_tokens
+    # one picture a shape (4 and 2 frames), one sound a shape (0.8 s and 2.1 s), each encoded once
+    assert len(encoded) == 4
+    assert sum(bool((clip == 0).all()) for clip in shown.video) == 5  # 2 + 2 + 1 subsets

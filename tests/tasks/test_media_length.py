@@ -7,21 +7,23 @@ from pathlib import Path
 import pytest
 from make_clips import Recipe, write
 
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.serve.clip_length import longest_s, measure_clip
 from omni_rlvr.types import MediaError
 
-OPTIONS = {"num_frames": 1, "sample_rate": 16_000, "want_video": False, "want_audio": False}
+OPTIONS = ClipRequest(Sampling.count(1), 16_000, want_video=False, want_audio=False)
 MINUTE = tuple(range(0, 60_000, 10_000))  # six frames, ten seconds apart
 
 
 def test_the_longest_stream_counts(tmp_path: Path) -> None:
     short = write(tmp_path / "short.mkv", Recipe(sound="libopus", sound_s=3.0))
-    clip = measure_clip(short, None, **OPTIONS)
+    clip = measure_clip(short, None, OPTIONS)
     assert clip.duration_s == pytest.approx(3.0, abs=0.05)  # the picture lasts one second
     assert clip.frames is not None
     assert clip.waveform is not None
     long = write(tmp_path / "long.mp4", Recipe(sound=None, times_ms=MINUTE))
-    clip = measure_clip(long, None, **OPTIONS)
+    clip = measure_clip(long, None, OPTIONS)
     assert 50 <= clip.duration_s <= 60
     assert clip.waveform is None
 
@@ -29,7 +31,7 @@ def test_the_longest_stream_counts(tmp_path: Path) -> None:
 def test_a_sound_alone_has_its_length(tmp_path: Path) -> None:
     path = write(tmp_path / "sound.mkv", Recipe(picture=None, sound="libopus", sound_s=2.0))
     for video, audio in ((path, None), (None, path)):
-        clip = measure_clip(video, audio, **OPTIONS)
+        clip = measure_clip(video, audio, OPTIONS)
         assert clip.duration_s == pytest.approx(2.0, abs=0.05)
         assert clip.frames is None
         assert clip.waveform is not None
@@ -49,4 +51,4 @@ def test_what_is_no_clip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"no clip")
     with pytest.raises(MediaError, match=r"a\.mp4: is not a video"):
-        measure_clip(path, None, **OPTIONS)
+        measure_clip(path, None, OPTIONS)

@@ -15,7 +15,7 @@ from omni_rlvr.rollout.label_scoring import TAGGED, label_logps
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.tasks.attribute.probe import ModalityProbe, game_metrics
-from omni_rlvr.tasks.attribute.subset_scores import Method, score_batch
+from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
 from omni_rlvr.tasks.evaluate import evaluate
 from omni_rlvr.tasks.predict import predict
 from omni_rlvr.types import Features, Prompts, RewardOutput
@@ -78,6 +78,14 @@ def plain_labels(policy, prompts: Prompts) -> torch.Tensor:
 def prompts_of(policy, batch) -> Prompts:
     with torch.no_grad():
         return policy.prompts(batch, policy.encode(batch))
+
+
+def some_of(features: Features, subset: int) -> Features:
+    nothing = Features.none(len(features.video))
+    return Features(
+        features.video if subset & 2 else nothing.video,
+        features.audio if subset & 1 else nothing.audio,
+    )
 
 
 def asked_for_tags(policy, batch):
@@ -180,14 +188,11 @@ def test_it_is_attributed_so(spread, make_batch, lead: str, subset: int):
     alone = make_batch(spread, 3, (KIND[subset],))
     with torch.no_grad():
         features = spread.encode(batch)
-        left = Features(
-            features.video if subset & 2 else None, features.audio if subset & 1 else None
-        )
+        left = some_of(features, subset)
         prompts = spread.prompts(alone, left)
     method = Method(LABELS, 2, "drop", lead, swap=False, max_completion_length=4, num_prompts=4)
-    got = score_batch(
-        spread, SharedPrefix(), batch, features, method, blank=None, generator=torch.Generator()
-    ).logps[:, subset]
+    how = {"blanks": Blanks(spread), "generator": torch.Generator()}
+    got = score_batch(spread, SharedPrefix(), batch, features, method, **how).logps[:, subset]
     torch.testing.assert_close(got, plain_labels(spread, prompts), atol=2e-4, rtol=0)
 
 
@@ -202,10 +207,7 @@ def test_it_is_probed_so(spread, make_batch):
     got = probe.probe(spread, SharedPrefix())
     expected = []
     for subset, kind in KIND.items():
-        left = Features(
-            probe.features.video if subset & 2 else None,
-            probe.features.audio if subset & 1 else None,
-        )
+        left = some_of(probe.features, subset)
         with torch.no_grad():
             prompts = spread.prompts(make_batch(spread, 3, (kind,)), left)
         expected.append(plain_labels(spread, prompts).double().log_softmax(dim=-1))

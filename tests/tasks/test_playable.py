@@ -11,6 +11,8 @@ import pytest
 from make_clips import Recipe, write
 
 from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.attribute.page import playable as module
 from omni_rlvr.tasks.attribute.page.playable import playable
 from omni_rlvr.types import MediaError
@@ -19,8 +21,8 @@ RATE = 16_000
 
 
 def sound_of(path: Path) -> np.ndarray | None:
-    how = {"num_frames": 1, "sample_rate": RATE, "want_video": False, "want_audio": True}
-    return read_clip(path, None, **how).waveform
+    how = ClipRequest(Sampling.count(1), RATE, want_video=False, want_audio=True)
+    return read_clip(path, None, how).waveform
 
 
 def made(path: Path) -> module.Playable:
@@ -97,8 +99,8 @@ def test_a_turned_picture_is_upright(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 1)
     made_anew = tmp_path / "b.mp4"
     made_anew.write_bytes(made(path).data)
-    how = {"num_frames": 1, "sample_rate": RATE, "want_video": True, "want_audio": False}
-    before, after = (read_clip(p, None, **how).frames[0] for p in (path, made_anew))
+    how = ClipRequest(Sampling.count(1), RATE, want_video=True, want_audio=False)
+    before, after = (read_clip(p, None, how).frames[0] for p in (path, made_anew))
     assert before.shape == after.shape == (96, 64, 3)
     assert np.abs(before.astype(float) - after).mean() < 12  # upside down: above 30
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from make_shapes import StretchingProcessor, clip_of
 
+from omni_rlvr.data.collate import Collate
 from omni_rlvr.tasks.attribute.subsets import (
     NO_DONOR,
+    Media,
     Mix,
     Stand,
     distinct_mixes,
@@ -15,6 +20,7 @@ from omni_rlvr.tasks.attribute.subsets import (
     subset_mixes,
     swap_mixes,
 )
+from omni_rlvr.types import AudioShape, Features, Sample
 
 DROP = Stand([None] * 8, [None] * 8)
 
@@ -43,7 +49,7 @@ def test_a_clip_lacks_what_it_lacks_whatever_stands_for_it(tiny_policy, make_bat
     mixes = subset_mixes(batch, stand, num_players=2)
     assert [(m.video, m.audio) for m in mixes] == [
         (1, None), (1, None), (0, None), (0, None),  # no sound; another picture, or its own
-        (None, 1), (None, 0), (None, 1), (None, 0),
+        (None, 1), (None, 1), (None, 1), (None, 1),  # no picture; row 1 stands in for itself
         (None, None), (None, None), (None, None), (None, None),
     ]  # fmt: skip
 
@@ -56,22 +62,22 @@ def test_a_mix_is_what_collating_would_have_made(tiny_policy, make_batch, kind: 
         Mix(row, row if "v" in kind else None, row if "a" in kind else None, True)
         for row in range(4)
     ]
-    batch, media = mixed(whole, features, mixes, tiny_policy.processor)
+    batch, media = mixed(whole, Media.of(whole, features), mixes, tiny_policy.processor)
     expected = make_batch(tiny_policy, 4, (kind,))
     assert torch.equal(batch.prompt_ids, expected.prompt_ids)
     assert torch.equal(batch.prompt_mask, expected.prompt_mask)
-    assert torch.equal(batch.video_rows, expected.video_rows)
-    assert torch.equal(batch.audio_rows, expected.audio_rows)
-    assert (media.video is None) == ("v" not in kind)
-    assert (media.audio is None) == ("a" not in kind)
-    if media.video is not None:
-        assert torch.equal(media.video, features.video)
+    assert torch.equal(batch.prompt_positions, expected.prompt_positions)
+    assert batch.video_shapes == expected.video_shapes
+    assert batch.audio_shapes == expected.audio_shapes
+    assert media.video == (features.video if "v" in kind else [None] * 4)
+    assert media.audio == (features.audio if "a" in kind else [None] * 4)
 
 
 def test_text_left_out_leaves_the_instruction(tiny_policy, make_batch):
     processor = tiny_policy.processor.with_instruction("Answer now.")
     batch = make_batch(tiny_policy, 1, ("av",))
-    out, _ = mixed(batch, encoded(tiny_policy, batch), [Mix(0, None, None, False)], processor)
+    media = Media.of(batch, encoded(tiny_policy, batch))
+    out, _ = mixed(batch, media, [Mix(0, None, None, False)], processor)
     text = processor.tokenizer.decode(out.prompt_ids[0])
     assert "Answer now." in text
     assert batch.examples[0].question not in text
@@ -79,8 +85,32 @@ def test_text_left_out_leaves_the_instruction(tiny_policy, make_batch):
 
 def test_a_swap_has_ones_picture_and_the_others_sound(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, ("av", "a", "av", "v"))
-    # sounds of rows 0, 1, 2 are places 0, 1, 2; pictures of rows 0, 2, 3 are places 0, 1, 2
-    assert swap_mixes(batch, [1, 2, 0, NO_DONOR]) == [Mix(0, 0, 1, True), Mix(2, 1, 0, True)]
+    assert swap_mixes(batch, [1, 2, 0, NO_DONOR]) == [Mix(0, 0, 1, True), Mix(2, 2, 0, True)]
+
+
+def test_a_swapped_sound_of_another_length_makes_the_prompt_of_a_file_with_that_sound():
+    samples = [
+        clip_of("ann", num_frames=4, step_s=0.25, sound_s=0.8),
+        clip_of("bob", num_frames=2, step_s=1.3, sound_s=2.1),
+        clip_of("cy", num_frames=6, sound_s=0.1),
+    ]
+    processor = StretchingProcessor()
+    batch = Collate(processor, with_target=False)(samples)
+    media = Media.of(batch, Features(batch.pixel_values, batch.input_features))
+    got, features = mixed(batch, media, swap_mixes(batch, [1, 2, 0]), processor)
+    anew = Collate(processor, with_target=False)(
+        [
+            Sample(own.example, replace(own.clip, waveform=other.clip.waveform))
+            for own, other in zip(samples, [samples[1], samples[2], samples[0]], strict=True)
+        ]
+    )
+    for name in ("prompt_ids", "prompt_mask", "prompt_positions"):
+        assert torch.equal(vars(got)[name], vars(anew)[name])
+    assert got.audio_shapes == anew.audio_shapes == [AudioShape(21), AudioShape(1), AudioShape(8)]
+    assert got.video_shapes == batch.video_shapes
+    assert features.video == media.features.video  # reused, not made again
+    for ours, theirs in zip(features.audio, anew.input_features, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_distinct_mixes_are_found_again(tiny_policy, make_batch):

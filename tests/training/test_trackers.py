@@ -6,15 +6,17 @@ import csv
 import importlib.util
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from omni_rlvr.record import RunRecord, append_jsonl, keep_steps, read_json
 from omni_rlvr.training import loggers
-from omni_rlvr.training.loggers import MetricsCsv
+from omni_rlvr.training.loggers import MetricsCsv, TrackioLogger
 from omni_rlvr.types import Interrupted, UserError
 
 ROWS = [
@@ -30,14 +32,33 @@ def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"{package} is not installed")
 
 
-def follow(tracker: loggers.Tracker) -> None:
+CONFIG = {"seed": 3, "stage": {"beta": 0.04}}
+
+
+@contextmanager
+def tracked(
+    make: partial[Logger], folder: Path, config: dict | None = None, *, start: int = 0
+) -> Iterator[loggers.Tracker]:
+    """Opens one logger for a run, or for the part of it after step ``start``."""
+    record = RunRecord(folder, {"seed": 3} if config is None else config, device="cpu")
+    with loggers.tracking({name_of(make): make}, record, start) as (tracker,):
+        yield tracker
+
+
+def name_of(make: partial[Logger]) -> str:
+    """Gives the name under which ``conf/logger`` has a logger."""
+    return {WandbLogger: "wandb", MLFlowLogger: "mlflow", TrackioLogger: "trackio"}.get(
+        make.func, "other"
+    )
+
+
+def follow(make: partial[Logger], folder: Path) -> None:
     """Sends a short run: config, two steps, completions, scores; then closes."""
-    with loggers.tracking([tracker], {"seed": 3, "stage": {"beta": 0.04}}):
+    with tracked(make, folder, CONFIG) as tracker:
         for step in (1, 2):
             tracker.log_metrics({"reward": 0.5 * step, "rewards/accuracy/mean": 0.1}, step)
-        if tracker.log_table is not None:
-            tracker.log_table(ROWS, 2)
-        loggers.log_scores([tracker], SCORES, step=2)
+        tracker.log_table(ROWS, 2)
+        tracker.log_scores(SCORES, step=2)
 
 
 def lines(path: Path) -> list[dict[str, str]]:
@@ -47,7 +68,7 @@ def lines(path: Path) -> list[dict[str, str]]:
 
 
 def test_csv_grows_a_column_when_a_metric_appears(tmp_path: Path) -> None:
-    sink = MetricsCsv(tmp_path / "metrics.csv", "")
+    sink = MetricsCsv(str(tmp_path))
     sink.log_metrics({"loss": 1.0}, 1)
     sink.log_metrics({"loss": 0.5, "kl": 0.1}, 2)
     sink.log_metrics({"loss": 0.25}, 3)
@@ -62,8 +83,7 @@ def train(folder: Path, steps: range, last: int | None = None) -> None:
     """Writes steps into both files, as a run does; a kill lets the CSV have no line behind one."""
     folder.mkdir(exist_ok=True)
     keep_steps(folder / "metrics.jsonl", steps.start - 1)
-    tracker = loggers.metrics_csv(str(folder), "train/")
-    with loggers.tracking([tracker], {}):
+    with tracked(partial(MetricsCsv, prefix="train/"), folder, start=steps.start - 1) as tracker:
         for step in steps:
             late = {"kl": float("nan")} if step > 2 else {}
             row = {"loss": 0.1 * step, **late}
@@ -71,7 +91,7 @@ def train(folder: Path, steps: range, last: int | None = None) -> None:
             if last is None or step <= last:
                 tracker.log_metrics(row, step)
         if steps.stop == 8 and last is None:
-            loggers.log_scores([tracker], SCORES, step=7)
+            tracker.log_scores(SCORES, step=7)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +122,7 @@ def test_csv_of_another_run_in_the_same_folder_goes(tmp_path: Path) -> None:
 
 
 def test_csv_has_trls_names_and_evaluations_have_eval_in_front(tmp_path: Path) -> None:
-    follow(loggers.metrics_csv(str(tmp_path), ""))
+    follow(partial(MetricsCsv, prefix=""), tmp_path)
     assert lines(tmp_path / "metrics.csv")[-1]["eval_test_war"] == "60.0"
     assert lines(tmp_path / "metrics.csv")[1]["rewards/accuracy/mean"] == "0.1"
 
@@ -110,7 +130,7 @@ def test_csv_has_trls_names_and_evaluations_have_eval_in_front(tmp_path: Path) -
 def test_tensorboard_has_the_names_of_transformers_callback(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    follow(loggers.tensorboard(str(tmp_path), "train/"))
+    follow(partial(TensorBoardLogger, prefix="train/"), tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     tags = set(events.Tags()["scalars"])
@@ -118,29 +138,37 @@ def test_tensorboard_has_the_names_of_transformers_callback(tmp_path: Path) -> N
     assert [event.value for event in events.Scalars("train/reward")] == [0.5, 1.0]
 
 
-def test_a_tracker_is_closed_also_when_the_run_fails() -> None:
+def test_a_logger_is_closed_also_when_the_run_fails(tmp_path: Path) -> None:
     closed: list[str] = []
-    tracker = loggers.Tracker(
-        MetricsCsv(Path("x"), ""), prefix="", log_config=None, log_table=None, close=closed.append
-    )
-    with pytest.raises(RuntimeError), loggers.tracking([tracker], {}):
-        raise RuntimeError
-    with loggers.tracking([tracker], {}):
-        pass
-    assert closed == ["failed", "success"]
+
+    class Noting(MetricsCsv):
+        def finalize(self, status: str) -> None:
+            closed.append(status)
+
+    for error in (RuntimeError, Interrupted):
+        with pytest.raises(error), tracked(partial(Noting), tmp_path):
+            raise error
+    with tracked(partial(Noting), tmp_path) as tracker:
+        tracker.finalize("success")  # as Lightning does before the evaluation
+    assert closed == ["failed", "interrupted", "success"]
 
 
-@pytest.mark.parametrize("package", ["wandb", "mlflow", "trackio"])
-def test_a_package_that_is_missing_is_named(package: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("package", "kind"),
+    [("wandb", WandbLogger), ("mlflow", MLFlowLogger), ("trackio", TrackioLogger)],
+)
+def test_a_package_that_is_missing_is_named(package: str, kind: type[Logger]) -> None:
     if importlib.util.find_spec(package) is not None:
         pytest.skip(f"{package} is installed")
-    options: dict[str, dict] = {
-        "wandb": {"project": "p", "entity": None, "group": None, "offline": True},
-        "mlflow": {"experiment_name": "e", "tracking_uri": "x", "artifact_location": None},
-        "trackio": {"project": "p", "space_id": None},
-    }
     with pytest.raises(UserError, match=rf"logger={package}: .*omni-rlvr\[{package}\]"):
-        vars(loggers)[package](str(tmp_path), prefix="", **options[package])
+        loggers.check_installed(package, partial(kind))
+
+
+def test_ones_own_options_reach_lightnings_logger(tmp_path: Path) -> None:
+    make = partial(TensorBoardLogger, prefix="", version="mine", sub_dir="below")
+    with tracked(make, tmp_path) as tracker:
+        tracker.log_metrics({"loss": 1.0}, 1)
+    assert list((tmp_path / "mine" / "below").glob("events.*"))
 
 
 @needs("wandb")
@@ -152,7 +180,7 @@ def test_wandb_offline_keeps_metrics_and_a_table_a_run(tmp_path: Path, monkeypat
     for name in ("one", "two"):  # a second run of the process is a run of its own
         (tmp_path / name).mkdir()
         options = {"project": "p", "entity": None, "group": "g", "offline": True}
-        follow(loggers.wandb(str(tmp_path / name), prefix="train/", **options))
+        follow(partial(WandbLogger, prefix="train/", **options), tmp_path / name)
     wandb.teardown()  # its background process has then written everything
     for name in ("one", "two"):
         (table,) = (tmp_path / name / "wandb").glob("offline-*/files/media/table/*.json")
@@ -172,14 +200,7 @@ def test_mlflow_without_a_server_keeps_metrics_config_and_a_table(tmp_path: Path
     from mlflow import MlflowClient
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    tracker = loggers.mlflow(
-        str(tmp_path / "run"),
-        prefix="",
-        experiment_name="e",
-        tracking_uri=uri,
-        artifact_location=str(tmp_path / "artifacts"),
-    )
-    follow(tracker)
+    follow(mlflow(tmp_path), tmp_path / "run")
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("e")
     (run,) = client.search_runs([experiment.experiment_id])
@@ -193,21 +214,18 @@ def test_mlflow_without_a_server_keeps_metrics_config_and_a_table(tmp_path: Path
     assert content["data"][1] == [2, *ROWS[1].values()]
 
 
-def parts_of_a_run(folder: Path, make: Callable[[], loggers.Tracker]) -> None:
+def parts_of_a_run(folder: Path, make: partial[Logger]) -> None:
     """Sends steps 1 to 3, dies, and goes on from step 2 to step 4."""
-    config = {"seed": 3, "resume": None}
-    record, tracker = RunRecord(folder, config, device="cpu"), make()
 
-    def dies(tracker: loggers.Tracker) -> None:
-        with loggers.tracking([tracker], config, record, 0):
+    def dies() -> None:
+        with tracked(make, folder) as tracker:
             for step in (1, 2, 3):
                 tracker.log_metrics({"loss": float(step)}, step)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        dies(tracker)
-    record = RunRecord(folder, config | {"resume": "latest"}, device="cpu")
-    with loggers.tracking([tracker := make()], config | {"resume": "latest"}, record, 2):
+        dies()
+    with tracked(make, folder, {"seed": 3, "resume": "latest"}, start=2) as tracker:
         for step in (3, 4):
             tracker.log_metrics({"loss": 10.0 * step}, step)
 
@@ -215,18 +233,18 @@ def parts_of_a_run(folder: Path, make: Callable[[], loggers.Tracker]) -> None:
 def test_tensorboard_of_a_resumed_run_shows_each_step_once(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    parts_of_a_run(tmp_path, lambda: loggers.tensorboard(str(tmp_path), "train/"))
+    parts_of_a_run(tmp_path, partial(TensorBoardLogger, prefix="train/"))
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     shown = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert shown == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]
 
 
-def mlflow(folder: Path, **options: str | None) -> loggers.Tracker:
-    """A tracker into a data base beside the run."""
+def mlflow(folder: Path, **options: str) -> partial[Logger]:
+    """Makes a logger into a data base in the folder."""
     default = {"experiment_name": "e", "tracking_uri": f"sqlite:///{folder}/mlflow.db"}
     artifacts = {"artifact_location": str(folder / "artifacts")}
-    return loggers.mlflow(str(folder / "run"), prefix="", **{**default, **artifacts, **options})
+    return partial(MLFlowLogger, prefix="", **{**default, **artifacts, **options})
 
 
 def mlflow_runs(folder: Path) -> list:
@@ -240,13 +258,13 @@ def mlflow_runs(folder: Path) -> list:
 @needs("mlflow")
 @pytest.mark.filterwarnings("ignore")  # the package's own
 def test_mlflow_of_a_resumed_run_goes_on_and_is_closed_as_it_ended(tmp_path: Path) -> None:
-    parts_of_a_run(tmp_path / "run", lambda: mlflow(tmp_path))
+    parts_of_a_run(tmp_path / "run", mlflow(tmp_path))
     (run,) = mlflow_runs(tmp_path)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["loss"] == 40
     assert read_json(tmp_path / "run" / "run.json")["trackers"] == {"mlflow": run.info.run_id}
     for error, status in ((RuntimeError, "FAILED"), (Interrupted, "KILLED")):
-        with pytest.raises(error), loggers.tracking([mlflow(tmp_path)], {}):
+        with pytest.raises(error), tracked(mlflow(tmp_path), tmp_path / "run"):
             raise error
         assert status in [run.info.status for run in mlflow_runs(tmp_path)]
 
@@ -256,13 +274,14 @@ def test_mlflow_of_a_resumed_run_goes_on_and_is_closed_as_it_ended(tmp_path: Pat
 def test_names_that_mlflow_does_not_take_are_mapped_and_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = mlflow(tmp_path)
-    with loggers.tracking([tracker], {"reward": {"terms": {"len@1": 1, "len_1": 2}}}):
+    config = {"seed": 3, "reward": {"terms": {"len@1": 1, "len_1": 2}}}
+    with tracked(mlflow(tmp_path), tmp_path / "run", config) as tracker:
         for step in (1, 2):
             tracker.log_metrics({"rewards/len@1/mean": 1.0, "rewards/len_1/mean": 2.0}, step)
     (run,) = mlflow_runs(tmp_path)
     assert run.data.metrics == {"rewards/len_1/mean": 1.0, "rewards/len_1/mean_2": 2.0}
-    assert run.data.params == {"reward/terms/len_1": "1", "reward/terms/len_1_2": "2"}
+    terms = {"reward/terms/len_1": "1", "reward/terms/len_1_2": "2"}
+    assert run.data.params == {"seed": "3", **terms}
     told = [text for text in caplog.messages if "takes no name like" in text]
     assert len(told) == len(set(told)) == 4
 
@@ -280,7 +299,7 @@ def test_names_are_cut_to_what_a_service_takes_and_stay_apart() -> None:
 def test_what_mlflow_refuses_is_one_line_before_the_first_step(tmp_path: Path, uri: str) -> None:
     with (
         pytest.raises(UserError, match=r"^logger=mlflow: ") as refused,
-        loggers.tracking([mlflow(tmp_path, tracking_uri=uri.format(tmp_path))], {"seed": 1}),
+        tracked(mlflow(tmp_path, tracking_uri=uri.format(tmp_path)), tmp_path / "run"),
     ):
         raise AssertionError("it is too late now")
     assert "\n" not in str(refused.value)
@@ -300,13 +319,13 @@ def test_wandb_of_a_resumed_run_has_one_id_and_the_exit_code(tmp_path: Path, mon
 
     monkeypatch.setattr(wandb.sdk.wandb_run.Run, "finish", noted)
     options = {"project": "p", "entity": None, "group": None, "offline": True}
-    make = partial(loggers.wandb, str(tmp_path), prefix="train/", **options)
+    make = partial(WandbLogger, prefix="train/", **options)
     parts_of_a_run(tmp_path, make)
-    with pytest.raises(Interrupted), loggers.tracking([make()], {}):
+    run_id = read_json(tmp_path / "run.json")["trackers"]["wandb"]
+    with pytest.raises(Interrupted), tracked(make, tmp_path):
         raise Interrupted
     wandb.teardown()
     assert codes == [1, 0, 130]
-    run_id = read_json(tmp_path / "run.json")["trackers"]["wandb"]
     files = [path.name for path in (tmp_path / "wandb").glob("offline-*/*.wandb")]
     assert files.count(f"run-{run_id}.wandb") == 2
     assert len(files) == 3

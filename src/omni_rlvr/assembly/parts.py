@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ class TrainParts:
     loop: LoopConfig
     make_optimizer: Callable[..., Optimizer]
     make_trainer: Callable[..., pl.Trainer]
-    loggers: Sequence[Logger]
+    loggers: Mapping[str, partial[Logger]]
+    """By their names in ``logger``; each is built when the run begins or goes on."""
     callbacks: Sequence[pl.Callback]
     resume: Path | None
     """The checkpoint that an earlier part of the run left, to go on from; None begins anew."""

@@ -120,7 +120,7 @@ def _say_where_from(checkpoint: Path) -> None:
 
 
 def feature_cache(config: Any, clips: Clips, policy: Policy) -> FeatureCache | None:
-    """Opens the cache, unless it is off or a tower in use trains."""
+    """Open the cache, unless it is off or a tower in use trains."""
     use = {"video": clips.modality.video, "audio": clips.modality.audio}
     trained = [
         name
@@ -134,4 +134,4 @@ def feature_cache(config: Any, clips: Clips, policy: Policy) -> FeatureCache | N
         )
     if not config.enabled or trained:
         return None
-    return open_cache(config, tower_fingerprints(policy), use)
+    return open_cache(config, tower_fingerprints(policy), use, policy.processor.common_shapes)

@@ -26,7 +26,8 @@ from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.stages.sft import SftStage
-from omni_rlvr.training.unrewarded import Unrewarded
+from omni_rlvr.training.callbacks import Unrewarded
+from omni_rlvr.training.loggers import check_installed
 from omni_rlvr.types import UserError
 
 
@@ -82,7 +83,7 @@ def train_parts(
         loop=loop,
         make_optimizer=make(cfg.optimizer),
         make_trainer=make(cfg.trainer),
-        loggers=[make(x)(save_dir=str(place.run_dir)) for x in cfg.logger.values()],
+        loggers={name: check_installed(name, make(x)) for name, x in cfg.logger.items()},
         callbacks=[
             *(make(callback) for callback in cfg.callbacks.values()),
             *([Unrewarded(reward)] if isinstance(reward, Mixture) else []),

@@ -1,14 +1,23 @@
-"""Puts samples into a batch: prompts padded on the left, targets on the right, media stacked."""
+"""Puts samples into a batch: prompts padded left, targets padded right, media one tensor a clip."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from omni_rlvr.types import Batch, Features, Processing, Sample, SkippedClip
+from omni_rlvr.types import (
+    AudioShape,
+    Batch,
+    Features,
+    Processing,
+    Sample,
+    SkippedClip,
+    VideoShape,
+)
 
 
 @dataclass(frozen=True)
@@ -22,26 +31,33 @@ class Collate:
     """What a feature cache keeps, or None without one."""
 
     def __call__(self, items: Sequence[Sample | SkippedClip]) -> Batch:
-        """Collates what could be read; what could not is handed on in ``Batch.skipped``."""
+        """Collate what could be read; what could not is handed on in ``Batch.skipped``."""
         places = [i for i, item in enumerate(items) if isinstance(item, Sample)]
         samples = [item for item in items if isinstance(item, Sample)]
         skipped = [item for item in items if isinstance(item, SkippedClip)]
-        pad = self.processor.pad_token_id
-        prompt_ids, prompt_mask = pad_rows([self._prompt(s) for s in samples], pad=pad, left=True)
+        pictures = [self._picture(sample) for sample in samples]
+        sounds = [self._sound(sample) for sample in samples]
+        video_shapes = [shape for _, shape in pictures]
+        audio_shapes = [shape for _, shape in sounds]
+        prompt_ids, prompt_mask, prompt_positions = write_prompts(
+            self.processor, [s.example.question for s in samples], video_shapes, audio_shapes
+        )
         completion_ids = completion_mask = None
         if self.with_target:
             targets = [self.processor.target_ids(s.example.target) for s in samples]
-            completion_ids, completion_mask = pad_rows(targets, pad=pad, left=False)
+            completion_ids, completion_mask = pad_rows(
+                targets, pad=self.processor.pad_token_id, left=False
+            )
         return Batch(
             examples=[s.example for s in samples],
             prompt_ids=prompt_ids,
             prompt_mask=prompt_mask,
-            pixel_values=self._pixels(samples),
-            video_rows=_where([s.has_video for s in samples]),
-            input_features=self._sounds(samples),
-            audio_rows=_where([s.has_audio for s in samples]),
-            cached_rows=[i for i, s in enumerate(samples) if s.features is not None],
-            features=_stack_features(samples),
+            prompt_positions=prompt_positions,
+            video_shapes=video_shapes,
+            audio_shapes=audio_shapes,
+            pixel_values=in_one_storage([pixels for pixels, _ in pictures]),
+            input_features=in_one_storage([sound for sound, _ in sounds]),
+            features=_cached(samples),
             feature_dtype=self.feature_dtype,
             completion_ids=completion_ids,
             completion_mask=completion_mask,
@@ -50,47 +66,83 @@ class Collate:
             notes=[s.notes for s in samples],
         )
 
-    def _prompt(self, sample: Sample) -> list[int]:
-        return self.processor.prompt_ids(
-            sample.example.question,
-            has_video=sample.has_video,
-            has_audio=sample.has_audio,
-        )
+    def _picture(self, sample: Sample) -> tuple[Tensor | None, VideoShape | None]:
+        if sample.features is not None:
+            return None, sample.features.video_shape
+        clip = sample.clip
+        if clip is None or clip.frames is None:
+            return None, None
+        assert clip.frame_times_s is not None  # whoever reads frames says when they are shown
+        return self.processor.video(clip.frames, clip.frame_times_s)
 
-    def _pixels(self, samples: Sequence[Sample]) -> Tensor | None:
-        clips = [s.clip for s in samples if s.clip is not None]
-        frames = [clip.frames for clip in clips if clip.frames is not None]
-        return torch.stack([self.processor.pixel_values(f) for f in frames]) if frames else None
-
-    def _sounds(self, samples: Sequence[Sample]) -> Tensor | None:
-        clips = [s.clip for s in samples if s.clip is not None]
-        waveforms = [clip.waveform for clip in clips if clip.waveform is not None]
-        return self.processor.input_features(waveforms) if waveforms else None
-
-
-def _where(flags: Sequence[bool]) -> Tensor:
-    return torch.tensor([i for i, flag in enumerate(flags) if flag], dtype=torch.long)
+    def _sound(self, sample: Sample) -> tuple[Tensor | None, AudioShape | None]:
+        if sample.features is not None:
+            return None, sample.features.audio_shape
+        if sample.clip is None or sample.clip.waveform is None:
+            return None, None
+        return self.processor.audio(sample.clip.waveform)
 
 
-def _stack_features(samples: Sequence[Sample]) -> Features | None:
-    """Stacks what came from a cache, or None if nothing did."""
-    cached = [s.features for s in samples if s.features is not None]
-    if not cached:
+def in_one_storage(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Copy tensors behind each other: a worker hands them over at the price of one.
+
+    Each storage that goes from a worker to the trainer takes a file descriptor there, of which a
+    process has 1024 on many systems.
+    """
+    there = [tensor for tensor in tensors if tensor is not None]
+    if not there:
+        return list(tensors)
+    parts = torch.cat([tensor.flatten() for tensor in there]).split([t.numel() for t in there])
+    views = iter([part.view(tensor.shape) for part, tensor in zip(parts, there, strict=True)])
+    return [None if tensor is None else next(views) for tensor in tensors]
+
+
+def _cached(samples: Sequence[Sample]) -> Features | None:
+    """Collect what came from a cache; None if nothing did."""
+    if all(s.features is None for s in samples):
         return None
-    video = [c.video for c in cached if c.video is not None]
-    audio = [c.audio for c in cached if c.audio is not None]
-    return Features(
-        video=torch.stack(video) if video else None, audio=torch.stack(audio) if audio else None
-    )
+    video = [None if s.features is None else s.features.video for s in samples]
+    audio = [None if s.features is None else s.features.audio for s in samples]
+    return Features(in_one_storage(video), in_one_storage(audio))
+
+
+def write_prompts(
+    processor: Processing,
+    questions: Sequence[str],
+    video_shapes: Sequence[VideoShape | None],
+    audio_shapes: Sequence[AudioShape | None],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokenise prompts and pad them on the left; whoever changes a prompt's media calls it again.
+
+    Args:
+        processor: Writes each prompt.
+        questions: B of them.
+        video_shapes: Of the picture that each is asked about, or None.
+        audio_shapes: Of the sound, or None.
+
+    Returns:
+        ids and mask, both [B, P] int64, and positions, [B, P] or [3, B, P], 0 on padding.
+    """
+    prompt = cache(processor.prompt)  # many rows may ask the same of the same media
+    asked = zip(questions, video_shapes, audio_shapes, strict=True)
+    prompts = [prompt(question, video, audio) for question, video, audio in asked]
+    ids, mask = pad_rows([row for row, _ in prompts], pad=processor.pad_token_id, left=True)
+    if not prompts:
+        return ids, mask, mask
+    like = prompts[0][1]
+    positions = like.new_zeros(*like.shape[:-1], *mask.shape)
+    for i, (row, places) in enumerate(prompts):
+        positions[..., i, mask.shape[1] - len(row) :] = places
+    return ids, mask, positions
 
 
 def pad_rows(rows: Sequence[Sequence[int]], *, pad: int, left: bool) -> tuple[Tensor, Tensor]:
-    """Pads token rows to one length.
+    """Pad token rows to one length.
 
     Args:
         rows: N token id rows, none longer than L.
-        pad: the pad token's id.
-        left: pad on the left, else on the right.
+        pad: The pad token's id.
+        left: Pad on the left, else on the right.
 
     Returns:
         ids and mask, both [N, L] int64.

@@ -1,7 +1,7 @@
 """A map from an index to a sample: an annotation's clip, read in a worker process.
 
 A clip that cannot be read becomes a ``SkippedClip`` that says why; another clip is never put in its
-place. Whether that ends the run is decided where batches arrive (``datamodule.refuse_bad_media``).
+place. Whether that ends the run is decided where batches arrive (``loader.refuse_bad_media``).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from torch.utils.data import Dataset
 
 from omni_rlvr.data.features.cache import FeatureCache
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import ClipReader
-from omni_rlvr.types import Clip, Example, MediaError, Sample, SkippedClip
+from omni_rlvr.types import Example, MediaError, Sample, SkippedClip
 
 
 class ClipDataset(Dataset):
@@ -23,47 +24,35 @@ class ClipDataset(Dataset):
         self,
         examples: Sequence[Example],
         reader: ClipReader,
+        request: ClipRequest,
         *,
-        num_frames: int,
-        sample_rate: int,
-        video: bool,
-        audio: bool,
         cache: FeatureCache | None,
-        window_s: float | None = None,
     ):
-        """Holds examples; nothing is read yet.
+        """Hold examples; nothing is read yet.
 
         Args:
-            examples: what to read.
-            reader: reads clips in a child process, with a time limit.
-            num_frames: frames sampled from a clip.
-            sample_rate: of the sound, in Hz.
-            video: whether the picture is read.
-            audio: whether the sound is read.
-            cache: where clips' features may be; such a clip is not read.
-            window_s: most seconds of sound that are kept of a clip, the processor's; None keeps
-                all, for showing a clip to a person: a processor refuses more than its window.
+            examples: What to read.
+            reader: Reads clips in a child process, with a time limit.
+            request: What of a clip is read.
+            cache: Where clips' features may be; such a clip is not read.
         """
         self.examples = examples
         self.reader = reader
-        self.num_frames = num_frames
-        self.sample_rate = sample_rate
-        self.window_s = window_s
-        self.video = video
-        self.audio = audio
+        self.request = request
         self.cache = cache
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Sample | SkippedClip:
-        """Reads one clip or its cached features, or says why it cannot be read."""
+        """Read one clip or its cached features, or says why it cannot be read."""
         example = self.examples[index]
         features = None if self.cache is None else self.cache.get(example)
         sample = Sample(example, None, features)
         try:
             if features is None:
-                sample = Sample(example, self._read(example))
+                clip = self.reader.read(example.video, example.audio, self.request)
+                sample = Sample(example, clip)
             self._check_modality(sample)
             return sample
         except MediaError as error:
@@ -72,26 +61,15 @@ class ClipDataset(Dataset):
             return SkippedClip(example, f"{error} ({where})")
 
     def samples_of(self, examples: Sequence[Example]) -> Iterator[Sample]:
-        """Reads other examples as these are read, one by one; leaves out what cannot be read."""
+        """Read other examples as these are read, one by one; leaves out what cannot be read."""
         other = copy.copy(self)
         other.examples = examples
         items = (other[i] for i in range(len(examples)))
         return (item for item in items if isinstance(item, Sample))
 
-    def _read(self, example: Example) -> Clip:
-        return self.reader.read(
-            example.video,
-            example.audio,
-            num_frames=self.num_frames,
-            sample_rate=self.sample_rate,
-            want_video=self.video,
-            want_audio=self.audio,
-            window_s=self.window_s,
-        )
-
     def _check_modality(self, sample: Sample) -> None:
         if not sample.has_video and not sample.has_audio:
-            wanted = "sound" if self.audio else "picture"
+            wanted = "sound" if self.request.want_audio else "picture"
             raise MediaError(
                 f"{sample.example.video or sample.example.audio} has no {wanted}, "
                 "the only modality in use; use modality=video_audio or leave the clip out"

@@ -11,7 +11,7 @@ import atexit
 import math
 import multiprocessing
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Sampler
 from omni_rlvr import stopping
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.dataset import ClipDataset
-from omni_rlvr.types import Batch, MediaError
+from omni_rlvr.types import Batch, Features, MediaError
 
 
 class StepSampler(Sampler[list[int]]):
@@ -44,7 +44,7 @@ class StepSampler(Sampler[list[int]]):
         rank: int,
         num_ranks: int,
     ):
-        """Holds the plan; ``num_examples`` is at least 1, ``batch_size`` that of all ranks."""
+        """Hold the plan; ``num_examples`` is at least 1, ``batch_size`` that of all ranks."""
         self.num_examples = num_examples
         self.batch_size = batch_size
         self.num_steps = num_steps
@@ -72,7 +72,7 @@ class StepSampler(Sampler[list[int]]):
         return [place * self.num_ranks + self.rank for place in batch.places]
 
     def permutation(self, epoch: int) -> list[int]:
-        """The order of an epoch."""
+        """Give the order of an epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         return torch.randperm(self.num_examples, generator=generator).tolist()
 
@@ -80,7 +80,7 @@ class StepSampler(Sampler[list[int]]):
 def num_steps(
     num_examples: int, *, batch_size: int, num_train_epochs: float, max_steps: int
 ) -> int:
-    """Counts a run's steps: ``max_steps``, or as many as the epochs take."""
+    """Count a run's steps: ``max_steps``, or as many as the epochs take."""
     if max_steps > 0:
         return max_steps
     rounds = num_examples * num_train_epochs / batch_size
@@ -99,7 +99,7 @@ class TrainData(LightningDataModule):
         num_workers: int,
         on_bad_media: str,
     ):
-        """Holds what the loader is made of."""
+        """Hold what the loader is made of."""
         super().__init__()
         self.dataset = dataset
         self.collate = collate
@@ -108,23 +108,23 @@ class TrainData(LightningDataModule):
         self.on_bad_media = on_bad_media
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Ends the run at a clip that cannot be read, if it is to; says where prompts stand."""
+        """End the run at a clip that cannot be read, if it is to; says where prompts stand."""
         batch = refuse_bad_media(batch, self.on_bad_media)
         return replace(batch, places=self.sampler.places(batch))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Makes the loader; one pass over it is the (rest of the) run."""
+        """Make the loader; one pass over it is the (rest of the) run."""
         return make_loader(self.dataset, self.collate, self.sampler, num_workers=self.num_workers)
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Moves a batch's tensors."""
+        """Move a batch's tensors."""
         return move(batch, device)
 
 
 def refuse_bad_media(batch: Batch, on_bad_media: str) -> Batch:
-    """Returns the batch if all its clips could be read, or those that could not may be skipped.
+    """Return the batch if all its clips could be read, or those that could not may be skipped.
 
     Raises:
         MediaError: a clip could not be read and ``on_bad_media`` is "raise"; names the clip.
@@ -136,21 +136,25 @@ def refuse_bad_media(batch: Batch, on_bad_media: str) -> Batch:
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
-    """Returns the batch with its tensors on a device."""
-    moved: dict[str, Any] = _moved(vars(batch), device)
-    if batch.features is not None:
-        moved["features"] = replace(batch.features, **_moved(vars(batch.features), device))
-    return replace(batch, **moved)
+    """Return the batch with its tensors on a device."""
+    return replace(batch, **{name: _moved(value, device) for name, value in vars(batch).items()})
 
 
-def _moved(fields: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: value.to(device) for name, value in fields.items() if isinstance(value, Tensor)}
+def _moved(value: Any, device: torch.device) -> Any:
+    """Move a tensor, the tensors of a list, or the features; anything else is what it was."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Features):
+        return Features(_moved(value.video, device), _moved(value.audio, device))
+    if isinstance(value, list):
+        return [_moved(part, device) for part in value]
+    return value
 
 
 def evaluation_loader(
     dataset: ClipDataset, collate: Collate, *, batch_size: int, num_workers: int
 ) -> DataLoader[Batch]:
-    """Makes a loader over all examples in order."""
+    """Make a loader over all examples in order."""
     order = torch.arange(len(dataset)).split(batch_size)
     return make_loader(dataset, collate, [rows.tolist() for rows in order], num_workers=num_workers)
 
@@ -210,5 +214,5 @@ def _end_workers() -> None:
 
 
 def _one_thread(worker: int) -> None:
-    """Keeps workers from competing with training for the cores."""
+    """Keep workers from competing with training for the cores."""
     torch.set_num_threads(1)

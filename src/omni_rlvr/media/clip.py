@@ -1,7 +1,7 @@
 """One clip, read: bytes from disk once, frames and waveform from these bytes.
 
 Everything a user may meet in a file comes out as a MediaError that names it. No time limit here:
-see ``isolated``.
+see ``sandbox``.
 """
 
 from __future__ import annotations
@@ -24,62 +24,48 @@ from omni_rlvr.media.container import (
     reason,
     undecodable,
 )
-from omni_rlvr.media.frame_sampling import sound_pieces, uniform_indices
+from omni_rlvr.media.frame_sampling import sound_pieces
 from omni_rlvr.media.picture import Picture, need_readable
+from omni_rlvr.media.request import Backend, ClipRequest
 from omni_rlvr.media.sound_file import finish_header, is_sound_file, split_joined
 from omni_rlvr.media.timeline import is_short
-from omni_rlvr.media.video import Backend, read_frames
+from omni_rlvr.media.video import read_frames
 from omni_rlvr.types import Clip, ClipNote, MediaError
 
 MAX_PADDING_S = 0.25
 """What a codec may add to a sound: no sound is cut where only so much is beyond the window."""
 
 
-def read_clip(
-    video: Path | None,
-    audio: Path | None,
-    *,
-    num_frames: int,
-    sample_rate: int,
-    want_video: bool,
-    want_audio: bool,
-    window_s: float | None = None,
-    backend: Backend = "decord",
-) -> Clip:
+def read_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
     """Read the picture and the sound of one clip; a file is opened once, and only if needed.
 
     Args:
         video: The container, or None.
         audio: A sound file that replaces the container's track, or None.
-        num_frames: F, frames to sample, at least 1.
-        sample_rate: Rate of the waveform, Hz.
-        want_video: Whether to decode frames; without, ``frames`` is None.
-        want_audio: Whether to decode sound; without, ``waveform`` is None.
-        window_s: Most seconds of sound that the model takes; of a longer sound only what lies
-            around the sampled frames is kept, and a note says how much is not. None keeps all.
-        backend: What decodes frames: ``decord`` (PyAV steps in where it cannot) or ``av``.
+        request: What of them to read.
 
     Returns:
         The clip. ``waveform`` is None for a container without a sound track and for sound of no
         length. ``duration_s`` is the picture's, or the sound's where only sound was opened.
 
     Raises:
-        MediaError: If a file cannot be read, or ``video`` has no picture and ``want_video`` is set.
+        MediaError: If a file cannot be read, or ``video`` has no picture and one is wanted.
     """
+    sample_rate = request.sample_rate
     data = contents = heard = frames = times_s = None
-    if video is not None and (want_video or (want_audio and audio is None)):
+    if video is not None and (request.want_video or (request.want_audio and audio is None)):
         data = read_bytes(video)
         contents = look_into(data, video)
     notes = () if contents is None else contents.notes
     duration_s = 0.0 if contents is None else _duration_s(contents)
-    if want_video and contents is not None and data is not None and video is not None:
+    if request.want_video and contents is not None and data is not None and video is not None:
         picture = _need_picture(contents, video)
-        indices = uniform_indices(len(picture.pts), num_frames)
-        frames = _frames(data, picture, indices, video, backend)
+        indices = request.sampling.indices(picture.times_s, picture.duration_s)
+        frames = _frames(data, picture, indices, video, request.backend)
         times_s = picture.times_s[indices]
-    if want_audio and audio is not None:
+    if request.want_audio and audio is not None:
         heard = _sound_file(read_bytes(audio), sample_rate, audio)
-    elif want_audio and contents is not None and contents.sound is not None:
+    elif request.want_audio and contents is not None and contents.sound is not None:
         assert data is not None
         assert video is not None
         if contents.picture is None and is_sound_file(data):
@@ -88,11 +74,11 @@ def read_clip(
             heard = _track(data, contents.sound, sample_rate, video)
     if heard is not None and duration_s == 0.0:
         duration_s = len(heard.waveform) / sample_rate
-    if heard is not None and window_s is not None:
-        window = round(window_s * sample_rate)
+    if heard is not None and request.window_s is not None:
+        window = round(request.window_s * sample_rate)
         if contents is None and video is not None and len(heard.waveform) > window:
             contents = look_into(read_bytes(video), video)
-        heard = _within(window, heard, contents, num_frames, sample_rate)
+        heard = _within(window, heard, contents, request)
     return Clip(
         frames=frames,
         waveform=None if heard is None else heard.waveform,
@@ -102,22 +88,22 @@ def read_clip(
     )
 
 
-def _within(
-    window: int, heard: Heard, contents: Contents | None, num_frames: int, sample_rate: int
-) -> Heard:
+def _within(window: int, heard: Heard, contents: Contents | None, request: ClipRequest) -> Heard:
     """Keep a window of a longer sound: what lies around the frames, whether or not they are read.
 
     A modality that is left out must not change what is heard, so frames that are not read count.
     """
     wave, num_samples = heard.waveform, len(heard.waveform)
+    sampling, sample_rate = request.sampling, request.sample_rate
     excess_s = (num_samples - window) / sample_rate
     if excess_s <= (MAX_PADDING_S if heard.is_padded else 0.0):
         return replace(heard, waveform=wave[:window])
-    middles = (np.arange(num_frames) + 0.5) / num_frames
-    centres = middles * num_samples
-    if contents is not None and contents.picture is not None and len(contents.picture.pts):
-        indices = uniform_indices(len(contents.picture.pts), num_frames)
-        centres = contents.picture.times_s[indices] * sample_rate
+    picture = None if contents is None else contents.picture
+    if picture is not None and len(picture.pts):
+        indices = sampling.indices(picture.times_s, picture.duration_s)
+        centres = picture.times_s[indices] * sample_rate
+    else:
+        centres = sampling.middles(num_samples / sample_rate) * num_samples
     pieces = sound_pieces(centres, num_samples, window)
     text = (
         f"{excess_s:.2f} of the {num_samples / sample_rate:.2f} s of its sound are not heard: the "

@@ -1,14 +1,119 @@
 """Which frames of a clip to look at, and which of its sound to listen to. Pure arithmetic; nothing
 is read here.
 
-The rule for frames is R1-Omni's: cut the clip into equal parts and take the middle of each one. A
-sound that is longer than a model's window is listened to around these frames, so that picture and
-sound are of the same time.
+Frames are either a fixed number (R1-Omni's rule: the middle frame of each of equal parts) or so
+many a second (Qwen's rule). A sound that is longer than a model's window is listened to around
+these frames, so that picture and sound are of the same time.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A rule that says which frames of a clip a model is shown; made by ``count`` or ``rate``."""
+
+    at_least: int
+    at_most: int
+    multiple_of: int = 1
+    fps: float | None = None
+    """Frames a second; None for a fixed number, which both limits then give."""
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not self.fps > 0:
+            raise ValueError(f"fps={self.fps} must be above 0")
+        if self.multiple_of < 1 or not 1 <= self.at_least <= self.at_most:
+            raise ValueError(
+                f"at_least={self.at_least} must be at least 1 and at most at_most={self.at_most}, "
+                f"and multiple_of={self.multiple_of} at least 1"
+            )
+        if self._up(self.at_least) > self._down(self.at_most):
+            raise ValueError(
+                f"no multiple of {self.multiple_of} lies between at_least={self.at_least} and "
+                f"at_most={self.at_most}"
+            )
+
+    @staticmethod
+    def count(num_frames: int) -> Sampling:
+        """Take the middle frame of each of ``num_frames`` equal parts; see ``uniform_indices``."""
+        return Sampling(at_least=num_frames, at_most=num_frames)
+
+    @staticmethod
+    def rate(fps: float, *, at_least: int, at_most: int, multiple_of: int = 2) -> Sampling:
+        """Take about ``fps`` frames a second, evenly in time from the first frame to the last.
+
+        Args:
+            fps: Frames a second, above 0.
+            at_least: Fewest frames; a clip with fewer shows some of them more than once only where
+                it does not have ``multiple_of``.
+            at_most: Most frames.
+            multiple_of: What the number of frames can be divided by; 2 for a vision tower that
+                takes frames in pairs.
+
+        Reference:
+            qwen-vl-utils, ``smart_nframes`` and ``_read_video_decord``.
+
+        Note:
+            The reference takes frames evenly by number, here it is by time: the same frames at a
+            constant rate, and the right ones at a variable one. It refuses a clip with fewer than
+            ``multiple_of`` frames.
+        """
+        return Sampling(at_least=at_least, at_most=at_most, multiple_of=multiple_of, fps=fps)
+
+    def num_frames(self, duration_s: float, num_frames_in_clip: int | None = None) -> int:
+        """Count the frames to take of a clip.
+
+        Args:
+            duration_s: Length of its picture, seconds.
+            num_frames_in_clip: Frames it has, at least 1; None where no picture limits them.
+        """
+        if self.fps is None:
+            return self.at_least
+        # as in the reference: the limits first, then what is there, then down to a multiple
+        wanted = max(duration_s * self.fps, self._up(self.at_least))
+        wanted = min(wanted, self._down(self.at_most))
+        if num_frames_in_clip is not None:
+            wanted = min(wanted, num_frames_in_clip)
+        return max(self.multiple_of, self._down(int(wanted + _ROUNDING)))
+
+    def indices(self, times_s: np.ndarray, duration_s: float) -> np.ndarray:
+        """Choose frames of a clip.
+
+        Args:
+            times_s: [D] when each frame is shown, seconds, never decreasing; D at least 1.
+            duration_s: Length of the picture, the last frame's time on the screen included.
+
+        Returns:
+            [F] int64 frame numbers in [0, D - 1], never decreasing; ``times_s[indices]`` are the
+            times of the frames taken.
+        """
+        num_frames = self.num_frames(duration_s, len(times_s))
+        if self.fps is None:
+            return uniform_indices(len(times_s), num_frames)
+        wanted_s = np.linspace(times_s[0], times_s[-1], num_frames)
+        after = np.searchsorted(times_s, wanted_s).clip(max=len(times_s) - 1)
+        before = (after - 1).clip(min=0)
+        is_before_nearer = wanted_s - times_s[before] <= times_s[after] - wanted_s
+        return np.where(is_before_nearer, before, after).astype(np.int64)
+
+    def middles(self, duration_s: float) -> np.ndarray:
+        """Place frames where there is no picture: [F], as shares of the duration."""
+        num_frames = self.num_frames(duration_s)
+        return (np.arange(num_frames) + 0.5) / num_frames
+
+    def _up(self, number: int) -> int:
+        return -(-number // self.multiple_of) * self.multiple_of
+
+    def _down(self, number: int) -> int:
+        return number // self.multiple_of * self.multiple_of
+
+
+_ROUNDING = 1e-6
+"""Frames: 150 frames at 30000 / 1001 a second are 5.005 s, and not a little less."""
 
 
 def uniform_indices(num_frames_in_clip: int, num_frames: int) -> np.ndarray:

@@ -6,6 +6,7 @@ or whose first packet is broken. A fault in the middle of a file is found by rea
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -21,28 +22,22 @@ from omni_rlvr.media.container import (
     read_bytes,
     undecodable,
 )
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sound_file import finish_header, split_joined
-from omni_rlvr.media.video import Backend
 from omni_rlvr.types import Clip, ClipNote, MediaError
 
 _NO_SOUND = np.zeros(0, dtype=np.float32)
 
 
-def probe_clip(
-    video: Path | None,
-    audio: Path | None,
-    *,
-    num_frames: int,
-    sample_rate: int,
-    want_video: bool,
-    want_audio: bool,
-    window_s: float | None = None,
-    backend: Backend = "decord",
-) -> Clip:
-    """Open one clip as ``clip.read_clip`` would, for ``isolated.ClipReader``.
+def probe_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
+    """Open one clip as ``clip.read_clip`` would, for ``sandbox.reader.ClipReader``.
 
-    Args: as ``read_clip``; ``want_video`` is whether a picture must be there, ``want_audio``
-        whether the container's sound must have a decoder; a clip may be without sound.
+    Args:
+        video: As ``read_clip``.
+        audio: As ``read_clip``.
+        request: ``want_video`` is whether a picture must be there, ``want_audio`` whether the
+            container's sound must have a decoder; a clip may be without sound.
 
     Returns:
         The clip with its first frame, if it has a picture, and an empty waveform if it has sound.
@@ -57,19 +52,14 @@ def probe_clip(
         data = read_bytes(video)
         contents = look_into(data, video)
         notes = contents.notes
-        if contents.picture is not None or want_video:
-            seen = read_clip(
-                video,
-                None,
-                num_frames=1,
-                sample_rate=sample_rate,
-                want_video=True,
-                want_audio=False,
-                backend=backend,
+        if contents.picture is not None or request.want_video:
+            one_frame = replace(
+                request, sampling=Sampling.count(1), want_video=True, want_audio=False
             )
+            seen = read_clip(video, None, one_frame)
             frames, duration_s = seen.frames, seen.duration_s
         if contents.sound is not None and audio is None:
-            has_sound = not want_audio or _has_samples(data, contents.sound, video)
+            has_sound = not request.want_audio or _has_samples(data, contents.sound, video)
             duration_s = duration_s or contents.sound.duration_s
     if audio is not None:
         sound_s = _sidecar_s(audio)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-from typing import Literal
 
 import av
 import numpy as np
@@ -16,6 +15,7 @@ from av.video.reformatter import VideoReformatter
 
 from omni_rlvr.media.container import open_container
 from omni_rlvr.media.picture import Picture
+from omni_rlvr.media.request import Backend
 from omni_rlvr.types import MediaError
 
 try:
@@ -27,8 +27,6 @@ except (ImportError, OSError):  # no wheel for this machine, or one that cannot 
 
 _log = logging.getLogger(__name__)
 _MIN_DECODED_SHARE = 0.5  # of the frames indexed; with fewer decoded the file is broken
-
-Backend = Literal["decord", "av"]
 
 
 def read_frames(

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.models.modules import Modules
-from omni_rlvr.types import Batch, Features, Processing, Prompts
+from omni_rlvr.types import AudioShape, Batch, Features, Processing, Prompts, VideoShape
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,6 @@ class Processor(Processing, Protocol):
         """The language model's tokenizer."""
 
     @property
-    def image_processor(self) -> Any:
-        """A transformers image processor."""
-
-    @property
     def settings(self) -> Any:
         """What a checkpoint's prompt and pictures look like, as the family has it."""
 
@@ -58,12 +55,27 @@ class Processor(Processing, Protocol):
         """The ids that end a completion, the chat's end token first."""
 
     @property
+    def sampling(self) -> Sampling:
+        """Which frames of a clip the model is shown."""
+
+    @property
     def sample_rate(self) -> int:
         """Of the sound that is processed, in Hz."""
 
     @property
     def window_s(self) -> float:
         """Length of the longest sound that can be processed, in seconds."""
+
+    @property
+    def common_shapes(self) -> Mapping[str, VideoShape | AudioShape]:
+        """The shape of every "video" and "audio", in a family where all clips have one.
+
+        Features that were cached without a shape have these; a family whose clips differ never
+        wrote such features, and has none.
+        """
+
+    def blank(self, shape: VideoShape | AudioShape) -> Tensor:
+        """Make a grey picture, or silence, of a shape: what a tower takes of it."""
 
     def check_text(self, text: str, source: str) -> None:
         """Refuse text that the tokenizer would read as a placeholder or an end of turn.
@@ -122,7 +134,7 @@ class Policy(Modules, Protocol):
         """Return what decides features beside weights and processor, as plain values."""
 
     def encode(self, batch: Batch) -> Features:
-        """Run the towers once on every clip of the batch that was read."""
+        """Run the towers once on every clip of the batch that was read: a tensor a clip."""
 
     def prompts(self, batch: Batch, features: Features) -> Prompts:
         """Embed the prompts, with projected features in their places, and say where tokens stand.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
@@ -13,46 +13,50 @@ from omni_rlvr.types import Batch, Features, Prompts, UserError
 
 
 def encode(policy: Policy, batch: Batch) -> Features:
-    """Runs the towers on the clips that were read and puts cached features in their places.
+    """Run the towers on the clips that were read and put cached features in their places.
 
     Args:
-        policy: its towers run only if the batch holds pixels or sound.
-        batch: on the policy's device; ``cached_rows`` says which features it brings along.
+        policy: Its towers run only if the batch holds pixels or sound.
+        batch: On the policy's device; ``features`` are those that it brings along.
 
     Returns:
-        video [Bv, F, patches, D_video] and audio [Ba, frames, D_audio] of all rows that have them.
+        The features of all rows.
     """
-    fresh = policy.encode(batch)
-    if batch.feature_dtype is None:
+    fresh, dtype = policy.encode(batch), batch.feature_dtype
+    if dtype is None:
         return fresh
-    cached = batch.features if batch.features is not None else Features(None, None)
-    parts = {}
-    for name, rows in (("video", batch.video_rows), ("audio", batch.audio_rows)):
-        new, old = vars(fresh)[name], vars(cached)[name]
-        if new is not None:
-            new = new.to(batch.feature_dtype)
-        merged = _merge(new, old, torch.isin(rows, rows.new_tensor(batch.cached_rows)))
-        parts[name] = None if merged is None else merged.to(policy.dtype)
-    return Features(**parts)
+
+    def rounded(clips: Sequence[Tensor | None]) -> list[Tensor | None]:
+        # as if they came from the cache, so that a run does not depend on what was in it
+        return [None if clip is None else clip.to(dtype).to(policy.dtype) for clip in clips]
+
+    made = Features(rounded(fresh.video), rounded(fresh.audio))
+    if batch.features is None:
+        return made
+    cached = Features(rounded(batch.features.video), rounded(batch.features.audio))
+    return completed(cached, made)
+
+
+def completed(known: Features, other: Features) -> Features:
+    """Take the features that are known, and those of others where none is."""
+
+    def merged(
+        first: Sequence[Tensor | None], second: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        return [b if a is None else a for a, b in zip(first, second, strict=True)]
+
+    return Features(merged(known.video, other.video), merged(known.audio, other.audio))
 
 
 def without_encoded(batch: Batch) -> Batch:
-    """Drops pixels, sound and cached features that encoding has used up; nothing needs them.
+    """Drop pixels, sound and cached features that encoding has used up; nothing needs them.
 
     Without a cache all of them are kept: a tower that trains will see them again.
     """
     if batch.feature_dtype is None:
         return batch
-    return replace(batch, pixel_values=None, input_features=None, cached_rows=(), features=None)
-
-
-def _merge(fresh: Tensor | None, cached: Tensor | None, is_cached: Tensor) -> Tensor | None:
-    """Interleaves two stacks in the order that ``is_cached`` ([rows] bool) gives."""
-    if fresh is None or cached is None:
-        return cached if fresh is None else fresh
-    merged = fresh.new_empty(len(is_cached), *fresh.shape[1:])
-    merged[is_cached], merged[~is_cached] = cached.to(fresh.dtype), fresh
-    return merged
+    nothing = [None] * len(batch)
+    return replace(batch, pixel_values=nothing, input_features=nothing, features=None)
 
 
 def position_limit(text_config: Any) -> int | None:

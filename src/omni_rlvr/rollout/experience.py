@@ -6,7 +6,9 @@ are used, with gradient: the experience then keeps the tower's input instead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,9 +18,10 @@ from omni_rlvr.models.modules import trains
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.prefix.fast_path import select_activations
 from omni_rlvr.models.prefix.scoring import Rows, completion_hidden
-from omni_rlvr.rollout.encode import encode
+from omni_rlvr.rollout.encode import completed, encode
 from omni_rlvr.types import Batch, Experience, Features
 
+T = TypeVar("T")
 LOGITS_AT_ONCE = 2**25
 """Numbers that the logits in memory at one time may have; 128 MiB in float32."""
 
@@ -71,44 +74,50 @@ def _scatter(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def encode_frozen(policy: Policy, batch: Batch) -> Features:
-    """Runs the towers that do not train; their features serve every update of a step."""
+    """Run the towers that do not train; their features serve every update of a step."""
+    left_out = [None] * len(batch)
     return encode(
         policy,
         replace(
             batch,
-            pixel_values=None if trains(policy, "vision_tower") else batch.pixel_values,
-            input_features=None if trains(policy, "audio_tower") else batch.input_features,
+            pixel_values=left_out if trains(policy, "vision_tower") else batch.pixel_values,
+            input_features=left_out if trains(policy, "audio_tower") else batch.input_features,
         ),
     )
 
 
 def keep_frozen(policy: Policy, features: Features) -> Features:
-    """Drops what towers that train made: an update makes it anew, with gradient."""
+    """Drop what towers that train made: an update makes it anew, with gradient."""
+    dropped = [None] * len(features.video)
     return Features(
-        video=None if trains(policy, "vision_tower") else features.video,
-        audio=None if trains(policy, "audio_tower") else features.audio,
+        video=dropped if trains(policy, "vision_tower") else features.video,
+        audio=dropped if trains(policy, "audio_tower") else features.audio,
     )
 
 
 def _all_features(policy: Policy, experience: Experience) -> Features:
-    """Adds the features that are not there, by the policy's own towers, with gradient."""
-    batch, known = experience.batch, experience.features
-    todo = replace(
+    """Add the features that are not there, by the policy's own towers, with gradient."""
+    known = experience.features
+    return completed(known, policy.encode(_not_encoded(experience.batch, known)))
+
+
+def _not_encoded(batch: Batch, features: Features) -> Batch:
+    """Leave only the media that have no features: where there are some, they stand for it."""
+    return replace(
         batch,
-        pixel_values=batch.pixel_values if known.video is None else None,
-        input_features=batch.input_features if known.audio is None else None,
+        pixel_values=_absent_from(features.video, batch.pixel_values),
+        input_features=_absent_from(features.audio, batch.input_features),
     )
-    if todo.pixel_values is None and todo.input_features is None:
-        return known
-    made = policy.encode(todo)
-    return Features(
-        video=made.video if known.video is None else known.video,
-        audio=made.audio if known.audio is None else known.audio,
-    )
+
+
+def _absent_from(
+    features: Sequence[Tensor | None], media: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    return [clip if known is None else None for known, clip in zip(features, media, strict=True)]
 
 
 def select(experience: Experience, rows: Tensor) -> Experience:
-    """Takes some completions and the prompts they need; trailing padding that no row needs is cut.
+    """Take some completions and the prompts they need; trailing padding that no row needs is cut.
 
     Args:
         experience: N rows.
@@ -139,46 +148,37 @@ def select(experience: Experience, rows: Tensor) -> Experience:
 
 
 def select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[Batch, Features]:
-    """Takes some prompts, [b] int64, and their features."""
-    video_picks, video_rows = _media_rows(batch.video_rows, prompts)
-    audio_picks, audio_rows = _media_rows(batch.audio_rows, prompts)
+    """Take some prompts, [b] int64, and their features."""
+    rows = prompts.tolist()
     mask = batch.prompt_mask[prompts]
     start = mask.shape[1] - _longest(mask)  # left padding no chosen prompt needs
     chosen = replace(
         batch,
-        examples=[batch.examples[i] for i in prompts.tolist()],
+        examples=_picked(batch.examples, rows),
         prompt_ids=batch.prompt_ids[prompts, start:],
         prompt_mask=mask[:, start:],
-        # where there are features, they stand for the media from here on
-        pixel_values=_rows(batch.pixel_values, video_picks) if features.video is None else None,
-        video_rows=video_rows,
-        input_features=_rows(batch.input_features, audio_picks) if features.audio is None else None,
-        audio_rows=audio_rows,
-        places=[batch.places[i] for i in prompts.tolist()] if batch.places else (),
-        cached_rows=(),
+        prompt_positions=batch.prompt_positions[..., prompts, start:],
+        video_shapes=_picked(batch.video_shapes, rows),
+        audio_shapes=_picked(batch.audio_shapes, rows),
+        pixel_values=_picked(batch.pixel_values, rows),
+        input_features=_picked(batch.input_features, rows),
         features=None,
         completion_ids=None,
         completion_mask=None,
+        places=_picked(batch.places, rows) if batch.places else (),
+        notes=_picked(batch.notes, rows) if batch.notes else (),
     )
-    return chosen, Features(
-        video=_rows(features.video, video_picks), audio=_rows(features.audio, audio_picks)
-    )
+    theirs = Features(_picked(features.video, rows), _picked(features.audio, rows))
+    return _not_encoded(chosen, theirs), theirs
+
+
+def _picked(values: Sequence[T], rows: Sequence[int]) -> list[T]:
+    return [values[row] for row in rows]
 
 
 def _longest(mask: Tensor) -> int:
     """Tokens of the longest row of [n, L]; 0 without rows."""
     return int(mask.sum(dim=1).max()) if len(mask) else 0
-
-
-def _media_rows(media_rows: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-    """Which media rows the chosen prompts own, and which of the chosen prompts each belongs to."""
-    owns = media_rows.unsqueeze(0) == prompts.unsqueeze(1)
-    new_rows, picks = owns.nonzero(as_tuple=True)
-    return picks, new_rows
-
-
-def _rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
-    return None if values is None or len(rows) == 0 else values[rows]
 
 
 def _columns(values: Tensor | None, rows: Tensor, width: int) -> Tensor | None:
@@ -188,7 +188,7 @@ def _columns(values: Tensor | None, rows: Tensor, width: int) -> Tensor | None:
 def micro_batches(
     experience: Experience, rows: Tensor, *, max_rows: int, max_tokens: int
 ) -> list[Tensor]:
-    """Splits rows, in the order given, into micro-batches.
+    """Split rows, in the order given, into micro-batches.
 
     Args:
         experience: N rows.

@@ -1,4 +1,4 @@
-"""What the training loop asks of a stage: experience from a batch, its minibatches, the loss."""
+"""The protocol of a stage: experience from a batch, its minibatches, and the loss of each."""
 
 from __future__ import annotations
 
@@ -15,54 +15,62 @@ from omni_rlvr.types import Batch, Experience, Features, LossOutput
 
 @dataclass(frozen=True)
 class Prepared:
-    """What ``prepare`` hands to the loop."""
+    """The result of ``prepare``."""
 
     experience: Experience
     features: Features
-    """The towers' outputs for the batch as it came, for a feature cache."""
+    """Tower outputs of the whole batch, before any modality is dropped, for a feature cache."""
     metrics: Mapping[str, float]
-    """To log, under TRL's names; of all ranks together."""
+    """Metrics to log, of all ranks together, under TRL's names."""
     completions: list[dict[str, object]]
-    """Rows for completions.jsonl, of this rank; empty for SFT."""
+    """Rows of this rank for completions.jsonl; empty for SFT."""
     not_finite: Mapping[str, int]
-    """What is NaN or infinite before any loss -> in how many rows of this rank."""
+    """Name of a value -> number of this rank's rows in which it is NaN or infinite."""
 
 
 class Stage(Protocol):
     """SFT or GRPO."""
 
     with_target: bool
-    """Whether batches carry the annotated target."""
+    """Whether batches contain the annotated target."""
 
     def prepare(self, policy: Policy, batch: Batch, generator: Generators) -> Prepared:
-        """Makes experience from a rank's batch, without gradient; runs the towers, once a prompt.
+        """Make experience from a rank's batch, without gradient; run the towers once a prompt.
 
-        Every rank calls it at every step, also one whose clips were all skipped.
+        Every rank calls it at every step, even if all its clips were skipped, since the ranks wait
+        for one another inside.
         """
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
-        """Yields a rank's part of what each optimiser step learns from, in order."""
+        """Yield this rank's part of the minibatch of each optimiser step, in order."""
 
     def micro_batches(self, whole: Experience) -> list[Tensor]:
-        """Splits a minibatch into row numbers for one backward pass each; rows that could teach
-        nothing are left out.
+        """Split a minibatch into micro-batches, each a tensor of row numbers.
+
+        Rows whose gradient is zero are left out.
         """
 
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
-        """Computes the share of a micro-batch ``rows`` in the loss of its minibatch ``whole``."""
+        """Compute the share of a micro-batch ``rows`` in the loss of its minibatch ``whole``."""
 
 
 def share(values: Tensor, mask: Tensor, num_tokens: float | Tensor) -> Tensor:
-    """Computes a micro-batch's share of a token mean.
+    """Compute a micro-batch's share of a token mean over its minibatch.
 
-    share = sum over its tokens / tokens of the whole minibatch
+    share = sum over its tokens / number of tokens of the minibatch, over all ranks
     """
     return (values * mask).sum().detach() / num_tokens
 
 
 def add_up(sums: dict[str, float], shares: Mapping[str, float | Tensor]) -> None:
-    """Takes shares of a minibatch's metrics into ``sums``, as ``LossOutput`` says: least and most
-    by name, the rest by sum. They are those of a micro-batch, or of a rank.
+    """Add the metrics of a micro-batch, or of a rank, to those of its minibatch.
+
+    Names that end in ``_min`` or ``_max`` keep the least or the greatest value. All others are
+    shares, which are summed.
+
+    Args:
+        sums: the metrics so far; changed in place.
+        shares: the metrics to add.
     """
     for name, share_ in shares.items():
         value = float(share_)

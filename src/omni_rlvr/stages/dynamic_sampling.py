@@ -1,9 +1,10 @@
-"""Dynamic sampling: groups whose rewards are all equal teach nothing and are sampled again.
+"""Dynamic sampling: groups whose rewards are all equal have no gradient and are sampled again.
 
-DAPO draws new prompts until a batch is full of groups with some spread. Here a step has one batch
-of prompts, so the same prompts are sampled again, a limited number of times; a group that stays
-equal stays in the batch, with advantages of 0. The step keeps its prompts and its size, and a
-resumed run sees the data that an unbroken one would have seen.
+Note:
+    DAPO draws new prompts until the batch is full of groups whose rewards differ. Here the same
+    prompts are sampled again, a limited number of times. A group whose rewards stay equal stays in
+    the batch, with advantages of 0. So each step keeps its prompts, and a resumed run sees the same
+    data as an unbroken one.
 
 Reference:
     DAPO sec. 3.2, arXiv 2503.14476.
@@ -36,17 +37,17 @@ def refill(
     num_generations: int,
     max_resample_times: int,
 ) -> tuple[Scored, int]:
-    """Samples groups without spread again.
+    """Sample the groups again whose rewards are all equal.
 
     Args:
         first: B groups.
-        sample: samples and scores the groups of the prompts it is given, [b] int64.
+        sample: samples and scores one group for each of the given prompts, [b] int64.
         num_generations: G.
-        max_resample_times: rounds at most; each samples the groups that still have no spread.
+        max_resample_times: most rounds; each samples all groups whose rewards are still equal.
 
     Returns:
-        B groups, each the first with spread or else the last sampled, and how many groups were
-        sampled again, over all rounds.
+        B groups, each the first one sampled whose rewards differ, or else the last one sampled; and
+        how many groups were sampled again, over all rounds.
     """
     scored, num_resampled = first, 0
     for _ in range(max_resample_times):
@@ -60,7 +61,7 @@ def refill(
 
 
 def _replace(scored: Scored, new: Scored, rows: Tensor) -> Scored:
-    """Puts n new rows in the place of ``rows``, [n] int64 on the CPU."""
+    """Replace the rows with the numbers ``rows``, [n] int64 on the CPU, by n new ones."""
     old, ids = scored.rollout, new.rollout.completion_ids
     width, place = max(old.completion_ids.shape[1], ids.shape[1]), rows.to(ids.device)
 
@@ -90,7 +91,7 @@ def _replace(scored: Scored, new: Scored, rows: Tensor) -> Scored:
 
 
 def _widened(values: Tensor, width: int) -> Tensor:
-    """A copy of [N, T] with zeros up to ``width``; what lies beyond the mask is never read."""
+    """Copy [N, T] and pad it to ``width`` with zeros, which are outside the mask."""
     out = values.new_zeros((len(values), width))
     out[:, : values.shape[1]] = values
     return out

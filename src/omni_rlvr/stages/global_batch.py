@@ -1,7 +1,7 @@
-"""The whole of a step, of which a rank has a part: counts, rewards and the order of its prompts.
+"""The global batch of a step, of which each rank has a part: its counts, rewards and order.
 
-Whatever is normalised over a batch or a minibatch is normalised over all ranks', so that the number
-of devices changes no advantage and no share of a loss. What is gathered is a few numbers a row.
+Advantages and losses are normalised over the batch of all ranks, so that the number of devices
+changes neither. Only a few numbers a row are gathered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from omni_rlvr.types import Batch, Counts, Experience, RewardOutput, Rollout
 
 @dataclass(frozen=True)
 class WholeRollout:
-    """What all ranks sampled, in the order that one device would have it in."""
+    """The completions of all ranks, in the order of a run on one device."""
 
     scored: RewardOutput
     size: Tensor
@@ -27,38 +27,49 @@ class WholeRollout:
     truncated: Tensor
     """[N] bool."""
     penalty: Tensor | None
-    """[N] what the KL takes off the rewards, or None."""
+    """[N] the KL to subtract from the rewards, or None."""
     own: Tensor
-    """[n] int64: which of the N rows are this rank's."""
+    """[n] int64: the numbers of this rank's rows among the N."""
 
 
 def with_counts(experience: Experience, own: Counts) -> Experience:
-    """Adds what its shares are divided by: its own counts and those of the other ranks."""
+    """Add the counts that losses are divided by, summed over ranks.
+
+    Args:
+        experience: this rank's part of a minibatch.
+        own: its counts.
+    """
     return replace(experience, counts=Counts(*distributed.total(list(vars(own).values()))))
 
 
 def own_prompts(batch: Batch) -> tuple[Tensor, int]:
-    """Numbers a rank's prompts among all that were read: [B] int64, and how many these are."""
+    """Find a rank's prompts among those of all ranks.
+
+    Skipped clips are not counted.
+
+    Returns:
+        [B] int64, the number of each prompt; and the number of prompts of all ranks.
+    """
     places = places_of(batch)
     order = {place: i for i, place in enumerate(distributed.in_order(places, places))}
     return torch.tensor([order[place] for place in places], dtype=torch.long), len(order)
 
 
 def places_of(batch: Batch) -> Sequence[int]:
-    """Where a rank's prompts stand in the step's batch."""
+    """Return the places of a rank's prompts in the step's batch, which counts skipped clips."""
     return batch.places or range(len(batch))
 
 
 def gather_rollout(
     batch: Batch, rollout: Rollout, scored: RewardOutput, penalty: Tensor | None
 ) -> WholeRollout:
-    """Collects rewards and lengths of all ranks.
+    """Gather the rewards and lengths of all ranks.
 
     Args:
         batch: this rank's B prompts.
         rollout: its n = B*G completions.
         scored: their rewards, on the CPU.
-        penalty: [n] or None, on the CPU.
+        penalty: [n] the KL to subtract from the rewards, on the CPU, or None.
     """
     columns = [
         scored.rewards,

@@ -1,12 +1,13 @@
-"""Group-relative policy optimisation: sample G completions, score them by rules, push the policy
-towards those better than their group's baseline.
+"""Group-relative policy optimisation (GRPO).
 
-By default as R1-Omni does it, with a k3 KL to the cold-start model:
+A step samples G completions a prompt, scores them by rules, and raises the probability of those
+that score above the mean of their group. The default is R1-Omni's objective, with a k3 estimate of
+the KL to the cold-start model:
 
     L = - 1/N sum_i 1/|o_i| sum_t [ min(rho_t A_i, clip(rho_t, 1-eps, 1+eps_high) A_i) - beta k3_t ]
 
-With one minibatch and one iteration rho is 1: the plain policy gradient of the reference. The other
-objectives are options of the same path: ``functional/objective`` has their table.
+With one minibatch and one iteration rho is 1, and the gradient is the plain policy gradient. The
+other objectives are options of the same code: ``functional/objective`` lists them.
 
 Reference: DeepSeekMath, arXiv 2402.03300; R1-Omni, arXiv 2503.05379.
 """
@@ -61,7 +62,7 @@ class GrpoStage:
     def __init__(
         self, config: GrpoConfig, reward: Mixture, reference: Policy | None, engine: RolloutEngine
     ):
-        """Holds the recipe.
+        """Hold the parts.
 
         Args:
             config: the hyper-parameters.
@@ -77,7 +78,10 @@ class GrpoStage:
 
     @torch.no_grad()
     def prepare(self, policy: Policy, batch: Batch, generator: Generators) -> Prepared:
-        """Samples, scores and compares: everything an update needs, each clip encoded once."""
+        """Sample completions, score them, and compute advantages and log-probs.
+
+        Each clip is encoded once.
+        """
         config = self.config
         features = all_features = encode(policy, batch)
         batch = without_encoded(batch)
@@ -134,7 +138,7 @@ class GrpoStage:
         return Prepared(experience, all_features, metrics, completions, wrong)
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
-        """Yields ``num_iterations`` passes over ``num_minibatches`` parts; no group is split."""
+        """Yield ``num_iterations`` passes over ``num_minibatches`` parts; no group is split."""
         own, num_prompts = own_prompts(experience.batch)
         parts = [
             prompts
@@ -153,19 +157,19 @@ class GrpoStage:
                 yield with_counts(part, counts_of(self.config, part))
 
     def micro_batches(self, whole: Experience) -> list[Tensor]:
-        """Splits the rows that can teach into micro-batches."""
+        """Split the rows whose gradient may differ from zero into micro-batches."""
         return self._split(whole, rows_that_teach(self.config, whole))
 
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
-        """Computes a micro-batch's share of the objective."""
+        """Compute a micro-batch's share of the objective."""
         scores = self._scores(policy, rows)
         if rows.ref_per_token_logps is not None and self._is_at_reference(policy):
-            # the same weights: what still differs is the rounding of two passes, and no KL
+            # with equal weights the KL is 0, but two passes round differently: use one for both
             rows = replace(rows, ref_per_token_logps=scores.logps.detach())
         return policy_loss(self.config, rows, whole, scores)
 
     def _is_at_reference(self, policy: Policy) -> bool:
-        """Whether no weight has left the reference yet: then the KL is 0, and its gradient too."""
+        """Whether all weights still equal those of the reference, so that the KL is 0."""
         if not self._has_left_reference:
             assert self.reference is not None
             self._has_left_reference = not is_at(policy, self.reference)
@@ -202,8 +206,10 @@ class GrpoStage:
         )
 
     def _with_logps(self, policy: Policy, experience: Experience) -> Experience:
-        """Adds what the loss compares with, each only if it is read: log-probs at rollout, of the
-        reference and without a modality, and which tokens have the highest entropy.
+        """Add the log-probs that the loss compares with, each only if the options read it.
+
+        These are the log-probs at rollout, of the reference and without a modality, and the mask of
+        the tokens with the highest entropy.
         """
         config, old = self.config, None
         if config.updates_per_step > 1 or config.kl_in_reward or config.top_entropy_quantile < 1:
@@ -241,13 +247,18 @@ class GrpoStage:
         return experience
 
     def _into_reward(self, experience: Experience) -> tuple[Experience, Tensor, dict[str, float]]:
-        """Takes the KL out of the loss: what it costs each completion, [N], and its token mean."""
+        """Move the KL from the loss into the rewards.
+
+        Returns:
+            The experience without reference log-probs; [N] the KL to subtract from the rewards; and
+            the mean KL of a token, as a metric.
+        """
         old, ref = experience.old_per_token_logps, experience.ref_per_token_logps
         assert old is not None
         assert ref is not None
         mask = experience.completion_mask
         divergence = kl_of_completions(self.config, old, ref, mask)
-        if self.config.updates_per_step == 1:  # the policy has not moved by the only update
+        if self.config.updates_per_step == 1:  # the policy is still the one that sampled: rho is 1
             experience = replace(experience, old_per_token_logps=None)
         in_all, num_tokens = distributed.total([float(divergence.sum()), float(mask.sum())])
         metrics = {"kl": in_all / num_tokens}

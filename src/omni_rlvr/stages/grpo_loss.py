@@ -1,6 +1,6 @@
-"""Between experience and the pure objective: which of an experience's tensors and counts it reads.
+"""Hand the tensors and counts of an experience to the pure functions that read them.
 
-No arithmetic of a loss or an advantage stands here; that is ``functional/objective`` and
+The arithmetic of losses and advantages is in ``functional/objective`` and
 ``functional/advantages``.
 """
 
@@ -26,17 +26,17 @@ def advantages_of(
     size: Tensor,
     penalty: Tensor | None,
 ) -> Tensor:
-    """Computes advantages as the options say.
+    """Compute advantages by the options.
 
-    With the KL in the reward, completions of equal task rewards are ranked by their KL alone; a
-    difference that is only the KL's rounding counts as none.
+    With the KL in the reward, completions of equal task rewards are ranked by their KL alone. A
+    difference no larger than the KL's rounding counts as none.
 
     Args:
         config: the options.
-        reward: whose weights the terms have.
+        reward: has the weights of the terms.
         scored: rewards and terms of N completions.
         size: [N] tokens.
-        penalty: [N] to take off the rewards (beta times the KL), or None.
+        penalty: [N] beta times the KL, to subtract from the rewards, or None.
 
     Returns:
         [N] float32.
@@ -63,7 +63,7 @@ def advantages_of(
 
 
 def kl_of_completions(config: GrpoConfig, logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
-    """Estimates each completion's KL to the reference, the sum of its tokens': [N] nats."""
+    """Estimate each completion's KL to the reference, summed over its tokens: [N] nats."""
     log_ratio = masked(logps - ref_logps, mask)
     return kl.ESTIMATORS[config.kl_estimator](log_ratio, torch.zeros_like(log_ratio)).sum(dim=1)
 
@@ -71,18 +71,18 @@ def kl_of_completions(config: GrpoConfig, logps: Tensor, ref_logps: Tensor, mask
 def not_finite(
     experience: Experience, rollout: Rollout, scored: RewardOutput, penalty: Tensor | None
 ) -> dict[str, int]:
-    """Count the rows in which something that the loss will read is NaN or infinite.
+    """Count the rows in which a value that the loss reads is NaN or infinite.
 
-    A reward of NaN is none: no term could judge the row.
+    A reward of NaN does not count: it marks a row that no term could score.
 
     Args:
         experience: N rows with their log-probs.
-        rollout: of them.
+        rollout: their rollout.
         scored: their rewards.
-        penalty: [N] what the KL takes off the rewards, or None.
+        penalty: [N] the KL to subtract from the rewards, or None.
 
     Returns:
-        What it is -> number of rows, for what is there at all.
+        Name of the value -> number of rows, without values that are finite in all rows.
     """
     rows = {
         "logits while sampling": ~rollout.finite,
@@ -101,15 +101,15 @@ def not_finite(
 
 
 def loss_mask_of(experience: Experience) -> Tensor:
-    """The tokens that the loss counts: [N, T]."""
+    """Return the mask of the tokens that the loss counts, [N, T]."""
     return experience.completion_mask if experience.loss_mask is None else experience.loss_mask
 
 
 def rows_that_teach(config: GrpoConfig, whole: Experience) -> Tensor:
-    """Rows whose gradient may differ from zero: [n] int64.
+    """List the rows whose gradient may differ from zero, [n] int64.
 
-    Without a KL, an entropy bonus or a contrast, those of advantage 0 cannot; nor can rows of which
-    no token counts.
+    The gradient of a row without a token that counts is zero. So is that of a row of advantage 0 if
+    the loss has no KL, no entropy bonus and no contrast.
     """
     assert whole.advantages is not None
     teaches = whole.advantages != 0
@@ -122,13 +122,13 @@ def rows_that_teach(config: GrpoConfig, whole: Experience) -> Tensor:
 def policy_loss(
     config: GrpoConfig, rows: Experience, whole: Experience, scores: TokenScores
 ) -> LossOutput:
-    """Computes a micro-batch's share of the objective.
+    """Compute a micro-batch's share of the objective.
 
     Args:
         config: the options.
         rows: the micro-batch.
         whole: its minibatch.
-        scores: the policy's, of ``rows``, with gradient.
+        scores: log-probs and entropies of ``rows`` under the policy, with gradient.
     """
     assert rows.advantages is not None
     tokens = Tokens(
@@ -159,7 +159,7 @@ def policy_loss(
 
 
 def counts_of(config: GrpoConfig, whole: Experience) -> Counts:
-    """Counts the rows and tokens of a minibatch (of a rank's part of it)."""
+    """Count the rows and tokens of a rank's part of a minibatch."""
     mask, rows = loss_mask_of(whole), rows_that_teach(config, whole)
     acting = mask if whole.policy_mask is None else mask * whole.policy_mask
     return Counts(

@@ -1,4 +1,4 @@
-"""What to log of a rollout, under TRL's metric names, and its rows for completions.jsonl."""
+"""Metrics of a rollout, under TRL's names, and its rows for completions.jsonl."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from omni_rlvr.types import Example, RewardOutput, Rollout
 def rollout_metrics(
     size: Tensor, truncated: Tensor, scored: RewardOutput, *, num_generations: int
 ) -> dict[str, float]:
-    """Measures completions and rewards.
+    """Measure completions and rewards.
 
-    ``reward_std`` is over the whole batch (TRL), ``reward_std_within_group`` the mean of the
-    groups' (ms-swift).
+    ``reward_std`` is the standard deviation over the whole batch, as in TRL.
+    ``reward_std_within_group`` is the mean of the groups' standard deviations, as in ms-swift.
 
     Args:
         size: [N] tokens of N = B*G completions, those of all ranks.
-        truncated: [N] bool: which have no end token.
-        scored: their rewards; NaN rows are left out.
+        truncated: [N] bool: completions without an end token.
+        scored: their rewards; rows that are NaN are left out.
         num_generations: G.
 
     Returns:
@@ -53,7 +53,7 @@ def rollout_metrics(
 def completion_rows(
     rollout: Rollout, scored: RewardOutput, advantages: Tensor, examples: Sequence[Example]
 ) -> list[dict[str, object]]:
-    """Lists every completion with its clip, label, rewards and advantage."""
+    """List every completion with its clip, label, rewards and advantage."""
     return [
         {
             "id": example.id,
@@ -72,6 +72,8 @@ def _mean(values: Tensor) -> float:
 
 
 def _std(values: Tensor) -> float:
-    """Sample std (ddof 1) of the values that are not NaN; 0 for fewer than two."""
-    judged = values[~values.isnan()].double()  # large rewards have larger squares
+    """Compute the sample std (ddof 1) of the values that are not NaN; 0 for fewer than two."""
+    judged = values[
+        ~values.isnan()
+    ].double()  # float64, since the squares of large rewards lose digits
     return judged.std().item() if len(judged) > 1 else 0.0

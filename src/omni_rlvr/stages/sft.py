@@ -24,18 +24,21 @@ from omni_rlvr.types import Batch, Counts, Experience, LossOutput
 
 
 class SftStage:
-    """Cold start, or the label-only baseline, by what the targets are."""
+    """Supervised fine-tuning on the targets of the annotations.
+
+    Targets with reasoning make it the cold start, targets of labels alone the SFT baseline.
+    """
 
     with_target = True
 
     def __init__(self, config: SftConfig):
-        """Holds the recipe."""
+        """Hold the hyper-parameters."""
         self.config = config
 
     @torch.no_grad()
     def prepare(self, policy: Policy, batch: Batch, generator: Generators) -> Prepared:
-        """Runs the frozen towers; the targets are the completions, one a prompt."""
-        assert batch.completion_ids is not None  # collated, since ``with_target`` is set
+        """Run the frozen towers, and take the target of each prompt as its one completion."""
+        assert batch.completion_ids is not None  # there, since ``with_target`` is set
         assert batch.completion_mask is not None
         check_room(policy, batch, batch.completion_mask.sum(dim=1), "the length of its target")
         experience = Experience(
@@ -48,11 +51,11 @@ class SftStage:
         return Prepared(experience, experience.features, {}, [], {})
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
-        """Yields the whole batch once."""
+        """Yield the whole batch once."""
         yield with_counts(experience, self._counts(experience))
 
     def micro_batches(self, whole: Experience) -> list[Tensor]:
-        """Splits rows into micro-batches; under a token budget, short ones go together."""
+        """Split rows into micro-batches; under a token budget, rows of like length go together."""
         budget = self.config.max_tokens_per_micro_batch
         rows = by_length(whole) if budget else torch.arange(len(whole))
         return micro_batches(
@@ -63,7 +66,7 @@ class SftStage:
         )
 
     def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
-        """Computes the token-mean loss's share, and the share of target tokens ranked first."""
+        """Compute a micro-batch's share of the token-mean loss and of the top-1 accuracy."""
         scores = completion_scores(
             policy,
             rows,

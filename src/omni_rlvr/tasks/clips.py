@@ -11,6 +11,8 @@ from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.data.loader import evaluation_loader, move, refuse_bad_media
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.models.policy import Processor
 from omni_rlvr.types import Batch, Example, Features
@@ -21,11 +23,18 @@ def clip_dataset(
     examples: Sequence[Example],
     cache: FeatureCache | None,
     *,
-    num_frames: int,
+    sampling: Sampling,
     sample_rate: int,
     window_s: float | None = None,
 ) -> ClipDataset:
-    """Makes the dataset that reads these examples' clips, or their cached features."""
+    """Make the dataset that reads these examples' clips, or their cached features.
+
+    Without ``window_s`` all of a sound is kept, to show it to a person; a processor refuses more
+    than its window.
+    """
+    request = ClipRequest(
+        sampling, sample_rate, clips.modality.video, clips.modality.audio, window_s=window_s
+    )
     return ClipDataset(
         examples,
         ClipReader(
@@ -33,11 +42,7 @@ def clip_dataset(
             clips.dataset.max_clips_per_process,
             limits=clips.dataset.limits,
         ),
-        num_frames=num_frames,
-        sample_rate=sample_rate,
-        window_s=window_s,
-        video=clips.modality.video,
-        audio=clips.modality.audio,
+        request,
         cache=cache,
     )
 
@@ -45,19 +50,19 @@ def clip_dataset(
 def processed_clips(
     clips: Clips, examples: Sequence[Example], processor: Processor, cache: FeatureCache | None
 ) -> ClipDataset:
-    """Makes the dataset that reads clips as a policy's processor wants them."""
+    """Make the dataset that reads clips as a policy's processor wants them."""
     return clip_dataset(
         clips,
         examples,
         cache,
-        num_frames=processor.settings.num_frames,
+        sampling=processor.sampling,
         sample_rate=processor.sample_rate,
         window_s=processor.window_s,
     )
 
 
 def collate(processor: Processor, cache: FeatureCache | None, *, with_target: bool) -> Collate:
-    """Makes what turns samples into batches."""
+    """Make what turns samples into batches."""
     return Collate(processor, with_target, None if cache is None else cache.dtype)
 
 
@@ -70,7 +75,7 @@ def batches(
     batch_size: int,
     device: torch.device,
 ) -> Iterator[Batch]:
-    """Reads examples in order, batch by batch, onto a device.
+    """Read examples in order, batch by batch, onto a device.
 
     Raises:
         MediaError: a clip cannot be read and ``dataset.on_bad_media`` is "raise".
@@ -86,5 +91,5 @@ def batches(
 
 
 def keeper(cache: FeatureCache | None) -> Callable[[Batch, Features], None]:
-    """Returns what stores the features of each batch, if there is a cache."""
+    """Return what stores the features of each batch, if there is a cache."""
     return cache.put if cache is not None else lambda batch, features: None

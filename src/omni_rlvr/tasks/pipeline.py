@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
@@ -11,7 +13,6 @@ from omni_rlvr.assembly.parts import Parts, PipelineParts
 from omni_rlvr.assembly.pipeline import compose_filled
 from omni_rlvr.tasks.evaluate import evaluate_splits
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
-from omni_rlvr.training.progress import timed
 from omni_rlvr.types import Example
 
 ONE_DEVICE = "trainer.devices=1"
@@ -55,6 +56,15 @@ def run_pipeline(parts: PipelineParts, run: Callable[[Parts], None]) -> None:
     move_latest(parts.place)
     Console().print(summary_table(summary))
     print("written:", *(str(file) for file in files), sep="\n  ")
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Print the name of a step, and note how long it takes."""
+    print(f"== {name.replace('_', ' ')}", flush=True)
+    started = time.perf_counter()
+    yield
+    seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)
 
 
 def _step(parts: PipelineParts, overrides: list[str], name: str):

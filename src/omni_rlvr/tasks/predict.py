@@ -161,7 +161,6 @@ def _predictions(
     logps: Tensor,
     labels: Sequence[str],
 ) -> list[Prediction]:
-    videos, sounds = batch.video_rows.tolist(), batch.audio_rows.tolist()
     probs = logps.softmax(dim=-1).tolist()
     listed = logps.logsumexp(dim=-1).exp().clamp(max=1).tolist()  # 1 is passed by rounding alone
     out: list[Prediction] = []
@@ -179,8 +178,8 @@ def _predictions(
                 list_probability=listed[i],
                 scored_after="completion" if slot.ids else "prompt",
                 answer_form="tags" if slot.closing else "bare",
-                has_video=i in videos,
-                has_audio=i in sounds,
+                has_video=batch.video_shapes[i] is not None,
+                has_audio=batch.audio_shapes[i] is not None,
                 truncated=bool(rollout.truncated[i]),
                 notes=[vars(note) for note in batch.notes[i]] if batch.notes else [],
             )

@@ -16,15 +16,13 @@ from omni_rlvr.tasks.clips import collate, keeper, processed_clips
 from omni_rlvr.tasks.evaluate import score_splits
 from omni_rlvr.tasks.lifecycle import recorded
 from omni_rlvr.tasks.report.text_tables import trainable_table
-from omni_rlvr.training.allocator import keep_freed_memory
-from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume
+from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume, Unrewarded
 from omni_rlvr.training.checkpoint import take_in_copy
 from omni_rlvr.training.devices import take_device
-from omni_rlvr.training.loggers import CompletionsTable, log_scores, tracking
+from omni_rlvr.training.loggers import CompletionsTable, tracking
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.training.progress import ProgressBar
-from omni_rlvr.training.trainer import build_trainer
-from omni_rlvr.training.unrewarded import Unrewarded
+from omni_rlvr.training.trainer import build_trainer, keep_freed_memory
 from omni_rlvr.types import Interrupted
 
 LOOK_ON = (CompletionsTable, ModalityProbe, ProgressBar, Unrewarded)
@@ -41,16 +39,17 @@ def train_stage(parts: TrainParts) -> None:
     data, steps = _data(parts, start, seed)
     saves = Checkpoints(run_dir, loop, parts.place.latest)
     own = [*([resume] if resume else []), CleanStop(), saves]
-    loggers = parts.loggers if distributed.is_first() else []
+    loggers = parts.loggers if distributed.is_first() else {}
     callbacks = [c for c in parts.callbacks if distributed.is_first() or not isinstance(c, LOOK_ON)]
     device = take_device(parts.place.config["trainer"], distributed.rank())
-    trainer = build_trainer(parts.make_trainer, loggers, [*callbacks, *own], device)
+    trainer = build_trainer(parts.make_trainer, [*callbacks, *own], device)
     Console().print(trainable_table(parts.counts))
     with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
         if distributed.is_first():
             _go_back(parts, start)
         record.update(origin=parts.origin, trainable=[asdict(count) for count in parts.counts])
-        with tracking(loggers, parts.place.config, record, start):
+        with tracking(loggers, record, start) as trackers:
+            trainer.loggers = [*trackers]
             module = RLVRModule(
                 parts.policy.train(),
                 parts.stage,
@@ -74,7 +73,9 @@ def train_stage(parts: TrainParts) -> None:
                     f"stopped at step {module.step} of {steps}; resume={run_dir} goes on"
                 )
             if parts.evaluation is not None:
-                log_scores(loggers, score_splits(parts.evaluation, record, device), step=steps)
+                scores = score_splits(parts.evaluation, record, device)
+                for tracker in trackers:
+                    tracker.log_scores(scores, step=steps)
             record.finish("finished")
     print(f"checkpoint: {run_dir / CHECKPOINT}")
 

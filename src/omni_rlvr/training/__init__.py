@@ -1,1 +1,1 @@
-"""The Lightning module and what surrounds it."""
+"""Train a policy: the Lightning module, its trainer, callbacks, checkpoints and loggers."""

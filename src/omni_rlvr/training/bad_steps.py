@@ -1,8 +1,8 @@
-"""Steps whose numbers are NaN or infinite: kept for replay, counted, and the end of the run once
-too many follow one another.
+"""Bad steps: steps with a number that is NaN or infinite.
 
-Such a step changes no weight, nor the optimizer or its schedule. Whether a step is one, all ranks
-tell alike, from values that they share anyway; this only deals with it.
+Such a step changes neither the weights nor the optimizer nor its schedule. Its batch is written to
+a file, so that it can be looked into, and the run ends when too many bad steps follow one another.
+All ranks decide alike, since they decide by values that are summed over ranks.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from omni_rlvr.types import Example, UserError
 log = logging.getLogger(__name__)
 
 FOLDER = "bad_steps"
-"""In the run's folder: a file a step."""
+"""Folder in the run's folder that gets one file for each bad step."""
 
 
 def is_finite(update: Mapping[str, float]) -> bool:
-    """Whether an update may be made, by its loss and its gradient norm, of all ranks together."""
+    """Whether the loss and the gradient norm of an update, over all ranks, are finite."""
     return math.isfinite(update["loss"]) and math.isfinite(update["grad_norm"])
 
 
 def what_is_wrong(
     not_finite: Sequence[Mapping[str, int]], updates: Sequence[Mapping[str, float]]
 ) -> str:
-    """Say what is NaN or infinite in a step; empty if nothing is.
+    """Name what is NaN or infinite in a step; an empty text if nothing is.
 
     Args:
         not_finite: each rank's ``Prepared.not_finite``.
-        updates: loss and gradient norm of each update; none where it came to none.
+        updates: loss and gradient norm of each update; empty if no update was tried.
     """
     names = dict.fromkeys(name for part in not_finite for name in part)
     counts = {name: sum(part.get(name, 0) for part in not_finite) for name in names}
@@ -45,10 +45,10 @@ def what_is_wrong(
 
 
 class BadSteps:
-    """The bad steps of a run."""
+    """Write, count and limit the bad steps of a run."""
 
     def __init__(self, record: RunRecord, max_in_a_row: int):
-        """Args: the run's record, and how many may follow one another."""
+        """Hold the run's record and the number of bad steps that may follow one another."""
         self.record = record
         self.max_in_a_row = max_in_a_row
         self.in_a_row = 0
@@ -62,14 +62,14 @@ class BadSteps:
         examples: Sequence[Example],
         completions: Sequence[Mapping[str, object]],
     ) -> None:
-        """Write what a bad step was made of, say so, and count it.
+        """Write the batch of a bad step to a file, warn, and count the step.
 
         Args:
             step: its number, from 1, as in metrics.jsonl.
             why: what is not finite.
-            seed: of the run.
-            examples: of all ranks.
-            completions: likewise, with their token ids; none for SFT.
+            seed: seed of the run.
+            examples: examples of all ranks.
+            completions: completions of all ranks with their token ids; empty for SFT.
         """
         self.in_a_row += 1
         file = self.record.folder / FOLDER / f"step_{step:06d}.json"
@@ -91,7 +91,7 @@ class BadSteps:
         )
 
     def check(self, step: int, why: str, *, is_last: bool) -> None:
-        """End the run if too many bad steps follow one another, or the last step is one.
+        """End the run if too many bad steps follow one another, or if its last step is bad.
 
         Raises:
             UserError: names the last good checkpoint.

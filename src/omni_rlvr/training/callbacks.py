@@ -1,5 +1,5 @@
-"""What happens around training steps: checkpoints, a clean stop on Ctrl-C, the state a resumed run
-starts from.
+"""Callbacks around training steps: checkpoints, the state that a resumed run starts from, a clean
+stop on Ctrl-C, a warning of rewards that are never earned.
 """
 
 from __future__ import annotations
@@ -17,22 +17,33 @@ from omni_rlvr import distributed, stopping
 from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.models.loading.weights import not_finite
 from omni_rlvr.pointers import point_to
+from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.training.checkpoint import last_good, load_state, save_checkpoint
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.types import UserError
 
 log = logging.getLogger(__name__)
 
+NUM_STEPS = 20
+"""Steps without any reward of a term, after which the warning comes."""
+ADVICE = {"format": "; a cold start (stage=sft) on reasoning teaches the format"}
+
 
 class Checkpoints(Callback):
-    """Saves every ``save_steps`` and at the end; ``latest`` then points at the run.
+    """Save a checkpoint every ``save_steps`` and at the end, and point ``latest`` at the run.
 
-    What is saved is good: neither weights nor the optimizer's state hold NaN or Inf, no step that
-    was left out came before it, and a run that taught the policy nothing fails instead.
+    Every checkpoint can be relied on: neither the weights nor the optimizer's state hold NaN or
+    Inf, the step before it was not skipped, and a run that taught the policy nothing fails.
     """
 
     def __init__(self, run: Path, loop: LoopConfig, latest: Path | None):
-        """Args: the run's folder, how often is saved and how many are kept, the link to move."""
+        """Hold the settings.
+
+        Args:
+            run: the run's folder.
+            loop: how often to save, and how many checkpoints to keep.
+            latest: the link to move to the run; None for none.
+        """
         self.run = run
         self.save_steps = loop.save_steps
         self.keep = loop.save_total_limit
@@ -42,7 +53,7 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
-        """Save when due; not behind a bad step, which leaves the weights in doubt."""
+        """Save when due, but not right after a bad step, since its cause may be in the weights."""
         step = pl_module.step
         due = step % self.save_steps == 0 and step not in (0, self.saved_step)
         if due and pl_module.bad_steps.in_a_row == 0 and pl_module.nothing_learned() is None:
@@ -52,7 +63,7 @@ class Checkpoints(Callback):
         """Save the last step, also after Ctrl-C.
 
         Raises:
-            UserError: the whole run is done and has taught nothing.
+            UserError: all steps are done and no weight has moved.
         """
         if pl_module.is_done and (why := pl_module.nothing_learned()) is not None:
             raise UserError(f"nothing was learned: {why}")
@@ -61,7 +72,7 @@ class Checkpoints(Callback):
         pl_module.movement.warn()
 
     def save(self, module: RLVRModule) -> None:
-        """Writes the checkpoint; of several ranks, which hold the same, the first does."""
+        """Write the checkpoint. All ranks hold the same weights, so only the first one writes."""
         self.saved_step = module.step
         if not distributed.is_first():
             return
@@ -86,13 +97,13 @@ class Checkpoints(Callback):
 
 
 class Resume(Callback):
-    """Puts back the optimizer, schedule and counters of an earlier part of the run."""
+    """Restore the optimizer, the schedule and the counters of the run that is resumed."""
 
     def __init__(self, checkpoint: Path):
-        """Read the state.
+        """Read the trainer's state.
 
         Args:
-            checkpoint: the folder that the run goes on from.
+            checkpoint: the folder that the run resumes from.
 
         Raises:
             UserError: it cannot be read, or holds NaN or infinite numbers.
@@ -106,8 +117,8 @@ class Resume(Callback):
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
-        """Restores, once Lightning has built the optimizer."""
-        # Lightning's wrapper keeps what it is given to itself; the optimizer inside is what steps
+        """Restore, once Lightning has built the optimizer."""
+        # Lightning's wrapper does not pass a state on to the optimizer inside, which does step
         pl_module.optimizer.optimizer.load_state_dict(self.state["optimizer"])
         pl_module.schedule.load_state_dict(self.state["schedule"])
         pl_module.step, pl_module.num_tokens = self.step, self.state["num_tokens"]
@@ -115,7 +126,7 @@ class Resume(Callback):
         log.info("going on from step %d", self.step)
 
     def on_train_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
-        """Sets the random state last, after everything that drew from it while starting up."""
+        """Set the random state last, after everything that draws from it at the start."""
         pl_module.movement.moved_before = self.state.get("has_moved", True)
         torch.set_rng_state(self.state["rng"]["torch"])
 
@@ -129,13 +140,58 @@ def _tensors(optimizer: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 class CleanStop(Callback):
-    """Ends training after the step in which a stop was asked for (``stopping``).
+    """End training after the step in which a stop was asked for (``stopping``).
 
-    Several ranks stop after the same step, whichever was asked.
+    If any rank is asked, all ranks stop after the same step.
     """
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
-        """Stops, if any rank was asked to."""
+        """Stop if any rank was asked to."""
         trainer.should_stop = any(distributed.gather(stopping.asked()))
+
+
+class Unrewarded(Callback):
+    """Warn once of each reward term that no completion of the first steps earned anything of.
+
+    The policy cannot learn from a reward that it never earns.
+    """
+
+    def __init__(self, reward: Mixture):
+        """Watch the terms with a weight above 0 that a correct answer is paid for."""
+        self.waiting = {
+            name
+            for name, term in reward.terms.items()
+            if reward.weights[name] > 0 and term.max_score is not None and term.max_score > 0
+        }
+        self.num_steps = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
+    ) -> None:
+        """Check the step's completions until every term was earned or warned of."""
+        rows = pl_module.completions
+        if not self.waiting or not rows:
+            return
+        self.num_steps += 1
+        earned = {name for name in self.waiting for row in rows if _score(row, name) > 0}
+        self.waiting -= earned
+        if self.num_steps < NUM_STEPS:
+            return
+        for name in sorted(self.waiting):
+            log.warning(
+                "no completion earned any %s reward in %d steps: a group whose completions all "
+                "earn the same teaches nothing; look at completions.jsonl and at model.path%s",
+                name,
+                NUM_STEPS,
+                ADVICE.get(name, ""),
+            )
+        self.waiting = set()
+
+
+def _score(row: dict[str, object], term: str) -> float:
+    """Return the row's score of a term; NaN, which exceeds nothing, where it was not judged."""
+    score = row[f"rewards/{term}"]
+    assert isinstance(score, float)
+    return score

@@ -1,8 +1,8 @@
-"""Writes and reads checkpoints so that a kill or a full disk never costs the last good one.
+"""Write and read checkpoints so that a kill or a full disk never costs the last good one.
 
-A checkpoint is a folder ``checkpoints/step_000150`` (weights, config, processor, trainer state),
-written under another name and renamed when whole; the link ``checkpoint`` is then moved to it in
-one step, and all but the last few are removed.
+A checkpoint is a folder ``checkpoints/step_000150`` with weights, config, processor and trainer
+state. It is written under another name and renamed when it is complete. Then the link
+``checkpoint`` is moved to it in one step, and all but the last few checkpoints are removed.
 """
 
 from __future__ import annotations
@@ -33,28 +33,30 @@ log = logging.getLogger(__name__)
 
 
 def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: int) -> Path:
-    """Saves a policy and the trainer's state as the run's current checkpoint.
+    """Save a policy and the trainer's state as the run's current checkpoint.
 
     Args:
         run: the run's folder.
-        policy: what is saved.
-        state: optimizer, schedule and whatever else resuming needs; tensors and plain values only.
-        step: names the folder.
-        keep: how many checkpoints are left, this one among them; 1 or more.
+        policy: the policy to save.
+        state: optimizer, schedule and what else resuming needs; tensors and plain values only.
+        step: number of steps done; names the folder.
+        keep: number of checkpoints to keep, including this one; 1 or more.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        UserError: it could not be written; the checkpoints before are still there.
+        UserError: it could not be written; the earlier checkpoints are still there.
     """
     folder = step_folder(run, step)
-    if follow(run / CHECKPOINT).resolve() == folder.resolve():  # the same step, after a resume:
-        folder = folder.with_name(f"{folder.name}_again")  # the good one must outlive this write
+    if follow(run / CHECKPOINT).resolve() == folder.resolve():
+        # the same step again, after a resume: the good folder must survive a write that fails
+        folder = folder.with_name(f"{folder.name}_again")
     try:
         with whole_folder(folder, sums=True) as partial:
             policy.save(partial)
-            with (partial / TRAINER_STATE).open("wb") as file:  # whose errors say what is wrong
+            # given a path, torch.save would hide the system's error behind one of its own
+            with (partial / TRAINER_STATE).open("wb") as file:
                 torch.save({**state, "step": step, "rng": _rng_state()}, file)
         point_to(run / CHECKPOINT, folder)
     except (OSError, RuntimeError) as error:
@@ -64,7 +66,7 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: 
 
 
 def _prune(newest: Path, step: int, keep: int) -> None:
-    """Remove all but the newest and those before it; what is of later steps will be done again."""
+    """Remove all but the last ``keep``; those of later steps go too, as they are done again."""
     earlier = [f for f in checkpoints_of(newest.parent.parent) if (step_of(f) or 0) < step]
     kept = {newest, *earlier[: keep - 1]}
     for other in newest.parent.iterdir():
@@ -73,16 +75,16 @@ def _prune(newest: Path, step: int, keep: int) -> None:
 
 
 def take_in_copy(run: Path, step: int) -> None:
-    """Rename a folder that stands where the link ``checkpoint`` should be.
+    """Replace a folder ``checkpoint``, where a link should be, by a link to it.
 
-    Copies with links followed, and archives, make such a folder of a link.
+    Archives, and copies that follow links, turn the link into such a folder.
 
     Args:
         run: the run's folder.
-        step: of the checkpoint in it.
+        step: number of steps of the checkpoint in it.
 
     Raises:
-        UserError: it is no checkpoint.
+        UserError: the folder holds no checkpoint.
     """
     pointer = run / CHECKPOINT
     if pointer.is_symlink() or not pointer.is_dir():
@@ -127,6 +129,6 @@ def _rng_state() -> dict:
 
 
 def last_good(run: Path) -> str:
-    """Says, for a message, which checkpoint of a run can be relied on."""
+    """Name the checkpoint of a run that can be relied on, for an error message."""
     last = follow(run / CHECKPOINT)
     return f"the last good one is {last.resolve()}" if last.is_dir() else "there is none before it"

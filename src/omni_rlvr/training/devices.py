@@ -13,7 +13,7 @@ ALL = ("auto", "-1", -1)
 
 
 def device_of(accelerator: str) -> torch.device:
-    """Names the device of ``trainer.accelerator``, as Lightning would choose it.
+    """Name the device of ``trainer.accelerator``, as Lightning would choose it.
 
     Raises:
         UserError: this machine has no such device.
@@ -35,18 +35,18 @@ def device_of(accelerator: str) -> torch.device:
 
 
 def device_numbers(accelerator: str, devices: int | str | Sequence[int]) -> list[int]:
-    """Numbers the devices of a run, one process each.
+    """List the numbers of a run's devices, one process each.
 
     Args:
         accelerator: ``trainer.accelerator``.
         devices: ``trainer.devices``: how many, a list of GPU numbers, or "auto" for all GPUs. On a
-            CPU the number is that of processes, and "auto" is one.
+            CPU it is the number of processes, and "auto" is one.
 
     Returns:
-        Their numbers; on a CPU 0, 1, ..
+        The numbers of the devices; on a CPU 0, 1, ...
 
     Raises:
-        UserError: this machine does not have them.
+        UserError: this machine does not have these devices.
     """
     kind = device_of(accelerator).type
     there = {"cuda": torch.cuda.device_count(), "mps": 1}
@@ -66,7 +66,12 @@ def device_numbers(accelerator: str, devices: int | str | Sequence[int]) -> list
 
 
 def take_device(trainer: Mapping[str, Any], rank: int) -> torch.device:
-    """Makes the device of a rank, by the config's trainer, this process's own."""
+    """Return the device of a rank and make it the current device of this process.
+
+    Args:
+        trainer: the config group.
+        rank: of this process.
+    """
     device = device_of(trainer["accelerator"])
     if device.type != "cuda":
         return device

@@ -1,8 +1,9 @@
-"""Where metrics go besides metrics.jsonl: TensorBoard, CSV, W&B, MLflow, trackio.
+"""Loggers of a run besides metrics.jsonl: TensorBoard, CSV, Weights & Biases, MLflow, trackio.
 
-A tracker is one of Lightning's loggers, or a few lines of our own, behind one class that adds the
-prefix which transformers' callbacks add (``train/reward``), so that dashboards made for TRL work
-as they are, and that sends completions as a table where the service has tables.
+``conf/logger`` names Lightning's loggers. ``Tracker`` and ``tracking`` add what these cannot do:
+the prefix that transformers' callbacks write (``train/reward``), so that dashboards made for TRL
+fit; one run at the service for all parts of a run that is resumed; the status that the run ended
+with; tables of completions. ``MetricsCsv`` and ``TrackioLogger`` are loggers that Lightning lacks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 from pytorch_lightning import Callback, Trainer
@@ -31,298 +32,193 @@ log = logging.getLogger(__name__)
 
 Rows = Sequence[Mapping[str, object]]
 SCORES = ("war", "uar", "format")
-
-
-class Sink(Protocol):
-    """What takes numbers."""
-
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Takes the metrics of one step."""
+STEP = "step"
 
 
 class Tracker(Logger):
-    """One place that metrics go to."""
+    """One logger of a run, under the names that metrics have at its service.
 
-    def __init__(
-        self,
-        sink: Sink,
-        *,
-        prefix: str,
-        log_config: Callable[[dict[str, Any]], None] | None,
-        log_table: Callable[[Rows, int], None] | None,
-        close: Callable[[str], None] | None,
-        service: str = "",
-        opens: Callable[[str | None, int], tuple[Sink, str | None]] | None = None,
-    ):
-        """Holds the parts.
+    Lightning's own ``prefix`` is not used: it is joined to the name with "-", and would also stand
+    before evaluations and tables.
+    """
+
+    name: str = ""
+    version: str = ""
+
+    def __init__(self, logger: Logger, prefix: str):
+        """Wrap a logger.
 
         Args:
-            sink: takes the numbers.
+            logger: takes the metrics.
             prefix: stands before the name of each metric of a training step.
-            log_config: takes the run's config when it begins or goes on, where that is of use.
-            log_table: takes completions and the step, where the service has tables.
-            close: ends the run there; handed "success", "failed" or "interrupted".
-            service: its name, under which the id of the run there is kept in run.json.
-            opens: opens the run there before the first step. It is handed the id of the run that an
-                earlier part of this run had (None for a new run) and the number of steps that are
-                done, and gives what takes the numbers from then on, and the id.
         """
         super().__init__()
-        self.sink = sink
+        self.logger = logger
         self.prefix = prefix
-        self.log_config = log_config
-        self.log_table = log_table
-        self.close = close
-        self.service = service
-        self.opens = opens
-
-    @property
-    def name(self) -> str:
-        """Of no use here; Lightning asks for it."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Of no use here; Lightning asks for it."""
-        return ""
+        self.allowed: Callable[[str], str] = str
+        if isinstance(logger, MLFlowLogger):
+            # Lightning's logger deletes what MLflow refuses, so that two metrics could become one
+            forbidden = re.compile(r"[^\w/. -]", re.ASCII)
+            self.allowed = AllowedNames("mlflow", forbidden, max_length=250)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Sends the metrics of a training step."""
+        """Send the metrics of a training step."""
         self._send({f"{self.prefix}{name}": value for name, value in metrics.items()}, step)
 
     def log_scores(self, scores: Mapping[str, Mapping[str, float]], step: int) -> None:
-        """Sends the scores of an evaluation, as TRL names those of several data sets."""
+        """Send the scores of an evaluation, as TRL names those of several data sets."""
         stem = "eval/" if self.prefix else "eval_"
         self._send({f"{stem}{s}_{n}": scores[s][n] for s in scores for n in SCORES}, step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Does nothing: ``tracking`` sends the config."""
+        """Do nothing: ``tracking`` sends the config, which Lightning does not know."""
 
-    def _send(self, metrics: dict[str, float], step: int | None) -> None:
-        assert step is not None  # the module always says
-        self.sink.log_metrics(metrics, step)
+    def finalize(self, status: str) -> None:
+        """Do nothing: Lightning calls this after the last step, and the evaluation follows."""
+
+    def log_config(self, config: Mapping[str, Any]) -> None:
+        """Send a run's resolved config, where that is of use."""
+        if isinstance(self.logger, MLFlowLogger):
+            self.logger.log_hyperparams({self.allowed(k): v for k, v in _flat(config, "")})
+        elif not isinstance(self.logger, TensorBoardLogger):  # which would log a made-up metric too
+            self.logger.log_hyperparams(dict(config))
+
+    def log_table(self, rows: Rows, step: int) -> None:
+        """Send completions, where the service has tables."""
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        if isinstance(self.logger, WandbLogger):
+            data = [list(row) for row in zip(*columns.values(), strict=True)]
+            self.logger.log_table("completions", list(columns), data, step=step)
+        elif isinstance(self.logger, MLFlowLogger):
+            table = {STEP: [step] * len(rows), **columns}
+            self.logger.experiment.log_table(self.logger.run_id, table, "completions.json")
+        elif isinstance(self.logger, TrackioLogger):
+            self.logger.log_table(columns, step)
+
+    def close(self, status: str) -> None:
+        """End the run at the service with "success", "failed" or "interrupted"."""
+        if isinstance(self.logger, WandbLogger):
+            # Lightning leaves W&B's run open; the exit code tells W&B how it ended
+            code = {"success": 0, "interrupted": 130}.get(status, 1)
+            self.logger.experiment.finish(exit_code=code)
+        elif isinstance(self.logger, MLFlowLogger) and status == "interrupted":
+            self.logger.finalize("KILLED")  # MLflow's own word, for which Lightning has none
+        else:
+            self.logger.finalize(status)
+
+    def _send(self, metrics: Mapping[str, float], step: int | None) -> None:
+        named = {self.allowed(name): value for name, value in metrics.items()}
+        self.logger.log_metrics(named, step)
 
 
 @contextlib.contextmanager
 def tracking(
-    loggers: Sequence[Logger],
-    config: dict[str, Any],
-    record: RunRecord | None = None,
-    start: int = 0,
-) -> Iterator[None]:
-    """Open a run's trackers, send its config to them, and close them however the run ends.
+    makers: Mapping[str, partial[Logger]], record: RunRecord, start: int
+) -> Iterator[list[Tracker]]:
+    """Open a run's loggers, send its config to them, and close them however the run ends.
 
     Args:
-        loggers: the run's.
-        config: its resolved config.
-        record: its run.json, which keeps the ids of its runs at the services.
-        start: the steps that are done; above 0, the services' runs of before go on.
+        makers: name in the config group ``logger`` -> makes the logger.
+        record: record of the run; its run.json keeps the ids of the runs at the services.
+        start: number of steps that are done; above 0, the earlier runs at the services go on.
 
     Raises:
         UserError: a service refuses, or cannot be reached.
     """
-    trackers = [tracker for tracker in loggers if isinstance(tracker, Tracker)]
-    kept: dict[str, str] = {}
-    if record is not None and start > 0:
-        known = record.fields["trackers"]
-        assert isinstance(known, dict)
-        kept = dict(known)
-    opened: list[Tracker] = []
+    config, known = record.fields["config"], record.fields["trackers"]
+    assert isinstance(config, Mapping)
+    assert isinstance(known, dict)
+    ids = dict(known) if start > 0 else {}
+    trackers: list[Tracker] = []
     status = "failed"
     try:
-        for tracker in trackers:
-            before = kept.get(tracker.service)
-            with _refused(tracker.service):
-                if tracker.opens is not None:
-                    tracker.sink, run_id = tracker.opens(before, start)
-                    kept |= {} if run_id is None else {tracker.service: run_id}
-                opened.append(tracker)
-                if tracker.log_config is not None and before is None:
+        for name, make in makers.items():
+            with _refused(name):
+                tracker = _open(make, record.folder, ids.get(name), start)
+                trackers.append(tracker)
+                if name not in ids:
                     tracker.log_config(config)
-        if record is not None and kept:
-            record.update(trackers=kept)
-        yield
+                if isinstance(tracker.logger, WandbLogger | MLFlowLogger):
+                    ids[name] = str(tracker.logger.version)
+        if ids:
+            record.update(trackers=ids)
+        yield trackers
         status = "success"
     except (Interrupted, KeyboardInterrupt, SystemExit):
         status = "interrupted"
         raise
     finally:
-        for tracker in opened:
-            if tracker.close is not None:
-                tracker.close(status)
+        for tracker in trackers:
+            tracker.close(status)
 
 
-def log_scores(loggers: Sequence[Logger], scores: Mapping[str, Mapping], *, step: int) -> None:
-    """Sends the scores of an evaluation to the trackers."""
-    for tracker in loggers:
-        if isinstance(tracker, Tracker):
-            tracker.log_scores(scores, step)
+def _open(make: partial[Logger], folder: Path, run_id: str | None, start: int) -> Tracker:
+    """Build a logger for one part of a run, with its run at the service open."""
+    kind, options = make.func, dict(make.keywords)
+    prefix = options.pop("prefix", "")
+    name = run_name(folder)
+    known: dict[Any, dict[str, Any]] = {
+        # a purged step is hidden: it is done again
+        TensorBoardLogger: {
+            "name": "",
+            "version": "tensorboard",
+            "purge_step": start + 1 if start > 0 else None,
+        },
+        WandbLogger: {"name": name, "id": run_id},
+        MLFlowLogger: {"run_name": name, "run_id": run_id},
+    }
+    logger = kind(**{"save_dir": str(folder), **known.get(kind, {}), **options})
+    tracker = Tracker(logger, prefix)
+    if isinstance(logger, WandbLogger | MLFlowLogger):
+        service = logger.experiment  # opens the run, so that a refusal comes before the first step
+        if isinstance(logger, MLFlowLogger) and run_id is not None:
+            service.update_run(run_id, status="RUNNING")
+    if isinstance(logger, MetricsCsv):
+        rows = read_jsonl(folder / "metrics.jsonl")
+        logger.write([{k if k == STEP else f"{prefix}{k}": row[k] for k in row} for row in rows])
+    return tracker
 
 
-def tensorboard(save_dir: str, prefix: str) -> Tracker:
-    """Makes a tracker that writes ``tensorboard/`` into the run's folder."""
-    make = partial(TensorBoardLogger, save_dir=save_dir, name="", version="tensorboard")
-    sink = make()
-
-    def opens(run_id: str | None, start: int) -> tuple[Sink, None]:
-        nonlocal sink
-        if start > 0:
-            sink = make(purge_step=start + 1)  # hides the steps that are done again
-        return sink, None
-
-    def close(status: str) -> None:
-        sink.finalize(status)
-
-    return Tracker(sink, prefix=prefix, log_config=None, log_table=None, close=close, opens=opens)
-
-
-def metrics_csv(save_dir: str, prefix: str) -> Tracker:
-    """Makes a tracker that writes ``metrics.csv`` into the run's folder."""
-    sink = MetricsCsv(Path(save_dir) / "metrics.csv", prefix)
-
-    def start(config: dict[str, Any]) -> None:
-        sink.follow_record()
-
-    return Tracker(sink, prefix=prefix, log_config=start, log_table=None, close=None)
-
-
-def wandb(
-    save_dir: str,
-    *,
-    prefix: str,
-    project: str,
-    entity: str | None,
-    group: str | None,
-    offline: bool,
-) -> Tracker:
-    """Makes a tracker that sends to Weights & Biases, or writes ``wandb/`` for a later sync.
+def check_installed(name: str, make: partial[Logger]) -> partial[Logger]:
+    """Return a logger's maker, if the package that it needs is there.
 
     Raises:
-        UserError: the package is missing.
+        UserError: says how to install it.
     """
-    with _refused("wandb"):
-        make = partial(
-            WandbLogger,
-            name=run_name(save_dir),
-            save_dir=save_dir,
-            project=project,
-            entity=entity,
-            group=group,
-            offline=offline,
-        )
-        sink = make()
-
-    def opens(run_id: str | None, start: int) -> tuple[Sink, str]:
-        nonlocal sink
-        sink = make(id=run_id)
-        return sink, sink.experiment.id
-
-    def table(rows: Rows, step: int) -> None:
-        columns = list(rows[0])
-        sink.log_table("completions", columns, [[r[c] for c in columns] for r in rows], step=step)
-
-    def close(status: str) -> None:
-        sink.experiment.finish(exit_code={"success": 0, "interrupted": 130}.get(status, 1))
-
-    return Tracker(
-        sink,
-        prefix=prefix,
-        log_config=lambda config: sink.log_hyperparams(config),
-        log_table=table,
-        close=close,
-        service="wandb",
-        opens=opens,
-    )
+    packages: dict[Any, str] = {
+        WandbLogger: "wandb",
+        MLFlowLogger: "mlflow",
+        TrackioLogger: "trackio",
+    }
+    if (package := packages.get(make.func)) is not None:
+        with _refused(name):
+            importlib.import_module(package)
+    return make
 
 
-def mlflow(
-    save_dir: str,
-    *,
-    prefix: str,
-    experiment_name: str,
-    tracking_uri: str,
-    artifact_location: str | None,
-) -> Tracker:
-    """Makes a tracker that sends to an MLflow server, or into a data base.
-
-    Raises:
-        UserError: the package is missing.
-    """
-    with _refused("mlflow"):
-        make = partial(
-            MLFlowLogger,
-            experiment_name=experiment_name,
-            run_name=run_name(save_dir),
-            tracking_uri=tracking_uri,
-            artifact_location=artifact_location,
-        )
-        sink = make()
-    allowed = AllowedNames("mlflow", re.compile(r"[^\w/. -]", re.ASCII), max_length=250)
-
-    def opens(run_id: str | None, start: int) -> tuple[Sink, str | None]:
-        nonlocal sink
-        sink = make(run_id=run_id)
-        if run_id is not None:
-            sink.experiment.update_run(run_id, status="RUNNING")
-        return Renamed(sink, allowed), sink.run_id
-
-    def log_config(config: dict[str, Any]) -> None:
-        sink.log_hyperparams({allowed(key): value for key, value in _flat(config, "")})
-
-    def table(rows: Rows, step: int) -> None:
-        data = {name: [row[name] for row in rows] for name in rows[0]}
-        sink.experiment.log_table(
-            sink.run_id, {"step": [step] * len(rows), **data}, "completions.json"
-        )
-
-    return Tracker(
-        Renamed(sink, allowed),
-        prefix=prefix,
-        log_config=log_config,
-        log_table=table,
-        close=lambda status: sink.finalize("KILLED" if status == "interrupted" else status),
-        service="mlflow",
-        opens=opens,
-    )
-
-
-def trackio(save_dir: str, *, prefix: str, project: str, space_id: str | None) -> Tracker:
-    """Makes a tracker that writes to trackio's own folder, or to a Space.
-
-    Raises:
-        UserError: the package is missing.
-    """
-    from omni_rlvr.training.loggers import TrackioSink
-
-    with _refused("trackio"):
-        sink = TrackioSink(run_name(save_dir), project=project, space_id=space_id)
-    return Tracker(
-        sink,
-        prefix=prefix,
-        log_config=sink.log_config,
-        log_table=sink.log_table,
-        close=sink.close,
-        service="trackio",
-    )
-
-
-def run_name(save_dir: str) -> str:
-    """Names a run by the last two parts of its folder, e.g. ``rlvr/2026-01-31_12-00-00``."""
-    return "/".join(Path(save_dir).absolute().parts[-2:])
+def run_name(folder: Path) -> str:
+    """Name a run by the last two parts of its folder, e.g. ``rlvr/2026-01-31_12-00-00``."""
+    return "/".join(folder.absolute().parts[-2:])
 
 
 class AllowedNames:
-    """Names as a service takes them: each stays another's, and each change is told once."""
+    """Map names to those that a service takes: no two become one, each change is logged once."""
 
     def __init__(self, service: str, forbidden: re.Pattern[str], *, max_length: int):
-        """Args: the service, for the log; the characters and the length that it does not take."""
+        """Hold the rules.
+
+        Args:
+            service: its name, for the log.
+            forbidden: matches a character that the service refuses.
+            max_length: most characters of a name.
+        """
         self.service = service
         self.forbidden = forbidden
         self.max_length = max_length
         self.known: dict[str, str] = {}
 
     def __call__(self, name: str) -> str:
-        """Return the name that the service takes in place of a name."""
+        """Return the name to use at the service."""
         if name not in self.known:
             stem = self.forbidden.sub("_", name)[: self.max_length]
             allowed, number, taken = stem, 1, set(self.known.values())
@@ -334,18 +230,6 @@ class AllowedNames:
                 log.warning("%s takes no name like %r; it is %r there", self.service, name, allowed)
             self.known[name] = allowed
         return self.known[name]
-
-
-class Renamed:
-    """A sink whose metrics get the names that its service takes."""
-
-    def __init__(self, sink: Sink, allowed: AllowedNames):
-        self.sink = sink
-        self.allowed = allowed
-
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Take the metrics of one step."""
-        self.sink.log_metrics({self.allowed(k): v for k, v in metrics.items()}, step)
 
 
 def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -374,14 +258,14 @@ def _refused(service: str) -> Iterator[None]:
 
 
 class CompletionsTable(Callback):
-    """A table of the step's completions with their rewards, every few steps."""
+    """Send a table of the step's completions with their rewards, every few steps."""
 
     def __init__(self, every_n_steps: int, max_rows: int):
-        """Holds the settings.
+        """Hold the settings.
 
         Args:
             every_n_steps: steps between tables.
-            max_rows: completions a table, the first of the step.
+            max_rows: most completions of a table; the first ones of the step are taken.
         """
         self.every_n_steps = every_n_steps
         self.max_rows = max_rows
@@ -389,55 +273,58 @@ class CompletionsTable(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
-        """Sends the table if its time has come and the stage samples."""
+        """Send the table every ``every_n_steps``, if the stage samples completions."""
         rows = pl_module.completions[: self.max_rows]
         if not rows or pl_module.step % self.every_n_steps:
             return
         for tracker in trainer.loggers:
-            if isinstance(tracker, Tracker) and tracker.log_table is not None:
+            if isinstance(tracker, Tracker):
                 tracker.log_table(rows, pl_module.step)
 
 
-STEP = "step"
+class MetricsCsv(Logger):
+    """Write ``metrics.csv``, a line a step.
 
+    Lightning's CSVLogger sorts the columns, keeps lines back, and deletes the file of a run that
+    goes on.
+    """
 
-class MetricsCsv:
-    """Writes ``metrics.csv``."""
+    name: str = ""
+    version: str = ""
 
-    def __init__(self, path: Path, prefix: str):
-        """Args: the file, which is made with the first line; what stands before a metric's name."""
-        self.path = path
+    def __init__(self, save_dir: str, prefix: str = ""):
+        """Begin a new file, which is made with the first line.
+
+        Args:
+            save_dir: the run's folder.
+            prefix: stands before the name of each metric.
+        """
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
         self.prefix = prefix
         self.rows: list[dict[str, object]] = []
-        self.columns: list[str] = [STEP]
+        self.columns = [STEP]
+        self.path.unlink(missing_ok=True)  # of an earlier part of the run, or of another run
 
-    def follow_record(self) -> None:
-        """Make the file from the metrics.jsonl beside it."""
-        self.rows = [
-            {name if name == STEP else f"{self.prefix}{name}": value for name, value in row.items()}
-            for row in read_jsonl(self.path.with_name("metrics.jsonl"))
-        ]
-        self.columns = list(dict.fromkeys([STEP, *(name for row in self.rows for name in row)]))
-        if self.rows:
-            self._write_all()
-        else:
-            self.path.unlink(missing_ok=True)
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add a line; what is not finite is left empty, as in metrics.jsonl."""
-        row = {STEP: step, **{name: plain(value) for name, value in metrics.items()}}
-        self.rows.append(row)
-        new = [name for name in row if name not in self.columns]
-        if new or len(self.rows) == 1:
-            self.columns += new
-            self._write_all()
+        named = {f"{self.prefix}{name}": plain(value) for name, value in metrics.items()}
+        self.write([{STEP: step, **named}])
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the config is in run.json."""
+
+    def write(self, rows: list[dict[str, object]]) -> None:
+        """Add lines; a name that is new becomes a column of all lines."""
+        self.rows += rows
+        columns = list(dict.fromkeys([*self.columns, *(name for row in rows for name in row)]))
+        if columns != self.columns or not self.path.exists():
+            self.columns = columns
+            header = self._text([{name: name for name in columns}])
+            write_file(self.path, f"{header}{self._text(self.rows)}".encode())
         else:
             with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(self._text([row]))
-
-    def _write_all(self) -> None:
-        header = self._text([{name: name for name in self.columns}])
-        write_file(self.path, f"{header}{self._text(self.rows)}".encode())
+                file.write(self._text(rows))
 
     def _text(self, rows: list[dict[str, object]]) -> str:
         text = io.StringIO(newline="")
@@ -445,42 +332,51 @@ class MetricsCsv:
         return text.getvalue()
 
 
-class TrackioSink:
-    """One run in trackio, opened with the config and closed with ``close``."""
+class TrackioLogger(Logger):
+    """Send one run to trackio, in its own folder on this machine or in a Hugging Face Space."""
 
-    def __init__(self, name: str, *, project: str, space_id: str | None):
-        """Names the run; nothing is opened yet.
+    name: str = ""
+    version: str = ""
 
-        Raises:
-            ModuleNotFoundError: trackio is not installed.
+    def __init__(self, save_dir: str, *, project: str, space_id: str | None, prefix: str = ""):
+        """Name the run; nothing is opened yet.
+
+        Args:
+            save_dir: the run's folder, whose last two parts are the run's name.
+            project: groups runs.
+            space_id: a Space, user/name; None stays on this machine.
+            prefix: stands before the name of each metric.
         """
+        super().__init__()
         self.trackio: Any = importlib.import_module("trackio")
-        self.name = name
+        self.run_name = run_name(Path(save_dir))
         self.project = project
         self.space_id = space_id
+        self.prefix = prefix
         self.run: Any = None
 
-    def log_config(self, config: dict[str, Any]) -> None:
-        """Opens the run with its config."""
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Open the run with its config, or open it again."""
         self.run = self.trackio.init(
             project=self.project,
-            name=self.name,
+            name=self.run_name,
             space_id=self.space_id,
-            config=config,
+            config=params,
             embed=False,
             resume="allow",
         )
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Sends the metrics of a step."""
-        self.run.log(dict(metrics), step=step)
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Send the metrics of a step."""
+        named = {f"{self.prefix}{name}": value for name, value in metrics.items()}
+        self.run.log(named, step=step)
 
-    def log_table(self, rows: Sequence[Mapping[str, object]], step: int) -> None:
-        """Sends completions."""
-        table = self.trackio.Table(dataframe=pd.DataFrame([dict(row) for row in rows]))
+    def log_table(self, columns: Mapping[str, list[object]], step: int) -> None:
+        """Send completions."""
+        table = self.trackio.Table(dataframe=pd.DataFrame(columns))
         self.run.log({"completions": table}, step=step)
 
-    def close(self, status: str) -> None:
-        """Ends the run, once all of it is written."""
+    def finalize(self, status: str) -> None:
+        """End the run, once all of it is written."""
         if self.run is not None:
             self.run.finish()

@@ -1,9 +1,9 @@
-"""The Lightning module: prepare experience, then update on its minibatches; logging is all the
-arithmetic it has.
+"""The Lightning module: prepare experience, then update the policy on its minibatches.
 
 Optimisation is manual, so that ``num_iterations`` is a visible loop and a micro-batch's share of
-the loss is exact. Random numbers of a prompt are seeded by (seed, step, its place in the batch): a
-resumed run, or one on other devices, samples what the unbroken one would have.
+the loss is exact. The random numbers of a prompt are seeded by (seed, step, its place in the
+batch), so that a resumed run, or a run on other devices, samples the same completions. The only
+arithmetic here is that of logging.
 """
 
 from __future__ import annotations
@@ -35,12 +35,11 @@ from omni_rlvr.types import NOTE_KINDS, Batch, Experience, Features, UserError
 
 log = logging.getLogger(__name__)
 
-ON_BAR = ("loss", "reward", "tokens/s")
 SKIPS_LOGGED = 10
 
 
 class RLVRModule(LightningModule):
-    """Trains a policy on a stage."""
+    """Train a policy on a stage."""
 
     def __init__(
         self,
@@ -55,18 +54,18 @@ class RLVRModule(LightningModule):
         num_updates: int,
         seed: int,
     ):
-        """Holds the parts.
+        """Hold the parts.
 
         Args:
-            policy: what is trained.
+            policy: the policy to train.
             stage: SFT or GRPO.
-            engine: what samples, told of each update.
-            make_optimizer: called with the trainable weights.
+            engine: samples completions, and is told of each update.
+            make_optimizer: is called with the trainable weights.
             loop: micro-batch size, clipping, schedule.
-            record: where metrics and completions go.
-            on_features: handed what the towers gave each batch (for a feature cache).
+            record: gets metrics and completions.
+            on_features: is called with each batch and its tower outputs, for a feature cache.
             num_updates: optimiser steps of the whole run, for the schedule.
-            seed: of sampling.
+            seed: seed of sampling.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -84,13 +83,13 @@ class RLVRModule(LightningModule):
         self.step = 0
         self.num_tokens = 0
         self.num_skipped = 0
-        self.bar: dict[str, float] = {}
+        self.last_metrics: dict[str, float] = {}
         self.probed: dict[str, float] = {}
-        """What a probe found since the last line of metrics; goes into the next."""
+        """Metrics that a probe found since the last line of metrics; they go into the next line."""
         self.completions: list[dict[str, object]] = []
 
     def configure_optimizers(self):
-        """Builds the optimizer over what trains, and its schedule."""
+        """Build the optimizer of the trainable weights, and its schedule."""
         try:
             optimizer = self.make_optimizer(self._trained())
         except (ValueError, TypeError) as error:
@@ -104,13 +103,13 @@ class RLVRModule(LightningModule):
         return [optimizer], [schedule]
 
     def on_fit_start(self) -> None:
-        """Starts all ranks from the same weights."""
+        """Start all ranks from the same weights."""
         distributed.start_equal(self._trained())
         self.engine.sync(self.policy)
         self.movement = Movement(self._trained())
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Runs one step: rollout and rewards (or nothing, for SFT), then the updates."""
+        """Run one step: rollout and rewards (neither for SFT), then the updates."""
         started = time.perf_counter()
         torch.manual_seed(_seed(self.seed, self.step, f"rank {distributed.rank()}"))  # of dropout
         metrics: dict[str, float] = {"media/failed": float(self._note_skipped(batch))}
@@ -119,12 +118,14 @@ class RLVRModule(LightningModule):
         why = ""
         if num_prompts > 0:
             try:
-                # what is sampled, and the log-probs it is compared by, come without dropout
+                # sample, and compute the log-probs to compare with, without dropout
                 with stopping.may_stop():
                     prepared = self.stage.prepare(
                         self.policy.eval(), batch, self._generators(batch)
                     )
-            except stopping.Stopped:  # nothing has changed yet: the step can be done another time
+            except (
+                stopping.Stopped
+            ):  # no weight has changed yet: a resumed run does this step again
                 self.completions = []
                 return
             self.policy.train()
@@ -161,18 +162,18 @@ class RLVRModule(LightningModule):
             self.bad_steps.check(self.step, why, is_last=self.is_done)
 
     def update(self, minibatch: Experience) -> dict[str, float]:
-        """Takes one optimiser step: backward per micro-batch, sum over ranks, clip, step, schedule.
+        """Take one optimiser step: backward per micro-batch, sum over ranks, clip, step, schedule.
 
-        The loss comes in shares of the whole minibatch, so that sums over micro-batches and ranks
-        are the gradient and the metrics of one device with one micro-batch. An update whose loss or
-        gradient is NaN or infinite is not made.
+        The loss of a micro-batch is its share of the minibatch's loss. The sums over micro-batches
+        and ranks are therefore the gradient and the metrics that one device would compute with one
+        micro-batch. An update whose loss or gradient is NaN or infinite is not made.
         """
         optimizer, schedule = self.optimizer, self.schedule
         shares: dict[str, float] = {}
         optimizer.zero_grad()
         for rows in self.stage.micro_batches(minibatch):
             out = self.stage.loss(self.policy, select(minibatch, rows), minibatch)
-            if out.loss.requires_grad:  # else nothing that trains has a part in these rows
+            if out.loss.requires_grad:  # else no trainable weight has a part in these rows
                 self.manual_backward(out.loss)
             add_up(shares, out.metrics)
         sums: dict[str, float] = {}
@@ -180,7 +181,7 @@ class RLVRModule(LightningModule):
             add_up(sums, part)
         trained = self._trained()
         weights = distributed.sum_gradients(trained)
-        if not weights:  # nothing to learn: the step of a zero gradient
+        if not weights:  # no gradient at all: take the step of a zero gradient, as one device would
             weights = trained
             for weight in weights:
                 weight.grad = torch.zeros_like(weight)
@@ -197,7 +198,7 @@ class RLVRModule(LightningModule):
         """Say why the run so far has taught the policy nothing.
 
         Returns:
-            None if it has taught it something, or if its rewards gave no reason to.
+            None if a weight has moved, or if the rewards gave no gradient.
         """
         if self.num_tokens == 0:
             skipped = self.record.fields["skipped_clips"]
@@ -217,20 +218,20 @@ class RLVRModule(LightningModule):
 
     @property
     def optimizer(self) -> LightningOptimizer:
-        """The one optimizer."""
+        """Return the optimizer, of which there is one."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         return optimizer
 
     @property
     def schedule(self) -> LRScheduler:
-        """Its learning-rate schedule."""
+        """Return the learning-rate schedule."""
         schedule = self.lr_schedulers()
         assert isinstance(schedule, LRScheduler)
         return schedule
 
     def _note_skipped(self, batch: Batch) -> int:
-        """Lists all ranks' skipped clips in run.json; the log names the first few. Counts them."""
+        """List all ranks' skipped clips in run.json, log the first few, and return their number."""
         gathered = distributed.gather([(clip.example.id, clip.reason) for clip in batch.skipped])
         skipped = [clip for part in gathered for clip in part]
         new = self.record.add_skipped(skipped)
@@ -243,7 +244,7 @@ class RLVRModule(LightningModule):
         return len(skipped)
 
     def _count_notes(self, batch: Batch) -> dict[str, float]:
-        """List all ranks' notes on clips in run.json, and count the clips of each kind."""
+        """List all ranks' notes on clips in run.json, and count the clips of each kind of note."""
         noted = [pair for part in distributed.gather(batch.noted()) for pair in part]
         self.record.add_notes(noted)
         return {
@@ -255,7 +256,7 @@ class RLVRModule(LightningModule):
         return [p for p in self.policy.parameters() if p.requires_grad]
 
     def _keep_bad(self, why: str, batch: Batch, prepared: Prepared) -> None:
-        """Keep what a bad step was made of, that of all ranks."""
+        """Keep the batch of a bad step, that of all ranks."""
         ids, mask = prepared.experience.completion_ids, prepared.experience.completion_mask.bool()
         rows = [
             {**row, "completion_ids": ids[i][mask[i]].tolist()}
@@ -276,8 +277,7 @@ class RLVRModule(LightningModule):
         ]
 
     def _write(self, metrics: Mapping[str, float]) -> None:
-        values = {name: float(value) for name, value in metrics.items()}
-        self.bar = {name: values[name] for name in ON_BAR if name in values}
+        self.last_metrics = values = {name: float(value) for name, value in metrics.items()}
         if self.step % self.loop.logging_steps == 0:
             values, self.probed = values | self.probed, {}
             self.record.log("metrics.jsonl", [{"step": self.step, **values}])
@@ -290,13 +290,13 @@ class RLVRModule(LightningModule):
 
 
 def _seed(seed: int, step: int, what: str) -> int:
-    """A seed that has nothing to do with those of other steps or prompts."""
+    """Hash to a seed that is independent of the seeds of other steps and prompts."""
     digest = hashlib.blake2b(f"{seed} {step} {what}".encode(), digest_size=4).digest()
     return int.from_bytes(digest)
 
 
 def _in_order(rows: list[dict[str, object]], batch: Batch) -> list[dict[str, object]]:
-    """The completions of all ranks, prompt by prompt."""
+    """Gather the completions of all ranks, prompt by prompt."""
     size = len(rows) // max(1, len(batch))
     groups = [rows[i * size : (i + 1) * size] for i in range(len(batch))]
     return [row for group in distributed.in_order(groups, places_of(batch)) for row in group]

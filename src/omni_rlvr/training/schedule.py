@@ -1,4 +1,8 @@
-"""The learning rate over a run: linear warm-up, then cosine, linear or constant."""
+"""The learning rate over a run: linear warm-up, then cosine, linear or constant.
+
+transformers' schedules of these names begin the warm-up at 0, so that the first step teaches
+nothing, and cosine rises again behind the last step. torch's LambdaLR does the rest.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def lr_scale(step: int, *, num_steps: int, warmup_ratio: float, kind: str) -> float:
-    """Computes the factor on the peak learning rate.
+    """Compute the factor on the peak learning rate.
 
     Args:
         step: optimiser steps done, from 0.
@@ -32,7 +36,7 @@ def lr_scale(step: int, *, num_steps: int, warmup_ratio: float, kind: str) -> fl
 def make_schedule(
     optimizer: Optimizer, *, num_steps: int, warmup_ratio: float, kind: str
 ) -> LambdaLR:
-    """Builds the torch scheduler of ``lr_scale``."""
+    """Build the scheduler of ``lr_scale``."""
     return LambdaLR(
         optimizer,
         lambda step: lr_scale(step, num_steps=num_steps, warmup_ratio=warmup_ratio, kind=kind),

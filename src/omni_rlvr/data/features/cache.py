@@ -4,7 +4,8 @@ evaluation.
 Picture and sound are kept apart, each in a folder named by a hash of all that decides them: tower
 weights, processor, decoding, dtype. Within it a clip is known by its file: path, size and time of
 change. Features are rounded to the cache's dtype also when they come straight from a tower, so that
-a run does not depend on what the cache held when it began.
+a run does not depend on what the cache held when it began. What a prompt needs to know of a clip
+(``VideoShape``, ``AudioShape``) is kept with its features, so that no file is opened for it.
 """
 
 from __future__ import annotations
@@ -15,17 +16,29 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from omni_rlvr.config.dataset import FeatureCacheConfig
 from omni_rlvr.data.features.store import FeatureStore
-from omni_rlvr.types import Batch, ClipFeatures, ClipNote, Example, Features
+from omni_rlvr.types import (
+    AudioShape,
+    Batch,
+    ClipFeatures,
+    ClipNote,
+    Example,
+    Features,
+    VideoShape,
+)
 
 VERSION = 2
 """Of what is decoded and how features are laid out; part of every folder's name."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+Shape = VideoShape | AudioShape
 
 
 @dataclass(frozen=True)
@@ -35,22 +48,32 @@ class FeatureCache:
     video: FeatureStore | None
     audio: FeatureStore | None
     dtype: torch.dtype
+    common_shapes: Mapping[str, Shape]
+    """Of the "video" and the "audio" of every clip, for a family where all clips have one shape:
+    features that were cached before shapes were kept with them have these."""
 
     def get(self, example: Example) -> ClipFeatures | None:
-        """Reads a clip's features; None unless all modalities in use are there."""
+        """Read a clip's features; None unless all modalities in use are there."""
         key = clip_key(example)
         if key is None:
             return None
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, store in self._stores().items():
             tensor = store.get(key)
             if tensor is None:
                 return None
-            found[name] = tensor if tensor.numel() else None  # an empty tensor: not in the clip
-        return ClipFeatures(found.get("video"), found.get("audio"), self._notes_of(key))
+            if tensor.numel():  # an empty tensor: not in the clip
+                found[name] = tensor
+        return ClipFeatures(
+            found.get("video"),
+            found.get("audio"),
+            VideoShape(**self._shape_of("video", key)) if "video" in found else None,
+            AudioShape(**self._shape_of("audio", key)) if "audio" in found else None,
+            self._notes_of(key),
+        )
 
     def holds(self, example: Example) -> bool:
-        """Whether ``get`` would find the clip."""
+        """Tell whether ``get`` would find the clip."""
         key = clip_key(example)
         return key is not None and all(key in store for store in self._stores().values())
 
@@ -60,49 +83,67 @@ class FeatureCache:
         return [] if key is None else [(example.id, note) for note in self._notes_of(key)]
 
     def put(self, batch: Batch, features: Features) -> None:
-        """Stores the features of the batch's clips that are not there yet."""
-        kept = set(batch.cached_rows)
-        new = [i for i in range(len(batch)) if i not in kept]
-        keys = {i: key for i in new if (key := clip_key(batch.examples[i])) is not None}
-        if not keys:
-            return
-        media = {
-            "video": (batch.video_rows, features.video),
-            "audio": (batch.audio_rows, features.audio),
-        }
+        """Store the features of the batch's clips that did not come from a cache."""
+        keys = {i: key for i in _read_rows(batch) if (key := clip_key(batch.examples[i]))}
+        shapes = {"video": batch.video_shapes, "audio": batch.audio_shapes}
+        values = {"video": features.video, "audio": features.audio}
         for name, store in self._stores().items():
-            rows, values = media[name]
-            store.add(
-                self._by_key(keys, rows.tolist(), values),
-                notes=_notes(batch, keys, of_sound=name == "audio"),
-            )
+            texts = {
+                "note": _notes(batch, keys, of_sound=name == "audio"),
+                "shape": _shapes(shapes[name], keys),
+            }
+            store.add(self._by_key(keys, values[name], shapes[name]), texts=texts)
 
     def folders(self) -> list[Path]:
-        """Where the features are."""
+        """List where the features are."""
         return [store.folder for store in self._stores().values()]
 
     def _by_key(
-        self, keys: Mapping[int, str], rows: Sequence[int], values: Tensor | None
+        self,
+        keys: Mapping[int, str],
+        values: Sequence[Tensor | None],
+        shapes: Sequence[Shape | None],
     ) -> dict[str, Tensor]:
-        places = {row: place for place, row in enumerate(rows)}
         out = {}
         for row, key in keys.items():
-            if values is not None and row in places:
-                made = values[places[row]].to(self.dtype)
+            made = values[row]
+            if shapes[row] is None:
+                out[key] = absent(self.dtype)
+            elif made is not None:
+                made = made.to(self.dtype)
                 if made.isfinite().all():  # what overflowed is not kept for later runs
                     out[key] = made
-            else:
-                out[key] = absent(self.dtype)
         return out
 
     def _notes_of(self, key: str) -> tuple[ClipNote, ...]:
-        texts = [store.note(key) or "[]" for store in self._stores().values()]
+        texts = [store.text("note", key) or "[]" for store in self._stores().values()]
         notes = [ClipNote(**note) for text in texts for note in json.loads(text)]
         return tuple(dict.fromkeys(notes))
+
+    def _shape_of(self, name: str, key: str) -> dict[str, Any]:
+        """Read the fields of a shape, or derive them where none was kept."""
+        text = self._stores()[name].text("shape", key)
+        fields = vars(self.common_shapes[name]) if text is None else json.loads(text)
+        # JSON knows lists alone
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
     def _stores(self) -> dict[str, FeatureStore]:
         both = {"video": self.video, "audio": self.audio}
         return {name: store for name, store in both.items() if store is not None}
+
+
+def _read_rows(batch: Batch) -> list[int]:
+    """List the rows whose clips were read, since the cache did not have them."""
+    cached = batch.features
+    if cached is None:
+        return list(range(len(batch)))
+    return [i for i in range(len(batch)) if cached.video[i] is None and cached.audio[i] is None]
+
+
+def _shapes(shapes: Sequence[Shape | None], keys: Mapping[int, str]) -> dict[str, str]:
+    return {
+        key: json.dumps(vars(shape)) for i, key in keys.items() if (shape := shapes[i]) is not None
+    }
 
 
 def _notes(batch: Batch, keys: Mapping[int, str], *, of_sound: bool) -> dict[str, str]:
@@ -116,19 +157,23 @@ def _notes(batch: Batch, keys: Mapping[int, str], *, of_sound: bool) -> dict[str
 
 
 def absent(dtype: torch.dtype) -> Tensor:
-    """What stands for a modality that a clip does not have."""
+    """Make what stands for a modality that a clip does not have."""
     return torch.zeros(0, dtype=dtype)
 
 
 def open_cache(
-    config: FeatureCacheConfig, towers: Mapping[str, Mapping[str, object]], use: Mapping[str, bool]
+    config: FeatureCacheConfig,
+    towers: Mapping[str, Mapping[str, object]],
+    use: Mapping[str, bool],
+    common_shapes: Mapping[str, Shape],
 ) -> FeatureCache:
-    """Opens the cache of a policy.
+    """Open the cache of a policy.
 
     Args:
-        config: folder, dtype, size limit.
+        config: Folder, dtype, size limit.
         towers: "video" and "audio" -> all that decides that tower's features.
-        use: which modalities the run uses.
+        use: Which modalities the run uses.
+        common_shapes: See ``FeatureCache``.
     """
     stores = {}
     for name, decides in towers.items():
@@ -137,7 +182,7 @@ def open_cache(
         folder = Path(config.folder) / f"{name}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         limit = int(config.max_gb * 1e9 / 2)
         stores[name] = FeatureStore(folder, about, max_bytes=limit) if use[name] else None
-    return FeatureCache(stores["video"], stores["audio"], DTYPES[config.dtype])
+    return FeatureCache(stores["video"], stores["audio"], DTYPES[config.dtype], common_shapes)
 
 
 def clip_key(example: Example) -> str | None:

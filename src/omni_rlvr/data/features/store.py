@@ -26,15 +26,13 @@ from omni_rlvr.folders import set_usual_mode
 log = logging.getLogger(__name__)
 
 ABOUT = "about.json"
-NOTE = "note:"
-"""Before a key, in a shard's header: the name of that tensor's note."""
 
 
 class FeatureStore:
     """Keys to tensors; one folder for one kind of content."""
 
     def __init__(self, folder: Path, about: Mapping[str, object], *, max_bytes: int):
-        """Opens (or will make) the folder.
+        """Open (or will make) the folder.
 
         Args:
             folder: holds the shards.
@@ -45,7 +43,7 @@ class FeatureStore:
         self.about = about
         self.max_bytes = max_bytes
         self._shard_of: dict[str, Path] = {}
-        self._notes: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
         self._known: set[str] = set()
         self._seen_ns = -1
         self._num_bytes = 0
@@ -57,7 +55,7 @@ class FeatureStore:
         return key in self._shard_of
 
     def get(self, key: str) -> Tensor | None:
-        """Reads a tensor; None if it is not there (any more)."""
+        """Read a tensor; None if it is not there (any more)."""
         if key not in self:
             return None
         shard = self._shard_of[key]
@@ -76,16 +74,18 @@ class FeatureStore:
             return None
         return tensor
 
-    def note(self, key: str) -> str | None:
-        """Read what was noted of a tensor that is there; None for nothing."""
-        return self._notes.get(key)
+    def text(self, kind: str, key: str) -> str | None:
+        """Read a text that was kept with a tensor that is there; None if there was none."""
+        return self._texts.get(f"{kind}:{key}")
 
-    def add(self, tensors: Mapping[str, Tensor], *, notes: Mapping[str, str] | None = None) -> None:
+    def add(
+        self, tensors: Mapping[str, Tensor], *, texts: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
         """Write the tensors whose keys are new as one shard; say once if there is no room.
 
         Args:
-            tensors: by key.
-            notes: a text for some of the keys, kept with the tensor.
+            tensors: By key.
+            texts: Of each kind, for some of the keys, a text that is kept with the tensor.
         """
         new = {k: t.detach().cpu().contiguous() for k, t in tensors.items() if k not in self}
         size = sum(t.numel() * t.element_size() for t in new.values())
@@ -100,8 +100,13 @@ class FeatureStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / ABOUT).exists():
                 (self.folder / ABOUT).write_text(json.dumps(self.about, indent=1, default=str))
-            noted = {NOTE + key: text for key, text in (notes or {}).items() if key in new}
-            save_file(new, partial, metadata={key: checksum(t) for key, t in new.items()} | noted)
+            kept = {
+                f"{kind}:{key}": text
+                for kind, by_key in (texts or {}).items()
+                for key, text in by_key.items()
+                if key in new
+            }
+            save_file(new, partial, metadata={key: checksum(t) for key, t in new.items()} | kept)
             set_usual_mode(partial)
             os.replace(partial, self.folder / name)
         except (OSError, SafetensorError) as error:  # the latter is its word for a full disk
@@ -109,10 +114,10 @@ class FeatureStore:
                 partial.unlink()
             self._close(f"cannot be written ({error})")
             return
-        self._add_shard(self.folder / name, list(new), noted)
+        self._add_shard(self.folder / name, list(new), kept)
 
     def _look(self) -> None:
-        """Lists shards that have come since the last look."""
+        """List shards that have come since the last look."""
         try:
             changed_ns = self.folder.stat().st_mtime_ns
         except (FileNotFoundError, NotADirectoryError):
@@ -136,7 +141,7 @@ class FeatureStore:
         self._known.add(shard.name)
         self._num_bytes += shard.stat().st_size
         self._shard_of |= dict.fromkeys(keys, shard)
-        self._notes |= {k.removeprefix(NOTE): v for k, v in about.items() if k.startswith(NOTE)}
+        self._texts |= {name: text for name, text in about.items() if ":" in name}
 
     def _drop(self, shard: Path, reason: str) -> None:
         log.warning(
@@ -156,5 +161,5 @@ class FeatureStore:
 
 
 def checksum(tensor: Tensor) -> str:
-    """Computes the CRC-32 of a tensor's bytes."""
+    """Compute the CRC-32 of a tensor's bytes."""
     return str(zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()))

@@ -24,7 +24,7 @@ def in_children(
     make_reader: Callable[[], ClipReader],
     num_workers: int,
 ) -> Generator[Answer, None, None]:
-    """Does something with every item.
+    """Do something with every item.
 
     Args:
         num_items: They are numbered from 0.

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from omni_rlvr.media.limits import Limits
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.child import HEADER, READY
 from omni_rlvr.stopping import kept_from_children
 from omni_rlvr.types import Clip, MediaError
@@ -67,18 +68,7 @@ class ClipReader:
         self._child: _Child | None = None
         self._num_clips = 0
 
-    def read(
-        self,
-        video: Path | None,
-        audio: Path | None,
-        *,
-        num_frames: int,
-        sample_rate: int,
-        want_video: bool,
-        want_audio: bool,
-        window_s: float | None = None,
-        backend: str = "decord",
-    ) -> Clip:
+    def read(self, video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
         """Read one clip; arguments and result as in ``clip.read_clip``.
 
         Raises:
@@ -86,16 +76,8 @@ class ClipReader:
             RuntimeError: If the child cannot start, or meets a fault in this package; the message
                 has the traceback.
         """
-        options: dict[str, object] = {
-            "num_frames": num_frames,
-            "sample_rate": sample_rate,
-            "want_video": want_video,
-            "want_audio": want_audio,
-            "window_s": window_s,
-            "backend": backend,
-        }
         names = " + ".join(str(path) for path in (video, audio) if path is not None)
-        clip = self.call((video, audio), options, names)
+        clip = self.call((video, audio, request), {}, names)
         assert isinstance(clip, Clip)  # what the child's function returns
         return clip
 

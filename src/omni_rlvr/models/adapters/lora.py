@@ -102,7 +102,8 @@ def linear_layers(part: nn.Module) -> list[str]:
     return [
         name
         for name, module in part.named_modules()
-        if isinstance(module, nn.Linear | BaseTunerLayer)  # the latter hides its linear layer:
+        # a layer with an adapter hides its linear layer, which is then named base_layer
+        if isinstance(module, nn.Linear | BaseTunerLayer)
         and not is_adapter(name)
         and not name.endswith("base_layer")
         and id(module.weight) not in tied
@@ -117,7 +118,7 @@ def merge(policy: nn.Module) -> None:
     """
 
     def merged(layer: BaseTunerLayer) -> None:
-        layer.merge(safe_merge=True)
+        layer.merge(safe_merge=True)  # checks for NaN before the base's weights are overwritten
 
     try:
         _take_out(policy, merged)
@@ -304,6 +305,8 @@ def _take_out(policy: nn.Module, first: Callable[[BaseTunerLayer], None]) -> Non
         first(layer)
         parent = policy.get_submodule(name.rpartition(".")[0])
         setattr(parent, name.rpartition(".")[2], layer.get_base_layer())
+    # without its layers the config would still make peft and transformers take the model for an
+    # adapted one, and save_pretrained write adapters that are not there
     for module in policy.modules():
         vars(module).pop("peft_config", None)
 

@@ -91,14 +91,14 @@ def count(policy: Policy) -> list[Count]:
 
 def _set(policy: Policy, config: TrainableConfig) -> None:
     weights = weights_of(policy)
-    chosen = {**vars(config), "lora": config.lora.enabled}
-    for part, choice in chosen.items():
+    selection = {**vars(config), "lora": config.lora.enabled}
+    for part, choice in selection.items():
         if choice and part not in weights:
             raise UserError(
                 f"{KEY}.{part}=true: this model has no {part}; it has {', '.join(weights)}"
             )
     for part, own in weights.items():
-        choice = True if chosen[part] is None else chosen[part]
+        choice = True if selection[part] is None else selection[part]
         for name, weight in own.items():
             weight.requires_grad_(choice and name not in policy.never_trained)
     if not any(count.num_trained for count in count(policy)):

@@ -27,6 +27,7 @@ class InstructionGate(nn.Module):
     def train(self, mode: bool = True) -> InstructionGate:
         """Switch the MLP; BERT too only where its dropout is wanted."""
         super().train(mode)
+        # the authors trained with BERT's dropout on, frozen or not; an option does as they did
         self.bert.train(mode and self.dropout)
         return self
 

@@ -10,9 +10,11 @@ frozen towers run once per prompt and projectors train. No sampling and no loss 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -23,7 +25,6 @@ from transformers import (
     PreTrainedModel,
 )
 
-from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.adapters.adapter_checkpoint import save_adapter_checkpoint
 from omni_rlvr.models.adapters.reference import frozen_copy
 from omni_rlvr.models.composed.compressor import SlowFast, compressed_tokens
@@ -193,21 +194,26 @@ class OmniModel(PreTrainedModel):
         return _without_noise(self.config.to_dict())
 
     def encode(self, batch: Batch) -> Features:
-        """Runs the towers once on every clip of the batch.
+        """Run the towers once, on all clips of the batch together.
 
         Returns:
-            video [Bv, F, patches, D_video] and audio [Ba, frames, D_audio], None where the batch
-            has none.
+            video [F, patches, D_video] and audio [frames, D_audio] of each clip, None where the
+            batch has no pixels or no log-mel.
         """
-        video = audio = None
-        if batch.pixel_values is not None:
-            num_clips, num_frames = batch.pixel_values.shape[:2]
-            pixels = batch.pixel_values.flatten(0, 1).to(self.dtype)
-            hidden = patch_features(self.vision_tower, pixels, self.config.vision_select_layer)
-            video = hidden.unflatten(0, (num_clips, num_frames))
-        if batch.input_features is not None:
-            audio = self.audio_tower(batch.input_features.to(self.dtype)).last_hidden_state
-        return Features(video=video, audio=audio)
+        return Features(
+            video=_in_one_stack(batch.pixel_values, self._encode_video),
+            audio=_in_one_stack(batch.input_features, self._encode_audio),
+        )
+
+    def _encode_video(self, pixels: Tensor) -> Tensor:
+        """Encode [Bv, F, 3, H, W] pixels to [Bv, F, patches, D]."""
+        frames = pixels.flatten(0, 1).to(self.dtype)
+        hidden = patch_features(self.vision_tower, frames, self.config.vision_select_layer)
+        return hidden.unflatten(0, pixels.shape[:2])
+
+    def _encode_audio(self, log_mel: Tensor) -> Tensor:
+        """Encode [Ba, M, L] log-mel to [Ba, frames, D]."""
+        return self.audio_tower(log_mel.to(self.dtype)).last_hidden_state
 
     def project_video(self, features: Tensor, weights: Tensor | None = None) -> Tensor:
         """Project [Bv, F, patches, D], with a gate's weights [Bv, 3], to [Bv, video_tokens,
@@ -218,15 +224,16 @@ class OmniModel(PreTrainedModel):
         return tokens if self.compressor is None else self.compressor(tokens, features.shape[1])
 
     def branch_weights(self, batch: Batch) -> Tensor | None:
-        """Weighs the projector's branches by each video prompt's text: [Bv, 3]; None without a
+        """Weigh the projector's branches by each video prompt's text: [Bv, 3]; None without a
         gate.
         """
         if self.gate is None:
             return None
-        has_audio = set(batch.audio_rows.tolist())
+        rows = zip(batch.examples, batch.video_shapes, batch.audio_shapes, strict=True)
         texts = [
-            self.processor.gate_text(batch.examples[row].question, has_audio=row in has_audio)
-            for row in batch.video_rows.tolist()
+            self.processor.gate_text(example.question, has_audio=audio is not None)
+            for example, video, audio in rows
+            if video is not None
         ]
         ids, mask = self.processor.gate_tokens(texts)
         device = batch.prompt_ids.device
@@ -246,16 +253,16 @@ class OmniModel(PreTrainedModel):
         return groups.mean(dim=2) if self.config.audio_pooling == "mean" else groups.flatten(2)
 
     def prompts(self, batch: Batch, features: Features) -> Prompts:
-        """Embed prompts with projected features at their placeholders; positions count tokens."""
+        """Embed prompts with projected features at their placeholders."""
         ids = batch.prompt_ids  # placeholders are negative: no token of any vocabulary
         embeds = self.language_model.get_input_embeddings()(ids.clamp(min=0))
-        if features.video is not None:
-            tokens = self.project_video(features.video, self.branch_weights(batch))
+        if video := [clip for clip in features.video if clip is not None]:
+            tokens = self.project_video(torch.stack(video), self.branch_weights(batch))
             embeds = _put(embeds, ids == VIDEO_ID, tokens)
-        if features.audio is not None:
-            tokens = self.project_audio(features.audio)
+        if audio := [clip for clip in features.audio if clip is not None]:
+            tokens = self.project_audio(torch.stack(audio))
             embeds = _put(embeds, ids == AUDIO_ID, tokens)
-        return Prompts(embeds, batch.prompt_mask, position_ids(batch.prompt_mask))
+        return Prompts(embeds, batch.prompt_mask, batch.prompt_positions)
 
     def completion_logits(
         self,
@@ -284,6 +291,19 @@ class OmniModel(PreTrainedModel):
             self.save_pretrained(folder)
         except SafetensorError as error:  # its word for a full disk
             raise OSError(f"cannot write {folder}: {error}") from error
+
+
+def _in_one_stack(
+    clips: Sequence[Tensor | None], encode: Callable[[Tensor], Tensor]
+) -> list[Tensor | None]:
+    """Encode the clips that are there as one stack, since all clips of this family have one shape.
+
+    Returns:
+        One tensor a clip, None for None.
+    """
+    there = [clip for clip in clips if clip is not None]
+    made = iter(encode(torch.stack(there)).unbind(0) if there else ())
+    return [None if clip is None else next(made) for clip in clips]
 
 
 def _put(embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +21,11 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.resize import shrink_tall
 from omni_rlvr.models.chat_template import ChatFrame, chat_frame
 from omni_rlvr.text import prompts
-from omni_rlvr.types import UserError, require
+from omni_rlvr.types import AudioShape, UserError, VideoShape, require
 
 SETTINGS = "processor_settings.json"
 GATE = "gate"
@@ -32,6 +33,8 @@ GATE = "gate"
 VIDEO, AUDIO = "<|video|>", "<|audio|>"
 VIDEO_ID, AUDIO_ID = -201, -202
 """Stand in a prompt for one picture or sound token; negative, so that any tokenizer will do."""
+_BLANK_PIXELS, _BLANK_S = 32, 1
+"""Of a grey frame and of silence, before processing makes them the size of any other clip."""
 STRAY = "<|vision_start|><|video_pad|><|vision_end|>"
 """What Qwen2-VL's template put in front of R1-Omni's RL prompts, although no picture is there."""
 
@@ -150,6 +153,11 @@ class Processor:
         return [self.tokenizer.eos_token_id, *self.settings.stop_ids]
 
     @property
+    def sampling(self) -> Sampling:
+        """Which frames of a clip the model is shown."""
+        return Sampling.count(self.settings.num_frames)
+
+    @property
     def sample_rate(self) -> int:
         """Of the sound the feature extractor reads, in Hz."""
         return self.feature_extractor.sampling_rate
@@ -163,26 +171,25 @@ class Processor:
         """Return the same processor with another instruction after the question."""
         return replace(self, settings=replace(self.settings, instruction=instruction))
 
-    def prompt_ids(self, question: str, *, has_video: bool, has_audio: bool) -> list[int]:
-        """Tokenises a prompt up to where the assistant speaks.
+    def prompt(
+        self, question: str, video: VideoShape | None, audio: AudioShape | None
+    ) -> tuple[list[int], Tensor]:
+        """Tokenise a prompt up to where the assistant speaks; see ``types.Processing``.
 
         Picture comes first, then sound, then the question; a modality that is not there has no
-        tokens and no wrapper.
-
-        Returns:
-            Token ids with ``video_id`` / ``audio_id`` where features go.
+        tokens and no wrapper. Positions count the tokens.
         """
-        turn = self._turn(question, has_video=has_video, has_audio=has_audio)
+        turn = self._turn(question, has_video=video is not None, has_audio=audio is not None)
         media = {
-            VIDEO: [VIDEO_ID] * self.settings.video_tokens,
-            AUDIO: [AUDIO_ID] * self.settings.audio_tokens,
+            VIDEO: [] if video is None else [VIDEO_ID] * video.num_tokens,
+            AUDIO: [] if audio is None else [AUDIO_ID] * audio.num_tokens,
         }
         ids: list[int] = []
         for piece in re.split(
             f"({re.escape(VIDEO)}|{re.escape(AUDIO)})", self.chat_frame.around(turn)
         ):
             ids += media.get(piece) or self.tokenizer.encode(piece, add_special_tokens=False)
-        return ids
+        return ids, torch.arange(len(ids))
 
     def gate_text(self, question: str, *, has_audio: bool) -> str:
         """Write what the instruction gate reads of a prompt with a picture."""
@@ -241,8 +248,26 @@ class Processor:
             rows.append(row[:end])
         return self.tokenizer.batch_decode(rows, skip_special_tokens=False)
 
-    def pixel_values(self, frames: np.ndarray) -> Tensor:
-        """Processes [F, H, W, 3] uint8 frames to [F, 3, size, size] float32."""
+    @property
+    def video_shape(self) -> VideoShape:
+        """What the picture of any clip takes of a prompt: all have one shape."""
+        return VideoShape(self.settings.video_tokens)
+
+    @property
+    def audio_shape(self) -> AudioShape:
+        """What the sound of any clip takes of a prompt."""
+        return AudioShape(self.settings.audio_tokens)
+
+    @property
+    def common_shapes(self) -> Mapping[str, VideoShape | AudioShape]:
+        """Both by modality; what a clip's features have that were cached without a shape."""
+        return {"video": self.video_shape, "audio": self.audio_shape}
+
+    def video(self, frames: np.ndarray, times_s: np.ndarray) -> tuple[Tensor, VideoShape]:
+        """Process [F, H, W, 3] uint8 frames to [F, 3, size, size] float32.
+
+        The prompts of this family do not say when a frame is shown: ``times_s`` changes nothing.
+        """
         if self.settings.image_fit == "pad":
             frames = _pad_to_square(frames, self.image_processor.image_mean)
         processor = self.image_processor
@@ -253,25 +278,38 @@ class Processor:
         listed = list(pictures)
         if self.settings.image_backend == "torchvision":
             listed = list(torch.from_numpy(pictures))
-        return processor(listed, return_tensors="pt")["pixel_values"]
+        return processor(listed, return_tensors="pt")["pixel_values"], self.video_shape
 
-    def input_features(self, waveforms: Sequence[np.ndarray]) -> Tensor:
-        """Process sounds at ``sample_rate`` to [Ba, M, L] log-mel, padded to the extractor's
-        window.
+    def audio(self, waveform: np.ndarray) -> tuple[Tensor, AudioShape]:
+        """Process [S] float32 sound at ``sample_rate`` to [M, L] log-mel of the extractor's window.
 
         Raises:
-            ValueError: a sound is longer than the window. Reading a clip keeps to the window, and
-                the extractor would cut the rest off without a message.
+            ValueError: It is longer than the window. Reading a clip keeps to the window, and the
+                extractor would cut the rest off without a message.
         """
-        longest = max(len(waveform) for waveform in waveforms)
-        if longest > self.feature_extractor.n_samples:
+        if len(waveform) > self.feature_extractor.n_samples:
             raise ValueError(
-                f"{longest / self.sample_rate:g} s of sound, window {self.window_s:g} s"
+                f"{len(waveform) / self.sample_rate:g} s of sound, window {self.window_s:g} s"
             )
         out = self.feature_extractor(
-            list(waveforms), sampling_rate=self.sample_rate, return_tensors="pt"
+            [waveform], sampling_rate=self.sample_rate, return_tensors="pt"
         )
-        return out["input_features"]
+        return out["input_features"][0], self.audio_shape
+
+    def blank(self, shape: VideoShape | AudioShape) -> Tensor:
+        """Make a grey picture, or silence, that takes as much of a prompt as ``shape`` says.
+
+        Returns:
+            What the tower takes of it. In this family all clips have one shape.
+        """
+        if isinstance(shape, AudioShape):
+            assert shape == self.audio_shape
+            return self.audio(np.zeros(_BLANK_S * self.sample_rate, np.float32))[0]
+        assert shape == self.video_shape
+        grey = [round(255 * mean) for mean in self.image_processor.image_mean]
+        size = (self.settings.num_frames, _BLANK_PIXELS, _BLANK_PIXELS, 3)
+        frames = np.broadcast_to(np.array(grey, np.uint8), size)
+        return self.video(frames, np.arange(len(frames), dtype=np.float64))[0]
 
     def fingerprint(self) -> dict[str, dict[str, object]]:
         """Return the "video" and the "audio" settings that change features, as plain values."""

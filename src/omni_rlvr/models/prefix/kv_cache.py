@@ -72,7 +72,7 @@ class KVCache:
         Returns:
             [n, kvH * r * D], and scores and probabilities in slots, for ``log_sum_exp``.
         """
-        if self.row_of_slot is not None:
+        if self.row_of_slot is not None:  # copies fill the slots of groups that have fewer rows
             query, keys_values = query[self.row_of_slot], keys_values[self.row_of_slot]
         store, (far_keys, far_values) = self.suffixes[layer], self.prefixes[layer]
         num_prompts, kv_heads, group, _, width = store.shape[1:]
@@ -88,7 +88,7 @@ class KVCache:
             far.view(num_prompts, kv_heads, -1, far.shape[2]).add_(self.padding)
         near = torch.bmm(apart, near_keys.transpose(1, 2))
         scores = torch.cat([far, near.view(*far.shape[:2], -1)], dim=2)
-        probs = scores.softmax(dim=2)
+        probs = scores.softmax(dim=2)  # one over prompt and completion, so nothing has to be merged
         out = torch.bmm(probs.narrow(2, 0, far.shape[2]), far_values).view(apart.shape)
         near = probs.narrow(2, far.shape[2], near.shape[2]).view(near.shape)
         out = torch.baddbmm(out, near, near_values)

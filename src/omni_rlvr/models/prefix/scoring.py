@@ -134,7 +134,7 @@ def _repeated_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state[rows.prompt_index, -1:]
-    if rows.ids.shape[1] > 1:
+    if rows.ids.shape[1] > 1:  # the last token of a completion predicts none, so it is not fed
         cache.batch_select_indices(rows.prompt_index)
         mask = torch.cat([rows.prompts.mask[rows.prompt_index], rows.mask[:, :-1]], dim=1)
         rest = language_model.model(

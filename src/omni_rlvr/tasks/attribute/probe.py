@@ -24,7 +24,7 @@ from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.encode import encode, make_prompts
 from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.tasks.attribute.reasoning import agrees, read_reasoning
-from omni_rlvr.tasks.attribute.subset_scores import Method, score_batch
+from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
 from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.types import LEADS, Batch, Example, Features, Sample, require
@@ -88,7 +88,7 @@ class ModalityProbe(Callback):
             num_prompts=num_clips,
         )
         self.batch: Batch | None = None
-        self.features = Features(None, None)
+        self.features = Features([], [])
 
     def on_train_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
         """Reads the probe set and encodes it once."""
@@ -125,7 +125,7 @@ class ModalityProbe(Callback):
             self.batch,
             self.features,
             self.method,
-            blank=None,
+            blanks=Blanks(policy),
             generator=torch.Generator(),
         )
         texts = scores.texts
@@ -198,7 +198,7 @@ def probe_set(data: TrainData, probe: ModalityProbe) -> Batch | None:
     A clip needs picture, sound and a gold answer of the label list.
     """
     dataset = data.dataset
-    if not (dataset.video and dataset.audio):
+    if not (dataset.request.want_video and dataset.request.want_audio):
         return None
     examples = dataset.examples if probe.reader is None else probe.reader.read()
     known = [e for e in examples if e.answer in probe.method.labels]

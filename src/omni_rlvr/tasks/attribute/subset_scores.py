@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,21 +27,20 @@ from omni_rlvr.rollout.label_scoring import (
 )
 from omni_rlvr.tasks.attribute.subsets import (
     NO_DONOR,
+    Media,
     Mix,
     Stand,
     distinct_mixes,
     find_donors,
     mixed,
-    places,
     subset_mixes,
     swap_mixes,
 )
-from omni_rlvr.types import Batch, Features
+from omni_rlvr.types import AudioShape, Batch, Features, VideoShape
 
 EMPTY_THINK = replace(TAGGED, text="<think></think>\n<answer>")
 """Answer tags behind a think block with nothing in it."""
-BLANK_PIXELS, BLANK_S = 32, 1
-"""Of a grey frame and of silence; the processor makes them the size of any other clip."""
+S = TypeVar("S", VideoShape, AudioShape)
 
 
 @dataclass(frozen=True)
@@ -77,31 +76,44 @@ class Scores:
     """B greedy completions of the whole clips, where the lead asked for them."""
 
 
-@torch.no_grad()
-def blank_features(policy: Policy, like: Batch) -> Features:
-    """Encodes one grey picture and one silent sound.
+class Blanks:
+    """Features of grey pictures and of silence, one a shape; each is encoded once."""
 
-    Args:
-        policy: its processor and towers are used.
-        like: a batch with the feature dtype to round to.
-    """
-    processor, device = policy.processor, like.prompt_ids.device
-    grey = [round(255 * mean) for mean in processor.image_processor.image_mean]
-    shape = (processor.settings.num_frames, BLANK_PIXELS, BLANK_PIXELS, 3)
-    frames = np.broadcast_to(np.array(grey, np.uint8), shape)
-    silence = np.zeros(BLANK_S * processor.sample_rate, np.float32)
-    row = torch.zeros(1, dtype=torch.long, device=device)
-    blank = Batch(
-        examples=like.examples[:1],
-        prompt_ids=like.prompt_ids[:1],
-        prompt_mask=like.prompt_mask[:1],
-        pixel_values=processor.pixel_values(frames).unsqueeze(0).to(device),
-        video_rows=row,
-        input_features=processor.input_features([silence]).to(device),
-        audio_rows=row,
-        feature_dtype=like.feature_dtype,
-    )
-    return encode(policy, blank)
+    def __init__(self, policy: Policy) -> None:
+        """Hold the policy whose processor makes them and whose towers encode them."""
+        self.policy = policy
+        self._made: dict[VideoShape | AudioShape, Tensor] = {}
+
+    def features(self, shape: VideoShape | AudioShape, like: Batch) -> Tensor:
+        """Give the features of a blank clip.
+
+        Args:
+            shape: Of what it stands in for.
+            like: A batch whose device and feature dtype they have.
+        """
+        if shape not in self._made:
+            self._made[shape] = self._encoded(shape, like)
+        return self._made[shape]
+
+    @torch.no_grad()
+    def _encoded(self, shape: VideoShape | AudioShape, like: Batch) -> Tensor:
+        blank = self.policy.processor.blank(shape).to(like.prompt_ids.device)
+        is_video = isinstance(shape, VideoShape)
+        one = Batch(
+            examples=like.examples[:1],
+            prompt_ids=like.prompt_ids[:1],
+            prompt_mask=like.prompt_mask[:1],
+            prompt_positions=like.prompt_positions[..., :1, :],
+            video_shapes=[shape if isinstance(shape, VideoShape) else None],
+            audio_shapes=[shape if isinstance(shape, AudioShape) else None],
+            pixel_values=[blank if is_video else None],
+            input_features=[None if is_video else blank],
+            feature_dtype=like.feature_dtype,
+        )
+        made = encode(self.policy, one)
+        features = made.video[0] if is_video else made.audio[0]
+        assert features is not None  # there was something to encode
+        return features
 
 
 @torch.no_grad()
@@ -112,10 +124,10 @@ def score_batch(
     features: Features,
     method: Method,
     *,
-    blank: Features | None,
+    blanks: Blanks,
     generator: torch.Generator,
 ) -> Scores:
-    """Scores every subset of every clip, and the swaps, in one pass.
+    """Score every subset of every clip, and the swaps, in one pass.
 
     Args:
         policy: in eval mode.
@@ -123,20 +135,28 @@ def score_batch(
         batch: B clips.
         features: of the batch.
         method: what is scored, and how.
-        blank: what ``blank_features`` made, for absent="silence_grey".
+        blanks: For absent="silence_grey".
         generator: decides which clips are paired.
 
     Returns:
         Scores, on the batch's device.
     """
     labels = [example.answer for example in batch.examples]
-    sounds = find_donors(labels, batch.audio_rows.tolist(), generator)
-    pictures = find_donors(labels, batch.video_rows.tolist(), generator)
-    stand, unpaired = _stand(batch, method, pictures, sounds)
+    sounds = find_donors(labels, _present(batch.audio_shapes), generator)
+    pictures = find_donors(labels, _present(batch.video_shapes), generator)
+    media = Media.of(batch, features)
+    unpaired: list[int] = []
+    if method.absent == "silence_grey":
+        media, stand = _with_blanks(batch, media, blanks)
+    elif method.absent == "drop":
+        stand = Stand([None] * len(batch), [None] * len(batch))
+    else:
+        stand = Stand(*([None if d == NO_DONOR else d for d in of] for of in (pictures, sounds)))
+        unpaired = _unpaired(batch, stand)
     swaps = swap_mixes(batch, sounds) if method.swap else []
     mixes = [*subset_mixes(batch, stand, num_players=method.num_players), *swaps]
     distinct, index = distinct_mixes(batch, mixes)
-    logps, texts = score_mixes(policy, engine, batch, _with(features, blank), distinct, method)
+    logps, texts = score_mixes(policy, engine, batch, media, distinct, method)
     logps = logps[torch.tensor(index, device=logps.device)]
     num_subsets = 2**method.num_players
     table_rows = len(batch) * num_subsets
@@ -154,11 +174,11 @@ def score_mixes(
     policy: Policy,
     engine: RolloutEngine,
     batch: Batch,
-    features: Features,
+    media: Media,
     mixes: Sequence[Mix],
     method: Method,
 ) -> tuple[Tensor, list[str] | None]:
-    """Scores the label list behind each prompt: [N, L] nats, and the reasoning if it was asked for.
+    """Score the label list behind each prompt: [N, L] nats, and the reasoning if it was asked for.
 
     Prompts of the same modalities go together, since they are about as long: nothing is padded to
     the length of a picture that is not there.
@@ -167,7 +187,7 @@ def score_mixes(
         policy: in eval mode.
         engine: writes the reasoning, where the lead asks for it.
         batch: where questions come from.
-        features: where pictures and sounds come from.
+        media: where pictures and sounds come from.
         mixes: N prompts.
         method: labels and lead.
     """
@@ -180,7 +200,7 @@ def score_mixes(
         for start in range(0, len(group), method.num_prompts):
             rows = group[start : start + method.num_prompts]
             some = [mixes[i] for i in rows]
-            scored, said = _score(policy, engine, batch, features, some, method)
+            scored, said = _score(policy, engine, batch, media, some, method)
             logps[rows] = scored
             texts |= zip(rows, said or (), strict=False)
     return logps, [texts[i] for i in range(len(mixes))] if texts else None
@@ -190,13 +210,15 @@ def _score(
     policy: Policy,
     engine: RolloutEngine,
     batch: Batch,
-    features: Features,
+    media: Media,
     mixes: Sequence[Mix],
     method: Method,
 ) -> tuple[Tensor, Sequence[str] | None]:
-    asked, media = mixed(batch, features, mixes, policy.processor)
+    asked, features = mixed(batch, media, mixes, policy.processor)
     num_new = method.max_completion_length if method.lead == "own_reasoning" else 0
-    prompts = make_prompts(policy, asked, media, num_new=num_new, key="task.max_completion_length")
+    prompts = make_prompts(
+        policy, asked, features, num_new=num_new, key="task.max_completion_length"
+    )
     slots = [_slot(policy.processor, e.question, method.lead) for e in asked.examples]
     texts: Sequence[str] | None = None
     if method.lead == "own_reasoning":
@@ -223,30 +245,36 @@ def _slot(processor: Processor, question: str, lead: str) -> AnswerSlot:
     return EMPTY_THINK if lead == "empty_think" and slot == TAGGED else slot
 
 
-def _stand(
-    batch: Batch, method: Method, pictures: Sequence[int], sounds: Sequence[int]
-) -> tuple[Stand, list[int]]:
-    """What stands for absent modalities, and the rows for which nothing can."""
-    video, audio = places(batch.video_rows), places(batch.audio_rows)
-    if method.absent == "silence_grey":  # the blank comes behind the batch's own features
-        return Stand([len(video)] * len(batch), [len(audio)] * len(batch)), []
-    if method.absent == "drop":
-        return Stand([None] * len(batch), [None] * len(batch)), []
-    unpaired = [
+def _present(shapes: Sequence[VideoShape | AudioShape | None]) -> list[int]:
+    return [row for row, shape in enumerate(shapes) if shape is not None]
+
+
+def _unpaired(batch: Batch, stand: Stand) -> list[int]:
+    """List the rows that have a modality for which nothing can stand in."""
+    return [
         row
         for row in range(len(batch))
-        if (row in video and pictures[row] == NO_DONOR)
-        or (row in audio and sounds[row] == NO_DONOR)
+        if (batch.video_shapes[row] is not None and stand.video[row] is None)
+        or (batch.audio_shapes[row] is not None and stand.audio[row] is None)
     ]
-    return Stand([video.get(d) for d in pictures], [audio.get(d) for d in sounds]), unpaired
 
 
-def _with(features: Features, blank: Features | None) -> Features:
-    """Puts the blank clip behind the others."""
-    if blank is None:
-        return features
-    both = {}
-    for name in ("video", "audio"):
-        there = [f for f in (vars(features)[name], vars(blank)[name]) if f is not None]
-        both[name] = torch.cat(there)
-    return Features(**both)
+def _with_blanks(batch: Batch, media: Media, blanks: Blanks) -> tuple[Media, Stand]:
+    """Put a blank picture and a blank sound of each shape behind the batch's own rows."""
+    pictures, video_rows = _behind(batch.video_shapes)
+    sounds, audio_rows = _behind(batch.audio_shapes)
+    video = [blanks.features(shape, batch) for shape in pictures]
+    audio = [blanks.features(shape, batch) for shape in sounds]
+    more = Media(
+        Features([*media.features.video, *video], [*media.features.audio, *audio]),
+        [*batch.video_shapes, *pictures],
+        [*batch.audio_shapes, *sounds],
+    )
+    return more, Stand(video_rows, audio_rows)
+
+
+def _behind(shapes: Sequence[S | None]) -> tuple[list[S], list[int | None]]:
+    """List the distinct shapes, and which row each clip's has when they stand behind all clips."""
+    distinct = list(dict.fromkeys(shape for shape in shapes if shape is not None))
+    rows = {shape: len(shapes) + i for i, shape in enumerate(distinct)}
+    return distinct, [None if shape is None else rows[shape] for shape in shapes]

@@ -9,44 +9,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from omni_rlvr.data.collate import pad_rows
-from omni_rlvr.models.policy import Processor
-from omni_rlvr.types import Batch, Features
+from omni_rlvr.data.collate import write_prompts
+from omni_rlvr.types import AudioShape, Batch, Features, Processing, VideoShape
 
+T = TypeVar("T")
 PLAYERS = ("audio", "video", "text")
 """Bit i of a subset's number says whether player i is in it."""
 NO_DONOR = -1
 
 
 @dataclass(frozen=True)
+class Media:
+    """Pictures and sounds that mixes take from: a batch's rows, and blank ones behind them."""
+
+    features: Features
+    video_shapes: Sequence[VideoShape | None]
+    audio_shapes: Sequence[AudioShape | None]
+
+    @staticmethod
+    def of(batch: Batch, features: Features) -> Media:
+        """Take the rows of a batch."""
+        return Media(features, batch.video_shapes, batch.audio_shapes)
+
+
+@dataclass(frozen=True)
 class Mix:
-    """Where one prompt takes its parts from: rows of a batch (or of its features)."""
+    """Where one prompt takes its parts from."""
 
     row: int
     """The clip whose question is asked."""
     video: int | None
-    """Place in the batch's video features, or None for no picture."""
+    """Row of the media whose picture is shown, or None for no picture."""
     audio: int | None
-    """Place in the batch's audio features, or None for no sound."""
+    """Row of the media whose sound is heard, or None for no sound."""
     text: bool
     """Whether the question is asked; the processor's instruction always is."""
 
 
 @dataclass(frozen=True)
 class Stand:
-    """What stands in a prompt where a modality is absent, one place a row; None: nothing."""
+    """Which row of the media stands in where a modality is absent, one a clip; None: nothing."""
 
     video: Sequence[int | None]
     audio: Sequence[int | None]
 
 
 def subset_mixes(batch: Batch, stand: Stand, *, num_players: int) -> list[Mix]:
-    """Lists every subset of the players for every row: row ``b * 2**n + subset``.
+    """List every subset of the players for every row: row ``b * 2**n + subset``.
 
     A clip that lacks a modality lacks it in every subset, whatever stands for absent ones.
 
@@ -55,36 +68,36 @@ def subset_mixes(batch: Batch, stand: Stand, *, num_players: int) -> list[Mix]:
         stand: for rows that have the modality, what replaces it.
         num_players: 2 (audio, video) or 3 (and the prompt text).
     """
-    video, audio = places(batch.video_rows), places(batch.audio_rows)
     return [
         Mix(
             row,
-            video=video.get(row) if subset & 2 or row not in video else stand.video[row],
-            audio=audio.get(row) if subset & 1 or row not in audio else stand.audio[row],
+            video=None if video is None else row if subset & 2 else stand.video[row],
+            audio=None if audio is None else row if subset & 1 else stand.audio[row],
             text=bool(subset & 4) or num_players == 2,
         )
-        for row in range(len(batch))
+        for row, (video, audio) in enumerate(
+            zip(batch.video_shapes, batch.audio_shapes, strict=True)
+        )
         for subset in range(2**num_players)
     ]
 
 
 def swap_mixes(batch: Batch, donors: Sequence[int]) -> list[Mix]:
-    """Puts another clip's sound under each picture; rows without picture or donor are left out.
+    """Put another clip's sound under each picture; rows without picture or donor are left out.
 
     Args:
         batch: B rows.
         donors: [B] the row whose sound is taken, or ``NO_DONOR``.
     """
-    video, audio = places(batch.video_rows), places(batch.audio_rows)
     return [
-        Mix(row, video=video[row], audio=audio[donor], text=True)
+        Mix(row, video=row, audio=donor, text=True)
         for row, donor in enumerate(donors)
-        if donor != NO_DONOR and row in video
+        if donor != NO_DONOR and batch.video_shapes[row] is not None
     ]
 
 
 def distinct_mixes(batch: Batch, mixes: Sequence[Mix]) -> tuple[list[Mix], list[int]]:
-    """Keeps one of those that make the same prompt: without media, clips do not differ.
+    """Keep one of those that make the same prompt: without media, clips do not differ.
 
     Returns:
         The distinct mixes, and which of them each mix is.
@@ -97,15 +110,10 @@ def distinct_mixes(batch: Batch, mixes: Sequence[Mix]) -> tuple[list[Mix], list[
     return list(first.values()), [place[key] for key in keys]
 
 
-def places(media_rows: Tensor) -> dict[int, int]:
-    """Row of the batch -> its place in the stack of that modality's features."""
-    return {row: place for place, row in enumerate(media_rows.tolist())}
-
-
 def find_donors(
     labels: Sequence[str], rows: Sequence[int], generator: torch.Generator
 ) -> list[int]:
-    """Pairs each of some rows with another of another label; no row is taken twice.
+    """Pair each of some rows with another of another label; no row is taken twice.
 
     Rows are shuffled, sorted by label and shifted by the size of the largest class: that leaves
     every class, so long as none holds more than half of the rows.
@@ -132,49 +140,40 @@ def find_donors(
 
 
 def mixed(
-    batch: Batch, features: Features, mixes: Sequence[Mix], processor: Processor
+    batch: Batch, media: Media, mixes: Sequence[Mix], processor: Processing
 ) -> tuple[Batch, Features]:
-    """Makes the batch of some mixes: prompts with placeholders for just what is there.
+    """Make the batch of some mixes: the prompts are asked for anew, features are reused.
 
     Args:
-        batch: where questions come from.
-        features: where pictures and sounds come from; mixes name places in these stacks.
+        batch: Where questions come from.
+        media: Where pictures and sounds come from.
         mixes: N of them.
-        processor: writes the prompts.
+        processor: Writes the prompts.
 
     Returns:
-        N rows, and the features in the order of their ``video_rows`` and ``audio_rows``.
+        N rows, and their features.
     """
     device = batch.prompt_ids.device
-    prompt_ids = cache(processor.prompt_ids)  # many mixes ask the same of the same media
-    prompts = [
-        prompt_ids(
-            batch.examples[mix.row].question if mix.text else "",
-            has_video=mix.video is not None,
-            has_audio=mix.audio is not None,
-        )
-        for mix in mixes
-    ]
-    ids, mask = pad_rows(prompts, pad=processor.pad_token_id, left=True)
-    video_rows, video = _take(features.video, [mix.video for mix in mixes], device)
-    audio_rows, audio = _take(features.audio, [mix.audio for mix in mixes], device)
+    questions = [batch.examples[mix.row].question if mix.text else "" for mix in mixes]
+    video_shapes = _taken(media.video_shapes, [mix.video for mix in mixes])
+    audio_shapes = _taken(media.audio_shapes, [mix.audio for mix in mixes])
+    ids, mask, positions = write_prompts(processor, questions, video_shapes, audio_shapes)
+    nothing = [None] * len(mixes)  # features stand for the media
     out = Batch(
         examples=[batch.examples[mix.row] for mix in mixes],
         prompt_ids=ids.to(device),
         prompt_mask=mask.to(device),
-        pixel_values=None,  # features stand for the media
-        video_rows=video_rows,
-        input_features=None,
-        audio_rows=audio_rows,
+        prompt_positions=positions.to(device),
+        video_shapes=video_shapes,
+        audio_shapes=audio_shapes,
+        pixel_values=nothing,
+        input_features=nothing,
     )
-    return out, Features(video=video, audio=audio)
+    return out, Features(
+        video=_taken(media.features.video, [mix.video for mix in mixes]),
+        audio=_taken(media.features.audio, [mix.audio for mix in mixes]),
+    )
 
 
-def _take(
-    features: Tensor | None, picks: Sequence[int | None], device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """The rows that have the modality, and their features."""
-    rows = torch.tensor([i for i, p in enumerate(picks) if p is not None], dtype=torch.long)
-    chosen = torch.tensor([p for p in picks if p is not None], dtype=torch.long, device=device)
-    empty = features is None or len(chosen) == 0
-    return rows.to(device), None if empty or features is None else features[chosen]
+def _taken(values: Sequence[T | None], rows: Sequence[int | None]) -> list[T | None]:
+    return [None if row is None else values[row] for row in rows]

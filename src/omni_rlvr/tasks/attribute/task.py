@@ -18,7 +18,7 @@ from omni_rlvr.record import write_json
 from omni_rlvr.rollout.encode import encode, make_prompts
 from omni_rlvr.tasks.attribute.page_clips import write_chosen
 from omni_rlvr.tasks.attribute.reasoning import read_reasoning
-from omni_rlvr.tasks.attribute.subset_scores import Method, blank_features, score_batch
+from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
 from omni_rlvr.tasks.clips import batches, keeper
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.training.devices import device_of
@@ -78,7 +78,7 @@ def _measure(parts: AttributeParts, split: str, device: torch.device) -> Measure
     generator = torch.Generator().manual_seed(parts.place.config["seed"])
     order = torch.randperm(len(examples), generator=generator).tolist()
     even = math.ceil(len(examples) / math.ceil(len(examples) / task.batch_size))
-    out, blank = Measured(), None
+    out, blanks = Measured(), Blanks(parts.policy)
     with progress_bar(f"attributing {split}", len(examples)) as progress:
         for batch in batches(
             parts.clips,
@@ -93,9 +93,7 @@ def _measure(parts: AttributeParts, split: str, device: torch.device) -> Measure
             if len(batch) > 0:
                 features = encode(parts.policy, batch)
                 keeper(parts.cache)(batch, features)
-                if task.absent == "silence_grey" and blank is None:
-                    blank = blank_features(parts.policy, batch)
-                _add(out, parts, batch, features, blank, generator)
+                _add(out, parts, batch, features, blanks, generator)
             progress.advance(progress.task_ids[0], len(batch) + len(batch.skipped))
     if not out.examples:
         raise UserError(f"nothing to attribute: none of the {len(out.skipped)} clips could be read")
@@ -107,18 +105,18 @@ def _add(
     parts: AttributeParts,
     batch: Batch,
     features: Features,
-    blank: Features | None,
+    blanks: Blanks,
     generator: torch.Generator,
 ) -> None:
     """Scores one batch."""
     method = _method(parts)
     scores = score_batch(
-        parts.policy, parts.engine, batch, features, method, blank=blank, generator=generator
+        parts.policy, parts.engine, batch, features, method, blanks=blanks, generator=generator
     )
     before = len(out.examples)
     out.examples += batch.examples
-    out.has_video += torch.isin(torch.arange(len(batch)), batch.video_rows.cpu()).tolist()
-    out.has_audio += torch.isin(torch.arange(len(batch)), batch.audio_rows.cpu()).tolist()
+    out.has_video += [shape is not None for shape in batch.video_shapes]
+    out.has_audio += [shape is not None for shape in batch.audio_shapes]
     out.logps.append(scores.logps.cpu())
     out.swaps.append(scores.swaps.cpu())
     out.pairs += [(before + picture, before + sound) for picture, sound in scores.pairs]

@@ -1,6 +1,6 @@
 """A clip decoded from end to end, to find a fault in its middle before a training run does.
 
-It refuses what ``probe.probe_clip`` and ``clip.read_clip`` refuse, and besides: frames that the
+It refuses what ``opening.probe_clip`` and ``clip.read_clip`` refuse, and besides: frames that the
 decoder itself marks as damaged (training would see its repair of them), and a file that ends before
 its header says. A few wrong bytes may still decode to a wrong picture that no decoder notices.
 """
@@ -15,7 +15,7 @@ import av
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import look_into, open_container, read_bytes
 from omni_rlvr.media.opening import probe_clip
-from omni_rlvr.media.video import Backend
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.types import Clip, MediaError
 
 _MAX_SHORTFALL = 0.1
@@ -25,83 +25,35 @@ _FAULTS = ("short", "damaged_sound")
 _MEND = "convert or download it again"
 
 
-def inspect_clip(
-    video: Path | None,
-    audio: Path | None,
-    *,
-    num_frames: int,
-    sample_rate: int,
-    want_video: bool,
-    want_audio: bool,
-    window_s: float | None = None,
-    backend: Backend = "decord",
-) -> Clip:
-    """Decode one clip as training would, then all of it, for ``isolated.ClipReader``.
+def inspect_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
+    """Decode one clip as training would, then all of it, for ``sandbox.reader.ClipReader``.
 
-    Args and Returns: as ``probe.probe_clip``; only what is wanted is decoded.
+    Args and Returns: as ``opening.probe_clip``; only what is wanted is decoded.
 
     Raises:
         MediaError: As ``read_clip``; a frame is damaged; or a file is shorter than it says.
     """
-    opened, seen = (
-        read(
-            video,
-            audio,
-            num_frames=num_frames,
-            sample_rate=sample_rate,
-            want_video=want_video,
-            want_audio=want_audio,
-            window_s=window_s,
-            backend=backend,
-        )
-        for read in (probe_clip, read_clip)
-    )
+    opened, seen = (read(video, audio, request) for read in (probe_clip, read_clip))
     if video is not None:
-        _refuse_damage(video, picture=want_video, sound=want_audio and audio is None)
-    if audio is not None and want_audio:
-        _refuse_cut_sound(audio, sample_rate)
+        sound = request.want_audio and audio is None
+        _refuse_damage(video, picture=request.want_video, sound=sound)
+    if audio is not None and request.want_audio:
+        _refuse_cut_sound(audio, request)
     return _with_notes(opened, seen)
 
 
-def hear_clip(
-    video: Path | None,
-    audio: Path | None,
-    *,
-    num_frames: int,
-    sample_rate: int,
-    want_video: bool,
-    want_audio: bool,
-    window_s: float | None = None,
-    backend: Backend = "decord",
-) -> Clip:
-    """Open a clip and decode its sound as training would, for ``isolated.ClipReader``.
+def hear_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
+    """Open a clip and decode its sound as training would, for ``sandbox.reader.ClipReader``.
 
-    Args and Returns: as ``probe.probe_clip``, with the notes on the clip.
+    Args and Returns: as ``opening.probe_clip``, with the notes on the clip.
 
     Raises:
         MediaError: As ``probe_clip``, and if the sound cannot be decoded to its end.
     """
-    opened = probe_clip(
-        video,
-        audio,
-        num_frames=num_frames,
-        sample_rate=sample_rate,
-        want_video=want_video,
-        want_audio=want_audio,
-        backend=backend,
-    )
-    if not want_audio or opened.waveform is None:
+    opened = probe_clip(video, audio, request)
+    if not request.want_audio or opened.waveform is None:
         return opened
-    heard = read_clip(
-        video,
-        audio,
-        num_frames=num_frames,
-        sample_rate=sample_rate,
-        want_video=False,
-        want_audio=True,
-        window_s=window_s,
-    )
-    return _with_notes(opened, heard)
+    return _with_notes(opened, read_clip(video, audio, replace(request, want_video=False)))
 
 
 def _with_notes(opened: Clip, seen: Clip) -> Clip:
@@ -151,11 +103,9 @@ def _is_whole(packet: av.Packet) -> bool:
         return False
 
 
-def _refuse_cut_sound(path: Path, sample_rate: int) -> None:
+def _refuse_cut_sound(path: Path, request: ClipRequest) -> None:
     """Refuse a sound file that is cut short; reading it gives what is there, with a note."""
-    heard = read_clip(
-        None, path, num_frames=1, sample_rate=sample_rate, want_video=False, want_audio=True
-    )
+    heard = read_clip(None, path, replace(request, want_video=False, window_s=None))
     for note in heard.notes:
         if note.kind in _FAULTS:
             raise MediaError(f"{path}: {note.text}; {_MEND}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.pool import in_children
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import Clip, ClipNote, Example, MediaError
@@ -55,34 +57,20 @@ def probe_clips(
     Returns:
         One finding an example, as they come. Leaving early (Ctrl-C) stops the workers.
     """
+    request = ClipRequest(
+        Sampling.count(_NUM_FRAMES), 16_000, want_video, want_audio, window_s=window_s
+    )
     yield from in_children(
         len(examples),
-        lambda index, reader: _open(
-            examples[index], index, reader, want_video, want_audio, window_s
-        ),
+        lambda index, reader: _open(examples[index], index, reader, request),
         make_reader=make_reader,
         num_workers=num_workers,
     )
 
 
-def _open(
-    example: Example,
-    index: int,
-    reader: ClipReader,
-    want_video: bool,
-    want_audio: bool,
-    window_s: float | None,
-) -> Finding:
+def _open(example: Example, index: int, reader: ClipReader, request: ClipRequest) -> Finding:
     try:
-        clip = reader.read(
-            example.video,
-            example.audio,
-            num_frames=_NUM_FRAMES,
-            sample_rate=16_000,
-            want_video=want_video and example.video is not None,
-            want_audio=want_audio,
-            window_s=window_s,
-        )
+        clip = reader.read(example.video, example.audio, request)
     except MediaError as error:
         return Finding(index, False, False, 0.0, str(error))
     return Finding(
@@ -90,15 +78,15 @@ def _open(
         clip.frames is not None,
         clip.waveform is not None,
         clip.duration_s,
-        _unusable(clip, example, want_video, want_audio),
+        _unusable(clip, example, request),
         clip.notes,
     )
 
 
-def _unusable(clip: Clip, example: Example, want_video: bool, want_audio: bool) -> str | None:
-    """Why the modality in use cannot work with a clip that opens."""
-    usable = (want_video and clip.frames is not None) or (want_audio and clip.waveform is not None)
-    if usable:
+def _unusable(clip: Clip, example: Example, request: ClipRequest) -> str | None:
+    """Say why the modality in use cannot work with a clip that opens; None if it can."""
+    has_video, has_audio = clip.frames is not None, clip.waveform is not None
+    if (request.want_video and has_video) or (request.want_audio and has_audio):
         return None
-    wanted = "sound" if want_audio else "picture"
+    wanted = "sound" if request.want_audio else "picture"
     return f"{example.video or example.audio} has no {wanted}, the only modality in use"

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from omni_rlvr.assembly.parts import PreviewParts
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.tasks.clips import clip_dataset
 from omni_rlvr.tasks.dataset.mel import LOUDNESS_DB, NUM_MELS, log_mel, mel_edges_hz
 from omni_rlvr.tasks.lifecycle import recorded
@@ -155,7 +156,9 @@ def draw_preview(parts: PreviewParts) -> None:
 
     task, sample_rate = parts.task, 16_000
     examples = parts.clips.examples[task.split][: task.num_clips]
-    dataset = clip_dataset(parts.clips, examples, None, num_frames=8, sample_rate=sample_rate)
+    dataset = clip_dataset(
+        parts.clips, examples, None, sampling=Sampling.count(8), sample_rate=sample_rate
+    )
     read = [dataset[i] for i in range(len(dataset))]
     samples = [item for item in read if isinstance(item, Sample)]
     if not samples:

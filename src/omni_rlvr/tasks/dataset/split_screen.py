@@ -18,8 +18,10 @@ from av.filter import Graph
 from omni_rlvr.data.cuts import Cut
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import look_into, open_container, read_bytes, reason
+from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.orientation import Orientation
 from omni_rlvr.media.picture import Picture, need_readable
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.types import MediaError
 
 SAMPLE_RATE = 16_000
@@ -220,9 +222,8 @@ class _File:
 
 def _read_sound(path: Path) -> np.ndarray:
     """Reads a clip's sound, [S] float32."""
-    read = read_clip(
-        None, path, num_frames=1, sample_rate=SAMPLE_RATE, want_video=False, want_audio=True
-    )
+    request = ClipRequest(Sampling.count(1), SAMPLE_RATE, want_video=False, want_audio=True)
+    read = read_clip(None, path, request)
     if read.waveform is None:
         raise MediaError(f"{path}: holds no samples; copy or download it again")
     if read.notes:  # a clip that is made would hide it

@@ -16,14 +16,18 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.assembly.parts import ServedModel, ServeParts
-from omni_rlvr.data.collate import pad_rows
+from omni_rlvr.data.collate import Collate
+from omni_rlvr.data.loader import move
 from omni_rlvr.functional.shapley import shapley_values
-from omni_rlvr.tasks.attribute.subset_scores import Method, blank_features, score_batch
+from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
 from omni_rlvr.tasks.attribute.tables import SUBSETS
 from omni_rlvr.tasks.predict import Prediction, predict
 from omni_rlvr.tasks.serve.uploads import Upload
 from omni_rlvr.tasks.stream import TextStream
-from omni_rlvr.types import Batch, Example, Features, UserError
+from omni_rlvr.types import Batch, ClipFeatures, Example, Features, Sample, UserError
+
+ABSENT = ClipFeatures(None, None, None, None)
+"""Of a modality that is not shown."""
 
 
 class Stopped(Exception):
@@ -97,31 +101,16 @@ def ask(
 
 
 def _batch(model: ServedModel, clip: Clip, question: str, place: int) -> Batch:
-    """A batch of one prompt whose towers have run already."""
-    features = Features(
-        video=None if clip.video is None else clip.video.features[place].video,
-        audio=None if clip.audio is None else clip.audio.features[place].audio,
-    )
-    has_video, has_audio = features.video is not None, features.audio is not None
-    if not has_video and not has_audio:
+    """Make a batch of one prompt whose towers have run already."""
+    picture = ABSENT if clip.video is None else clip.video.features[place]
+    sound = ABSENT if clip.audio is None else clip.audio.features[place]
+    features = ClipFeatures(picture.video, sound.audio, picture.video_shape, sound.audio_shape)
+    if features.video is None and features.audio is None:
         raise UserError("there is neither picture nor sound to show")
-    processor = model.policy.processor
-    prompt = processor.prompt_ids(question, has_video=has_video, has_audio=has_audio)
-    ids, mask = pad_rows([prompt], pad=processor.pad_token_id, left=True)
-    device = next(model.policy.parameters()).device
-    row, none = torch.zeros(1, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    return Batch(
-        examples=[Example("", question, "", "", None)],
-        prompt_ids=ids.to(device),
-        prompt_mask=mask.to(device),
-        pixel_values=None,
-        video_rows=(row if has_video else none).to(device),
-        input_features=None,
-        audio_rows=(row if has_audio else none).to(device),
-        cached_rows=[0],
-        features=features,
-        feature_dtype=model.policy.dtype,
-    )
+    policy = model.policy
+    collate = Collate(policy.processor, with_target=False, feature_dtype=policy.dtype)
+    sample = Sample(Example("", question, "", "", None), None, features)
+    return move(collate([sample]), next(policy.parameters()).device)
 
 
 def _predict(
@@ -150,7 +139,7 @@ def _predict(
 def _game(
     parts: ServeParts, model: ServedModel, batch: Batch, features: Features, said: Prediction
 ) -> Game:
-    """Takes the modalities away, for the label that was the answer, or else the likeliest one."""
+    """Take the modalities away, for the label that was the answer, or else the likeliest one."""
     task = parts.task
     method = Method(
         labels=parts.labels,
@@ -161,16 +150,13 @@ def _game(
         max_completion_length=task.max_completion_length,
         num_prompts=len(SUBSETS),
     )
-    blank = None
-    if task.absent == "silence_grey":
-        blank = blank_features(model.policy, batch)
     scores = score_batch(
         model.policy,
         parts.engine,
         batch,
         features,
         method,
-        blank=blank,
+        blanks=Blanks(model.policy),
         generator=torch.Generator(),
     )
     logps = scores.logps[0].double().log_softmax(dim=-1)  # [4, L]
@@ -189,7 +175,7 @@ def _game(
 def _spoken(
     work: Callable[[Callable[[str], None]], Answer], stop: threading.Event
 ) -> Generator[str, None, Answer]:
-    """Runs ``work`` in a thread and yields what it writes; leaving early ends it at its next."""
+    """Run ``work`` in a thread and yields what it writes; leaving early ends it at its next."""
     pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     left = threading.Event()
 

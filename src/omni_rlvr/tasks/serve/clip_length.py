@@ -1,7 +1,8 @@
 """How long a clip really is, before any of it is decoded.
 
 Headers may not tell (a browser's recordings) or tell of one stream only, so the packets are counted
-out. For whoever has to refuse long clips; see ``probe`` for what else is known without decoding.
+out. For whoever has to refuse long clips; see ``media/opening`` for what else is known without
+decoding.
 """
 
 from __future__ import annotations
@@ -14,40 +15,26 @@ import av
 
 from omni_rlvr.media.container import open_container, read_bytes
 from omni_rlvr.media.opening import probe_clip
-from omni_rlvr.media.video import Backend
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.types import Clip
 
 
-def measure_clip(
-    video: Path | None,
-    audio: Path | None,
-    *,
-    num_frames: int,
-    sample_rate: int,
-    want_video: bool,
-    want_audio: bool,
-    window_s: float | None = None,
-    backend: Backend = "decord",
-) -> Clip:
-    """Opens a clip as ``probe.probe_clip`` does, for ``isolated.ClipReader``.
+def measure_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
+    """Open a clip as ``opening.probe_clip`` does, for ``sandbox.reader.ClipReader``.
 
-    Args: as there; ``want_audio`` is not looked at: a clip's sound must always have a decoder.
+    Args:
+        video: As there.
+        audio: As there.
+        request: As there; ``want_audio`` is not looked at: a clip's sound must always have a
+            decoder.
 
     Returns:
         As there, but ``duration_s`` is that of the longest stream.
 
     Raises:
-        MediaError: as there.
+        MediaError: As there.
     """
-    clip = probe_clip(
-        video,
-        audio,
-        num_frames=num_frames,
-        sample_rate=sample_rate,
-        want_video=want_video,
-        want_audio=True,
-        backend=backend,
-    )
+    clip = probe_clip(video, audio, replace(request, want_audio=True))
     lengths = [longest_s(read_bytes(path)) for path in (video, audio) if path is not None]
     return replace(clip, duration_s=max(clip.duration_s, *lengths))
 

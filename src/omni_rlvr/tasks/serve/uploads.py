@@ -14,20 +14,24 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from omni_rlvr.assembly.parts import ServeParts
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.loader import move
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import READ, ClipReader
 from omni_rlvr.text.terminal import printable
-from omni_rlvr.types import Clip, Example, Features, MediaError, Sample, UserError
+from omni_rlvr.types import Clip, ClipFeatures, Example, MediaError, Sample, UserError
 
 MEASURE = "omni_rlvr.tasks.serve.clip_length:measure_clip"
 SESSIONS = 10
 """The folder holds this many times ``task.max_session_mb``."""
+
+GLANCE = ClipRequest(Sampling.count(1), 16_000, want_video=False, want_audio=False)
+"""What is read of a file before anything of it is wanted."""
 
 BLOCK = 4096
 """Bytes that a file counts for at least: an empty one takes room on a disk too."""
@@ -40,8 +44,8 @@ class Upload:
     path: Path
     """Where it lay, or still lies."""
     duration_s: float
-    features: Sequence[Features]
-    """Of each model: the towers' outputs, one row, None for what the file does not have."""
+    features: Sequence[ClipFeatures]
+    """Of each model: the towers' outputs, None for what the file does not have."""
     notes: Sequence[str] = ()
     """How what a model is shown differs from the file; each is the end of a sentence."""
 
@@ -56,19 +60,11 @@ class Upload:
         return self.features[0].audio is not None
 
 
-class _Wanted(NamedTuple):
-    """How a model wants clips read."""
-
-    num_frames: int
-    sample_rate: int
-    window_s: float | None
-
-
 class Uploads:
     """The folder that files come into, and what reads them. Not for several threads at once."""
 
     def __init__(self, parts: ServeParts, folder: Path, device: torch.device):
-        """Takes an empty folder that nobody else writes to."""
+        """Take an empty folder that nobody else writes to."""
         self.task, self.models, self.device = parts.task, parts.models, device
         self.folder = folder.resolve()
         dataset = parts.clips.dataset
@@ -137,7 +133,7 @@ class Uploads:
                     path.unlink(missing_ok=True)
 
     def take(self, path: Path, *, as_sound: bool) -> Upload:
-        """Reads a file and runs the towers on it.
+        """Read a file and runs the towers on it.
 
         Args:
             path: in the folder.
@@ -156,9 +152,7 @@ class Uploads:
                 f"{self.task.max_upload_mb:g} MB."
             )
         try:
-            seen = self.measure.read(
-                video, audio, num_frames=1, sample_rate=16_000, want_video=False, want_audio=False
-            )
+            seen = self.measure.read(video, audio, GLANCE)
             if seen.duration_s > self.task.max_clip_s:
                 raise UserError(
                     f"{shown_name(path)} is {seen.duration_s:.0f} s long; this page takes clips "
@@ -175,30 +169,30 @@ class Uploads:
     @torch.no_grad()
     def _features(
         self, video: Path | None, audio: Path | None, seen: Clip
-    ) -> tuple[list[Features], list[str]]:
-        clips: dict[_Wanted, Clip] = {}
+    ) -> tuple[list[ClipFeatures], list[str]]:
+        clips: dict[ClipRequest, Clip] = {}
         features = []
         for model in self.models:
             processor = model.policy.processor
-            wanted = _Wanted(
-                processor.settings.num_frames, processor.sample_rate, processor.window_s
+            request = ClipRequest(
+                processor.sampling,
+                processor.sample_rate,
+                want_video=seen.frames is not None,
+                want_audio=seen.waveform is not None,
+                window_s=processor.window_s,
             )
-            if wanted not in clips:  # two models mostly want the same
-                clips[wanted] = self.reader.read(
-                    video,
-                    audio,
-                    **wanted._asdict(),
-                    want_video=seen.frames is not None,
-                    want_audio=seen.waveform is not None,
-                )
-            sample = Sample(Example("", "", "", "", video, audio), clips[wanted])
+            if request not in clips:  # two models mostly want the same
+                clips[request] = self.reader.read(video, audio, request)
+            sample = Sample(Example("", "", "", "", video, audio), clips[request])
             batch = move(Collate(processor, with_target=False)([sample]), self.device)
-            features.append(model.policy.encode(batch))
+            made = model.policy.encode(batch)
+            shapes = batch.video_shapes[0], batch.audio_shapes[0]
+            features.append(ClipFeatures(made.video[0], made.audio[0], *shapes))
         notes = [note.text for clip in clips.values() for note in clip.notes]
         return features, list(dict.fromkeys(notes))
 
     def delete(self, path: Path) -> None:
-        """Deletes a file of the folder, and the folder it had for itself."""
+        """Delete a file of the folder, and the folder it had for itself."""
         if self.folder not in path.resolve().parents:
             return
         path.unlink(missing_ok=True)
@@ -207,7 +201,7 @@ class Uploads:
                 path.parent.rmdir()
 
     def sweep(self) -> None:
-        """Deletes what has lain here longer than ``task.keep_upload_s``."""
+        """Delete what has lain here longer than ``task.keep_upload_s``."""
         oldest = time.time() - self.task.keep_upload_s
         for path in [p for p in self.folder.rglob("*") if p.is_file()]:
             with contextlib.suppress(FileNotFoundError):
@@ -215,7 +209,7 @@ class Uploads:
                     self.delete(path)
 
     def close(self) -> None:
-        """Stops the readers and deletes the folder."""
+        """Stop the readers and deletes the folder."""
         self.measure.close()
         self.reader.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -231,5 +225,5 @@ def _bytes(paths: Iterable[str]) -> int:
 
 
 def shown_name(path: Path) -> str:
-    """A file's name as its owner knows it; it may hold anything, HTML too."""
+    """Give a file's name as its owner knows it; it may hold anything, HTML too."""
     return printable(path.name)

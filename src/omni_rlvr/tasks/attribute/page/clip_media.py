@@ -15,6 +15,8 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.tasks.attribute.page.playable import MAX_S
 from omni_rlvr.tasks.dataset.mel import LOUDNESS_DB, log_mel, mel_edges_hz
@@ -47,9 +49,9 @@ def clip_media(reader: ClipReader, video: Path | None, audio: Path | None) -> di
         picture), ``thumb``, ``sound`` (or None: no sound track), and ``clip`` to be played.
     """
     names = " + ".join(str(path) for path in (video, audio) if path is not None)
-    options: dict[str, object] = {"num_frames": NUM_FRAMES, "sample_rate": SAMPLE_RATE}
+    request = ClipRequest(Sampling.count(NUM_FRAMES), SAMPLE_RATE, video is not None, True)
     try:
-        answer = reader.call((video, audio), options, names, num_clips=2)
+        answer = reader.call((video, audio, request), {}, names, num_clips=2)
     except MediaError as error:
         return {"error": str(error)}
     assert isinstance(answer, tuple)  # what the child's function returns

@@ -2,7 +2,7 @@
 
 H.264 in yuv420p and AAC in mp4 are played everywhere, and such a file is kept byte for byte unless
 it is large. Anything else (other codecs, a sidecar sound, a long clip) is encoded again, small, and
-cut after ``MAX_S``. No time limit of its own: call ``show_clip`` through ``isolated``.
+cut after ``MAX_S``. No time limit of its own: call ``show_clip`` through ``media/sandbox``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import look_into, open_container, read_bytes, reason
 from omni_rlvr.media.orientation import UPRIGHT, Orientation
 from omni_rlvr.media.picture import Picture, need_readable
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.types import Clip, MediaError
 
 MAX_S = 30.0
@@ -43,21 +44,14 @@ class Playable:
 
 
 def show_clip(
-    video: Path | None, audio: Path | None, *, num_frames: int, sample_rate: int
+    video: Path | None, audio: Path | None, request: ClipRequest
 ) -> tuple[Clip, Playable]:
     """Read a clip, and make one of it that a browser plays.
 
     Args and Raises: as ``clip.read_clip`` and ``playable``.
     """
-    clip = read_clip(
-        video,
-        audio,
-        num_frames=num_frames,
-        sample_rate=sample_rate,
-        want_video=video is not None,
-        want_audio=True,
-    )
-    return clip, playable(video, audio, clip.waveform, sample_rate=sample_rate)
+    clip = read_clip(video, audio, request)
+    return clip, playable(video, audio, clip.waveform, sample_rate=request.sample_rate)
 
 
 def playable(

@@ -8,10 +8,12 @@ import sys
 
 import pytest
 
+from omni_rlvr.training.trainer import keep_freed_memory
+
 FAULTS = """
 import resource
 import torch
-from omni_rlvr.training.allocator import keep_freed_memory
+from omni_rlvr.training.trainer import keep_freed_memory
 assert keep_freed_memory()
 torch.set_num_threads(1)
 def rounds(number):
@@ -33,7 +35,5 @@ def test_large_blocks_are_not_fetched_again():
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch):
-    from omni_rlvr.training import allocator
-
-    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("", ""))
-    assert not allocator.keep_freed_memory()
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert not keep_freed_memory()
