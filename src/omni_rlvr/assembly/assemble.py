@@ -163,8 +163,8 @@ def _check_rollout(config: dict[str, Any], typed: dict[str, Any]) -> None:
             target == ROLLOUT,
             "rollout._target_",
             target,
-            "left alone with stage=sft, which samples nothing (task.evaluate_after.splits=[test] or "
-            "callbacks=probe would)",
+            "left alone with stage=sft, which samples nothing (task.evaluate_after.splits=[test] "
+            "or callbacks=probe would)",
         )
 
 
