@@ -14,7 +14,7 @@ import case_folders
 import pytest
 import torch
 
-from omni_rlvr.assembly.assemble import check
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.data.synthetic.emotions import LABELS
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.rollout import shared_prefix

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.assembly import serve as building
-from omni_rlvr.assembly.parts import ServeParts
 from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.record import read_jsonl
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks.serve import answers
+from omni_rlvr.tasks.serve import inputs as building
 from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
+from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads
 from omni_rlvr.types import UserError
 
@@ -32,7 +32,7 @@ GO = threading.Event()  # never set: nobody stops
 class Asked:
     """One page's parts and what was taken in."""
 
-    def __init__(self, parts: ServeParts, path: Path, folder: Path):
+    def __init__(self, parts: ServeInputs, path: Path, folder: Path):
         self.parts = parts
         uploads = Uploads(parts, folder, torch.device("cpu"))
         self.upload: Upload = uploads.take(path, as_sound=False)

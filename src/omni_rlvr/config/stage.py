@@ -52,6 +52,16 @@ class LoopConfig:
         """Optimiser steps per batch of prompts."""
         return 1
 
+    @property
+    def samples(self) -> bool:
+        """Whether the stage samples completions and scores them by the reward."""
+        return False
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the stage compares the policy with a frozen copy of what it started from."""
+        return False
+
     def __post_init__(self) -> None:
         require(
             0 < self.num_train_epochs < float("inf"),
@@ -142,6 +152,16 @@ class GrpoConfig(ObjectiveConfig, LoopConfig):
     def updates_per_step(self) -> int:
         """Optimiser steps per batch of prompts."""
         return self.num_iterations * self.num_minibatches
+
+    @property
+    def samples(self) -> bool:
+        """Whether the stage samples completions: always."""
+        return True
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether there is a KL to the policy that the stage started from."""
+        return self.beta > 0
 
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)

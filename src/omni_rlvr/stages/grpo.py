@@ -37,7 +37,7 @@ from omni_rlvr.rollout.experience import (
     select_prompts,
 )
 from omni_rlvr.rollout.next_token import Generators, branch, generators_of
-from omni_rlvr.stages.base import Prepared
+from omni_rlvr.stages.base import Given, Prepared
 from omni_rlvr.stages.dynamic_sampling import Scored, refill
 from omni_rlvr.stages.global_batch import gather_rollout, own_prompts, with_counts
 from omni_rlvr.stages.grpo_loss import (
@@ -52,6 +52,12 @@ from omni_rlvr.stages.grpo_loss import (
 from omni_rlvr.stages.modality_dropout import drop_modalities, without
 from omni_rlvr.stages.rollout_metrics import completion_rows, rollout_metrics
 from omni_rlvr.types import Batch, Experience, Features, LossOutput, Rollout
+
+
+def build(config: GrpoConfig, given: Given) -> GrpoStage:
+    """Build the stage with what it samples by, scores by and compares with."""
+    assert given.reward is not None
+    return GrpoStage(config, given.reward, given.reference, given.engine)
 
 
 class GrpoStage:

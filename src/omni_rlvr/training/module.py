@@ -132,11 +132,10 @@ class RLVRModule(LightningModule):
             self.on_features(batch, prepared.features)
             own = (_num_tokens(prepared.experience), dict(prepared.not_finite))
             counts, not_finite = zip(*distributed.gather(own), strict=True)
-            updates = [
-                self.update(minibatch)
-                for minibatch in self.stage.minibatches(prepared.experience)
-                if not any(not_finite)
-            ]
+            updates: list[dict[str, float]] = []
+            if not any(not_finite):
+                for minibatch in self.stage.minibatches(prepared.experience):
+                    updates.append(self.update(minibatch))
             self.engine.sync(self.policy)
             why = what_is_wrong(not_finite, updates)
             metrics |= {**prepared.metrics, **_mean_of(updates)}

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from omni_rlvr.assembly.parts import AttributeParts
 from omni_rlvr.config.sampling import SamplingConfig, greedy
 from omni_rlvr.data.synthetic.wording import phrase
 from omni_rlvr.functional.advantages import compute_advantages
@@ -27,6 +26,8 @@ from omni_rlvr.types import Batch, Example
 if TYPE_CHECKING:
     import pandas as pd
 
+    from omni_rlvr.tasks.attribute.task import AttributeInputs
+
 FILES = ("chosen.jsonl", "completions.jsonl")
 ESTIMATOR = "grpo"
 """Of the advantages that are shown: reward less the group's mean, over its spread."""
@@ -34,7 +35,7 @@ ESTIMATOR = "grpo"
 
 @torch.no_grad()
 def write_chosen(
-    parts: AttributeParts, split: str, examples: Sequence[Example], device: torch.device
+    parts: AttributeInputs, split: str, examples: Sequence[Example], device: torch.device
 ) -> None:
     """Chooses clips of a split whose tables are written, and adds their completions.
 
@@ -70,7 +71,7 @@ def write_chosen(
             progress.advance(progress.task_ids[0], len(batch) + len(batch.skipped))
 
 
-def _choose(parts: AttributeParts, folder: Path) -> list[dict[str, Any]]:
+def _choose(parts: AttributeInputs, folder: Path) -> list[dict[str, Any]]:
     """Lists the chosen clips with the rules that chose them and what these rank by."""
     import pandas as pd
 
@@ -88,7 +89,7 @@ def _choose(parts: AttributeParts, folder: Path) -> list[dict[str, Any]]:
 
 
 def _say(
-    parts: AttributeParts, batch: Batch, generator: torch.Generator
+    parts: AttributeInputs, batch: Batch, generator: torch.Generator
 ) -> tuple[Sequence[str], list[dict[str, object]]]:
     """The greedy completion of each clip, and rows of G sampled ones with their rewards."""
     task, policy = parts.task, parts.policy
@@ -122,7 +123,7 @@ def _say(
     return said, completion_rows(rollout, scored, advantages, examples)
 
 
-def _described(parts: AttributeParts, example: Example, text: str) -> dict[str, Any]:
+def _described(parts: AttributeInputs, example: Example, text: str) -> dict[str, Any]:
     """Where a clip's media are, what was asked, what was said, and what of it is false."""
     said = read_reasoning(text, example, parts.clips.dataset.labels, parts.lexicon)
     files = {"video": example.video, "audio": example.audio}
