@@ -78,6 +78,18 @@ def decode(data: bytes, path: Path, *, western: bool = False) -> str:
     )
 
 
+def utf8(data: bytes, path: Path) -> bytes:
+    """Return a list as UTF-8 without a mark; without a mark it is taken to be UTF-8, unchecked.
+
+    Raises:
+        UserError: The encoding is not what the mark says.
+    """
+    if data.startswith(codecs.BOM_UTF8):
+        return data[len(codecs.BOM_UTF8) :]
+    is_marked = any(data.startswith(mark) for mark, _ in _MARKS)
+    return decode(data, path).encode() if is_marked else data
+
+
 def _line(data: bytes, position: int) -> int:
     return data.count(b"\n", 0, position) + 1
 

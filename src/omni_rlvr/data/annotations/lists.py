@@ -92,7 +92,7 @@ def read_quoted(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
 
 
 def find(root: Path, patterns: Sequence[str], values: Mapping[str, object], key: str) -> Path:
-    """The first file that is there, of those that releases of a data set call by other names.
+    """Return the first file that exists of those that releases of a data set name differently.
 
     Args:
         root: The data set's folder.

@@ -54,7 +54,7 @@ def labelled_examples(
 
 
 def clip_folder(root: Path, folders: Sequence[str]) -> str:
-    """The first folder of clips that is there; the first one if none is."""
+    """Return the first folder of clips that exists, or the first one if none does."""
     return next((folder for folder in folders if (root / folder).is_dir()), folders[0])
 
 
