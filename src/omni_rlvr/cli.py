@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+import yaml
+from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -29,18 +31,18 @@ from omni_rlvr.assembly.composing.arguments import (
     checked_arguments,
     no_option,
 )
-from omni_rlvr.assembly.composing.keys import hydras_words
-from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.composing.suggestions import hydras_words
 from omni_rlvr.assembly.composing.wording import as_user_error
 from omni_rlvr.folders import remove_unused
 from omni_rlvr.pointers import LATEST
 from omni_rlvr.rewards.watchdog.time_limit import end_in_time
 from omni_rlvr.tasks.sweep_summary import evaluate_by_default, summarised
+from omni_rlvr.tasks.table import register
 from omni_rlvr.text.terminal import keep_printing, open_streams, printable, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
 
 if TYPE_CHECKING:
-    from omni_rlvr.assembly.parts import Parts
+    from omni_rlvr.tasks.build import Ready
 
 _QUIET = 128 + signal.SIGPIPE
 """The exit code that a shell shows of a tool whose reader went away."""
@@ -57,15 +59,14 @@ def conf_dir() -> str:
 
 def task(cfg: DictConfig) -> float | None:
     """Builds and runs one composed config; a run of a sweep returns what a search maximises."""
-    from omni_rlvr.assembly.assemble import build, resolved
-    from omni_rlvr.assembly.parts import ServeParts
+    from omni_rlvr.tasks.build import build
+    from omni_rlvr.tasks.start import resolved
     from omni_rlvr.tasks.sweep import SweepJob, begun_run, run_job
-    from omni_rlvr.tasks.table import run
 
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
 
-    def built(folder: Path, resume: str | None) -> Parts:
+    def built(folder: Path, resume: str | None) -> Ready:
         cfg.resume = resume
         return build(cfg, folder, None)
 
@@ -85,13 +86,8 @@ def task(cfg: DictConfig) -> float | None:
 
             return run_job(job, resolve, built)
         with no_folder_unused(run_dir):
-            parts = build(cfg, run_dir, run_dir.parent / LATEST)
-        if isinstance(parts, ServeParts):
-            from omni_rlvr.tasks.serve.serve import serve
-
-            serve(parts)
-        else:
-            run(parts)
+            ready = build(cfg, run_dir, run_dir.parent / LATEST)
+        ready.run()
     return None
 
 
@@ -126,12 +122,16 @@ def one_line() -> Iterator[None]:
         sys.exit(f"error: {as_user_error(error)}")
     except MissingConfigException as error:
         hint = "; pip install 'omni-rlvr[sweep]'" if error.missing_cfg_file in _PLUGINS else ""
-        sys.exit(f"error: {' '.join(str(error).split())}{hint}")
+        sys.exit(f"error: {_reworded(str(error))}{hint}")
     except HydraException as error:
         if (told := as_typed(error, sys.argv[1:])) is not None:
             sys.exit(f"error: {told}")
         why = as_user_error(error.__cause__) if isinstance(error.__cause__, ValidationError) else ""
-        sys.exit(f"error: {hydras_words(' '.join(f'{error} {why}'.split()))}")
+        sys.exit(f"error: {_reworded(f'{error} {why}')}")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = "" if mark is None else f"{mark.name}, line {mark.line + 1}: "
+        sys.exit(f"error: {place}{error.problem} (YAML)")
     except ValueError as error:
         if not str(error).startswith("Config group override must be"):
             raise
@@ -143,6 +143,12 @@ def one_line() -> Iterator[None]:
     except OSError as error:  # Hydra makes the run's folder before any of our code runs
         where = f": {error.filename}; set paths.output_root=DIR" if error.filename else ""
         sys.exit(f"error: {error.strerror}{where}")
+
+
+def _reworded(text: str) -> str:
+    """Reword what Hydra says, which has left the command line's config by then."""
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return hydras_words(" ".join(text.split()), sys.argv[1:])
 
 
 def _reader_is_gone() -> bool:

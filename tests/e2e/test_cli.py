@@ -177,3 +177,27 @@ def test_what_cannot_be_printed_is_no_fault_of_the_output_folder(tmp_path: Path)
         )
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == "error: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "said"),
+    [
+        ("stage: {bta: 1}\n", ["+experiment=mine"],
+         "In 'experiment/mine': stage.bta: there is no such key; did you mean stage.beta?"),
+        ("name: a\n  b: 1\n", ["+experiment=mine"], "mine.yaml, line 3: mapping values are"),
+        ("name: a\n", ["+experiment=minn"],
+         "+experiment=minn: there is no such option; did you mean mine?"),
+        ("name: a\n", ["+experiment=mine", "optimizer.lrr=1"],
+         "optimizer.lrr: there is no such key; did you mean optimizer.lr?"),
+    ],
+)  # fmt: skip
+def test_a_mistake_with_a_folder_of_ones_own_is_one_line(
+    tmp_path: Path, text: str, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    done = probe("--config-dir", "own", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line

@@ -15,8 +15,8 @@ import pytest
 from omegaconf import OmegaConf
 from test_resume import interrupted, steady
 
-from omni_rlvr.assembly.composing.register import register
 from omni_rlvr.record import read_json
+from omni_rlvr.tasks.table import register
 from omni_rlvr.types import UserError
 
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from omni_rlvr.functional.logprobs import per_token_logps
+from omni_rlvr.config.sampling import SamplingConfig
 from omni_rlvr.models.prefix.decoding import SharedDecoder
-from omni_rlvr.rollout import shared_prefix as decode_module
 from omni_rlvr.rollout.experience import completion_scores
-from omni_rlvr.rollout.shared_prefix import decode
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Experience, Prompts
 
@@ -22,10 +21,11 @@ pytestmark = pytest.mark.usefixtures("each_path")
 GREEDY = {"temperature": 0, "num_generations": 1}
 
 
-def run(policy, batch, *, seed=0, positions=None, own=None, **changes):
+def run(policy, batch, *, seed=0, positions=None, own=None, on_tokens=None, **changes):
     """Rolls out; ``own`` says which prompts, each of which then has random numbers of its own."""
-    settings = {"num_generations": 4, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    settings |= {"repetition_penalty": 1.0, "max_completion_length": 12} | changes
+    sampling = SamplingConfig(
+        **{"num_generations": 4, "temperature": 1.0, "max_completion_length": 12} | changes
+    )
     with torch.no_grad():
         prompts = policy.prompts(batch, policy.encode(batch))
     if positions is not None:
@@ -34,7 +34,7 @@ def run(policy, batch, *, seed=0, positions=None, own=None, **changes):
     if own is not None:
         prompts = Prompts(prompts.embeds[own], prompts.mask[own], prompts.positions[..., own, :])
         generator = [torch.Generator().manual_seed(i) for i in own]
-    return decode(policy, prompts, generator=generator, **settings)
+    return SharedPrefix().sample(policy, prompts, sampling, generator, on_tokens)
 
 
 def tokens_of(rollout) -> list[list[int]]:
@@ -142,25 +142,19 @@ def test_the_rows_of_a_group_differ_and_lie_together(tiny_policy, make_batch):
     assert torch.equal(greedy, alone.repeat_interleave(4, dim=0))  # row b*4 + g is prompt b
 
 
-def test_tokens_have_at_decoding_the_logps_the_update_sees(
-    tiny_policy, make_batch, kept, monkeypatch
-):
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"temperature": 1.0},
+        {"temperature": 0.8},
+        {"temperature": 1.5, "top_k": 9, "top_p": 0.9, "repetition_penalty": 1.3},
+        {"temperature": 0, "num_generations": 4},
+    ],
+)
+def test_tokens_have_at_decoding_the_logps_the_update_sees(tiny_policy, make_batch, how):
     raise_end_token(tiny_policy, 3.0)
     batch = make_batch(tiny_policy, 4)
-    seen: list[torch.Tensor] = []
-    next_tokens = decode_module.next_tokens
-
-    def record(logits, *args, **kwargs):
-        rows = torch.arange(16)
-        for stay in kept:
-            rows = rows[stay]
-        seen.append(torch.zeros(16, logits.shape[1]).index_copy(0, rows, logits))
-        return next_tokens(logits, *args, **kwargs)
-
-    monkeypatch.setattr(decode_module, "next_tokens", record)
-    rollout = run(tiny_policy, batch, temperature=0.8)
-    assert kept  # rows did leave the batch
-    at_decoding = per_token_logps(torch.stack(seen, dim=1), rollout.completion_ids, temperature=0.8)
+    rollout = run(tiny_policy, batch, **how)
     with torch.no_grad():
         experience = Experience(
             batch=batch,
@@ -172,13 +166,15 @@ def test_tokens_have_at_decoding_the_logps_the_update_sees(
         at_update = completion_scores(
             tiny_policy,
             experience,
-            temperature=0.8,
+            temperature=how["temperature"] or 1.0,
             gradient_checkpointing=False,
             entropy_gradient=False,
         ).logps
     mask = rollout.completion_mask
     assert len(mask.sum(dim=1).unique()) > 1  # completions of unequal length
-    torch.testing.assert_close(at_decoding * mask, at_update * mask, atol=2e-5, rtol=0)
+    assert (rollout.per_token_logps[mask == 0] == 0).all()
+    assert (rollout.per_token_logps[mask == 1] < 0).all()
+    torch.testing.assert_close(rollout.per_token_logps, at_update, atol=1e-5, rtol=0)
 
 
 def test_mask_ends_with_the_first_end_token_and_padding_follows(
@@ -297,17 +293,11 @@ def test_no_gradient_is_kept(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 2)
     prompts = tiny_policy.prompts(batch, tiny_policy.encode(batch))
     assert prompts.embeds.requires_grad
-    rollout = decode(
-        tiny_policy,
-        prompts,
-        num_generations=2,
-        temperature=1.0,
-        top_p=0.9,
-        top_k=50,
-        repetition_penalty=1.0,
-        max_completion_length=3,
-        generator=torch.Generator(),
+    sampling = SamplingConfig(
+        num_generations=2, max_completion_length=3, temperature=1.0, top_p=0.9, top_k=50
     )
+    rollout = SharedPrefix().sample(tiny_policy, prompts, sampling, torch.Generator(), None)
+    assert not rollout.per_token_logps.requires_grad
     assert not rollout.completion_ids.is_inference()  # such tensors could not enter backward
 
 

@@ -38,7 +38,7 @@ def option_lines(kind: str, *, _root_: DictConfig) -> str:
         for source in _root_.hydra.runtime.config_sources
         if source.schema == "file" and source.provider != "hydra"
     ]
-    options = _options(folders)
+    options = options_in(folders)
     if kind == "added":
         wanted = [group for group in GLOBAL_GROUPS if group in options]
     else:
@@ -47,7 +47,7 @@ def option_lines(kind: str, *, _root_: DictConfig) -> str:
     return "\n".join(lines).replace("$", "$$")  # Hydra substitutes $NAME in the page
 
 
-def _options(folders: Iterable[Path]) -> dict[str, list[str]]:
+def options_in(folders: Iterable[Path]) -> dict[str, list[str]]:
     """Map each group to its options; options below a global group keep their folder."""
     found: dict[str, set[str]] = {}
     for folder in folders:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
-from omni_rlvr.assembly.composing.register import SCHEMAS
+from omni_rlvr.assembly.composing.help_page import GLOBAL_GROUPS
+from omni_rlvr.assembly.composing.paths import is_path
+from omni_rlvr.assembly.composing.register import schemas
 from omni_rlvr.config.dataset import FeatureCacheConfig
 from omni_rlvr.config.root import PathsConfig, RootConfig
 from omni_rlvr.types import UserError
@@ -33,7 +34,7 @@ def check_keys(config: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
     """
     for group in TYPED:
         if not dataclasses.is_dataclass(typed[group]):
-            names = ", ".join(name for at, name, _ in SCHEMAS if at == group)
+            names = ", ".join(name for at, name, _ in schemas() if at == group)
             raise UserError(
                 f"{group}: the file of the chosen option has no schema; let it begin with "
                 f"'defaults: [NAME]', where NAME is one of {names}"
@@ -47,7 +48,7 @@ def check_keys(config: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
     missing += [f"paths.{name}" for name in names_of(PathsConfig) if not config["paths"].get(name)]
     missing += [key for group in TYPED for key in _missing(config[group], typed[group], group)]
     if missing:
-        raise UserError(f"{missing[0]} must be given, e.g. {missing[0]}=VALUE")
+        raise UserError(f"{missing[0]} must be given, e.g. {example(missing[0])}")
 
 
 def names_of(schema: type) -> list[str]:
@@ -62,7 +63,11 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
         key: The unknown one.
         known: Keys that are there, besides those of the schemas.
     """
-    having = [f"{group}={name}" for group, name, schema in SCHEMAS if key in _fields(group, schema)]
+    having = [
+        f"{group}={name}"
+        for group, name, schema in schemas()
+        if key in dict(_fields(group, schema))
+    ]
     if having:
         return f"{key}: there is no such key here; {', '.join(having)} would have it"
     group, _, name = key.rpartition(".")
@@ -74,47 +79,77 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
     near += namesakes
     if not beside:
         near += difflib.get_close_matches(key, candidates, n=1, cutoff=0.8)
+    if not group:
+        near += [f"+{n}=NAME" for n in difflib.get_close_matches(name, GLOBAL_GROUPS, n=1)]
     if near:
         return f"{key}: there is no such key; did you mean {near[0]}?"
     has = f"{group or 'the config'} has {', '.join(beside)}" if beside else "see omni-rlvr --help"
     return f"{key}: there is no such key; {has}"
 
 
-def hydras_words(text: str) -> str:
-    """Reword what Hydra says of an unknown key: with ``+``, as it advises, it is refused too.
+def open_table(key: str, config: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Find the table whose entries a person names, e.g. ``task.stages``, that an unknown key is of.
 
     Args:
-        text: What Hydra says, on one line.
+        key: The unknown key.
+        config: The composed config without it; may be empty.
+
+    Returns:
+        The table and the entry that it lacks; None and "" where the key is in no such table, or in
+        an entry that is there.
     """
-    in_a_file = re.match(r"(In '.+?': ).*\bfull_key: (\S+)", text)
-    if in_a_file is not None and " not in '" in text:
-        return in_a_file[1] + no_such_key(in_a_file[2], ())
-    given = re.match(r"Could not override '(.+?)'\. To append to your config use", text)
-    if given is None:
-        return text
-    key = given[1]
-    if key in names_of(RootConfig):
-        return f"{key}: the value that is given holds a key that {key} does not have"
-    group = key.partition(".")[0]
-    closed = group in (*TYPED, "paths") or group not in names_of(RootConfig)
-    return no_such_key(key, ()) if closed else text
+    parts = key.split(".")
+    for place in range(1, len(parts)):
+        table, entry = ".".join(parts[:place]), parts[place]
+        value: Any = config
+        for name in parts[:place]:
+            value = value.get(name, {}) if isinstance(value, Mapping) else {}
+        if table in _open_tables() and entry not in (value or {}):
+            return table, entry
+    return None, ""
+
+
+def _open_tables() -> set[str]:
+    """Name the keys that hold a table with names of a person's own."""
+    found = {"reward.terms", "reward.weights", "logger", "callbacks"}
+    for group, _, schema in schemas():
+        for name, kind in get_type_hints(schema).items():
+            if get_origin(kind) is dict:
+                found.add(f"{group.replace('/', '.')}.{name}")
+    return found
+
+
+def example(key: str) -> str:
+    """Write how a key that must be given is given, e.g. ``task.to=DIR``."""
+    kinds = [kind for name, kind in _typed_fields() if name == key]
+    if is_path(key):
+        return f"{key}={'FILE' if 'annotations' in key else 'DIR'}"
+    examples = {bool: "true", int: "1", float: "1.0", str: "NAME"}
+    if kinds and get_origin(kinds[0]) is list:
+        return f"{key}=[NAME]"
+    return f"{key}={examples.get(kinds[0], 'VALUE') if kinds else 'VALUE'}"
 
 
 def known_keys() -> Iterator[str]:
     """Yield every key of the schemas, e.g. ``stage.sampling.top_p``."""
     yield from names_of(RootConfig)
-    for group, _, schema in (("feature_cache", "", FeatureCacheConfig), *SCHEMAS):
+    yield from (key for key, _ in _typed_fields())
+
+
+def _typed_fields() -> Iterator[tuple[str, Any]]:
+    """Yield every key of the schemas with its type."""
+    for group, _, schema in (("feature_cache", "", FeatureCacheConfig), *schemas()):
         yield from _fields(group, schema)
 
 
-def _fields(group: str, schema: type) -> Iterator[str]:
+def _fields(group: str, schema: type) -> Iterator[tuple[str, Any]]:
     for name, kind in get_type_hints(schema).items():
         key = f"{group.replace('/', '.')}.{name}"
         if dataclasses.is_dataclass(kind):
             assert isinstance(kind, type)
             yield from _fields(key, kind)
         else:
-            yield key
+            yield key, kind
 
 
 def _unknown(values: Mapping[str, Any], typed: Any, key: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from omni_rlvr.assembly.composing.keys import example
 from omni_rlvr.types import UserError
 
 WORDS = {
@@ -36,8 +37,8 @@ def as_user_error(error: BaseException) -> UserError:
     library = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException)), None)
     if library is None:
         return UserError(f"config: {' '.join(str(error).split())}")
-    if isinstance(library, MissingMandatoryValue):
-        return UserError(f"{library.full_key} must be given, e.g. {library.full_key}=VALUE")
+    if isinstance(library, MissingMandatoryValue) and library.full_key:
+        return UserError(f"{library.full_key} must be given, e.g. {example(library.full_key)}")
     text, *_ = str(library).split("\n")
     for library_words, ours in WORDS.items():
         text = re.sub(library_words, ours, text)
