@@ -12,11 +12,11 @@ import torch
 
 from omni_rlvr.assembly import serve as building
 from omni_rlvr.assembly.parts import ServeParts
-from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.record import read_jsonl
 from omni_rlvr.tasks.serve import answers
 from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
 SERVE = (

@@ -47,10 +47,10 @@ from omni_rlvr.config.dataset import DatasetConfig, lacks_file
 from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.data.annotations.example_table import suspects
 from omni_rlvr.data.readers.files import FileReader
-from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.models.loading.load import sound_window_s
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.pointers import run_of
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.training.devices import device_numbers
 from omni_rlvr.types import Example, UserError, require
 
