@@ -52,7 +52,17 @@ HOMES = {
         ("pytorch_lightning", "lightning", "lightning_fabric"),
         ("training/", "tasks/", "assembly/", "data/loader.py"),
     ),
-    "hydra": (("hydra", "omegaconf"), ("cli.py", "assembly/", "config/", "tasks/sweep_summary.py")),
+    "hydra": (
+        ("hydra", "omegaconf"),
+        (
+            "cli.py",
+            "assembly/",
+            "config/",
+            "tasks/build.py",
+            "tasks/start.py",
+            "tasks/sweep_summary.py",
+        ),
+    ),
     "page": (("gradio", "uvicorn", "starlette", "fastapi"), ("tasks/serve/",)),
 }
 PURE = {"__future__", "collections", "dataclasses", "math", "typing", "torch", "omni_rlvr"}

@@ -17,8 +17,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from sweep_packages import needs_plugins, with_plugins
 
-from omni_rlvr.assembly.assemble import check
-from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.instantiate import check
+from omni_rlvr.tasks.table import register
 
 ROOT = Path(__file__).parents[1]
 HELP = ROOT / "conf" / "hydra" / "help" / "omni_rlvr.yaml"

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from omni_rlvr.assembly.assemble import check
-from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.data.synthetic.emotions import LABELS
 from omni_rlvr.record import append_jsonl, write_json
 from omni_rlvr.tasks.evaluate import score
+from omni_rlvr.tasks.table import register
 
 WEIGHTS, BETAS, SEEDS = (0, 0.25, 0.5, 1, 2), (0, 0.02, 0.04, 0.1), range(10)
 REPORT = ("task=report", "task.baseline=format:1")

@@ -31,18 +31,18 @@ from omni_rlvr.assembly.composing.arguments import (
     checked_arguments,
     no_option,
 )
-from omni_rlvr.assembly.composing.register import register
 from omni_rlvr.assembly.composing.suggestions import hydras_words
 from omni_rlvr.assembly.composing.wording import as_user_error
 from omni_rlvr.folders import remove_unused
 from omni_rlvr.pointers import LATEST
 from omni_rlvr.rewards.watchdog.time_limit import end_in_time
 from omni_rlvr.tasks.sweep_summary import evaluate_by_default, summarised
+from omni_rlvr.tasks.table import register
 from omni_rlvr.text.terminal import keep_printing, open_streams, printable, start_in_utf8
 from omni_rlvr.types import Interrupted, UserError
 
 if TYPE_CHECKING:
-    from omni_rlvr.assembly.parts import Parts
+    from omni_rlvr.tasks.build import Ready
 
 _QUIET = 128 + signal.SIGPIPE
 """The exit code that a shell shows of a tool whose reader went away."""
@@ -59,15 +59,14 @@ def conf_dir() -> str:
 
 def task(cfg: DictConfig) -> float | None:
     """Builds and runs one composed config; a run of a sweep returns what a search maximises."""
-    from omni_rlvr.assembly.assemble import build, resolved
-    from omni_rlvr.assembly.parts import ServeParts
+    from omni_rlvr.tasks.build import build
+    from omni_rlvr.tasks.start import resolved
     from omni_rlvr.tasks.sweep import SweepJob, begun_run, run_job
-    from omni_rlvr.tasks.table import run
 
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
 
-    def built(folder: Path, resume: str | None) -> Parts:
+    def built(folder: Path, resume: str | None) -> Ready:
         cfg.resume = resume
         return build(cfg, folder, None)
 
@@ -87,13 +86,8 @@ def task(cfg: DictConfig) -> float | None:
 
             return run_job(job, resolve, built)
         with no_folder_unused(run_dir):
-            parts = build(cfg, run_dir, run_dir.parent / LATEST)
-        if isinstance(parts, ServeParts):
-            from omni_rlvr.tasks.serve.serve import serve
-
-            serve(parts)
-        else:
-            run(parts)
+            ready = build(cfg, run_dir, run_dir.parent / LATEST)
+        ready.run()
     return None
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from omni_rlvr.assembly.assemble import check
 from omni_rlvr.assembly.composing.latest import how_it_ended, latest_checkpoint, run_that_wrote
-from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.record import append_jsonl, write_json
+from omni_rlvr.tasks.table import register
 from omni_rlvr.types import UserError
 
 

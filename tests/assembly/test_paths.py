@@ -17,13 +17,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from omni_rlvr.assembly.assemble import check
 from omni_rlvr.assembly.composing.own_readers import OFFERED
 from omni_rlvr.assembly.composing.paths import PATHS, is_path, settle_paths
-from omni_rlvr.assembly.composing.register import _latest_if_any, _run_dir, register
+from omni_rlvr.assembly.composing.register import _latest_if_any, _run_dir
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.assembly.splits import read_split
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.data.readers.annotated import AnnotationReader
+from omni_rlvr.tasks.table import register
 from omni_rlvr.types import Example, UserError
 
 GROUPS = (

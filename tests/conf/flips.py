@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omni_rlvr.config import root
+from omni_rlvr.config import tasks
 from omni_rlvr.config.objective import ObjectiveConfig
 from omni_rlvr.media.limits import Limits
 
@@ -128,7 +128,7 @@ ELSEWHERE = {
         for name in ObjectiveConfig.__dataclass_fields__
         if f"stage.{name}" not in FLIPS
     },
-    **{f"task.{name}": "the quickstart" for name in root.PipelineTask.__dataclass_fields__},
+    **{f"task.{name}": "the quickstart" for name in tasks.PipelineTask.__dataclass_fields__},
     **{
         f"dataset.{name}": "data/test_listed.py and data/test_official.py"
         for name in ("fold", "words", "label_maps", "label_base", "question", "layout")

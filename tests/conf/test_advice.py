@@ -13,8 +13,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import omni_rlvr
-from omni_rlvr.assembly.composing.register import register
 from omni_rlvr.cli import conf_dir
+from omni_rlvr.tasks.table import register
 
 PACKAGE = Path(omni_rlvr.__file__).parent
 OVERRIDE = re.compile(r"\b(model(?:\.\w+)+|model/\w+)=(true|false|lora|DIR|FILE)\b")

@@ -11,10 +11,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from omni_rlvr.assembly.assemble import check
-from omni_rlvr.assembly.composing.register import BASES, SCHEMAS, register
+from omni_rlvr.assembly.composing.register import BASES, schemas
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
+from omni_rlvr.tasks.table import register
 from omni_rlvr.types import UserError
+
+register()  # so that the schemas can be listed
 
 CONF = Path(__file__).parents[2] / "conf"
 TASKS = (
@@ -29,7 +32,7 @@ USED_BY = {
     "model/trainable": ("train",),
     "model/options": ("train", "evaluate", "attribute", "cache", "predict", "export", "serve"),
     "stage": ("train",),
-    "rollout": ("train", "evaluate", "predict", "serve"),
+    "rollout": ("train", "evaluate", "attribute", "predict", "serve"),
     "reward": ("train", "attribute"),
     "lexicon": ("attribute", "serve"),
     "optimizer": ("train",),
@@ -104,7 +107,7 @@ def test_every_group_is_known() -> None:
 
 
 def test_every_option_that_is_a_dataclass_has_a_file_that_says_what_it_answers() -> None:
-    for group, option, schema in SCHEMAS:
+    for group, option, schema in schemas():
         if option not in BASES:
             header, _, body = (CONF / group / f"{option}.yaml").read_text().partition("defaults:")
             assert header.startswith("# Question:"), (group, option)
@@ -113,7 +116,7 @@ def test_every_option_that_is_a_dataclass_has_a_file_that_says_what_it_answers()
 
 
 @pytest.mark.parametrize(
-    ("group", "option", "schema"), [row for row in SCHEMAS if row[1] not in BASES]
+    ("group", "option", "schema"), [row for row in schemas() if row[1] not in BASES]
 )
 def test_a_file_of_a_schema_composes_to_its_defaults(group: str, option: str, schema: type) -> None:
     part = OmegaConf.select(composed(f"{group}={option}"), group.replace("/", "."))

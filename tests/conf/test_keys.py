@@ -9,9 +9,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from test_conf import _hydra, composed
 
-from omni_rlvr.assembly.assemble import check
 from omni_rlvr.assembly.composing.keys import example, known_keys
 from omni_rlvr.assembly.composing.suggestions import hydras_words
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.types import UserError
 
 __all__ = ["_hydra"]  # a fixture

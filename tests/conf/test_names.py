@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from test_conf import _hydra, composed
 
-from omni_rlvr.assembly.assemble import check
 from omni_rlvr.assembly.composing.names import RESERVED, check_name, check_run_name
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.types import UserError
 
 __all__ = ["_hydra"]  # a fixture

@@ -16,15 +16,17 @@ import pytest
 import yaml
 from flips import BUILT, ELSEWHERE, FLIPS, GRPO
 
-from omni_rlvr.assembly.parts import EvaluateParts, PreviewParts, TrainParts
 from omni_rlvr.config import dataset as data_options
 from omni_rlvr.config import root, trainable
-from omni_rlvr.config import stage as stage_options
 from omni_rlvr.functional import bootstrap
 from omni_rlvr.models.prefix.cpu_float32.activation_reuse import ActivationReuse
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.stages.sft import SftStage
-from omni_rlvr.tasks import table as running
+from omni_rlvr.stages.table import STAGES
+from omni_rlvr.tasks.dataset.preview import PreviewInputs
+from omni_rlvr.tasks.evaluate import EvaluateInputs
+from omni_rlvr.tasks.table import TASKS
+from omni_rlvr.tasks.train import TrainInputs
 from omni_rlvr.training import callbacks
 
 ROOT = Path(__file__).parents[2]
@@ -65,23 +67,10 @@ def leaves_in(group: str, option: str) -> Iterator[str]:
 
 def test_every_option_is_flipped() -> None:
     nodes = {
-        "stage": (stage_options.SftConfig, stage_options.GrpoConfig),
+        "stage": tuple(row.config for row in STAGES.values()),
         "modality": (data_options.ModalityConfig,),
         "dataset": (data_options.DatasetConfig, data_options.OfficialConfig),
-        "task": (
-            root.TrainTask,
-            root.EvaluateTask,
-            root.AttributeTask,
-            root.CacheTask,
-            root.CheckTask,
-            root.PredictTask,
-            root.PrepareTask,
-            root.PreviewTask,
-            root.PipelineTask,
-            root.ExportTask,
-            root.ReportTask,
-            root.ServeTask,
-        ),
+        "task": tuple(row.config for row in TASKS.values()),
         "paths": (root.PathsConfig,),
         "feature_cache": (data_options.FeatureCacheConfig,),
         "model.trainable": (trainable.TrainableConfig,),
@@ -114,17 +103,18 @@ def observe(runner, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, 
     def seen(*overrides: str) -> dict[str, object]:
         out: dict[str, object] = {"backward passes": 0, "saves": [], "batches": 0, "resamples": 0}
         out["layer passes"] = out["activations used"] = 0
-        parts, folder = runner.build(*overrides)
+        ready, folder = runner.ready(*overrides)
+        parts = ready.inputs
         folder.mkdir(parents=True, exist_ok=True)  # as Hydra does
         out["folder"] = folder.parent.name
-        if isinstance(parts, PreviewParts):
+        if isinstance(parts, PreviewInputs):
             monkeypatch.setattr(
                 "omni_rlvr.tasks.dataset.preview.preview_sheet",
                 lambda samples, path, **how: out.update(sheet=(len(samples), how)),
             )
         with pytest.MonkeyPatch.context() as patch:
             spy(patch, parts, out)
-            running.run(parts)
+            ready.run()
         rows = read_jsonl(folder / "metrics.jsonl")
         out["steps"] = [row["step"] for row in rows]
         for name in ("num_tokens", "learning_rate", "kl", "clip_ratio/region_mean"):
@@ -147,7 +137,7 @@ def observe(runner, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, 
 
 def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
     """Counts what a run does and does not write down."""
-    if isinstance(parts, TrainParts):
+    if isinstance(parts, TrainInputs):
         loss, save = parts.stage.loss, callbacks.save_checkpoint
 
         def counted(*arguments):
@@ -171,7 +161,7 @@ def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
             )
         patch.setattr(parts.stage, "loss", counted)
         patch.setattr(callbacks, "save_checkpoint", noted)
-    elif isinstance(parts, EvaluateParts):
+    elif isinstance(parts, EvaluateInputs):
         encode, interval = parts.policy.encode, bootstrap.bootstrap_interval
 
         def encoded(batch):

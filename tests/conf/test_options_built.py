@@ -13,13 +13,15 @@ import torch
 from flips import EVALUATE, GRPO, SFT
 from test_options import checkpoint, clips, common, e2e, runner
 
-from omni_rlvr.assembly.parts import LaunchParts, TrainParts
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.limits import Limits
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.tasks import table as running
+from omni_rlvr.rollout.hf import Generate
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks import train as training
 from omni_rlvr.tasks.clips import clip_dataset
+from omni_rlvr.tasks.launch.launcher import Launch
+from omni_rlvr.tasks.train import TrainInputs
 from omni_rlvr.types import Example, UserError
 
 __all__ = ["checkpoint", "clips", "common", "runner"]  # fixtures
@@ -43,7 +45,7 @@ def test_the_name_of_a_modality_is_in_its_error(runner) -> None:
         runner.build(*SFT, "modality=audio", "modality.audio=false", "modality.name=mine")
 
 
-def reader_of(parts: TrainParts):
+def reader_of(parts: TrainInputs):
     """The clip reader that a run would use."""
     return clip_dataset(
         parts.clips, [], None, sampling=Sampling.count(1), sample_rate=16_000
@@ -67,7 +69,7 @@ def test_dataset_options_reach_what_reads(runner, clips: Path, tmp_path: Path) -
         parts, _ = runner.build(
             *SFT, "stage.max_steps=1", "dataset.num_workers=1", "dataset.on_bad_media=skip"
         )
-        running.run(parts)
+        training.run(parts)
     assert loaders[0].train_dataloader().num_workers == 1
     assert loaders[0].on_bad_media == "skip"
     parts, _ = runner.build(*SFT, f"dataset.root={tmp_path}")
@@ -87,7 +89,7 @@ def test_model_dtype_trains_and_evaluates(runner, dtype: str) -> None:
     parts, _ = runner.build(*SFT, f"model.dtype={dtype}")
     assert {str(p.dtype) for p in parts.policy.parameters()} == {f"torch.{dtype}"}
     if dtype == "bfloat16":
-        running.run(parts)
+        training.run(parts)
         assert runner(*EVALUATE, "task.max_clips=2", "model.dtype=bfloat16")
 
 
@@ -135,9 +137,9 @@ def test_trainer_options_reach_lightning(runner, override: str, seen: Callable) 
 
 def test_devices_are_launched(runner) -> None:
     parts, _ = runner.build(*SFT, "trainer.devices=2")
-    assert isinstance(parts, LaunchParts)
+    assert isinstance(parts, Launch)
     assert parts.devices == [0, 1]
-    assert isinstance(runner.build(*SFT)[0], TrainParts)
+    assert isinstance(runner.build(*SFT)[0], TrainInputs)
     with pytest.raises(UserError, match=r"stage\.batch_size=2 .* trainer\.devices=3: 3 devices"):
         runner.build(*SFT, "trainer.devices=3", "model.path=nowhere")  # no model is looked for
 
@@ -149,10 +151,10 @@ def test_precision_trains(runner) -> None:
 
 def test_the_rollout_decides_what_decodes_and_no_completion(runner) -> None:
     for settings in (GRPO, EVALUATE):
-        for option, name in ((), "decode"), (("rollout=hf",), "generate"):
+        for option, engine in ((), SharedPrefix), (("rollout=hf",), Generate):
             parts, _ = runner.build(*settings, *option)
-            chosen = parts.stage.roll_out if settings is GRPO else parts.roll_out
-            assert chosen.func.__name__ == name
+            assert type(parts.engine) is engine
+            assert settings is EVALUATE or parts.stage.engine is parts.engine
     folders = [runner(*GRPO, *option) for option in ((), ("rollout=hf",))]
     ours, plain = (read_jsonl(folder / "completions.jsonl") for folder in folders)
     assert ours == plain
@@ -160,7 +162,7 @@ def test_the_rollout_decides_what_decodes_and_no_completion(runner) -> None:
 
 
 def test_another_rollout_is_refused_where_nothing_is_rolled_out(runner) -> None:
-    with pytest.raises(UserError, match=r"rollout\._target_=.*generate.*stage=sft"):
+    with pytest.raises(UserError, match=r"rollout\._target_=.*Generate.*stage=sft"):
         runner.build(*SFT, "rollout=hf", "model.path=/nowhere")
     runner.build(*SFT, "rollout=hf", "task.evaluate_after.splits=[test]")
     runner.build(*SFT)  # the default is the default

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from omni_rlvr.assembly.assemble import check, make
-from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.instantiate import check, make
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.config.loading import LoadOptions
+from omni_rlvr.tasks.table import register
 
 CONF = Path(__file__).parents[2] / "conf"
 DATA = ("dataset.root=c", "dataset.annotations.train=a.json", "dataset.annotations.test=b.json")

@@ -11,11 +11,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from test_options import checkpoint, clips, common, runner
 
-from omni_rlvr.assembly.assemble import check
-from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.record import read_jsonl
+from omni_rlvr.tasks.table import register
 
 __all__ = ["checkpoint", "clips", "common", "runner"]  # fixtures
 

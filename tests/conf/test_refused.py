@@ -10,9 +10,9 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from test_conf import NEEDED, _hydra, composed, refused
 
-from omni_rlvr.assembly.assemble import check
-from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
+from omni_rlvr.tasks.table import register
 from omni_rlvr.types import UserError
 
 __all__ = ["_hydra"]  # a fixture

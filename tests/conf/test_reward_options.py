@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from test_conf import _hydra, composed
 from test_options import leaves_in
 
-from omni_rlvr.assembly.assemble import check, make
+from omni_rlvr.assembly.instantiate import check, make
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.types import Example
 

@@ -9,10 +9,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from omni_rlvr.assembly.composing.arguments import check_flags
-from omni_rlvr.assembly.composing.register import register
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.record import write_json
 from omni_rlvr.tasks.sweep_summary import evaluate_by_default
+from omni_rlvr.tasks.table import register
 from omni_rlvr.types import UserError
 
 

@@ -14,9 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from sweep_packages import needs_plugins, with_plugins
 from test_conf import CONF, _hydra, cold_start, composed
 
-from omni_rlvr.assembly.assemble import check, resolved
 from omni_rlvr.assembly.composing.names import run_name
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.record import identity
+from omni_rlvr.tasks.start import resolved
 
 __all__ = ["_hydra", "cold_start"]  # fixtures
 

@@ -14,10 +14,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from omni_rlvr.assembly.assemble import check, make
-from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.instantiate import check, make
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.tasks.table import register
 
 
 def read(name: str, root: Path, split: str, *overrides: str) -> ExampleTable:

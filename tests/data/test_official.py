@@ -13,7 +13,7 @@ import pytest
 from official_trees import RAVDESS_WORDS, composed, lines, ravdess, read, told, write
 from omegaconf import OmegaConf
 
-from omni_rlvr.assembly.assemble import check
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.assembly.splits import fewer_than_published
 from omni_rlvr.types import UserError
 

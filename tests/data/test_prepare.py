@@ -12,14 +12,13 @@ import pytest
 from make_iemocap import level, recording, write_iemocap
 from official_trees import composed, read
 
-from omni_rlvr.assembly.assemble import build
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.pool import in_children
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.record import read_json
-from omni_rlvr.tasks.table import run
+from omni_rlvr.tasks.build import build
 from omni_rlvr.types import Clip, MediaError, UserError
 
 FIRST, LAST = "Ses01F_impro05", "Ses05M_script01_1b"
@@ -32,7 +31,7 @@ def prepare(root: Path, run_dir: Path, *overrides: str) -> dict:
     """Runs the task; returns prepare.json."""
     run_dir.mkdir(exist_ok=True)
     cfg = composed("task=prepare", "dataset=iemocap", f"dataset.root={root}", *ONE, *overrides)
-    run(build(cfg, run_dir, None))
+    build(cfg, run_dir, None).run()
     return read_json(run_dir / "prepare.json")
 
 

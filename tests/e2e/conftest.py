@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,14 +23,12 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from omni_rlvr import cli, stopping
-from omni_rlvr.assembly.assemble import build
-from omni_rlvr.assembly.composing.register import register
-from omni_rlvr.assembly.parts import Parts
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.data.synthetic import container, generate, wording
 from omni_rlvr.data.synthetic.emotions import LABELS
 from omni_rlvr.models.composed import tiny
-from omni_rlvr.tasks.table import run
+from omni_rlvr.tasks.build import Ready, build
+from omni_rlvr.tasks.table import register
 
 NUM_CLIPS = 12
 HERE = Path(__file__).parent
@@ -117,7 +116,12 @@ class Runner:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             return compose("config", overrides=[*self.overrides, *overrides])
 
-    def build(self, *overrides: str) -> tuple[Parts, Path]:
+    def build(self, *overrides: str) -> tuple[Any, Path]:
+        """Composes and builds; gives what the task's ``run`` takes."""
+        ready, folder = self.ready(*overrides)
+        return ready.inputs, folder
+
+    def ready(self, *overrides: str) -> tuple[Ready, Path]:
         """Composes and builds."""
         cfg = self.compose(*overrides)
         folder = self.folder(cfg)
@@ -132,8 +136,8 @@ class Runner:
 
     def __call__(self, *overrides: str) -> Path:
         """Composes, builds and runs; returns the run's folder."""
-        parts, folder = self.build(*overrides)
-        run(parts)
+        ready, folder = self.ready(*overrides)
+        ready.run()
         return folder
 
     def command(self, *overrides: str, **options) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from torch import distributed
 
-from omni_rlvr.assembly.assemble import build_one
-from omni_rlvr.tasks.table import run
+from omni_rlvr.tasks.build import build_one
 
 TWO = "trainer.devices=2"
 
@@ -49,5 +48,5 @@ def run_in_ranks(runner, *overrides: str) -> Path:
     cfg = runner.compose(*overrides, TWO)
     folder = runner.folder(cfg)
     meeting = runner.root.parent / f"meeting_{len(list(runner.root.parent.glob('meeting_*')))}"
-    in_ranks(meeting, lambda: run(build_one(cfg, folder, folder.parent / "latest")))
+    in_ranks(meeting, lambda: build_one(cfg, folder, folder.parent / "latest").run())
     return folder

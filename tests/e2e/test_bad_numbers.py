@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from omni_rlvr.folders import write_sums
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.tasks.table import run
+from omni_rlvr.tasks.train import run
 from omni_rlvr.types import Interrupted, UserError
 
 OVERFLOW = (

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.tasks.table import run
 
 OFF = "feature_cache.enabled=false"
 GRPO = (
@@ -28,9 +27,9 @@ def counted(runner) -> Callable[..., tuple[dict[str, int], Path]]:
     """Runs overrides; returns how many clips each tower saw, and the run's folder."""
 
     def go(*overrides: str) -> tuple[dict[str, int], Path]:
-        parts, folder = runner.build(*overrides)
+        ready, folder = runner.ready(*overrides)
         counts = {"video": 0, "audio": 0}
-        settings = parts.policy.processor.settings
+        settings = ready.inputs.policy.processor.settings
 
         def watch(name: str, per_clip: int) -> Callable:
             def hook(module, args, kwargs, output) -> None:
@@ -39,9 +38,9 @@ def counted(runner) -> Callable[..., tuple[dict[str, int], Path]]:
             return hook
 
         for name, per_clip in (("video", settings.num_frames), ("audio", 1)):
-            tower = parts.policy.towers()[name]
+            tower = ready.inputs.policy.towers()[name]
             tower.register_forward_hook(watch(name, per_clip), with_kwargs=True)
-        run(parts)
+        ready.run()
         return counts, folder
 
     return go
@@ -100,17 +99,18 @@ def test_task_cache_says_what_it_did(counted, capsys: pytest.CaptureFixture[str]
 def test_task_cache_batches(runner, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     for size in (2, 5):
-        parts, _ = runner.build(
+        ready, _ = runner.ready(
             "task=cache",
             "task.splits=[test]",
             f"task.batch_size={size}",
             f"feature_cache.folder={runner.root}/{size}",
         )
-        encode = parts.policy.encode
+        policy = ready.inputs.policy
+        encode = policy.encode
         monkeypatch.setattr(
-            parts.policy, "encode", lambda b, encode=encode: sizes.append(len(b)) or encode(b)
+            policy, "encode", lambda b, encode=encode: sizes.append(len(b)) or encode(b)
         )
-        run(parts)
+        ready.run()
     assert sizes == [2, 2, 1, 5]
 
 

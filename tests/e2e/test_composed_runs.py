@@ -74,7 +74,7 @@ def test_the_base_can_be_given_a_folder(runner, composed: list[str], tmp_path: P
 def test_what_cannot_be_written_shows_before_anything_is_loaded(
     runner, composed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("omni_rlvr.assembly.assemble.load", None)  # would fail if called
+    monkeypatch.setattr("omni_rlvr.assembly.policies.load", None)  # would fail if called
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"^model\.base=.*/file/x cannot be written"):
         runner.build(*composed, *runner.sft, *LORA, f"model.base={tmp_path}/file/x")

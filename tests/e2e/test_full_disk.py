@@ -17,7 +17,7 @@ from omni_rlvr import record
 from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.record import read_json
-from omni_rlvr.tasks.table import run
+from omni_rlvr.tasks.train import run
 from omni_rlvr.types import UserError
 
 

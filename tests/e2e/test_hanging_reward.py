@@ -8,7 +8,7 @@ import pytest
 
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.rewards.base import RewardTimeout
-from omni_rlvr.tasks.table import run
+from omni_rlvr.tasks.train import run
 
 HANGS = (
     "+reward.terms.mine._target_=case_numbers.HangsLater",

@@ -16,7 +16,7 @@ from pytorch_lightning import Callback
 
 from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.tasks.table import run
+from omni_rlvr.tasks.train import run
 from omni_rlvr.types import Interrupted, UserError
 
 TIMES = {"tokens/s", "step_time"}

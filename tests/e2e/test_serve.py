@@ -21,10 +21,10 @@ import pytest
 import soundfile
 from playwright.sync_api import Page, expect
 
-from omni_rlvr.assembly.parts import ServeParts
 from omni_rlvr.data.synthetic.emotions import LABELS
 from omni_rlvr.record import read_json
-from omni_rlvr.tasks.serve.serve import serve
+from omni_rlvr.tasks.serve.inputs import ServeInputs
+from omni_rlvr.tasks.serve.serve import run
 from omni_rlvr.types import UserError
 
 EVIL = "<img src=x onerror=ran=1>.mp4"
@@ -72,7 +72,7 @@ def server(
             "task.max_upload_mb=1",
             "task.max_clip_s=30",
             "task.max_completion_length=40",
-            "rollout._target_=slow_rollout.decode_slowly",
+            "rollout._target_=slow_rollout.Slow",
             "model.instruction='in <answer> </answer> tags'",
         )
     lines = []
@@ -262,9 +262,9 @@ def test_an_address_that_cannot_be_had_is_named(runner, host: str) -> None:
         port = taken.getsockname()[1]
         address = (f"task.host={host}", f"task.port={port}")
         parts, _ = runner.build("task=serve", "task.num_examples=0", *address)
-        assert isinstance(parts, ServeParts)
+        assert isinstance(parts, ServeInputs)
         with pytest.raises(UserError, match=f"^{' '.join(address)}: cannot listen there"):
-            serve(parts)
+            run(parts)
 
 
 def wav(path: Path) -> Path:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from case_sound import clip, tone
 
-from omni_rlvr.assembly.parts import ServeParts
+from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads
 from omni_rlvr.types import UserError
 
@@ -28,7 +28,7 @@ def make(runner, tmp_path: Path) -> Iterator[Callable[..., Uploads]]:
 
     def build(*overrides: str) -> Uploads:
         parts, _ = runner.build(*SERVE, *overrides)
-        assert isinstance(parts, ServeParts)
+        assert isinstance(parts, ServeInputs)
         folder = tmp_path / "uploads"
         folder.mkdir()
         made.append(Uploads(parts, folder, torch.device("cpu")))

@@ -18,7 +18,7 @@ from test_resume import assert_same, num_lines, steady, wait_for
 
 from omni_rlvr import stopping
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.tasks.table import run
+from omni_rlvr.tasks.train import run
 from omni_rlvr.training import callbacks
 from omni_rlvr.types import Interrupted
 

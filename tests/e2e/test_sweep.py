@@ -10,12 +10,13 @@ import pytest
 from hydra import initialize_config_dir
 from sweep_packages import SWEEP_PACKAGES, needs_plugins
 
-from omni_rlvr.assembly.assemble import build, resolved
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.record import read_json, read_jsonl, write_json
 from omni_rlvr.tasks import start as starting
 from omni_rlvr.tasks import sweep as sweeping
-from omni_rlvr.tasks import table as running
+from omni_rlvr.tasks import train as training
+from omni_rlvr.tasks.build import Ready, build
+from omni_rlvr.tasks.start import resolved
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.types import Interrupted, UserError
 
@@ -84,7 +85,7 @@ def test_a_failed_run_is_written_down_and_done_again(
 
     with pytest.MonkeyPatch.context() as patch:
         if when == "building":
-            patch.setattr("omni_rlvr.assembly.train.make", fail)
+            patch.setattr("omni_rlvr.tasks.train.make", fail)
         else:
             patch.setattr("omni_rlvr.tasks.train.score_splits", fail)
         assert job("a", "seed=1") is None
@@ -102,7 +103,7 @@ def test_an_error_of_the_user_is_in_the_journal_and_a_stop_ends_the_sweep(job, r
     assert job("a", "optimizer.lr=-1") is None
     assert journal(runner)[0]["error"].startswith("optimizer.lr=-1 is out of range")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeping, "run", lambda parts: (_ for _ in ()).throw(Interrupted("stop")))
+        patch.setattr(Ready, "run", lambda ready: (_ for _ in ()).throw(Interrupted("stop")))
         with pytest.raises(Interrupted):
             job("b", "seed=2")
     assert journal(runner)[1]["status"] == "interrupted"
@@ -156,9 +157,9 @@ def start(runner, clips: Path) -> list[str]:
 
 def test_runs_share_one_start(job, runner, start, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = []
-    train = running.train_stage
+    train = training.run
     monkeypatch.setattr(
-        running, "train_stage", lambda parts: (trained.append(parts.place.run_dir), train(parts))
+        training, "run", lambda parts: (trained.append(parts.place.run_dir), train(parts))
     )
     for seed in (1, 2):
         assert job(f"s{seed}", *start, f"seed={seed}") is not None
@@ -214,8 +215,8 @@ def test_a_stopped_run_of_an_earlier_version_goes_on_in_its_folder(job, runner) 
 def test_a_start_gets_so_many_examples(runner, start) -> None:
     cfg = runner.compose(*ONE, *start, "task.start_from.num_examples=2")
     with hydra():
-        parts = build(cfg, runner.root / "x", None).build_start()
-    assert len(parts.clips.examples["train"]) == 2
+        ready = build(cfg, runner.root / "x", None).inputs.build_start()
+    assert len(ready.inputs.clips.examples["train"]) == 2
     with pytest.raises(UserError, match="train has only 12 examples"):
         runner.build(*ONE, "dataset.max_train_examples=13")
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from omni_rlvr.assembly.assemble import check
-from omni_rlvr.assembly.composing.register import register
+from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.config.dataset import DatasetConfig
-from omni_rlvr.tasks.published_scores import published_markdown
+from omni_rlvr.tasks.evaluate import published_markdown
+from omni_rlvr.tasks.table import register
 from omni_rlvr.types import UserError
 
 SCORES = {"test": {"war": 61.234, "uar": 50.0, "war_ci": [59.2, 63.1], "num_clips": 2341}}

@@ -15,14 +15,14 @@ import av
 import pytest
 from hydra import compose, initialize_config_dir
 
-from omni_rlvr.assembly.assemble import CheckParts, build
-from omni_rlvr.assembly.composing.register import register
 from omni_rlvr.assembly.splits import published_counts
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.record import read_json
+from omni_rlvr.tasks.build import build
+from omni_rlvr.tasks.dataset.check import CheckInputs
 from omni_rlvr.tasks.dataset.open_clips import PROBE, probe_clips
-from omni_rlvr.tasks.table import run
+from omni_rlvr.tasks.table import register
 from omni_rlvr.types import Example, UserError
 
 _spec = importlib.util.spec_from_file_location(
@@ -66,10 +66,10 @@ def checked(dfew: Path, tmp_path: Path) -> Callable[..., dict]:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             base = ["task=check", "dataset=dfew", f"dataset.root={dfew}"]
             cfg = compose("config", overrides=[*base, *overrides])
-        parts = build(cfg, tmp_path / "run", None)
-        assert isinstance(parts, CheckParts)
+        ready = build(cfg, tmp_path / "run", None)
+        assert isinstance(ready.inputs, CheckInputs)
         (tmp_path / "run").mkdir(exist_ok=True)
-        run(parts)
+        ready.run()
         return check_json(tmp_path)
 
     return check

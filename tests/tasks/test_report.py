@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from make_runs import make_run, weight
 
-from omni_rlvr.assembly.assemble import _report_runs
 from omni_rlvr.record import append_jsonl
 from omni_rlvr.tasks.report import html
 from omni_rlvr.tasks.report.columns import differing, in_order, label
@@ -22,7 +21,7 @@ from omni_rlvr.tasks.report.frames import (
     settings_table,
 )
 from omni_rlvr.tasks.report.gather import gather
-from omni_rlvr.tasks.report.write import write_all
+from omni_rlvr.tasks.report.write import named_runs, write_all
 from omni_rlvr.types import UserError
 
 TEN = [True] * 10
@@ -253,8 +252,8 @@ def test_words_stand_on_the_left_and_numbers_on_the_right() -> None:
 
 def test_a_list_of_runs_is_taken_as_it_stands_and_a_text_is_split(tmp_path: Path) -> None:
     odd = tmp_path / "lr=1,2"
-    assert _report_runs([str(odd), "b"]) == [str(odd), "b"]
-    assert _report_runs(f"{odd},b") == [f"{tmp_path}/lr=1", "2", "b"]
-    assert _report_runs("a,b,") == ["a", "b"]
+    assert named_runs([str(odd), "b"]) == [str(odd), "b"]
+    assert named_runs(f"{odd},b") == [f"{tmp_path}/lr=1", "2", "b"]
+    assert named_runs("a,b,") == ["a", "b"]
     odd.mkdir()
-    assert _report_runs(str(odd)) == [str(odd)]
+    assert named_runs(str(odd)) == [str(odd)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from omni_rlvr.tasks.stream import TextStream
+from omni_rlvr.tasks.predictions_text import TextStream
 
 TEXTS = (
     "<think>The brows are raised.</think>\n<answer>happy</answer>",

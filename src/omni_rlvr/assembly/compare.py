@@ -13,13 +13,11 @@ from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from typing import Any
 
 from omni_rlvr.assembly.composing.checks import locate
-from omni_rlvr.assembly.composing.register import LOAD_OPTIONS, SCHEMAS
+from omni_rlvr.assembly.composing.register import LOAD_OPTIONS, schemas
 from omni_rlvr.config.dataset import FeatureCacheConfig
 from omni_rlvr.config.root import RootConfig
 from omni_rlvr.record import NOT_IDENTITY
 
-GROUPS = (("feature_cache", "default", FeatureCacheConfig), *SCHEMAS)
-"""Groups of a config with the dataclasses that they may be."""
 _ABSENT = object()
 
 
@@ -51,7 +49,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         config: of its run.json.
     """
     whole = _with_defaults(config, RootConfig)
-    for group in dict.fromkeys(group for group, _, _ in GROUPS):
+    for group in dict.fromkeys(group for group, _, _ in _options()):
         above, _, name = group.rpartition("/")
         parent = whole
         if above:
@@ -77,10 +75,16 @@ def leaves(config: Any, key: str = "") -> dict[str, Any]:
     }
 
 
+def _options() -> Iterator[tuple[str, str, type]]:
+    """Yield group, option and dataclass of all that a config is completed by."""
+    yield ("feature_cache", "default", FeatureCacheConfig)
+    yield from schemas()
+
+
 def _schema_of(group: str, values: Mapping[str, Any]) -> type:
     """Return the dataclass that the values of a group were of: it knows them, and few others."""
-    schemas = [schema for at, _, schema in GROUPS if at == group]
-    return min(schemas, key=lambda schema: _strangeness(schema, values))
+    candidates = [schema for at, _, schema in _options() if at == group]
+    return min(candidates, key=lambda schema: _strangeness(schema, values))
 
 
 def _strangeness(schema: type, values: Mapping[str, Any]) -> tuple[int, bool, int]:

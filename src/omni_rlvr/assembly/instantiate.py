@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hydra import compose
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,14 +23,32 @@ from omni_rlvr.assembly.composing.keys import TYPED, check_keys
 from omni_rlvr.assembly.composing.names import check_names
 from omni_rlvr.assembly.composing.own_readers import fit_own_readers
 from omni_rlvr.assembly.composing.paths import settle_paths
+from omni_rlvr.assembly.composing.suggestions import hydras_words
 from omni_rlvr.assembly.composing.wording import as_user_error
-from omni_rlvr.config import root
+from omni_rlvr.config.tasks import EvaluateTask, PredictTask, ReportTask, TrainTask
 from omni_rlvr.types import UserError, require
 
 
 def compose_step(overrides: list[str]) -> DictConfig:
     """Composes the config of one step of a pipeline."""
     return compose("config", overrides=overrides)
+
+
+def check_step(overrides: list[str], key: str) -> dict[str, Any]:
+    """Compose and check the config of one step of a pipeline; returns it resolved.
+
+    Args:
+        overrides: of the step.
+        key: the step's place in the pipeline's config, for messages.
+
+    Raises:
+        UserError: the step cannot be composed, or is wrong.
+    """
+    try:
+        return check(compose_step(overrides))[0]
+    except (HydraException, OmegaConfBaseException, UserError, ValueError) as error:
+        text = " ".join(f"{error} {error.__cause__ or ''}".split())
+        raise UserError(f"{key}: {hydras_words(text, overrides)}") from error
 
 
 def make(config: Any, **overrides: Any) -> Any:
@@ -69,19 +87,19 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     check_finite(config, "")
     check_optimizer(config["optimizer"])
     check_trainer(config["trainer"])
-    if (config["runs"] is not None) != isinstance(typed["task"], root.ReportTask):
+    if (config["runs"] is not None) != isinstance(typed["task"], ReportTask):
         raise UserError(
             f"runs={config['runs']}: task=report needs runs=FOLDER, a glob, or '[a,b]'; "
             "no other task takes it"
         )
-    if config["html"] is not None and not isinstance(typed["task"], root.ReportTask):
+    if config["html"] is not None and not isinstance(typed["task"], ReportTask):
         raise UserError(f"html={config['html']}: only task=report makes a page")
-    if isinstance(typed["task"], root.EvaluateTask):
+    if isinstance(typed["task"], EvaluateTask):
         require(bool(typed["task"].splits), "task.splits", [], "at least one split")
-    if config["resume"] is not None and not isinstance(typed["task"], root.TrainTask):
+    if config["resume"] is not None and not isinstance(typed["task"], TrainTask):
         raise UserError(f"resume={config['resume']}: only task=train can be resumed")
     for key in ("video", "audio"):
-        if config[key] is not None and not isinstance(typed["task"], root.PredictTask):
+        if config[key] is not None and not isinstance(typed["task"], PredictTask):
             raise UserError(f"{key}={config[key]}: only task=predict reads it")
     for key in ("reward", "rollout", "lexicon", "optimizer", "trainer", "model"):
         check_named(config[key], key)

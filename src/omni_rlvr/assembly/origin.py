@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 from torch import nn
 
+from omni_rlvr.assembly.composed import Composed
 from omni_rlvr.models.loading.fingerprint import weights_hash
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import read_record
@@ -29,17 +28,17 @@ def origin_of(policy: Policy, examples: Iterable[Example]) -> dict[str, str]:
     return {"weights": weights_hash(policy), "examples": digest.hexdigest()}
 
 
-def check_origin(run_dir: Path, origin: dict[str, str], config: dict[str, Any]) -> None:
+def check_origin(composed: Composed, origin: dict[str, str]) -> None:
     """Refuse to go on with a run from another model or from other examples.
 
     Args:
-        run_dir: the run's folder.
+        composed: the config of now, and the run's folder.
         origin: what is there now.
-        config: the resolved config of now.
 
     Raises:
         UserError: names the option that leads to something else.
     """
+    run_dir = composed.place.run_dir
     before = read_record(run_dir)
     then = before.get("origin", {})  # runs of earlier versions have none
     if then.get("examples", origin["examples"]) != origin["examples"]:
@@ -47,12 +46,12 @@ def check_origin(run_dir: Path, origin: dict[str, str], config: dict[str, Any]) 
             f"resume: dataset.annotations or dataset.root leads to other training examples than "
             f"{run_dir} began with; give those, or start a new run with model.path"
         )
-    was, now = before["config"]["model"]["path"], config["model"]["path"]
+    was, now = before["config"]["model"]["path"], composed.place.config["model"]["path"]
     known = then.get("weights")
     if known is not None:
         is_other = known != origin["weights"]
     else:
-        is_other = was != now and _reads_weights(config)
+        is_other = was != now and _reads_weights(composed)
     if is_other:
         raise UserError(
             f"resume: model.path={now} does not hold the weights of {was}, which {run_dir} started "
@@ -60,6 +59,6 @@ def check_origin(run_dir: Path, origin: dict[str, str], config: dict[str, Any]) 
         )
 
 
-def _reads_weights(config: dict[str, Any]) -> bool:
+def _reads_weights(composed: Composed) -> bool:
     """Whether a resumed run still needs the model that it started from: as reference or as base."""
-    return config["stage"].get("beta", 0) > 0 or config["model"]["trainable"]["lora"]["enabled"]
+    return composed.stage.needs_reference or composed.trainable.lora.enabled

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr import distributed
+from omni_rlvr.assembly.composed import Clips, Composed
 from omni_rlvr.assembly.composing.latest import has_finished, how_it_ended, run_that_wrote
 from omni_rlvr.assembly.instantiate import loader_of, make
-from omni_rlvr.assembly.parts import Clips
 from omni_rlvr.config.loading import LoadOptions
+from omni_rlvr.config.tasks import TrainTask
+from omni_rlvr.data.annotations.example_table import suspects
 from omni_rlvr.data.features.cache import FeatureCache, open_cache
 from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.adapters.adapter_checkpoint import find_base, is_adapter_checkpoint
@@ -24,9 +26,31 @@ from omni_rlvr.models.loading.fingerprint import tower_fingerprints
 from omni_rlvr.models.loading.load import check_written, load_bare, put_onto
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.pointers import follow
-from omni_rlvr.types import UserError
+from omni_rlvr.types import Example, UserError
 
 log = logging.getLogger(__name__)
+
+
+def load_policy(composed: Composed, examples: Mapping[str, Sequence[Example]]) -> Policy:
+    """Load the policy of a config, and check that no text of the examples holds its special tokens.
+
+    A resumed run whose parts were composed starts from the base that it wrote: the parts are not
+    composed anew.
+
+    Raises:
+        UserError: the checkpoint cannot be loaded, or an example's text would be read as a token.
+    """
+    model: Any = composed.cfg.model
+    if composed.base is not None and composed.cfg.resume is not None:
+        model = OmegaConf.merge(model, {"path": str(composed.base), "base": None})
+    policy = load(model)
+    for rows in examples.values():
+        tokens = policy.processor.tokenizer.get_added_vocab()
+        for index in suspects(rows, list(tokens)):
+            example = rows[index]
+            policy.processor.check_text(example.question, example.source)
+            policy.processor.check_text(example.target, example.source)
+    return policy
 
 
 def load(model: DictConfig) -> Policy:
@@ -39,6 +63,12 @@ def load(model: DictConfig) -> Policy:
     if model.path is not None and distributed.is_first():
         _say_where_from(follow(Path(model.path)))
     return policy
+
+
+def load_other(model: DictConfig, path: str) -> Policy:
+    """Load another checkpoint in the way of ``model``."""
+    other: Any = OmegaConf.merge(model, {"path": path})
+    return load(other)
 
 
 def _onto_base(model: DictConfig) -> Policy:
@@ -68,7 +98,7 @@ def base_to_write(cfg: DictConfig, typed: Mapping[str, Any], run_dir: Path) -> P
     model = cfg.model
     if model.path is not None:
         return None
-    adapts = cfg.task.name == "train" and typed["trainable"].lora.enabled
+    adapts = isinstance(typed["task"], TrainTask) and typed["trainable"].lora.enabled
     if not adapts:
         if model.base is not None:
             raise UserError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from omni_rlvr.assembly.composed import Clips, Composed
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig, lacks_file
 from omni_rlvr.data.annotations.example_table import ExampleTable
@@ -15,6 +16,12 @@ log = logging.getLogger(__name__)
 
 TOTAL = "total"
 """Stands among the published counts of labels for their sum."""
+
+
+def read_clips(composed: Composed, splits: Iterable[str]) -> Clips:
+    """Read the examples of splits, each split once; see ``read_split``."""
+    examples = {name: read_split(composed.dataset, name) for name in dict.fromkeys(splits)}
+    return Clips(composed.dataset, composed.modality, examples)
 
 
 def read_split(dataset: DatasetConfig, split: str) -> Sequence[Example]:

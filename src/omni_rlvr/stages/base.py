@@ -9,8 +9,22 @@ from typing import Protocol
 from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.rewards.mixture import Mixture
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.rollout.next_token import Generators
 from omni_rlvr.types import Batch, Experience, Features, LossOutput
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a stage may be built with, besides its config."""
+
+    reward: Mixture | None
+    """Scores completions; None for a stage that does not sample."""
+    reference: Policy | None
+    """The frozen policy that training starts from; None for a stage that needs none."""
+    engine: RolloutEngine
+    """Samples completions."""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,14 @@ from omni_rlvr.rollout.experience import (
     micro_batches,
 )
 from omni_rlvr.rollout.next_token import Generators
-from omni_rlvr.stages.base import Prepared, share
+from omni_rlvr.stages.base import Given, Prepared, share
 from omni_rlvr.stages.global_batch import with_counts
 from omni_rlvr.types import Batch, Counts, Experience, LossOutput
+
+
+def build(config: SftConfig, given: Given) -> SftStage:
+    """Build the stage, which needs nothing but its config."""
+    return SftStage(config)
 
 
 class SftStage:

@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
-from omni_rlvr.assembly.parts import CacheParts
+from omni_rlvr.assembly.composed import Clips, Composed, Place
+from omni_rlvr.assembly.policies import feature_cache, load_policy
+from omni_rlvr.assembly.splits import read_clips
+from omni_rlvr.config.tasks import CacheTask
+from omni_rlvr.data.features.cache import FeatureCache
+from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.encode import encode
 from omni_rlvr.tasks.clips import batches
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.training.devices import device_of
 from omni_rlvr.training.progress import progress_bar
+from omni_rlvr.types import UserError
+
+
+@dataclass(frozen=True)
+class CacheInputs:
+    """All that filling the feature cache needs."""
+
+    place: Place
+    clips: Clips
+    task: CacheTask
+    policy: Policy
+    cache: FeatureCache
+
+
+def build(composed: Composed) -> CacheInputs:
+    """Read the splits, load the policy and open the cache.
+
+    Raises:
+        UserError: the cache is off.
+    """
+    task: CacheTask = composed.task
+    clips = read_clips(composed, task.splits or composed.dataset.splits)
+    policy = load_policy(composed, clips.examples)
+    cache = feature_cache(composed.feature_cache, clips, policy)
+    if cache is None:
+        raise UserError("feature_cache.enabled=false: task=cache has nothing to fill")
+    return CacheInputs(composed.place, clips, task, policy, cache)
 
 
 @torch.no_grad()
-def fill_cache(parts: CacheParts) -> None:
+def run(parts: CacheInputs) -> None:
     """Encodes the clips of each split that the cache does not hold yet."""
     device = device_of(parts.place.config["trainer"]["accelerator"])
     policy, cache = parts.policy, parts.cache

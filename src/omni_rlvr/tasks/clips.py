@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from omni_rlvr.assembly.parts import Clips
+from omni_rlvr.assembly.composed import Clips
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.data.features.cache import FeatureCache

@@ -16,22 +16,53 @@ import torch
 from torch import Tensor
 
 from omni_rlvr import distributed
-from omni_rlvr.assembly.parts import EvaluateParts
+from omni_rlvr.assembly.composed import Clips, Composed, Place
+from omni_rlvr.assembly.instantiate import make
+from omni_rlvr.assembly.policies import feature_cache, load_policy
+from omni_rlvr.assembly.splits import read_clips
+from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig
+from omni_rlvr.config.sampling import greedy
+from omni_rlvr.config.tasks import EvaluateTask
+from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.folders import whole_folder
 from omni_rlvr.functional import bootstrap, metrics
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord, append_jsonl, write_json
 from omni_rlvr.rollout.encode import encode, make_prompts
-from omni_rlvr.rollout.shared_prefix import RollOut, require_finite
+from omni_rlvr.rollout.engine import RolloutEngine, require_finite
 from omni_rlvr.tasks.clips import batches, keeper
+from omni_rlvr.tasks.launch.launcher import Launch, launch_of
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
-from omni_rlvr.tasks.published_scores import published_markdown
+from omni_rlvr.tasks.report.cells import markdown_cell
 from omni_rlvr.tasks.report.drawing import spared
 from omni_rlvr.tasks.report.plots import confusion_figure
 from omni_rlvr.text.parse import normalise_label, parse
 from omni_rlvr.training.devices import take_device
 from omni_rlvr.training.progress import progress_bar
 from omni_rlvr.types import Batch, ClipNote, Features, SkippedClip, UserError
+
+
+@dataclass(frozen=True)
+class EvaluateInputs:
+    """All that an evaluation needs."""
+
+    place: Place
+    clips: Clips
+    task: EvaluateTask
+    policy: Policy
+    cache: FeatureCache | None
+    engine: RolloutEngine
+
+
+def build(composed: Composed) -> EvaluateInputs | Launch:
+    """Read the splits, load the policy and open the cache."""
+    clips = read_clips(composed, composed.task.splits)
+    if composed.wants_launch:
+        return launch_of(composed)
+    policy = load_policy(composed, clips.examples)
+    cache = feature_cache(composed.feature_cache, clips, policy)
+    engine = make(composed.cfg.rollout)
+    return EvaluateInputs(composed.place, clips, composed.task, policy, cache, engine)
 
 
 @dataclass(frozen=True)
@@ -50,7 +81,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     policy: Policy,
-    roll_out: RollOut,
+    engine: RolloutEngine,
     batches: Iterable[Batch],
     labels: Sequence[str],
     *,
@@ -64,7 +95,7 @@ def evaluate(
 
     Args:
         policy: in eval mode.
-        roll_out: decodes.
+        engine: decodes.
         batches: the rank's clips, in order, on the policy's device.
         labels: the fixed label list.
         repetition_penalty: above 1 makes tokens that an answer has less likely; 1 is off.
@@ -89,7 +120,7 @@ def evaluate(
         if len(batch) > 0:
             features = encode(policy, batch)
             on_features(batch, features)
-            rollout = roll_out(
+            rollout = engine.sample(
                 policy,
                 make_prompts(
                     policy,
@@ -98,13 +129,12 @@ def evaluate(
                     num_new=max_completion_length,
                     key="task.max_completion_length",
                 ),
-                num_generations=1,
-                temperature=0,
-                top_p=1,
-                top_k=0,
-                repetition_penalty=repetition_penalty,
-                max_completion_length=max_completion_length,
-                generator=torch.Generator(),
+                greedy(
+                    max_completion_length=max_completion_length,
+                    repetition_penalty=repetition_penalty,
+                ),
+                torch.Generator(),
+                None,
             )
             require_finite(rollout, batch.examples)
             rows = zip(batch.examples, rollout.texts, strict=True)
@@ -195,7 +225,7 @@ def write_evaluation(
         confusion_figure(scores["confusion"], scores["labels"], title, folder / "confusion.png")
 
 
-def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
+def run(parts: EvaluateInputs) -> dict[str, dict]:
     """Evaluates a policy on each split of the task; returns each split's scores."""
     device = take_device(parts.place.config["trainer"], distributed.rank())
     with recorded(parts.place, device=str(device)) as record:
@@ -206,10 +236,8 @@ def evaluate_splits(parts: EvaluateParts) -> dict[str, dict]:
     return scores
 
 
-def score_splits(parts: EvaluateParts, record: RunRecord, device: torch.device) -> dict[str, dict]:
+def score_splits(parts: EvaluateInputs, record: RunRecord, device: torch.device) -> dict[str, dict]:
     """Evaluates within a run that is open already; returns each split's scores."""
-    from omni_rlvr.tasks.evaluate import write_evaluation  # matplotlib: not for --help
-
     parts.policy.eval().to(device=device)
     scores = {}
     for split in parts.task.splits:
@@ -226,7 +254,7 @@ def score_splits(parts: EvaluateParts, record: RunRecord, device: torch.device) 
     return scores
 
 
-def _compare(parts: EvaluateParts, scores: dict[str, dict]) -> None:
+def _compare(parts: EvaluateInputs, scores: dict[str, dict]) -> None:
     """Shows published scores of the data set beside these, where there are any."""
     if parts.clips.dataset.published_scores and distributed.is_first():
         text = published_markdown(scores, parts.clips.dataset)
@@ -234,14 +262,14 @@ def _compare(parts: EvaluateParts, scores: dict[str, dict]) -> None:
         print(f"\n{text}")
 
 
-def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> Evaluation:
+def _evaluate_split(parts: EvaluateInputs, split: str, device: torch.device) -> Evaluation:
     task, examples = parts.task, parts.clips.examples[split]
     examples = examples[: task.max_clips] if task.max_clips else examples
     examples = examples[distributed.rank() :: distributed.num_ranks()]
     with progress_bar(f"evaluating {split}", len(examples)) as progress:
         return evaluate(
             parts.policy,
-            parts.roll_out,
+            parts.engine,
             batches(
                 parts.clips,
                 examples,
@@ -257,3 +285,38 @@ def _evaluate_split(parts: EvaluateParts, split: str, device: torch.device) -> E
             on_features=keeper(parts.cache),
             on_batch=lambda done: progress.advance(progress.task_ids[0], done),
         )
+
+
+def published_markdown(scores: Mapping[str, Mapping[str, Any]], dataset: DatasetConfig) -> str:
+    """Lays out WAR and UAR of each split below the published ones, as Markdown.
+
+    Args:
+        scores: split -> scores of an evaluation, in percent.
+        dataset: its ``published_scores``, labels and fold.
+
+    Returns:
+        A table, then the fold, the label list and where the published scores are from.
+    """
+    rows: list[tuple[str, ...]] = [
+        ("method", "clips", "WAR", "UAR"),
+        (":---", "---:", "---:", "---:"),
+    ]
+    for method, (war, uar) in dataset.published_scores.items():
+        rows.append((markdown_cell(method), "", f"{war:.2f}", f"{uar:.2f}"))
+    for split, found in scores.items():
+        low, high = found["war_ci"]
+        ours = f"**{found['war']:.2f}** [{low:.1f}, {high:.1f}]"
+        rows.append(
+            (
+                f"**this run**, {markdown_cell(split)}",
+                f"{found['num_clips']:,}",
+                ours,
+                f"{found['uar']:.2f}",
+            )
+        )
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+    where = dataset.name
+    if isinstance(dataset, OfficialConfig) and dataset.fold is not None:
+        where += f", fold {dataset.fold} of {dataset.folds}"
+    labels = f"{len(dataset.labels)} labels: {', '.join(dataset.labels)}"
+    return f"{table}\n\nthis run: {where}; {labels}\npublished: {dataset.published_scores_note}\n"

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from omni_rlvr.assembly.assemble import check_target
-from omni_rlvr.assembly.parts import ExportParts
+from omni_rlvr.assembly.composed import Composed, Place
+from omni_rlvr.assembly.policies import load
+from omni_rlvr.config.tasks import ExportTask
 from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.adapters.lora import merge
 from omni_rlvr.models.families import family_of
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.tasks.lifecycle import recorded
 from omni_rlvr.types import UserError
+
+
+@dataclass(frozen=True)
+class ExportInputs:
+    """All that writing a merged checkpoint needs."""
+
+    place: Place
+    task: ExportTask
+    policy: Policy
+
+
+def build(composed: Composed) -> ExportInputs:
+    """Check that the folder is free, and load the policy."""
+    check_target(Path(composed.task.to))
+    return ExportInputs(composed.place, composed.task, load(composed.cfg.model))
+
+
+def check_target(to: Path) -> None:
+    """Refuse to write over anything.
+
+    Raises:
+        UserError: ``to`` is there already.
+    """
+    if to.exists():
+        raise UserError(f"task.to={to} is there already; give a folder that does not exist")
 
 
 def write_merged(policy: Policy, to: Path, layout: str) -> None:
@@ -38,7 +65,7 @@ def write_merged(policy: Policy, to: Path, layout: str) -> None:
         raise UserError(f"task.to={to} cannot be written: {error}") from error
 
 
-def export_checkpoint(parts: ExportParts) -> None:
+def run(parts: ExportInputs) -> None:
     """Writes the policy, merged, to ``task.to`` in the layout that was asked for."""
     with recorded(parts.place, device="cpu") as record:
         write_merged(parts.policy, Path(parts.task.to), parts.task.layout)

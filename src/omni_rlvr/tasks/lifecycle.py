@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 
 from omni_rlvr import distributed
-from omni_rlvr.assembly.parts import Place
+from omni_rlvr.assembly.composed import Place
 from omni_rlvr.folders import DISK_ERRORS, disk_error
 from omni_rlvr.lock import IN_USE, FolderLock
 from omni_rlvr.pointers import clear_way, point_to

@@ -1,31 +1,85 @@
-"""Trains several stages, evaluates every model, and ends in one table."""
+"""Trains several stages, evaluates every model, and ends in one table.
+
+The steps are composed and checked all at once, before the first of them begins.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
-from omni_rlvr.assembly.assemble import build
-from omni_rlvr.assembly.parts import Parts, PipelineParts
-from omni_rlvr.assembly.pipeline import compose_filled
-from omni_rlvr.tasks.evaluate import evaluate_splits
+from omni_rlvr.assembly.composed import Composed, Place
+from omni_rlvr.assembly.instantiate import check_step, compose_step
+from omni_rlvr.config.tasks import PipelineTask
+from omni_rlvr.pointers import CHECKPOINT
+from omni_rlvr.tasks import build as building
+from omni_rlvr.tasks.build import Ready
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
-from omni_rlvr.types import Example
+from omni_rlvr.types import Example, UserError, require
 
+_STEP = re.compile(r"(?<!\$)\{([\w-]+)\}")
+"""``{step}`` in an override; braces that hold anything else are Hydra's."""
 ONE_DEVICE = "trainer.devices=1"
 """Evaluations of a pipeline run in its own process, whose models follow one another."""
 
 
-def run_pipeline(parts: PipelineParts, run: Callable[[Parts], None]) -> None:
-    """Trains the stages in order, evaluates every model, and ends in one table with pictures.
+@dataclass(frozen=True)
+class PipelineInputs:
+    """All that a pipeline needs; its steps are composed and built one by one."""
 
-    Args:
-        parts: the steps.
-        run: does one step's task.
+    place: Place
+    labels: Sequence[str]
+    task: PipelineTask
+
+
+def build(composed: Composed) -> PipelineInputs:
+    """Check every step."""
+    check_steps(composed.task, composed.place.run_dir)
+    return PipelineInputs(composed.place, composed.dataset.labels, composed.task)
+
+
+def check_steps(task: PipelineTask, run_dir: Path) -> None:
+    """Compose and check every step.
+
+    Raises:
+        UserError: a step cannot be composed, or is to start from one that is not before it.
     """
+    known: list[str] = []
+    for name, overrides in task.stages.items():
+        _check_step(task, overrides, run_dir, f"task.stages.{name}", known)
+        known.append(name)
+    for group, steps in (("evaluate", task.evaluate), ("modality", task.modality)):
+        for name, overrides in steps.items():
+            _check_step(task, overrides, run_dir, f"task.{group}.{name}", known)
+
+
+def _filled(task: PipelineTask, overrides: Sequence[str], run_dir: Path) -> list[str]:
+    """List all overrides of a step, with a stage's checkpoint in place of its name in braces."""
+    filled = [_STEP.sub(lambda m: str(run_dir / m[1] / CHECKPOINT), text) for text in overrides]
+    return [*task.shared, *filled]
+
+
+def _check_step(
+    task: PipelineTask, overrides: Sequence[str], run_dir: Path, key: str, known: Sequence[str]
+) -> None:
+    for text in overrides:
+        for name in _STEP.findall(text):
+            if name not in known:
+                before = ", ".join(known) or "none"
+                raise UserError(f"{key}: {text}: there is no step {name!r} before it ({before} is)")
+    config = check_step(_filled(task, overrides, run_dir), key)
+    wanted = "train" if key.startswith("task.stages.") else "evaluate"
+    require(config["task"]["name"] == wanted, f"{key}: task", config["task"]["name"], wanted)
+
+
+def run(parts: PipelineInputs) -> None:
+    """Train the stages in order, evaluate every model, and end in one table with pictures."""
     from omni_rlvr.tasks.report.summary import oracle_scores, summarise, write_summary
     from omni_rlvr.tasks.report.text_tables import summary_table
 
@@ -35,21 +89,21 @@ def run_pipeline(parts: PipelineParts, run: Callable[[Parts], None]) -> None:
     with recorded(parts.place, device="cpu") as record:
         for name, overrides in task.stages.items():
             with timed(seconds, name):
-                run(_step(parts, overrides, name))
+                _step(parts, overrides, name).run()
         models: dict[str, dict] = {}
         examples: dict[str, Sequence[Example]] = {}
         for name, overrides in task.evaluate.items():
             with timed(seconds, f"evaluate {name}"):
                 over = [*overrides, f"task.splits=[{','.join(task.splits)}]", ONE_DEVICE]
                 evaluation = _step(parts, over, f"evaluate/{name}")
-                models[name] = evaluate_splits(evaluation)
-                examples = evaluation.clips.examples
+                models[name] = evaluation.run()
+                examples = evaluation.inputs.clips.examples
         modality: dict[str, dict] = {}
         for name, overrides in task.modality.items():
             with timed(seconds, f"evaluate modality {name}"):
                 over = [*overrides, f"task.splits=[{task.splits[0]}]", ONE_DEVICE]
                 evaluation = _step(parts, over, f"evaluate/modality_{name}")
-                modality[name] = evaluate_splits(evaluation)[task.splits[0]]
+                modality[name] = evaluation.run()[task.splits[0]]
         summary = summarise(models, modality, oracle_scores(examples), seconds)
         files = write_summary(run_dir, summary, models, folders, parts.labels)
         record.finish("finished")
@@ -67,7 +121,9 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)
 
 
-def _step(parts: PipelineParts, overrides: list[str], name: str):
+def _step(parts: PipelineInputs, overrides: list[str], name: str) -> Ready:
     """Build one step; ``{stage}`` becomes that stage's checkpoint."""
     run_dir = parts.place.run_dir
-    return build(compose_filled(parts.task, overrides, run_dir), run_dir / name, None)
+    return building.build(
+        compose_step(_filled(parts.task, overrides, run_dir)), run_dir / name, None
+    )

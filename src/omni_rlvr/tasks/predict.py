@@ -6,7 +6,7 @@ directly behind the prompt; every prediction says which. No gold labels here: se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,11 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omni_rlvr.assembly.parts import PredictParts
+from omni_rlvr.assembly.composed import Clips, Composed, Place
+from omni_rlvr.assembly.instantiate import make
+from omni_rlvr.assembly.policies import feature_cache, load_policy
+from omni_rlvr.config.dataset import DatasetConfig
+from omni_rlvr.config.sampling import SamplingConfig
+from omni_rlvr.config.tasks import PredictTask
+from omni_rlvr.data.features.cache import FeatureCache
+from omni_rlvr.data.readers.files import FileReader
 from omni_rlvr.media.files import in_words
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import append_jsonl
 from omni_rlvr.rollout.encode import encode, make_prompts
+from omni_rlvr.rollout.engine import OnTokens, RolloutEngine, require_finite
 from omni_rlvr.rollout.label_scoring import (
     BARE,
     TAGGED,
@@ -27,15 +35,74 @@ from omni_rlvr.rollout.label_scoring import (
     label_logps,
     prompt_slot,
 )
-from omni_rlvr.rollout.shared_prefix import RollOut, require_finite
 from omni_rlvr.tasks.clips import batches, keeper
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
-from omni_rlvr.tasks.predictions_text import show_prediction, summary_line
-from omni_rlvr.tasks.stream import TextStream
-from omni_rlvr.text.parse import normalise_label, parse
+from omni_rlvr.tasks.predictions_text import TextStream, show_prediction, summary_line
+from omni_rlvr.text.parse import nfc, normalise_label, parse
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.training.devices import device_of
 from omni_rlvr.training.progress import progress_bar
-from omni_rlvr.types import Batch, ClipNote, Features, Interrupted, Rollout, UserError
+from omni_rlvr.types import (
+    Batch,
+    ClipNote,
+    Example,
+    Features,
+    Interrupted,
+    Rollout,
+    UserError,
+    require,
+)
+
+
+@dataclass(frozen=True)
+class PredictInputs:
+    """All that answering for clips without labels needs."""
+
+    place: Place
+    clips: Clips
+    """One split, named "predict"."""
+    task: PredictTask
+    labels: Sequence[str]
+    policy: Policy
+    cache: FeatureCache | None
+    engine: RolloutEngine
+    left_out: Mapping[str, Sequence[str]]
+    """Why something in the folder or under the glob is not predicted -> the names of such."""
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The clips to predict."""
+        return self.clips.examples["predict"]
+
+
+def build(composed: Composed) -> PredictInputs:
+    """Find the clips, load the policy and check the labels."""
+    cfg, task = composed.cfg, composed.task
+    files = FileReader(
+        cfg.video, cfg.audio, EMOTION_QUESTION if task.question is None else task.question
+    )
+    clips = Clips(composed.dataset, composed.modality, {"predict": files.read()})
+    policy = load_policy(composed, clips.examples)
+    cache = feature_cache(composed.feature_cache, clips, policy)
+    labels = probability_labels(task.labels, composed.dataset, policy)
+    return PredictInputs(
+        composed.place, clips, task, labels, policy, cache, make(cfg.rollout), files.left_out
+    )
+
+
+def probability_labels(own: Sequence[str], dataset: DatasetConfig, policy: Policy) -> list[str]:
+    """Take the labels that probabilities are over: the task's own, or else the data set's.
+
+    Raises:
+        UserError: there are none, two are the same, or one holds a special token of the policy.
+    """
+    key = "task.labels" if own else "dataset.labels"
+    labels = [nfc(label) for label in own or dataset.labels]
+    different = len({normalise_label(label) for label in labels} - {""}) == len(labels)
+    require(bool(labels) and different, key, labels, "different labels, at least one")
+    for label in labels:
+        policy.processor.check_text(label, key)
+    return labels
 
 
 @dataclass(frozen=True)
@@ -71,7 +138,7 @@ class Prediction:
 @torch.no_grad()
 def predict(
     policy: Policy,
-    roll_out: RollOut,
+    engine: RolloutEngine,
     batches: Iterable[Batch],
     labels: Sequence[str],
     *,
@@ -81,13 +148,13 @@ def predict(
     max_completion_length: int,
     generator: torch.Generator,
     on_features: Callable[[Batch, Features], None],
-    on_tokens: Callable[[Tensor, Tensor], None] | None,
+    on_tokens: OnTokens | None,
 ) -> Iterator[list[Prediction]]:
     """Answers batch by batch.
 
     Args:
         policy: in eval mode.
-        roll_out: decodes.
+        engine: decodes.
         batches: clips, on the policy's device.
         labels: what probabilities are over.
         answer_form: "tags", "bare" or "auto" (what the model said, then what the prompt asks for).
@@ -96,7 +163,7 @@ def predict(
         max_completion_length: most tokens an answer may have.
         generator: of the random numbers, on the CPU.
         on_features: handed what the towers gave each batch (for a feature cache).
-        on_tokens: told each token as it comes; see ``decode``.
+        on_tokens: told each token as it comes; see ``RolloutEngine``.
 
     Yields:
         A prediction for each clip of a batch; what could not be read comes last.
@@ -121,17 +188,17 @@ def predict(
                     f"task.temperature={temperature}: sampling needs float64, which mps does not "
                     "have; use task.temperature=0 or trainer.accelerator=cpu"
                 )
-            rollout = roll_out(
+            rollout = engine.sample(
                 policy,
                 prompts,
-                num_generations=1,
-                temperature=temperature,
-                top_p=1,
-                top_k=0,
-                repetition_penalty=repetition_penalty,
-                max_completion_length=max_completion_length,
-                generator=generator,
-                on_tokens=on_tokens,
+                SamplingConfig(
+                    num_generations=1,
+                    max_completion_length=max_completion_length,
+                    temperature=temperature,
+                    repetition_penalty=repetition_penalty,
+                ),
+                generator,
+                on_tokens,
             )
             require_finite(rollout, batch.examples)
             slots = _slots(policy, batch, rollout, answer_form)
@@ -191,7 +258,7 @@ def _label(answer: str, labels: Sequence[str]) -> str | None:
     return known.get(normalise_label(answer))
 
 
-def predict_clips(parts: PredictParts) -> None:
+def run(parts: PredictInputs) -> None:
     """Answers for clips, into predictions.jsonl; a single one is shown while it is said."""
     device = device_of(parts.place.config["trainer"]["accelerator"])
     parts.policy.eval().to(device=device)
@@ -211,7 +278,7 @@ def predict_clips(parts: PredictParts) -> None:
     print(f"written: {file}")
 
 
-def _predict_one(parts: PredictParts, device: torch.device) -> list[dict[str, Any]]:
+def _predict_one(parts: PredictInputs, device: torch.device) -> list[dict[str, Any]]:
     stream = TextStream(parts.policy.processor.decode, partial(print, end="", flush=True))
     ((row,),) = _predicted(parts, device, stream.on_tokens if parts.task.stream else None)
     if row["error"]:
@@ -221,7 +288,7 @@ def _predict_one(parts: PredictParts, device: torch.device) -> list[dict[str, An
     return [row]
 
 
-def _predict_many(parts: PredictParts, device: torch.device) -> list[dict[str, Any]]:
+def _predict_many(parts: PredictInputs, device: torch.device) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with progress_bar("predicting", len(parts.examples)) as progress:
         for new in _predicted(parts, device, None):
@@ -237,13 +304,13 @@ def _predict_many(parts: PredictParts, device: torch.device) -> list[dict[str, A
 
 
 def _predicted(
-    parts: PredictParts, device: torch.device, on_tokens: Callable[[Tensor, Tensor], None] | None
+    parts: PredictInputs, device: torch.device, on_tokens: Callable[[Tensor, Tensor], None] | None
 ) -> Iterator[list[dict[str, Any]]]:
     """Predicts batch by batch; a batch is in the file before the next one is begun."""
     task = parts.task
     for batch in predict(
         parts.policy,
-        parts.roll_out,
+        parts.engine,
         batches(
             parts.clips,
             parts.examples,

@@ -1,17 +1,21 @@
-"""Predictions as a person reads them: one clip's label probabilities as bars, many in one line."""
+"""Predictions as a person reads them: the completion while it is generated, label probabilities as
+bars, and many clips in one line.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
-from omni_rlvr.text.terminal import printable
+from omni_rlvr.text.terminal import UNPRINTABLE, printable
 
 BAR_WIDTH = 30
 
@@ -82,3 +86,37 @@ def summary_line(rows: Sequence[Mapping[str, Any]]) -> str:
     ):
         said += [f"{name} {n}"] if n else []
     return f"{len(rows)} clips: {', '.join(said)}"
+
+
+class TextStream:
+    """Write one completion token by token.
+
+    A token may end in the middle of a character, so text is written up to its last whole one.
+    """
+
+    def __init__(self, decode: Callable[[Tensor, Tensor], list[str]], write: Callable[[str], None]):
+        """Args: a processor's ``decode``, and where text goes."""
+        self.decode = decode
+        self.write = write
+        self.ids: list[int] = []
+        self.num_written = 0
+
+    def on_tokens(self, rows: Tensor, tokens: Tensor) -> None:
+        """Takes a decoding step's tokens; row 0 is the completion that is written."""
+        new = tokens[rows == 0].tolist()
+        if new:
+            self.ids += new
+            ids = torch.tensor([self.ids])
+            (text,) = self.decode(ids, torch.ones_like(ids))
+            if not text.endswith(UNPRINTABLE):  # the next token may make it a character
+                self._write(text)
+
+    def end(self, completion: str) -> None:
+        """Writes what is left of the whole completion, and a new line."""
+        self._write(completion)
+        self.write("\n")
+
+    def _write(self, text: str) -> None:
+        if len(text) > self.num_written:
+            self.write(printable(text[self.num_written :]))
+            self.num_written = len(text)

@@ -1,4 +1,4 @@
-"""Makes what a run starts from, once, and then does the run.
+"""The run whose checkpoint another run starts from (``task.start_from``): made once, then used.
 
 Runs of a sweep need the same cold start. Whichever comes first makes it, under a lock; the
 others wait for it or find it there.
@@ -6,33 +6,88 @@ others wait for it or find it there.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from omni_rlvr.assembly.parts import Parts, StartedParts
+from omegaconf import DictConfig
+
+from omni_rlvr.assembly.compare import computes_the_same
+from omni_rlvr.assembly.instantiate import check, compose_step
 from omni_rlvr.lock import FolderInUse, FolderLock
-from omni_rlvr.record import finished_config
+from omni_rlvr.pointers import CHECKPOINT
+from omni_rlvr.record import finished_config, identity
+
+if TYPE_CHECKING:
+    from omni_rlvr.tasks.build import Ready
 
 LOOK_EVERY_S = 1.0
 """Seconds between looks at a lock that another run holds."""
 
 
-def run_from_start(parts: StartedParts, run: Callable[[Parts], None]) -> None:
-    """Trains the start unless it is there, then does what starts from it.
+@dataclass(frozen=True)
+class Start:
+    """A run and the run that it starts from, neither of them built yet."""
 
-    Args:
-        parts: both runs, not built yet.
-        run: does one run's task.
+    run_dir: Path
+    """Of the run that it starts from."""
+    build_start: Callable[[], Ready]
+    build: Callable[[], Ready]
+
+
+def start_of(cfg: DictConfig) -> tuple[DictConfig, DictConfig, Path] | None:
+    """Composes the run whose checkpoint a run is to start from.
+
+    Returns:
+        The config with ``model.path`` set to that checkpoint, that run's config and its folder; or
+        None: the run starts from the ``model.path`` it has.
     """
-    folder = parts.start.run_dir
+    start = check(cfg)[1]["task"].start_from if cfg.task.name == "train" else None
+    if start is None or not start.overrides or start.num_examples == 0:
+        return None
+    limit = f"dataset.max_train_examples={start.num_examples}"
+    start_cfg = compose_step([*start.overrides, *([limit] if start.num_examples > 0 else [])])
+    config, _ = check(start_cfg)
+    folder = _shared(config)
+    started = copy.deepcopy(cfg)
+    started.model.path = str(folder / CHECKPOINT)
+    return started, start_cfg, folder
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Resolves the config of a run as it will stand in its run.json."""
+    start = start_of(cfg)
+    return check(cfg if start is None else start[0])[0]
+
+
+def _shared(config: dict[str, Any]) -> Path:
+    """Return the folder of a start that several runs share.
+
+    It is where one of the same config has finished, maybe of an earlier version, or else where it
+    is to be made.
+    """
+    home = Path(config["paths"]["output_root"]) / config["name"] / "shared"
+    own = home / identity(config)
+    for folder in [own, *(path.parent for path in sorted(home.glob("*/run.json")))]:
+        before = finished_config(folder)
+        if before is not None and computes_the_same(before, config):
+            return folder
+    return own
+
+
+def run_from_start(inputs: Start) -> None:
+    """Train the start unless it is there, then do what starts from it."""
+    folder = inputs.run_dir
     with _locked(folder):
         if finished_config(folder) is None:
             print(f"start: {folder} is made first; other runs will find it there", flush=True)
-            run(parts.build_start())
+            inputs.build_start().run()
         else:
             print(f"start: {folder}", flush=True)
-    run(parts.build())
+    inputs.build().run()
 
 
 def _locked(folder: Path) -> FolderLock:

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from omni_rlvr.assembly.compare import computes_the_same
-from omni_rlvr.assembly.parts import Parts
 from omni_rlvr.assembly.resume import goes_on
 from omni_rlvr.folders import remove_unused
 from omni_rlvr.record import RunRecord, append_jsonl, finished_config, read_json, read_record
+from omni_rlvr.tasks.build import Ready
 from omni_rlvr.tasks.sweep_summary import JOURNAL
-from omni_rlvr.tasks.table import run
 from omni_rlvr.types import Interrupted, UserError
 
 log = logging.getLogger(__name__)
@@ -45,14 +44,14 @@ class SweepJob:
 def run_job(
     job: SweepJob,
     resolve: Callable[[], dict[str, Any]],
-    build: Callable[[Path, str | None], Parts],
+    build: Callable[[Path, str | None], Ready],
 ) -> float | None:
     """Does one run of a sweep unless it is there; what was stopped goes on from its checkpoint.
 
     Args:
         job: which run it is.
         resolve: gives its resolved config, as it will stand in run.json.
-        build: builds its parts, given the folder that it writes to, and ``resume``: the same where
+        build: builds it, given the folder that it writes to, and ``resume``: the same where
             a run goes on there, else None.
 
     Returns:
@@ -74,10 +73,10 @@ def run_job(
         elif (stopped := stopped_run(job, config)) is not None:
             print(f"going on: {stopped} was stopped before its end", flush=True)
             run_dir = stopped
-            run(build(run_dir, str(run_dir)))
+            build(run_dir, str(run_dir)).run()
         else:
             _clear(run_dir)
-            run(build(run_dir, None))
+            build(run_dir, None).run()
         row["status"] = "skipped" if there else "finished"
         return objective(run_dir, config)
     except (Interrupted, KeyboardInterrupt, SystemExit) as stop:

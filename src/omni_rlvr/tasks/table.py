@@ -1,46 +1,56 @@
-"""What each task does with its parts: one file a task."""
+"""The tasks: one row each, name -> what a person tunes of it and the file that does it.
+
+A task's file is imported once the task is chosen, so that ``--help`` and a typo answer without
+torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
 
-from omni_rlvr.assembly import parts as made
-from omni_rlvr.assembly.parts import Parts
-from omni_rlvr.tasks.attribute.task import attribute_splits
-from omni_rlvr.tasks.cache import fill_cache
-from omni_rlvr.tasks.dataset.check import check_clips
-from omni_rlvr.tasks.dataset.prepare import prepare_clips
-from omni_rlvr.tasks.dataset.preview import draw_preview
-from omni_rlvr.tasks.evaluate import evaluate_splits
-from omni_rlvr.tasks.export import export_checkpoint
-from omni_rlvr.tasks.launch.launcher import launch
-from omni_rlvr.tasks.pipeline import run_pipeline
-from omni_rlvr.tasks.predict import predict_clips
-from omni_rlvr.tasks.report.write import write_report
-from omni_rlvr.tasks.start import run_from_start
-from omni_rlvr.tasks.train import train_stage
+from omni_rlvr.assembly.composing import register as composing
+from omni_rlvr.config import tasks
 
 
-def run(parts: Parts) -> None:
-    """Does a task.
+@dataclass(frozen=True)
+class TaskRow:
+    """A task's place in the source."""
 
-    Raises:
-        UserError: something a user can mend.
-    """
-    tasks: dict[type, Callable] = {
-        made.TrainParts: train_stage,
-        made.LaunchParts: launch,
-        made.StartedParts: partial(run_from_start, run=run),
-        made.EvaluateParts: evaluate_splits,
-        made.AttributeParts: attribute_splits,
-        made.CacheParts: fill_cache,
-        made.CheckParts: check_clips,
-        made.PredictParts: predict_clips,
-        made.PrepareParts: prepare_clips,
-        made.PreviewParts: draw_preview,
-        made.ExportParts: export_checkpoint,
-        made.ReportParts: write_report,
-        made.PipelineParts: partial(run_pipeline, run=run),
-    }
-    tasks[type(parts)](parts)
+    config: type
+    """Its Hydra schema."""
+    module: str
+    """Holds ``build(composed) -> inputs``, which checks, reads and loads, and ``run(inputs)``."""
+    several_devices: bool = False
+    """Whether it runs on several devices; its build returns a ``Launch`` where they are to come."""
+
+    def load(self) -> ModuleType:
+        """Import the task's file."""
+        return importlib.import_module(self.module)
+
+
+TASKS = {
+    "train": TaskRow(tasks.TrainTask, "omni_rlvr.tasks.train", several_devices=True),
+    "evaluate": TaskRow(tasks.EvaluateTask, "omni_rlvr.tasks.evaluate", several_devices=True),
+    "attribute": TaskRow(tasks.AttributeTask, "omni_rlvr.tasks.attribute.task"),
+    "cache": TaskRow(tasks.CacheTask, "omni_rlvr.tasks.cache"),
+    "predict": TaskRow(tasks.PredictTask, "omni_rlvr.tasks.predict"),
+    "prepare": TaskRow(tasks.PrepareTask, "omni_rlvr.tasks.dataset.prepare"),
+    "preview": TaskRow(tasks.PreviewTask, "omni_rlvr.tasks.dataset.preview"),
+    "check": TaskRow(tasks.CheckTask, "omni_rlvr.tasks.dataset.check"),
+    "pipeline": TaskRow(tasks.PipelineTask, "omni_rlvr.tasks.pipeline"),
+    "export": TaskRow(tasks.ExportTask, "omni_rlvr.tasks.export"),
+    "report": TaskRow(tasks.ReportTask, "omni_rlvr.tasks.report.write"),
+    "serve": TaskRow(tasks.ServeTask, "omni_rlvr.tasks.serve.serve"),
+}
+
+
+def row_of(task: object) -> TaskRow:
+    """Find the row of a task's dataclass."""
+    return next(row for row in TASKS.values() if row.config is type(task))
+
+
+def register() -> None:
+    """Make the schemas of all tasks and stages, and the resolvers, known to Hydra."""
+    composing.register({name: row.config for name, row in TASKS.items()})

@@ -2,34 +2,159 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
 from rich.console import Console
+from torch.optim import Optimizer
 
 from omni_rlvr import distributed, stopping
-from omni_rlvr.assembly.parts import TrainParts
+from omni_rlvr.assembly.composed import Clips, Composed, Place
+from omni_rlvr.assembly.instantiate import loader_of, make
+from omni_rlvr.assembly.origin import check_origin, origin_of
+from omni_rlvr.assembly.policies import feature_cache, load_policy, write_base
+from omni_rlvr.assembly.resume import check_resume, resumed_checkpoint
+from omni_rlvr.assembly.splits import read_clips
+from omni_rlvr.assembly.stage import build_reward, build_stage, check_rollout
+from omni_rlvr.config.loading import LoadOptions
+from omni_rlvr.config.stage import LoopConfig
+from omni_rlvr.config.tasks import EvaluateTask
+from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.data.loader import StepSampler, TrainData, num_steps
+from omni_rlvr.models.adapters.trainable import Count, apply
+from omni_rlvr.models.loading.hub import find_checkpoint
+from omni_rlvr.models.loading.load import put_onto
+from omni_rlvr.models.policy import Policy
 from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, clear_way, point_to, step_folder
 from omni_rlvr.record import keep_steps
+from omni_rlvr.rollout.engine import RolloutEngine
+from omni_rlvr.stages.base import Stage
 from omni_rlvr.tasks.attribute.probe import ModalityProbe
 from omni_rlvr.tasks.clips import collate, keeper, processed_clips
-from omni_rlvr.tasks.evaluate import score_splits
+from omni_rlvr.tasks.evaluate import EvaluateInputs, score_splits
+from omni_rlvr.tasks.launch.launcher import Launch, launch_of
 from omni_rlvr.tasks.lifecycle import recorded
 from omni_rlvr.tasks.report.text_tables import trainable_table
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume, Unrewarded
 from omni_rlvr.training.checkpoint import take_in_copy
 from omni_rlvr.training.devices import take_device
-from omni_rlvr.training.loggers import CompletionsTable, tracking
+from omni_rlvr.training.loggers import CompletionsTable, check_installed, tracking
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.training.progress import ProgressBar
 from omni_rlvr.training.trainer import build_trainer, keep_freed_memory
-from omni_rlvr.types import Interrupted
+from omni_rlvr.types import Interrupted, UserError
 
 LOOK_ON = (CompletionsTable, ModalityProbe, ProgressBar, Unrewarded)
 """Callbacks that change nothing of a run: of several ranks the first has them."""
 
 
-def train_stage(parts: TrainParts) -> None:
+@dataclass(frozen=True)
+class TrainInputs:
+    """All that training a stage needs."""
+
+    place: Place
+    clips: Clips
+    policy: Policy
+    cache: FeatureCache | None
+    stage: Stage
+    engine: RolloutEngine
+    loop: LoopConfig
+    make_optimizer: Callable[..., Optimizer]
+    make_trainer: Callable[..., pl.Trainer]
+    loggers: Mapping[str, partial[Logger]]
+    """By their names in ``logger``; each is built when the run begins or goes on."""
+    callbacks: Sequence[pl.Callback]
+    resume: Path | None
+    """The checkpoint that an earlier part of the run left, to go on from; None begins anew."""
+    origin: dict[str, str]
+    """Digests of the weights and examples that training starts from, for run.json."""
+    counts: Sequence[Count]
+    """What trains, by part."""
+    evaluation: EvaluateInputs | None
+    """What follows the training, on the trained policy."""
+
+
+def build(composed: Composed) -> TrainInputs | Launch:
+    """Read the annotations, score gold answers, load the policy, and build what trains it."""
+    cfg, place = composed.cfg, composed.place
+    if cfg.resume is not None:
+        check_resume(place.run_dir, cfg.resume, place.config)
+    check_rollout(composed)
+    after: EvaluateTask = composed.task.evaluate_after
+    clips = read_clips(composed, [composed.dataset.train_split, *after.splits])
+    reward = build_reward(composed, clips)
+    if composed.wants_launch:
+        return launch_of(composed)
+    policy = load_policy(composed, clips.examples)
+    saved = None if cfg.resume is None else resumed_checkpoint(place.run_dir, cfg.resume)
+    training = _training_clips(clips)
+    origin = origin_of(policy, training.examples[clips.dataset.train_split])
+    if saved is not None:
+        check_origin(composed, origin)
+    elif composed.base is not None:
+        write_base(policy, composed.base)
+    trained_from = composed.base or _folder(cfg.model.path)
+    counts = apply(policy, composed.trainable, trained_from)
+    engine = make(cfg.rollout)
+    stage = build_stage(composed, policy, reward, engine)
+    if saved is not None:
+        policy = _resumed(composed, policy, saved)
+    cache = feature_cache(composed.feature_cache, clips, policy)
+    return TrainInputs(
+        place=place,
+        clips=training,
+        policy=policy,
+        cache=cache,
+        stage=stage,
+        engine=engine,
+        loop=composed.stage,
+        make_optimizer=make(cfg.optimizer),
+        make_trainer=make(cfg.trainer),
+        loggers={name: check_installed(name, make(x)) for name, x in cfg.logger.items()},
+        callbacks=[
+            *(make(callback) for callback in cfg.callbacks.values()),
+            *([] if reward is None else [Unrewarded(reward)]),
+        ],
+        resume=saved,
+        origin=origin,
+        counts=counts,
+        evaluation=EvaluateInputs(place, clips, after, policy, cache, engine)
+        if after.splits
+        else None,
+    )
+
+
+def _resumed(composed: Composed, policy: Policy, saved: Path) -> Policy:
+    """Put the weights of a checkpoint in place of those that training started from."""
+    if policy.adapter_checkpoint is not None:
+        put_onto(policy, policy.adapter_checkpoint.base, saved, LoadOptions(), None)
+    else:
+        policy = make(loader_of(composed.cfg.model), path=str(saved), instruction=None)
+    apply(policy, composed.trainable, saved)
+    return policy
+
+
+def _training_clips(clips: Clips) -> Clips:
+    """Keep the training split, cut at ``dataset.max_train_examples``."""
+    split, limit = clips.dataset.train_split, clips.dataset.max_train_examples
+    examples = clips.examples[split]
+    if limit > len(examples):
+        raise UserError(
+            f"dataset.max_train_examples={limit}: {split} has only {len(examples)} examples"
+        )
+    return replace(clips, examples={split: examples[:limit] if limit > 0 else examples})
+
+
+def _folder(path: str | None) -> Path | None:
+    """Find the checkpoint that training starts from, a hub's too; None if parts were joined."""
+    return None if path is None else find_checkpoint(path, allow_pickle=True)
+
+
+def run(parts: TrainInputs) -> None:
     """Trains one stage; leaves a checkpoint, metrics and completions in the run's folder."""
     loop, run_dir = parts.loop, parts.place.run_dir
     seed = parts.place.config["seed"]
@@ -53,6 +178,7 @@ def train_stage(parts: TrainParts) -> None:
             module = RLVRModule(
                 parts.policy.train(),
                 parts.stage,
+                parts.engine,
                 parts.make_optimizer,
                 loop,
                 record,
@@ -79,7 +205,7 @@ def train_stage(parts: TrainParts) -> None:
     print(f"checkpoint: {run_dir / CHECKPOINT}")
 
 
-def _go_back(parts: TrainParts, start: int) -> None:
+def _go_back(parts: TrainInputs, start: int) -> None:
     """Bring the run's folder to what it was after step ``start``."""
     run_dir = parts.place.run_dir
     for file in ("metrics.jsonl", "completions.jsonl"):
@@ -92,7 +218,7 @@ def _go_back(parts: TrainParts, start: int) -> None:
             point_to(run_dir / CHECKPOINT, chosen)
 
 
-def _data(parts: TrainParts, start: int, seed: int) -> tuple[TrainData, int]:
+def _data(parts: TrainInputs, start: int, seed: int) -> tuple[TrainData, int]:
     """Makes the training data from step ``start`` on, and counts the steps of the whole run."""
     loop, dataset, processor = parts.loop, parts.clips.dataset, parts.policy.processor
     examples = parts.clips.examples[dataset.train_split]

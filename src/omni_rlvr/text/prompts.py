@@ -57,7 +57,7 @@ WORDINGS = {
 
 
 def join(question: str, separator: str, instruction: str) -> str:
-    """Puts question and instruction together; an instruction that the question holds is not
+    """Put question and instruction together; an instruction that the question holds is not
     repeated.
     """
     if not question or not instruction or instruction in question:

@@ -13,7 +13,7 @@ from typing import Any, get_origin, get_type_hints
 
 from omni_rlvr.assembly.composing.help_page import GLOBAL_GROUPS
 from omni_rlvr.assembly.composing.paths import is_path
-from omni_rlvr.assembly.composing.register import SCHEMAS
+from omni_rlvr.assembly.composing.register import schemas
 from omni_rlvr.config.dataset import FeatureCacheConfig
 from omni_rlvr.config.root import PathsConfig, RootConfig
 from omni_rlvr.types import UserError
@@ -34,7 +34,7 @@ def check_keys(config: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
     """
     for group in TYPED:
         if not dataclasses.is_dataclass(typed[group]):
-            names = ", ".join(name for at, name, _ in SCHEMAS if at == group)
+            names = ", ".join(name for at, name, _ in schemas() if at == group)
             raise UserError(
                 f"{group}: the file of the chosen option has no schema; let it begin with "
                 f"'defaults: [NAME]', where NAME is one of {names}"
@@ -64,7 +64,9 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
         known: Keys that are there, besides those of the schemas.
     """
     having = [
-        f"{group}={name}" for group, name, schema in SCHEMAS if key in dict(_fields(group, schema))
+        f"{group}={name}"
+        for group, name, schema in schemas()
+        if key in dict(_fields(group, schema))
     ]
     if having:
         return f"{key}: there is no such key here; {', '.join(having)} would have it"
@@ -110,7 +112,7 @@ def open_table(key: str, config: Mapping[str, Any]) -> tuple[str | None, str]:
 def _open_tables() -> set[str]:
     """Name the keys that hold a table with names of a person's own."""
     found = {"reward.terms", "reward.weights", "logger", "callbacks"}
-    for group, _, schema in SCHEMAS:
+    for group, _, schema in schemas():
         for name, kind in get_type_hints(schema).items():
             if get_origin(kind) is dict:
                 found.add(f"{group.replace('/', '.')}.{name}")
@@ -136,7 +138,7 @@ def known_keys() -> Iterator[str]:
 
 def _typed_fields() -> Iterator[tuple[str, Any]]:
     """Yield every key of the schemas with its type."""
-    for group, _, schema in (("feature_cache", "", FeatureCacheConfig), *SCHEMAS):
+    for group, _, schema in (("feature_cache", "", FeatureCacheConfig), *schemas()):
         yield from _fields(group, schema)
 
 

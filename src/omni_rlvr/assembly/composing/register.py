@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -15,36 +16,23 @@ from omni_rlvr.assembly.composing.names import check_run_name, run_name
 from omni_rlvr.assembly.composing.paths import own_path
 from omni_rlvr.config import dataset as data_options
 from omni_rlvr.config import root, trainable
-from omni_rlvr.config import stage as stage_options
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.folders import new_folder
 from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, run_of
 from omni_rlvr.rewards.watchdog.time_limit import DEFAULT_S
+from omni_rlvr.stages.table import STAGES
 from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
-SCHEMAS: tuple[tuple[str, str, type], ...] = (
-    ("task", "train", root.TrainTask),
-    ("task", "evaluate", root.EvaluateTask),
-    ("task", "attribute", root.AttributeTask),
-    ("task", "cache", root.CacheTask),
-    ("task", "predict", root.PredictTask),
-    ("task", "prepare", root.PrepareTask),
-    ("task", "preview", root.PreviewTask),
-    ("task", "check", root.CheckTask),
-    ("task", "pipeline", root.PipelineTask),
-    ("task", "export", root.ExportTask),
-    ("task", "report", root.ReportTask),
-    ("task", "serve", root.ServeTask),
-    ("stage", "sft", stage_options.SftConfig),
-    ("stage", "grpo", stage_options.GrpoConfig),
-    ("model/trainable", "default", trainable.TrainableConfig),
-    ("dataset", "schema", data_options.DatasetConfig),
-    ("dataset", "official", data_options.OfficialConfig),
-    ("modality", "schema", data_options.ModalityConfig),
-    ("paths", "schema", root.PathsConfig),
-)
-"""Group, option, and the dataclass that it is; ``conf/GROUP/OPTION.yaml`` names the dataclass."""
+SCHEMAS: dict[str, dict[str, type]] = {
+    "task": {},  # ``register`` fills it: the tasks stand above this folder
+    "stage": {name: row.config for name, row in STAGES.items()},
+    "model/trainable": {"default": trainable.TrainableConfig},
+    "dataset": {"schema": data_options.DatasetConfig, "official": data_options.OfficialConfig},
+    "modality": {"schema": data_options.ModalityConfig},
+    "paths": {"schema": root.PathsConfig},
+}
+"""Group -> option -> its dataclass; ``conf/GROUP/OPTION.yaml`` names the dataclass."""
 BASES = ("schema", "official")
 """Options without a file: a data set's own file begins with one of them."""
 LOAD_OPTIONS = {
@@ -52,6 +40,13 @@ LOAD_OPTIONS = {
     **asdict(LoadOptions()),
 }
 """``model.options`` where nothing is chosen."""
+
+
+def schemas() -> Iterator[tuple[str, str, type]]:
+    """Yield group, option and dataclass of each schema."""
+    assert SCHEMAS["task"], "register() comes first"
+    for group, options in SCHEMAS.items():
+        yield from ((group, name, schema) for name, schema in options.items())
 
 
 class _NotCopied(dict):
@@ -66,16 +61,20 @@ class _NotCopied(dict):
         return self
 
 
-def register() -> None:
+def register(tasks: Mapping[str, type]) -> None:
     """Register schemas and resolvers with Hydra; call this once, before Hydra composes.
 
     A schema is stored under the name of its class, so that a file in ``conf/`` shows where its
     fields are defined: ``defaults: [/SftConfig@_here_]``.
+
+    Args:
+        tasks: name of each task -> its dataclass, see ``tasks/table.py``.
     """
+    SCHEMAS["task"] = dict(tasks)
     store = ConfigStore.instance()
     store.repo = _NotCopied(store.repo)
     store.store(name="RootConfig", node=root.RootConfig)
-    for group, name, node in SCHEMAS:
+    for group, name, node in schemas():
         store.store(name=node.__name__, node=node)
         if name in BASES:
             store.store(group=group, name=name, node=node)

@@ -64,7 +64,7 @@ def content_hash(seed: int) -> str:
 
 
 def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_workers: int) -> Path:
-    """Returns the folder of a split, making it first if it is not there.
+    """Return the folder of a split, making it first if it is not there.
 
     Args:
         root: folder that holds all versions.
@@ -129,7 +129,7 @@ def _make_clips(folder: Path, split: str, num_clips: int, seed: int, num_workers
 
 
 def balanced_labels(split: str, num_clips: int, seed: int) -> list[str]:
-    """Returns ``num_clips`` labels in random order, each label equally often to within one."""
+    """Return ``num_clips`` labels in random order, each label equally often to within one."""
     labels = [emotions.LABELS[i % len(emotions.LABELS)] for i in range(num_clips)]
     return [str(x) for x in np.random.default_rng([seed, _split_number(split)]).permutation(labels)]
 

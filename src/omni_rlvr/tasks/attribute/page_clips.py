@@ -7,18 +7,16 @@ line a clip, ``completions.jsonl`` a line a sampled completion, as training writ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from omni_rlvr.assembly.parts import AttributeParts
+from omni_rlvr.config.sampling import SamplingConfig, greedy
 from omni_rlvr.data.synthetic.wording import phrase
 from omni_rlvr.functional.advantages import compute_advantages
 from omni_rlvr.record import append_jsonl
 from omni_rlvr.rollout.encode import encode, make_prompts
-from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.stages.rollout_metrics import completion_rows
 from omni_rlvr.tasks.attribute.reasoning import read_reasoning
 from omni_rlvr.tasks.clips import batches, keeper
@@ -28,6 +26,8 @@ from omni_rlvr.types import Batch, Example
 if TYPE_CHECKING:
     import pandas as pd
 
+    from omni_rlvr.tasks.attribute.task import AttributeInputs
+
 FILES = ("chosen.jsonl", "completions.jsonl")
 ESTIMATOR = "grpo"
 """Of the advantages that are shown: reward less the group's mean, over its spread."""
@@ -35,7 +35,7 @@ ESTIMATOR = "grpo"
 
 @torch.no_grad()
 def write_chosen(
-    parts: AttributeParts, split: str, examples: Sequence[Example], device: torch.device
+    parts: AttributeInputs, split: str, examples: Sequence[Example], device: torch.device
 ) -> None:
     """Chooses clips of a split whose tables are written, and adds their completions.
 
@@ -71,7 +71,7 @@ def write_chosen(
             progress.advance(progress.task_ids[0], len(batch) + len(batch.skipped))
 
 
-def _choose(parts: AttributeParts, folder: Path) -> list[dict[str, Any]]:
+def _choose(parts: AttributeInputs, folder: Path) -> list[dict[str, Any]]:
     """Lists the chosen clips with the rules that chose them and what these rank by."""
     import pandas as pd
 
@@ -89,32 +89,29 @@ def _choose(parts: AttributeParts, folder: Path) -> list[dict[str, Any]]:
 
 
 def _say(
-    parts: AttributeParts, batch: Batch, generator: torch.Generator
+    parts: AttributeInputs, batch: Batch, generator: torch.Generator
 ) -> tuple[Sequence[str], list[dict[str, object]]]:
     """The greedy completion of each clip, and rows of G sampled ones with their rewards."""
     task, policy = parts.task, parts.policy
     features = encode(policy, batch)
     keeper(parts.cache)(batch, features)
-    roll_out = partial(
-        decode,
+    prompts = make_prompts(
         policy,
-        make_prompts(
-            policy,
-            batch,
-            features,
-            num_new=task.max_completion_length,
-            key="task.max_completion_length",
-        ),
-        top_p=1,
-        top_k=0,
-        repetition_penalty=1,
-        max_completion_length=task.max_completion_length,
-        generator=generator,
+        batch,
+        features,
+        num_new=task.max_completion_length,
+        key="task.max_completion_length",
     )
-    said = roll_out(num_generations=1, temperature=0).texts
+    once = greedy(max_completion_length=task.max_completion_length)
+    said = parts.engine.sample(policy, prompts, once, generator, None).texts
     if parts.reward is None:
         return said, []
-    rollout = roll_out(num_generations=task.num_generations, temperature=task.temperature)
+    sampling = SamplingConfig(
+        num_generations=task.num_generations,
+        max_completion_length=task.max_completion_length,
+        temperature=task.temperature,
+    )
+    rollout = parts.engine.sample(policy, prompts, sampling, generator, None)
     examples = [e for e in batch.examples for _ in range(task.num_generations)]
     scored = parts.reward(rollout.texts, examples, rollout.completion_mask.sum(dim=1).tolist())
     advantages = compute_advantages(
@@ -126,7 +123,7 @@ def _say(
     return said, completion_rows(rollout, scored, advantages, examples)
 
 
-def _described(parts: AttributeParts, example: Example, text: str) -> dict[str, Any]:
+def _described(parts: AttributeInputs, example: Example, text: str) -> dict[str, Any]:
     """Where a clip's media are, what was asked, what was said, and what of it is false."""
     said = read_reasoning(text, example, parts.clips.dataset.labels, parts.lexicon)
     files = {"video": example.video, "audio": example.audio}

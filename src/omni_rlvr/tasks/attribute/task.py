@@ -11,19 +11,37 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from omni_rlvr.assembly.parts import AttributeParts
+from omni_rlvr.assembly.composed import Clips, Composed, Place
+from omni_rlvr.assembly.instantiate import make
+from omni_rlvr.assembly.policies import feature_cache, load_policy
+from omni_rlvr.assembly.splits import read_clips
+from omni_rlvr.config.sampling import greedy
+from omni_rlvr.config.tasks import AttributeTask
+from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.folders import whole_folder
+from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import write_json
+from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.encode import encode, make_prompts
-from omni_rlvr.rollout.shared_prefix import decode
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.tasks.attribute.page_clips import write_chosen
 from omni_rlvr.tasks.attribute.reasoning import read_reasoning
 from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
 from omni_rlvr.tasks.clips import batches, keeper
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
+from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.training.devices import device_of
 from omni_rlvr.training.progress import progress_bar
-from omni_rlvr.types import LEADS, Batch, ClipNote, Example, Features, SkippedClip, UserError
+from omni_rlvr.types import (
+    LEADS,
+    Batch,
+    ClipNote,
+    Example,
+    Features,
+    SkippedClip,
+    UserError,
+    require,
+)
 
 if TYPE_CHECKING:
     from omni_rlvr.tasks.attribute.tables import ClipScores
@@ -33,6 +51,51 @@ log = logging.getLogger(__name__)
 TRUSTED = 0.8
 """Share of answers that the scored label must have in common with the generated ones."""
 FILES = ("attribution.parquet", "distributions.parquet", "swap.parquet", "faithfulness.parquet")
+
+
+@dataclass(frozen=True)
+class AttributeInputs:
+    """All that measuring modalities needs."""
+
+    place: Place
+    clips: Clips
+    task: AttributeTask
+    policy: Policy
+    cache: FeatureCache | None
+    engine: RolloutEngine
+    lexicon: Lexicon
+    reward: Mixture | None
+    """Scores completions of chosen clips, where they are asked for."""
+
+
+def build(composed: Composed) -> AttributeInputs:
+    """Read the splits, check that there is something to compare, and load the policy."""
+    cfg, task = composed.cfg, composed.task
+    clips = read_clips(composed, task.splits)
+    check_attribution(clips)
+    # it judges what is shown and nothing learns from it, so that gold answers are not scored
+    reward = make(cfg.reward) if task.num_chosen and task.num_generations else None
+    policy = load_policy(composed, clips.examples)
+    cache = feature_cache(composed.feature_cache, clips, policy)
+    engine, lexicon = make(cfg.rollout), make(cfg.lexicon)
+    return AttributeInputs(composed.place, clips, task, policy, cache, engine, lexicon, reward)
+
+
+def check_attribution(clips: Clips) -> None:
+    """Refuse what has no two modalities to compare, or gold answers that cannot be scored."""
+    if not (clips.modality.video and clips.modality.audio):
+        raise UserError(
+            f"modality={clips.modality.name}: task=attribute compares picture and sound; "
+            "use modality=video_audio"
+        )
+    labels = clips.dataset.labels
+    require(len({*labels}) == len(labels) > 1, "dataset.labels", labels, "two labels or more")
+    for example in (e for rows in clips.examples.values() for e in rows):
+        if example.answer not in labels:
+            raise UserError(
+                f"{example.source}: the answer {example.answer!r} is not of dataset.labels; "
+                "task=attribute scores that list: use a split with its words (task.splits)"
+            )
 
 
 @dataclass
@@ -51,7 +114,7 @@ class Measured:
     notes: list[tuple[str, ClipNote]] = field(default_factory=list)
 
 
-def attribute_splits(parts: AttributeParts) -> dict[str, dict]:
+def run(parts: AttributeInputs) -> dict[str, dict]:
     """Measures each split of the task; returns each split's report."""
     device = device_of(parts.place.config["trainer"]["accelerator"])
     parts.policy.eval().to(device=device)
@@ -71,7 +134,7 @@ def attribute_splits(parts: AttributeParts) -> dict[str, dict]:
 
 
 @torch.no_grad()
-def _measure(parts: AttributeParts, split: str, device: torch.device) -> Measured:
+def _measure(parts: AttributeInputs, split: str, device: torch.device) -> Measured:
     """Scores every clip; in a shuffled order, since donors come from the same batch."""
     task, examples = parts.task, parts.clips.examples[split]
     examples = examples[: task.max_clips] if task.max_clips else examples
@@ -102,7 +165,7 @@ def _measure(parts: AttributeParts, split: str, device: torch.device) -> Measure
 
 def _add(
     out: Measured,
-    parts: AttributeParts,
+    parts: AttributeInputs,
     batch: Batch,
     features: Features,
     blanks: Blanks,
@@ -110,7 +173,9 @@ def _add(
 ) -> None:
     """Scores one batch."""
     method = _method(parts)
-    scores = score_batch(parts.policy, batch, features, method, blanks=blanks, generator=generator)
+    scores = score_batch(
+        parts.policy, parts.engine, batch, features, method, blanks=blanks, generator=generator
+    )
     before = len(out.examples)
     out.examples += batch.examples
     out.has_video += [shape is not None for shape in batch.video_shapes]
@@ -121,7 +186,7 @@ def _add(
     out.texts += scores.texts or _texts(parts, batch, features, before)
 
 
-def _method(parts: AttributeParts) -> Method:
+def _method(parts: AttributeInputs) -> Method:
     task = parts.task
     return Method(
         labels=parts.clips.dataset.labels,
@@ -135,7 +200,7 @@ def _method(parts: AttributeParts) -> Method:
 
 
 def _texts(
-    parts: AttributeParts, batch: Batch, features: Features, before: int
+    parts: AttributeInputs, batch: Batch, features: Features, before: int
 ) -> Sequence[str | None]:
     """Greedy completions of whole clips, as an evaluation would get them, so long as any are due.
 
@@ -145,7 +210,7 @@ def _texts(
     wanted = max(0, min(wanted, len(batch)))
     if wanted == 0:
         return [None] * len(batch)
-    rollout = decode(
+    rollout = parts.engine.sample(
         parts.policy,
         make_prompts(
             parts.policy,
@@ -154,18 +219,14 @@ def _texts(
             num_new=parts.task.max_completion_length,
             key="task.max_completion_length",
         ).first(wanted),
-        num_generations=1,
-        temperature=0,
-        top_p=1,
-        top_k=0,
-        repetition_penalty=1,
-        max_completion_length=parts.task.max_completion_length,
-        generator=torch.Generator(),
+        greedy(max_completion_length=parts.task.max_completion_length),
+        torch.Generator(),
+        None,
     )
     return [*rollout.texts, *([None] * (len(batch) - wanted))]
 
 
-def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, Any]:
+def _write(parts: AttributeInputs, split: str, measured: Measured) -> dict[str, Any]:
     """Writes tables, pictures and the report of one split."""
     from omni_rlvr.tasks.attribute import plots, tables
     from omni_rlvr.tasks.report.drawing import spared
@@ -216,7 +277,9 @@ def _write(parts: AttributeParts, split: str, measured: Measured) -> dict[str, A
     return report
 
 
-def _faithfulness(parts: AttributeParts, measured: Measured, scores: ClipScores) -> tuple[Any, Any]:
+def _faithfulness(
+    parts: AttributeInputs, measured: Measured, scores: ClipScores
+) -> tuple[Any, Any]:
     """Reads the reasoning of each clip and holds it against what drove its answer."""
     from omni_rlvr.tasks.attribute import faithfulness, tables
 
@@ -249,7 +312,7 @@ def _warn(report: dict[str, Any]) -> None:
         )
 
 
-def _described(parts: AttributeParts) -> dict[str, Any]:
+def _described(parts: AttributeInputs) -> dict[str, Any]:
     """What was measured and how, for every output."""
     task = parts.task
     return {

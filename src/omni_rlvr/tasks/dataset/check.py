@@ -19,11 +19,13 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from omni_rlvr.assembly.parts import CheckParts
-from omni_rlvr.assembly.splits import TOTAL, num_left_out, published_of
-from omni_rlvr.config.dataset import DatasetConfig, ModalityConfig
+from omni_rlvr.assembly.composed import Clips, Composed, Place
+from omni_rlvr.assembly.splits import TOTAL, num_left_out, published_of, read_clips
+from omni_rlvr.config.dataset import DatasetConfig, ModalityConfig, lacks_file
+from omni_rlvr.config.tasks import CheckTask
 from omni_rlvr.data.annotations.example_table import ExampleTable
 from omni_rlvr.media.sandbox.reader import ClipReader
+from omni_rlvr.models.loading.load import sound_window_s
 from omni_rlvr.record import write_json
 from omni_rlvr.tasks.dataset.open_clips import INSPECT, PROBE, Finding, probe_clips
 from omni_rlvr.tasks.lifecycle import recorded
@@ -33,6 +35,26 @@ from omni_rlvr.types import Example, Interrupted, UserError
 CAUSES = {"cut_sound": " (model= and model.path= say what model hears them)"}
 MAX_LABELS = 40
 """More labels than these are not shown one by one."""
+
+
+@dataclass(frozen=True)
+class CheckInputs:
+    """All that checking a data set needs."""
+
+    place: Place
+    clips: Clips
+    task: CheckTask
+    window_s: float
+    """Seconds of sound that the model takes."""
+
+
+def build(composed: Composed) -> CheckInputs:
+    """Read the splits: those of the task, or else all that have an annotation file."""
+    task, dataset = composed.task, composed.dataset
+    there = [split for split in dataset.splits if not lacks_file(dataset, split)]
+    clips = read_clips(composed, task.splits or there)
+    window_s = sound_window_s(composed.place.config["model"]["path"])
+    return CheckInputs(composed.place, clips, task, window_s)
 
 
 @dataclass
@@ -274,9 +296,8 @@ def _number(wanted: Any) -> str:
     return " to ".join(f"{n:,}" for n in wanted) if isinstance(wanted, list) else f"{wanted:,}"
 
 
-def check_clips(parts: CheckParts) -> None:
+def run(parts: CheckInputs) -> None:
     """Checks the splits and leaves check.json; bad clips are an error unless they are skipped."""
-
     reports, clips, task = [], parts.clips, parts.task
     with recorded(parts.place, device="cpu") as record:
         for split, examples in clips.examples.items():

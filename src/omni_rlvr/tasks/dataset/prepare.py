@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
-from omni_rlvr.assembly.parts import PrepareParts
+from omni_rlvr.assembly.composed import Composed, Place
+from omni_rlvr.assembly.instantiate import make
+from omni_rlvr.config.dataset import DatasetConfig
+from omni_rlvr.config.tasks import PrepareTask
 from omni_rlvr.data.cuts import Cut
-from omni_rlvr.data.cutting import CUT, Attempt, cut_all, is_there
+from omni_rlvr.data.cutting import CUT, Attempt, CutReader, cut_all, is_there
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.record import write_json
 from omni_rlvr.tasks.lifecycle import recorded
@@ -22,7 +26,42 @@ MAX_LISTED = 10
 """Reasons printed; prepare.json has all."""
 
 
-def prepare_clips(parts: PrepareParts) -> None:
+@dataclass(frozen=True)
+class PrepareInputs:
+    """All that cutting a data set's clips needs."""
+
+    place: Place
+    dataset: DatasetConfig
+    task: PrepareTask
+    cuts: Sequence[Cut]
+    """One a clip, of all splits."""
+
+
+def build(composed: Composed) -> PrepareInputs:
+    """Read the annotations of all splits.
+
+    Raises:
+        UserError: an annotation is wrong, or this data set has nothing to prepare.
+    """
+    dataset = composed.dataset
+    cuts: dict[Cut, None] = {}
+    for config in dataset.splits.values():
+        reader = make(config)
+        if not isinstance(reader, CutReader):
+            raise UserError(
+                f"dataset={dataset.name} has nothing to prepare: its clips are read as they are; "
+                "task=check opens them"
+            )
+        cuts.update(dict.fromkeys(reader.cuts()))
+    if not cuts:
+        raise UserError(
+            f"dataset.root={dataset.root}: nothing of {dataset.name} is there; its layout stands "
+            f"in conf/dataset/{dataset.name}.yaml"
+        )
+    return PrepareInputs(composed.place, dataset, composed.task, list(cuts))
+
+
+def run(parts: PrepareInputs) -> None:
     """Makes the clips that are missing or out of date, and leaves prepare.json.
 
     Raises:
@@ -53,7 +92,7 @@ def prepare_clips(parts: PrepareParts) -> None:
         record.finish("finished")
 
 
-def _cut(parts: PrepareParts, wanted: list[Cut]) -> list[Attempt]:
+def _cut(parts: PrepareInputs, wanted: list[Cut]) -> list[Attempt]:
     dataset, attempts = parts.dataset, list[Attempt]()
     with (
         _workshop(wanted[0].clip.parent) as folder,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from omni_rlvr.assembly.parts import PreviewParts
+from omni_rlvr.assembly.composed import Clips, Composed, Place
+from omni_rlvr.assembly.splits import read_clips
+from omni_rlvr.config.tasks import PreviewTask
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.tasks.clips import clip_dataset
 from omni_rlvr.tasks.dataset.mel import LOUDNESS_DB, NUM_MELS, log_mel, mel_edges_hz
@@ -39,6 +42,21 @@ MAX_FRAMES = 8
 FRAME_PIXELS = 240
 """Frames are thinned to about this height: a sheet is looked at, not measured."""
 GAP_PIXELS = 4
+
+
+@dataclass(frozen=True)
+class PreviewInputs:
+    """All that a sheet of clips needs."""
+
+    place: Place
+    clips: Clips
+    task: PreviewTask
+
+
+def build(composed: Composed) -> PreviewInputs:
+    """Read the split."""
+    clips = read_clips(composed, [composed.task.split])
+    return PreviewInputs(composed.place, clips, composed.task)
 
 
 @plain_text
@@ -150,10 +168,8 @@ def _clip(sample: Sample) -> Clip:
     return sample.clip
 
 
-def draw_preview(parts: PreviewParts) -> None:
+def run(parts: PreviewInputs) -> None:
     """Draws the sheet into the run's folder."""
-    from omni_rlvr.tasks.dataset.preview import preview_sheet
-
     task, sample_rate = parts.task, 16_000
     examples = parts.clips.examples[task.split][: task.num_clips]
     dataset = clip_dataset(

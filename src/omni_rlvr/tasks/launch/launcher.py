@@ -14,10 +14,14 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omni_rlvr import stopping
-from omni_rlvr.assembly.parts import LaunchParts
+from omni_rlvr.assembly.composed import Composed, Place
+from omni_rlvr.assembly.instantiate import resolve
 from omni_rlvr.lock import LAUNCHER
 from omni_rlvr.record import close_record
 from omni_rlvr.tasks.launch.job import Job, Outcome
@@ -28,7 +32,22 @@ LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 """All ranks are on this machine: the name that it has in a network need not mean anything."""
 
 
-def launch(parts: LaunchParts) -> None:
+@dataclass(frozen=True)
+class Launch:
+    """A task for several devices: each gets a process, which builds the task for itself."""
+
+    place: Place
+    config: Any
+    """The composed config, with every reference in it resolved."""
+    devices: Sequence[int]
+
+
+def launch_of(composed: Composed) -> Launch:
+    """Take what the processes of a task need."""
+    return Launch(composed.place, resolve(composed.cfg), composed.devices)
+
+
+def launch(parts: Launch) -> None:
     """Runs a task in a process a device and waits for all of them.
 
     Raises:
@@ -65,7 +84,7 @@ def _fail(run_dir: Path, outcome: Outcome) -> None:
     raise RuntimeError(f"a process of the run failed:\n{outcome.traceback}")
 
 
-def _start(parts: LaunchParts, rank: int, folder: Path) -> subprocess.Popen:
+def _start(parts: Launch, rank: int, folder: Path) -> subprocess.Popen:
     """Starts the process of a rank, in a session of its own: a terminal's Ctrl-C is for this one.
 
     Its standard input stays open as long as this process lives, and so tells it of our end.

@@ -17,11 +17,10 @@ import traceback
 from torch import distributed
 
 from omni_rlvr import stopping
-from omni_rlvr.assembly.assemble import build_one
-from omni_rlvr.assembly.composing.register import register
 from omni_rlvr.rewards.watchdog.time_limit import reported_in
+from omni_rlvr.tasks.build import build_one
 from omni_rlvr.tasks.launch.job import Job, Outcome, hung_file, outcome_file
-from omni_rlvr.tasks.table import run
+from omni_rlvr.tasks.table import register
 from omni_rlvr.text.terminal import keep_printing
 from omni_rlvr.training.devices import take_device
 from omni_rlvr.types import Interrupted, UserError
@@ -50,7 +49,7 @@ def _done(job: Job) -> Outcome:
         register()
         _meet(job)
         with reported_in(outcome_file=hung_file(job.folder, job.rank)):
-            run(build_one(job.config, job.run_dir, job.latest))
+            build_one(job.config, job.run_dir, job.latest).run()
     except BaseException as error:
         kinds = {Interrupted: "interrupted", KeyboardInterrupt: "cut", UserError: "user"}
         kind = next((k for known, k in kinds.items() if isinstance(error, known)), "failed")

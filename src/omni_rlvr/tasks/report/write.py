@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from omni_rlvr.assembly.compare import completed
-from omni_rlvr.assembly.parts import ReportParts
+from omni_rlvr.assembly.composed import Composed, Place
+from omni_rlvr.config.tasks import ReportTask
 from omni_rlvr.folders import whole_files
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.tasks.report import figures, html
@@ -41,6 +42,33 @@ from omni_rlvr.tasks.report.frames import (
 )
 from omni_rlvr.tasks.report.gather import Complete, RunData, check_labels, gather
 from omni_rlvr.tasks.report.plots import MAX_NAME
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """All that a report needs."""
+
+    place: Place
+    task: ReportTask
+    runs: Sequence[str]
+    """Folders or globs."""
+    html: bool
+    """Whether it is the page of what each modality did."""
+
+
+def build(composed: Composed) -> ReportInputs:
+    """Take the runs that are named; they are looked for when the report runs."""
+    config = composed.place.config
+    runs = named_runs(config["runs"])
+    return ReportInputs(composed.place, composed.task, runs, bool(config["html"]))
+
+
+def named_runs(runs: Any) -> list[str]:
+    """List what is gathered: a list as it is; a text split at its commas, unless it is a folder."""
+    if isinstance(runs, list):
+        return [str(place) for place in runs]
+    text = str(runs)
+    return [text] if Path(text).exists() else [part for part in text.split(",") if part]
 
 
 def write_all(
@@ -239,7 +267,7 @@ def _provenance(runs: Sequence[RunData]) -> str:
     return text
 
 
-def write_report(parts: ReportParts) -> None:
+def run(parts: ReportInputs) -> None:
     """Gathers runs and writes tables, figures and one HTML page into the run's folder."""
     place = parts.place
     with recorded(place, device="cpu") as record:
@@ -251,7 +279,7 @@ def write_report(parts: ReportParts) -> None:
     print("written:", *(str(file) for file in files), sep="\n  ")
 
 
-def _page(parts: ReportParts, folder: Path) -> list[Path]:
+def _page(parts: ReportInputs, folder: Path) -> list[Path]:
     from omni_rlvr.tasks.attribute.page.clip_page import write_clip_page
 
     path = folder / "modalities.html"
@@ -259,9 +287,7 @@ def _page(parts: ReportParts, folder: Path) -> list[Path]:
     return [path]
 
 
-def _tables(parts: ReportParts, folder: Path) -> list[Path]:
-    from omni_rlvr.tasks.report.write import write_all
-
+def _tables(parts: ReportInputs, folder: Path) -> list[Path]:
     task = parts.task
     return write_all(
         folder,

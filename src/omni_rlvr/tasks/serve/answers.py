@@ -15,15 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omni_rlvr.assembly.parts import ServedModel, ServeParts
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.loader import move
 from omni_rlvr.functional.shapley import shapley_values
 from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
 from omni_rlvr.tasks.attribute.tables import SUBSETS
 from omni_rlvr.tasks.predict import Prediction, predict
+from omni_rlvr.tasks.predictions_text import TextStream
+from omni_rlvr.tasks.serve.inputs import ServedModel, ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload
-from omni_rlvr.tasks.stream import TextStream
 from omni_rlvr.types import Batch, ClipFeatures, Example, Features, Sample, UserError
 
 ABSENT = ClipFeatures(None, None, None, None)
@@ -64,7 +64,7 @@ class Answer:
 
 
 def ask(
-    parts: ServeParts, place: int, clip: Clip, question: str, stop: threading.Event
+    parts: ServeInputs, place: int, clip: Clip, question: str, stop: threading.Event
 ) -> Generator[str, None, Answer]:
     """Asks one model; use its value with ``yield from``.
 
@@ -114,7 +114,7 @@ def _batch(model: ServedModel, clip: Clip, question: str, place: int) -> Batch:
 
 
 def _predict(
-    parts: ServeParts,
+    parts: ServeInputs,
     model: ServedModel,
     batch: Batch,
     on_tokens: Callable[[Tensor, Tensor], None],
@@ -122,7 +122,7 @@ def _predict(
     kept: list[Features] = []
     ((prediction,),) = predict(
         model.policy,
-        parts.roll_out,
+        parts.engine,
         [batch],
         parts.labels,
         answer_form="auto",
@@ -137,7 +137,7 @@ def _predict(
 
 
 def _game(
-    parts: ServeParts, model: ServedModel, batch: Batch, features: Features, said: Prediction
+    parts: ServeInputs, model: ServedModel, batch: Batch, features: Features, said: Prediction
 ) -> Game:
     """Take the modalities away, for the label that was the answer, or else the likeliest one."""
     task = parts.task
@@ -152,6 +152,7 @@ def _game(
     )
     scores = score_batch(
         model.policy,
+        parts.engine,
         batch,
         features,
         method,

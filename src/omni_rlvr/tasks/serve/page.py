@@ -17,9 +17,9 @@ from typing import Any
 
 import gradio as gr
 
-from omni_rlvr.assembly.parts import ServeParts
 from omni_rlvr.tasks.serve import render
 from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
+from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads, shown_name
 from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.text.terminal import printable
@@ -46,7 +46,7 @@ class Session:
 class Page:
     """Answers the page's events."""
 
-    def __init__(self, parts: ServeParts, uploads: Uploads, stop: threading.Event):
+    def __init__(self, parts: ServeInputs, uploads: Uploads, stop: threading.Event):
         """Args: models, where files come in, and what is set when the server ends."""
         self.parts, self.uploads, self.stop = parts, uploads, stop
 
@@ -165,7 +165,7 @@ def build_page(page: Page) -> gr.Blocks:
     return blocks
 
 
-def _media(parts: ServeParts) -> tuple[gr.Video, gr.Audio]:
+def _media(parts: ServeInputs) -> tuple[gr.Video, gr.Audio]:
     limits = f"up to {parts.task.max_clip_s:g} s and {parts.task.max_upload_mb:g} MB"
     video = gr.Video(
         sources=["upload", "webcam"],
@@ -180,7 +180,7 @@ def _media(parts: ServeParts) -> tuple[gr.Video, gr.Audio]:
     return video, audio
 
 
-def _first(parts: ServeParts) -> str:
+def _first(parts: ServeInputs) -> str:
     chosen = (parts.clips.modality.video, parts.clips.modality.audio)
     return next(name for name, shown in MODALITIES.items() if shown == chosen)
 

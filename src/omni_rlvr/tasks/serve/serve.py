@@ -1,4 +1,4 @@
-"""task=serve: from parts to a page that listens, until Ctrl-C.
+"""task=serve: from its inputs to a page that listens, until Ctrl-C.
 
 Nothing leaves this machine: no telemetry, no share link, no file or font from elsewhere. What
 visitors upload lies in a temporary folder that goes with the server.
@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from omni_rlvr.assembly.parts import ServeParts
 from omni_rlvr.tasks.lifecycle import recorded
+from omni_rlvr.tasks.serve.inputs import ServeInputs, build
 from omni_rlvr.tasks.serve.uploads import Uploads
 from omni_rlvr.training.devices import device_of
 from omni_rlvr.types import Interrupted, UserError
+
+__all__ = ["build", "run"]
 
 PREFIX = "omni-rlvr-serve-"
 """Of the temporary folder's name."""
@@ -37,7 +39,7 @@ SETTINGS = {
 """What Gradio reads from the environment."""
 
 
-def serve(parts: ServeParts) -> None:
+def run(parts: ServeInputs) -> None:
     """Serves the page.
 
     Raises:
@@ -60,7 +62,7 @@ def serve(parts: ServeParts) -> None:
         raise Interrupted("stopped; all uploads are deleted")
 
 
-def _serve(parts: ServeParts, uploads: Uploads, listening: socket.socket) -> None:
+def _serve(parts: ServeInputs, uploads: Uploads, listening: socket.socket) -> None:
     os.environ.update(SETTINGS, GRADIO_TEMP_DIR=str(uploads.folder))
     import uvicorn  # Gradio reads the environment when it is imported
 
@@ -69,7 +71,7 @@ def _serve(parts: ServeParts, uploads: Uploads, listening: socket.socket) -> Non
 
     stop = threading.Event()
     host, port = listening.getsockname()[:2]
-    css = (files("omni_rlvr") / "app" / "page.css").read_text("utf-8")
+    css = (files("omni_rlvr.tasks.serve") / "page.css").read_text("utf-8")
     app = site(
         build_page(Page(parts, uploads, stop)),
         uploads,
@@ -111,7 +113,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _greeting(parts: ServeParts, host: str, port: int) -> Sequence[str]:
+def _greeting(parts: ServeInputs, host: str, port: int) -> Sequence[str]:
     shown = f"[{host}]" if ":" in host else host
     lines = [f"open http://{shown}:{port} (Ctrl-C stops)"]
     if not parts.task.is_local:

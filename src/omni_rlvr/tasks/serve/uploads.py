@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from omni_rlvr.assembly.parts import ServeParts
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.loader import move
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import READ, ClipReader
+from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Clip, ClipFeatures, Example, MediaError, Sample, UserError
 
@@ -63,7 +63,7 @@ class Upload:
 class Uploads:
     """The folder that files come into, and what reads them. Not for several threads at once."""
 
-    def __init__(self, parts: ServeParts, folder: Path, device: torch.device):
+    def __init__(self, parts: ServeInputs, folder: Path, device: torch.device):
         """Take an empty folder that nobody else writes to."""
         self.task, self.models, self.device = parts.task, parts.models, device
         self.folder = folder.resolve()

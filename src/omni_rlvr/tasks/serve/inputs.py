@@ -1,23 +1,54 @@
-"""The parts of task=serve: one or two checkpoints, and clips to try."""
+"""What task=serve needs: one or two checkpoints, and clips to try."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from omegaconf import DictConfig, OmegaConf
-
+from omni_rlvr.assembly.composed import Clips, Composed, Place
 from omni_rlvr.assembly.instantiate import make
-from omni_rlvr.assembly.parts import Clips, Place, ServedModel, ServeParts
-from omni_rlvr.assembly.policies import load
-from omni_rlvr.assembly.probability_labels import probability_labels
+from omni_rlvr.assembly.policies import load, load_other
 from omni_rlvr.config.dataset import DatasetConfig, lacks_file
+from omni_rlvr.config.tasks import ServeTask
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.rollout.engine import RolloutEngine
+from omni_rlvr.tasks.predict import probability_labels
+from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.types import Example, UserError
 
 
-def serve_parts(cfg: DictConfig, place: Place, typed: Mapping[str, Any]) -> ServeParts:
-    """Builds them.
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that a page answers with."""
+
+    path: str
+    """Where it came from: its name on the page."""
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class ServeInputs:
+    """All that a page for clips needs."""
+
+    place: Place
+    clips: Clips
+    """How clips are read; one split, "examples", of clips to try."""
+    task: ServeTask
+    labels: Sequence[str]
+    models: Sequence[ServedModel]
+    """One, or two side by side."""
+    lexicon: Lexicon
+    engine: RolloutEngine
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The clips to try."""
+        return self.clips.examples["examples"]
+
+
+def build(composed: Composed) -> ServeInputs:
+    """Load one or two checkpoints, and find clips to try.
 
     Raises:
         UserError: Gradio is not installed, or a checkpoint, the labels or the question are wrong.
@@ -28,17 +59,18 @@ def serve_parts(cfg: DictConfig, place: Place, typed: Mapping[str, Any]) -> Serv
         raise UserError(
             f"task=serve: Gradio cannot be imported ({error}); pip install 'omni-rlvr[serve]'"
         ) from error
-    task, dataset = typed["task"], typed["dataset"]
+    cfg, task, dataset = composed.cfg, composed.task, composed.dataset
     examples = list(_different(_read(dataset, task.split, task.num_examples), task.num_examples))
-    configs = [cfg.model]
+    models = [ServedModel(str(cfg.model.path), load(cfg.model))]
     if task.compare is not None:
-        configs.append(OmegaConf.merge(cfg.model, {"path": task.compare}))
-    models = [ServedModel(str(config.path), load(config)) for config in configs]
+        models.append(ServedModel(task.compare, load_other(cfg.model, task.compare)))
     for model in models:
         labels = probability_labels(task.labels, dataset, model.policy)
         model.policy.processor.check_text(task.question or "", "task.question")
-    clips = Clips(dataset, typed["modality"], {"examples": examples})
-    return ServeParts(place, clips, task, labels, models, make(cfg.lexicon), make(cfg.rollout))
+    clips = Clips(dataset, composed.modality, {"examples": examples})
+    return ServeInputs(
+        composed.place, clips, task, labels, models, make(cfg.lexicon), make(cfg.rollout)
+    )
 
 
 def _read(dataset: DatasetConfig, split: str, num_examples: int) -> Sequence[Example]:
