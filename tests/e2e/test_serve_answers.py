@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.record import read_jsonl
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks.serve import answers
@@ -18,6 +17,7 @@ from omni_rlvr.tasks.serve import inputs as building
 from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
 from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
 SERVE = (

@@ -1,4 +1,4 @@
-"""Feeds batches to training and evaluation, in an order that is a function of the seed and the step
+"""Feed batches to training and evaluation, in an order that follows from the seed and the step
 alone.
 
 Because batch k can be named without having drawn the batches before it, a resumed run simply starts

@@ -1,7 +1,7 @@
 """The text of a list, whatever editor or spreadsheet saved it.
 
 UTF-8 is read, and UTF-16 or UTF-32 where a byte order mark says so. Anything else is refused with
-its line and the encoding that it looks like: a guess that is wrong would make other words of it.
+its line and the encoding that it looks like: a wrong guess would turn the text into other words.
 """
 
 from __future__ import annotations

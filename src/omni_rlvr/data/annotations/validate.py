@@ -1,9 +1,9 @@
 """From raw annotation columns to examples: every row is checked, a column at a time.
 
-A reader says of each row what is asked, what is answered and which clip it is about, in columns
-(``RAW``); here the text is cleaned, answers are held against the labels, paths against the root,
-and ids are made unique. What an expression over a column cannot decide is left to the Python rule,
-once for each distinct value; that rule also words the error, which names the row.
+A reader gives for each row what is asked, what is answered and which clip it is about, in columns
+(``RAW``). Here the text is cleaned, answers are compared with the labels, paths are checked to lie
+below the root, and ids are made unique. What an expression over a column cannot decide is left to
+the Python rule, once for each distinct value; that rule also words the error, which names the row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads annotation files in JSON: one class, and a form that says how their rows are laid out.
+"""Read annotation files in JSON: one class, and a form that says how their rows are laid out.
 
 Everything is validated while reading and nothing is read from the clips: a wrong line is found
 before a model is loaded.

@@ -1,4 +1,4 @@
-"""Reads a split of the synthetic data set, making its clips first if they are not there."""
+"""Read a split of the synthetic data set; make its clips first if they do not exist."""
 
 from __future__ import annotations
 
