@@ -114,6 +114,24 @@ def test_a_full_disk_still_says_that_the_run_failed(tmp_path: Path) -> None:
     assert (tmp_path / "run.json").stat().st_size == size
 
 
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("decode.decode", "shared_prefix.SharedPrefix"),
+        ("shared_prefix.decode", "shared_prefix.SharedPrefix"),
+        ("generate.generate", "hf.Generate"),
+        ("hf.generate", "hf.Generate"),
+    ],
+)
+def test_a_rollout_function_of_an_earlier_run_is_the_engine_of_this_one(before, now):
+    old = {"_target_": f"omni_rlvr.rollout.{before}", "_partial_": True}
+    new = {"_target_": f"omni_rlvr.rollout.{now}"}
+    assert with_present_targets({"rollout": old}) == {"rollout": new}
+    assert with_present_targets({"rollout": new}) == {"rollout": new}
+    kept = {"_target_": "torch.optim.AdamW", "_partial_": True}
+    assert with_present_targets({"optimizer": kept}) == {"optimizer": kept}
+
+
 @pytest.mark.parametrize("module", ["trackers", "loggers"])
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow", "trackio", "metrics_csv"])
 def test_loggers_of_earlier_runs_have_the_names_of_now(module: str, logger: str) -> None:

@@ -23,28 +23,39 @@ from workload import (
     prompt_ids,
 )
 
-from omni_rlvr.config.stage import GrpoConfig, SamplingConfig
+from omni_rlvr.config.sampling import SamplingConfig, SamplingOptions
+from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.functional.advantages import compute_advantages
 from omni_rlvr.functional.kl import k3
 from omni_rlvr.functional.losses import clipped_surrogate, sequence_mean
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.rollout.engine import OnTokens
 from omni_rlvr.rollout.experience import select
-from omni_rlvr.rollout.hf import generate
-from omni_rlvr.rollout.shared_prefix import RollOut, decode
+from omni_rlvr.rollout.hf import Generate
+from omni_rlvr.rollout.next_token import Generators
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.stages.grpo import GrpoStage
-from omni_rlvr.types import Rollout
+from omni_rlvr.types import Prompts, Rollout
 
 Times = dict[str, float]
 
 
-class Timed:
-    """A rollout function that notes how long it took."""
+class Timed(SharedPrefix):
+    """The engine, which notes how long it took."""
 
-    def __init__(self, roll_out: RollOut):
-        self.roll_out, self.seconds = roll_out, 0.0
+    seconds = 0.0
 
-    def __call__(self, *arguments, **settings) -> Rollout:
+    def sample(
+        self,
+        policy: Policy,
+        prompts: Prompts,
+        sampling: SamplingConfig,
+        generator: Generators,
+        on_tokens: OnTokens | None,
+    ) -> Rollout:
+        """Sample, and note the time."""
         started = now()
-        out = self.roll_out(*arguments, **settings)
+        out = super().sample(policy, prompts, sampling, generator, on_tokens)
         self.seconds = now() - started
         return out
 
@@ -53,16 +64,18 @@ class Ours:
     """The stage that trains, without Lightning around it."""
 
     def __init__(self, cell: Cell, *, gradient_checkpointing: bool):
-        self.policy, self.roll_out = TextPolicy(make_model(cell)), Timed(decode)
+        self.policy, self.engine = TextPolicy(make_model(cell)), Timed()
         reference = copy.deepcopy(self.policy).requires_grad_(False).eval() if cell.beta else None
         config = GrpoConfig(
             num_generations=cell.generations,
             beta=cell.beta,
             micro_batch_size=cell.rows,
             gradient_checkpointing=gradient_checkpointing,
-            sampling=SamplingConfig(temperature=TEMPERATURE, max_completion_length=cell.completion),
+            sampling=SamplingOptions(
+                temperature=TEMPERATURE, max_completion_length=cell.completion
+            ),
         )
-        self.stage = GrpoStage(config, Reward(), reference, self.roll_out)  # type: ignore[arg-type]
+        self.stage = GrpoStage(config, Reward(), reference, self.engine)  # type: ignore[arg-type]
         self.batch = make_batch(prompt_ids(cell, cell.prompts))
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LEARNING_RATE, fused=True)
 
@@ -77,7 +90,7 @@ class Ours:
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
         self.optimizer.step()
         seconds = now() - started
-        return {"rollout": self.roll_out.seconds, "update": seconds - self.roll_out.seconds}
+        return {"rollout": self.engine.seconds, "update": seconds - self.engine.seconds}
 
 
 class Naive:
@@ -93,16 +106,16 @@ class Naive:
         """Takes one step."""
         started = now()
         with torch.no_grad():
-            rollout = generate(
-                self.policy,
+            rollout = Generate().sample(
+                self.policy,  # type: ignore[arg-type]
                 self.policy.prompts(self.batch, self.policy.encode(self.batch)),
-                num_generations=self.cell.generations,
-                temperature=TEMPERATURE,
-                top_p=1.0,
-                top_k=0,
-                repetition_penalty=1.0,
-                max_completion_length=self.cell.completion,
-                generator=torch.Generator().manual_seed(0),
+                SamplingConfig(
+                    num_generations=self.cell.generations,
+                    max_completion_length=self.cell.completion,
+                    temperature=TEMPERATURE,
+                ),
+                torch.Generator().manual_seed(0),
+                None,
             )
         rolled_out = now()
         self._update(rollout)

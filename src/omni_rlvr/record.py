@@ -40,6 +40,8 @@ MOVED = {
 }
 """Modules that a ``_target_`` could name in an earlier version, and where they are now."""
 REPLACED = {
+    "omni_rlvr.rollout.hf.generate": "omni_rlvr.rollout.hf.Generate",
+    "omni_rlvr.rollout.shared_prefix.decode": "omni_rlvr.rollout.shared_prefix.SharedPrefix",
     "omni_rlvr.training.loggers.metrics_csv": "omni_rlvr.training.loggers.MetricsCsv",
     "omni_rlvr.training.loggers.mlflow": "pytorch_lightning.loggers.MLFlowLogger",
     "omni_rlvr.training.loggers.tensorboard": "pytorch_lightning.loggers.TensorBoardLogger",
@@ -47,6 +49,8 @@ REPLACED = {
     "omni_rlvr.training.loggers.wandb": "pytorch_lightning.loggers.WandbLogger",
 }
 """Names in the modules of now that gave way to another one, with the same options."""
+NOW_OBJECTS = ("omni_rlvr.rollout.hf.generate", "omni_rlvr.rollout.shared_prefix.decode")
+"""Functions that were handed over with ``_partial_: true``, where a class is built now."""
 _NAMED = 5
 """Most line numbers that a message names."""
 PACKAGES = (
@@ -111,6 +115,8 @@ def with_present_targets(config: Any) -> Any:
         module, _, name = target.rpartition(".")
         moved = f"{MOVED.get(module, module)}.{name}" if module else target
         present["_target_"] = REPLACED.get(moved, moved)
+        if moved in NOW_OBJECTS:
+            present.pop("_partial_", None)
     return present
 
 

@@ -77,7 +77,7 @@ class AudioShape:
 
 
 class Processing(Protocol):
-    """What collating asks of a processor, e.g. of ``models/composed/processor.py``."""
+    """What collating asks of a processor, see ``models/policy.py`` for the rest of it."""
 
     @property
     def pad_token_id(self) -> int:
@@ -307,6 +307,9 @@ class Rollout:
     """[N, T] int64, padded after the end token."""
     completion_mask: Tensor
     """[N, T] int64, 1 up to and including the first end token."""
+    per_token_logps: Tensor
+    """[N, T] float32 nats of the policy that sampled, at the sampling temperature (1 if greedy) and
+    before top-k, top-p and repetition penalty, as an update scores them; 0 beyond the mask."""
     texts: Sequence[str]
     """N decoded completions without special tokens."""
     truncated: Tensor

@@ -32,7 +32,7 @@ USED_BY = {
     "model/trainable": ("train",),
     "model/options": ("train", "evaluate", "attribute", "cache", "predict", "export", "serve"),
     "stage": ("train",),
-    "rollout": ("train", "evaluate", "predict", "serve"),
+    "rollout": ("train", "evaluate", "attribute", "predict", "serve"),
     "reward": ("train", "attribute"),
     "lexicon": ("attribute", "serve"),
     "optimizer": ("train",),

@@ -16,6 +16,8 @@ from test_options import checkpoint, clips, common, e2e, runner
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.limits import Limits
 from omni_rlvr.record import read_json, read_jsonl
+from omni_rlvr.rollout.hf import Generate
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks import train as training
 from omni_rlvr.tasks.clips import clip_dataset
 from omni_rlvr.tasks.launch.launcher import Launch
@@ -149,10 +151,10 @@ def test_precision_trains(runner) -> None:
 
 def test_the_rollout_decides_what_decodes_and_no_completion(runner) -> None:
     for settings in (GRPO, EVALUATE):
-        for option, name in ((), "decode"), (("rollout=hf",), "generate"):
+        for option, engine in ((), SharedPrefix), (("rollout=hf",), Generate):
             parts, _ = runner.build(*settings, *option)
-            chosen = parts.stage.roll_out if settings is GRPO else parts.roll_out
-            assert chosen.func.__name__ == name
+            assert type(parts.engine) is engine
+            assert settings is EVALUATE or parts.stage.engine is parts.engine
     folders = [runner(*GRPO, *option) for option in ((), ("rollout=hf",))]
     ours, plain = (read_jsonl(folder / "completions.jsonl") for folder in folders)
     assert ours == plain
@@ -160,7 +162,7 @@ def test_the_rollout_decides_what_decodes_and_no_completion(runner) -> None:
 
 
 def test_another_rollout_is_refused_where_nothing_is_rolled_out(runner) -> None:
-    with pytest.raises(UserError, match=r"rollout\._target_=.*generate.*stage=sft"):
+    with pytest.raises(UserError, match=r"rollout\._target_=.*Generate.*stage=sft"):
         runner.build(*SFT, "rollout=hf", "model.path=/nowhere")
     runner.build(*SFT, "rollout=hf", "task.evaluate_after.splits=[test]")
     runner.build(*SFT)  # the default is the default

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.data.features import store as store_module
 from omni_rlvr.data.features.store import FeatureStore, checksum
 
 A = torch.arange(6.0).view(2, 3).to(torch.bfloat16)
@@ -109,12 +108,13 @@ def test_the_limit_counts_what_others_wrote(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_once_and_leaves_no_half_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(tensors, path, metadata):
-        Path(path).write_bytes(b"half a sha")
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:10])
         raise OSError(28, "No space left on device")
 
     one = store(tmp_path)
-    monkeypatch.setattr(store_module, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     one.add({"a": A})
     one.add({"b": B})
     assert caplog.text.count("No space left on device") == 1

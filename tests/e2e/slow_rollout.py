@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
-from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.shared_prefix import decode
-from omni_rlvr.types import Prompts, Rollout
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
+from omni_rlvr.types import Rollout
 
 STEP_S = 0.02
 
 
-def decode_slowly(
-    policy: Policy,
-    prompts: Prompts,
-    *,
-    on_tokens: Callable[[Tensor, Tensor], None],
-    **settings: Any,
-) -> Rollout:
+class Slow(SharedPrefix):
     """Decodes as usual, with a pause after every token."""
 
-    def pause(rows: Tensor, tokens: Tensor) -> None:
-        time.sleep(STEP_S)
-        on_tokens(rows, tokens)
+    def sample(self, policy, prompts, sampling, generator, on_tokens) -> Rollout:
+        def pause(rows: Tensor, tokens: Tensor) -> None:
+            time.sleep(STEP_S)
+            on_tokens(rows, tokens)
 
-    return decode(policy, prompts, on_tokens=pause, **settings)
+        return super().sample(policy, prompts, sampling, generator, pause)

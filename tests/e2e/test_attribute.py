@@ -11,7 +11,7 @@ import pytest
 
 from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.tasks.attribute import subset_scores
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.types import UserError
 
 ATTRIBUTE = (
@@ -95,13 +95,13 @@ def test_the_cheap_lead_says_what_it_is(plain) -> None:
 
 def test_own_reasoning_reasons_about_every_subset(runner, plain, monkeypatch) -> None:
     rows = []
-    decode = subset_scores.decode
+    sample = SharedPrefix.sample
 
-    def counted(policy, prompts, **how):
+    def counted(self, policy, prompts, *how):
         rows.append(len(prompts))
-        return decode(policy, prompts, **how)
+        return sample(self, policy, prompts, *how)
 
-    monkeypatch.setattr(subset_scores, "decode", counted)
+    monkeypatch.setattr(SharedPrefix, "sample", counted)
     folder, _, report = seen(runner, *ATTRIBUTE, "task.lead=own_reasoning")
     # without media all ask the same; one modality; both, and swapped sounds
     assert sorted(rows) == [1, 12, 12, 24]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -16,7 +17,7 @@ import torch
 from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.data.synthetic.emotions import LABELS
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.rollout import shared_prefix as decoding
+from omni_rlvr.rollout import shared_prefix
 from omni_rlvr.tasks import predict as task_module
 from omni_rlvr.types import Interrupted
 
@@ -66,16 +67,17 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             tokens.append(0)
             return torch.full((len(logits),), ids[min(step, len(ids) - 1)])
 
-        def decode(policy, *arguments, **settings):
+        def sample(self, policy, prompts, sampling, generator, on_tokens):
             nonlocal ids
             ids = policy.processor.target_ids(text)
             tokens.clear()
-            return plain(policy, *arguments, **settings | {"max_completion_length": 500})
+            long = replace(sampling, max_completion_length=500)
+            return plain(self, policy, prompts, long, generator, on_tokens)
 
         ids: list[int] = []
-        plain = decoding.decode
-        monkeypatch.setattr(decoding, "next_tokens", dictated)
-        monkeypatch.setattr(decoding, "decode", decode)
+        plain = shared_prefix.SharedPrefix.sample
+        monkeypatch.setattr(shared_prefix, "next_tokens", dictated)
+        monkeypatch.setattr(shared_prefix.SharedPrefix, "sample", sample)
 
     return install
 

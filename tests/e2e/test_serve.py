@@ -72,7 +72,7 @@ def server(
             "task.max_upload_mb=1",
             "task.max_clip_s=30",
             "task.max_completion_length=40",
-            "rollout._target_=slow_rollout.decode_slowly",
+            "rollout._target_=slow_rollout.Slow",
             "model.instruction='in <answer> </answer> tags'",
         )
     lines = []

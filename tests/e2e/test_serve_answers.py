@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.record import read_jsonl
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks.serve import answers
 from omni_rlvr.tasks.serve import inputs as building
 from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
 from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
 SERVE = (
@@ -110,7 +111,7 @@ def test_what_is_not_shown_did_nothing(make, video: bool, audio: bool) -> None:
     assert said.prediction.probabilities != asked()[1].prediction.probabilities
 
 
-def test_options_change_the_answer(make) -> None:
+def test_options_change_the_answer(make, monkeypatch) -> None:
     _, plain = make()()
     assert len(plain.prediction.probabilities) == 7
     for override in ("task.lead=empty_think", "task.absent=silence_grey"):
@@ -123,6 +124,7 @@ def test_options_change_the_answer(make) -> None:
     assert set(other.prediction.probabilities) == {"sad", "happy"}
     _, other = make("task.max_completion_length=3")()
     assert len(other.prediction.completion) < len(plain.prediction.completion)
+    monkeypatch.setattr(SharedPrefix, "sample", lambda *_: pytest.fail("not this engine"))
     asked = make("rollout=hf")
     assert asked()[1].prediction.completion == plain.prediction.completion
     assert asked(question="Why?")[1].prediction.probabilities != plain.prediction.probabilities

@@ -27,10 +27,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_options_code_and_weights(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    others = ("models/tiny_base/**/*", "analysis/report/page_parts/*")
-    for path in [*PACKAGE.rglob("*.py"), *(p for o in others for p in PACKAGE.glob(o))]:
-        if path.is_file():
-            assert f"omni_rlvr/{path.relative_to(PACKAGE).as_posix()}" in names
+    templates = [*PACKAGE.glob("tasks/**/*.html"), *PACKAGE.glob("tasks/**/page_parts/*")]
+    assert len(templates) >= 7
+    weights = [path for path in PACKAGE.glob("models/**/tiny_base/**/*") if path.is_file()]
+    assert weights
+    for path in [*PACKAGE.rglob("*.py"), *templates, *weights]:
+        assert f"omni_rlvr/{path.relative_to(PACKAGE).as_posix()}" in names
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"omni_rlvr/conf/{path.relative_to(ROOT / 'conf').as_posix()}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

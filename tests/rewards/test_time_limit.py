@@ -19,7 +19,7 @@ import pytest
 
 from omni_rlvr.record import read_json, write_json
 from omni_rlvr.rewards.base import RewardError, RewardTimeout
-from omni_rlvr.rewards.callables import Rows, as_judge, score_all
+from omni_rlvr.rewards.callables import Rows, as_reward_callable, score_all
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rewards.watchdog.time_limit import checked_limit
 from omni_rlvr.stopping import Stopped
@@ -45,7 +45,6 @@ def line_of(text: str) -> int:
 
 
 INTERRUPTED = {
-    "hangs": 'time.sleep(3600 if "h" in text else 0)',
     "backtracks": 're.match(r"(a+)+$"',
     "blocks_async": None,
     "blocks_inside": None,
@@ -53,7 +52,6 @@ INTERRUPTED = {
     "raises_late": None,
     "leaves_thread": None,
     "hangs_async": None,
-    "hangs_together": None,
 }
 """Maker -> the line in which it hangs, where that is said and is one of its own."""
 
@@ -72,14 +70,14 @@ def test_a_term_that_hangs_is_interrupted_and_named(name: str) -> None:
     assert score(lambda completion: 1.0) == [1, 1, 1]  # nothing of it is left
 
 
-def test_of_a_batch_without_a_row_that_hangs_alone_the_batch_is_named() -> None:
-    def slow_together(completions: Sequence[str]) -> list[float]:
-        time.sleep(3600 if len(completions) > 1 else 0)
-        return [0.0]
-
+@pytest.mark.parametrize("name", ["hangs", "hangs_together"])
+def test_a_batch_that_hangs_is_interrupted_and_named(name: str) -> None:
     with pytest.raises(RewardTimeout, match="the batch of 3 begins with") as caught:
-        score(slow_together)
-    assert "example: good" in str(caught.value)
+        score(vars(case_numbers)[name])
+    assert "\n  example: good (a[good])\n  completion: 'one'" in str(caught.value)
+    if name == "hangs":
+        line = line_of('time.sleep(3600 if "h" in text else 0)')
+        assert f"({CASES}:{line})" in str(caught.value)
 
 
 def slow(completion: str, example: Example) -> float:
@@ -199,14 +197,14 @@ SCRIPT = """
 import sys
 import case_numbers
 from pathlib import Path
-from omni_rlvr.rewards import time_limit
-from omni_rlvr.rewards.callables import Rows, as_judge, score_all
+from omni_rlvr.rewards.watchdog import time_limit
+from omni_rlvr.rewards.callables import Rows, as_reward_callable, score_all
 from omni_rlvr.types import Example
 examples = [Example(i, "?", "sad", "sad", None, source="a") for i in ("good", "bad")]
-judge = as_judge("mine", vars(case_numbers)[sys.argv[1]], 0.3)
+term = as_reward_callable("mine", vars(case_numbers)[sys.argv[1]], 0.3)
 with time_limit.reported_in(run_dir=Path(sys.argv[2])):
     try:
-        score_all([judge], Rows(["one", "two"], examples, None))
+        score_all([term], Rows(["one", "two"], examples, None))
     except time_limit.RewardTimeout as late:
         print(late)
 time_limit.end_in_time()
@@ -265,5 +263,8 @@ def test_scores_are_the_same_with_a_limit() -> None:
         ]
 
     rows = Rows(TEXTS, EXAMPLES, None)
-    scores = [score_all([as_judge("mine", lengths, limit)], rows)["mine"] for limit in (60, None)]
+    scores = [
+        score_all([as_reward_callable("mine", lengths, limit)], rows)["mine"]
+        for limit in (60, None)
+    ]
     assert repr(scores[0]) == repr(scores[1]) == repr([3 / 7, 5 / 7, float("nan")])

@@ -8,11 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from omni_rlvr.functional.logprobs import per_token_logps
+from omni_rlvr.config.sampling import SamplingConfig
 from omni_rlvr.models.prefix.decoding import SharedDecoder
-from omni_rlvr.rollout import shared_prefix as decode_module
 from omni_rlvr.rollout.experience import completion_scores
-from omni_rlvr.rollout.shared_prefix import decode
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Experience
 
@@ -21,15 +20,16 @@ pytestmark = pytest.mark.usefixtures("each_path")
 GREEDY = {"temperature": 0, "num_generations": 1}
 
 
-def run(policy, batch, *, seed=0, positions=None, **changes):
-    settings = {"num_generations": 4, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    settings |= {"repetition_penalty": 1.0, "max_completion_length": 12} | changes
+def run(policy, batch, *, seed=0, positions=None, on_tokens=None, **changes):
+    sampling = SamplingConfig(
+        **{"num_generations": 4, "temperature": 1.0, "max_completion_length": 12} | changes
+    )
     with torch.no_grad():
         prompts = policy.prompts(batch, policy.encode(batch))
     if positions is not None:
         prompts = replace(prompts, positions=positions)
     generator = torch.Generator().manual_seed(seed)
-    return decode(policy, prompts, generator=generator, **settings)
+    return SharedPrefix().sample(policy, prompts, sampling, generator, on_tokens)
 
 
 def raise_end_token(policy, boost: float) -> None:
@@ -140,21 +140,19 @@ def test_the_rows_of_a_group_differ_and_lie_together(tiny_policy, make_batch):
     assert torch.equal(greedy, alone.repeat_interleave(4, dim=0))  # row b*4 + g is prompt b
 
 
-def test_tokens_have_at_decoding_the_logps_the_update_sees(tiny_policy, make_batch, monkeypatch):
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"temperature": 1.0},
+        {"temperature": 0.8},
+        {"temperature": 1.5, "top_k": 9, "top_p": 0.9, "repetition_penalty": 1.3},
+        {"temperature": 0, "num_generations": 4},
+    ],
+)
+def test_tokens_have_at_decoding_the_logps_the_update_sees(tiny_policy, make_batch, how):
     raise_end_token(tiny_policy, 3.0)
     batch = make_batch(tiny_policy, 4)
-    seen: list[torch.Tensor] = []
-    next_tokens = decode_module.next_tokens
-
-    def record(logits, *args, **kwargs):
-        seen.append(logits)
-        return next_tokens(logits, *args, **kwargs)
-
-    monkeypatch.setattr(decode_module, "next_tokens", record)
-    monkeypatch.setattr(torch.Tensor, "sum", _sum_that_never_compacts)
-    rollout = run(tiny_policy, batch, temperature=0.8)
-    monkeypatch.undo()
-    at_decoding = per_token_logps(torch.stack(seen, dim=1), rollout.completion_ids, temperature=0.8)
+    rollout = run(tiny_policy, batch, **how)
     with torch.no_grad():
         experience = Experience(
             batch=batch,
@@ -166,13 +164,15 @@ def test_tokens_have_at_decoding_the_logps_the_update_sees(tiny_policy, make_bat
         at_update = completion_scores(
             tiny_policy,
             experience,
-            temperature=0.8,
+            temperature=how["temperature"] or 1.0,
             gradient_checkpointing=False,
             entropy_gradient=False,
         ).logps
     mask = rollout.completion_mask
     assert len(mask.sum(dim=1).unique()) > 1  # completions of unequal length
-    torch.testing.assert_close(at_decoding * mask, at_update * mask, atol=2e-5, rtol=0)
+    assert (rollout.per_token_logps[mask == 0] == 0).all()
+    assert (rollout.per_token_logps[mask == 1] < 0).all()
+    torch.testing.assert_close(rollout.per_token_logps, at_update, atol=1e-5, rtol=0)
 
 
 def test_mask_ends_with_the_first_end_token_and_padding_follows(
@@ -289,17 +289,11 @@ def test_no_gradient_is_kept(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 2)
     prompts = tiny_policy.prompts(batch, tiny_policy.encode(batch))
     assert prompts.embeds.requires_grad
-    rollout = decode(
-        tiny_policy,
-        prompts,
-        num_generations=2,
-        temperature=1.0,
-        top_p=0.9,
-        top_k=50,
-        repetition_penalty=1.0,
-        max_completion_length=3,
-        generator=torch.Generator(),
+    sampling = SamplingConfig(
+        num_generations=2, max_completion_length=3, temperature=1.0, top_p=0.9, top_k=50
     )
+    rollout = SharedPrefix().sample(tiny_policy, prompts, sampling, torch.Generator(), None)
+    assert not rollout.per_token_logps.requires_grad
     assert not rollout.completion_ids.is_inference()  # such tensors could not enter backward
 
 

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_decode import raise_end_token
 
-from omni_rlvr.rollout.hf import generate
-from omni_rlvr.rollout.shared_prefix import decode
+from omni_rlvr.config.sampling import SamplingConfig
+from omni_rlvr.rollout.hf import Generate
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 
 pytestmark = pytest.mark.usefixtures("each_path")
 
-SETTINGS = {
-    "num_generations": 3, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0,
-    "max_completion_length": 14,
-}  # fmt: skip
+SETTINGS = SamplingConfig(num_generations=3, max_completion_length=14, temperature=1.0)
 
 
-def both(policy, batch, **changes):
+def both(policy, batch, *, on_tokens=None, **changes):
     with torch.no_grad():
         prompts = policy.prompts(batch, policy.encode(batch))
+    sampling = replace(SETTINGS, **changes)
     return [
-        roll_out(
-            policy,
-            prompts,
-            generator=torch.Generator().manual_seed(3),
-            **SETTINGS | changes,
-        )
-        for roll_out in (decode, generate)
+        engine.sample(policy, prompts, sampling, torch.Generator().manual_seed(3), on_tokens)
+        for engine in (SharedPrefix(), Generate())
     ]
 
 
@@ -52,6 +48,7 @@ def test_same_completions_from_the_same_random_numbers(tiny_policy, make_batch, 
     assert torch.equal(ours.completion_mask, plain.completion_mask)
     assert torch.equal(ours.truncated, plain.truncated)
     assert ours.texts == plain.texts
+    torch.testing.assert_close(ours.per_token_logps, plain.per_token_logps, atol=1e-5, rtol=0)
 
 
 def test_tokens_are_told_as_they_come(tiny_policy, make_batch):
@@ -63,4 +60,4 @@ def test_tokens_are_told_as_they_come(tiny_policy, make_batch):
 
     both(tiny_policy, batch, on_tokens=note)
     half = len(told) // 2
-    assert told[:half] == told[half:]  # decode's, then generate's
+    assert told[:half] == told[half:]  # shared_prefix's, then generate's

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import torch
 
-from omni_rlvr.config.stage import GrpoConfig, SamplingConfig
+from omni_rlvr.config.sampling import SamplingOptions
+from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.rollout.experience import completion_scores, select
-from omni_rlvr.rollout.shared_prefix import decode
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.stages.base import add_up
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.types import Experience, RewardOutput
@@ -32,9 +33,10 @@ EQUAL = Reward(lambda i, text: 0.1)
 
 
 def make_stage(reward=VARIED, reference=None, *, length: int = 6, **changes) -> GrpoStage:
-    sampling = SamplingConfig(max_completion_length=length, **changes.pop("sampling", {}))
+    sampling = SamplingOptions(max_completion_length=length, **changes.pop("sampling", {}))
     settings = {"num_generations": 4, "beta": 0.04 if reference else 0.0, "micro_batch_size": 8}
-    return GrpoStage(GrpoConfig(sampling=sampling, **settings | changes), reward, reference, decode)
+    config = GrpoConfig(sampling=sampling, **settings | changes)
+    return GrpoStage(config, reward, reference, SharedPrefix())
 
 
 def prepare(stage, policy, batch, seed: int = 0) -> Experience:
@@ -46,7 +48,7 @@ def backward(stage, policy, whole, micro_batch_size: int = 8):
     policy.zero_grad()
     sums: dict[str, float] = {}
     config = replace(stage.config, micro_batch_size=micro_batch_size)
-    for rows in GrpoStage(config, stage.reward, stage.reference, decode).micro_batches(whole):
+    for rows in GrpoStage(config, stage.reward, stage.reference, stage.engine).micro_batches(whole):
         out = stage.loss(policy, select(whole, rows), whole)
         out.loss.backward()
         add_up(sums, out.metrics)

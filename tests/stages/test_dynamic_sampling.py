@@ -21,6 +21,7 @@ def scored(rewards: list[float], width: int, mark: int) -> Scored:
         Rollout(
             completion_ids=torch.full((num, width), mark),
             completion_mask=torch.ones((num, width), dtype=torch.long),
+            per_token_logps=torch.full((num, width), float(mark)),
             texts=[f"{mark}.{i}" for i in range(num)],
             truncated=torch.tensor([mark % 2 == 1] * num),
             finite=torch.tensor([mark % 3 != 1] * num),

@@ -9,11 +9,12 @@ from torch import nn
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniTextConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
 
-from omni_rlvr.config.stage import GrpoConfig, SamplingConfig
+from omni_rlvr.config.sampling import SamplingOptions
+from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.rollout.experience import select
-from omni_rlvr.rollout.hf import generate
-from omni_rlvr.rollout.shared_prefix import decode
+from omni_rlvr.rollout.hf import Generate
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.types import Batch, Example, Features, Prompts, UserError
 
@@ -76,10 +77,7 @@ class Policy(nn.Module):
 class Processor:
     """What decoding asks of one; no token ends a completion."""
 
-    stop_ids = (999,)
-
-    class settings:
-        mask_stops = True
+    stop_ids = counted_stop_ids = (999,)
 
     class tokenizer:
         pad_token_id = 0
@@ -113,15 +111,15 @@ def plain_logits(policy, batch, row_of: torch.Tensor, ids: torch.Tensor) -> torc
     return torch.stack(out)
 
 
-def make_stage(roll_out) -> GrpoStage:
-    sampling = SamplingConfig(max_completion_length=T)
+def make_stage(engine) -> GrpoStage:
+    sampling = SamplingOptions(max_completion_length=T)
     config = GrpoConfig(sampling=sampling, num_generations=3, beta=0.0, micro_batch_size=8)
-    return GrpoStage(config, VARIED, None, roll_out)
+    return GrpoStage(config, VARIED, None, engine)
 
 
 def test_a_step_with_three_axes_equals_plain_passes():
     policy, batch = Policy(Processor(), axes=3), make_batch()
-    stage = make_stage(decode)
+    stage = make_stage(SharedPrefix())
     whole = stage.prepare(policy, batch, torch.Generator().manual_seed(0)).experience
     ids = whole.completion_ids
 
@@ -154,7 +152,7 @@ def test_a_step_with_three_axes_equals_plain_passes():
 
 def test_the_axes_matter():
     outs = [
-        make_stage(decode)
+        make_stage(SharedPrefix())
         .prepare(Policy(Processor(), axes=n), make_batch(), torch.Generator().manual_seed(0))
         .experience.completion_ids
         for n in (1, 3)
@@ -164,6 +162,6 @@ def test_the_axes_matter():
 
 def test_plain_generate_refuses_such_prompts():
     with pytest.raises(UserError, match=r"rollout=hf counts tokens.*rollout=shared_prefix"):
-        make_stage(generate).prepare(
+        make_stage(Generate()).prepare(
             Policy(Processor(), axes=3), make_batch(), torch.Generator().manual_seed(0)
         )

@@ -12,6 +12,7 @@ from make_shapes import StretchingProcessor, clip_of
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.rollout.label_scoring import BARE, TAGGED, label_logps
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks.attribute import subset_scores as module
 from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
 from omni_rlvr.tasks.attribute.subsets import mixed
@@ -32,7 +33,9 @@ def scored(policy, batch, method=METHOD, *, seed=0):
     with torch.no_grad():
         features = policy.encode(batch)
     generator = torch.Generator().manual_seed(seed)
-    return score_batch(policy, batch, features, method, blanks=Blanks(policy), generator=generator)
+    return score_batch(
+        policy, SharedPrefix(), batch, features, method, blanks=Blanks(policy), generator=generator
+    )
 
 
 @pytest.mark.parametrize("subset", [0, 1, 2, 3])
@@ -65,8 +68,8 @@ def test_towers_run_once_a_clip(tiny_policy, make_batch, monkeypatch):
     with torch.no_grad():
         features = tiny_policy.encode(batch)
     monkeypatch.setattr(tiny_policy, "encode", None)
-    blanks = Blanks(tiny_policy)
-    score_batch(tiny_policy, batch, features, METHOD, blanks=blanks, generator=torch.Generator())
+    how = {"blanks": Blanks(tiny_policy), "generator": torch.Generator()}
+    score_batch(tiny_policy, SharedPrefix(), batch, features, METHOD, **how)
 
 
 def test_absent_is_what_the_option_says(tiny_policy, make_batch):
@@ -158,6 +161,7 @@ def test_where_one_modality_decides_it_gets_all(
     )
     scores = score_batch(
         tiny_policy,
+        SharedPrefix(),
         batch,
         features,
         METHOD,
@@ -209,13 +213,14 @@ def test_a_blank_has_the_shape_of_what_it_stands_in_for(monkeypatch):
     features = Features(batch.pixel_values, batch.input_features)
     seen = []
 
-    def scored_mixes(policy, batch, media, mixes, method):
+    def scored_mixes(policy, engine, batch, media, mixes, method):
         seen.append(mixed(batch, media, mixes, policy.processor))
         return torch.zeros(len(mixes), len(LABELS)), None
 
     monkeypatch.setattr(module, "score_mixes", scored_mixes)
     score_batch(
         policy,
+        SharedPrefix(),
         batch,
         features,
         replace(METHOD, absent="silence_grey", swap=False),

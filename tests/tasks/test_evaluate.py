@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from omni_rlvr.rollout.shared_prefix import decode
+from omni_rlvr.config.sampling import SamplingConfig
+from omni_rlvr.rollout.engine import RolloutEngine
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks.evaluate import evaluate, judge, score
 from omni_rlvr.types import Rollout, SkippedClip, UserError
 
@@ -116,56 +118,52 @@ def test_no_answer_is_not_the_label_none():
     assert answered("None", "none", labels)["correct"]
 
 
-@pytest.fixture
-def fixed_answers(monkeypatch):
-    """Puts given texts in place of decoding; returns the settings each call was made with."""
-    calls = []
+class Told:
+    """An engine that says given texts; it notes how many it was asked for, and how."""
 
-    def install(*batches: list[str]):
-        texts = iter(batches)
+    def __init__(self, *batches: list[str]):
+        self.texts, self.calls = iter(batches), []
 
-        def decode(policy, prompts, **settings):
-            calls.append({**settings, "num_prompts": len(prompts)})
-            empty = torch.zeros(len(prompts), 1, dtype=torch.long)
-            whole = torch.ones(len(prompts), dtype=torch.bool)
-            return Rollout(empty, empty, next(texts), truncated=~whole, finite=whole)
+    def sample(self, policy, prompts, sampling, generator, on_tokens) -> Rollout:
+        self.calls.append((len(prompts), sampling))
+        empty = torch.zeros(len(prompts), 1, dtype=torch.long)
+        whole = torch.ones(len(prompts), dtype=torch.bool)
+        texts = next(self.texts)
+        return Rollout(empty, empty, empty.float(), texts, truncated=~whole, finite=whole)
 
-        monkeypatch.setitem(globals(), "decode", decode)
-        return calls
-
-    return install
+    def sync(self, policy) -> None:
+        raise AssertionError("an evaluation updates nothing")
 
 
-def run(policy, batches, *, done=None, **changes):
+def run(policy, batches, *, engine: RolloutEngine | None = None, done=None, **changes):
     settings = {"max_completion_length": 7, "num_resamples": 20, "repetition_penalty": 1} | changes
     ticks = [] if done is None else done
     settings |= {"on_batch": ticks.append, "on_features": lambda batch, features: None}
-    return evaluate(policy, decode, batches, LABELS, **settings)
+    return evaluate(policy, engine or SharedPrefix(), batches, LABELS, **settings)
 
 
-def test_batches_are_judged_row_by_row(tiny_policy, make_batch, fixed_answers):
-    calls = fixed_answers(["happy", "sad"], [well_formed("happy")])
+def test_batches_are_judged_row_by_row(tiny_policy, make_batch):
+    engine = Told(["happy", "sad"], [well_formed("happy")])
     done: list[int] = []
     batches = [make_batch(tiny_policy, 2), make_batch(tiny_policy, 1)]  # every gold label is happy
-    result = run(tiny_policy, batches, done=done)
+    result = run(tiny_policy, batches, engine=engine, done=done)
     assert [row["id"] for row in result.predictions] == ["clip0", "clip1", "clip0"]
     assert [row["correct"] for row in result.predictions] == [True, False, True]
     assert result.scores["war"] == 66.67
     assert result.skipped == []
     assert done == [2, 1]
-    for call, size in zip(calls, (2, 1), strict=True):
-        assert call["num_prompts"] == size
-        assert (call["temperature"], call["num_generations"]) == (0, 1)
-        assert call["max_completion_length"] == 7
+    how = SamplingConfig(num_generations=1, max_completion_length=7, temperature=0)
+    assert engine.calls == [(2, how), (1, how)]
 
 
-def test_skipped_clips_are_counted_and_not_scored(tiny_policy, make_batch, fixed_answers):
-    fixed_answers(["happy", "happy"])
+def test_skipped_clips_are_counted_and_not_scored(tiny_policy, make_batch):
+    engine = Told(["happy", "happy"])
     batch = make_batch(tiny_policy, 2)
     lost = SkippedClip(batch.examples[0], "torn file")
     empty = replace(batch, examples=[], skipped=[lost])
     done: list[int] = []
-    result = run(tiny_policy, [replace(batch, skipped=[lost]), empty], done=done)
+    batches = [replace(batch, skipped=[lost]), empty]
+    result = run(tiny_policy, batches, engine=engine, done=done)
     assert result.skipped == [lost, lost]
     assert len(result.predictions) == 2
     assert result.scores["war"] == 100.0

@@ -7,14 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from omni_rlvr.config.stage import GrpoConfig, SamplingConfig
+from omni_rlvr.config.sampling import SamplingOptions
+from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.rollout.experience import completion_scores
 from omni_rlvr.rollout.label_scoring import TAGGED, label_logps
-from omni_rlvr.rollout.shared_prefix import decode
+from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.tasks.attribute.probe import ModalityProbe, game_metrics
-from omni_rlvr.tasks.attribute.subset_scores import Method, score_batch
+from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
 from omni_rlvr.tasks.evaluate import evaluate
 from omni_rlvr.tasks.predict import predict
 from omni_rlvr.types import Features, Prompts, RewardOutput
@@ -79,6 +80,14 @@ def prompts_of(policy, batch) -> Prompts:
         return policy.prompts(batch, policy.encode(batch))
 
 
+def some_of(features: Features, subset: int) -> Features:
+    nothing = Features.none(len(features.video))
+    return Features(
+        features.video if subset & 2 else nothing.video,
+        features.audio if subset & 1 else nothing.audio,
+    )
+
+
 def asked_for_tags(policy, batch):
     """The same batch, its questions asking for tags; and labels in turn."""
     policy.processor = policy.processor.with_instruction("in <answer> </answer> tags")
@@ -102,9 +111,9 @@ def test_it_is_trained_so(spread, make_batch):
         rewards = torch.arange(len(completions)).float()
         return RewardOutput(rewards, {"only": rewards})
 
-    sampling = SamplingConfig(max_completion_length=LENGTH)
+    sampling = SamplingOptions(max_completion_length=LENGTH)
     config = GrpoConfig(sampling=sampling, num_generations=2, beta=0.0)
-    stage = GrpoStage(config, reward, None, decode)
+    stage = GrpoStage(config, reward, None, SharedPrefix())
     whole = stage.prepare(spread, batch, torch.Generator().manual_seed(0)).experience
     with torch.no_grad():
         got = completion_scores(
@@ -124,7 +133,7 @@ def test_it_is_evaluated_so(spread, make_batch):
     batch = make_batch(spread, 4)
     result = evaluate(
         spread,
-        decode,
+        SharedPrefix(),
         [batch],
         ("happy", "sad"),
         repetition_penalty=1,
@@ -142,7 +151,7 @@ def test_it_predicts_so(spread, make_batch):
     batch = make_batch(spread, 4)
     (said,) = predict(
         spread,
-        decode,
+        SharedPrefix(),
         [batch],
         LABELS,
         answer_form="tags",
@@ -179,14 +188,11 @@ def test_it_is_attributed_so(spread, make_batch, lead: str, subset: int):
     alone = make_batch(spread, 3, (KIND[subset],))
     with torch.no_grad():
         features = spread.encode(batch)
-        left = Features(
-            features.video if subset & 2 else None, features.audio if subset & 1 else None
-        )
+        left = some_of(features, subset)
         prompts = spread.prompts(alone, left)
     method = Method(LABELS, 2, "drop", lead, swap=False, max_completion_length=4, num_prompts=4)
-    got = score_batch(
-        spread, batch, features, method, blank=None, generator=torch.Generator()
-    ).logps[:, subset]
+    how = {"blanks": Blanks(spread), "generator": torch.Generator()}
+    got = score_batch(spread, SharedPrefix(), batch, features, method, **how).logps[:, subset]
     torch.testing.assert_close(got, plain_labels(spread, prompts), atol=2e-4, rtol=0)
 
 
@@ -198,13 +204,10 @@ def test_it_is_probed_so(spread, make_batch):
     )  # fmt: skip
     with torch.no_grad():
         probe.batch, probe.features = batch, spread.encode(batch)
-    got = probe.probe(spread)
+    got = probe.probe(spread, SharedPrefix())
     expected = []
     for subset, kind in KIND.items():
-        left = Features(
-            probe.features.video if subset & 2 else None,
-            probe.features.audio if subset & 1 else None,
-        )
+        left = some_of(probe.features, subset)
         with torch.no_grad():
             prompts = spread.prompts(make_batch(spread, 3, (kind,)), left)
         expected.append(plain_labels(spread, prompts).double().log_softmax(dim=-1))

@@ -1,4 +1,4 @@
-"""The stage of a training run, with the reward, the reference and the sampler that it asks for."""
+"""The stage of a training run, with the reward, the reference and the engine that it asks for."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from omni_rlvr.data.annotations.example_table import distinct
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.rewards.mixture import Mixture
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.stages.base import Given, Stage
 from omni_rlvr.stages.table import STAGES, name_of
 from omni_rlvr.types import require
 
-ROLLOUT = "omni_rlvr.rollout.shared_prefix.decode"
+ROLLOUT = "omni_rlvr.rollout.shared_prefix.SharedPrefix"
 """Of conf/rollout/shared_prefix, the default."""
 
 
 def check_rollout(composed: Composed) -> None:
     """Refuse another rollout where nothing is sampled: an option that does nothing misleads."""
-    if composed.stage.samples or composed.task.evaluate_after.splits:
+    probe = (composed.place.config["callbacks"] or {}).get("probe") or {}
+    reasons = probe.get("lead") == "own_reasoning" or probe.get("lexicon") is not None
+    if composed.stage.samples or reasons or composed.task.evaluate_after.splits:
         return
     target = composed.place.config["rollout"]["_target_"]
     require(
@@ -26,7 +29,7 @@ def check_rollout(composed: Composed) -> None:
         "rollout._target_",
         target,
         f"left alone with stage={name_of(composed.stage)}, which samples nothing "
-        "(task.evaluate_after.splits=[test] would)",
+        "(task.evaluate_after.splits=[test] or callbacks=probe would)",
     )
 
 
@@ -42,12 +45,14 @@ def build_reward(composed: Composed, clips: Clips) -> Mixture | None:
     return reward
 
 
-def build_stage(composed: Composed, policy: Policy, reward: Mixture | None) -> Stage:
+def build_stage(
+    composed: Composed, policy: Policy, reward: Mixture | None, engine: RolloutEngine
+) -> Stage:
     """Build the stage on the policy that it starts from."""
     config = composed.stage
     given = Given(
         reward=reward,
         reference=policy.frozen_copy() if config.needs_reference else None,
-        roll_out=make(composed.cfg.rollout) if config.samples else None,
+        engine=engine,
     )
     return STAGES[name_of(config)].build(config, given)

@@ -9,43 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from omni_rlvr.config.objective import ObjectiveConfig
+from omni_rlvr.config.sampling import SamplingConfig, SamplingOptions
 from omni_rlvr.types import require
-
-
-@dataclass
-class SamplingConfig:
-    """How completions are sampled."""
-
-    temperature: float = 1.0
-    """tau > 0, divides the logits; the log-probabilities of the update use the same."""
-    top_p: float = 1.0
-    """Nucleus mass in (0, 1]; 1 keeps all tokens."""
-    top_k: int = 0
-    """Keeps the k most probable tokens; 0 keeps all."""
-    repetition_penalty: float = 1.0
-    """Divides the logits of tokens that a completion already has; 1 is off. Sampling only: the
-    update's log-probabilities are those of the policy without it."""
-    max_completion_length: int = 96
-    """Most tokens a completion may have, its end token included."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.temperature > 0, "stage.sampling.temperature", self.temperature, "greater than 0"
-        )
-        require(0 < self.top_p <= 1, "stage.sampling.top_p", self.top_p, "in (0, 1]")
-        require(self.top_k >= 0, "stage.sampling.top_k", self.top_k, "0 (off) or more")
-        require(
-            self.repetition_penalty > 0,
-            "stage.sampling.repetition_penalty",
-            self.repetition_penalty,
-            "greater than 0 (1 is off)",
-        )
-        require(
-            self.max_completion_length >= 1,
-            "stage.sampling.max_completion_length",
-            self.max_completion_length,
-            "1 or more tokens",
-        )
 
 
 @dataclass
@@ -162,7 +127,7 @@ class GrpoConfig(ObjectiveConfig, LoopConfig):
     is not made again; gradients stay the same. Holds what backward needs, for all rows, from the
     rollout on. Changes nothing where a batch takes more than one update or micro-batch, with
     gradient checkpointing, and for models that only their modules can run (adapters, others)."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
     def keeps_activations(self, num_prompts: int) -> bool:
         """Say whether the update can start from what the rollout of so many prompts computed."""
@@ -170,6 +135,18 @@ class GrpoConfig(ObjectiveConfig, LoopConfig):
         one_pass = num_prompts * self.num_generations <= self.micro_batch_size
         saves_memory = self.gradient_checkpointing or self.max_tokens_per_micro_batch > 0
         return self.reuse_rollout and one_update and one_pass and not saves_memory
+
+    def sampling_of(self, num_prompts: int) -> SamplingConfig:
+        """Describe for an engine how so many prompts are sampled."""
+        return SamplingConfig(
+            num_generations=self.num_generations,
+            max_completion_length=self.sampling.max_completion_length,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            top_k=self.sampling.top_k,
+            repetition_penalty=self.sampling.repetition_penalty,
+            keep_activations=self.keeps_activations(num_prompts),
+        )
 
     @property
     def updates_per_step(self) -> int:

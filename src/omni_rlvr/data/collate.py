@@ -1,4 +1,4 @@
-"""Puts samples into a batch: prompts padded left, targets padded right, media one tensor a clip."""
+"""Put samples into a batch: prompts padded left, targets padded right, media one tensor a clip."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Clips that a release does not have ready, cut from its recordings: each recording decoded once.
 
-Recordings are worked on in child processes. A clip is in its place only when it is whole, so a run
-that was stopped is taken up by the same command.
+Recordings are worked on in child processes. An encoder writes each clip under another name, and the
+clip is renamed as soon as it is whole: clips come one by one, so that the same command takes up a
+run that was stopped (``folders.whole_files`` would put them in place at the end, all or none).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class CutReader(Protocol):
     """A reader whose clips must be cut before they can be read."""
 
     def cuts(self) -> list[Cut]:
-        """How each clip of the split is cut."""
+        """Return how each clip of the split is cut."""
         ...
 
 
@@ -42,7 +43,7 @@ class Attempt:
 
 
 def is_there(cut: Cut) -> bool:
-    """Whether a clip was made, and since then nothing that it is made of has changed."""
+    """Return whether a clip was made and nothing that it is made of has changed since."""
     if not cut.clip.exists():
         return False
     made = cut.clip.stat().st_mtime_ns
@@ -57,7 +58,7 @@ def cut_all(
     make_reader: Callable[[], ClipReader],
     num_workers: int,
 ) -> Generator[list[Attempt], None, None]:
-    """Makes clips.
+    """Make clips.
 
     Args:
         cuts: All that are to be made, of any recordings.

@@ -1,4 +1,4 @@
-"""Feeds batches to training and evaluation, in an order that is a function of the seed and the step
+"""Feed batches to training and evaluation, in an order that follows from the seed and the step
 alone.
 
 Because batch k can be named without having drawn the batches before it, a resumed run simply starts
@@ -72,7 +72,7 @@ class StepSampler(Sampler[list[int]]):
         return [place * self.num_ranks + self.rank for place in batch.places]
 
     def permutation(self, epoch: int) -> list[int]:
-        """Give the order of an epoch."""
+        """Return the order of an epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         return torch.randperm(self.num_examples, generator=generator).tolist()
 
@@ -108,7 +108,7 @@ class TrainData(LightningDataModule):
         self.on_bad_media = on_bad_media
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """End the run at a clip that cannot be read, if it is to; says where prompts stand."""
+        """End the run at a clip that cannot be read, if it is to; say where prompts stand."""
         batch = refuse_bad_media(batch, self.on_bad_media)
         return replace(batch, places=self.sampler.places(batch))
 

@@ -1,9 +1,10 @@
 """Advantages of completions: a reward less a baseline, over a spread.
 
-What is equal to its baseline in exact numbers gets exactly zero, whatever rounding makes of a mean.
-A spread is divided by only with ``FLOOR`` added to it, so a tiny one never blows an advantage up. A
-NaN reward (could not be judged) is left out of every mean and spread and gets advantage 0. All is
-computed in float64: squares of rewards up to float32's largest number do not overflow.
+A reward that is equal to its baseline in exact numbers gets an advantage of exactly zero, although
+a mean is rounded. ``FLOOR`` is added to every spread before dividing, so that a tiny spread cannot
+make an advantage huge. A reward of NaN (no term could score the row) is left out of every mean and
+spread, and its advantage is 0. All is computed in float64, in which the squares of the largest
+float32 rewards do not overflow.
 
 | estimator | baseline of row i | its own scale |
 |---|---|---|
@@ -33,7 +34,7 @@ SCALES = ("group", "batch", "none")
 def compute_advantages(
     rewards: Tensor, *, num_generations: int, estimator: str, scale_rewards: str | None
 ) -> Tensor:
-    """Computes the advantages of a batch of rollouts.
+    """Compute the advantages of a batch of rollouts.
 
     A_i = (r_i - b_i) / (spread + 1e-4), std with ddof 1 over judged rows; not divided by anything
     for scale "none".
@@ -108,7 +109,7 @@ def penalised(
 
 
 def gdpo_advantages(terms: Tensor, weights: Tensor, *, num_generations: int) -> Tensor:
-    """Computes GDPO's advantages: every reward term is normalised in its group, then summed.
+    """Compute GDPO's advantages: every reward term is normalised in its group, then summed.
 
     A^k_i = (r^k_i - mean_g(r^k)) / (std_g(r^k) + 1e-4)
     A_i = (sum_k w_k A^k_i - mean) / (std + 1e-4), mean and std over the batch

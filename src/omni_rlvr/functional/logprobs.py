@@ -1,7 +1,8 @@
 """Log-probabilities of given tokens, and the entropy of the distribution they came from.
 
 ``token_scores`` computes them from hidden states, some tokens at a time, so that the logits of all
-tokens never exist at once. All is float32, exact to its last digits also where a model is certain.
+tokens never exist at once. All is computed in float32, without loss of digits where a model is
+nearly certain of a token.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class TokenScores(NamedTuple):
 
 
 def per_token_logps(logits: Tensor, completion_ids: Tensor, *, temperature: float) -> Tensor:
-    """Computes log pi of each completion token.
+    """Compute log pi of each completion token.
 
     log pi(o_t) = z_t[o_t] / tau - logsumexp(z_t / tau)
 
@@ -42,7 +43,7 @@ def per_token_logps(logits: Tensor, completion_ids: Tensor, *, temperature: floa
 
 
 def per_token_entropy(logits: Tensor, *, temperature: float) -> Tensor:
-    """Computes the entropy of each next-token distribution.
+    """Compute the entropy of each next-token distribution.
 
     H_t = - sum_v p_v log p_v
 

@@ -1,8 +1,8 @@
 """Losses over completion tokens, written as sums so that micro-batches add up to the whole.
 
 Each takes the normaliser of the whole minibatch: a micro-batch then contributes its exact share,
-and splitting a minibatch never changes the gradient (a mean of means would). Which of them a
-``loss_type`` is made of stands in ``objective``.
+and splitting a minibatch never changes the gradient (a mean of means would). ``objective`` says
+which of them each ``loss_type`` uses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def sft_loss(logps: Tensor, mask: Tensor, *, num_tokens: Tensor | float) -> Tensor:
-    """Computes the token-mean negative log-likelihood's share.
+    """Compute the token-mean negative log-likelihood's share.
 
     L = - sum_t log pi(o_t) / num_tokens
 
@@ -52,7 +52,7 @@ def clipped_surrogate(
     epsilon_high: float,
     delta: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Computes the clipped policy-gradient objective.
+    """Compute the clipped policy-gradient objective.
 
     J = min(min(rho, delta) A, clip(rho, 1 - epsilon, 1 + epsilon_high) A), rho = exp(log_ratio)
 
@@ -83,7 +83,7 @@ def clipped_surrogate(
 def cispo_surrogate(
     logps: Tensor, log_ratio: Tensor, advantages: Tensor, *, epsilon_high: float
 ) -> tuple[Tensor, Tensor]:
-    """Computes CISPO's objective: every token keeps its gradient, its weight is what is clipped.
+    """Compute CISPO's objective: every token keeps its gradient, its weight is what is clipped.
 
     J_t = stop_gradient(min(rho_t, epsilon_high)) A log pi(o_t)
 
@@ -107,7 +107,7 @@ def cispo_surrogate(
 def soft_gate(
     log_ratio: Tensor, advantages: Tensor, *, temperature_pos: float, temperature_neg: float
 ) -> Tensor:
-    """Computes SAPO's objective: a sigmoid of the ratio in place of a clip.
+    """Compute SAPO's objective: a sigmoid of the ratio in place of a clip.
 
     J_t = 4/tau sigmoid(tau (rho_t - 1)) A, tau = temperature_pos if A > 0 else temperature_neg
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def completion_mask(completion_ids: Tensor, *, eos_token_ids: Sequence[int]) -> Tensor:
-    """Marks the tokens of each completion up to and including its first end token.
+    """Mark the tokens of each completion up to and including its first end token.
 
     Args:
         completion_ids: [N, T] int64.
@@ -29,5 +29,5 @@ def position_ids(mask: Tensor) -> Tensor:
 
 
 def lengths(mask: Tensor) -> Tensor:
-    """Counts the tokens of each row: [N, T] -> [N] float32."""
+    """Count the tokens of each row: [N, T] -> [N] float32."""
     return mask.sum(dim=1).to(torch.float32)

@@ -89,7 +89,7 @@ def uar(matrix: Tensor) -> Tensor:
 
 
 def _hits(matrix: Tensor) -> Tensor:
-    """The right answers of each class, [..., C] float64: the diagonal of the first C columns."""
+    """Return the right answers of each class, [..., C] float64: the diagonal of its counts."""
     return matrix.double().diagonal(dim1=-2, dim2=-1)
 
 

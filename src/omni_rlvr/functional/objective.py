@@ -93,7 +93,7 @@ def policy_objective(
     entropy_coef: float,
     contrast_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Computes a micro-batch's share of a policy loss.
+    """Compute a micro-batch's share of a policy loss.
 
     L = - aggregate(J) + beta aggregate(KL) - entropy_coef mean(H) - contrast_coef aggregate(C)
 
@@ -160,7 +160,7 @@ def policy_objective(
 
 
 def aggregate(per_token: Tensor, mask: Tensor, whole: Whole, *, loss_type: str) -> Tensor:
-    """Adds up values of tokens by the rule of a loss type.
+    """Add up values of tokens by the rule of a loss type.
 
     Args:
         per_token: [n, T], or [n, 1] for one value a sequence.
@@ -208,7 +208,7 @@ def modality_contrast(logps: Tensor, contrast_logps: Tensor, mask: Tensor) -> Te
 def top_entropy_mask(
     entropy: Tensor, mask: Tensor, *, quantile: float, whole: Tensor | None
 ) -> Tensor:
-    """Marks the tokens of highest entropy, the forks in the road.
+    """Mark the tokens of highest entropy, at which completions part.
 
     keep_t = H_t >= the (1 - quantile)-quantile of H over all tokens
 
@@ -240,7 +240,7 @@ def masked(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def at_least_one(count: Tensor | float) -> Tensor | float:
-    """Keeps a divisor from 0: a batch without tokens has loss 0, and not NaN."""
+    """Keep a divisor from 0: a batch without tokens has loss 0, and not NaN."""
     return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
 
 
@@ -254,7 +254,7 @@ def _surrogate(
     sapo_temperature_pos: float,
     sapo_temperature_neg: float,
 ) -> tuple[Tensor, list[tuple[str, Tensor]]]:
-    """The objective to maximise ([n, T], or [n, 1] for gspo), and named places it was clipped."""
+    """Return the objective to maximise ([n, T]; [n, 1] for gspo) and where it was clipped."""
     if loss_type not in LOSS_TYPES:
         raise ValueError(f"loss_type={loss_type!r} is none of {', '.join(LOSS_TYPES)}")
     logps, a = tokens.logps, tokens.advantages

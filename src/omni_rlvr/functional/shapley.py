@@ -1,8 +1,8 @@
 """Exact Shapley values and interactions of a game of few players, from the value of every subset.
 
 A subset is the number whose bit i says whether player i is in it: a game of n players is a table
-of 2**n values. Nothing is sampled and nothing is assumed about the game. What the players and the
-values are, the caller says.
+of 2**n values. Nothing is sampled and nothing is assumed about the game; the caller decides what
+the players and the values are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def shapley_values(values: Tensor) -> Tensor:
-    """Computes each player's Shapley value: its mean gain over all orders of joining.
+    """Compute each player's Shapley value: its mean gain over all orders of joining.
 
     ``phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! [v(S + i) - v(S)]``
 
@@ -48,7 +48,7 @@ def shapley_values(values: Tensor) -> Tensor:
 
 
 def interaction(values: Tensor, first: int, second: int) -> Tensor:
-    """Computes the Shapley interaction index of two players: > 0 synergy, < 0 redundancy.
+    """Compute the Shapley interaction index of two players: > 0 synergy, < 0 redundancy.
 
     The mean, over subsets S of the others with the weights ``|S|! (n - |S| - 2)! / (n - 1)!``, of
     ``v(S + a + b) - v(S + a) - v(S + b) + v(S)``. With two players that is the one difference.
@@ -92,7 +92,7 @@ def _num_players(values: Tensor) -> int:
 
 
 def _gains(num_players: int, player: int) -> tuple[Tensor, Tensor]:
-    """The subsets without a player, and the same with it."""
+    """Return the subsets without a player, and the same with it."""
     subsets = torch.arange(2**num_players)
     without = subsets[(subsets >> player) % 2 == 0]
     return without, without + (1 << player)

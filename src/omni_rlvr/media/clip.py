@@ -1,7 +1,6 @@
 """One clip, read: bytes from disk once, frames and waveform from these bytes.
 
-Everything a user may meet in a file comes out as a MediaError that names it. No time limit here:
-see ``sandbox``.
+Every fault of a file is raised as a MediaError that names it. ``sandbox`` adds a time limit.
 """
 
 from __future__ import annotations

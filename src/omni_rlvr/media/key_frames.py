@@ -2,7 +2,7 @@
 
 decord begins at the key frame before a wanted frame and counts on from there. Where a key frame
 only begins to refresh the picture, or frames that are shown before it follow it in the file, that
-gives another frame, or a broken one, without a word.
+gives another frame, or a broken one, without an error.
 """
 
 from __future__ import annotations

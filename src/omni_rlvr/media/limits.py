@@ -1,7 +1,7 @@
 """How much a media file may ask for: a few bytes of header can promise any amount of memory.
 
-The process that reads clips has one set of limits, put in force when it starts. They are checked
-before anything is allocated; the kernel enforces the one on memory.
+The process that reads clips has one set of limits, which is set when it starts. They are checked
+before anything is allocated; the kernel enforces the limit on memory.
 """
 
 from __future__ import annotations

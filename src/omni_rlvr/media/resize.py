@@ -1,4 +1,4 @@
-"""Resizes the height of tall frames first, as Pillow 13 does: rounding depends on the order.
+"""Resize the height of tall frames first, as Pillow 13 does: rounding depends on the order.
 
 A resize is one pass over rows and one over columns, each rounded to whole grey levels. Pillow 13
 takes the order that costs less, earlier ones always rows before columns, and a pixel can differ by

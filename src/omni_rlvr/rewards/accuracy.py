@@ -1,7 +1,7 @@
 """The accuracy term: is the answer between the answer tags the gold label?
 
-What the answer is, ``text.parse`` decides. Only the tag counts: a bare ``happy`` earns nothing
-here, although evaluation reads it. Strings are compared, nothing is parsed as mathematics.
+``text.parse`` decides what the answer is. Only an answer in its tag counts: a bare ``happy`` earns
+nothing here, although evaluation reads it. Strings are compared; nothing is parsed as mathematics.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A term knows nothing of weights, groups or tensors; ``mixture`` adds terms up. Any callable that
 takes some of the arguments below by their names is a term: name it as ``_target_`` under
 ``reward.terms`` (a function with ``_partial_: true``) and give it a weight under
-``reward.weights``. ``judge`` holds what else is understood: one row at a time, and async.
+``reward.weights``. ``callables`` says what else is understood: one row at a time, and async.
 """
 
 from __future__ import annotations

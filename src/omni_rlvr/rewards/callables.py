@@ -1,10 +1,11 @@
 """Any callable as a reward term: a batch or a row at a time, sync or async.
 
 How it is called follows from the names of its parameters, which are read once, before anything is
-scored. What it returns is checked at every call: a term that raises, or gives anything but one
-finite number (numpy's count, and tensors of one element) or None a completion, stops the run and is
-named with the example and the completion; so does one that does not return in time. A silent 0
-would be trained on.
+scored. What it returns is checked at every call. A term that raises, that gives anything but one
+finite number (numpy's count, and tensors of one element) or None a completion, or that does not
+return in time stops the run: a score of 0 in its place would be trained on in silence. The error
+names the example and the completion where a term scores one row at a time, and else the batch,
+which is not scored again to find the row.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ import asyncio
 import functools
 import inspect
 import math
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NoReturn
+from typing import Any
 
 from omni_rlvr.rewards.base import RewardError, RewardTimeout
 from omni_rlvr.rewards.watchdog.time_limit import Limited, awaited_within, keep_watch, within
@@ -48,13 +48,13 @@ class Rows:
         return len(self.completions)
 
     def one(self, row: int) -> Rows:
-        """A single row."""
+        """Return a single row."""
         lengths = None if self.lengths is None else [self.lengths[row]]
         return Rows([self.completions[row]], [self.examples[row]], lengths)
 
 
 @dataclass(frozen=True)
-class Judge:
+class RewardCallable:
     """A callable, and how it wants to be called."""
 
     name: str
@@ -76,153 +76,80 @@ class Judge:
         """Score N rows; NaN for None, and for all where it asks for lengths that are not known."""
         if self._is_blind(rows):
             return [math.nan] * len(rows)
-        try:
-            scores = self._now(rows)
-        except RewardTimeout as late:
-            self._find_late(rows, late)
-        except Exception as error:
-            for i in range(len(rows)):
-                try:
-                    self._now(rows.one(i))
-                except RewardTimeout:
-                    raise
-                except Exception as alone:
-                    self._raise_row(alone, rows, i)
-            self._raise_batch(error, rows)
-        return self._numbers(scores, rows)
+        return self._numbers([self._call(part) for part in self._parts(rows)], rows)
 
     async def score_async(self, rows: Rows) -> list[float]:
         """Score N rows as ``score`` does, with an async callable; its rows are awaited together."""
         if self._is_blind(rows):
             return [math.nan] * len(rows)
-        try:
-            scores = await self._gather(rows)
-        except RewardTimeout as late:
-            await self._find_late_async(rows, late)
-        except Exception as error:
-            await self._blame(rows, error)
-        return self._numbers(scores, rows)
-
-    async def _blame(self, rows: Rows, error: Exception) -> NoReturn:
-        for i in range(len(rows)):
-            try:
-                await self._gather(rows.one(i))
-            except RewardTimeout:
-                raise
-            except Exception as alone:
-                self._raise_row(alone, rows, i)
-        self._raise_batch(error, rows)
-
-    def _find_late(self, rows: Rows, late: RewardTimeout) -> NoReturn:
-        """Call again, a row at a time and within the time of one call, to name the one that hangs.
-
-        Raises:
-            RewardTimeout: names it, or is the one that is given where none is found.
-        """
-        if self.by_row or len(rows) < 2:
-            raise late
-        assert self.timeout_s is not None
-        ends = time.monotonic() + self.timeout_s
-        for i in range(len(rows)):
-            one = rows.one(i)
-            call = functools.partial(self.call, **self._batch(one))
-            left_s = ends - time.monotonic()
-            if left_s <= 0:
-                break
-            try:
-                within(self._limited(self.timeout_s, one, len(rows)), call, left_s)
-            except RewardTimeout as alone:
-                raise alone from late
-            except Exception:  # it says nothing of what hangs
-                break
-        raise late
-
-    async def _find_late_async(self, rows: Rows, late: RewardTimeout) -> NoReturn:
-        """Find the row that hangs as ``_find_late`` does; the rows are awaited together."""
-        if not self.by_row and len(rows) > 1:
-            calls = (self._gather(rows.one(i)) for i in range(len(rows)))
-            for alone in await asyncio.gather(*calls, return_exceptions=True):
-                if isinstance(alone, RewardTimeout):
-                    raise alone from late
-        raise late
-
-    def _limited(self, timeout_s: float, rows: Rows, num_together: int = 1) -> Limited:
-        """Make the limit of a call, which messages name by its row or by its batch."""
-        again = (
-            f" (on a batch of {num_together}; called again with one completion at a time, it hangs "
-            "on this one)"
-        )
-
-        def describe(wrong: str) -> str:
-            wrong = f"{wrong}{again}" if num_together > 1 else wrong
-            if len(rows) == 1:
-                return _row_message(self.name, wrong, rows, 0)
-            return _batch_message(self.name, wrong, rows)
-
-        return Limited(timeout_s, describe)
+        calls = (self._await(part) for part in self._parts(rows))
+        return self._numbers(list(await asyncio.gather(*calls)), rows)
 
     def _is_blind(self, rows: Rows) -> bool:
         return rows.lengths is None and bool({"lengths", "length"} & {*self.takes})
 
-    def _now(self, rows: Rows) -> Any:
+    def _parts(self, rows: Rows) -> list[Rows]:
+        """Return what each call gets: all rows, or one of them."""
+        return [rows.one(i) for i in range(len(rows))] if self.by_row else [rows]
+
+    def _call(self, part: Rows) -> Any:
+        call = self._with_arguments(part)
+        try:
+            return call() if self.timeout_s is None else within(self._limited(part), call)
+        except RewardTimeout:
+            raise
+        except Exception as error:
+            raise self._error(f"raised {_describe(error)}", part) from error
+
+    async def _await(self, part: Rows) -> Any:
+        call = self._with_arguments(part)
+        try:
+            if self.timeout_s is None:
+                return await call()
+            return await awaited_within(self._limited(part), call)
+        except RewardTimeout:
+            raise
+        except Exception as error:
+            raise self._error(f"raised {_describe(error)}", part) from error
+
+    def _with_arguments(self, part: Rows) -> Callable[[], Any]:
+        values: dict[str, Any] = dict(
+            zip(_BATCH, (part.completions, part.examples, part.lengths), strict=True)
+        )
         if self.by_row:
-            return [self._call(rows.one(i), self._row(rows, i)) for i in range(len(rows))]
-        return self._call(rows, self._batch(rows))
+            values = {
+                name: None if column is None else column[0]
+                for name, column in zip(_ROW, values.values(), strict=True)
+            }
+        return functools.partial(self.call, **{name: values[name] for name in self.takes})
 
-    def _call(self, rows: Rows, arguments: dict[str, Any]) -> Any:
-        if self.timeout_s is None:
-            return self.call(**arguments)
-        call = functools.partial(self.call, **arguments)
-        return within(self._limited(self.timeout_s, rows), call)
+    def _limited(self, part: Rows) -> Limited:
+        assert self.timeout_s is not None
+        return Limited(self.timeout_s, functools.partial(_message, self.name, rows=part))
 
-    async def _gather(self, rows: Rows) -> Any:
-        if self.by_row:
-            calls = (self._await(rows.one(i), self._row(rows, i)) for i in range(len(rows)))
-            return list(await asyncio.gather(*calls))
-        return await self._await(rows, self._batch(rows))
-
-    async def _await(self, rows: Rows, arguments: dict[str, Any]) -> Any:
-        if self.timeout_s is None:
-            return await self.call(**arguments)
-        call = functools.partial(self.call, **arguments)
-        return await awaited_within(self._limited(self.timeout_s, rows), call)
-
-    def _batch(self, rows: Rows) -> dict[str, Any]:
-        values = dict(zip(_BATCH, (rows.completions, rows.examples, rows.lengths), strict=True))
-        return {name: values[name] for name in self.takes}
-
-    def _row(self, rows: Rows, row: int) -> dict[str, Any]:
-        length = None if rows.lengths is None else rows.lengths[row]
-        values = dict(zip(_ROW, (rows.completions[row], rows.examples[row], length), strict=True))
-        return {name: values[name] for name in self.takes}
-
-    def _numbers(self, scores: Any, rows: Rows) -> list[float]:
+    def _numbers(self, results: list[Any], rows: Rows) -> list[float]:
+        """Check what the calls returned, and make one number a row of it."""
+        scores = results if self.by_row else results[0]
         if hasattr(scores, "tolist"):  # an array of numpy's, a tensor, a column of pandas'
             scores = scores.tolist()
         if not isinstance(scores, Sequence) or isinstance(scores, str):
-            wrong = f"returned {type(scores).__name__}, not a list of scores"
-            raise RewardError(_batch_message(self.name, wrong, rows))
+            raise self._error(f"returned {type(scores).__name__}, not a list of scores", rows)
         if len(scores) != len(rows):
-            wrong = f"returned {len(scores)} scores for {len(rows)} completions"
-            raise RewardError(_batch_message(self.name, wrong, rows))
+            raise self._error(f"returned {len(scores)} scores for {len(rows)} completions", rows)
         plain = [_plain_number(score) for score in scores]
         for i, score in enumerate(plain):
-            if score is None or (isinstance(score, Real) and abs(float(score)) <= FLOAT32_MAX):
-                continue
-            wrong = f"returned {score!r}, which is neither a finite number nor None"
-            raise RewardError(_row_message(self.name, wrong, rows, i))
+            if score is not None and not (
+                isinstance(score, Real) and abs(float(score)) <= FLOAT32_MAX
+            ):
+                wrong = f"returned {score!r}, which is neither a finite number nor None"
+                raise self._error(wrong, rows.one(i))
         return [math.nan if score is None else float(score) for score in plain]
 
-    def _raise_row(self, error: Exception, rows: Rows, row: int) -> NoReturn:
-        message = _row_message(self.name, f"raised {_describe(error)}", rows, row)
-        raise RewardError(message) from error
-
-    def _raise_batch(self, error: Exception, rows: Rows) -> NoReturn:
-        wrong = f"raised {_describe(error)} on the batch, though on none of its rows alone"
-        raise RewardError(_batch_message(self.name, wrong, rows)) from error
+    def _error(self, wrong: str, rows: Rows) -> RewardError:
+        return RewardError(_message(self.name, wrong, rows))
 
 
-def as_judge(name: str, term: object, timeout_s: float | None = None) -> Judge:
+def as_reward_callable(name: str, term: object, timeout_s: float | None = None) -> RewardCallable:
     """Read how a term wants to be called.
 
     Args:
@@ -252,45 +179,41 @@ def as_judge(name: str, term: object, timeout_s: float | None = None) -> Judge:
     if known[0] not in takes or strange:
         has = ", ".join(p.name for p in parameters)
         raise UserError(f"reward.terms.{name}: {_called(term)}({has}) is no reward; {_WANTED}")
-    return Judge(name, term, takes, _is_async(term), _max_score(name, term), timeout_s)
+    return RewardCallable(name, term, takes, _is_async(term), _max_score(name, term), timeout_s)
 
 
-async def _all(judges: Sequence[Judge], rows: Rows) -> list[list[float]]:
-    return list(await asyncio.gather(*(judge.score_async(rows) for judge in judges)))
-
-
-def _run(judges: Sequence[Judge], rows: Rows) -> list[list[float]]:
-    """Await async judges together.
+def _run(terms: Sequence[RewardCallable], rows: Rows) -> list[list[float]]:
+    """Await async terms together.
 
     The whole has a limit too, for what no call's own limit ends: a term that blocks the event loop
     in a task of its own, or that catches that it is cancelled.
     """
 
-    def all_of_them() -> list[list[float]]:
-        return asyncio.run(_all(judges, rows))
+    async def all_of_them() -> list[list[float]]:
+        return await asyncio.gather(*(term.score_async(rows) for term in terms))
 
-    timeout_s = judges[0].timeout_s
+    timeout_s = terms[0].timeout_s
     if timeout_s is None:
-        return all_of_them()
-    names = ", ".join(judge.name for judge in judges)
-    limited = Limited(timeout_s, lambda wrong: _batch_message(names, wrong, rows))
-    return within(limited, all_of_them, timeout_s + GRACE_S)
+        return asyncio.run(all_of_them())
+    names = ", ".join(term.name for term in terms)
+    limited = Limited(timeout_s, functools.partial(_message, names, rows=rows))
+    return within(limited, lambda: asyncio.run(all_of_them()), timeout_s + GRACE_S)
 
 
-def score_all(judges: Sequence[Judge], rows: Rows) -> dict[str, list[float]]:
-    """Score rows with every judge; the async ones are awaited together.
+def score_all(terms: Sequence[RewardCallable], rows: Rows) -> dict[str, list[float]]:
+    """Score rows with every term; the async ones are awaited together.
 
     Returns:
-        Name -> N scores, NaN where not judged, in the order given.
+        Name -> N scores, NaN where there is none, in the order given.
     """
-    if any(judge.timeout_s is not None for judge in judges):
+    if any(term.timeout_s is not None for term in terms):
         keep_watch()
-    waiting = [judge for judge in judges if judge.is_async]
-    scores = {judge.name: judge.score(rows) for judge in judges if not judge.is_async}
+    waiting = [term for term in terms if term.is_async]
+    scores = {term.name: term.score(rows) for term in terms if not term.is_async}
     if waiting:
         found = _run(waiting, rows)
-        scores |= {judge.name: part for judge, part in zip(waiting, found, strict=True)}
-    return {judge.name: scores[judge.name] for judge in judges}
+        scores |= {term.name: part for term, part in zip(waiting, found, strict=True)}
+    return {term.name: scores[term.name] for term in terms}
 
 
 def _plain_number(score: Any) -> Any:
@@ -326,20 +249,17 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
 
 
-def _row_message(name: str, wrong: str, rows: Rows, row: int) -> str:
-    completion, example = rows.completions[row], rows.examples[row]
+def _message(name: str, wrong: str, rows: Rows) -> str:
+    """Say what is wrong with a term on rows, of which the first is shown."""
+    if not len(rows):
+        return f"reward term {name} {wrong}"
+    completion, example = rows.completions[0], rows.examples[0]
     shown = repr(completion[:_SHOWN_CHARACTERS])
     if len(completion) > _SHOWN_CHARACTERS:
         shown += f"... ({len(completion)} characters)"
+    which = f"; the batch of {len(rows)} begins with" if len(rows) > 1 else ""
     return (
-        f"reward term {name} {wrong}\n"
+        f"reward term {name} {wrong}{which}\n"
         f"  example: {example.id} ({example.source})\n"
         f"  completion: {shown}"
     )
-
-
-def _batch_message(name: str, wrong: str, rows: Rows) -> str:
-    if not len(rows):
-        return f"reward term {name} {wrong}"
-    wrong = f"{wrong}; the batch of {len(rows)} begins with"
-    return _row_message(name, wrong, rows, 0)

@@ -36,7 +36,7 @@ class CueCoverage:
         a measure of style. Keep its weight small, or 0 to log it only.
     """
 
-    max_score = None  # nobody knows what annotated reasoning names
+    max_score = None  # what annotated reasoning names is not known
 
     def __init__(self, lexicon: Mapping[str, Sequence[str]], min_other_words: int) -> None:
         if not isinstance(lexicon, Mapping) or not lexicon:
@@ -65,7 +65,7 @@ class CueCoverage:
 
 
 def _pattern(kind: str, cues: Sequence[str]) -> re.Pattern[str]:
-    """Matches any of the phrases as whole words, whatever the white space between them."""
+    """Match any of the phrases as whole words, whatever the white space between them."""
     if isinstance(cues, str) or not cues or not all(isinstance(c, str) and c.split() for c in cues):
         raise UserError(f"cue reward, lexicon.{kind}: {cues!r} is no list of words; quote them")
     phrases = sorted(

@@ -1,7 +1,7 @@
 """A check before training: does the reward pay in full for the gold answers?
 
-A label spelled in a way no answer can match, or targets that break the format, would otherwise show
-only as a reward that never rises. Nothing is sampled and no model is needed.
+Without it, a label that no answer can match, or targets that break the format, would only be seen
+as a reward that never rises. Nothing is sampled and no model is needed.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ def _gold_rows(examples: Sequence[Example], seen: set[str]) -> list[tuple[str, E
 
 
 def _attainable(mixture: Mixture, output: RewardOutput) -> Tensor:
-    """The most each row can earn from the terms that judged it, [N]."""
+    """Return the most that each row can earn from the terms that scored it, [N]."""
     attainable = torch.zeros_like(output.rewards)
     for name, term in mixture.terms.items():
         weight, judged = mixture.weights[name], ~output.terms[name].isnan()
-        if term.max_score is None:  # nobody says what gold answers should earn of this one
+        if term.max_score is None:  # it is not known what gold answers should earn of this term
             attainable += weight * output.terms[name].nan_to_num()
         else:
             attainable += max(weight, 0.0) * term.max_score * judged

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from omni_rlvr.rewards.base import Term
-from omni_rlvr.rewards.callables import Rows, as_judge
+from omni_rlvr.rewards.callables import Rows, as_reward_callable
 from omni_rlvr.types import Example, UserError
 
 
@@ -86,8 +86,8 @@ class CosineLength:
                 f"max_value_correct does not hold for {min_value_wrong}, {max_value_wrong}, "
                 f"{min_value_correct}, {max_value_correct}"
             )
-        self._judge = as_judge("cosine_length.correct", correct)
-        if self._judge.max_score is None or self._judge.is_async:
+        self._correct = as_reward_callable("cosine_length.correct", correct)
+        if self._correct.max_score is None or self._correct.is_async:
             raise UserError(
                 "cosine length reward, correct: it needs a term that says its max_score, and is "
                 "not async"
@@ -100,14 +100,14 @@ class CosineLength:
     def __call__(
         self, completions: Sequence[str], examples: Sequence[Example], lengths: Sequence[int]
     ) -> list[float | None]:
-        """Score N completions, None where ``correct`` cannot judge."""
-        judged = self._judge.score(Rows(completions, examples, lengths))
-        return [self._score(s, n) for s, n in zip(judged, lengths, strict=True)]
+        """Score N completions, None where ``correct`` gives none."""
+        earned = self._correct.score(Rows(completions, examples, lengths))
+        return [self._score(s, n) for s, n in zip(earned, lengths, strict=True)]
 
     def _score(self, score: float, length: int) -> float | None:
         if math.isnan(score):
             return None
-        short, long = self._right if score == self._judge.max_score else self._wrong
+        short, long = self._right if score == self._correct.max_score else self._wrong
         progress = min(length / self._limit, 1.0)  # beyond it the cosine would rise again
         return long + (short - long) * (1 + math.cos(math.pi * progress)) / 2
 

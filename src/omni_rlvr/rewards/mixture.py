@@ -1,7 +1,7 @@
 """The reward of a completion: the weighted sum of its terms.
 
-It checks what terms and weights it is given once; ``judge`` checks what the terms return at every
-call. It computes no advantages: whether terms are summed and then normalised, or the other way
+It checks once what terms and weights it is given; ``callables`` checks at every call what the terms
+return. It computes no advantages: whether terms are summed and then normalised, or the other way
 round (GDPO), is the stage's ``multi_objective_aggregation``.
 """
 
@@ -12,7 +12,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from omni_rlvr.rewards.callables import FLOAT32_MAX, Judge, Rows, as_judge, score_all
+from omni_rlvr.rewards.callables import (
+    FLOAT32_MAX,
+    RewardCallable,
+    Rows,
+    as_reward_callable,
+    score_all,
+)
 from omni_rlvr.rewards.watchdog.time_limit import DEFAULT_S, checked_limit
 from omni_rlvr.types import Example, RewardOutput, UserError
 
@@ -47,8 +53,8 @@ class Mixture:
             if not isinstance(value, Mapping) or not value:
                 raise UserError(f"reward.{key} is {value!r}; name at least one term")
         self.weights: dict[str, float] = _checked_weights(weights, list(terms))
-        self.terms: dict[str, Judge] = {
-            name: as_judge(name, term, limit_s) for name, term in terms.items()
+        self.terms: dict[str, RewardCallable] = {
+            name: as_reward_callable(name, term, limit_s) for name, term in terms.items()
         }
 
     @property

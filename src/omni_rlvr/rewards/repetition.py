@@ -1,6 +1,6 @@
 """The repetition term: a penalty for saying the same again.
 
-Counted over words as a reader sees them and not over tokens, so it means the same for every
+It counts words as a reader sees them and not tokens, so that it means the same for every
 tokenizer: words of letters and digits, a tag as one word, other signs one by one. What is written
 without spaces (Chinese, Japanese, or one endless word) is counted by its characters.
 """

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.rollout.next_token import Generators
-from omni_rlvr.rollout.shared_prefix import RollOut
 from omni_rlvr.types import Batch, Experience, Features, LossOutput
 
 
@@ -23,8 +23,8 @@ class Given:
     """Scores completions; None for a stage that does not sample."""
     reference: Policy | None
     """The frozen policy that training starts from; None for a stage that needs none."""
-    roll_out: RollOut | None
-    """Samples completions; None for a stage that does not sample."""
+    engine: RolloutEngine
+    """Samples completions."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def _replace(scored: Scored, new: Scored, rows: Tensor) -> Scored:
         Rollout(
             completion_ids=put(old.completion_ids, ids),
             completion_mask=put(old.completion_mask, new.rollout.completion_mask),
+            per_token_logps=put(old.per_token_logps, new.rollout.per_token_logps),
             texts=texts,
             truncated=old.truncated.index_copy(0, place, new.rollout.truncated),
             finite=old.finite.index_copy(0, place, new.rollout.finite),

@@ -28,6 +28,7 @@ from omni_rlvr.models.adapters.reference import is_at
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.encode import encode, make_prompts, without_encoded
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.rollout.experience import (
     completion_scores,
     keep_frozen,
@@ -36,7 +37,6 @@ from omni_rlvr.rollout.experience import (
     select_prompts,
 )
 from omni_rlvr.rollout.next_token import Generators, branch, generators_of
-from omni_rlvr.rollout.shared_prefix import RollOut
 from omni_rlvr.stages.base import Given, Prepared
 from omni_rlvr.stages.dynamic_sampling import Scored, refill
 from omni_rlvr.stages.global_batch import gather_rollout, own_prompts, with_counts
@@ -57,8 +57,7 @@ from omni_rlvr.types import Batch, Experience, Features, LossOutput, Rollout
 def build(config: GrpoConfig, given: Given) -> GrpoStage:
     """Build the stage with what it samples by, scores by and compares with."""
     assert given.reward is not None
-    assert given.roll_out is not None
-    return GrpoStage(config, given.reward, given.reference, given.roll_out)
+    return GrpoStage(config, given.reward, given.reference, given.engine)
 
 
 class GrpoStage:
@@ -67,7 +66,7 @@ class GrpoStage:
     with_target = False
 
     def __init__(
-        self, config: GrpoConfig, reward: Mixture, reference: Policy | None, roll_out: RollOut
+        self, config: GrpoConfig, reward: Mixture, reference: Policy | None, engine: RolloutEngine
     ):
         """Hold the parts.
 
@@ -75,12 +74,12 @@ class GrpoStage:
             config: the hyper-parameters.
             reward: scores completions.
             reference: the frozen cold-start policy; None when beta is 0.
-            roll_out: samples completions.
+            engine: samples completions.
         """
         self.config = config
         self.reward = reward
         self.reference = reference
-        self.roll_out = roll_out
+        self.engine = engine
         self._has_left_reference = reference is None
 
     @torch.no_grad()
@@ -193,12 +192,12 @@ class GrpoStage:
     def _rollout(
         self, policy: Policy, batch: Batch, features: Features, generator: Generators
     ) -> Rollout:
-        sampling = self.config.sampling
         if len(batch) == 0:  # a rank whose clips were all skipped
             nothing = batch.prompt_ids.new_zeros(0, 1)
             none = nothing[:, 0].bool()
-            return Rollout(nothing, nothing, texts=(), truncated=none, finite=none)
-        return self.roll_out(
+            return Rollout(nothing, nothing, nothing.float(), (), truncated=none, finite=none)
+        sampling = self.config.sampling_of(len(batch))
+        return self.engine.sample(
             policy,
             make_prompts(
                 policy,
@@ -207,14 +206,9 @@ class GrpoStage:
                 num_new=sampling.max_completion_length,
                 key="stage.sampling.max_completion_length",
             ),
-            num_generations=self.config.num_generations,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            repetition_penalty=sampling.repetition_penalty,
-            max_completion_length=sampling.max_completion_length,
-            generator=generator,
-            keep_activations=self.config.keeps_activations(len(batch)),
+            sampling,
+            generator,
+            None,
         )
 
     def _with_logps(self, policy: Policy, experience: Experience) -> Experience:

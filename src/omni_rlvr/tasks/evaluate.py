@@ -21,6 +21,7 @@ from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.assembly.policies import feature_cache, load_policy
 from omni_rlvr.assembly.splits import read_clips
 from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig
+from omni_rlvr.config.sampling import greedy
 from omni_rlvr.config.tasks import EvaluateTask
 from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.folders import whole_folder
@@ -28,7 +29,7 @@ from omni_rlvr.functional import bootstrap, metrics
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord, append_jsonl, write_json
 from omni_rlvr.rollout.encode import encode, make_prompts
-from omni_rlvr.rollout.shared_prefix import RollOut, require_finite
+from omni_rlvr.rollout.engine import RolloutEngine, require_finite
 from omni_rlvr.tasks.clips import batches, keeper
 from omni_rlvr.tasks.launch.launcher import Launch, launch_of
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
@@ -50,7 +51,7 @@ class EvaluateInputs:
     task: EvaluateTask
     policy: Policy
     cache: FeatureCache | None
-    roll_out: RollOut
+    engine: RolloutEngine
 
 
 def build(composed: Composed) -> EvaluateInputs | Launch:
@@ -60,8 +61,8 @@ def build(composed: Composed) -> EvaluateInputs | Launch:
         return launch_of(composed)
     policy = load_policy(composed, clips.examples)
     cache = feature_cache(composed.feature_cache, clips, policy)
-    roll_out = make(composed.cfg.rollout)
-    return EvaluateInputs(composed.place, clips, composed.task, policy, cache, roll_out)
+    engine = make(composed.cfg.rollout)
+    return EvaluateInputs(composed.place, clips, composed.task, policy, cache, engine)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     policy: Policy,
-    roll_out: RollOut,
+    engine: RolloutEngine,
     batches: Iterable[Batch],
     labels: Sequence[str],
     *,
@@ -94,7 +95,7 @@ def evaluate(
 
     Args:
         policy: in eval mode.
-        roll_out: decodes.
+        engine: decodes.
         batches: the rank's clips, in order, on the policy's device.
         labels: the fixed label list.
         repetition_penalty: above 1 makes tokens that an answer has less likely; 1 is off.
@@ -119,7 +120,7 @@ def evaluate(
         if len(batch) > 0:
             features = encode(policy, batch)
             on_features(batch, features)
-            rollout = roll_out(
+            rollout = engine.sample(
                 policy,
                 make_prompts(
                     policy,
@@ -128,13 +129,12 @@ def evaluate(
                     num_new=max_completion_length,
                     key="task.max_completion_length",
                 ),
-                num_generations=1,
-                temperature=0,
-                top_p=1,
-                top_k=0,
-                repetition_penalty=repetition_penalty,
-                max_completion_length=max_completion_length,
-                generator=torch.Generator(),
+                greedy(
+                    max_completion_length=max_completion_length,
+                    repetition_penalty=repetition_penalty,
+                ),
+                torch.Generator(),
+                None,
             )
             require_finite(rollout, batch.examples)
             rows = zip(batch.examples, rollout.texts, strict=True)
@@ -269,7 +269,7 @@ def _evaluate_split(parts: EvaluateInputs, split: str, device: torch.device) -> 
     with progress_bar(f"evaluating {split}", len(examples)) as progress:
         return evaluate(
             parts.policy,
-            parts.roll_out,
+            parts.engine,
             batches(
                 parts.clips,
                 examples,

@@ -18,14 +18,15 @@ from omni_rlvr.assembly.composed import Clips, Composed, Place
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.assembly.policies import feature_cache, load_policy
 from omni_rlvr.config.dataset import DatasetConfig
+from omni_rlvr.config.sampling import SamplingConfig
 from omni_rlvr.config.tasks import PredictTask
 from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.data.readers.files import FileReader
-from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.media.files import in_words
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import append_jsonl
 from omni_rlvr.rollout.encode import encode, make_prompts
+from omni_rlvr.rollout.engine import OnTokens, RolloutEngine, require_finite
 from omni_rlvr.rollout.label_scoring import (
     BARE,
     TAGGED,
@@ -34,11 +35,11 @@ from omni_rlvr.rollout.label_scoring import (
     label_logps,
     prompt_slot,
 )
-from omni_rlvr.rollout.shared_prefix import RollOut, require_finite
 from omni_rlvr.tasks.clips import batches, keeper
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.tasks.predictions_text import TextStream, show_prediction, summary_line
 from omni_rlvr.text.parse import nfc, normalise_label, parse
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.training.devices import device_of
 from omni_rlvr.training.progress import progress_bar
 from omni_rlvr.types import (
@@ -64,7 +65,7 @@ class PredictInputs:
     labels: Sequence[str]
     policy: Policy
     cache: FeatureCache | None
-    roll_out: RollOut
+    engine: RolloutEngine
     left_out: Mapping[str, Sequence[str]]
     """Why something in the folder or under the glob is not predicted -> the names of such."""
 
@@ -137,7 +138,7 @@ class Prediction:
 @torch.no_grad()
 def predict(
     policy: Policy,
-    roll_out: RollOut,
+    engine: RolloutEngine,
     batches: Iterable[Batch],
     labels: Sequence[str],
     *,
@@ -147,13 +148,13 @@ def predict(
     max_completion_length: int,
     generator: torch.Generator,
     on_features: Callable[[Batch, Features], None],
-    on_tokens: Callable[[Tensor, Tensor], None] | None,
+    on_tokens: OnTokens | None,
 ) -> Iterator[list[Prediction]]:
     """Answers batch by batch.
 
     Args:
         policy: in eval mode.
-        roll_out: decodes.
+        engine: decodes.
         batches: clips, on the policy's device.
         labels: what probabilities are over.
         answer_form: "tags", "bare" or "auto" (what the model said, then what the prompt asks for).
@@ -162,7 +163,7 @@ def predict(
         max_completion_length: most tokens an answer may have.
         generator: of the random numbers, on the CPU.
         on_features: handed what the towers gave each batch (for a feature cache).
-        on_tokens: told each token as it comes; see ``decode``.
+        on_tokens: told each token as it comes; see ``RolloutEngine``.
 
     Yields:
         A prediction for each clip of a batch; what could not be read comes last.
@@ -187,17 +188,17 @@ def predict(
                     f"task.temperature={temperature}: sampling needs float64, which mps does not "
                     "have; use task.temperature=0 or trainer.accelerator=cpu"
                 )
-            rollout = roll_out(
+            rollout = engine.sample(
                 policy,
                 prompts,
-                num_generations=1,
-                temperature=temperature,
-                top_p=1,
-                top_k=0,
-                repetition_penalty=repetition_penalty,
-                max_completion_length=max_completion_length,
-                generator=generator,
-                on_tokens=on_tokens,
+                SamplingConfig(
+                    num_generations=1,
+                    max_completion_length=max_completion_length,
+                    temperature=temperature,
+                    repetition_penalty=repetition_penalty,
+                ),
+                generator,
+                on_tokens,
             )
             require_finite(rollout, batch.examples)
             slots = _slots(policy, batch, rollout, answer_form)
@@ -309,7 +310,7 @@ def _predicted(
     task = parts.task
     for batch in predict(
         parts.policy,
-        parts.roll_out,
+        parts.engine,
         batches(
             parts.clips,
             parts.examples,

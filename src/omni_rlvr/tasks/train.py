@@ -31,6 +31,7 @@ from omni_rlvr.models.loading.load import put_onto
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, clear_way, point_to, step_folder
 from omni_rlvr.record import keep_steps
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.stages.base import Stage
 from omni_rlvr.tasks.attribute.probe import ModalityProbe
 from omni_rlvr.tasks.clips import collate, keeper, processed_clips
@@ -60,6 +61,7 @@ class TrainInputs:
     policy: Policy
     cache: FeatureCache | None
     stage: Stage
+    engine: RolloutEngine
     loop: LoopConfig
     make_optimizer: Callable[..., Optimizer]
     make_trainer: Callable[..., pl.Trainer]
@@ -97,7 +99,8 @@ def build(composed: Composed) -> TrainInputs | Launch:
         write_base(policy, composed.base)
     trained_from = composed.base or _folder(cfg.model.path)
     counts = apply(policy, composed.trainable, trained_from)
-    stage = build_stage(composed, policy, reward)
+    engine = make(cfg.rollout)
+    stage = build_stage(composed, policy, reward, engine)
     if saved is not None:
         policy = _resumed(composed, policy, saved)
     cache = feature_cache(composed.feature_cache, clips, policy)
@@ -107,6 +110,7 @@ def build(composed: Composed) -> TrainInputs | Launch:
         policy=policy,
         cache=cache,
         stage=stage,
+        engine=engine,
         loop=composed.stage,
         make_optimizer=make(cfg.optimizer),
         make_trainer=make(cfg.trainer),
@@ -118,7 +122,7 @@ def build(composed: Composed) -> TrainInputs | Launch:
         resume=saved,
         origin=origin,
         counts=counts,
-        evaluation=EvaluateInputs(place, clips, after, policy, cache, make(cfg.rollout))
+        evaluation=EvaluateInputs(place, clips, after, policy, cache, engine)
         if after.splits
         else None,
     )
@@ -174,6 +178,7 @@ def run(parts: TrainInputs) -> None:
             module = RLVRModule(
                 parts.policy.train(),
                 parts.stage,
+                parts.engine,
                 parts.make_optimizer,
                 loop,
                 record,

@@ -1,1 +1,1 @@
-"""Reading answers out of text."""
+"""Text: prompts, what a completion says, templates of pages, and what a terminal can show."""

@@ -1,7 +1,7 @@
 """Which modality a think block speaks of: a declared lexicon, counted word by word.
 
 The words are an option (``conf/lexicon``); nothing is learnt and nothing is guessed. Whether the
-lean is true to what the policy used is for ``analysis/faithfulness``.
+modality that a text speaks of is the one that the policy used, ``tasks/attribute`` measures.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Lexicon:
     """Words that speak of what is seen, and of what is heard; matched whole, but for case."""
 
     def __init__(self, visual: Sequence[str], vocal: Sequence[str]):
-        """Takes the two lists.
+        """Take the two lists.
 
         Args:
             visual: single words, e.g. ``brows``; a plural is a word of its own.
@@ -66,7 +66,7 @@ class Lexicon:
             raise UserError(f"lexicon: {', '.join(both)} stands in visual and in vocal; choose one")
 
     def count(self, text: str) -> WordCounts:
-        """Counts the words of each list in a text."""
+        """Count the words of each list in a text."""
         words = [normalise_label(word) for word in _WORD.findall(nfc(text))]
         return WordCounts(
             visual=sum(word in self.visual for word in words),

@@ -116,7 +116,7 @@ def _answer(text: str, tags: Sequence[re.Match[str]]) -> str | None:
 
 
 def _content(text: str, tags: Sequence[re.Match[str]], pair: Sequence[str]) -> str | None:
-    """What stands between the tags, if they are just this pair."""
+    """Return what stands between the tags, if they are just this pair."""
     if [tag.group() for tag in tags] != pair:
         return None
     return text[tags[0].end() : tags[1].start()].strip()

@@ -19,7 +19,7 @@ UNPRINTABLE = "\ufffd"
 
 
 def printable(text: str) -> str:
-    """Replaces control characters, which could steer a terminal; new lines and tabs stay.
+    """Replace control characters, which could steer a terminal; new lines and tabs stay.
 
     Surrogates go too: they stand for bytes of a file name that are no text, and cannot be written.
     """

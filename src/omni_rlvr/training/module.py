@@ -24,6 +24,7 @@ from omni_rlvr import distributed, stopping
 from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.rollout.experience import select
 from omni_rlvr.stages.base import Prepared, Stage, add_up
 from omni_rlvr.stages.global_batch import places_of
@@ -44,6 +45,7 @@ class RLVRModule(LightningModule):
         self,
         policy: Policy,
         stage: Stage,
+        engine: RolloutEngine,
         make_optimizer: Callable[..., Optimizer],
         loop: LoopConfig,
         record: RunRecord,
@@ -57,6 +59,7 @@ class RLVRModule(LightningModule):
         Args:
             policy: the policy to train.
             stage: SFT or GRPO.
+            engine: samples completions, and is told of each update.
             make_optimizer: is called with the trainable weights.
             loop: micro-batch size, clipping, schedule.
             record: gets metrics and completions.
@@ -68,6 +71,7 @@ class RLVRModule(LightningModule):
         self.automatic_optimization = False
         self.policy = policy
         self.stage = stage
+        self.engine = engine
         self.make_optimizer = make_optimizer
         self.loop = loop
         self.record = record
@@ -101,6 +105,7 @@ class RLVRModule(LightningModule):
     def on_fit_start(self) -> None:
         """Start all ranks from the same weights."""
         distributed.start_equal(self._trained())
+        self.engine.sync(self.policy)
         self.movement = Movement(self._trained())
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -131,6 +136,7 @@ class RLVRModule(LightningModule):
             if not any(not_finite):
                 for minibatch in self.stage.minibatches(prepared.experience):
                     updates.append(self.update(minibatch))
+            self.engine.sync(self.policy)
             why = what_is_wrong(not_finite, updates)
             metrics |= {**prepared.metrics, **_mean_of(updates)}
             for update in filter(is_finite, updates):

@@ -1,7 +1,7 @@
 """The text of a list, whatever editor or spreadsheet saved it.
 
 UTF-8 is read, and UTF-16 or UTF-32 where a byte order mark says so. Anything else is refused with
-its line and the encoding that it looks like: a guess that is wrong would make other words of it.
+its line and the encoding that it looks like: a wrong guess would turn the text into other words.
 """
 
 from __future__ import annotations
@@ -76,6 +76,18 @@ def decode(data: bytes, path: Path, *, western: bool = False) -> str:
         f"{path}:{_line(data, wrong)}: is not UTF-8 (byte 0x{data[wrong]:02X}), it looks like "
         f"{looks}; save it as UTF-8: iconv -f {looks} -t UTF-8 {shlex.quote(str(path))} > {better}"
     )
+
+
+def utf8(data: bytes, path: Path) -> bytes:
+    """Return a list as UTF-8 without a mark; without a mark it is taken to be UTF-8, unchecked.
+
+    Raises:
+        UserError: The encoding is not what the mark says.
+    """
+    if data.startswith(codecs.BOM_UTF8):
+        return data[len(codecs.BOM_UTF8) :]
+    is_marked = any(data.startswith(mark) for mark, _ in _MARKS)
+    return decode(data, path).encode() if is_marked else data
 
 
 def _line(data: bytes, position: int) -> int:

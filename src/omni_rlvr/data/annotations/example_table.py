@@ -1,7 +1,7 @@
 """Many examples as Arrow columns: an ``Example`` is made when it is asked for.
 
 A million annotations as Python objects take gigabytes and seconds; as columns, neither. What the
-columns hold was validated by ``records``; a slice is a view and copies nothing.
+columns hold was validated by ``validate``; a slice is a view and copies nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ExampleTable(Sequence[Example]):
 
     Args:
         columns: The columns ``TEXTS``, and where a row stands: ``file`` and ``number`` (see
-            ``manifest.place``).
+            ``rows.place``).
         root: The folder in front of every path.
         left_out: Label -> rows that its map leaves out of the data set.
     """
@@ -77,7 +77,7 @@ def source(columns: pa.Table, row: int) -> str:
 
 
 def suspects(examples: Sequence[Example], words: Sequence[str]) -> Sequence[int]:
-    """The rows whose question or target holds one of the words, to be looked at one by one."""
+    """Return the rows whose question or target holds one of the words."""
     if not isinstance(examples, ExampleTable) or not words:
         return range(len(examples))
     found = pa.chunked_array([np.zeros(len(examples), bool)])

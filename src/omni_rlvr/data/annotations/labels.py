@@ -92,7 +92,7 @@ class LabelMap:
     def _numbered(
         self, official: Sequence[str], where: Callable[[int], str]
     ) -> dict[str, str | None]:
-        """The map for class numbers, spelled as in the file (``01`` too)."""
+        """Return the map for class numbers, spelled as in the file (``01`` too)."""
         found = {int(label) for label in official if _is_number(label)}
         base = self._base
         if base is None:

@@ -1,8 +1,8 @@
 """Annotation lists of one clip a line (commas, tabs, semicolons or blanks) as columns of text.
 
 Whether a header is there, and what stands between the columns, is found in the first line: it is a
-header if one of its cells is a known column name, or it holds no digit: clips are numbered. Quoted
-texts over several lines, and the cp1252 apostrophes of older releases, are ``read_quoted``'s.
+header if one of its cells is a known column name, or if it holds no digit (clips are numbered).
+``read_quoted`` reads quoted texts over several lines, and the cp1252 apostrophes of older releases.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def read_quoted(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
 
 
 def find(root: Path, patterns: Sequence[str], values: Mapping[str, object], key: str) -> Path:
-    """The first file that is there, of those that releases of a data set call by other names.
+    """Return the first file that exists of those that releases of a data set name differently.
 
     Args:
         root: The data set's folder.

@@ -1,34 +1,29 @@
-"""Reads JSON annotations of a given form to raw columns: quickly where all is plain, else strictly.
+"""Read JSON annotations of a given form to raw columns.
 
-A form knows how its rows are laid out, twice: as a type that rows are decoded to, giving up at the
-first oddity, and as a function of any JSON object, wording the error. Both must see the same in a
-file that is right.
+A form is a function that makes a record of any row, or raises the error that says what is wrong
+with it. Records become Arrow columns in batches, so that few of them are Python objects at one
+time.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import NoReturn, TypeAlias
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
-from omni_rlvr.data.annotations import json_blocks
 from omni_rlvr.data.annotations.example_table import ExampleTable
 from omni_rlvr.data.annotations.rows import Row, iterate, place
 from omni_rlvr.data.annotations.sources import Part, parts
 from omni_rlvr.data.annotations.validate import RAW, files, to_examples
 from omni_rlvr.types import UserError
 
-_BATCH = 10_000
-"""Rows that are Python objects at one time, on the strict way."""
+_BATCH = 2_000
+"""Records that are Python objects at one time."""
 _TEXTS = pa.schema([field for field in RAW if field.name not in ("file", "number")])
-
-T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -42,25 +37,17 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     cues: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True)
-class Form(Generic[T]):
-    """A layout of JSON annotations."""
-
-    row: type[T]
-    """What a plain row is decoded to."""
-    quick: Callable[[T], Record | None]
-    """The record of such a row; None if it needs a closer look."""
-    strict: Callable[[Row], Record]
-    """The same of any row, or the error that says what is wrong with it."""
+Form: TypeAlias = Callable[[Row], Record]
+"""A layout of JSON annotations: makes a record of a row, or raises a UserError that names it."""
 
 
 def read_json(
-    annotations: Path, form: Form[Any], root: Path, labels: Sequence[str] | None, seed: int
+    annotations: Path, form: Form, root: Path, labels: Sequence[str] | None, seed: int
 ) -> ExampleTable:
     """Read and validate an annotation file or mixture.
 
     Args:
-        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``mixture.parts``.
+        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``sources.parts``.
         form: How a row is laid out.
         root: The folder that clips are relative to.
         labels: The answers that may occur; None for any.
@@ -73,46 +60,28 @@ def read_json(
     return to_examples(raw, root, labels, {})
 
 
-def _picked(part: Part, form: Form[Any]) -> pa.Table:
-    raw = _quick(part.path, form) or _table(part.path, _strict(part.path, form))
+def _picked(part: Part, form: Form) -> pa.Table:
+    raw = _table(part.path, form)
     rows = part.pick(raw.num_rows)
     return raw if len(rows) == raw.num_rows else raw.take(pa.array(rows, pa.int64()))
 
 
-def _quick(path: Path, form: Form[Any]) -> pa.Table | None:
-    """All rows; None if the file must be read strictly: what is wrong is worded there."""
-    try:
-        table = _table(path, _plain(path, form))
-    except json_blocks.NOT_PLAIN:
-        return None
-    return table if table.num_rows else None
-
-
-def _plain(path: Path, form: Form[Any]) -> Iterator[tuple[Sequence[Record], Sequence[int]]]:
-    for rows, numbers in json_blocks.typed_rows(path, form.row):
-        records = [record for row in rows if (record := form.quick(row)) is not None]
-        if len(records) < len(rows):
-            raise json_blocks.NotPlain("a row needs a closer look")
-        yield records, numbers
-
-
-def _strict(path: Path, form: Form[Any]) -> Iterator[tuple[Sequence[Record], Sequence[int]]]:
-    rows = iterate(path)
-    while some := list(itertools.islice(rows, _BATCH)):
-        yield [form.strict(row) for row in some], [row.number for row in some]
-
-
-def _table(path: Path, blocks: Iterator[tuple[Sequence[Record], Sequence[int]]]) -> pa.Table:
-    batches, places = [], [np.zeros(0, np.int64)]
-    for records, numbers in blocks:
+def _table(path: Path, form: Form) -> pa.Table:
+    batches, places, rows = [], [], iterate(path)
+    while True:
+        # A row is dropped as soon as its record is made: a dict takes ten times as much memory.
+        some = [(form(row), row.number) for row in itertools.islice(rows, _BATCH)]
+        if not some:
+            break
+        records, numbers = zip(*some, strict=True)
         try:
             batches.append(_batch(records))
         except UnicodeEncodeError:
             _refuse_half_a_character(records, path, numbers)
-        places.append(np.asarray(numbers, np.int64))
+        places.append(pa.array(numbers, pa.int64()))
     table = pa.Table.from_batches(batches, _TEXTS)
     table = table.append_column(RAW.field("file"), files(path, table.num_rows))
-    return table.append_column(RAW.field("number"), pa.array(np.concatenate(places)))
+    return table.append_column(RAW.field("number"), pa.chunked_array(places, pa.int64()))
 
 
 def _batch(records: Sequence[Record]) -> pa.RecordBatch:

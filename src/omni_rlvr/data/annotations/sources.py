@@ -35,7 +35,7 @@ class Part:
     """Decides what ``random:N`` draws."""
 
     def pick(self, num_rows: int) -> Sequence[int]:
-        """The rows taken, in file order.
+        """Return the rows taken, in file order.
 
         Raises:
             UserError: the strategy is unknown, or asks for more rows than there are.

@@ -1,9 +1,9 @@
 """From raw annotation columns to examples: every row is checked, a column at a time.
 
-A reader says of each row what is asked, what is answered and which clip it is about, in columns
-(``RAW``); here the text is cleaned, answers are held against the labels, paths against the root,
-and ids are made unique. What an expression over a column cannot decide is left to the Python rule,
-once for each distinct value; that rule also words the error, which names the row.
+A reader gives for each row what is asked, what is answered and which clip it is about, in columns
+(``RAW``). Here the text is cleaned, answers are compared with the labels, paths are checked to lie
+below the root, and ids are made unique. What an expression over a column cannot decide is left to
+the Python rule, once for each distinct value; that rule also words the error, which names the row.
 """
 
 from __future__ import annotations
@@ -95,17 +95,17 @@ def spellings(labels: Sequence[str]) -> dict[str, str]:
 
 
 def constant(text: str | None, num_rows: int) -> pa.Array:
-    """A column that says the same in every row."""
+    """Make a column that says the same in every row."""
     return pa.repeat(pa.scalar(text, pa.string()), num_rows)
 
 
 def files(path: Path, num_rows: int) -> pa.DictionaryArray:
-    """The column ``file`` of rows that all stand in one file."""
+    """Make the column ``file`` of rows that all stand in one file."""
     return pa.DictionaryArray.from_arrays(np.zeros(num_rows, np.int32), [str(path)])
 
 
 def _first(mask: Any) -> int | None:
-    """The first row where the mask is set."""
+    """Return the first row where the mask is set, or None."""
     row = pc.index(mask, True).as_py()
     return None if row < 0 else int(row)
 
@@ -183,7 +183,7 @@ def clean_question(text: str) -> str:
 
 
 def _answers(raw: pa.Table, labels: Mapping[str, str] | None) -> Column:
-    """The gold label of every row, in the spelling of the labels, as a dictionary."""
+    """Return the gold label of every row, in the spelling of the labels, as a dictionary."""
     column = raw["target"]
     tagged = pc.match_substring_regex(column, _TAG)
     thought = pc.struct_field(pc.extract_regex(column, _THOUGHT), "answer")
@@ -213,7 +213,7 @@ def _targets(raw: pa.Table) -> Column:
 
 
 def _recoded(encoded: Column, words: pa.Array) -> Column:
-    """The column with other words in its dictionary."""
+    """Return the column with other words in its dictionary."""
     return pa.chunked_array(
         [pa.DictionaryArray.from_arrays(chunk.indices, words) for chunk in encoded.chunks]
     )
@@ -228,7 +228,7 @@ def _kept(word: str, labels: Mapping[str, str] | None) -> str | None:
 
 
 def read_answer(target: str) -> str:
-    """The answer that an assistant turn gives, stripped."""
+    """Return the answer that an assistant turn gives, stripped."""
     parsed = parse(target)
     answer = parsed.answer if parsed.bare is None else parsed.bare
     if not answer:
@@ -265,7 +265,7 @@ def _paths(raw: pa.Table, key: str, root: Path) -> Column:
 
 
 def _inside(name: str, key: str, root: Path) -> str:
-    """The path relative to the root; refuses what climbs out of it."""
+    """Return the path relative to the root; refuse one that climbs out of it."""
     if not name.strip() or "\0" in name or "://" in name:
         raise UserError(f"{key} is {name!r}, not the path of a clip")
     inside = os.path.normpath(name)
@@ -285,7 +285,7 @@ def _inside(name: str, key: str, root: Path) -> str:
 
 
 def _ids(raw: pa.Table) -> Column:
-    """A row's id as given, else its clip's path as written, numbered where it comes again."""
+    """Return each row's id as given, or else its clip's path, numbered where it comes again."""
     given = raw["id"]
     blank = pc.equal(pc.utf8_trim_whitespace(given), "")
     if (row := _first(blank)) is not None:

@@ -1,16 +1,14 @@
 """Tensors by key in a folder of safetensors shards that several processes may write at once.
 
-A shard is written under another name and renamed when whole, so a reader sees all of it or nothing;
-nobody ever changes one. Each tensor's checksum stands in its shard's header: a damaged shard is
-removed, said so, and its keys are missing again. What is stored and why is not known here.
+A shard is written in one step, so that a reader sees all of it or nothing, and is never changed.
+Each tensor's checksum stands in the header of its shard: a damaged shard is removed with a warning,
+and its keys are missing again. What is stored, and why, is not known here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import uuid
 import zlib
 from collections.abc import Mapping
@@ -18,10 +16,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from omni_rlvr.folders import set_usual_mode
+from omni_rlvr.folders import write_file
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +30,7 @@ class FeatureStore:
     """Keys to tensors; one folder for one kind of content."""
 
     def __init__(self, folder: Path, about: Mapping[str, object], *, max_bytes: int):
-        """Open (or will make) the folder.
+        """Open a folder of shards; it is made with the first shard.
 
         Args:
             folder: holds the shards.
@@ -95,23 +93,20 @@ class FeatureStore:
             self._close(f"is full at {self._num_bytes / 1e9:.2f} GB (feature_cache.max_gb)")
             return
         name = f"{uuid.uuid4().hex}.safetensors"
-        partial = self.folder / f".{name}.partial"
+        kept = {
+            f"{kind}:{key}": text
+            for kind, by_key in (texts or {}).items()
+            for key, text in by_key.items()
+            if key in new
+        }
+        shard = save(new, metadata={key: checksum(t) for key, t in new.items()} | kept)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / ABOUT).exists():
+                # Not by write_file: processes that start together would share its unfinished file.
                 (self.folder / ABOUT).write_text(json.dumps(self.about, indent=1, default=str))
-            kept = {
-                f"{kind}:{key}": text
-                for kind, by_key in (texts or {}).items()
-                for key, text in by_key.items()
-                if key in new
-            }
-            save_file(new, partial, metadata={key: checksum(t) for key, t in new.items()} | kept)
-            set_usual_mode(partial)
-            os.replace(partial, self.folder / name)
-        except (OSError, SafetensorError) as error:  # the latter is its word for a full disk
-            with contextlib.suppress(OSError):  # what went wrong first is said
-                partial.unlink()
+            write_file(self.folder / name, shard)
+        except OSError as error:
             self._close(f"cannot be written ({error})")
             return
         self._add_shard(self.folder / name, list(new), kept)

@@ -1,4 +1,4 @@
-"""Reads annotation files in JSON: one class, and a form that says how their rows are laid out.
+"""Read annotation files in JSON: one class, and a form that says how their rows are laid out.
 
 Everything is validated while reading and nothing is read from the clips: a wrong line is found
 before a model is loaded.
@@ -28,8 +28,9 @@ class AnnotationReader:
     again; an ``id`` that is given twice is refused.
 
     Args:
-        form: "r1_omni", "ms_swift" or "messages": what keys a row has, see ``data/forms``.
-        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``mixture.parts``; relative to
+        form: "r1_omni", "ms_swift" or "messages": what keys a row has, see
+            ``data/annotations/formats``.
+        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``sources.parts``; relative to
             the working folder, or to ``root`` where it is not found there.
         root: The folder that clips are relative to; a path cannot leave it (links below it are the
             owner's, and followed).

@@ -80,7 +80,7 @@ class FileReader:
 
 
 def find(key: str, name: str, left_out: dict[str, list[str]]) -> list[Path]:
-    """Finds the files that a name stands for.
+    """Find the files that a name stands for.
 
     Args:
         key: The option, "video" or "audio".

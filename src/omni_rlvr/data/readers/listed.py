@@ -1,7 +1,7 @@
 """Data sets that list their clips in a file of names and labels: DFEW, MAFW, MER2023.
 
-Where the lists and the clips lie is written in the data set's YAML, official place first, then the
-variants that code in use expects.
+The YAML of the data set names where the lists and the clips may lie: the official place first, and
+then the places that published code expects.
 """
 
 from __future__ import annotations

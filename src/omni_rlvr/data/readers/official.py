@@ -1,7 +1,7 @@
 """What the readers of official layouts share: from labelled clips to examples.
 
-A reader finds the clips of a split and what the release says of each; here the labels become our
-words and the words what the assistant says. Nothing is read from the clips.
+A reader finds the clips of a split and their official labels. Here the labels are translated to our
+words, and the words to what the assistant says. Nothing is read from the clips.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def labelled_examples(
 
 
 def clip_folder(root: Path, folders: Sequence[str]) -> str:
-    """The first folder of clips that is there; the first one if none is."""
+    """Return the first folder of clips that exists, or the first one if none does."""
     return next((folder for folder in folders if (root / folder).is_dir()), folders[0])
 
 

@@ -1,4 +1,4 @@
-"""Reads a split of the synthetic data set, making its clips first if they are not there."""
+"""Read a split of the synthetic data set; make its clips first if they do not exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SyntheticReader:
         seed: int,
         num_workers: int,
     ):
-        """Holds the settings.
+        """Hold the settings.
 
         Args:
             split: "caption", "cold_start", "rlvr", "test" or "ood".
@@ -40,7 +40,7 @@ class SyntheticReader:
         self.num_workers = num_workers
 
     def read(self) -> Sequence[Example]:
-        """Makes the clips if needed and reads their annotations."""
+        """Make the clips if needed and read their annotations."""
         folder = ensure_split(
             Path(self.root),
             self.split,

@@ -15,7 +15,7 @@ def write_clip(
     waveform: np.ndarray | None,
     sample_rate: int,
 ) -> None:
-    """Encodes a clip; the same input gives the same bytes.
+    """Encode a clip; the same input gives the same bytes.
 
     Args:
         path: where to write; its ending names the container.

@@ -120,7 +120,7 @@ _TABLE: Mapping[str, Mapping[str, tuple[int, ...]]] = {
 
 
 def cue_probabilities(cue: str) -> np.ndarray:
-    """Returns P(value | label) of one cue: [labels, values] float64, rows in ``LABELS`` order."""
+    """Return P(value | label) of one cue: [labels, values] float64, rows in ``LABELS`` order."""
     table = np.array([_TABLE[label][cue] for label in LABELS], dtype=np.float64) / 100.0
     return (1 - SPREAD) * table + SPREAD / table.shape[1]
 
@@ -134,7 +134,7 @@ def draw_cues(label: str, rng: np.random.Generator) -> dict[str, str]:
 
 
 def posterior(cues: Mapping[str, str]) -> np.ndarray:
-    """Computes the oracle's P(label | cues) for balanced labels from true cue values.
+    """Compute the oracle's P(label | cues) for balanced labels from true cue values.
 
     P(y | c) ~ prod_k P(c_k | y). Cues that are left out of ``cues`` are marginalised by that.
 
@@ -152,5 +152,5 @@ def posterior(cues: Mapping[str, str]) -> np.ndarray:
 
 
 def oracle_label(cues: Mapping[str, str]) -> str:
-    """Returns the most probable label given true cue values: no reader of the cues does better."""
+    """Return the most probable label given true cue values: no reader of the cues does better."""
     return LABELS[int(posterior(cues).argmax())]

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from omni_rlvr.data.synthetic import container, emotions, face, voice, wording
 from omni_rlvr.folders import set_usual_mode
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
 VERSION = 1
@@ -63,7 +64,7 @@ def content_hash(seed: int) -> str:
 
 
 def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_workers: int) -> Path:
-    """Returns the folder of a split, making it first if it is not there.
+    """Return the folder of a split, making it first if it is not there.
 
     Args:
         root: folder that holds all versions.
@@ -128,7 +129,7 @@ def _make_clips(folder: Path, split: str, num_clips: int, seed: int, num_workers
 
 
 def balanced_labels(split: str, num_clips: int, seed: int) -> list[str]:
-    """Returns ``num_clips`` labels in random order, each label equally often to within one."""
+    """Return ``num_clips`` labels in random order, each label equally often to within one."""
     labels = [emotions.LABELS[i % len(emotions.LABELS)] for i in range(num_clips)]
     return [str(x) for x in np.random.default_rng([seed, _split_number(split)]).permutation(labels)]
 
@@ -167,7 +168,7 @@ def _missing_odds(spec: SplitSpec) -> tuple[float, float, float]:
 def _turns(target: str, values: dict[str, str], label: str) -> list[dict[str, str]]:
     seen = any(cue in values for cue in emotions.VISUAL)
     heard = any(cue in values for cue in emotions.VOCAL)
-    question = wording.EMOTION_QUESTION
+    question = EMOTION_QUESTION
     if target == "caption":
         question = wording.CAPTION_QUESTIONS[seen, heard]
         answer = wording.caption(values, seen=True, heard=True)

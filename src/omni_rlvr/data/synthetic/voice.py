@@ -109,7 +109,7 @@ def _contour(
 def _glottal_source(
     f0: np.ndarray, speaker: Speaker, cues: Mapping[str, str], rng: np.random.Generator
 ) -> np.ndarray:
-    """A pulse train with breath noise; louder voices have a flatter spectrum."""
+    """Make a pulse train with breath noise; louder voices have a flatter spectrum."""
     phase = np.cumsum(f0 / SAMPLE_RATE) % 1.0
     pulse = np.where(phase < 0.6, np.sin(np.pi * phase / 0.6) ** 2, 0.0)
     pulse = np.diff(pulse, prepend=0.0) * 20
@@ -118,7 +118,7 @@ def _glottal_source(
 
 
 def _syllables(t: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """An amplitude envelope with ``rate`` swells a second, some of them weak."""
+    """Make an amplitude envelope with ``rate`` swells a second, some of them weak."""
     phase = rate * t + rng.uniform(0, 1)
     strength = rng.uniform(0.55, 1.0, int(phase[-1]) + 2)[phase.astype(int)]
     return strength * np.sin(np.pi * (phase % 1.0)) ** 1.2
@@ -127,7 +127,7 @@ def _syllables(t: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarr
 def _formants(
     source: np.ndarray, t: np.ndarray, rate: float, speaker: Speaker, rng: np.random.Generator
 ) -> np.ndarray:
-    """Filters each syllable through three resonators of a random vowel."""
+    """Filter each syllable through three resonators of a random vowel."""
     edges = np.append(np.arange(0, t[-1], 1 / rate), t[-1] + 1)
     voice = np.empty_like(source)
     for start, stop in itertools.pairwise(edges):

@@ -16,12 +16,6 @@ CAPTION_QUESTIONS: Mapping[tuple[bool, bool], str] = {
     (True, True): "Describe the face and the voice.",
 }
 """What the base model is asked, by whether the face and the voice are to be described."""
-EMOTION_QUESTION = (
-    "As an emotional recognition expert; throughout the video, which emotion conveyed by the "
-    "characters is the most obvious to you?"
-)
-"""R1-Omni's question (its README)."""
-
 
 NOUNS: Mapping[str, str] = {
     "brows": "brows",
@@ -62,13 +56,13 @@ def sentences(cues: Mapping[str, str]) -> str:
 
 
 def caption(cues: Mapping[str, str], *, seen: bool, heard: bool) -> str:
-    """Describes all cues of the modalities that are asked for."""
+    """Describe all cues of the modalities that are asked for."""
     asked = {**(VISUAL if seen else {}), **(VOCAL if heard else {})}
     return sentences({cue: value for cue, value in cues.items() if cue in asked})
 
 
 def free_word(cues: Mapping[str, str], label: str) -> str:
-    """Picks the word an annotator uses who is not bound to the label list.
+    """Pick the word that an annotator uses who is not bound to the label list.
 
     As in EMER, where labels are open: a voice louder or softer than the emotion's usual one gets
     another shade of meaning. RLVR, rewarded on the list, has to find the list's words.
@@ -78,5 +72,5 @@ def free_word(cues: Mapping[str, str], label: str) -> str:
 
 
 def reasoning(cues: Mapping[str, str], label: str) -> str:
-    """Writes a cold-start target: the cues in the think block, the annotator's word as answer."""
+    """Write a cold-start target: the cues in the think block, the annotator's word as answer."""
     return f"<think>{sentences(cues)}</think>\n<answer>{free_word(cues, label)}</answer>"

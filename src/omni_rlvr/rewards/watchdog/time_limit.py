@@ -54,7 +54,7 @@ class Limited:
     """Puts what went wrong into a message that names the term, the example and the completion."""
 
     def late(self, how: str) -> RewardTimeout:
-        """The error of a call that did not return in time."""
+        """Make the error of a call that did not return in time."""
         return RewardTimeout(
             self.describe(
                 f"took longer than reward.timeout_s={self.limit_s:g} s and {how}; if it needs more "
@@ -285,7 +285,7 @@ def _start() -> _Watched:
             file = stack.enter_context(os.fdopen(os.memfd_create("omni-rlvr"), "r+b"))
         else:
             file = stack.enter_context(tempfile.TemporaryFile())
-        file.write(bytes(ctypes.sizeof(Call)))  # whole: a full disk shows here
+        file.write(bytes(ctypes.sizeof(Call)))  # all of it, so that a full disk is an error here
         file.flush()
         call = Call.from_buffer(mmap.mmap(file.fileno(), ctypes.sizeof(Call)))
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)

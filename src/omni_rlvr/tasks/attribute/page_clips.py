@@ -7,17 +7,16 @@ line a clip, ``completions.jsonl`` a line a sampled completion, as training writ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from omni_rlvr.config.sampling import SamplingConfig, greedy
 from omni_rlvr.data.synthetic.wording import phrase
 from omni_rlvr.functional.advantages import compute_advantages
 from omni_rlvr.record import append_jsonl
 from omni_rlvr.rollout.encode import encode, make_prompts
-from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.stages.rollout_metrics import completion_rows
 from omni_rlvr.tasks.attribute.reasoning import read_reasoning
 from omni_rlvr.tasks.clips import batches, keeper
@@ -96,26 +95,23 @@ def _say(
     task, policy = parts.task, parts.policy
     features = encode(policy, batch)
     keeper(parts.cache)(batch, features)
-    roll_out = partial(
-        decode,
+    prompts = make_prompts(
         policy,
-        make_prompts(
-            policy,
-            batch,
-            features,
-            num_new=task.max_completion_length,
-            key="task.max_completion_length",
-        ),
-        top_p=1,
-        top_k=0,
-        repetition_penalty=1,
-        max_completion_length=task.max_completion_length,
-        generator=generator,
+        batch,
+        features,
+        num_new=task.max_completion_length,
+        key="task.max_completion_length",
     )
-    said = roll_out(num_generations=1, temperature=0).texts
+    once = greedy(max_completion_length=task.max_completion_length)
+    said = parts.engine.sample(policy, prompts, once, generator, None).texts
     if parts.reward is None:
         return said, []
-    rollout = roll_out(num_generations=task.num_generations, temperature=task.temperature)
+    sampling = SamplingConfig(
+        num_generations=task.num_generations,
+        max_completion_length=task.max_completion_length,
+        temperature=task.temperature,
+    )
+    rollout = parts.engine.sample(policy, prompts, sampling, generator, None)
     examples = [e for e in batch.examples for _ in range(task.num_generations)]
     scored = parts.reward(rollout.texts, examples, rollout.completion_mask.sum(dim=1).tolist())
     advantages = compute_advantages(

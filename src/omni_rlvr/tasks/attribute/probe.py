@@ -17,11 +17,12 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
+from omni_rlvr.config.sampling import greedy
 from omni_rlvr.data.loader import TrainData, move
 from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.encode import encode, make_prompts
-from omni_rlvr.rollout.shared_prefix import decode
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.tasks.attribute.reasoning import agrees, read_reasoning
 from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
 from omni_rlvr.text.modality_words import Lexicon
@@ -110,16 +111,17 @@ class ModalityProbe(Callback):
         """Probes when due, before the step moves the policy."""
         due = pl_module.step == 0 or (pl_module.step + 1) % self.every_n_steps == 0
         if due and self.batch is not None:
-            pl_module.probed = self.probe(pl_module.policy)
+            pl_module.probed = self.probe(pl_module.policy, pl_module.engine)
 
     @torch.no_grad()
-    def probe(self, policy: Policy) -> dict[str, float]:
+    def probe(self, policy: Policy, engine: RolloutEngine) -> dict[str, float]:
         """Scores the probe set; returns ``modality/*`` metrics."""
         assert self.batch is not None
         started = time.perf_counter()
         policy.eval()
         scores = score_batch(
             policy,
+            engine,
             self.batch,
             self.features,
             self.method,
@@ -128,7 +130,7 @@ class ModalityProbe(Callback):
         )
         texts = scores.texts
         if self.lexicon is not None and texts is None:
-            texts = self._reason(policy, self.batch)
+            texts = self._reason(policy, engine, self.batch)
         policy.train()
         p = scores.logps.double().log_softmax(dim=-1).cpu()
         metrics = game_metrics(p, self._gold())
@@ -141,8 +143,8 @@ class ModalityProbe(Callback):
         assert self.batch is not None
         return torch.tensor([list(self.method.labels).index(e.answer) for e in self.batch.examples])
 
-    def _reason(self, policy: Policy, batch: Batch) -> Sequence[str]:
-        return decode(
+    def _reason(self, policy: Policy, engine: RolloutEngine, batch: Batch) -> Sequence[str]:
+        return engine.sample(
             policy,
             make_prompts(
                 policy,
@@ -151,13 +153,9 @@ class ModalityProbe(Callback):
                 num_new=self.method.max_completion_length,
                 key="callbacks.probe.max_completion_length",
             ),
-            num_generations=1,
-            temperature=0,
-            top_p=1,
-            top_k=0,
-            repetition_penalty=1,
-            max_completion_length=self.method.max_completion_length,
-            generator=torch.Generator(),
+            greedy(max_completion_length=self.method.max_completion_length),
+            torch.Generator(),
+            None,
         ).texts
 
     def _faithfulness(self, p: Tensor, texts: Sequence[str], lexicon: Lexicon) -> dict[str, float]:

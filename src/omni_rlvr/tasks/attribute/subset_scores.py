@@ -14,8 +14,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from omni_rlvr.config.sampling import greedy
 from omni_rlvr.models.policy import Policy, Processor
 from omni_rlvr.rollout.encode import encode, make_prompts
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.rollout.label_scoring import (
     TAGGED,
     AnswerSlot,
@@ -23,7 +25,6 @@ from omni_rlvr.rollout.label_scoring import (
     label_logps,
     prompt_slot,
 )
-from omni_rlvr.rollout.shared_prefix import decode
 from omni_rlvr.tasks.attribute.subsets import (
     NO_DONOR,
     Media,
@@ -118,6 +119,7 @@ class Blanks:
 @torch.no_grad()
 def score_batch(
     policy: Policy,
+    engine: RolloutEngine,
     batch: Batch,
     features: Features,
     method: Method,
@@ -129,6 +131,7 @@ def score_batch(
 
     Args:
         policy: in eval mode.
+        engine: writes the reasoning, where the lead asks for it.
         batch: B clips.
         features: of the batch.
         method: what is scored, and how.
@@ -153,7 +156,7 @@ def score_batch(
     swaps = swap_mixes(batch, sounds) if method.swap else []
     mixes = [*subset_mixes(batch, stand, num_players=method.num_players), *swaps]
     distinct, index = distinct_mixes(batch, mixes)
-    logps, texts = score_mixes(policy, batch, media, distinct, method)
+    logps, texts = score_mixes(policy, engine, batch, media, distinct, method)
     logps = logps[torch.tensor(index, device=logps.device)]
     num_subsets = 2**method.num_players
     table_rows = len(batch) * num_subsets
@@ -168,7 +171,12 @@ def score_batch(
 
 
 def score_mixes(
-    policy: Policy, batch: Batch, media: Media, mixes: Sequence[Mix], method: Method
+    policy: Policy,
+    engine: RolloutEngine,
+    batch: Batch,
+    media: Media,
+    mixes: Sequence[Mix],
+    method: Method,
 ) -> tuple[Tensor, list[str] | None]:
     """Score the label list behind each prompt: [N, L] nats, and the reasoning if it was asked for.
 
@@ -177,6 +185,7 @@ def score_mixes(
 
     Args:
         policy: in eval mode.
+        engine: writes the reasoning, where the lead asks for it.
         batch: where questions come from.
         media: where pictures and sounds come from.
         mixes: N prompts.
@@ -190,14 +199,20 @@ def score_mixes(
     for group in alike.values():
         for start in range(0, len(group), method.num_prompts):
             rows = group[start : start + method.num_prompts]
-            scored, said = _score(policy, batch, media, [mixes[i] for i in rows], method)
+            some = [mixes[i] for i in rows]
+            scored, said = _score(policy, engine, batch, media, some, method)
             logps[rows] = scored
             texts |= zip(rows, said or (), strict=False)
     return logps, [texts[i] for i in range(len(mixes))] if texts else None
 
 
 def _score(
-    policy: Policy, batch: Batch, media: Media, mixes: Sequence[Mix], method: Method
+    policy: Policy,
+    engine: RolloutEngine,
+    batch: Batch,
+    media: Media,
+    mixes: Sequence[Mix],
+    method: Method,
 ) -> tuple[Tensor, Sequence[str] | None]:
     asked, features = mixed(batch, media, mixes, policy.processor)
     num_new = method.max_completion_length if method.lead == "own_reasoning" else 0
@@ -207,16 +222,12 @@ def _score(
     slots = [_slot(policy.processor, e.question, method.lead) for e in asked.examples]
     texts: Sequence[str] | None = None
     if method.lead == "own_reasoning":
-        rollout = decode(
+        rollout = engine.sample(
             policy,
             prompts,
-            num_generations=1,
-            temperature=0,
-            top_p=1,
-            top_k=0,
-            repetition_penalty=1,
-            max_completion_length=method.max_completion_length,
-            generator=torch.Generator(),
+            greedy(max_completion_length=method.max_completion_length),
+            torch.Generator(),
+            None,
         )
         texts = rollout.texts
         rows = zip(rollout.completion_ids, rollout.completion_mask, slots, strict=True)

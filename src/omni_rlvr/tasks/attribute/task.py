@@ -15,6 +15,7 @@ from omni_rlvr.assembly.composed import Clips, Composed, Place
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.assembly.policies import feature_cache, load_policy
 from omni_rlvr.assembly.splits import read_clips
+from omni_rlvr.config.sampling import greedy
 from omni_rlvr.config.tasks import AttributeTask
 from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.folders import whole_folder
@@ -22,7 +23,7 @@ from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import write_json
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.encode import encode, make_prompts
-from omni_rlvr.rollout.shared_prefix import decode
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.tasks.attribute.page_clips import write_chosen
 from omni_rlvr.tasks.attribute.reasoning import read_reasoning
 from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
@@ -61,6 +62,7 @@ class AttributeInputs:
     task: AttributeTask
     policy: Policy
     cache: FeatureCache | None
+    engine: RolloutEngine
     lexicon: Lexicon
     reward: Mixture | None
     """Scores completions of chosen clips, where they are asked for."""
@@ -75,7 +77,8 @@ def build(composed: Composed) -> AttributeInputs:
     reward = make(cfg.reward) if task.num_chosen and task.num_generations else None
     policy = load_policy(composed, clips.examples)
     cache = feature_cache(composed.feature_cache, clips, policy)
-    return AttributeInputs(composed.place, clips, task, policy, cache, make(cfg.lexicon), reward)
+    engine, lexicon = make(cfg.rollout), make(cfg.lexicon)
+    return AttributeInputs(composed.place, clips, task, policy, cache, engine, lexicon, reward)
 
 
 def check_attribution(clips: Clips) -> None:
@@ -170,7 +173,9 @@ def _add(
 ) -> None:
     """Scores one batch."""
     method = _method(parts)
-    scores = score_batch(parts.policy, batch, features, method, blanks=blanks, generator=generator)
+    scores = score_batch(
+        parts.policy, parts.engine, batch, features, method, blanks=blanks, generator=generator
+    )
     before = len(out.examples)
     out.examples += batch.examples
     out.has_video += [shape is not None for shape in batch.video_shapes]
@@ -205,7 +210,7 @@ def _texts(
     wanted = max(0, min(wanted, len(batch)))
     if wanted == 0:
         return [None] * len(batch)
-    rollout = decode(
+    rollout = parts.engine.sample(
         parts.policy,
         make_prompts(
             parts.policy,
@@ -214,13 +219,9 @@ def _texts(
             num_new=parts.task.max_completion_length,
             key="task.max_completion_length",
         ).first(wanted),
-        num_generations=1,
-        temperature=0,
-        top_p=1,
-        top_k=0,
-        repetition_penalty=1,
-        max_completion_length=parts.task.max_completion_length,
-        generator=torch.Generator(),
+        greedy(max_completion_length=parts.task.max_completion_length),
+        torch.Generator(),
+        None,
     )
     return [*rollout.texts, *([None] * (len(batch) - wanted))]
 

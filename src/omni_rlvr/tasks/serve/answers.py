@@ -122,7 +122,7 @@ def _predict(
     kept: list[Features] = []
     ((prediction,),) = predict(
         model.policy,
-        parts.roll_out,
+        parts.engine,
         [batch],
         parts.labels,
         answer_form="auto",
@@ -152,6 +152,7 @@ def _game(
     )
     scores = score_batch(
         model.policy,
+        parts.engine,
         batch,
         features,
         method,

@@ -12,7 +12,7 @@ from omni_rlvr.assembly.policies import load, load_other
 from omni_rlvr.config.dataset import DatasetConfig, lacks_file
 from omni_rlvr.config.tasks import ServeTask
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.rollout.shared_prefix import RollOut
+from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.tasks.predict import probability_labels
 from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.types import Example, UserError
@@ -39,7 +39,7 @@ class ServeInputs:
     models: Sequence[ServedModel]
     """One, or two side by side."""
     lexicon: Lexicon
-    roll_out: RollOut
+    engine: RolloutEngine
 
     @property
     def examples(self) -> Sequence[Example]:

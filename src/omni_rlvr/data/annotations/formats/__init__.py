@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from omni_rlvr.data.annotations.formats.messages import MESSAGES
-from omni_rlvr.data.annotations.formats.ms_swift import MS_SWIFT
-from omni_rlvr.data.annotations.formats.r1_omni import R1_OMNI
+from omni_rlvr.data.annotations.formats.messages import record as messages
+from omni_rlvr.data.annotations.formats.ms_swift import record as ms_swift
+from omni_rlvr.data.annotations.formats.r1_omni import record as r1_omni
 from omni_rlvr.data.annotations.read import Form
 
-FORMS: dict[str, Form[Any]] = {"r1_omni": R1_OMNI, "ms_swift": MS_SWIFT, "messages": MESSAGES}
+FORMS: dict[str, Form] = {"r1_omni": r1_omni, "ms_swift": ms_swift, "messages": messages}

@@ -1,14 +1,10 @@
-"""What rows of several forms have: an id, turns by role, and a solution.
-
-Each comes in two: of a typed row, None where it needs a closer look; of any row, with its error.
-"""
+"""What rows of several forms have: an id, turns by role, and a solution."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Mapping, Sequence
 
 from omni_rlvr.data.annotations.rows import Row
 from omni_rlvr.data.annotations.validate import read_answer
@@ -23,21 +19,8 @@ _SPOKEN = (["user"], ["user", "assistant"])
 _THOUGHT = re.compile(r"\s*<think>[^<]*</think>\s*<answer>\s*([^<\s][^<]*)</answer>\s*")
 
 
-class _Turn(Protocol):
-    role: str
-
-
-Spoken = TypeVar("Spoken", bound=_Turn)
-T = TypeVar("T")
-
-
-def plain_id(given: str | int | None) -> str | None:
-    """The id that a typed row gives itself, or None."""
-    return None if given is None else str(given)
-
-
 def own_id(row: Row) -> str | None:
-    """The id that a row gives itself, or None."""
+    """Return the id that a row gives itself, or None."""
     given = row.value.get("id")
     if given is None:
         return None
@@ -51,13 +34,15 @@ def keys_of(value: Mapping[str, object]) -> str:
     return ", ".join(value) or "no key"
 
 
-def without_system(turns: Sequence[T], role: Callable[[T], str]) -> Sequence[T]:
-    """Return the turns after those of the system at the beginning, however many.
+def num_system(roles: Sequence[str]) -> int:
+    """Count the turns of the system at the beginning.
 
     They are not read: what the system says belongs to a checkpoint's chat template.
     """
-    first = next((i for i, turn in enumerate(turns) if role(turn) not in SYSTEM), len(turns))
-    return turns[first:]
+    for i, role in enumerate(roles):
+        if role not in SYSTEM:
+            return i
+    return len(roles)
 
 
 def odd_role(role: str) -> str:
@@ -70,14 +55,8 @@ def odd_role(role: str) -> str:
     return f"unknown role {role!r}{wanted}"
 
 
-def plain_turns(turns: Sequence[Spoken]) -> Sequence[Spoken] | None:
-    """Return the user's turn and, if there is one, the assistant's; system turns are dropped."""
-    said = without_system(turns, lambda turn: turn.role)
-    return said if [turn.role for turn in said] in _SPOKEN else None
-
-
-def messages(row: Row) -> list[tuple[str, object]]:
-    """The user's turn and, if there is one, the assistant's: (role, content)."""
+def contents(row: Row) -> list[object]:
+    """Return the content of the user's turn and, if there is one, of the assistant's."""
     given = row.value.get("messages")
     if not isinstance(given, list) or not given:
         raise UserError(
@@ -88,37 +67,20 @@ def messages(row: Row) -> list[tuple[str, object]]:
             raise UserError(
                 f"{row.source}: messages[{index}] is {turn!r}, not an object with role and content"
             )
-    turns = [(str(turn["role"]), turn["content"]) for turn in given]
-    spoken = list(without_system(turns, lambda turn: turn[0]))
-    roles = [role for role, _ in spoken]
-    if roles not in _SPOKEN:
-        odd = next((f"{odd_role(r)}; " for r in roles if r not in _SPOKEN[-1]), "")
+    roles = [str(turn["role"]) for turn in given]
+    first = num_system(roles)
+    spoken = roles[first:]
+    if spoken not in _SPOKEN:
+        odd = next((f"{odd_role(r)}; " for r in spoken if r not in _SPOKEN[-1]), "")
         raise UserError(
-            f"{row.source}: the roles are {', '.join(role for role, _ in turns)}; {odd}one user "
-            "turn and at most one assistant turn after it can be learnt from"
+            f"{row.source}: the roles are {', '.join(roles)}; {odd}one user turn and at most one "
+            "assistant turn after it can be learnt from"
         )
-    return spoken
-
-
-def plain_target(answer: str | None, solution: str | None) -> str | None:
-    """What is learnt: the assistant's turn, or else the solution; with both they must agree."""
-    if answer is None or solution is None:
-        return solution if answer is None else answer
-    thought = _THOUGHT.fullmatch(answer)  # the usual text, read sooner than by ``read_answer``
-    try:
-        said = thought[1] if thought else read_answer(answer)
-        return answer if _agree(said, _known_answer(solution)) else None
-    except UserError:
-        return None
-
-
-@functools.lru_cache(maxsize=1024)  # solutions are few
-def _known_answer(solution: str) -> str:
-    return read_answer(solution)
+    return [turn["content"] for turn in given[first:]]
 
 
 def target_of(row: Row, answer: object) -> str:
-    """What is learnt: the assistant's turn, or else the solution."""
+    """Return what is learnt: the assistant's turn, or else the solution; both must agree."""
     solution = row.value.get("solution")
     solution = row.value.get("answer") if solution is None else solution
     for name, text in (("the assistant's content", answer), ("solution", solution)):
@@ -139,8 +101,14 @@ def _agree(said: str, gold: str) -> bool:
     return said == gold or normalise_label(said) == normalise_label(gold)
 
 
+@functools.lru_cache(maxsize=1024)  # solutions are few
+def _known_answer(text: str) -> str:
+    thought = _THOUGHT.fullmatch(text)  # the usual text, read sooner than by ``read_answer``
+    return thought[1].strip() if thought else read_answer(text)
+
+
 def _read(text: str, row: Row) -> str:
     try:
-        return read_answer(text)
+        return _known_answer(text)
     except UserError as error:
         raise UserError(f"{row.source}: {error}") from None

@@ -11,46 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
-from omni_rlvr.data.annotations.formats.fields import (
-    keys_of,
-    odd_role,
-    own_id,
-    plain_id,
-    without_system,
-)
-from omni_rlvr.data.annotations.read import Form, Record
+from omni_rlvr.data.annotations.formats.fields import keys_of, num_system, odd_role, own_id
+from omni_rlvr.data.annotations.read import Record
 from omni_rlvr.data.annotations.rows import Row
 from omni_rlvr.types import UserError
 
 _HUMAN, _ASSISTANT = ("human", "user"), ("gpt", "assistant")
 
 
-class _Turn(msgspec.Struct, gc=False):
-    role: str = msgspec.field(name="from")
-    value: str
-
-
-class _Row(msgspec.Struct, gc=False):
-    conversations: list[_Turn]
-    video: str | None = None
-    audio: str | None = None
-    id: str | int | None = None
-    cues: dict[str, str] | None = None
-
-
-def _quick(row: _Row) -> Record | None:
-    turns = without_system(row.conversations, lambda turn: turn.role)
-    if len(turns) != 2:
-        return None
-    asked, answered = turns
-    if asked.role not in _HUMAN or answered.role not in _ASSISTANT:
-        return None
-    return Record(asked.value, answered.value, row.video, row.audio, plain_id(row.id), row.cues)
-
-
-def _strict(row: Row) -> Record:
+def record(row: Row) -> Record:
+    """Make the record of a row."""
     question, target = _conversation(row)
     return Record(
         question, target, _clip(row, "video"), _clip(row, "audio"), own_id(row), _cues(row)
@@ -65,7 +35,7 @@ def _clip(row: Row, key: str) -> str | None:
 
 
 def _conversation(row: Row) -> tuple[str, str]:
-    """The human turn and the assistant turn, as annotated."""
+    """Return the human turn and the assistant turn, as annotated."""
     if "conversations" not in row.value:
         raise UserError(
             f"{row.source}: the key conversations is missing; there is {keys_of(row.value)}"
@@ -73,12 +43,12 @@ def _conversation(row: Row) -> tuple[str, str]:
     turns = row.value["conversations"]
     if not isinstance(turns, list) or not turns:
         raise UserError(f"{row.source}: conversations is {turns!r}, not a list of turns")
-    spoken = without_system(turns, _role)
-    before = len(turns) - len(spoken)
+    before = num_system([_role(turn) for turn in turns])
+    spoken = turns[before:]
     if len(spoken) % 2 or not spoken:
         for i, turn in enumerate(spoken):
             if not _role(turn):
-                _turn(turn, _HUMAN, f"{row.source}: conversations[{before + i}]")  # says what lacks
+                _turn(turn, _HUMAN, row, before + i)  # says what lacks
         known = _HUMAN + _ASSISTANT
         odd = next((f": {odd_role(r)}" for r in map(_role, spoken) if r not in known), "")
         raise UserError(
@@ -86,7 +56,7 @@ def _conversation(row: Row) -> tuple[str, str]:
             f"{' after the system' if before else ''}; they come in pairs{odd}"
         )
     values = [
-        _turn(turn, _ASSISTANT if i % 2 else _HUMAN, f"{row.source}: conversations[{before + i}]")
+        _turn(turn, _ASSISTANT if i % 2 else _HUMAN, row, before + i)
         for i, turn in enumerate(spoken)
     ]
     if len(values) > 2:
@@ -102,21 +72,27 @@ def _role(turn: object) -> str:
     return str(turn.get("from", "")) if isinstance(turn, dict) else ""
 
 
-def _turn(turn: object, roles: Sequence[str], source: str) -> str:
+def _turn(turn: object, roles: Sequence[str], row: Row, index: int) -> str:
+    """Return what a turn says."""
+    if isinstance(turn, dict):
+        role, value = turn.get("from"), turn.get("value")
+        if role in roles and isinstance(value, str):
+            return value
+    raise UserError(f"{row.source}: conversations[{index}]{_what_lacks(turn, roles)}")
+
+
+def _what_lacks(turn: object, roles: Sequence[str]) -> str:
     if not isinstance(turn, dict):
-        raise UserError(f"{source} is {turn!r}, not an object with from and value")
+        return f" is {turn!r}, not an object with from and value"
     for key in ("from", "value"):
         if key not in turn:
-            raise UserError(f"{source}: the key {key} is missing; there is {keys_of(turn)}")
+            return f": the key {key} is missing; there is {keys_of(turn)}"
         if not isinstance(turn[key], str):
-            raise UserError(f"{source}: {key} is {turn[key]!r}, not a string")
+            return f": {key} is {turn[key]!r}, not a string"
     role: str = turn["from"]
     if role not in _HUMAN + _ASSISTANT:
-        raise UserError(f"{source}: {odd_role(role)}; known: {', '.join(_HUMAN + _ASSISTANT)}")
-    if role not in roles:
-        raise UserError(f"{source}: the turn of {role!r} must be one of {' or '.join(roles)}")
-    value: str = turn["value"]
-    return value
+        return f": {odd_role(role)}; known: {', '.join(_HUMAN + _ASSISTANT)}"
+    return f": the turn of {role!r} must be one of {' or '.join(roles)}"
 
 
 def _cues(row: Row) -> dict[str, str]:
@@ -126,6 +102,3 @@ def _cues(row: Row) -> dict[str, str]:
     if not isinstance(cues, dict) or not all(isinstance(value, str) for value in cues.values()):
         raise UserError(f"{row.source}: cues is {cues!r}, not an object of strings")
     return dict(cues)
-
-
-R1_OMNI = Form(_Row, _quick, _strict)

@@ -1,15 +1,19 @@
 """Shapley values by class as an SVG that takes its colours from the page.
 
-Horizontal bars from zero, one a player, and the interaction, with 95 % intervals. Nothing is
-computed here.
+Horizontal bars from zero, one a player, and the interaction, with 95 % intervals. Here they are
+placed; ``chart.svg`` draws them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
+
+from omni_rlvr.text.templates import templates
 
 WIDTH, LABEL, RIGHT = 480, 92, 14
 """Of the picture, of the names on its left, of the space on its right; in its own units."""
@@ -19,8 +23,8 @@ NAMES = {"video": "picture", "audio": "sound", "text": "question", "interaction"
 """Key -> what a reader is told; also the class of its bars."""
 
 
-def class_chart(report: Mapping[str, Any], *, unit: str) -> str:
-    """Draws the chart of one split.
+def class_chart(report: Mapping[str, Any], *, unit: str) -> Markup:
+    """Draw the chart of one split.
 
     Args:
         report: attribution.json.
@@ -32,7 +36,7 @@ def class_chart(report: Mapping[str, Any], *, unit: str) -> str:
     groups = {ALL: report["all"], **report["by_class"]}
     groups = {name: group for name, group in groups.items() if group["num_whole"]}
     if not groups:
-        return ""
+        return Markup()
     keys = [key for key in NAMES if value_of(next(iter(groups.values())), key) is not None]
     ends = [end for group in groups.values() for key in keys for end in _ends(group, key)]
     ticks = _ticks(min(0.0, *ends), max(0.0, *ends))
@@ -43,24 +47,32 @@ def class_chart(report: Mapping[str, Any], *, unit: str) -> str:
 
     step = BAR * len(keys) + GAP
     height = step * len(groups) + AXIS
-    marks = [_tick(across(tick), tick, ticks, height - AXIS) for tick in ticks]
-    bars = [
-        _group(name, group, keys, step * i + GAP / 2, across)
-        for i, (name, group) in enumerate(groups.items())
-    ]
-    middle = (LABEL + WIDTH - RIGHT) / 2
-    named = f'<text class="tick" x="{middle}" y="{height - 2}">{unit}</text>'
-    zero = f'<path class="zero" d="M{across(0)} 0V{height - AXIS}"/>'
-    label = "Shapley values by gold class; the table below has the numbers"
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
-        + "".join([*marks, *bars, zero, named])
-        + "</svg>"
+    drawn = [
+        {"name": _short(name), "num_clips": group["num_whole"], "middle": top + BAR * len(keys) / 2,
+         "bars": _bars(group, keys, top, across)}
+        for top, (name, group) in zip(
+            (step * i + GAP / 2 for i in range(len(groups))), groups.items(), strict=True
+        )
+    ]  # fmt: skip
+    chart = templates(Path(__file__).with_name("page_parts")).get_template("chart.svg")
+    return Markup(
+        chart.render(
+            width=WIDTH,
+            height=height,
+            bottom=height - AXIS,
+            names_end=LABEL - 8,
+            middle=(LABEL + WIDTH - RIGHT) / 2,
+            zero=across(0),
+            unit=unit,
+            ticks=[(across(tick), _tick_text(tick, ticks)) for tick in ticks],
+            groups=drawn,
+            bar_height=BAR - 2,
+        )
     )
 
 
 def value_of(group: Mapping[str, Any], key: str) -> dict[str, Any] | None:
-    """The mean and interval of a player's Shapley value, or of the interaction."""
+    """Return the mean and interval of a player's Shapley value, or of the interaction."""
     return group.get(key if key == "interaction" else f"phi_{key}")
 
 
@@ -69,33 +81,25 @@ def _ends(group: Mapping[str, Any], key: str) -> list[float]:
     return [] if entry is None else [entry["mean"], *entry["ci"]]
 
 
-def _group(name: str, group: Mapping[str, Any], keys: Sequence[str], top: float, across) -> str:
-    middle = top + BAR * len(keys) / 2
-    parts = [
-        f'<text class="name" x="{LABEL - 8}" y="{middle + 1}">{escape(_short(name))}</text>',
-        f'<text class="count" x="{LABEL - 8}" y="{middle + 12}">n = {group["num_whole"]}</text>',
-    ]
+def _bars(
+    group: Mapping[str, Any], keys: Sequence[str], top: float, across: Callable[[float], float]
+) -> list[dict[str, Any]]:
+    """Place the bars of a class and their intervals."""
+    bars = []
     for i, key in enumerate(keys):
         entry, y = value_of(group, key), top + BAR * i
         if entry is None:
             continue
         left, right = sorted((across(0), across(entry["mean"])))
         low, high = (across(end) for end in entry["ci"])
-        size = f'width="{right - left:.1f}" height="{BAR - 2}"'
-        parts += [
-            f'<rect class="{key}" x="{left}" y="{y}" {size}/>',
-            f'<path class="spread" d="M{low} {y + BAR / 2 - 1}H{high}"/>',
-        ]
-    return "".join(parts)
+        place = {"left": left, "top": y, "width": f"{right - left:.1f}"}
+        bars.append({"key": key, **place, "low": low, "high": high, "middle": y + BAR / 2 - 1})
+    return bars
 
 
-def _tick(x: float, value: float, ticks: Sequence[float], bottom: float) -> str:
+def _tick_text(value: float, ticks: Sequence[float]) -> str:
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
-    text = f"{value:.{digits}f}".replace("-", "−")
-    return (
-        f'<path class="grid" d="M{x} 0V{bottom}"/>'
-        f'<text class="tick" x="{x}" y="{bottom + 16}">{text}</text>'
-    )
+    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -1,6 +1,6 @@
 """The page of what each modality did: one HTML file that needs nothing beside it and no network.
 
-Tables and charts are written here; the clips are data, which ``page.js`` puts on the page as
+``page.html`` shows tables and charts; the clips are data, which ``page.js`` puts on the page as
 text, so that nothing in a completion or a file name can be more than text. What a clip's card
 shows lies in a block of its own and is read when the card is opened. The page's own rule
 (Content-Security-Policy) lets it run this script and no other, and load nothing.
@@ -13,10 +13,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
+
+from markupsafe import Markup
 
 from omni_rlvr.media.limits import Limits
 from omni_rlvr.media.sandbox.reader import ClipReader
@@ -27,14 +27,17 @@ from omni_rlvr.tasks.attribute.page.clip_media import SHOW
 from omni_rlvr.tasks.attribute.selection import RULES
 from omni_rlvr.tasks.attribute.tables import unit_of
 from omni_rlvr.text.modality_words import Lexicon
+from omni_rlvr.text.templates import templates
 
 log = logging.getLogger(__name__)
 
 PARTS = Path(__file__).with_name("page_parts")
-"""page.html, page.css and page.js."""
+"""Templates of the page and its chart, the style and the script."""
 ABSENT = "–"
 
 Entry = dict[str, Any] | None
+Table = tuple[list[str], list[list[str]]]
+"""The header and the rows."""
 MEASURES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "clips": lambda r: r["all"]["num_clips"],
     "clips with picture and sound": lambda r: r["all"]["num_whole"],
@@ -61,7 +64,7 @@ MEASURES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 def write_clip_page(path: Path, places: Sequence[str]) -> None:
-    """Writes the page of runs of task=attribute.
+    """Write the page of runs of task=attribute.
 
     Args:
         path: the file.
@@ -77,20 +80,21 @@ def write_clip_page(path: Path, places: Sequence[str]) -> None:
         rows += new_rows
         cards += new_cards
     style, script = (_asset(f"page.{kind}") for kind in ("css", "js"))
-    page = Template(_asset("page.html")).substitute(
-        style=style,
-        style_hash=_hash(style),
-        script=script,
-        script_hash=_hash(script),
-        intro=escape(_intro(runs)),
-        many=" many" if len(runs) > 1 else "",
-        summary=_summary(runs),
-        classes="\n".join(f"<div>{_classes(run, alone=len(runs) == 1)}</div>" for run in runs),
-        method="\n".join(_method(run) for run in runs),
-        data="\n".join(
-            [_block("rows", {"rows": rows, "rules": RULES})]
-            + [_block(f"card-{i}", card) for i, card in enumerate(cards)]
-        ),
+    blocks = {"rows": _json({"rows": rows, "rules": RULES})}
+    page = (
+        templates(PARTS)
+        .get_template("page.html")
+        .render(
+            style=style,
+            style_hash=_hash(style),
+            script=script,
+            script_hash=_hash(script),
+            intro=_intro(runs),
+            summary=_summary(runs),
+            classes=[_classes(run) for run in runs],
+            methods=[(run.name, {**run.report["method"], "code": run.commit}) for run in runs],
+            data=blocks | {f"card-{i}": _json(card) for i, card in enumerate(cards)},
+        )
     )
     path.write_text(page, encoding="utf-8")
 
@@ -120,55 +124,28 @@ def _intro(runs: Sequence[Attribution]) -> str:
     return text if shown else f"{text} None were chosen: task.num_chosen of task=attribute."
 
 
-def _summary(runs: Sequence[Attribution]) -> str:
+def _summary(runs: Sequence[Attribution]) -> Table:
     lines = {name: [measure(run.report) for run in runs] for name, measure in MEASURES.items()}
     kept = {name: cells for name, cells in lines.items() if any(c is not None for c in cells)}
-    return _table(
+    return (
         ["", *(run.name for run in runs)],
         [[name, *(ABSENT if c is None else str(c) for c in cells)] for name, cells in kept.items()],
     )
 
 
-def _classes(run: Attribution, *, alone: bool) -> str:
-    chart = class_chart(run.report, unit=unit_of(run.report["method"]["value"]))
-    if not chart:
-        return "<p>No clip has both picture and sound.</p>"
-    groups = {"all clips": run.report["all"], **run.report["by_class"]}
+def _classes(run: Attribution) -> dict[str, Any]:
+    """Return the chart of a run by class, with its legend and the same in numbers."""
     keys = [key for key in NAMES if value_of(run.report["all"], key) is not None]
     rows = [
         [name, str(g["num_whole"]), *(_plain(value_of(g, key)) or ABSENT for key in keys)]
-        for name, g in groups.items()
+        for name, g in {"all clips": run.report["all"], **run.report["by_class"]}.items()
     ]
-    table = _table(["class", "clips", *(NAMES[key] for key in keys)], rows)
-    legend = "".join(f'<li class="{key}">{NAMES[key]}</li>' for key in keys)
-    title = "" if alone else f"<h3>{escape(run.name)}</h3>"
-    return (
-        f'{title}<figure><ul class="legend">{legend}</ul>{chart}</figure>'
-        f"<details><summary>The same in numbers</summary>{table}</details>"
-    )
-
-
-def _method(run: Attribution) -> str:
-    said = {**run.report["method"], "code": run.commit}
-    terms = "".join(
-        f"<dt>{escape(key)}</dt><dd>{escape(', '.join(v) if isinstance(v, list) else str(v))}</dd>"
-        for key, v in said.items()
-    )
-    return f'<h3>{escape(run.name)}</h3><dl class="method">{terms}</dl>'
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    lines = "\n".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{lines}\n</tbody></table></div>"
-    )
+    return {
+        "run": run.name,
+        "chart": class_chart(run.report, unit=unit_of(run.report["method"]["value"])),
+        "legend": {key: NAMES[key] for key in keys},
+        "numbers": (["class", "clips", *(NAMES[key] for key in keys)], rows),
+    }
 
 
 def _plain(entry: Entry) -> str | None:
@@ -192,15 +169,14 @@ def _said(entry: Entry, scale: float, form: str) -> str | None:
     return f"{mean} [{low}, {high}]".replace("-", "−")
 
 
-def _asset(name: str) -> str:
-    return (PARTS / name).read_text(encoding="utf-8")
+def _asset(name: str) -> Markup:
+    return Markup((PARTS / name).read_text(encoding="utf-8"))
 
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _block(name: str, value: Any) -> str:
-    """Data for the script. No ``<`` is left in it, so nothing in it can end the block."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    return f'<script type="application/json" id="{name}">{text}</script>'
+def _json(value: Any) -> Markup:
+    """Write data for the script. No ``<`` is left in it, so nothing in it can end its block."""
+    return Markup(json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from omni_rlvr.rewards.base import RewardError
-from omni_rlvr.rewards.callables import Rows, as_judge, score_all
+from omni_rlvr.rewards.callables import Rows, as_reward_callable, score_all
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.types import Example, UserError
 
@@ -130,7 +130,7 @@ def one_more(completions: list[str], examples: list[Example], tokenizer: object)
 @pytest.mark.parametrize(
     ("term", "words"),
     [
-        (none_at_all, r"test_judge\.none_at_all\(\) is no reward"),
+        (none_at_all, r"test_callables\.none_at_all\(\) is no reward"),
         (trl_style, r"trl_style\(prompts, completions, columns\) is no reward"),
         (one_more, r"one_more\(completions, examples, tokenizer\) is no reward"),
         (scaled_row, r"scaled_row\(completion, example, factor\) is no reward"),
@@ -149,33 +149,39 @@ def test_a_wrong_signature_is_named_with_what_is_wanted(term: object, words: str
     assert "\n" not in message
 
 
-async def raising_batch(completions: Sequence[str]) -> list[float]:
-    if "second" in completions:
-        raise KeyError("judge")
-    return [0.0] * len(completions)
-
-
 def raising_plain_row(completion: str) -> float:
     return 1 / (completion != "second")
 
 
-@pytest.mark.parametrize("term", [raising_batch, raising_plain_row])
-def test_what_raises_names_term_example_and_completion(term: object) -> None:
+async def raising_async_row(completion: str) -> float:
+    return 1 / (completion != "second")
+
+
+@pytest.mark.parametrize("term", [raising_plain_row, raising_async_row])
+def test_a_row_that_raises_names_term_example_and_completion(term: object) -> None:
     with pytest.raises(RewardError) as caught:
         score(term)
-    for word in ("mine raised", "Error", "clip1", "a[1]", "'second'", "test_judge.py:"):
+    for word in ("mine raised", "Error", "clip1", "a[1]", "'second'", "test_callables.py:"):
         assert word in str(caught.value)
 
 
-async def raising_together(completions: Sequence[str]) -> list[float]:
-    if len(completions) > 1:
-        raise TimeoutError("busy")
-    return [0.0]
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_batch_that_raises_is_named_and_called_once(is_async: bool) -> None:
+    calls = []
 
+    def raising(completions: Sequence[str]) -> list[float]:
+        calls.append(len(completions))
+        raise KeyError("judge")
 
-def test_an_async_term_that_raises_on_the_batch_only() -> None:
-    with pytest.raises(RewardError, match=r"TimeoutError: busy .* none of its rows alone"):
-        score(raising_together)
+    async def raising_async(completions: Sequence[str]) -> list[float]:
+        return raising(completions)
+
+    with pytest.raises(RewardError) as caught:
+        score(raising_async if is_async else raising)
+    words = ("mine raised KeyError: 'judge'", "test_callables.py:", "the batch of 3 begins with")
+    for word in (*words, "clip0", "a[0]", "'first'"):
+        assert word in str(caught.value)
+    assert calls == [3]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "1"])
@@ -232,7 +238,7 @@ def test_numbers_of_numpy_and_tensors_are_scores(scores: object) -> None:
         return scores
 
     rows = Rows(TEXTS[:2], EXAMPLES[:2], None)
-    (found,) = score_all([as_judge("mine", term)], rows).values()
+    (found,) = score_all([as_reward_callable("mine", term)], rows).values()
     assert found == [0.5, 1.0]
     assert all(type(score) is float for score in found)
 
@@ -251,4 +257,4 @@ def test_numbers_of_numpy_and_tensors_are_scores(scores: object) -> None:
 def test_what_is_no_number_of_theirs_is_refused(scores: object, wrong: str) -> None:
     rows = Rows(TEXTS[:2], EXAMPLES[:2], None)
     with pytest.raises(RewardError, match=wrong):
-        score_all([as_judge("mine", lambda completions, examples: scores)], rows)
+        score_all([as_reward_callable("mine", lambda completions, examples: scores)], rows)

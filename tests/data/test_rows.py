@@ -1,19 +1,18 @@
-"""The quick way in: for every form it sees what the strict one sees, a block at a time."""
+"""Rows of every form in every layout of a file, what is refused, and the memory that it takes."""
 
 from __future__ import annotations
 
 import json
 import random
 import tracemalloc
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from omni_rlvr.data.annotations import json_blocks
-from omni_rlvr.data.annotations import read as annotations
 from omni_rlvr.data.annotations.formats import FORMS
+from omni_rlvr.data.annotations.rows import iterate
 from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.types import Example, UserError
 
@@ -23,35 +22,6 @@ SYSTEM = {"role": "system", "content": "Be brief."}
 
 def read(form: str, path: Path) -> list[Example]:
     return list(AnnotationReader(form, str(path), "/data", ["Sad", "Happy"], 0).read())
-
-
-@pytest.fixture
-def strictly(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], list[Example]]:
-    """Reads with the quick way shut."""
-
-    def refuse(*_: object) -> Iterator[None]:
-        raise OSError
-
-    def read_so(form: str, path: Path) -> list[Example]:
-        with monkeypatch.context() as patch:
-            patch.setattr(json_blocks, "typed_rows", refuse)
-            patch.setattr(annotations, "_BATCH", 7)
-            return read(form, path)
-
-    return read_so
-
-
-@pytest.fixture
-def quickly(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], list[Example]]:
-    """Reads with the strict way shut, in blocks of a few rows."""
-
-    def read_so(form: str, path: Path) -> list[Example]:
-        with monkeypatch.context() as patch:
-            patch.setattr(json_blocks, "_BLOCK_BYTES", 700)
-            patch.setattr(annotations, "_strict", lambda *_: pytest.fail("read strictly"))
-            return read(form, path)
-
-    return read_so
 
 
 # ---- rows that are right in one of many ways
@@ -136,85 +106,100 @@ def items(rng: random.Random, number: int) -> dict[str, Any]:
 ROWS = {"r1_omni": conversation, "ms_swift": swift, "messages": items}
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("seed", range(3))
-def test_both_ways_see_the_same(
-    tmp_path: Path, quickly: Callable, strictly: Callable, name: str, form: str, seed: int
-) -> None:
+def test_how_a_file_is_laid_out_changes_no_example(tmp_path: Path, form: str, seed: int) -> None:
     rng = random.Random(seed)
     rows = [ROWS[form](rng, number) for number in range(60)]
-    path = tmp_path / name
-    if name == "a.json":
-        path.write_text(json.dumps(rows, indent=seed or None, ensure_ascii=seed == 1), "utf-8-sig")
-    else:
-        ends = [rng.choice(["\n", "\r\n", "\n \n\n"]) for _ in rows]
-        lines = [json.dumps(row) + end for row, end in zip(rows, ends, strict=True)]
-        path.write_text("".join(lines), "utf-8", newline="")
-    quick = quickly(form, path)
-    assert quick == strictly(form, path)
-    assert len(quick) == 60
-    assert len({example.answer for example in quick}) == 2
+    (tmp_path / "plain.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    plain = read(form, tmp_path / "plain.jsonl")
+    assert len(plain) == 60
+    assert len({example.answer for example in plain}) == 2
+
+    ends = [rng.choice(["\n", "\r\n", "\n \n\n", "\r"]) for _ in rows]
+    lines = [json.dumps(row) + end for row, end in zip(rows, ends, strict=True)]
+    (tmp_path / "ends.jsonl").write_text("".join(lines), "utf-8", newline="")
+    (tmp_path / "list.json").write_text(json.dumps(rows, indent=seed or None), "utf-8-sig")
+    marked = json.dumps(rows, ensure_ascii=False)
+    (tmp_path / "wide.json").write_text(marked, "utf-16")
+    backwards = [dict(reversed(row.items())) for row in rows]
+    (tmp_path / "backwards.json").write_text(json.dumps(rows[:1] + backwards[1:]))
+    for name in ("ends.jsonl", "list.json", "wide.json", "backwards.json"):
+        found = read(form, tmp_path / name)
+        assert [replace(e, source="") for e in found] == [replace(e, source="") for e in plain]
+        places = [f"[{i}]" for i in range(60)] if name.endswith("json") else []
+        assert [e.source.removeprefix(f"{tmp_path / name}") for e in found][: len(places)] == places
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        '{"video": "a"}{"video": "b"}',
-        '{"video": "a"} {"video": "b"}\n\n',
-        '{"video":\n"a"}',
-        '{"video": 1}',
         '{"id": true}',
         '{"id": 1.0}',
-        '{"cues": {"mouth": 1}}',
-        "[]",
-        "null",
-        '{"video": "\\ud800"}',
-        '{"video": "\x01"}',
-        '{"x": NaN}',
-        '{"x": ' + "[" * 100_000,
+        '{"id": 1, "id": 2}',
+        '{"id": 1000000000000000000000000000001}',
+        '{"id": "\\ud800"}',
+        '{"id": "\\ud83d\\ude00"}',
+        '{"id": [NaN, -Infinity, 1e999]}',
+        '{"": {"\u2028": "\x7f"}}',
     ],
 )
-def test_lines_that_the_quick_way_leaves_to_the_strict_one(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text(text.replace("{", '{"conversations": [], ', 1))
-    with pytest.raises(json_blocks.NOT_PLAIN):
-        list(json_blocks.typed_rows(path, FORMS["r1_omni"].row))
+def test_rows_are_what_pythons_json_reads(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f"{{}}\n{text}", "utf-8")
+    (tmp_path / "a.json").write_text(f"[{{}}, {text}, {{}}]", "utf-8")
+    row = repr(json.loads(text))
+    assert [repr(row.value) for row in iterate(tmp_path / "a.jsonl")] == ["{}", row]
+    found = list(iterate(tmp_path / "a.json"))
+    assert [(repr(r.value), r.number) for r in found] == [("{}", 0), (row, 1), ("{}", 2)]
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "wrong"),
     [
-        "[ROW]}, {ROW]",
-        "[ROW], [ROW]",
-        "[ROW, null]",
-        "[ROW,]",
-        "[,ROW]",
-        "[ROW,, ROW]",
-        "[ROW",
-        "[]",
-        "ROW",
-        "",
+        ('{"video": "a"}{"video": "b"}', "a.jsonl:2: not valid JSON: Extra data at column 15"),
+        ('{"video":\n"a"}', "a.jsonl:2: not valid JSON: Expecting value at column 10"),
+        ('{"video": "\x01"}', "a.jsonl:2: not valid JSON: Invalid control character at"),
+        ('{"x": ' + "[" * 100_000, "a.jsonl:2: not valid JSON: maximum recursion depth"),
+        ("1" * 10_000, "a.jsonl:2: not valid JSON: Exceeds the limit"),
+        ("[]", "a.jsonl:2: an annotation is a JSON object, this is a list"),
+        ("null", "a.jsonl:2: an annotation is a JSON object, this is null"),
     ],
 )
-def test_lists_that_the_quick_way_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
-    monkeypatch.setattr(json_blocks, "_BLOCK_BYTES", 30)
-    path = tmp_path / "a.json"
-    path.write_text(text.replace("ROW", '{"conversations": []}'))
-    with pytest.raises(json_blocks.NOT_PLAIN):
-        list(json_blocks.typed_rows(path, FORMS["r1_omni"].row))
+def test_a_line_that_is_no_row_is_named(tmp_path: Path, text: str, wrong: str) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n" + text)
+    with pytest.raises(UserError) as caught:
+        list(iterate(tmp_path / "a.jsonl"))
+    assert str(caught.value).startswith(f"{tmp_path}/{wrong}")
 
 
-def test_rows_that_begin_in_different_ways_are_still_read(
-    tmp_path: Path, quickly: Callable, strictly: Callable
-) -> None:
-    rng = random.Random(0)
-    rows = [conversation(rng, number) for number in range(40)]
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(rows[:1] + [dict(reversed(row.items())) for row in rows[1:]]))
-    assert quickly("r1_omni", path) == strictly("r1_omni", path)
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("[{}]}, {{}]", "a.json:1: not valid JSON: Extra data at column 5"),
+        ("[{}], [{}]", "a.json:1: not valid JSON: Extra data at column 5"),
+        ("[{}, null]", "a.json[1]: an annotation is a JSON object, this is null"),
+        ("[{},\n]", "a.json:"),
+        ("[,{}]", "a.json:1: not valid JSON: Expecting value at column 2"),
+        ("[{},, {}]", "a.json:1: not valid JSON: Expecting value at column 5"),
+        ("[{}", "a.json:1: not valid JSON: Expecting ',' delimiter at column 4"),
+        ('[{}, {"a":\n"\x01"}]', "a.json:2: not valid JSON: Invalid control character"),
+        ("{}", "a.json: a JSON annotation file is a list of objects, this is an object"),
+    ],
+)
+def test_a_list_that_is_none_is_named(tmp_path: Path, text: str, wrong: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        list(iterate(tmp_path / "a.json"))
+    assert str(caught.value).startswith(f"{tmp_path}/{wrong}")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_wrong_encoding_behind_good_rows_is_named(tmp_path: Path, name: str) -> None:
+    text = '{"a": 1}\n{"a": "f\u00e2ch\u00e9"}'
+    text = f"[{text.replace(chr(10), ',' + chr(10))}]" if name == "a.json" else text
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=rf"{name}:2: is not UTF-8 .*WINDOWS-1252"):
+        list(iterate(tmp_path / name))
 
 
 def test_an_unknown_form_is_named() -> None:
@@ -237,4 +222,5 @@ def test_a_row_is_no_python_object(tmp_path: Path, form: str) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 2_000_000  # 100 bytes a row; a parsed row takes 2,000
+    # The file itself, and 150 bytes a row; a parsed row takes 2,000.
+    assert peak < path.stat().st_size + 3_000_000
