@@ -20,6 +20,7 @@ from omni_rlvr.data.synthetic import emotions, wording
 from omni_rlvr.models.composed import tiny
 from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.models.prefix.fast_path import fast_path
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import Batch, Example
 
 pytest_plugins = ("browser",)
@@ -77,7 +78,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tokenizer_texts() -> list[str]:
     """Questions and reasoned answers, as experiments/tiny_base trains its tokenizer on."""
-    asked = [wording.EMOTION_QUESTION, *wording.CAPTION_QUESTIONS.values(), *QUESTIONS]
+    asked = [EMOTION_QUESTION, *wording.CAPTION_QUESTIONS.values(), *QUESTIONS]
     texts = [*asked, "user", "assistant"]
     for i in range(50):
         values = {cue: options[i % len(options)] for cue, options in emotions.CUES.items()}

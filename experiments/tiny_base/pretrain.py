@@ -29,6 +29,7 @@ from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.models.composed.processor import Processor
 from omni_rlvr.models.composed.tiny import build_processor, build_tiny, train_tokenizer
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 
 INSTRUCTION = (
     "Output the thinking process in <think> </think> and final emotion in <answer> </answer> tags."
@@ -69,7 +70,7 @@ def main() -> None:
 def tokenizer_texts() -> Iterator[str]:
     """Every sentence form once per value: the tokenizer sees the words, the weights do not."""
     yield from (
-        wording.EMOTION_QUESTION,
+        EMOTION_QUESTION,
         *wording.CAPTION_QUESTIONS.values(),
         INSTRUCTION,
         "user",

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from omni_rlvr.data.synthetic.generate import ANNOTATIONS, ensure_split
-from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 
 NUM_CLIPS, NUM_TRAIN, SEED = 1000, 800, 0
 DECIDES = {

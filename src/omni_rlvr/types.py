@@ -77,7 +77,7 @@ class AudioShape:
 
 
 class Processing(Protocol):
-    """What collating asks of a processor, e.g. of ``models/composed/processor.py``."""
+    """What collating asks of a processor, see ``models/policy.py`` for the rest of it."""
 
     @property
     def pad_token_id(self) -> int:

@@ -30,10 +30,11 @@ from omni_rlvr.data.synthetic.generate import (
     balanced_labels,
     make_clip,
 )
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
 SPOKEN = {wording.phrase(cue, value): (cue, value) for cue in CUES for value in CUES[cue]}
-QUESTION = wording.EMOTION_QUESTION
+QUESTION = EMOTION_QUESTION
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from omni_rlvr.assembly.splits import read_split
-from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.record import read_jsonl
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks.serve import answers
 from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
 from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
 SERVE = (

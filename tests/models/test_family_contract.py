@@ -52,7 +52,7 @@ def samples(policy, kinds: Sequence[str] = KINDS) -> list[Sample]:
     processor, made = policy.processor, []
     for i, kind in enumerate(kinds):
         random = np.random.default_rng(i)
-        num_frames = processor.settings.num_frames
+        num_frames = processor.sampling.num_frames(1.0)
         frames = random.integers(0, 256, (num_frames, 40 + 8 * i, 48, 3), dtype=np.uint8)
         length = int(processor.sample_rate * processor.window_s * (1 + i) / (2 + i))
         wave = random.uniform(-0.3, 0.3, length).astype(np.float32)

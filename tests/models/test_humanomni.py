@@ -18,7 +18,7 @@ from omni_rlvr.models.composed.projectors import pool_grid
 from omni_rlvr.models.composed.towers import patch_features
 from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.rollout.experience import completion_scores, select
-from omni_rlvr.text.prompts import QUESTION, WORDINGS
+from omni_rlvr.text.prompts import EMOTION_QUESTION, WORDINGS
 from omni_rlvr.types import Batch, Experience, Features, UserError
 
 
@@ -200,13 +200,13 @@ def test_the_prompt_by_default(published_folder):
 
 def test_the_prompts_quirks(published_folder):
     sft = load(published_folder, wording="p1_cold_start", media_end="\n\n\n", gate_text="turn")
-    assert f"<au_end>\n\n\n{QUESTION} {TAGS}<|im_end|>" in prompt(sft, "ignored", **BOTH)
+    assert f"<au_end>\n\n\n{EMOTION_QUESTION} {TAGS}<|im_end|>" in prompt(sft, "ignored", **BOTH)
     gate = "<vi_start><vi_end><au_start><audio><au_end>"
-    assert sft.processor.gate_text("ignored", has_audio=True) == f"{gate}{QUESTION} {TAGS}"
+    assert sft.processor.gate_text("ignored", has_audio=True) == f"{gate}{EMOTION_QUESTION} {TAGS}"
     rl = load(published_folder, wording="p3_rlvr", stray_vision_tokens=True)
     stray = "<|vision_start|><|video_pad|><|vision_end|>"
     assert f"user\n{stray}<vi_start>{{V}}<vi_end>" in prompt(rl, "ignored", **BOTH)
-    assert rl.processor.gate_text("ignored", has_audio=True) == f"{QUESTION}\n{TAGS}"
+    assert rl.processor.gate_text("ignored", has_audio=True) == f"{EMOTION_QUESTION}\n{TAGS}"
 
 
 def test_squashing_and_frames(published_folder):

@@ -10,7 +10,6 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.rollout.label_scoring import (
     BARE,
     TAGGED,
@@ -19,6 +18,7 @@ from omni_rlvr.rollout.label_scoring import (
     label_logps,
     prompt_slot,
 )
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import Prompts
 
 LABELS = ("happy", "sad", "happy face", "s", "surprise")

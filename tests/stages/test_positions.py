@@ -77,10 +77,7 @@ class Policy(nn.Module):
 class Processor:
     """What decoding asks of one; no token ends a completion."""
 
-    stop_ids = (999,)
-
-    class settings:
-        mask_stops = True
+    stop_ids = counted_stop_ids = (999,)
 
     class tokenizer:
         pad_token_id = 0

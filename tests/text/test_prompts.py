@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omni_rlvr.text.prompts import INSTRUCTION, QUESTION, WORDINGS, join
+from omni_rlvr.text.prompts import EMOTION_QUESTION, INSTRUCTION, WORDINGS, join
 
 
 def text(name: str) -> str:
@@ -30,7 +30,10 @@ def test_the_three_of_r1_omni_differ_between_question_and_instruction() -> None:
             "As an emotional recognition expert; throughout the video, which emotion is the most "
             "obvious to you?\nhappy, surprise, neutral, angry, disgust, sad, fear",
         ),
-        ("p5_sft_obvious", f"{QUESTION}\nfear ,angry ,surprise ,happy ,neutral ,sad ,disgust"),
+        (
+            "p5_sft_obvious",
+            f"{EMOTION_QUESTION}\nfear ,angry ,surprise ,happy ,neutral ,sad ,disgust",
+        ),
         (
             "p6_evaluation_mafw",
             "As an emotional recognition expert, in the video, when the characters display their "

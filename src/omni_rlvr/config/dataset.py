@@ -11,6 +11,7 @@ from typing import Any
 
 from omni_rlvr.media.limits import Limits
 from omni_rlvr.text.parse import nfc
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import require
 
 
@@ -165,8 +166,8 @@ class OfficialConfig(DatasetConfig):
     """Name -> official label -> our word, in official order; null leaves such clips out."""
     label_base: int | None = None
     """The number of the first class, 0 or 1, where labels are numbers; null finds out."""
-    question: str = "???"
-    """What is asked of every clip."""
+    question: str = EMOTION_QUESTION
+    """The question that is asked about every clip."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +47,16 @@ class Processor(Processing, Protocol):
         """The language model's tokenizer."""
 
     @property
-    def settings(self) -> Any:
-        """What a checkpoint's prompt and pictures look like, as the family has it."""
+    def instruction(self) -> str:
+        """The text that follows every question; empty for none."""
 
     @property
     def stop_ids(self) -> list[int]:
         """The ids that end a completion, the chat's end token first."""
+
+    @property
+    def counted_stop_ids(self) -> list[int]:
+        """Those of ``stop_ids`` after which a completion's tokens no longer count."""
 
     @property
     def sampling(self) -> Sampling:

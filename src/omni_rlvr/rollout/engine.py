@@ -86,8 +86,7 @@ def to_rollout(
         activations: What was kept for the update.
     """
     processor = policy.processor
-    ends = processor.stop_ids if processor.settings.mask_stops else processor.stop_ids[:1]
-    mask = completion_mask(ids, eos_token_ids=ends)
+    mask = completion_mask(ids, eos_token_ids=processor.counted_stop_ids)
     return Rollout(
         completion_ids=ids,
         completion_mask=mask,

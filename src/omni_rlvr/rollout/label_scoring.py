@@ -45,7 +45,7 @@ BARE = AnswerSlot((), "", "")
 
 def prompt_slot(processor: Processor, question: str) -> AnswerSlot:
     """Chooses by the prompt: tags where the question or the instruction asks for them."""
-    asked = TAGGED.text in question + processor.settings.instruction
+    asked = TAGGED.text in question + processor.instruction
     return TAGGED if asked else BARE
 
 

@@ -22,7 +22,6 @@ from omni_rlvr.config.sampling import SamplingConfig
 from omni_rlvr.config.tasks import PredictTask
 from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.data.readers.files import FileReader
-from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.media.files import in_words
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import append_jsonl
@@ -40,6 +39,7 @@ from omni_rlvr.tasks.clips import batches, keeper
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.tasks.predictions_text import TextStream, show_prediction, summary_line
 from omni_rlvr.text.parse import nfc, normalise_label, parse
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.training.devices import device_of
 from omni_rlvr.training.progress import progress_bar
 from omni_rlvr.types import (

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-QUESTION = (
+EMOTION_QUESTION = (
     "As an emotional recognition expert; throughout the video, which emotion conveyed by the "
     "characters is the most obvious to you?"
 )
+"""R1-Omni's question (its README); the data sets ask it unless their config says otherwise."""
 INSTRUCTION = (
     "Output the thinking process in <think> </think> and final emotion in <answer> </answer> tags."
 )
-_OBVIOUS = QUESTION.replace(" conveyed by the characters", "")
+_OBVIOUS = EMOTION_QUESTION.replace(" conveyed by the characters", "")
 _PREDOMINANT = (
     "As an emotional recognition expert, in the video, when the characters display their emotions, "
     "which predominant feeling is most clearly expressed?"
@@ -39,13 +40,13 @@ class Wording:
 
 
 WORDINGS = {
-    "p1_cold_start": Wording(QUESTION, " ", INSTRUCTION),
-    "p2_inference": Wording(QUESTION, "  ", INSTRUCTION),
-    "p3_rlvr": Wording(QUESTION, "\n", INSTRUCTION),
+    "p1_cold_start": Wording(EMOTION_QUESTION, " ", INSTRUCTION),
+    "p2_inference": Wording(EMOTION_QUESTION, "  ", INSTRUCTION),
+    "p3_rlvr": Wording(EMOTION_QUESTION, "\n", INSTRUCTION),
     "p4_rlvr_dfew": Wording(f"{_OBVIOUS}\n{_DFEW}", "", ""),
     "p4_rlvr_mafw": Wording(f"{_OBVIOUS}\n{_DFEW}, {_MAFW}", "", ""),
     "p5_sft_obvious": Wording(
-        f"{QUESTION}\nfear ,angry ,surprise ,happy ,neutral ,sad ,disgust", "", ""
+        f"{EMOTION_QUESTION}\nfear ,angry ,surprise ,happy ,neutral ,sad ,disgust", "", ""
     ),
     "p5_sft_predominant": Wording(f"{_PREDOMINANT}\nfear ,disgust ,happy ,sad ,surprise", "", ""),
     "p6_evaluation": Wording(f"{_PREDOMINANT}\n", "", ""),

@@ -21,6 +21,7 @@ from omni_rlvr.folders import new_folder
 from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, run_of
 from omni_rlvr.rewards.watchdog.time_limit import DEFAULT_S
 from omni_rlvr.stages.table import STAGES
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
 SCHEMAS: dict[str, dict[str, type]] = {
@@ -90,6 +91,7 @@ def register(tasks: Mapping[str, type]) -> None:
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("own_path", own_path, replace=True)
     OmegaConf.register_new_resolver("sweep_run", run_name, replace=True)
+    OmegaConf.register_new_resolver("emotion_question", lambda: EMOTION_QUESTION, replace=True)
     OmegaConf.register_new_resolver("option_lines", option_lines, replace=True)
 
 

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from omni_rlvr.data.synthetic import container, emotions, face, voice, wording
 from omni_rlvr.folders import set_usual_mode
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
 VERSION = 1
@@ -168,7 +169,7 @@ def _missing_odds(spec: SplitSpec) -> tuple[float, float, float]:
 def _turns(target: str, values: dict[str, str], label: str) -> list[dict[str, str]]:
     seen = any(cue in values for cue in emotions.VISUAL)
     heard = any(cue in values for cue in emotions.VOCAL)
-    question = wording.EMOTION_QUESTION
+    question = EMOTION_QUESTION
     if target == "caption":
         question = wording.CAPTION_QUESTIONS[seen, heard]
         answer = wording.caption(values, seen=True, heard=True)

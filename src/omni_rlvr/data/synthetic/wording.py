@@ -16,12 +16,6 @@ CAPTION_QUESTIONS: Mapping[tuple[bool, bool], str] = {
     (True, True): "Describe the face and the voice.",
 }
 """What the base model is asked, by whether the face and the voice are to be described."""
-EMOTION_QUESTION = (
-    "As an emotional recognition expert; throughout the video, which emotion conveyed by the "
-    "characters is the most obvious to you?"
-)
-"""R1-Omni's question (its README)."""
-
 
 NOUNS: Mapping[str, str] = {
     "brows": "brows",

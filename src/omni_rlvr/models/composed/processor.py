@@ -153,6 +153,16 @@ class Processor:
         return [self.tokenizer.eos_token_id, *self.settings.stop_ids]
 
     @property
+    def counted_stop_ids(self) -> list[int]:
+        """Those after which a completion's tokens no longer count, see ``mask_stops``."""
+        return self.stop_ids if self.settings.mask_stops else self.stop_ids[:1]
+
+    @property
+    def instruction(self) -> str:
+        """The text that follows every question; empty for none."""
+        return self.settings.instruction
+
+    @property
     def sampling(self) -> Sampling:
         """Which frames of a clip the model is shown."""
         return Sampling.count(self.settings.num_frames)

@@ -17,11 +17,11 @@ from typing import Any
 
 import gradio as gr
 
-from omni_rlvr.data.synthetic.wording import EMOTION_QUESTION
 from omni_rlvr.tasks.serve import render
 from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
 from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads, shown_name
+from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Example, UserError
 
