@@ -14,6 +14,8 @@ from omni_rlvr.functional.advantages import gdpo_advantages
 from omni_rlvr.rollout.experience import completion_scores
 from omni_rlvr.types import RewardOutput
 
+pytestmark = pytest.mark.slow
+
 LOSS_TYPES = CHOICES["loss_type"]
 
 
