@@ -227,7 +227,7 @@ def test_repetition_values_that_are_refused(size, penalty) -> None:
 )  # fmt: skip
 def test_mathematics(answer: str, gold: str, wanted: float) -> None:
     pytest.importorskip("math_verify", reason="math-verify is not installed; it is an extra")
-    assert score(MathVerify(timeout_s=5), answer, gold) == wanted
+    assert score(MathVerify(timeout_s=60), answer, gold) == wanted  # a busy machine takes its time
 
 
 def test_mathematics_without_its_library_says_how_to_get_it(monkeypatch) -> None:
