@@ -32,15 +32,14 @@ def new_folder(wanted: Path) -> Path:
         OSError: it cannot be made.
     """
     wanted.parent.mkdir(parents=True, exist_ok=True)
-    number = 0
+    folder, number = wanted, 0
     while True:
-        folder = wanted.with_name(f"{wanted.name}_{number}") if number else wanted
         try:
             folder.mkdir()
+            return folder
         except FileExistsError:
             number += 1
-        else:
-            return folder
+            folder = wanted.with_name(f"{wanted.name}_{number}")
 
 
 @contextlib.contextmanager

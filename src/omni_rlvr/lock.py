@@ -104,10 +104,8 @@ class FolderLock:
             owner = _owner_of(self.path)
             if owner is not None and owner.is_ours:
                 break
-            if owner is None or owner.is_gone:
-                _remove(self.path, owner)
-            else:
-                raise FolderInUse(f"{folder} is in use by {owner}; {_what_to_do(owner, advice)}")
+            _refuse(owner, folder, advice)
+            _remove(self.path, owner)
         _held[self.path] = _held.get(self.path, 0) + 1
 
     def release(self) -> None:
@@ -130,15 +128,14 @@ def check_free(folder: Path, advice: str) -> None:
     Raises:
         FolderInUse: says which process, on which machine, and since when.
     """
-    owner = _owner_of(folder / OWNER)
+    _refuse(_owner_of(folder / OWNER), folder, advice)
+
+
+def _refuse(owner: Owner | None, folder: Path, advice: str) -> None:
     if owner is not None and not (owner.is_gone or owner.is_ours):
-        raise FolderInUse(f"{folder} is in use by {owner}; {_what_to_do(owner, advice)}")
-
-
-def _what_to_do(owner: Owner, advice: str) -> str:
-    if owner.is_here:
-        return advice
-    return f"{advice}; if that process no longer runs, delete the file {OWNER} there"
+        gone = f"; if that process no longer runs, delete the file {OWNER} there"
+        more = "" if owner.is_here else gone
+        raise FolderInUse(f"{folder} is in use by {owner}; {advice}{more}")
 
 
 def _make(path: Path) -> bool:
@@ -214,13 +211,9 @@ def _started(process: int) -> str | None:
 
 def _shown_by_ps(process: int) -> str | None:
     """Return the same as ``_started`` where there is no ``/proc``."""
-    with contextlib.suppress(OSError):
-        shown = subprocess.run(
-            ["ps", "-o", "state=,lstart=", "-p", str(process)],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.split()
-        if shown and not shown[0].startswith("Z"):
-            return " ".join(shown[1:])
-    return None
+    command = ["ps", "-o", "state=,lstart=", "-p", str(process)]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    except OSError:
+        return None
+    return " ".join(shown[1:]) if shown and not shown[0].startswith("Z") else None

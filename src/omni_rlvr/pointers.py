@@ -178,19 +178,15 @@ def whole_before(checkpoint: Path) -> Path | None:
 
 def _free_name(latest: Path) -> Path:
     """Name the folder that a copy made of ``latest`` by when its run began, as others are named."""
-    name, number = _started(latest), 0
+    try:
+        started = json.loads((latest / "run.json").read_text(encoding="utf-8"))["started"]
+        name = re.sub("[^0-9_-]", "-", str(started).replace("T", "_"))
+    except (OSError, ValueError, KeyError, TypeError):
+        name = "copied"
+    number = 0
     while (free := latest.with_name(f"{name}_{number}" if number else name)).exists():
         number += 1
     return free
-
-
-def _started(run: Path) -> str:
-    """Name a run's folder by when it began, as new ones are."""
-    try:
-        started = json.loads((run / "run.json").read_text(encoding="utf-8"))["started"]
-        return re.sub("[^0-9_-]", "-", str(started).replace("T", "_"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return "copied"
 
 
 def _remove_strays(pointer: Path) -> None:
@@ -225,10 +221,7 @@ def _led_to(pointer: Path, folder: str) -> Path | None:
         return None
     there = pointer.parent / text
     moved = pointer.parent / folder / PurePosixPath(text.replace("\\", "/")).name
-    for found in (there, moved):
-        if found.is_dir():
-            return found
-    return None
+    return next((found for found in (there, moved) if found.is_dir()), None)
 
 
 def _newest(checkpoint: Path) -> Path | None:

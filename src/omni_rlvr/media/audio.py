@@ -13,12 +13,13 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import av
 import numpy as np
 import soundfile
 
-from omni_rlvr.media.container import Sound, open_container, sound_stream
+from omni_rlvr.media.container import Sound, decoding, open_container
 from omni_rlvr.media.limits import in_force
 from omni_rlvr.media.timeline import NO_TIMES, is_joint, is_short, tick_s_of
 from omni_rlvr.types import ClipNote, MediaError
@@ -147,16 +148,16 @@ class _DecodedSound:
             raise ValueError(f"its time stamps leave {silence_s:.0f} s without sound")
         scale = _full_scale(self.peak, is_float=is_float)
         waves = [_resample(np.concatenate(s.parts), s.rate, sample_rate) for s in self.stretches]
-        starts = [round(s.start_s * sample_rate) for s in self.stretches]
+        spans = [
+            slice(start := round(s.start_s * sample_rate), start + len(wave))
+            for s, wave in zip(self.stretches, waves, strict=True)
+        ]
         waveform = waves[0]
-        if len(waves) > 1 or starts[0] > 0:
-            ends = [start + len(wave) for start, wave in zip(starts, waves, strict=True)]
-            waveform = np.zeros(max(ends), dtype=waves[0].dtype)
-            for start, end, wave in zip(starts, ends, waves, strict=True):
-                waveform[start:end] = wave
-        if scale != 1.0:
-            waveform = waveform / scale
-        waveform = np.clip(waveform, -1.0, 1.0).astype(np.float32)
+        if len(waves) > 1 or spans[0].start > 0:
+            waveform = np.zeros(max(span.stop for span in spans), dtype=waves[0].dtype)
+            for span, wave in zip(spans, waves, strict=True):
+                waveform[span] = wave
+        waveform = np.clip(waveform / scale, -1.0, 1.0).astype(np.float32)
         decoded_s = sum(s.num_samples / s.rate for s in self.stretches)
         return Heard(waveform, self._notes(scale, decoded_s, promised_s), is_padded, decoded_s)
 
@@ -180,76 +181,80 @@ class _DecodedSound:
         return tuple(notes)
 
 
-def read_track(data: bytes, sound: Sound, *, sample_rate: int) -> Heard | None:
+def read_track(data: bytes, sound: Sound, path: Path, *, sample_rate: int) -> Heard | None:
     """Decode the sound track of a container.
 
     Args:
         data: The whole file.
         sound: Its sound track, as ``container.look_into`` found it.
+        path: Where the file came from, for messages.
         sample_rate: Wanted rate, Hz.
 
     Returns:
         The sound, or None when the track holds no samples.
 
     Raises:
-        ValueError: If FFmpeg has no decoder for the sound, or its samples make no sense.
+        MediaError: If FFmpeg has no decoder for the sound, or its samples make no sense.
     """
     decoded, resampler, previous = _DecodedSound(), None, None
     part, before_s = 0, None
-    with open_container(data) as container:
-        stream = sound_stream(container, sound)
-        stream.codec_context.thread_count = 1
-        codec = stream.codec_context.name
-        packets = _Packets(container, stream)
+    with decoding(path, "sound track"), open_container(data) as container:
+        packets = _Packets(container, sound)
+        has_times = container.format.name not in NO_TIMES
         for frame in packets.frames():
             form = (frame.sample_rate, frame.layout.name, frame.format.name)
             if resampler is None or form != previous:  # joined recordings may change any of them
                 resampler, previous = av.AudioResampler(format="fltp", rate=frame.sample_rate), form
-            is_joined = False
+            is_joined, start_s = False, None
             if frame.time is not None:
                 step_s = 0.0 if before_s is None else frame.time - before_s
                 is_joined = is_joint(step_s, sound.max_gap_s)
                 part = min(part + is_joined, len(sound.shifts_s) - 1)
                 before_s = frame.time
-            start_s = None
-            if frame.time is not None and container.format.name not in NO_TIMES:
-                start_s = frame.time + sound.shifts_s[part]
+                start_s = frame.time + sound.shifts_s[part] if has_times else None
             for piece in resampler.resample(frame):
                 decoded.add(piece.to_ndarray(), piece.sample_rate, start_s, is_joined=is_joined)
-    packets.refuse_damage(has_samples=bool(decoded.stretches))
-    # where there are no time stamps FFmpeg takes all packets to be of one rate
-    num_rates = len({s.rate for s in decoded.stretches})
-    is_wrong = container.format.name in NO_TIMES and num_rates > 1
-    heard = decoded.finish(
-        sample_rate,
-        promised_s=0.0 if is_wrong else sound.promised_s,
-        is_float=codec.startswith("pcm_f"),
-        is_padded=not codec.startswith(("pcm_", "flac", "alac")),
-    )
+        packets.refuse_damage(has_samples=bool(decoded.stretches))
+        # Without time stamps FFmpeg assumes one rate for all packets: its length is then wrong.
+        is_wrong = not has_times and len({s.rate for s in decoded.stretches}) > 1
+        heard = decoded.finish(
+            sample_rate,
+            promised_s=0.0 if is_wrong else sound.promised_s,
+            is_float=packets.codec.startswith("pcm_f"),
+            is_padded=not packets.codec.startswith(("pcm_", "flac", "alac")),
+        )
     return heard and replace(heard, notes=(*packets.notes, *heard.notes))
 
 
-def has_samples(data: bytes, sound: Sound) -> bool:
+def has_samples(data: bytes, sound: Sound, path: Path) -> bool:
     """Decode a sound track up to its first samples; arguments and errors as ``read_track``."""
-    with open_container(data) as container:
-        packets = _Packets(container, sound_stream(container, sound))
+    with decoding(path, "sound track"), open_container(data) as container:
+        packets = _Packets(container, sound)
         found = any(True for _ in packets.frames())
         packets.refuse_damage(has_samples=found)
     return found
 
 
 class _Packets:
-    """The packets of a sound track; one that cannot be decoded is left out and counted."""
+    """The packets of a sound track; one that cannot be decoded is left out and counted.
 
-    def __init__(self, container: av.container.InputContainer, stream: av.AudioStream) -> None:
-        self._container = container
-        self._stream = stream
+    Raises:
+        ValueError: FFmpeg has no decoder for the sound.
+    """
+
+    def __init__(self, container: av.container.InputContainer, sound: Sound) -> None:
+        if sound.sample_rate == 0:
+            raise ValueError("there is no decoder for its codec")
+        self._packets = container.demux(container.streams[sound.stream])
+        codec = container.streams[sound.stream].codec_context
+        codec.thread_count = 1
+        self.codec = codec.name
         self._num_packets = 0
         self._damaged: list[tuple[float | None, av.InvalidDataError]] = []
 
     def frames(self) -> Iterator[av.AudioFrame]:
         """Decode packet by packet."""
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets:
             self._num_packets += packet.size > 0
             try:
                 frames = packet.decode()
@@ -282,11 +287,12 @@ class _Packets:
         return (ClipNote("damaged_sound", text),)
 
 
-def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
+def read_sidecar(parts: Sequence[bytes], path: Path, *, sample_rate: int) -> Heard | None:
     """Decode a sound file that libsndfile knows (wav, flac, ogg, mp3).
 
     Args:
         parts: The whole file, or each of the files that were joined in it.
+        path: Where the file came from, for messages.
         sample_rate: Wanted rate, Hz.
 
     Returns:
@@ -294,17 +300,16 @@ def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
 
     Raises:
         soundfile.LibsndfileError: If libsndfile does not know the format.
-        MediaError: If it is beyond a limit; the message does not name the file yet.
+        MediaError: If it is beyond a limit.
         ValueError: If its samples make no sense.
     """
     decoded, subtypes, promised_s = _DecodedSound(), [], 0.0
-    for part in parts:
-        with _open_sidecar(part) as file:
-            dtype = "float64" if file.subtype == "DOUBLE" else "float32"
-            samples = file.read(dtype=dtype, always_2d=True)
-            decoded.add(samples.T, file.samplerate, None)
-            subtypes.append(file.subtype)
-            promised_s += file.frames / file.samplerate
+    for file in _sound_files(parts, path):
+        dtype = "float64" if file.subtype == "DOUBLE" else "float32"
+        samples = file.read(dtype=dtype, always_2d=True)
+        decoded.add(samples.T, file.samplerate, None)
+        subtypes.append(file.subtype)
+        promised_s += file.frames / file.samplerate
     return decoded.finish(
         sample_rate,
         promised_s=promised_s,
@@ -313,25 +318,21 @@ def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
     )
 
 
-def sidecar_s(parts: Sequence[bytes]) -> float:
+def sidecar_s(parts: Sequence[bytes], path: Path) -> float:
     """Read the seconds of a sound file from its header; arguments and errors as above."""
-    seconds = 0.0
+    return sum(file.frames / file.samplerate for file in _sound_files(parts, path))
+
+
+def _sound_files(parts: Sequence[bytes], path: Path) -> Iterator[soundfile.SoundFile]:
+    """Open each part, and close it when the next is asked for."""
     for part in parts:
-        with _open_sidecar(part) as file:
-            seconds += file.frames / file.samplerate
-    return seconds
-
-
-def _open_sidecar(part: bytes) -> soundfile.SoundFile:
-    file = soundfile.SoundFile(io.BytesIO(part))
-    if file.frames > len(part) * MAX_FRAMES_A_BYTE:
-        file.close()
-        raise soundfile.LibsndfileError(0, "The header has no length: ")
-    seconds = file.frames / file.samplerate
-    if problem := in_force().sound_problem(file.samplerate, seconds, file.channels):
-        file.close()
-        raise MediaError(problem)
-    return file
+        with soundfile.SoundFile(io.BytesIO(part)) as file:
+            if file.frames > len(part) * MAX_FRAMES_A_BYTE:
+                raise soundfile.LibsndfileError(0, "The header has no length: ")
+            seconds = file.frames / file.samplerate
+            if problem := in_force().sound_problem(file.samplerate, seconds, file.channels):
+                raise MediaError(f"{path}: {problem}")
+            yield file
 
 
 def _full_scale(peak: float, *, is_float: bool) -> float:

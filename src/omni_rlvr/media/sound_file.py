@@ -118,7 +118,7 @@ def finish_header(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
     claimed = 0 if is_open or size <= layout.ahead else size
     there = len(data) - at
     if claimed > there:
-        return data, (_missing(claimed - there),)
+        return data, (missing_bytes(claimed - there),)
     if there <= layout.ahead or (not is_open and _is_finished(data, layout, at, size)):
         return data, ()
     finished = bytearray(data)
@@ -176,7 +176,7 @@ def _finish_au(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
     if size == 2**32 - 1 or size == there:
         return data, ()
     if size > there:
-        return data, (_missing(size - there),)
+        return data, (missing_bytes(size - there),)
     if size and there - size <= MAX_TRAILING:
         return data, ()
     finished = bytearray(data)
@@ -190,7 +190,7 @@ def _ogg_notes(data: bytes) -> tuple[ClipNote, ...]:
     segments = data[last + 27 : last + 27 + data[last + 26]] if len(data) > last + 26 else b""
     missing = last + 27 + len(segments) + sum(segments) - len(data)
     if missing > 0:
-        return (_missing(missing),)
+        return (missing_bytes(missing),)
     is_end = segments and data[last + 5] & 4
     text = "breaks off: its last page is not marked as its end"
     return () if is_end else (ClipNote("short", text),)
@@ -200,7 +200,8 @@ def _write(data: bytearray, at: int, number: int, size: int, order: _Order) -> N
     data[at : at + size] = min(number, 256**size - 2).to_bytes(size, order)
 
 
-def _missing(num_bytes: int) -> ClipNote:
+def missing_bytes(num_bytes: int) -> ClipNote:
+    """Say that a file is cut short, and by how much."""
     return ClipNote("short", f"is truncated, {num_bytes} bytes are missing at its end")
 
 

@@ -64,14 +64,14 @@ class Timeline:
 def read_timeline(
     container: av.container.InputContainer,
     streams: Sequence[av.stream.Stream],
-    on_packet: Sequence[Callable[[av.Packet], object]],
+    on_packet: Callable[[av.Packet], object] | None,
 ) -> Timeline:
     """Pass over the packets of some streams once.
 
     Args:
         container: Just opened.
         streams: Those in use.
-        on_packet: Each is shown every packet, also the empty one at a stream's end.
+        on_packet: Called with every packet, also the empty one at a stream's end.
 
     Raises:
         MediaError: The picture has too many frames; the message does not name the file yet.
@@ -81,8 +81,8 @@ def read_timeline(
     packets: dict[int, list[Packet]] = {stream.index: [] for stream in streams}
     latest: dict[int, tuple[int, float | None]] = {}
     for packet in container.demux(list(streams)) if streams else ():
-        for look_at in on_packet:
-            look_at(packet)
+        if on_packet is not None:
+            on_packet(packet)
         if not packet.size or packet.is_discard:
             continue
         tick_s = float(tick_s_of(packet))

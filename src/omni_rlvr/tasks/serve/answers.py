@@ -36,12 +36,17 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Clip:
-    """What a visitor shows: a picture, a sound, or both."""
+    """The files of a visitor, or what a model is shown of them: a picture, a sound, or both."""
 
-    video: Upload | None
-    """Where the picture comes from, if one is to be seen."""
-    audio: Upload | None
-    """Where the sound comes from, if any is to be heard."""
+    video: Upload | None = None
+    """Where the picture comes from, if there is one."""
+    audio: Upload | None = None
+    """Where the sound comes from, if it is a file of its own or alone is shown."""
+
+    @property
+    def uploads(self) -> list[Upload]:
+        """The files that are there, the picture's first."""
+        return [upload for upload in (self.video, self.audio) if upload is not None]
 
 
 @dataclass(frozen=True)
@@ -66,14 +71,14 @@ class Answer:
 def ask(
     parts: ServeInputs, place: int, clip: Clip, question: str, stop: threading.Event
 ) -> Generator[str, None, Answer]:
-    """Asks one model; use its value with ``yield from``.
+    """Ask one model; use its value with ``yield from``.
 
     Args:
-        parts: models and how they are asked.
-        place: which of the models.
-        clip: what it is shown.
-        question: what it is asked.
-        stop: set when the server ends.
+        parts: the models and how they are asked.
+        place: the index of the model.
+        clip: what the model is shown.
+        question: what the model is asked.
+        stop: an event that is set when the server ends.
 
     Yields:
         Pieces of the completion, as they come.
