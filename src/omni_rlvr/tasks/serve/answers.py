@@ -165,22 +165,18 @@ def _game(
         generator=torch.Generator(),
     )
     logps = scores.logps[0].double().log_softmax(dim=-1)  # [4, L]
-    best = parts.labels[int(logps[-1].argmax())]
-    label = said.predicted or best
+    label = said.predicted or parts.labels[int(logps[-1].argmax())]
     of_label = logps[:, list(parts.labels).index(label)].cpu()
     values = of_label if task.value == "log_prob" else of_label.exp()
     audio, video = shapley_values(values).tolist()
-    return Game(
-        label,
-        dict(zip(SUBSETS, of_label.exp().tolist(), strict=True)),
-        {"audio": audio, "video": video},
-    )
+    shares = dict(zip(SUBSETS, of_label.exp().tolist(), strict=True))
+    return Game(label, shares, {"audio": audio, "video": video})
 
 
 def _spoken(
     work: Callable[[Callable[[str], None]], Answer], stop: threading.Event
 ) -> Generator[str, None, Answer]:
-    """Run ``work`` in a thread and yields what it writes; leaving early ends it at its next."""
+    """Run ``work`` in a thread and yield what it writes; its next write after leaving ends it."""
     pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     left = threading.Event()
 
@@ -194,13 +190,11 @@ def _spoken(
         done = pool.submit(work, write)
         done.add_done_callback(lambda _: pieces.put(None))
         try:
-            speaking = True
-            while speaking:
+            said: list[str | None] = []
+            while None not in said:
                 said = [pieces.get()]
                 said += [pieces.get() for _ in range(pieces.qsize())]  # came while it was drawn
-                speaking = None not in said
-                text = "".join(piece for piece in said if piece is not None)
-                if text:
+                if text := "".join(filter(None, said)):
                     yield text
         finally:
             left.set()
