@@ -10,7 +10,6 @@ keeps Matroska's codec delay, leaks each waveform, and takes two to three times 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,6 +70,15 @@ class _Stretch:
     def end_s(self) -> float:
         return self.start_s + self.num_samples / self.rate
 
+    def resampled(self, sample_rate: int) -> np.ndarray:
+        """Join the samples and bring them to another rate, [S]."""
+        mono = np.concatenate(self.parts)
+        if self.rate == sample_rate:
+            return mono
+        from scipy.signal import resample_poly  # slow to import, and often not needed
+
+        return resample_poly(mono, sample_rate, self.rate)
+
 
 class _DecodedSound:
     """The sound decoded so far, as stretches on the time axis of the file, and its faults."""
@@ -114,14 +122,12 @@ class _DecodedSound:
         last.num_samples += num_samples
 
     def _mono(self, channels: np.ndarray) -> np.ndarray:
-        """Take the mean over channels; what is no number becomes silence and is counted."""
-        peak = float(np.abs(channels).max(initial=0.0))
-        if not math.isfinite(peak):
-            is_number = np.isfinite(channels)
-            self.num_silenced += int((~is_number).any(axis=0).sum())
-            channels = np.where(is_number.all(axis=0), channels, 0.0).astype(channels.dtype)
-            peak = float(np.abs(channels).max(initial=0.0))
-        self.peak = max(self.peak, peak)
+        """Take the mean over channels; NaN and infinite samples become silence and are counted."""
+        is_number = np.isfinite(channels).all(axis=0)
+        if not is_number.all():
+            self.num_silenced += int((~is_number).sum())
+            channels = np.where(is_number, channels, 0.0).astype(channels.dtype)
+        self.peak = max(self.peak, float(np.abs(channels).max(initial=0.0)))
         return channels.mean(axis=0)
 
     def finish(
@@ -147,7 +153,7 @@ class _DecodedSound:
         if silence_s > MAX_SILENCE_S:
             raise ValueError(f"its time stamps leave {silence_s:.0f} s without sound")
         scale = _full_scale(self.peak, is_float=is_float)
-        waves = [_resample(np.concatenate(s.parts), s.rate, sample_rate) for s in self.stretches]
+        waves = [s.resampled(sample_rate) for s in self.stretches]
         spans = [
             slice(start := round(s.start_s * sample_rate), start + len(wave))
             for s, wave in zip(self.stretches, waves, strict=True)
@@ -159,26 +165,25 @@ class _DecodedSound:
                 waveform[span] = wave
         waveform = np.clip(waveform / scale, -1.0, 1.0).astype(np.float32)
         decoded_s = sum(s.num_samples / s.rate for s in self.stretches)
-        return Heard(waveform, self._notes(scale, decoded_s, promised_s), is_padded, decoded_s)
+        notes = tuple(self._notes(scale, decoded_s, promised_s))
+        return Heard(waveform, notes, is_padded, decoded_s)
 
-    def _notes(self, scale: float, decoded_s: float, promised_s: float) -> tuple[ClipNote, ...]:
-        notes = []
+    def _notes(self, scale: float, decoded_s: float, promised_s: float) -> Iterator[ClipNote]:
         gaps_s = sum(gap_s for _, gap_s in self.gaps_s)
         if is_short(decoded_s + gaps_s, promised_s):
             text = f"only {decoded_s:.2f} of the {promised_s:.2f} s of its sound can be decoded"
-            notes.append(ClipNote("short", text))
+            yield ClipNote("short", text)
         if self.gaps_s:
             places = f"{len(self.gaps_s)} places, the first" if len(self.gaps_s) > 1 else "a gap"
             first_s = self.gaps_s[0][0]
             text = f"{gaps_s:.2f} s of its sound are missing, in {places} at {first_s:.2f} s"
-            notes.append(ClipNote("sound_gaps", f"{text}; silence stands there"))
+            yield ClipNote("sound_gaps", f"{text}; silence stands there")
         if scale != 1.0:
             text = f"its samples reach {self.peak:g} where 1 is full scale"
-            notes.append(ClipNote("scaled_sound", f"{text}; all are divided by {scale:g}"))
+            yield ClipNote("scaled_sound", f"{text}; all are divided by {scale:g}")
         if self.num_silenced:
             text = f"{self.num_silenced} of its samples are NaN or infinite"
-            notes.append(ClipNote("silenced_samples", f"{text}; they are taken for silence"))
-        return tuple(notes)
+            yield ClipNote("silenced_samples", f"{text}; they are taken for silence")
 
 
 def read_track(data: bytes, sound: Sound, path: Path, *, sample_rate: int) -> Heard | None:
@@ -349,16 +354,7 @@ def _full_scale(peak: float, *, is_float: bool) -> float:
         return 1.0
     if peak <= MAX_LOUD:
         return peak
-    for full in FULL_SCALES:
-        if peak <= 1.5 * full:  # what filters add
-            return max(full, peak)
-    raise ValueError(f"its samples reach {peak:g}, where 1 is full scale")
-
-
-def _resample(mono: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    if rate == sample_rate:
-        return mono
-    from scipy.signal import resample_poly  # slow to import, and often not needed
-
-    common = math.gcd(rate, sample_rate)
-    return resample_poly(mono, sample_rate // common, rate // common)
+    full = next((full for full in FULL_SCALES if peak <= 1.5 * full), None)  # filters add to it
+    if full is None:
+        raise ValueError(f"its samples reach {peak:g}, where 1 is full scale")
+    return max(full, peak)

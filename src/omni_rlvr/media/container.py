@@ -170,13 +170,12 @@ def _check_size(container: av.container.InputContainer, sound: av.stream.Stream 
     limits, num_streams = in_force(), len(container.streams)
     duration_s = (container.duration or 0) / av.time_base
     problem = limits.problem("max_streams", num_streams, f"has {num_streams} streams")
-    problem = problem or limits.problem(
-        "max_duration_s", duration_s, f"is {duration_s:.10g} s long"
-    )
-    if isinstance(sound, av.AudioStream) and sound.codec_context is not None:
-        rate, num_channels = sound.codec_context.sample_rate, sound.codec_context.channels
+    length = f"is {duration_s:.10g} s long"
+    problem = problem or limits.problem("max_duration_s", duration_s, length)
+    codec = sound.codec_context if isinstance(sound, av.AudioStream) else None
+    if sound is not None and codec is not None and codec.sample_rate:
         sound_s = float((sound.duration or 0) * tick_s_of(sound))
-        problem = problem or (limits.sound_problem(rate, sound_s, num_channels) if rate else None)
+        problem = problem or limits.sound_problem(codec.sample_rate, sound_s, codec.channels)
     if problem is not None:
         raise MediaError(problem)
 

@@ -173,12 +173,10 @@ def _finish_common(finished: bytearray, layout: _Layout, num_bytes: int) -> None
 def _finish_au(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
     start, size = (int.from_bytes(data[at : at + 4], "big") for at in (4, 8))
     there = len(data) - start
-    if size == 2**32 - 1 or size == there:
+    if size == 2**32 - 1 or size == there or (size and 0 < there - size <= MAX_TRAILING):
         return data, ()
     if size > there:
         return data, (missing_bytes(size - there),)
-    if size and there - size <= MAX_TRAILING:
-        return data, ()
     finished = bytearray(data)
     _write(finished, 8, there, 4, "big")
     return bytes(finished), (_unfinished(size, there),)

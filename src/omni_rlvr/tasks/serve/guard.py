@@ -167,7 +167,12 @@ class Guard:
         if request.scope["path"] == JOIN and not self._is_event(body):
             raise Refused(400, "This is no event of the page as it is now; load the page anew.")
         # Written anew, so that Gradio reads the same values in it as were checked here.
-        await self.app(request.scope, _receive_once(json.dumps(body).encode()), send)
+        checked = {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
+
+        async def receive() -> Message:
+            return checked
+
+        await self.app(request.scope, receive, send)
 
     def _is_event(self, body: Any) -> bool:
         """Tell whether a request is an event of the page, with the values and files it takes."""
@@ -245,18 +250,11 @@ def _listed(answer: bytearray) -> list[str]:
     return [str(path) for path in listed] if isinstance(listed, list) else []
 
 
-def _receive_once(body: bytes) -> Receive:
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
-
-
 async def _refuse(request: Request, refused: Refused, send: Send) -> None:
     """Answer at once, then discard what is still coming, or its sender would see a reset."""
     response = PlainTextResponse(str(refused), refused.status)
-    start = {"type": "http.response.start", "status": refused.status}
-    await send({**start, "headers": response.raw_headers})
+    start = {"status": refused.status, "headers": response.raw_headers}
+    await send({"type": "http.response.start", **start})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     left = MAX_DISCARDED
     with contextlib.suppress(TimeoutError):
