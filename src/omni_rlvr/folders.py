@@ -20,9 +20,9 @@ from omni_rlvr.types import UserError
 
 SUMS = "SHA256SUMS"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
-"""What a disk that takes no more says."""
+"""Error numbers of a disk that accepts no more data."""
 _OF_TORCH = ("PytorchStreamWriter", "inline_container", "iostream", "basic_ios")
-"""In the messages of ``torch.save`` where a file could not be written."""
+"""Words in the messages of ``torch.save`` when a file could not be written."""
 
 
 def new_folder(wanted: Path) -> Path:
@@ -53,7 +53,7 @@ def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
         sums: whether a digest of each file is written, for ``check_sums``.
 
     Raises:
-        OSError: the disk is full, or cannot be written; also where a library calls that otherwise.
+        OSError: the disk is full, or cannot be written; also if a library raised another error.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")

@@ -29,7 +29,7 @@ OWNER = ".owner"
 IN_USE = "wait until it ends, or stop it (Ctrl-C saves)"
 """What to do about a run's folder that is held."""
 SETTLE_S = 2.0
-"""A lock file without an owner is being written; after so long, its writer died over it."""
+"""Seconds after which the writer of a lock file that names no owner counts as dead."""
 LAUNCHER = "OMNI_RLVR_LAUNCHER"
 """Names, in the environment, the process that started this one for one device of several."""
 _held: dict[Path, int] = {}
@@ -93,7 +93,7 @@ class FolderLock:
 
         Args:
             folder: what is locked.
-            advice: what a user can do who meets the lock, for the message.
+            advice: what a user who meets the lock can do, for the message.
 
         Raises:
             FolderInUse: another process holds it; says which, on which machine, and since when.
@@ -169,7 +169,7 @@ def _unlock(path: Path) -> None:
 
 
 def _owner_of(path: Path) -> Owner | None:
-    """Read a lock file; None where there is none, or none that names an owner in good time."""
+    """Read a lock file; None if there is none, or if it names no owner within ``SETTLE_S``."""
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
         try:
@@ -197,7 +197,7 @@ def _remove(path: Path, dead: Owner | None) -> None:
 
 
 def _started(process: int) -> str | None:
-    """When a process started, as the system counts; None if there is none that still works."""
+    """Read when a process started, in the system's own units; None if it no longer runs."""
     if not Path("/proc/self/stat").exists():
         return _shown_by_ps(process)
     try:

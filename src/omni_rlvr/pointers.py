@@ -30,7 +30,7 @@ _STEP = re.compile(r"step_(\d+)(_\w+)?")
 _LONGEST = 4096
 """Bytes of the longest path that a pointer file may hold."""
 _STRAY_AFTER_S = 60.0
-"""Age at which what a stopped process left half made is no longer being made."""
+"""Age in seconds at which an unfinished file counts as left behind by a stopped process."""
 
 
 def point_to(pointer: Path, target: Path) -> None:
@@ -199,7 +199,7 @@ def _remove_strays(pointer: Path) -> None:
 
 
 def _text(pointer: Path) -> str | None:
-    """Where a link or a pointer file leads, as it stands there; None for anything else."""
+    """Read where a link or a pointer file leads, as it is written; None for anything else."""
     if pointer.is_symlink():
         return str(pointer.readlink())
     if not pointer.is_file() or pointer.stat().st_size > _LONGEST:

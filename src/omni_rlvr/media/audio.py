@@ -24,9 +24,9 @@ from omni_rlvr.media.timeline import NO_TIMES, is_joint, is_short, tick_s_of
 from omni_rlvr.types import ClipNote, MediaError
 
 MIN_GAP_S = 0.01
-"""Time stamps that are off by less are rounded, not a gap; half a packet where that is more."""
+"""Seconds (or half a packet, if that is more) up to which a step is rounding and not a gap."""
 MAX_OVERLAP_S = 0.1
-"""Time stamps that go back by more are wrong, and the sound goes on where it was."""
+"""Seconds; time stamps that go back by more are wrong, and the sound continues where it was."""
 MAX_SILENCE_S = 3600.0
 """Most seconds of silence that gaps in the time stamps may add up to."""
 MAX_OVERSHOOT = 2.0

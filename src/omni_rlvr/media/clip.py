@@ -30,7 +30,7 @@ from omni_rlvr.media.video import read_frames
 from omni_rlvr.types import Clip, ClipNote, MediaError
 
 MAX_PADDING_S = 0.25
-"""What a codec may add to a sound: no sound is cut where only so much is beyond the window."""
+"""Seconds that a codec may add to a sound; a sound that exceeds the window by less is not cut."""
 
 
 def read_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:

@@ -40,8 +40,8 @@ class Picture:
     duration_s: float
     """From the moment the first frame appears until the last one goes."""
     has_pts: bool
-    """Whether each packet carried its own presentation time (those of AVI do not), and these do
-    not start anew within the file."""
+    """Whether each packet carried its own presentation time (packets of AVI do not), and the times
+    do not start anew within the file."""
     orientation: Orientation
     """Which way up decoded frames are."""
     decord_agrees: bool

@@ -1,7 +1,7 @@
-"""Asks a model about a clip that was taken in: what it says as it says it, and what drove that.
+"""Asks a model about an uploaded clip: the completion while it is generated, and what drove it.
 
-The answer and its probabilities are task=predict's, the value of each modality is
-task=attribute's, both from the towers' outputs that the upload left.
+The answer and its probabilities are computed as by task=predict, the value of each modality as by
+task=attribute. Both use the outputs of the towers that were computed on upload.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ABSENT = ClipFeatures(None, None, None, None)
 
 
 class Stopped(Exception):
-    """Nobody waits for the answer any more."""
+    """Raised in the worker when nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def ask(
 
 
 def _batch(model: ServedModel, clip: Clip, question: str, place: int) -> Batch:
-    """Make a batch of one prompt whose towers have run already."""
+    """Make a batch of one prompt from tower outputs that are computed already."""
     picture = ABSENT if clip.video is None else clip.video.features[place]
     sound = ABSENT if clip.audio is None else clip.audio.features[place]
     features = ClipFeatures(picture.video, sound.audio, picture.video_shape, sound.audio_shape)
@@ -144,7 +144,7 @@ def _predict(
 def _game(
     parts: ServeInputs, model: ServedModel, batch: Batch, features: Features, said: Prediction
 ) -> Game:
-    """Take the modalities away, for the label that was the answer, or else the likeliest one."""
+    """Score each subset of the modalities, for the label that was answered or the likeliest one."""
     task = parts.task
     method = Method(
         labels=parts.labels,

@@ -1,7 +1,8 @@
-"""The page: what a visitor gives on the left, one column of answers a model on the right.
+"""The page: a visitor's files and question on the left, a column of answers for each model on the
+right.
 
-A session holds what was taken in; files are not needed once they were read, and go when their
-answer is there. Every event waits in one queue, since there is one model.
+A session holds the uploads that were read. Files are not needed once they were read, and are
+deleted when their answer is there. Every event waits in one queue, since there is one model.
 """
 
 from __future__ import annotations

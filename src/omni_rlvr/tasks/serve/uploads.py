@@ -1,7 +1,7 @@
-"""Takes a visitor's files in: checked before they are decoded, read once, and deleted.
+"""Reads a visitor's files: each is checked before it is decoded, read once, and deleted.
 
-What stays of a file are the towers' outputs, a few small tensors that its owner's session holds;
-another question about the same clip needs nothing else.
+Only the outputs of the towers remain of a file, a few small tensors in its owner's session. Another
+question about the same clip needs nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SESSIONS = 10
 """The folder holds this many times ``task.max_session_mb``."""
 
 GLANCE = ClipRequest(Sampling.count(1), 16_000, want_video=False, want_audio=False)
-"""What is read of a file before anything of it is wanted."""
+"""What is read of a file to check it, before the model needs any of it."""
 
 BLOCK = 4096
 """Bytes that a file counts for at least: an empty one takes room on a disk too."""
@@ -39,7 +39,7 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that was taken in."""
+    """A visitor's file that was read."""
 
     path: Path
     """Where it lay, or still lies."""
@@ -214,7 +214,7 @@ class Uploads:
 
 
 def _bytes(paths: Iterable[str]) -> int:
-    """How much files take; one that has gone meanwhile takes nothing."""
+    """Add up the sizes of files; a file that was deleted meanwhile counts as 0."""
     total = 0
     for path in paths:
         with contextlib.suppress(OSError):
