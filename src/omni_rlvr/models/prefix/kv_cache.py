@@ -1,8 +1,8 @@
 """Keys and values while rows decode: a prompt's are stored once, a row's own behind them.
 
 The rows of a prompt stand side by side in ``group`` places of the tensors, so that they meet its
-keys in one product. Rows leave; a prompt that has fewer rows than another fills its last places with
-copies, whose results nobody reads.
+keys in one product. Rows leave; a prompt that has fewer rows than another fills its last places
+with copies, whose results nobody reads.
 """
 
 from __future__ import annotations
