@@ -19,7 +19,7 @@ from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.loader import move
 from omni_rlvr.functional.shapley import shapley_values
 from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
-from omni_rlvr.tasks.attribute.tables import SUBSETS
+from omni_rlvr.tasks.attribute.subsets import SUBSETS
 from omni_rlvr.tasks.predict import Prediction, predict
 from omni_rlvr.tasks.predictions_text import TextStream
 from omni_rlvr.tasks.serve.inputs import ServedModel, ServeInputs
@@ -102,7 +102,7 @@ def ask(
         stream.end(prediction.completion or "")
         return Answer(prediction, _game(parts, model, batch, features, prediction))
 
-    return (yield from _spoken(work, stop))
+    return (yield from spoken(work, stop))
 
 
 def _batch(model: ServedModel, clip: Clip, question: str, place: int) -> Batch:
@@ -173,10 +173,10 @@ def _game(
     return Game(label, shares, {"audio": audio, "video": video})
 
 
-def _spoken(
+def spoken(
     work: Callable[[Callable[[str], None]], Answer], stop: threading.Event
 ) -> Generator[str, None, Answer]:
-    """Run ``work`` in a thread and yield what it writes; its next write after leaving ends it."""
+    """Run ``work`` in a thread and yield what it writes; leaving early ends it when it writes."""
     pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     left = threading.Event()
 
