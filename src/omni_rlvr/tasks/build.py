@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from omni_rlvr import stopping
 from omni_rlvr.assembly.assemble import assemble
 from omni_rlvr.assembly.composed import Place
 from omni_rlvr.assembly.instantiate import check
@@ -47,9 +48,10 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Ready:
     Raises:
         UserError: anything about the config, the annotations or the checkpoint that is wrong.
     """
-    start = start_of(cfg)
-    if start is None:
-        return build_one(cfg, run_dir, latest)
+    with stopping.without_exit():
+        start = start_of(cfg)
+        if start is None:
+            return build_one(cfg, run_dir, latest)
     started, start_cfg, start_dir = start
     inputs = Start(
         start_dir,

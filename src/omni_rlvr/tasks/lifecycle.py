@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from omni_rlvr import distributed
+from omni_rlvr import distributed, stopping
 from omni_rlvr.assembly.composed import Place
 from omni_rlvr.folders import DISK_ERRORS, disk_error
 from omni_rlvr.lock import IN_USE, FolderLock
@@ -38,7 +38,8 @@ def _recorded(place: Place, device: str) -> Iterator[RunRecord]:
     try:
         if place.latest is not None and distributed.is_first():
             clear_way(place.latest, place.run_dir)
-        yield record
+        with stopping.without_exit():
+            yield record
     except BaseException as error:
         _close(record, error)
         full = disk_error(error)
@@ -52,8 +53,7 @@ def _recorded(place: Place, device: str) -> Iterator[RunRecord]:
 
 def _close(record: RunRecord, error: BaseException) -> None:
     """Say in run.json how a run ended that did not finish."""
-    # Lightning makes a SystemExit of a second Ctrl-C
-    stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+    stopped = isinstance(error, Interrupted | KeyboardInterrupt)
     try:
         record.update(error=None if stopped else f"{type(error).__name__}: {error}")
         record.finish("interrupted" if stopped else "failed")

@@ -187,11 +187,9 @@ def run(parts: TrainInputs) -> None:
                 seed=seed,
             )
             if start < steps:
-                try:
-                    with stopping.noted(alone=distributed.num_ranks() == 1):
-                        trainer.fit(module, datamodule=data)
-                except SystemExit as end:  # Lightning's answer to a second Ctrl-C
-                    raise KeyboardInterrupt from end
+                alone = distributed.num_ranks() == 1
+                with stopping.without_exit(), stopping.noted(alone=alone):
+                    trainer.fit(module, datamodule=data)
             parts.policy.eval()
             if start < steps and any(distributed.gather(stopping.asked())):
                 raise Interrupted(
