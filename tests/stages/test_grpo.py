@@ -11,7 +11,7 @@ from make_grpo import EQUAL, Reward, backward, flat_gradient, logps_of, make_sta
 
 from omni_rlvr.rollout.experience import select
 
-pytestmark = pytest.mark.usefixtures("each_path")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_path")]
 
 
 def test_experience_has_a_group_per_prompt(tiny_policy, make_batch):

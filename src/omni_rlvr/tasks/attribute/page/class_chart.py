@@ -39,7 +39,7 @@ def class_chart(report: Mapping[str, Any], *, unit: str) -> Markup:
         return Markup()
     keys = [key for key in NAMES if value_of(next(iter(groups.values())), key) is not None]
     ends = [end for group in groups.values() for key in keys for end in _ends(group, key)]
-    ticks = _ticks(min(0.0, *ends), max(0.0, *ends))
+    ticks = round_ticks(min(0.0, *ends), max(0.0, *ends))
     scale = (WIDTH - LABEL - RIGHT) / (ticks[-1] - ticks[0])
 
     def across(value: float) -> float:
@@ -102,8 +102,8 @@ def _tick_text(value: float, ticks: Sequence[float]) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers that hold both ends, about five of them."""
+def round_ticks(low: float, high: float) -> list[float]:
+    """Choose about five round numbers, of which the first and the last hold both ends."""
     span = (high - low) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 4))
     step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= 6)
