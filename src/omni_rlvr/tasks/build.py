@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 from omni_rlvr import stopping
 from omni_rlvr.assembly.assemble import assemble
 from omni_rlvr.assembly.composed import Place
+from omni_rlvr.assembly.composing.latest import stopped_at_the_start
 from omni_rlvr.assembly.instantiate import check
-from omni_rlvr.pointers import run_of
+from omni_rlvr.pointers import LATEST, run_of
 from omni_rlvr.tasks.launch.launcher import Launch, launch
 from omni_rlvr.tasks.start import Start, run_from_start, start_of
 from omni_rlvr.tasks.table import row_of
@@ -67,6 +68,9 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Ready:
     A task for several devices is checked as far as a model is not needed, and then handed on to be
     launched; in each of the processes that are launched, this builds the task itself.
     """
+    if cfg.resume == LATEST and (stopped := stopped_at_the_start(run_dir.parent)) is not None:
+        print(f"resume={LATEST}: {stopped} was stopped before its first checkpoint; starts anew")
+        cfg.resume = None
     config, typed = check(cfg)
     row = row_of(typed["task"])
     place = Place(run_dir if cfg.resume is None else run_of(run_dir), latest, config)

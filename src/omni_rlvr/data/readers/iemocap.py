@@ -3,8 +3,8 @@
 The official sound is one file an utterance (``sentences/wav``). The official video is one split
 screen a dialogue (``dialog/avi/DivX``): ``task=prepare`` cuts the clips of single utterances from
 it, the speaker's half alone, to ``dataset.layout.clips``; without that folder an example is its
-sound alone. Copies in another container (``.mp4``), or in another folder below ``dialog``, are found.
-Session k is test fold k.
+sound alone. Recordings in another container (``.mp4``) or another folder below ``dialog`` are found
+too. Session k is test fold k.
 """
 
 from __future__ import annotations
