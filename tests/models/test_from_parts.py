@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -66,39 +64,6 @@ def test_parts_of_other_families(folders, make_batch, tmp_path, projector):
         load_policy(str(tmp_path / "ours"), "float32", None).processor,
     ):
         assert processor.video(frames, np.arange(2))[0].shape == (2, 3, 32, 32)
-
-
-@pytest.mark.parametrize("change", [{"padding_side": "right"}, {"pad_token": None}])
-def test_prompts_are_padded_on_the_left_whatever_the_tokenizer_says(
-    folders, make_batch, tmp_path, change
-):
-    wanted = compose_policy(None, "float32", None, parts(folders, "mlp2x_gelu"))
-    changed = shutil.copytree(folders["language_model"], tmp_path / "lm")
-    edit_tokenizer(changed, change)
-    policy = compose_policy(
-        None, "float32", None, parts(folders, "mlp2x_gelu", language_model=str(changed))
-    )
-    policy.load_state_dict(wanted.state_dict())  # the projectors are drawn anew
-    policy.save(tmp_path / "ours")
-    edit_tokenizer(tmp_path / "ours", change)
-    loaded = load_policy(str(tmp_path / "ours"), "float32", None)
-    targets = ["happy", "very surprised indeed"]
-    before = make_batch(wanted, 4, targets=targets)
-    real = before.prompt_mask.bool()
-    assert not real[:, 0].all()  # else nothing is padded
-    assert real[:, -1].all()
-    for found in (policy, loaded):
-        batch = make_batch(found, 4, targets=targets)
-        assert torch.equal(batch.prompt_mask, before.prompt_mask)
-        assert torch.equal(batch.completion_mask, before.completion_mask)
-        assert batch.completion_mask[:, 0].all()
-        torch.testing.assert_close(logits(found, batch)[real], logits(wanted, before)[real])
-
-
-def edit_tokenizer(folder: Path, change: dict) -> None:
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text()) | change
-    path.write_text(json.dumps({k: value for k, value in config.items() if value is not None}))
 
 
 def test_options_reach_a_composed_policy(folders):

@@ -37,10 +37,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             )
         if tokenizer.chat_template is None:
             tokenizer.chat_template = _saved_template(folder) or CHAT_TEMPLATE
-    if tokenizer.special_tokens_map.get("eos_token") is None:
-        raise UserError(f"model.path={folder}: tokenizer_config.json names no eos_token")
-    # any id serves: rows are padded by ``collate.pad_rows``, and their masks say what counts
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    for role in ("eos_token", "pad_token"):
+        if tokenizer.special_tokens_map.get(role) is None:
+            raise UserError(f"model.path={folder}: tokenizer_config.json names no {role}")
     return tokenizer
 
 
