@@ -112,18 +112,6 @@ def check_trainer(trainer: dict[str, Any]) -> None:
         require(precision in allowed, "trainer.precision", precision, f"one of {allowed}")
 
 
-def differences(before: Any, now: Any, key: str) -> list[str]:
-    """Names every key below ``key`` whose values differ, with both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted({*before, *now})
-        return [
-            d
-            for n in names
-            for d in differences(before.get(n), now.get(n), f"{key}.{n}".lstrip("."))
-        ]
-    return [] if before == now else [f"{key} ({before!r} then, {now!r} now)"]
-
-
 def locate(path: str, key: str) -> object:
     """Import ``package.module.name``; the working folder is searched last."""
     if str(Path.cwd()) not in sys.path:
