@@ -1,7 +1,8 @@
-"""How every picture is drawn: text is text, in a font that has it; one colour a model.
+"""Draw every picture alike: text is text, in a font that has it; one colour a model.
 
 Names of classes, runs and splits come from outside: a dollar sign begins no mathematics, and a
-character that no font of this machine has stands as ``\\uXXXX``. A picture that fails costs no run.
+character that no font of this machine has stands as ``\\uXXXX``. A picture that cannot be drawn
+does not end the run.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import east_asian_width
 
 import matplotlib as mpl
 import seaborn as sns
@@ -93,7 +95,9 @@ def save(figure: Figure, path: Path, *, dpi: float = DPI, tight: bool = True) ->
 def width_of(texts: Iterable[str], *, size: float) -> float:
     """Estimate the width of the longest line of some texts at a font size, in inches."""
     lines = [line for text in texts for line in text.splitlines()]
-    return CHAR_IN * size * max(map(_columns, lines), default=0)
+    # a wide character (of CJK) counts twice
+    widths = [sum(1 + (east_asian_width(sign) in "WF") for sign in line) for line in lines]
+    return CHAR_IN * size * max(widths, default=0)
 
 
 def shortened(names: Sequence[str], *, limit: int) -> list[str]:
@@ -117,13 +121,8 @@ def _cut(name: str, limit: int) -> str:
     return name if len(name) <= limit else f"{name[: limit - tail - 1]}…{name[-tail:]}"
 
 
-def _columns(line: str) -> int:
-    """Count the characters of a line; a wide one (of CJK) counts twice."""
-    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in line)
-
-
 def _make_readable(figure: Figure) -> None:
-    """Set fonts that have what the texts hold; what none has is escaped, and said once."""
+    """Set fonts that have all characters of the texts; escape and log those that no font has."""
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
     axes = [part for part in figure.findobj(Axes) if isinstance(part, Axes)]
     ticks = [axis for part in axes for axis in (part.xaxis, part.yaxis)]
@@ -141,9 +140,8 @@ def _make_readable(figure: Figure) -> None:
         text.set_text(_escaped(text.get_text(), lacking))
         text.set_fontfamily([FONT, *fonts])
     for axis in named:
-        axis.set_major_formatter(
-            FuncFormatter(partial(_tick_label, axis.get_major_formatter(), lacking))
-        )
+        label = partial(_tick_label, axis.get_major_formatter(), lacking)
+        axis.set_major_formatter(FuncFormatter(label))
         axis.set_tick_params(labelfontfamily=[FONT, *fonts])
 
 

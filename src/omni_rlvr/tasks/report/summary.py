@@ -1,4 +1,4 @@
-"""Gathers a pipeline's scores into summary.json, one table and its pictures."""
+"""Gather a pipeline's scores into summary.json, one table and its pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Scores = Mapping[str, Mapping]
 
 
 def oracle_scores(examples: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, float]]:
-    """Measures the oracle that is given the true cue values, on every split that knows them.
+    """Score the oracle that is given the true cue values, on every split that knows them.
 
     Args:
         examples: split name -> examples.
@@ -40,7 +40,7 @@ def summarise(
     oracle: Mapping[str, Mapping[str, float]],
     seconds: Mapping[str, float],
 ) -> dict:
-    """Keeps of all scores what a reader compares, in percent."""
+    """Select from all scores what a reader compares, in percent."""
     return {
         "models": {
             name: {
@@ -62,7 +62,7 @@ def write_summary(
     stages: Mapping[str, Path],
     labels: Sequence[str],
 ) -> list[Path]:
-    """Writes summary.json, summary.md and the pictures; returns what was written.
+    """Write summary.json, summary.md and the pictures; return the files that were written.
 
     Args:
         folder: the pipeline's run folder.
