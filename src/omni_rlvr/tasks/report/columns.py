@@ -106,10 +106,11 @@ def label(row: Mapping[str, Any], keys: Sequence[str]) -> str:
     tails = [key.rsplit(".", 1)[-1] for key in keys]
     parts = []
     for key, tail in zip(keys, tails, strict=True):
-        short = tail if tails.count(tail) == 1 else key
-        name = "run" if key == RUN else key.rsplit(".", 1)[0] if tail in UNSAID else short
+        name = tail if tails.count(tail) == 1 else key
+        if tail in UNSAID:
+            name = key.rsplit(".", 1)[0]
         if key != RUN or row[key] is not None:
-            parts.append(f"{name}={_text(row[key])}")
+            parts.append(f"{'run' if key == RUN else name}={_text(row[key])}")
     return ", ".join(parts) or "all runs"
 
 

@@ -45,11 +45,7 @@ Settings = Mapping[str, Sequence[RunData]]
 @plots.plain_text
 def score_dots(settings: Settings, split: str, colours: Colours, path: Path) -> str:
     """Draw WAR of every setting: a dot a run, a bar at the mean; of very many, the best ones."""
-    scored = {
-        name: [run.scores[split]["war"] for run in runs if split in run.scores]
-        for name, runs in settings.items()
-    }
-    scored = {name: values for name, values in scored.items() if values}
+    scored = {name: [run["war"] for run in runs] for name, runs in _scores(settings, split).items()}
     best = sorted(scored, key=lambda name: -np.mean(scored[name]))[:MAX_DOTS]
     kept = [name for name in scored if name in best]
     names = shortened(kept, limit=plots.MAX_NAME)
@@ -125,9 +121,9 @@ def heat_map(table: pd.DataFrame, split: str, path: Path) -> str:
 def curves(settings: Settings, colours: Colours, path: Path) -> str | None:
     """Draw learning curves, the mean over a setting's runs; None where no run trained."""
     records = {name: _mean_curve(runs) for name, runs in settings.items()}
-    records = {name: rows for name, rows in records.items() if rows}
-    if not any(key in row for rows in records.values() for row in rows for key in _SHOWN):
+    if not any(row.keys() & _SHOWN for rows in records.values() for row in rows):
         return None
+    records = {name: rows for name, rows in records.items() if rows}
     plots.learning_curves(records, path, colours=colours)
     return "Training, mean over the runs of a setting; bold is the running mean."
 
@@ -136,11 +132,9 @@ def recalls(settings: Settings, split: str, colours: Colours, path: Path) -> str
     """Draw recall per class, the mean over a setting's runs."""
     labels = _labels(settings, split)
     means = {}
-    for name, runs in settings.items():
-        rows = [run.scores[split]["recall"] for run in runs if split in run.scores]
-        if rows:
-            values = pd.DataFrame(rows).astype(float).reindex(columns=labels)
-            means[name] = (values.mean() / 100).tolist()
+    for name, runs in _scores(settings, split).items():
+        values = pd.DataFrame([run["recall"] for run in runs]).astype(float)
+        means[name] = (values.reindex(columns=labels).mean() / 100).tolist()
     if not means:
         return None
     plots.recall_bars(means, labels, path, split=split, colours=colours)
@@ -151,11 +145,9 @@ def recalls(settings: Settings, split: str, colours: Colours, path: Path) -> str
 def confusions(settings: Settings, split: str, path: Path) -> str | None:
     """Draw a panel a setting: colour is the share of the gold class, counts add up over runs."""
     panels = {}
-    for name, runs in settings.items():
-        scored = [run.scores[split] for run in runs if split in run.scores]
+    for name, scored in _scores(settings, split).items():
         same = [s["confusion"] for s in scored if s["labels"] == scored[0]["labels"]]
-        if same:
-            panels[name] = (np.sum(same, axis=0), scored[0]["labels"], len(same))
+        panels[name] = (np.sum(same, axis=0), scored[0]["labels"], len(same))
     if not panels:
         return None
     num_columns = min(3, len(panels))
@@ -222,22 +214,23 @@ _SHOWN = {*plots.SFT_PANELS, *plots.RL_PANELS}
 
 def _mean_curve(runs: Sequence[RunData]) -> list[dict[str, float]]:
     """Average what the panels show over runs, step by step."""
-    rows = [
-        {"step": row["step"], **{k: row[k] for k in _SHOWN if row.get(k) is not None}}
-        for run in runs
-        for row in run.curves()
-    ]
-    if not rows:
+    rows = pd.DataFrame([row for run in runs for row in run.curves()])
+    if rows.empty:
         return []
-    means = pd.DataFrame(rows).groupby("step", as_index=False).mean()
-    return [
-        {str(key): value for key, value in row.items() if value == value}
-        for row in means.to_dict("records")
-    ]
+    shown = rows[["step", *(name for name in rows if name in _SHOWN)]]
+    means = shown.groupby("step", as_index=False).mean().to_dict("records")
+    return [{str(k): v for k, v in row.items() if v == v} for row in means]
+
+
+def _scores(settings: Settings, split: str) -> dict[str, list[dict[str, Any]]]:
+    """Give the scores of each setting's runs on a split; settings without any are left out."""
+    scores = {
+        n: [r.scores[split] for r in runs if split in r.scores] for n, runs in settings.items()
+    }
+    return {name: rows for name, rows in scores.items() if rows}
 
 
 def _labels(settings: Settings, split: str) -> list[str]:
-    lists = [
-        r.scores[split]["labels"] for runs in settings.values() for r in runs if split in r.scores
-    ]
-    return list(dict.fromkeys(label for labels in lists for label in labels))
+    """List the labels of all runs on a split, in the order they are met."""
+    rows = [row for rows in _scores(settings, split).values() for row in rows]
+    return list(dict.fromkeys(label for row in rows for label in row["labels"]))

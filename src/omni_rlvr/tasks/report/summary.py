@@ -26,9 +26,10 @@ def oracle_scores(examples: Mapping[str, Sequence[Example]]) -> dict[str, dict[s
     """
     out = {}
     for split, rows in examples.items():
-        if rows and all(
-            row.cues and row.answer in LABELS and row.cues.keys() <= CUES.keys() for row in rows
-        ):
+        known = [
+            row.answer in LABELS and row.cues.keys() <= CUES.keys() for row in rows if row.cues
+        ]
+        if rows and len(known) == len(rows) and all(known):
             hits = sum(oracle_label(row.cues) == row.answer for row in rows)
             out[split] = {"war": round(100 * hits / len(rows), 2)}
     return out
@@ -41,12 +42,10 @@ def summarise(
     seconds: Mapping[str, float],
 ) -> dict:
     """Select from all scores what a reader compares, in percent."""
+    shown = ("war", "uar", "format", "war_ci")
     return {
         "models": {
-            name: {
-                split: {k: s[k] for k in ("war", "uar", "format", "war_ci")}
-                for split, s in splits.items()
-            }
+            name: {split: {key: s[key] for key in shown} for split, s in splits.items()}
             for name, splits in models.items()
         },
         "modality": {name: {"war": scores["war"]} for name, scores in modality.items()},
