@@ -150,8 +150,9 @@ def _legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) 
     width, height = figure.get_size_inches()
     num_columns = max(1, min(4, len(names), int(width / (0.8 + width_of(shown, size=9)))))
     figure.set_size_inches(width, height + 0.19 * math.ceil(len(names) / num_columns))
-    place = {"loc": "outside lower center", "ncols": num_columns}
-    figure.legend(handles, shown, frameon=False, fontsize=9, **place)
+    figure.legend(
+        handles, shown, loc="outside lower center", ncols=num_columns, frameon=False, fontsize=9
+    )
 
 
 @plain_text
