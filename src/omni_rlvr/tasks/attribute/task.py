@@ -161,13 +161,7 @@ def _measure(parts: AttributeInputs, split: str, device: torch.device) -> Measur
         if len(batch) == 0:
             continue
         scores = score_batch(
-            parts.policy,
-            parts.engine,
-            batch,
-            features,
-            method,
-            blanks=blanks,
-            generator=generator,
+            parts.policy, parts.engine, batch, features, method, blanks=blanks, generator=generator
         )
         before = len(out.examples)
         out.examples += batch.examples

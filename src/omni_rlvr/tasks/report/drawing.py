@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
-from unicodedata import east_asian_width
+from unicodedata import category, east_asian_width
 
 import matplotlib as mpl
 import seaborn as sns
@@ -136,11 +135,16 @@ def _make_readable(figure: Figure) -> None:
     fonts = _fonts_for(odd)
     lacking = frozenset(sign for sign in odd if not any(_has(font, sign) for font in fonts))
     _tell(lacking)
+    # characters without a glyph stand as \uXXXX; those that are invisible anyway are left out
+    escapes = {
+        ord(sign): "" if category(sign) in ("Cf", "Mn") else sign.encode("unicode_escape").decode()
+        for sign in lacking
+    }
     for text in texts:
-        text.set_text(_escaped(text.get_text(), lacking))
+        text.set_text(text.get_text().translate(escapes))
         text.set_fontfamily([FONT, *fonts])
     for axis in named:
-        label = partial(_tick_label, axis.get_major_formatter(), lacking)
+        label = partial(_tick_label, axis.get_major_formatter(), escapes)
         axis.set_major_formatter(FuncFormatter(label))
         axis.set_tick_params(labelfontfamily=[FONT, *fonts])
 
@@ -149,25 +153,13 @@ NAMES = (FixedFormatter, FuncFormatter)
 """Formatters of ticks that have names and not numbers."""
 
 
-def _tick_label(formatter: Any, lacking: frozenset[str], value: float, place: int) -> str:
-    return _escaped(formatter(value, place), lacking)
-
-
-def _escaped(text: str, lacking: frozenset[str]) -> str:
-    """Write characters without a glyph as ``\\uXXXX``; those that are invisible anyway go."""
-    return "".join(
-        sign
-        if sign not in lacking
-        else ""
-        if unicodedata.category(sign) in ("Cf", "Mn")
-        else sign.encode("unicode_escape").decode()
-        for sign in text
-    )
+def _tick_label(formatter: Any, escapes: dict[int, str], value: float, place: int) -> str:
+    return str(formatter(value, place)).translate(escapes)
 
 
 @cache
 def _tell(lacking: frozenset[str]) -> None:
-    seen = "".join(sorted(s for s in lacking if unicodedata.category(s) not in ("Cf", "Mn", "Cc")))
+    seen = "".join(sorted(s for s in lacking if category(s) not in ("Cf", "Mn", "Cc")))
     if seen:
         log.warning(
             "pictures: no font of this machine has %s: they stand there as \\uXXXX; install a font "

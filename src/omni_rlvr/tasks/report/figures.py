@@ -193,8 +193,7 @@ def _panel_titles(panels: Mapping[str, tuple[np.ndarray, Sequence[str], int]], w
 
 
 def _draw_confusion(axes: Axes, counts: np.ndarray, labels: Sequence[str], points: float) -> None:
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    shares = plots.class_shares(counts)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
         if counts[row, column] and points > plots.MIN_TEXT_PT:
@@ -217,7 +216,7 @@ def _mean_curve(runs: Sequence[RunData]) -> list[dict[str, float]]:
     rows = pd.DataFrame([row for run in runs for row in run.curves()])
     if rows.empty:
         return []
-    shown = rows[["step", *(name for name in rows if name in _SHOWN)]]
+    shown = rows[["step", *(name for name in rows if name in _SHOWN)]].astype(float)
     means = shown.groupby("step", as_index=False).mean().to_dict("records")
     return [{str(k): v for k, v in row.items() if v == v} for row in means]
 

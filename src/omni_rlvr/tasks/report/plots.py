@@ -66,8 +66,6 @@ def confusion_figure(
         The figure, already saved.
     """
     counts = torch.as_tensor(matrix, device="cpu").numpy()
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(100.0 * counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     names = shortened(labels, limit=MAX_NAME)
     cell = min(0.55, (MAX_SIDE_IN - 4) / len(labels))
     points = min(10.0, 72 * cell * 0.6)
@@ -75,7 +73,7 @@ def confusion_figure(
     figure = Figure(figsize=(side + 0.9, side - 0.7), layout="constrained")
     axes = figure.subplots()
     sns.heatmap(
-        shares,
+        100.0 * class_shares(counts),
         ax=axes,
         annot=counts if len(labels) <= MAX_COUNTED else None,
         fmt="d",
@@ -91,7 +89,7 @@ def confusion_figure(
         cbar_kws={"label": "% of the gold class", "shrink": 0.75},
     )
     axes.axvline(len(labels), color=INK, linewidth=1.5)
-    rows = [f"{name} ({n})" for name, n in zip(names, totals[:, 0], strict=True)]
+    rows = [f"{name} ({n})" for name, n in zip(names, counts.sum(axis=1), strict=True)]
     every = math.ceil(MIN_TEXT_PT / points)  # of very many classes, each n-th is named
     middles = np.arange(len(labels) + 1) + 0.5
     axes.set_xticks(middles[::every], [*names, "other"][::every], size=points * every)
@@ -100,6 +98,12 @@ def confusion_figure(
     axes.set(xlabel="answered", ylabel="gold (samples)")
     axes.set_title(title)
     return save(figure, path)
+
+
+def class_shares(counts: np.ndarray) -> np.ndarray:
+    """Divide each row of counts by its sum; a row without samples becomes zeros."""
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
 
 
 @plain_text
