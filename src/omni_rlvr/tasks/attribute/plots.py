@@ -93,8 +93,10 @@ def _draw_clips(axes: Axes, table: pd.DataFrame, unit: str) -> None:
     right = table.predicted == table.label
     for hit, marker, name in ((True, "o", "answered right"), (False, "x", "answered wrong")):
         part = table[right == hit]
-        style = {"color": INK if hit else "tab:red", "marker": marker, "label": name}
-        axes.scatter(part.phi_audio, part.phi_video, s=14, alpha=0.6, **style)
+        colour = INK if hit else "tab:red"
+        axes.scatter(
+            part.phi_audio, part.phi_video, s=14, color=colour, marker=marker, alpha=0.6, label=name
+        )
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.axline((0, 0), slope=1, color=INK, linewidth=0.8, linestyle=":")
