@@ -153,7 +153,7 @@ def write_all(
 
 
 class Drawing:
-    """Draws figures into a folder and puts them, with their captions, into sections of a page."""
+    """Draw figures into a folder and put them, with their captions, into sections of a page."""
 
     def __init__(self, folder: Path) -> None:
         """Start with the sections in the order of the page, all empty."""

@@ -29,7 +29,7 @@ class Attribution:
     """Clip -> its row of attribution.parquet."""
     distributions: dict[str, dict[str, dict[str, float]]]
     """Clip -> subset -> label (and "outside") -> probability, for selected clips."""
-    chosen: list[dict[str, Any]]
+    selection: list[dict[str, Any]]
     """chosen.jsonl: the selected clips; empty where none were selected."""
     completions: dict[str, list[dict[str, Any]]]
     """Clip -> its sampled completions, for selected clips."""
@@ -64,13 +64,13 @@ def _read(name: str, folder: Path) -> Attribution:
         report = read_json(folder / "attribution.json")
         table = pd.read_parquet(folder / "attribution.parquet")
         spread = pd.read_parquet(folder / "distributions.parquet")
-        chosen = read_jsonl(folder / "chosen.jsonl")
+        selection = read_jsonl(folder / "chosen.jsonl")
         sampled = read_jsonl(folder / "completions.jsonl")
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: what task=attribute wrote cannot be read: {error}; make the run again"
         ) from error
-    known = [row["id"] for row in chosen]
+    known = [row["id"] for row in selection]
     table, spread = table[table["clip"].isin(known)], spread[spread["clip"].isin(known)]
     distributions: dict[str, dict[str, dict[str, float]]] = {}
     for row in spread.to_dict("records"):
@@ -83,6 +83,6 @@ def _read(name: str, folder: Path) -> Attribution:
         report=report,
         clips={row["clip"]: row for row in table.to_dict("records")},
         distributions=distributions,
-        chosen=chosen,
+        selection=selection,
         completions={clip: [row for row in sampled if row["id"] == clip] for clip in known},
     )

@@ -18,37 +18,37 @@ CUT = "rewards/"
 """Prefix of the terms of a reward in completions.jsonl."""
 
 
-def clip_row(run: Attribution, chosen: dict[str, Any], thumb: str | None) -> dict[str, Any]:
+def clip_row(run: Attribution, selected: dict[str, Any], thumb: str | None) -> dict[str, Any]:
     """Make the row of a clip in the table of clips; ``thumb`` is a ``data:`` address."""
-    clip = run.clips[chosen["id"]]
+    clip = run.clips[selected["id"]]
     return {
         "run": run.name,
         "clip": clip["clip"],
         "label": clip["label"],
         "predicted": clip["predicted"],
         "right": clip["predicted"] == clip["label"],
-        **{name: _number(chosen[name]) for name in ("confidence", "conflict")},
+        **{name: _number(selected[name]) for name in ("confidence", "conflict")},
         **{name: _number(clip[name]) for name in ("phi_video", "phi_audio", "interaction")},
-        "rules": chosen["rules"],
-        "text": chosen["completion"],
+        "rules": selected["rules"],
+        "text": selected["completion"],
         "thumb": thumb,
     }
 
 
 def clip_card(
-    run: Attribution, chosen: dict[str, Any], lexicon: Lexicon, reader: ClipReader
+    run: Attribution, selected: dict[str, Any], lexicon: Lexicon, reader: ClipReader
 ) -> dict[str, Any]:
     """Make all that is shown of a clip once it is opened."""
-    clip, by_subset = run.clips[chosen["id"]], run.distributions[chosen["id"]]
-    files = (chosen[name] and Path(chosen[name]) for name in ("video", "audio"))
+    clip, by_subset = run.clips[selected["id"]], run.distributions[selected["id"]]
+    files = (selected[name] and Path(selected[name]) for name in ("video", "audio"))
     names = ("num_claims", "false_claims", "question", "answer")
     return {
-        "file": chosen["video"] or chosen["audio"],
+        "file": selected["video"] or selected["audio"],
         "has_video": bool(clip["has_video"]),
         "has_audio": bool(clip["has_audio"]),
-        **{name: chosen[name] for name in names},
-        "reasoning": segments(chosen["completion"], lexicon),
-        "lean": _lean(chosen, clip, lexicon),
+        **{name: selected[name] for name in names},
+        "reasoning": segments(selected["completion"], lexicon),
+        "lean": _lean(selected, clip, lexicon),
         "labels": run.report["labels"],
         "subsets": [
             {"name": name, "p": {k: _number(v, 4) for k, v in by_subset[name].items()}}
@@ -62,7 +62,7 @@ def clip_card(
                 "terms": {k.removeprefix(CUT): v for k, v in row.items() if k.startswith(CUT)},
                 "said": segments(row["completion"], lexicon),
             }
-            for row in run.completions[chosen["id"]]
+            for row in run.completions[selected["id"]]
         ],
         "media": clip_media(reader, *files),
     }
@@ -79,10 +79,10 @@ def segments(completion: str, lexicon: Lexicon) -> list[list[Any]]:
     return [part for part in (around[0], *inside, around[1]) if part[0]]
 
 
-def _lean(chosen: dict[str, Any], clip: dict[str, Any], lexicon: Lexicon) -> dict[str, Any]:
+def _lean(selected: dict[str, Any], clip: dict[str, Any], lexicon: Lexicon) -> dict[str, Any]:
     """Count words of each modality; say if they lean as the answer's Shapley values do."""
-    words = lexicon.count(parse(chosen["completion"]).think or "")
-    suffix = {clip["predicted"]: "_predicted", clip["label"]: ""}.get(chosen["answer"])
+    words = lexicon.count(parse(selected["completion"]).think or "")
+    suffix = {clip["predicted"]: "_predicted", clip["label"]: ""}.get(selected["answer"])
     whole = suffix is not None and clip["has_audio"] and clip["has_video"]
     phi = [_number(clip[f"phi_{name}{suffix}"]) if whole else None for name in ("video", "audio")]
     judged = None if None in phi else agrees(words.lean, phi[0], phi[1])  # type: ignore[arg-type]

@@ -102,11 +102,11 @@ def _clips(run: Attribution) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     with ClipReader(
         data["decode_timeout_s"], data["max_clips_per_process"], SHOW, Limits.of(data)
     ) as reader:
-        for chosen in run.chosen:
-            card = clip_card(run, chosen, lexicon, reader)
+        for selected in run.selection:
+            card = clip_card(run, selected, lexicon, reader)
             if "error" in card["media"]:
                 log.warning("%s: shown without its file: %s", run.name, card["media"]["error"])
-            rows.append(clip_row(run, chosen, card["media"].pop("thumb", None)))
+            rows.append(clip_row(run, selected, card["media"].pop("thumb", None)))
             cards.append(card)
     return rows, cards
 
@@ -114,7 +114,7 @@ def _clips(run: Attribution) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
 def _intro(runs: Sequence[Attribution]) -> str:
     models = ", ".join(dict.fromkeys(str(run.report["method"]["model"]) for run in runs))
     data = ", ".join(dict.fromkeys(f"{r.report['dataset']} {r.report['split']}" for r in runs))
-    shown = sum(len(run.chosen) for run in runs)
+    shown = sum(len(run.selection) for run in runs)
     text = f"Model: {models}. Data: {data}. {shown} clips are shown below, chosen by rule."
     return text if shown else f"{text} None were chosen: task.num_chosen of task=attribute."
 
