@@ -1,4 +1,4 @@
-"""Tables of what each modality did: one row a clip, then means by class and over the data set.
+"""Compute tables of what each modality did: one row a clip, then means by class and over all.
 
 The value of a subset S of the modalities is what the policy says of a label under S alone,
 

@@ -17,17 +17,17 @@ RUN = "run folder"
 """Column for runs with the same setting, seed and split, since only seeds are averaged."""
 MODEL = "model.path"
 GROUPS = ("modality", "dataset", "task")
-"""Groups whose name stands for their other keys, where those follow from it."""
+"""Groups whose name replaces their other keys where the name determines them."""
 NOT_SETTINGS = re.compile(
     r"name$|(task|task\.evaluate_after)\.(splits|batch_size|num_resamples)$"
     r"|dataset\.num_workers$|feature_cache\."
 )
-"""Keys that say where a run is written down and how much of it is measured at once."""
+"""Keys that do not change results: names, batch sizes, and what is measured afterwards."""
 OF_TRAINING = re.compile(
     r"(stage|optimizer|reward|trainer|lexicon|model\.trainable)\."
     r"|dataset\.(train_split|max_train_examples)$"
 )
-"""Keys that a run which trains nothing has, and that do nothing there."""
+"""Keys that have no effect in a run without training, although its config holds them."""
 UNSAID = ("name", "path")
 """Last parts of keys that a label leaves out: ``modality=audio, model=rlvr``."""
 CHECKPOINT = re.compile(r"/checkpoints?(/step_\w+)?/?$")
@@ -89,7 +89,7 @@ def _told_apart(
 
 
 def settings_of(runs: Sequence[RunData]) -> list[RunData]:
-    """Take the runs that settings are made of: finished ones, and of these the scored, if any."""
+    """Keep the finished runs; of these only the scored ones, if any run was scored."""
     finished = [run for run in runs if run.finished]
     return [run for run in finished if run.scores] or finished
 
@@ -137,7 +137,7 @@ def setting_names(rows: Sequence[Row], keys: Sequence[str], *, limit: int) -> li
 
 
 def _flat(run: RunData) -> Row:
-    """Dotted key -> value, of what a run computes; a start restates nothing of the run."""
+    """Map dotted keys to values of what a run computes; drop what its start merely repeats."""
     out: Row = {}
 
     def walk(value: Any, key: str) -> None:
@@ -161,7 +161,7 @@ def _flat(run: RunData) -> Row:
 
 
 def _stage_of(run: RunData, path: str) -> str | None:
-    """Return the stage of the run's own pipeline that wrote a checkpoint; None for another one."""
+    """Return the stage of the run's own pipeline that wrote a checkpoint, or None."""
     parts = Path(path).parts
     own = len(parts) > 2 and parts[-1] == "checkpoint" and parts[-3] in run.folder.parts[:-1]
     return parts[-2] if own else None
@@ -188,14 +188,14 @@ def _tail(path: str, others: Sequence[str]) -> str:
 
 
 def _decide(rows: Sequence[Row], keys: Sequence[str], values: Sequence[Any]) -> bool:
-    """Whether the rows' values of some keys decide another value of each row."""
+    """Check whether rows that agree in some keys agree in another value, too."""
     seen: dict[tuple[str, ...], Any] = {}
     sources = [tuple(_text(row.get(key)) for key in keys) for row in rows]
     return all(seen.setdefault(s, v) == v for s, v in zip(sources, values, strict=True))
 
 
 def _restates(override: str, flat: Row) -> bool:
-    """Whether a start's override gives it the run's own value, or says where it writes."""
+    """Check whether a start's override repeats the run's own value, or names an output folder."""
     key, _, value = override.partition("=")
     own = flat.get(key, flat.get(f"{key}.name"))
     return key.startswith("paths.") or (own is not None and _text(own) == value)

@@ -1,4 +1,4 @@
-"""Draw every picture alike: text is text, in a font that has it; one colour a model.
+"""Settings that all pictures share: literal text, fonts that have it, one colour a model.
 
 Names of classes, runs and splits come from outside: a dollar sign begins no mathematics, and a
 character that no font of this machine has stands as ``\\uXXXX``. A picture that cannot be drawn
@@ -68,7 +68,7 @@ def model_colours(names: Iterable[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def spared(path: Path) -> Iterator[None]:
-    """Draw a picture within; one that cannot be drawn is named, and what follows goes on."""
+    """Log a picture that cannot be drawn in the block, and go on without it."""
     try:
         yield
     except Exception as error:  # whatever a library raises: the numbers are written without it

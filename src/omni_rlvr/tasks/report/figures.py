@@ -32,7 +32,7 @@ MAX_DOTS = 80
 MAX_PANEL_IN = 4.0
 """Longest side of a confusion matrix among others, in inches."""
 MAX_CLASS = 24
-"""Most characters of a class beside such a matrix."""
+"""Most characters of a class name beside such a matrix."""
 
 Colours = Mapping[str, Any]
 """Name of a setting -> its colour in every figure; the settings that only dots show have none."""
@@ -183,7 +183,7 @@ def confusions(settings: Settings, split: str, path: Path) -> str | None:
 
 
 def _panel_titles(panels: Mapping[str, tuple[np.ndarray, Sequence[str], int]], width: float):
-    """Name panels of a width in inches, in two lines, and count their runs where it matters."""
+    """Title panels of a width in inches, in two lines, with the number of runs where needed."""
     limit = max(12, 2 * int(width / width_of("x", size=8)))
     names = shortened(list(panels), limit=limit)
     counts = [count for _, _, count in panels.values()]

@@ -21,12 +21,12 @@ from omni_rlvr.types import UserError
 Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Function that adds to a run's config the options that came later, with their defaults."""
 LAST_SHARE = 10
-"""The last one of so many parts of a training's records counts as its end."""
+"""The end of a training is one part in so many of its records: the last tenth."""
 
 
 @dataclass(frozen=True)
 class RunData:
-    """One run."""
+    """A run's config, status and scores."""
 
     name: str
     """Unique: its folder below the folder that all runs share."""

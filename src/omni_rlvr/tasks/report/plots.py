@@ -28,7 +28,7 @@ from omni_rlvr.tasks.report.text_tables import SPLITS, display_name
 
 MODALITY = "by modality"
 MAX_SIDE_IN = 16.0
-"""Longest side of a picture; what has more to show is drawn smaller."""
+"""Longest side of a picture; where there is more to show, it is drawn smaller."""
 MAX_NAME = 44
 """Most characters of a name in a legend or beside an axis."""
 BAR_CHARS = 13

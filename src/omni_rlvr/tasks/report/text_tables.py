@@ -1,4 +1,4 @@
-"""Lay out the table of what trains, and those of a study: models against splits, modalities.
+"""Lay out tables for a terminal or Markdown: what trains, scores of models and of modalities.
 
 The same cells go to a terminal (rich, at most 80 columns) and to Markdown. A summary holds percent
 already: ``models`` {name: {test|ood: {war, uar, format, war_ci}}}, and where known ``oracle``

@@ -28,7 +28,7 @@ NUM_FRAMES = 8
 STRIP_PIXELS, THUMB_PIXELS = 112, 56
 """Heights of the filmstrip and of the thumbnail."""
 MAX_ASPECT = 1.8
-"""Frames wider than this times their height lose their sides in the strip."""
+"""Frames wider than this times their height are cropped at their sides in the strip."""
 SAMPLE_RATE = 16_000
 NUM_PEAKS = 240
 MAX_COLUMNS = 480

@@ -27,7 +27,7 @@ MAX_S = 30.0
 MAX_BYTES = 400_000
 """A larger file is encoded again."""
 HEIGHT = 240
-"""Most rows of a picture that is encoded again."""
+"""Largest height, in pixels, of a picture that is encoded again."""
 MAX_FPS = 30
 TICK = Fraction(1, 1000)
 
@@ -96,7 +96,7 @@ def playable(
 
 
 def _is_common(data: bytes) -> bool:
-    """Whether every browser plays this file."""
+    """Check whether every browser plays this file."""
     with open_container(data) as container:
         if "mp4" not in container.format.name:
             return False
