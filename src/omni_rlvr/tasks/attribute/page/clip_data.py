@@ -52,7 +52,7 @@ def clip_card(
         "labels": run.report["labels"],
         "subsets": [
             {"name": name, "p": {k: _number(v, 4) for k, v in by_subset[name].items()}}
-            for name in subset_names(len(by_subset).bit_length() - 1)
+            for name in subset_names(len(by_subset))
         ],
         "games": _games(clip),
         "completions": [

@@ -71,10 +71,20 @@ def write_clip_page(path: Path, places: Sequence[str]) -> None:
     runs = gather_attributions(places)
     rows, cards = [], []
     for run in runs:
-        new_rows, new_cards = _clips(run)
-        rows += new_rows
-        cards += new_cards
-    style, script = (_asset(f"page.{kind}") for kind in ("css", "js"))
+        words, data = run.config["lexicon"], run.config["dataset"]
+        lexicon = Lexicon(words["visual"], words["vocal"])
+        with ClipReader(
+            data["decode_timeout_s"], data["max_clips_per_process"], SHOW, Limits.of(data)
+        ) as reader:
+            for selected in run.selection:
+                card = clip_card(run, selected, lexicon, reader)
+                if "error" in card["media"]:
+                    log.warning("%s: shown without its file: %s", run.name, card["media"]["error"])
+                rows.append(clip_row(run, selected, card["media"].pop("thumb", None)))
+                cards.append(card)
+    style, script = (
+        Markup((PARTS / f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")
+    )
     blocks = {"rows": _json({"rows": rows, "rules": RULES})}
     page = (
         templates(PARTS)
@@ -92,23 +102,6 @@ def write_clip_page(path: Path, places: Sequence[str]) -> None:
         )
     )
     path.write_text(page, encoding="utf-8")
-
-
-def _clips(run: Attribution) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Make rows and cards of the selected clips of one run, and read the clips' files."""
-    words, data = run.config["lexicon"], run.config["dataset"]
-    lexicon = Lexicon(words["visual"], words["vocal"])
-    rows, cards = [], []
-    with ClipReader(
-        data["decode_timeout_s"], data["max_clips_per_process"], SHOW, Limits.of(data)
-    ) as reader:
-        for selected in run.selection:
-            card = clip_card(run, selected, lexicon, reader)
-            if "error" in card["media"]:
-                log.warning("%s: shown without its file: %s", run.name, card["media"]["error"])
-            rows.append(clip_row(run, selected, card["media"].pop("thumb", None)))
-            cards.append(card)
-    return rows, cards
 
 
 def _intro(runs: Sequence[Attribution]) -> str:
@@ -155,10 +148,6 @@ def _said(entry: Any, form: str | None) -> str:
     scale, digits = (100.0, ".1f") if form == "percent" else (1.0, "+.2f")
     mean, low, high = (format(scale * v, digits) for v in (entry["mean"], *entry["ci"]))
     return f"{mean} [{low}, {high}]".replace("-", "−")
-
-
-def _asset(name: str) -> Markup:
-    return Markup((PARTS / name).read_text(encoding="utf-8"))
 
 
 def _hash(text: str) -> str:
