@@ -1,5 +1,6 @@
 # make demo   the whole road on a small data set, ending in one table (no network after the install, no GPU)
 # make test   the test suite
+# make test-fast   what of it needs neither a whole run nor a browser, in about a minute
 # make check  format, lint and types, as pre-commit runs them
 # make wheel  dist/omni_rlvr-*.whl
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check wheel clean
+.PHONY: demo test test-fast check wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -15,6 +16,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed $(VENV)/sweep/installed
 	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/installed
+	$(BIN)/python -m pytest -m 'not slow'
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check src tests experiments

@@ -1,12 +1,9 @@
-"""What many tests share: no network, few threads, a tiny random policy, batches without clips, a
-browser.
-"""
+"""What many tests share: no network, few threads, a tiny random policy, batches without clips."""
 
 from __future__ import annotations
 
 import copy
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -17,7 +14,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
 import pytest
 import torch
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from omni_rlvr.data.collate import pad_rows, write_prompts
 from omni_rlvr.data.synthetic import emotions, wording
@@ -26,6 +22,11 @@ from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.models.prefix.fast_path import fast_path
 from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import Batch, Example
+
+pytest_plugins = ("browser",)
+HERE = Path(__file__).parent
+PURE = ("functional", "text", "rewards")
+"""Folders that run first: they load no model, and say within seconds that a number is wrong."""
 
 torch.set_num_threads(1)  # the suite runs two processes side by side
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -43,6 +44,20 @@ SMALL = {"IMAGE_SIZE": 32, "VIDEO_MERGE": 2, "NUM_FRAMES": 2, "SOUND_S": 1}
 """Sizes of the policy that tests get: what is worked by hand there follows from these."""
 KINDS = ("av", "v", "a", "t")
 """Video + audio, video only, audio only, text only."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks runs of whole commands as slow, and puts pure tests first and slow ones last."""
+
+    def place(item: pytest.Item) -> int:
+        if item.get_closest_marker("slow") is not None:
+            return 2
+        return 0 if item.path.relative_to(HERE).parts[0] in PURE else 1
+
+    for item in items:
+        if item.path.is_relative_to(HERE / "e2e") or item.get_closest_marker("browser"):
+            item.add_marker("slow")
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
@@ -174,39 +189,6 @@ def make_batch() -> Callable[..., Batch]:
         )
 
     return make
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium; closed with the module, since its event loop would hinder others."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(names)} is installed")
-    quiet = ("quic", "gpu", "background-networking", "component-update", "sync")
-    flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, headless=True, args=flags)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def browser_page(browser: Browser) -> Iterator[Page]:
-    """An empty page; a console error or an uncaught exception on it fails the test at its end."""
-    context = browser.new_context()
-    context.set_default_timeout(20_000)
-    page, errors = context.new_page(), []
-
-    def note(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            errors.append(message.text[:2000])
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    assert not errors
 
 
 def example(

@@ -105,10 +105,10 @@ def test_a_lock_that_its_writer_died_over_is_taken_over(
 
 def test_of_two_that_find_a_dead_owner_one_gets_the_lock(tmp_path: Path) -> None:
     write_owner(tmp_path, process=2**22 + 1)
-    dead = lock._owner_of(tmp_path / OWNER)
+    dead = lock.owner_of(tmp_path / OWNER)
     other = FolderLock(tmp_path, "")  # was faster
-    lock._remove(tmp_path / OWNER, dead)
-    owner = lock._owner_of(tmp_path / OWNER)
+    lock.remove_dead(tmp_path / OWNER, dead)
+    owner = lock.owner_of(tmp_path / OWNER)
     assert owner is not None
     assert owner.is_ours
     other.release()

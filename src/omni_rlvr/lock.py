@@ -101,11 +101,11 @@ class FolderLock:
         """
         self.path = folder.resolve() / OWNER
         while not (self.path in _held or _make(self.path)):
-            owner = _owner_of(self.path)
+            owner = owner_of(self.path)
             if owner is not None and owner.is_ours:
                 break
             if owner is None or owner.is_gone:
-                _remove(self.path, owner)
+                remove_dead(self.path, owner)
             else:
                 raise FolderInUse(f"{folder} is in use by {owner}; {_what_to_do(owner, advice)}")
         _held[self.path] = _held.get(self.path, 0) + 1
@@ -130,7 +130,7 @@ def check_free(folder: Path, advice: str) -> None:
     Raises:
         FolderInUse: says which process, on which machine, and since when.
     """
-    owner = _owner_of(folder / OWNER)
+    owner = owner_of(folder / OWNER)
     if owner is not None and not (owner.is_gone or owner.is_ours):
         raise FolderInUse(f"{folder} is in use by {owner}; {_what_to_do(owner, advice)}")
 
@@ -166,12 +166,12 @@ def _unlock_all() -> None:
 
 
 def _unlock(path: Path) -> None:
-    owner = _owner_of(path)
+    owner = owner_of(path)
     if owner is not None and owner.process == os.getpid():  # a fork holds nothing
         path.unlink(missing_ok=True)
 
 
-def _owner_of(path: Path) -> Owner | None:
+def owner_of(path: Path) -> Owner | None:
     """Read a lock file; None where there is none, or none that names an owner in good time."""
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
@@ -184,14 +184,14 @@ def _owner_of(path: Path) -> Owner | None:
     return None
 
 
-def _remove(path: Path, dead: Owner | None) -> None:
+def remove_dead(path: Path, dead: Owner | None) -> None:
     """Remove a dead owner's lock, unless another process was first and holds it now."""
     aside = path.with_name(f"{OWNER}.{os.getpid()}")
     try:
         path.rename(aside)  # of several processes one can do this
     except FileNotFoundError:
         return
-    moved = _owner_of(aside)
+    moved = owner_of(aside)
     if moved == dead:
         log.info("%s: its lock is taken over; %s is gone", path.parent, dead or "its owner")
         aside.unlink()

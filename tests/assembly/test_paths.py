@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from omni_rlvr.assembly.composing.own_readers import OFFERED
 from omni_rlvr.assembly.composing.paths import PATHS, is_path, settle_paths
-from omni_rlvr.assembly.composing.register import _latest_if_any, _run_dir
 from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.assembly.splits import read_split
 from omni_rlvr.cli import conf_dir
@@ -95,7 +94,8 @@ def test_what_refers_to_a_path_follows_it(monkeypatch) -> None:
 def test_the_folder_of_a_run(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for given in ("~/runs", "$HOME/runs"):
-        assert _run_dir(given, "x", None).startswith(f"{tmp_path}/runs/x/")
+        root = OmegaConf.create({"root": given, "folder": "${run_dir:${.root},x,null}"})
+        assert root.folder.startswith(f"{tmp_path}/runs/x/")
 
 
 def test_lists_of_runs(monkeypatch) -> None:
@@ -127,8 +127,8 @@ def test_a_folder_in_another_unicode_form(tmp_path: Path, monkeypatch) -> None:
 
 def test_the_latest_run_below_the_home_folder(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    root = OmegaConf.create({"paths": {"output_root": "~/runs"}})
-    assert _latest_if_any("x", _root_=root) is None
+    root = OmegaConf.create({"paths": {"output_root": "~/runs"}, "found": "${latest_if_any:x}"})
+    assert root.found is None
 
 
 # ---- where predictions keep features

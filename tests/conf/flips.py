@@ -1,10 +1,10 @@
-"""What flipping each option is expected to change: tables for test_options.py."""
+"""What flipping each option is expected to change, and where the others are named in tests."""
 
 from __future__ import annotations
 
-from omni_rlvr.config import tasks
-from omni_rlvr.config.objective import ObjectiveConfig
-from omni_rlvr.media.limits import Limits
+import re
+from functools import cache
+from pathlib import Path
 
 SFT = ("stage=sft", "stage.max_steps=2", "stage.batch_size=2")
 LONG = ("stage=sft", "stage.max_steps=4", "stage.batch_size=1")
@@ -82,73 +82,22 @@ FLIPS = {
     "task.max_reasoning_chars": (PREVIEW, "9", "sheet"),
 }
 """Option -> what it is flipped on top of, its other value, and what then changes."""
-ELSEWHERE = {
-    "stage.max_bad_steps": "e2e/test_bad_numbers.py",
-    "resume": "e2e/test_resume.py",
-    "reward.timeout_s": "rewards/test_time_limit.py",
-    **dict.fromkeys(
-        ("feature_cache.enabled", "feature_cache.folder", "feature_cache.dtype"),
-        "e2e/test_cached_runs.py",
-    ),
-    "feature_cache.max_gb": "e2e/test_cached_runs.py",
-    **{
-        f"task.{name}": "e2e/test_predict.py"
-        for name in ("temperature", "stream", "question", "labels", "answer_form")
-    },
-    **dict.fromkeys(("video", "audio"), "e2e/test_predict.py"),
-    "model.base": "e2e/test_lora_runs.py",
-    **dict.fromkeys(
-        ("dataset.published_scores", "dataset.published_scores_note"),
-        "tasks/test_beside.py",
-    ),
-    "runs": "tasks/test_report.py",
-    **dict.fromkeys(("html", "task.num_chosen", "task.num_generations"), "e2e/test_page.py"),
-    "task.evaluate_after": "e2e/test_sweep.py",
-    "task.start_from.overrides": "e2e/test_sweep.py",
-    "task.start_from.num_examples": "e2e/test_sweep.py",
-    "task.baseline": "tasks/test_report.py",
-    "task.allow_different_labels": "tasks/test_report.py",
-    "task.max_groups": "tasks/test_report.py",
-    **dict.fromkeys(
-        ("task.text", "task.absent", "task.value", "task.lead", "task.swap", "task.num_reasoned"),
-        "e2e/test_attribute.py",
-    ),
-    **dict.fromkeys(
-        ("task.host", "task.port", "task.compare", "task.max_upload_mb", "task.max_clip_s"),
-        "e2e/test_serve.py",
-    ),
-    **dict.fromkeys(("task.allowed_hosts", "task.max_session_mb"), "tasks/test_guard.py"),
-    "task.keep_upload_s": "e2e/test_serve_uploads.py",
-    "task.num_examples": "e2e/test_serve_answers.py",
-    **dict.fromkeys(("lexicon.visual", "lexicon.vocal"), "text/test_modality_words.py"),
-    **{f"task.{name}": "e2e/test_lora_runs.py" for name in ("to", "layout")},
-    **{f"model.trainable.{part}": "models/test_trainable.py" for part in ("gate", "bert")},
-    **{
-        f"stage.{name}": "stages/test_objective_options.py"
-        for name in ObjectiveConfig.__dataclass_fields__
-        if f"stage.{name}" not in FLIPS
-    },
-    **{f"task.{name}": "the quickstart" for name in tasks.PipelineTask.__dataclass_fields__},
-    **{
-        f"dataset.{name}": "data/test_listed.py and data/test_official.py"
-        for name in ("fold", "words", "label_maps", "label_base", "question", "layout")
-    },
-    **{
-        f"dataset.{name}": "tasks/test_check.py"
-        for name in ("folds", "published", "published_source", "known_bad")
-    },
-    **{f"dataset.{name}": "media/test_limits.py" for name in Limits.__dataclass_fields__},
-    "task.overwrite": "data/test_prepare.py",
-    **dict.fromkeys(("task.max_listed", "task.decode"), "tasks/test_check.py"),
-}
-"""Options whose effect another test shows."""
-BUILT = """
-    dataset.name dataset.splits dataset.labels dataset.root dataset.annotations
-    dataset.on_bad_media dataset.decode_timeout_s dataset.max_clips_per_process dataset.num_workers
-    paths.output_root paths.data_root modality.name model.path model.dtype
-    reward.terms.accuracy.synonyms reward.weights.accuracy reward.weights.format
-    trainer.accelerator trainer.devices trainer.precision
-    trainer.enable_checkpointing trainer.enable_model_summary trainer.enable_progress_bar
-    trainer.log_every_n_steps
-""".split()  # noqa: SIM905 (a word a line would take a page)
-"""Options whose effect is seen on what is built, by test_options_built.py."""
+
+
+def is_set_in_a_test(option: str) -> bool:
+    """Tell whether some test names an option.
+
+    It does by the whole key, or by its last part as an argument, a key or a field. That is no proof
+    that the test shows what the option does, but an option that nobody tested at all is found.
+    """
+    last = option.rpartition(".")[2]
+    named = rf"\b_?{last}(=|\" ?[:,\]])|\.{last}\b"
+    if "." in option:
+        named += rf"|\b{re.escape(option)}\b"
+    return re.search(named, _tests()) is not None
+
+
+@cache
+def _tests() -> str:
+    files = Path(__file__).parents[1].rglob("*.py")
+    return "\n".join(file.read_text() for file in files if file != Path(__file__))

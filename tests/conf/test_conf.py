@@ -137,6 +137,7 @@ def test_a_data_sets_own_file_may_begin_with_a_schema_by_its_short_name(tmp_path
         assert cfg.dataset.on_bad_media == "raise"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "choice"),
     [

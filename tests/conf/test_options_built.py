@@ -25,6 +25,7 @@ from omni_rlvr.tasks.train import TrainInputs
 from omni_rlvr.types import Example, UserError
 
 __all__ = ["checkpoint", "clips", "common", "runner"]  # fixtures
+pytestmark = pytest.mark.slow
 
 
 def test_paths_decide_where_things_are(common: list[str]) -> None:

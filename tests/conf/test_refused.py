@@ -238,3 +238,9 @@ def test_a_value_that_must_be_given_is_named(choice: str, key: str) -> None:
 
 def test_a_pipeline_without_stages_is_refused() -> None:
     assert refused("task=pipeline").startswith("task.stages=")
+
+
+def test_a_function_is_no_engine() -> None:
+    own = ("rollout._target_=builtins.print", "+rollout._partial_=true")
+    with pytest.raises(UserError, match=r"rollout\._target_=builtins\.print is no engine.*sample"):
+        check(composed("stage=grpo", *own))

@@ -69,6 +69,7 @@ def test_a_clip_follows_from_seed_split_and_number(tmp_path: Path) -> None:
     assert all(make(*case)[1] != plain for case in others)
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_makes_the_same(split: Path, tmp_path: Path) -> None:
     one = ensure_split(tmp_path, "rlvr", num_clips=NUM_CLIPS, seed=0, num_workers=1)
     assert json.loads((one / ANNOTATIONS).read_text()) == json.loads(
@@ -174,11 +175,12 @@ def test_a_clip_without_the_only_modality_is_left_out(
 
 def test_a_finished_split_is_not_made_again(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "make_clip", lambda *_: pytest.fail("made again"))
-    monkeypatch.setattr(generate, "_make_clips", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(generate, "make_clips", lambda *_: pytest.fail("made again"))
     again = ensure_split(split.parents[1], "rlvr", num_clips=NUM_CLIPS, seed=0, num_workers=1)
     assert again == split
 
 
+@pytest.mark.slow
 def test_a_killed_generation_leaves_nothing_finished(tmp_path: Path) -> None:
     how = {"num_clips": 20, "seed": 0, "num_workers": 1}
     program = (
@@ -214,7 +216,7 @@ def test_a_failed_generation_gives_its_room_back(
         (folder / "half").write_text("half a clip")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generate, "_make_clips", stop)
+    monkeypatch.setattr(generate, "make_clips", stop)
     with pytest.raises(KeyboardInterrupt):
         ensure_split(tmp_path, "test", num_clips=2, seed=0, num_workers=1)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -230,7 +232,7 @@ def test_another_process_that_was_first_is_taken_at_its_word(
             place.mkdir(exist_ok=True)
             (place / ANNOTATIONS).write_text("[]")
 
-    monkeypatch.setattr(generate, "_make_clips", be_late)
+    monkeypatch.setattr(generate, "make_clips", be_late)
     assert ensure_split(tmp_path, "test", num_clips=2, seed=0, num_workers=1) == finished
     assert [path.name for path in finished.parent.iterdir()] == ["test_2"]
 

@@ -124,9 +124,11 @@ def test_a_users_error_is_one_line(runner) -> None:
     assert error_of(done).startswith("missing.json: no such annotation file")
 
 
-def test_an_error_of_what_hydra_builds_is_the_same_one_line(runner) -> None:
+def test_an_error_of_what_hydra_builds_is_the_same_one_line(command, runner) -> None:
     runner.overrides.append("model.path=nowhere")
-    assert error_of(runner.command(*runner.sft)).startswith("model.path=nowhere is not a folder")
+    text = command(*runner.sft)
+    assert text.startswith("error: model.path=nowhere is not a folder")
+    assert "\n" not in text
 
 
 def test_a_broken_clip_met_by_a_worker_is_one_line(runner, clips: Path, tmp_path: Path) -> None:
@@ -139,19 +141,21 @@ def test_a_broken_clip_met_by_a_worker_is_one_line(runner, clips: Path, tmp_path
         assert part in line
 
 
-def test_an_output_folder_that_cannot_be_written_is_one_line(runner) -> None:
+def test_an_output_folder_that_cannot_be_written_is_one_line(command, runner) -> None:
     runner.root.write_text("a file where the folder should be")
-    line = error_of(runner.command(*runner.sft))
-    assert str(runner.root) in line
-    assert "paths.output_root" in line
+    text = command(*runner.sft)
+    assert text.startswith("error: ")
+    assert "\n" not in text
+    assert str(runner.root) in text
+    assert "paths.output_root" in text
     assert runner.root.read_text() == "a file where the folder should be"
 
 
-def test_cfg_job_prints_the_config_and_runs_nothing(runner) -> None:
-    done = runner.command("--cfg", "job", "+experiment=cold_start", "seed=7")
-    assert done.returncode == 0, done.stderr
-    assert "seed: 7" in done.stdout
-    assert "num_train_epochs: 6" in done.stdout
+def test_cfg_job_prints_the_config_and_runs_nothing(command, runner, capsys) -> None:
+    assert command("--cfg", "job", "+experiment=cold_start", "seed=7") == 0
+    printed = capsys.readouterr().out
+    assert "seed: 7" in printed
+    assert "num_train_epochs: 6" in printed
     assert not runner.root.exists()
 
 

@@ -78,9 +78,9 @@ def test_the_new_task_runs(runner, patched) -> None:
     answers = (LABELS[i % len(LABELS)] for i in range(5))  # as the fixture ``clips`` makes them
     assert read_json(file) == {"test": dict(Counter(answers))}
     assert read_json(file.with_name("run.json"))["status"] == "finished"
-    done = runner.command("task=labels", "task.split=[test]")
+    done = runner.command("task=labels", "task.spits=[test]")
     assert done.returncode == 1
-    assert "task.split: there is no such key; did you mean task.splits?" in done.stderr
+    assert "task.spits: there is no such key; did you mean task.splits?" in done.stderr
 
 
 def test_the_new_stage_trains(runner, patched) -> None:

@@ -12,10 +12,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from test_resume import interrupted, steady
 
-from omni_rlvr.assembly.composing.register import _run_dir
 from omni_rlvr.record import read_json
+from omni_rlvr.tasks.table import register
 from omni_rlvr.types import UserError
 
 
@@ -164,7 +165,9 @@ def test_an_option_that_came_later_is_no_difference(runner, sft) -> None:
 
 
 def test_commands_of_one_second_have_a_folder_each(tmp_path: Path) -> None:
-    made = [_run_dir(str(tmp_path), "rlvr", None) for _ in range(5)]
+    register()
+    config = {"root": str(tmp_path), "folder": "${run_dir:${.root},rlvr,null}"}
+    made = [OmegaConf.create(config).folder for _ in range(5)]
     assert len({*made}) == 5
     assert all(Path(folder).is_dir() for folder in made)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, expect
 
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.tasks.attribute.selection import CONFLICT, RULES
 from omni_rlvr.types import UserError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ATTRIBUTE = (
     "task=attribute",
@@ -89,7 +93,9 @@ def test_options_of_the_choice_do_what_they_say(runner, mixed) -> None:
     assert len(texts[0]) < len(texts[1])
 
 
-def test_the_page_shows_them(runner, attributed: Path, browser_page: Page) -> None:
+def test_the_page_shows_them(
+    runner, attributed: Path, browser_page: Page, expect: Callable
+) -> None:
     folder = runner("task=report", f"runs={attributed}", "+html=true")
     assert read_json(folder / "run.json")["status"] == "finished"
     browser_page.goto((folder / "modalities.html").as_uri())
@@ -100,7 +106,7 @@ def test_the_page_shows_them(runner, attributed: Path, browser_page: Page) -> No
 
 
 def test_a_silent_clip_named_in_html_is_shown_as_text(
-    runner, mixed, browser_page: Page, caplog
+    runner, mixed, browser_page: Page, caplog, expect: Callable
 ) -> None:
     run = runner(*ATTRIBUTE, *mixed, "task.num_chosen=13")
     page = runner("task=report", f"runs={run}", "html=true") / "modalities.html"

@@ -14,18 +14,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import pytest
 import soundfile
-from playwright.sync_api import Page, expect
 
 from omni_rlvr.data.synthetic.emotions import LABELS
 from omni_rlvr.record import read_json
 from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.serve import run
 from omni_rlvr.types import UserError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 EVIL = "<img src=x onerror=ran=1>.mp4"
 WATCH = """() => {
@@ -92,9 +95,8 @@ def server(
 
 
 @pytest.fixture
-def page(server: Server, browser_page: Page) -> Iterator[Page]:
+def page(server: Server, browser_page: Page, expect: Callable) -> Iterator[Page]:
     """The page in a browser; all it asks for must come from the server itself."""
-    expect.set_options(timeout=20_000)
     asked: list[str] = []
     browser_page.on("request", lambda request: asked.append(request.url))
     browser_page.goto(server.url)
@@ -115,21 +117,23 @@ def message(page: Page):
     return page.locator("#message .omni-message")
 
 
-def ask(page: Page, columns: int = 2) -> None:
+def ask(page: Page, expect: Callable, columns: int = 2) -> None:
     """Asks, and waits for every column's bars."""
     page.click("#ask")
     for i in range(columns):
         expect(page.locator(f"#model-{i} .shapley")).to_be_visible()
 
 
-def test_reasoning_streams_in_and_bars_follow(server: Server, page: Page, clips: Path) -> None:
+def test_reasoning_streams_in_and_bars_follow(
+    server: Server, page: Page, clips: Path, expect: Callable
+) -> None:
     evil = Path(shutil.copy(clips / "clips/000000.mp4", server.outputs.parent / EVIL))
     drop(page, evil)
     expect(message(page)).to_contain_text("s, picture and sound.")
     expect(message(page)).to_contain_text("img src")
     assert len(server.files()) == 1
     page.evaluate(WATCH)
-    ask(page)
+    ask(page, expect)
     lengths = page.evaluate("window.lengths")
     growing = sorted(set(lengths))
     assert len(growing) > 3  # it did not come at once
@@ -152,10 +156,10 @@ def test_reasoning_streams_in_and_bars_follow(server: Server, page: Page, clips:
 
 
 def test_the_same_clip_is_asked_about_again_without_its_file(
-    server: Server, page: Page, clips: Path
+    server: Server, page: Page, clips: Path, expect: Callable
 ) -> None:
     drop(page, clips / "clips/000001.mp4")
-    ask(page)
+    ask(page, expect)
     assert server.files() == []
     whole = page.inner_text("#model-1")
     page.click("#modality label:has-text('sound') >> nth=1")
@@ -166,11 +170,11 @@ def test_the_same_clip_is_asked_about_again_without_its_file(
 
 
 def test_a_silent_clip_goes_on_with_the_picture_or_with_a_sound_beside_it(
-    server: Server, page: Page, clips: Path, tmp_path: Path
+    server: Server, page: Page, clips: Path, tmp_path: Path, expect: Callable
 ) -> None:
     drop(page, clips / "silent.mp4")
     expect(message(page)).to_contain_text("silent.mp4: 2.0 s, picture only.")
-    ask(page)
+    ask(page, expect)
     expect(message(page)).to_have_text(
         "The clip has no sound; the model is shown the picture only."
     )
@@ -186,7 +190,9 @@ def test_a_silent_clip_goes_on_with_the_picture_or_with_a_sound_beside_it(
     assert server.files() == []
 
 
-def test_an_answer_can_be_stopped(server: Server, page: Page, clips: Path) -> None:
+def test_an_answer_can_be_stopped(
+    server: Server, page: Page, clips: Path, expect: Callable
+) -> None:
     drop(page, clips / "clips/000000.mp4")
     page.click("#ask")
     expect(page.locator("#model-0 .caret")).to_be_visible()
@@ -196,21 +202,21 @@ def test_an_answer_can_be_stopped(server: Server, page: Page, clips: Path) -> No
     expect(message(page)).to_contain_text("000004.mp4")
     assert page.locator(".shapley").count() == 0
     assert page.locator("#model-1 .reasoning").count() == 0
-    ask(page)
+    ask(page, expect)
     assert server.files() == []
 
 
-def test_a_clip_of_the_data_set_can_be_tried(server: Server, page: Page) -> None:
+def test_a_clip_of_the_data_set_can_be_tried(server: Server, page: Page, expect: Callable) -> None:
     page.click("#ask")
     expect(message(page)).to_contain_text("Add a clip")
     page.click(".try >> nth=1")
     expect(message(page)).to_contain_text("s, picture and sound.")
-    ask(page)
+    ask(page, expect)
     assert server.files() == []
 
 
 def test_a_file_that_is_refused_says_why_and_goes(
-    server: Server, page: Page, clips: Path, tmp_path: Path
+    server: Server, page: Page, clips: Path, tmp_path: Path, expect: Callable
 ) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes((clips / "clips/000000.mp4").read_bytes()[:3000])
@@ -226,7 +232,9 @@ def test_a_file_that_is_refused_says_why_and_goes(
     assert server.files() == []
 
 
-def test_a_file_that_is_too_large_is_not_taken(server: Server, page: Page, tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_not_taken(
+    server: Server, page: Page, tmp_path: Path, expect: Callable
+) -> None:
     large = tmp_path / "large.mp4"
     large.write_bytes(bytes(1_500_000))
     drop(page, large)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from omni_rlvr.assembly.splits import read_split
 from omni_rlvr.record import read_jsonl
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks.serve import answers
-from omni_rlvr.tasks.serve import inputs as building
 from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
 from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads
@@ -143,12 +143,12 @@ def test_an_answer_that_nobody_waits_for_is_stopped() -> None:
             ended.append("stopped")
             raise
 
-    said = answers._spoken(speak, threading.Event())
+    said = answers.spoken(speak, threading.Event())
     assert set(next(said)) == {"a"}
     said.close()  # the visitor left
     assert ended == ["stopped"]
     stop = threading.Event()
-    said = answers._spoken(speak, stop)
+    said = answers.spoken(speak, stop)
     next(said)
     stop.set()  # the server ends
     with pytest.raises(Stopped):
@@ -161,7 +161,7 @@ def test_a_fault_of_the_model_reaches_the_page() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(answers._spoken(fail, threading.Event()))
+        list(answers.spoken(fail, threading.Event()))
 
 
 def test_clips_to_try_show_different_labels(runner) -> None:
@@ -169,7 +169,7 @@ def test_clips_to_try_show_different_labels(runner) -> None:
     assert len({example.answer for example in parts.examples}) == 3
     parts, _ = runner.build(*SERVE, "task.num_examples=9")
     assert [e.id for e in parts.examples] == [
-        e.id for e in building._read(parts.clips.dataset, "test", 9)
+        e.id for e in read_split(parts.clips.dataset, "test")
     ]  # five rows are all there are
     assert not runner.build(*SERVE, "task.num_examples=3", "task.split=none")[0].examples
 

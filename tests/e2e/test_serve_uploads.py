@@ -104,7 +104,7 @@ def test_what_is_too_much_is_refused_before_it_is_decoded(
     make, clips: Path, limit: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploads = make(limit)
-    monkeypatch.setattr(uploads, "_features", None)  # would fail if called
+    monkeypatch.setattr(uploads.reader, "read", lambda *_, **__: pytest.fail("decoded"))
     path = put(uploads, clips / "clips/000000.mp4", "<b>a.mp4")
     with pytest.raises(UserError) as error:
         uploads.take(path, as_sound=False)

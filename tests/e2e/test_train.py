@@ -193,10 +193,6 @@ def test_latest_without_a_run_says_what_to_do(runner) -> None:
         runner("+experiment=rlvr", "dataset.train_split=train", "model.path=${latest:cold_start}")
 
 
-@pytest.mark.skipif(
-    not (Path(__file__).parents[2] / "src/omni_rlvr/models/tiny_base/model.safetensors").exists(),
-    reason="the base weights are not there yet",
-)
 def test_the_shipped_base_loads_and_learns(runner) -> None:
     folder = runner(*runner.sft, "model.path=${tiny_base:}")
     first, second = read_jsonl(folder / "metrics.jsonl")

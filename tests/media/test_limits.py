@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,9 @@ import pytest
 import soundfile
 from make_clips import Recipe, write
 
-from omni_rlvr.media import limits
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.frame_sampling import Sampling
-from omni_rlvr.media.limits import Limits
+from omni_rlvr.media.limits import Limits, enforce
 from omni_rlvr.media.opening import probe_clip
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import ClipReader
@@ -26,9 +27,11 @@ SILENT = Recipe(sound=None, times_ms=(0, 40, 80))
 
 
 @pytest.fixture
-def within(monkeypatch: pytest.MonkeyPatch):
+def within(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Puts limits in force in this process, but for its address space."""
-    return lambda **changes: monkeypatch.setattr(limits, "_in_force", Limits(**changes))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    yield lambda **changes: enforce(Limits(**changes))
+    enforce(Limits())
 
 
 def refused(path: Path, said: str, *, as_sound: bool = False) -> None:

@@ -222,6 +222,7 @@ goes on once it was told.
 TOLD = ("leaves_thread_async", "catches_cancel")
 
 
+@pytest.mark.slow
 def test_where_nothing_helps_the_process_ends_and_says_why(tmp_path: Path) -> None:
     """All at once: what takes its time here is waiting."""
     path = os.pathsep.join([str(CASES.parent), *sys.path])

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from omni_rlvr.tasks.attribute.page.class_chart import LABEL, RIGHT, WIDTH, _ticks, class_chart
+from omni_rlvr.tasks.attribute.page.class_chart import LABEL, RIGHT, WIDTH, class_chart, round_ticks
 
 LEFT, SPAN = LABEL, WIDTH - LABEL - RIGHT
 
@@ -54,4 +54,4 @@ def test_classes_without_whole_clips_are_left_out_and_names_are_text() -> None:
     ],
 )
 def test_ticks_are_round_and_hold_both_ends(low, high, expected) -> None:
-    assert _ticks(low, high) == pytest.approx(expected)
+    assert round_ticks(low, high) == pytest.approx(expected)

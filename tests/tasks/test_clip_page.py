@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from make_attribution import LABELS, SAID, Made, blocks, make_attribution
-from playwright.sync_api import Page, expect
 
 from omni_rlvr.tasks.attribute.page.clip_page import write_clip_page
 from omni_rlvr.tasks.attribute.selection import CONFLICT, RIGHT, RULES
 from omni_rlvr.types import UserError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 RUN_ME = "window.hacked = true"
 HOSTILE = (
@@ -45,7 +49,9 @@ def names(page: Page) -> list[str]:
     return [text.strip() for text in page.locator(".line:visible .open").all_inner_texts()]
 
 
-def test_the_page_needs_nothing_beside_it(twelve: Path, browser_page: Page) -> None:
+def test_the_page_needs_nothing_beside_it(
+    twelve: Path, browser_page: Page, expect: Callable
+) -> None:
     asked: list[str] = []
     browser_page.on("request", lambda request: asked.append(request.url))
     browser_page.goto(twelve.as_uri())
@@ -56,7 +62,7 @@ def test_the_page_needs_nothing_beside_it(twelve: Path, browser_page: Page) -> N
     assert outside == [twelve.as_uri()]
 
 
-def test_a_card_holds_what_was_measured(shown: Page, twelve: Path) -> None:
+def test_a_card_holds_what_was_measured(shown: Page, twelve: Path, expect: Callable) -> None:
     row = blocks(twelve.read_text())["rows"]["rows"][0]
     shown.locator(".open").first.click()
     card = shown.locator(".card")
@@ -91,7 +97,7 @@ def test_the_clip_plays(shown: Page) -> None:
     assert video.evaluate("v => v.error") is None
 
 
-def test_a_clip_without_sound_and_one_without_picture(shown: Page) -> None:
+def test_a_clip_without_sound_and_one_without_picture(shown: Page, expect: Callable) -> None:
     shown.locator(".open", has_text="clip10").click()
     card = shown.locator(".card")
     expect(card).to_contain_text("This clip has no sound track.")
@@ -122,7 +128,7 @@ def test_columns_sort_and_say_so(shown: Page) -> None:
         assert shown.locator(".line .col-conflict").all_inner_texts()[-2:] == ["–", "–"]
 
 
-def test_filters_narrow_the_list(shown: Page, twelve: Path) -> None:
+def test_filters_narrow_the_list(shown: Page, twelve: Path, expect: Callable) -> None:
     rows = blocks(twelve.read_text())["rows"]["rows"]
     status = shown.locator("#status")
     expect(status).to_have_text("12 of 12 clips")
@@ -141,7 +147,7 @@ def test_filters_narrow_the_list(shown: Page, twelve: Path) -> None:
     expect(status).to_have_text("0 of 12 clips")
 
 
-def test_a_card_is_opened_and_left_by_keyboard(shown: Page) -> None:
+def test_a_card_is_opened_and_left_by_keyboard(shown: Page, expect: Callable) -> None:
     shown.keyboard.press("Tab")
     expect(shown.get_by_text("Skip to the clips")).to_be_focused()
     shown.keyboard.press("Enter")

@@ -14,6 +14,8 @@ from omni_rlvr.tasks.report import drawing, plots
 from omni_rlvr.tasks.report.summary import summarise, write_summary
 from omni_rlvr.tasks.report.write import write_all
 
+pytestmark = pytest.mark.slow
+
 ODD = [
     "a$\\foo$", "$a^b$", "50 %_{x}", "高兴", "حزين", "radość", "\U0001fae8", "tab\tand\x00nul",
     "two\nlines", "é" * 300, "&<b>", "\ud800",
@@ -22,7 +24,7 @@ ODD = [
 
 @pytest.fixture(autouse=True)
 def _told_anew() -> None:
-    drawing._tell.cache_clear()
+    drawing.tell_lacking.cache_clear()
 
 
 def scores_over(labels: list[str]) -> tuple[dict, list[dict]]:
@@ -49,7 +51,7 @@ def test_every_label_is_drawn_as_it_stands(tmp_path: Path) -> None:
 def test_a_sign_without_a_font_is_named_once_and_no_warning_of_matplotlib(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawing, "_fonts_for", lambda signs: ())
+    monkeypatch.setattr(drawing, "fonts_for", lambda signs: ())
     matrix = [[1] * (len(ODD) + 1)] * len(ODD)
     for name in ("a.png", "b.png"):
         figure = plots.confusion_figure(matrix, ODD, "高", tmp_path / name)
@@ -67,12 +69,12 @@ def test_a_font_that_has_the_signs_is_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drawing, "FONT", "DejaVu Sans Mono")  # which lacks this sign, and
-    sign = next(s for s in map(chr, range(0x2D30, 0x2D60)) if drawing._has("DejaVu Sans", s))
-    assert not drawing._has("DejaVu Sans Mono", sign)
-    drawing._fonts_for.cache_clear()
+    sign = next(s for s in map(chr, range(0x2D30, 0x2D60)) if drawing.has_sign("DejaVu Sans", s))
+    assert not drawing.has_sign("DejaVu Sans Mono", sign)
+    drawing.fonts_for.cache_clear()
     labels = [sign, "b"]
     figure = plots.confusion_figure([[1, 0, 0]] * 2, labels, "t", tmp_path / "c.png")
-    drawing._fonts_for.cache_clear()
+    drawing.fonts_for.cache_clear()
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == [sign, "b", "other"]
     assert figure.axes[0].title.get_fontfamily()[1].startswith("DejaVu Sans")
     assert not caplog.messages

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Page
 
 from omni_rlvr.tasks.predict import Prediction
 from omni_rlvr.tasks.serve import render
 from omni_rlvr.tasks.serve.answers import Answer, Game
 from omni_rlvr.text.modality_words import Lexicon
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 LEXICON = Lexicon(["brows", "mouth"], ["voice"])
 EVIL = '<img src=x onerror="window.ran=1"><script>window.ran=1</script>&\'"'

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from omni_rlvr.assembly.composing.checks import (
+    check_engine,
     check_finite,
     check_named,
     check_optimizer,
@@ -110,6 +111,7 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     groups = ("dataset", "reward", "rollout", "lexicon", "optimizer", "trainer", "logger")
     for key in (*groups, "callbacks"):
         check_targets(config[key], key)
+    check_engine(config["rollout"])
     check_targets(loader_of(config["model"]), "model")
     return config, typed
 

@@ -81,7 +81,7 @@ def _shared(config: dict[str, Any]) -> Path:
 def run_from_start(inputs: Start) -> None:
     """Train the start unless it is there, then do what starts from it."""
     folder = inputs.run_dir
-    with _locked(folder):
+    with locked(folder):
         if finished_config(folder) is None:
             print(f"start: {folder} is made first; other runs will find it there", flush=True)
             inputs.build_start().run()
@@ -90,7 +90,7 @@ def run_from_start(inputs: Start) -> None:
     inputs.build().run()
 
 
-def _locked(folder: Path) -> FolderLock:
+def locked(folder: Path) -> FolderLock:
     """Take the lock of a folder as soon as no other run has it."""
     folder.mkdir(parents=True, exist_ok=True)
     told = False

@@ -64,6 +64,19 @@ def check_finite(config: object, key: str) -> None:
         require(math.isfinite(config), key, config, "a finite number")
 
 
+def check_engine(rollout: Mapping[str, Any]) -> None:
+    """Refuse what samples nothing under ``rollout``, before a model is loaded for it.
+
+    A function with ``_partial_: true`` was one until engines became objects.
+    """
+    engine = locate(rollout["_target_"], "rollout")
+    if not (hasattr(engine, "sample") and hasattr(engine, "sync")):
+        raise UserError(
+            f"rollout._target_={rollout['_target_']} is no engine: name a class with the methods "
+            "sample and sync (rollout/engine.py says what they take), without _partial_"
+        )
+
+
 def check_optimizer(optimizer: Mapping[str, Any]) -> None:
     """Refuse a learning rate with which nothing is learned."""
     if isinstance(lr := optimizer.get("lr"), int | float):

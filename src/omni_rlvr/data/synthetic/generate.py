@@ -96,7 +96,7 @@ def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_worke
         ) from error
     try:
         set_usual_mode(partial_folder)
-        _make_clips(partial_folder, split, num_clips, seed, num_workers)
+        make_clips(partial_folder, split, num_clips, seed, num_workers)
         os.replace(partial_folder, folder)
     except OSError:
         if not (folder / ANNOTATIONS).exists():
@@ -106,7 +106,8 @@ def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_worke
     return folder
 
 
-def _make_clips(folder: Path, split: str, num_clips: int, seed: int, num_workers: int) -> None:
+def make_clips(folder: Path, split: str, num_clips: int, seed: int, num_workers: int) -> None:
+    """Fill an empty folder with the clips and the annotations of a split; see ``ensure_split``."""
     (folder / "clips").mkdir()
     labels = balanced_labels(split, num_clips, seed)
     make = partial(make_clip, folder / "clips", split, seed)

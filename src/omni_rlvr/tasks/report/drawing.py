@@ -129,12 +129,12 @@ def _make_readable(figure: Figure) -> None:
     signs = {sign for text in texts for sign in text.get_text()}
     for axis in named:
         signs |= {sign for text in axis.get_ticklabels() for sign in text.get_text()}
-    odd = frozenset(sign for sign in signs if sign != "\n" and not _has(FONT, sign))
+    odd = frozenset(sign for sign in signs if sign != "\n" and not has_sign(FONT, sign))
     if not odd:
         return
-    fonts = _fonts_for(odd)
-    lacking = frozenset(sign for sign in odd if not any(_has(font, sign) for font in fonts))
-    _tell(lacking)
+    fonts = fonts_for(odd)
+    lacking = frozenset(sign for sign in odd if not any(has_sign(font, sign) for font in fonts))
+    tell_lacking(lacking)
     # characters without a glyph stand as \uXXXX; those that are invisible anyway are left out
     escapes = {
         ord(sign): "" if category(sign) in ("Cf", "Mn") else sign.encode("unicode_escape").decode()
@@ -158,7 +158,8 @@ def _tick_label(formatter: Any, escapes: dict[int, str], value: float, place: in
 
 
 @cache
-def _tell(lacking: frozenset[str]) -> None:
+def tell_lacking(lacking: frozenset[str]) -> None:
+    """Warn of characters that no font of this machine has, of the same ones once a process."""
     seen = "".join(sorted(s for s in lacking if category(s) not in ("Cf", "Mn", "Cc")))
     if seen:
         log.warning(
@@ -169,16 +170,16 @@ def _tell(lacking: frozenset[str]) -> None:
 
 
 @cache
-def _fonts_for(signs: frozenset[str]) -> tuple[str, ...]:
+def fonts_for(signs: frozenset[str]) -> tuple[str, ...]:
     """Find installed fonts that have some characters, those that have the most of them first."""
     left, fonts = set(signs), []
     names = sorted({f.name for f in font_manager.fontManager.ttflist if not NO_TEXT.match(f.name)})
     while left:
-        best = max(names, key=lambda name: sum(_has(name, sign) for sign in left), default=None)
-        if best is None or not any(_has(best, sign) for sign in left):
+        best = max(names, key=lambda name: sum(has_sign(name, sign) for sign in left), default=None)
+        if best is None or not any(has_sign(best, sign) for sign in left):
             break
         fonts.append(best)
-        left -= {sign for sign in left if _has(best, sign)}
+        left -= {sign for sign in left if has_sign(best, sign)}
     return tuple(fonts)
 
 
@@ -193,5 +194,6 @@ def _glyphs(font: str) -> frozenset[int]:
         return frozenset()
 
 
-def _has(font: str, sign: str) -> bool:
+def has_sign(font: str, sign: str) -> bool:
+    """Tell whether an installed font has a character."""
     return ord(sign) in _glyphs(font)

@@ -97,7 +97,7 @@ def ask(
         stream.end(prediction.completion or "")
         return Answer(prediction, _game(parts, model, batch, features, prediction))
 
-    return (yield from _spoken(work, stop))
+    return (yield from spoken(work, stop))
 
 
 def _batch(model: ServedModel, clip: Clip, question: str, place: int) -> Batch:
@@ -172,10 +172,10 @@ def _game(
     )
 
 
-def _spoken(
+def spoken(
     work: Callable[[Callable[[str], None]], Answer], stop: threading.Event
 ) -> Generator[str, None, Answer]:
-    """Run ``work`` in a thread and yields what it writes; leaving early ends it at its next."""
+    """Run ``work`` in a thread and yield what it writes; leaving early ends it when it writes."""
     pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     left = threading.Event()
 

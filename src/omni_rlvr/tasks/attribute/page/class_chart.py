@@ -41,7 +41,7 @@ def class_chart(report: Mapping[str, Any], *, unit: str) -> Markup:
     keys = [key for key in NAMES if value_of(first, key) is not None]
     values = [value_of(group, key) for group in groups.values() for key in keys]
     ends = [end for entry in values if entry for end in (entry["mean"], *entry["ci"])]
-    ticks = _ticks(min(0.0, *ends), max(0.0, *ends))
+    ticks = round_ticks(min(0.0, *ends), max(0.0, *ends))
     scale = (WIDTH - LABEL - RIGHT) / (ticks[-1] - ticks[0])
 
     def across(value: float) -> float:
@@ -85,8 +85,8 @@ def value_of(group: Mapping[str, Any], key: str) -> dict[str, Any] | None:
     return group.get(key if key == "interaction" else f"phi_{key}")
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Choose about five round numbers whose range holds both ends."""
+def round_ticks(low: float, high: float) -> list[float]:
+    """Choose about five round numbers, of which the first and the last hold both ends."""
     span = (high - low) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 4))
     step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= 6)

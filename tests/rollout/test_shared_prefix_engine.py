@@ -7,20 +7,22 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from omni_rlvr.config.sampling import SamplingConfig
 from omni_rlvr.models.prefix.decoding import SharedDecoder
 from omni_rlvr.rollout.experience import completion_scores
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.text.parse import parse
-from omni_rlvr.types import Experience
+from omni_rlvr.types import Experience, Prompts
 
 pytestmark = pytest.mark.usefixtures("each_path")
 
 GREEDY = {"temperature": 0, "num_generations": 1}
 
 
-def run(policy, batch, *, seed=0, positions=None, on_tokens=None, **changes):
+def run(policy, batch, *, seed=0, positions=None, own=None, on_tokens=None, **changes):
+    """Rolls out; ``own`` says which prompts, each of which then has random numbers of its own."""
     sampling = SamplingConfig(
         **{"num_generations": 4, "temperature": 1.0, "max_completion_length": 12} | changes
     )
@@ -29,7 +31,16 @@ def run(policy, batch, *, seed=0, positions=None, on_tokens=None, **changes):
     if positions is not None:
         prompts = replace(prompts, positions=positions)
     generator = torch.Generator().manual_seed(seed)
+    if own is not None:
+        prompts = Prompts(prompts.embeds[own], prompts.mask[own], prompts.positions[..., own, :])
+        generator = [torch.Generator().manual_seed(i) for i in own]
     return SharedPrefix().sample(policy, prompts, sampling, generator, on_tokens)
+
+
+def tokens_of(rollout) -> list[list[int]]:
+    """Returns each row's tokens without padding."""
+    rows = zip(rollout.completion_ids, rollout.completion_mask, strict=True)
+    return [ids[mask.bool()].tolist() for ids, mask in rows]
 
 
 def raise_end_token(policy, boost: float) -> None:
@@ -42,28 +53,18 @@ def raise_end_token(policy, boost: float) -> None:
     policy.language_model.lm_head.register_forward_hook(lift)
 
 
-def count_compactions(monkeypatch) -> list[int]:
-    """Returns a list that gets the number of rows left each time ended rows leave the batch."""
-    left: list[int] = []
-
+@pytest.fixture
+def kept(monkeypatch) -> list[torch.Tensor]:
+    """Gets which of the present rows stay, each time ended rows leave the batch."""
+    seen: list[torch.Tensor] = []
     keep = SharedDecoder.keep
 
-    def counted(self, rows):
-        left.append(len(rows))
+    def noted(self, rows):
+        seen.append(rows)
         keep(self, rows)
 
-    monkeypatch.setattr(SharedDecoder, "keep", counted)
-    return left
-
-
-_real_sum = torch.Tensor.sum
-
-
-def _sum_that_never_compacts(self, *args, **kwargs):
-    """Answers ``alive.sum()`` (a bool vector, no axis) with its length, everything else truly."""
-    if self.dtype == torch.bool and self.ndim == 1 and not args and not kwargs:
-        return torch.tensor(len(self))
-    return _real_sum(self, *args, **kwargs)
+    monkeypatch.setattr(SharedDecoder, "keep", noted)
+    return seen
 
 
 @pytest.mark.parametrize("boost", [0.0, 3.0])
@@ -93,21 +94,22 @@ def test_prompts_differ_in_what_they_say(tiny_policy, make_batch):
 
 
 @pytest.mark.parametrize("boost", [3.0, 4.0])
-def test_leaving_out_ended_rows_changes_no_completion(tiny_policy, make_batch, monkeypatch, boost):
+@pytest.mark.parametrize("num_generations", [1, 3])
+def test_leaving_out_ended_rows_changes_no_completion(
+    tiny_policy, make_batch, kept, boost, num_generations
+):
     raise_end_token(tiny_policy, boost)
-    batch = make_batch(tiny_policy, 6)
-    dropped = count_compactions(monkeypatch)
-    compacted = run(tiny_policy, batch, max_completion_length=20)
-    assert dropped  # rows did leave the batch
-    # The same with rows kept to the end: a threshold no count of rows can fall under.
-    dropped.clear()
-    monkeypatch.setattr(torch.Tensor, "sum", _sum_that_never_compacts)
-    kept = run(tiny_policy, batch, max_completion_length=20)
-    monkeypatch.undo()
-    assert not dropped
-    assert torch.equal(kept.completion_mask, compacted.completion_mask)
-    assert torch.equal(kept.completion_ids, compacted.completion_ids)
-    assert kept.texts == compacted.texts
+    batch = make_batch(tiny_policy, 12)
+    how = {"num_generations": num_generations, "max_completion_length": 20}
+    together = run(tiny_policy, batch, own=list(range(12)), **how)
+    assert kept  # rows did leave the batch
+    kept.clear()
+    alone = [run(tiny_policy, batch, own=[i], **how) for i in range(12)]
+    assert num_generations > 1 or not kept  # one row leaves with the end of the rollout
+    assert together.texts == [text for rollout in alone for text in rollout.texts]
+    ids = [row for rollout in alone for row in tokens_of(rollout)]
+    assert tokens_of(together) == ids
+    assert len({len(row) for row in ids}) > 1
 
 
 def test_a_row_is_untouched_by_the_rows_beside_it(tiny_policy, make_batch, monkeypatch):
@@ -270,19 +272,21 @@ def test_the_prompt_is_prefilled_once_per_prompt(tiny_policy, make_batch, monkey
     assert shapes == [(1, batch.prompt_mask.sum()), (15, 1), (15, 1)]
 
 
-def test_greedy_moves_no_float64_to_the_device(tiny_policy, make_batch, monkeypatch):
+def test_greedy_moves_no_float64_to_the_device(tiny_policy, make_batch):
     """MPS has none."""
-    move, moved = torch.Tensor.to, []
+    moved: list[torch.dtype] = []
 
-    def noted(self, *args, **kwargs):
-        moved.append(self.dtype)
-        return move(self, *args, **kwargs)
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.Tensor.to:
+                moved.append(args[0].dtype)
+            return func(*args, **(kwargs or {}))
 
-    monkeypatch.setattr(torch.Tensor, "to", noted)
-    run(tiny_policy, make_batch(tiny_policy, 2), **GREEDY)
-    assert torch.float64 not in moved
-    run(tiny_policy, make_batch(tiny_policy, 2))
-    assert torch.float64 in moved
+    with Watch():
+        run(tiny_policy, make_batch(tiny_policy, 2), **GREEDY)
+        assert torch.float64 not in moved
+        run(tiny_policy, make_batch(tiny_policy, 2))
+        assert torch.float64 in moved
 
 
 def test_no_gradient_is_kept(tiny_policy, make_batch):

@@ -10,7 +10,6 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from omni_rlvr.rollout import label_scoring as module
 from omni_rlvr.rollout.label_scoring import (
     BARE,
     TAGGED,
@@ -107,9 +106,10 @@ def test_one_pass_over_each_prompt_and_all_labels(tiny_policy, make_batch):
         with_kwargs=True,
     )
     label_logps(tiny_policy, prompts, slots=slots, labels=LABELS)
-    pairs = [module._tokenise(tiny_policy.processor, slot, LABELS) for slot in slots]
-    given = int(batch.prompt_mask.sum()) + sum(len(lead) for lead, _ in pairs)
-    rest = sum(len(row) - 1 for _, rows in pairs for row in rows)
+    given = int(batch.prompt_mask.sum())
+    given += sum(len(slot.ids) + len(encode(tiny_policy, slot.text)) for slot in slots)
+    # a label's last token is scored by the one before it, and need not be read
+    rest = sum(len(closed(tiny_policy, label, slot)) - 1 for slot in slots for label in LABELS)
     assert shapes == [(1, given + rest)]  # each prompt once, and no padding
 
 
@@ -187,19 +187,22 @@ def joining_tokenizer() -> PreTrainedTokenizerFast:
     """One token a character, but ``>`` and ``h`` join, as a byte-level BPE may have learnt."""
     vocab = {token: i for i, token in enumerate(["<e>", "<", "a", "b", ">", "h", "s", ">h"])}
     bpe = Tokenizer(models.BPE(vocab=vocab, merges=[(">", "h")]))
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<e>")
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<e>", pad_token="<e>")
 
 
-def test_a_label_that_joins_the_tag_is_scored_from_where_they_part(tiny_policy):
-    processor = replace(tiny_policy.processor, tokenizer=joining_tokenizer())
-    lead, rows = module._tokenise(processor, AnswerSlot([7, 7], "<a>", "<b"), ("h", "s"))
-    ids = processor.tokenizer.get_vocab()
+def test_a_label_that_joins_the_tag_is_scored_from_where_they_part(tiny_policy, make_batch):
+    prompts = prompts_of(tiny_policy, make_batch(tiny_policy, 1))
+    tiny_policy.processor = replace(tiny_policy.processor, tokenizer=joining_tokenizer())
+    slot = AnswerSlot([7, 7], "<a>", "<b")
+    got = label_logps(tiny_policy, prompts, slots=[slot], labels=("h", "s"))
+    ids = tiny_policy.processor.tokenizer.get_vocab()
     # "<a>" is < a >, "<a>h<b" is < a >h < b, "<a>s<b" is < a > s < b: they part behind "< a".
-    assert lead == [7, 7, ids["<"], ids["a"]]
-    assert rows == [
-        [ids[">h"], ids["<"], ids["b"]],
-        [ids[">"], ids["s"], ids["<"], ids["b"]],
+    given = [7, 7, ids["<"], ids["a"]]
+    expected = [
+        by_hand(tiny_policy, prompts.embeds[0], prompts.mask[0], given, [ids[t] for t in scored])
+        for scored in ([">h", "<", "b"], [">", "s", "<", "b"])
     ]
+    assert got[0].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(

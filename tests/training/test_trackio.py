@@ -1,8 +1,4 @@
-"""trackio on this machine, with the real package.
-
-Its pins do not fit ours, so install it beside the other packages:
-pip install --no-deps --target DIR trackio; PYTHONPATH=src:DIR pytest THIS_FILE
-"""
+"""trackio on this machine, with the real package."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,8 @@ from omni_rlvr.record import RunRecord, append_jsonl, keep_steps, read_json
 from omni_rlvr.training import loggers
 from omni_rlvr.training.loggers import MetricsCsv, TrackioLogger
 from omni_rlvr.types import Interrupted, UserError
+
+pytestmark = pytest.mark.slow
 
 ROWS = [
     {"id": f"{i}.mp4", "label": "happy", "completion": f"<answer>{i}</answer>", "reward": 0.5 * i}
@@ -157,9 +160,10 @@ def test_a_logger_is_closed_also_when_the_run_fails(tmp_path: Path) -> None:
     ("package", "kind"),
     [("wandb", WandbLogger), ("mlflow", MLFlowLogger), ("trackio", TrackioLogger)],
 )
-def test_a_package_that_is_missing_is_named(package: str, kind: type[Logger]) -> None:
-    if importlib.util.find_spec(package) is not None:
-        pytest.skip(f"{package} is installed")
+def test_a_package_that_is_missing_is_named(
+    package: str, kind: type[Logger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"logger={package}: .*omni-rlvr\[{package}\]"):
         loggers.check_installed(package, partial(kind))
 
