@@ -13,6 +13,8 @@ from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.tasks.table import register
 
+pytestmark = pytest.mark.slow
+
 CAME_LATER = (
     "stage.max_bad_steps",
     "stage.save_total_limit",

@@ -16,6 +16,8 @@ import omni_rlvr
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.tasks.table import register
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(omni_rlvr.__file__).parent
 OVERRIDE = re.compile(r"\b(model(?:\.\w+)+|model/\w+)=(true|false|lora|DIR|FILE)\b")
 MODELS = ("tiny", "compose", "humanomni_0_5b", "humanomni_7b")

@@ -1,6 +1,6 @@
 """Rows of R1-Omni's annotations as examples, and every wrong row with the place it must name.
 
-Files as such (JSON, JSON Lines, YAML mixtures) are in ``test_manifest``.
+Files as such (JSON, JSON Lines, YAML mixtures) are in ``test_annotation_rows``.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from omni_rlvr.stages.modality_dropout import without
 from omni_rlvr.tasks.export import write_merged
 from omni_rlvr.types import Batch, Clip, Example, Prompts, Sample, UserError
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("av", "v", "a", "t", "av")
 """Prompts with picture and sound, with one of them, and of text alone."""
 QUESTIONS = ("Why?", "How does this person feel?", "What is seen and heard here?")

@@ -17,6 +17,8 @@ from omni_rlvr.models.modules import parts_of
 from omni_rlvr.tasks.export import write_merged
 from omni_rlvr.types import UserError
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["base", "batch", "saved"]  # fixtures
 
 

@@ -20,6 +20,8 @@ from omni_rlvr.models.loading.from_parts import Parts, compose_policy
 from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.types import UserError
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(omni_rlvr.__file__).parent
 READERS = (
     "from_pretrained",

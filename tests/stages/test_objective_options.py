@@ -15,6 +15,8 @@ from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.functional import advantages, kl, objective
 from omni_rlvr.types import RewardOutput, UserError
 
+pytestmark = pytest.mark.slow
+
 CISPO = {"loss_type": "cispo", "epsilon_high": 5.0}
 SAPO = {"loss_type": "sapo"}
 FAR = {"num_iterations": 2}

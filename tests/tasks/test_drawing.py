@@ -14,6 +14,8 @@ from omni_rlvr.tasks.report import drawing, plots
 from omni_rlvr.tasks.report.summary import summarise, write_summary
 from omni_rlvr.tasks.report.write import write_all
 
+pytestmark = pytest.mark.slow
+
 ODD = [
     "a$\\foo$", "$a^b$", "50 %_{x}", "高兴", "حزين", "radość", "\U0001fae8", "tab\tand\x00nul",
     "two\nlines", "é" * 300, "&<b>", "\ud800",

@@ -19,6 +19,8 @@ from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.text.prompts import INSTRUCTION
 from omni_rlvr.types import UserError
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_decode import raise_end_token
+from test_shared_prefix_engine import raise_end_token
 
 from omni_rlvr.config.sampling import SamplingConfig
 from omni_rlvr.rollout.hf import Generate

@@ -20,6 +20,8 @@ from omni_rlvr.training import loggers
 from omni_rlvr.training.loggers import MetricsCsv, TrackioLogger
 from omni_rlvr.types import Interrupted, UserError
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     {"id": f"{i}.mp4", "label": "happy", "completion": f"<answer>{i}</answer>", "reward": 0.5 * i}
     for i in range(3)
