@@ -47,7 +47,10 @@ def completion_scores(
         [N, T] each; 0 beyond the mask.
     """
     batch, mask = experience.batch, experience.completion_mask.bool()
-    prompts = policy.prompts(batch, _all_features(policy, experience))
+    known = experience.features
+    # a tower that trains makes its features here, with gradient
+    made = policy.encode(_not_encoded(batch, known))
+    prompts = policy.prompts(batch, completed(known, made))
     rows = Rows(
         prompts, experience.prompt_index, experience.completion_ids, experience.completion_mask
     )
@@ -66,11 +69,8 @@ def completion_scores(
         entropy_gradient=entropy_gradient,
         chunk_size=max(1, LOGITS_AT_ONCE // language_model.config.get_text_config().vocab_size),
     )
-    return TokenScores(*(_scatter(values, mask) for values in scores))
-
-
-def _scatter(values: Tensor, mask: Tensor) -> Tensor:
-    return values.new_zeros(mask.shape).masked_scatter(mask, values)
+    padded = (v.new_zeros(mask.shape).masked_scatter(mask, v) for v in scores)
+    return TokenScores(*padded)
 
 
 def encode_frozen(policy: Policy, batch: Batch) -> Features:
@@ -93,12 +93,6 @@ def keep_frozen(policy: Policy, features: Features) -> Features:
         video=dropped if trains(policy, "vision_tower") else features.video,
         audio=dropped if trains(policy, "audio_tower") else features.audio,
     )
-
-
-def _all_features(policy: Policy, experience: Experience) -> Features:
-    """Add the features that are not there, by the policy's own towers, with gradient."""
-    known = experience.features
-    return completed(known, policy.encode(_not_encoded(experience.batch, known)))
 
 
 def _not_encoded(batch: Batch, features: Features) -> Batch:
