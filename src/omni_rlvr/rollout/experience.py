@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.functional.logprobs import TokenScores, token_scores
 from omni_rlvr.models.modules import trains
 from omni_rlvr.models.policy import Policy
@@ -179,21 +180,19 @@ def _columns(values: Tensor | None, rows: Tensor, width: int) -> Tensor | None:
     return None if values is None else values[rows, :width]
 
 
-def micro_batches(
-    experience: Experience, rows: Tensor, *, max_rows: int, max_tokens: int
-) -> list[Tensor]:
+def micro_batches(experience: Experience, rows: Tensor, config: LoopConfig) -> list[Tensor]:
     """Split rows, in the order given, into micro-batches.
 
     Args:
         experience: N rows.
         rows: [n] int64, those to split.
-        max_rows: most rows of a micro-batch.
-        max_tokens: most tokens, a prompt counted once however many rows it has; 0 sets no limit. A
-            row that is longer is on its own.
+        config: the most rows of a micro-batch, and its most tokens, a prompt counted once however
+            many rows it has; 0 tokens set no limit. A row that is longer is on its own.
 
     Returns:
         Row numbers, in parts.
     """
+    max_rows, max_tokens = config.micro_batch_size, config.max_tokens_per_micro_batch
     if max_tokens == 0:
         return list(rows.split(max_rows)) if len(rows) else []
     prompts = experience.batch.prompt_mask.sum(dim=1).tolist()

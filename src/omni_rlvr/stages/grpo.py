@@ -164,7 +164,7 @@ class GrpoStage:
 
     def micro_batches(self, minibatch: Experience) -> list[Tensor]:
         """Split the rows whose gradient may differ from zero into micro-batches."""
-        return self._split(minibatch, rows_that_teach(self.config, minibatch))
+        return micro_batches(minibatch, rows_that_teach(self.config, minibatch), self.config)
 
     def loss(self, policy: Policy, rows: Experience, minibatch: Experience) -> LossOutput:
         """Compute a micro-batch's share of the objective."""
@@ -265,7 +265,8 @@ class GrpoStage:
         """Scores all completions, micro-batch by micro-batch: log-probs and entropies, [N, T]."""
         shape, device = experience.completion_ids.shape, experience.completion_ids.device
         logps, entropy = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
-        for rows in self._split(experience, torch.arange(len(experience), device=device)):
+        every = torch.arange(len(experience), device=device)
+        for rows in micro_batches(experience, every, self.config):
             scores = self._scores(policy, select(experience, rows))
             logps[rows, : scores.logps.shape[1]] = scores.logps
             entropy[rows, : scores.entropy.shape[1]] = scores.entropy
@@ -278,12 +279,4 @@ class GrpoStage:
             temperature=self.config.sampling.temperature,
             gradient_checkpointing=self.config.gradient_checkpointing and torch.is_grad_enabled(),
             entropy_gradient=self.config.entropy_coef > 0,
-        )
-
-    def _split(self, experience: Experience, rows: Tensor) -> list[Tensor]:
-        return micro_batches(
-            experience,
-            rows,
-            max_rows=self.config.micro_batch_size,
-            max_tokens=self.config.max_tokens_per_micro_batch,
         )

@@ -106,7 +106,8 @@ def merge(parts: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> tuple[
 
 def prompt_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool):
     """Attend with b prompts' queries over their own keys, in the flash kernel:
-    [b, H, L, D] over [b, kvH, P, D] -> output [b, H, L, D], lse [b, H, L]."""
+    [b, H, L, D] over [b, kvH, P, D] -> output [b, H, L, D], lse [b, H, L].
+    """
     heads, kv_heads = query.shape[1], keys.shape[1]
     out, lse = flash(
         group_heads(query, kv_heads),
