@@ -29,11 +29,11 @@ def fast_path() -> type[FastPath] | None:
     run.
     """
     try:
-        from omni_rlvr.models.prefix.cpu_float32.entry import FastPath
+        from omni_rlvr.models.prefix.cpu_float32 import entry
     except ImportError as error:
         log.warning("rollouts and updates take the general path, which is slower: %s", error)
         return None
-    return FastPath
+    return entry.FastPath
 
 
 def select_activations(activations: object | None, rows: Tensor) -> object | None:
