@@ -65,9 +65,11 @@ def _replace(scored: Scored, new: Scored, rows: Tensor) -> Scored:
     old, ids = scored.rollout, new.rollout.completion_ids
     width, place = max(old.completion_ids.shape[1], ids.shape[1]), rows.to(ids.device)
 
-    def put(whole: Tensor, part: Tensor) -> Tensor:
-        out = _widened(whole, width)
-        out[place] = _widened(part, width)
+    def put(values: Tensor, resampled: Tensor) -> Tensor:
+        out = values.new_zeros((len(values), width))  # zeros are outside the mask
+        out[:, : values.shape[1]] = values
+        out[place] = 0
+        out[place, : resampled.shape[1]] = resampled
         return out
 
     texts = list(old.texts)
@@ -88,10 +90,3 @@ def _replace(scored: Scored, new: Scored, rows: Tensor) -> Scored:
         ),
         RewardOutput(scored.rewards.rewards.index_copy(0, rows, new.rewards.rewards), terms),
     )
-
-
-def _widened(values: Tensor, width: int) -> Tensor:
-    """Copy [N, T] and pad it to ``width`` with zeros, which are outside the mask."""
-    out = values.new_zeros((len(values), width))
-    out[:, : values.shape[1]] = values
-    return out
