@@ -18,7 +18,10 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
+
+from omni_rlvr.types import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Ctrl-C, a scheduler, a terminal that closes, and what Slurm sends for --signal=USR1@60."""
@@ -120,6 +123,26 @@ def exit_code() -> int:
     """Return the exit code of a process that was asked to stop: that of its first request."""
     by_hand = _requests.first in (None, signal.SIGINT)
     return 128 + (signal.SIGINT if by_hand else signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def without_exit() -> Iterator[None]:
+    """Take a ``sys.exit`` in what is called inside for what it means.
+
+    Raises:
+        KeyboardInterrupt: Lightning answered a second Ctrl-C with it.
+        UserError: code of the user's called it; a run that ends so is not done, whatever its code.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if asked():
+            raise KeyboardInterrupt from end
+        frame = traceback.extract_tb(end.__traceback__)[-1]
+        raise UserError(
+            f"sys.exit({end.code!r}) was called in the middle of the work "
+            f"({frame.filename}:{frame.lineno}); raise an error there instead"
+        ) from end
 
 
 @contextlib.contextmanager

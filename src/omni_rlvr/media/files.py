@@ -227,6 +227,14 @@ def like(path: Path) -> str:
     return "" if name is None else f" (but {name!r} is there)"
 
 
+def video_of(folders: Iterable[Path], stem: str) -> Path | None:
+    """Find a video of this name but for its suffix in the first folder that has it, if any."""
+    for folder in folders:
+        if (name := _of_stem(folder, stem, VIDEO)) is not None:
+            return folder / name
+    return None
+
+
 def video_name(folder: Path, name: str) -> str:
     """Find the file name of a clip that a list names without a suffix; ``.mp4`` if none exists."""
     stem = os.path.basename(name)  # noqa: PTH119 (a name, not a path)

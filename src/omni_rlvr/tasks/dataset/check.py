@@ -5,6 +5,7 @@ Everything is gathered while the clips are opened, then shown as tables and writ
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from omni_rlvr.assembly.composed import Clips, Composed, Place
+from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.assembly.splits import TOTAL, num_left_out, published_of, read_clips
 from omni_rlvr.config.dataset import DatasetConfig, ModalityConfig, lacks_file
 from omni_rlvr.config.tasks import CheckTask
 from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.data.readers.synthetic import SyntheticReader
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.models.loading.load import sound_window_s
 from omni_rlvr.record import write_json
@@ -31,6 +34,8 @@ from omni_rlvr.tasks.dataset.open_clips import INSPECT, PROBE, Finding, probe_cl
 from omni_rlvr.tasks.lifecycle import recorded
 from omni_rlvr.training.progress import progress_bar
 from omni_rlvr.types import Example, Interrupted, UserError
+
+log = logging.getLogger(__name__)
 
 CAUSES = {"cut_sound": " (model= and model.path= say what model hears them)"}
 MAX_LABELS = 40
@@ -49,12 +54,37 @@ class CheckInputs:
 
 
 def build(composed: Composed) -> CheckInputs:
-    """Read the splits: those of the task, or else all that have an annotation file."""
+    """Read the splits: those of the task, or else all that are there."""
     task, dataset = composed.task, composed.dataset
-    there = [split for split in dataset.splits if not lacks_file(dataset, split)]
-    clips = read_clips(composed, task.splits or there)
+    clips = read_clips(composed, task.splits or _there(dataset))
     window_s = sound_window_s(composed.place.config["model"]["path"])
     return CheckInputs(composed.place, clips, task, window_s)
+
+
+def _there(dataset: DatasetConfig) -> list[str]:
+    """Name the splits that have an annotation file, and no clips that are still to be made.
+
+    Raises:
+        UserError: All clips would have to be made, which nobody asked for.
+    """
+    splits = [split for split in dataset.splits if not lacks_file(dataset, split)]
+    readers = {split: make(dataset.splits[split]) for split in splits}
+    missing = {
+        split: reader.num_clips
+        for split, reader in readers.items()
+        if isinstance(reader, SyntheticReader) and not reader.is_made()
+    }
+    if not missing:
+        return splits
+    counts = ", ".join(f"{split} {number:,}" for split, number in missing.items())
+    told = (
+        f"dataset={dataset.name}: clips that are not made yet are not checked ({counts}); "
+        f"task.splits=[{next(reversed(missing))}] makes and checks them"
+    )
+    if len(missing) == len(splits):
+        raise UserError(f"{told}; another data set is chosen by dataset=NAME")
+    log.warning(told)
+    return [split for split in splits if split not in missing]
 
 
 @dataclass
