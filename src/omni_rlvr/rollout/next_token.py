@@ -28,7 +28,7 @@ def uniforms(generator: Generators, num_rows: int) -> Tensor:
 
 
 def branch(generator: Generators) -> Generators:
-    """Make a new generator a prompt, seeded by one number of its old one; one for all is handed back.
+    """Make a new generator a prompt, seeded by its old one; hand back one that serves all.
 
     A rollout draws until the last row of its batch has ended. From a branch it may: what is drawn
     after it is then the same, whichever other prompts there were.
