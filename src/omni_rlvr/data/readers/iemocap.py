@@ -20,7 +20,7 @@ from omni_rlvr.data.annotations.example_table import ExampleTable
 from omni_rlvr.data.annotations.labels import LabelMap
 from omni_rlvr.data.annotations.rows import read_text
 from omni_rlvr.data.cuts import Cut
-from omni_rlvr.data.readers.official import labelled_examples
+from omni_rlvr.data.readers.official import in_split, labelled_examples
 from omni_rlvr.types import Example, UserError
 
 _LINE = re.compile(r"\[([0-9.]+) - ([0-9.]+)\]\t(Ses(0[1-5])[FM]_\w+_[FM]\d+)\t(\w+)\t\[.*\]\s*")
@@ -37,15 +37,23 @@ class _Utterance:
     label: str
 
     @property
-    def dialogue(self) -> str:
-        return self.name.rpartition("_")[0]
+    def sound(self) -> str:
+        """The path of the sound file, below the root."""
+        dialogue = self.name.rpartition("_")[0]
+        return f"Session{self.session}/sentences/wav/{dialogue}/{self.name}.wav"
 
     @property
     def side(self) -> str:
         """Where the speaker is on the split screen."""
         return "left" if self.name[5] == self.name[-4] else "right"
 
+    @property
+    def cues(self) -> dict[str, str]:
+        """What is known of the utterance besides its label."""
+        return {"speaker_side": self.side, "start_s": self.start_s, "end_s": self.end_s}
 
+
+@dataclass(kw_only=True)
 class IemocapReader:
     """Reads the evaluation files of all sessions.
 
@@ -58,22 +66,22 @@ class IemocapReader:
         question: What is asked of every clip; ``{side}`` in it becomes left or right.
     """
 
-    def __init__(
-        self, *, split: str, root: str, fold: int, clips: str, labels: LabelMap, question: str
-    ) -> None:
-        self._split = split
-        self._root = Path(root)
-        self._fold = fold
-        self._clips = clips
-        self._labels = labels
-        self._question = question
+    split: str
+    root: Path
+    fold: int
+    clips: str
+    labels: LabelMap
+    question: str
+
+    def __post_init__(self) -> None:
+        self.root = Path(self.root)  # a config holds text
 
     def read(self) -> ExampleTable:
         """Read and validate the split's utterances, in the order of the files."""
-        return self._read(with_clips=(self._root / self._clips).is_dir())
+        return self._read(with_clips=(self.root / self.clips).is_dir())
 
     def cuts(self) -> list[Cut]:
-        """How the clip of each of these utterances is cut from its dialogue; none, no cuts."""
+        """Return how the clip of each utterance is cut from the recording of its dialogue."""
         if not self._said():
             return []
         return [self._cut(example) for example in self._read(with_clips=True)]
@@ -82,26 +90,27 @@ class IemocapReader:
         said = self._said()
         if not said:
             raise UserError(
-                f"dataset.root={self._root}: no IEMOCAP utterance of the split {self._split!r} is "
+                f"dataset.root={self.root}: no IEMOCAP utterance of the split {self.split!r} is "
                 "there (looked for Session*/dialog/EmoEvaluation/Ses*.txt)"
             )
         columns = {
             "label": pa.array([u.label for u in said]),
-            "video": pa.array([self._video(u) if with_clips else None for u in said], pa.string()),
-            "audio": pa.array([_sound(u) for u in said]),
+            "audio": pa.array([u.sound for u in said]),
             "id": pa.array([u.name for u in said]),
-            "cues": pa.array([json.dumps(_cues(u)) for u in said]),
-            "question": pa.array([self._question.replace("{side}", u.side) for u in said]),
+            "cues": pa.array([json.dumps(u.cues) for u in said]),
+            "question": pa.array([self.question.replace("{side}", u.side) for u in said]),
             "file": pa.array([str(u.path) for u in said]).dictionary_encode(),
             "number": pa.array([u.line for u in said], pa.int64()),
         }
-        return labelled_examples(columns, self._root, self._labels, self._question)
+        if with_clips:
+            columns["video"] = pa.array([f"{self.clips}/{u.name}.mp4" for u in said])
+        return labelled_examples(columns, self.root, self.labels, self.question)
 
     def _cut(self, example: Example) -> Cut:
         assert example.video is not None  # read with clips
         assert example.audio is not None
         dialogue = example.id.rpartition("_")[0]
-        session = self._root / f"Session{int(dialogue[3:5])}"
+        session = self.root / f"Session{int(dialogue[3:5])}"
         return Cut(
             source=session / "dialog" / "avi" / "DivX" / f"{dialogue}.avi",
             half=str(example.cues["speaker_side"]),
@@ -112,10 +121,14 @@ class IemocapReader:
         )
 
     def _said(self) -> list[_Utterance]:
-        return [u for u in self._utterances() if self._is_wanted(u.session)]
+        return [
+            utterance
+            for utterance in self._utterances()
+            if in_split(self.split, is_test=utterance.session == self.fold)
+        ]
 
     def _utterances(self) -> Iterator[_Utterance]:
-        for path in sorted(self._root.glob("Session[1-5]/dialog/EmoEvaluation/Ses*.txt")):
+        for path in sorted(self.root.glob("Session[1-5]/dialog/EmoEvaluation/Ses*.txt")):
             for number, line in enumerate(read_text(path, western=True).splitlines(), 1):
                 match = _LINE.fullmatch(line)
                 if match:
@@ -125,22 +138,3 @@ class IemocapReader:
                     raise UserError(
                         f"{path}:{number}: {line!r} is not [start - end], name, label, [v, a, d]"
                     )
-
-    def _is_wanted(self, session: int) -> bool:
-        return self._split == "all" or (session == self._fold) == (self._split == "test")
-
-    def _video(self, utterance: _Utterance) -> str:
-        return f"{self._clips}/{utterance.name}.mp4"
-
-
-def _sound(utterance: _Utterance) -> str:
-    folder = f"Session{utterance.session}/sentences/wav/{utterance.dialogue}"
-    return f"{folder}/{utterance.name}.wav"
-
-
-def _cues(utterance: _Utterance) -> dict[str, str]:
-    return {
-        "speaker_side": utterance.side,
-        "start_s": utterance.start_s,
-        "end_s": utterance.end_s,
-    }
