@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -147,7 +148,7 @@ def _rest(
 
 
 def _questions(raw: pa.Table) -> Column:
-    """Questions without placeholders, as a dictionary."""
+    """Return the questions without placeholders, as a dictionary."""
     encoded = raw["question"].dictionary_encode().unify_dictionaries()
     column = pa.chunked_array([encoded.chunk(0).dictionary])
     done = pc.replace_substring_regex(column, _PLACEHOLDERS_FIRST, "")
@@ -168,8 +169,7 @@ def clean_question(text: str) -> str:
 
     Where text stands on both sides, one of those newlines stays: words must not run together.
     """
-    first, *others = _PLACEHOLDER.split(text)
-    question = first
+    question, *others = _PLACEHOLDER.split(text)
     for part in others:
         left, right = question.rstrip("\r\n"), part.lstrip("\r\n")
         between = "\n" if len(left) + len(right) < len(question) + len(part) else ""
@@ -189,12 +189,12 @@ def _answers(raw: pa.Table, labels: Mapping[str, str] | None) -> Column:
     thought = pc.struct_field(pc.extract_regex(column, _THOUGHT), "answer")
     done = pc.utf8_trim_whitespace(pc.if_else(tagged, thought, column))
     is_done = pc.fill_null(pc.not_equal(done, ""), False)
-    encoded = _rest(
-        column, done, is_done, read_answer, lambda row: source(raw, row)
-    ).dictionary_encode()
-    encoded = encoded.unify_dictionaries()
+    answers = _rest(column, done, is_done, read_answer, partial(source, raw))
+    encoded = answers.dictionary_encode().unify_dictionaries()
     words = encoded.chunk(0).dictionary.to_pylist()
-    kept = [_kept(word.strip(), labels) for word in words]
+    kept = [
+        nfc(word.strip()) if labels is None else labels.get(normalise_label(word)) for word in words
+    ]
     if None in kept:
         row = next(r for r, word in enumerate(_indices(encoded)) if kept[word] is None)
         known = ", ".join((labels or {}).values())
@@ -209,7 +209,7 @@ def _targets(raw: pa.Table) -> Column:
     """Return what is learnt, in the Unicode form that the answers have."""
     column = raw["target"]
     is_done = pc.equal(pc.utf8_normalize(column, "NFC"), column)
-    return _rest(column, column, is_done, nfc_between_tags, lambda row: source(raw, row))
+    return _rest(column, column, is_done, nfc_between_tags, partial(source, raw))
 
 
 def _recoded(encoded: Column, words: pa.Array) -> Column:
@@ -221,10 +221,6 @@ def _recoded(encoded: Column, words: pa.Array) -> Column:
 
 def _indices(encoded: Column) -> np.ndarray:
     return np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
-
-
-def _kept(word: str, labels: Mapping[str, str] | None) -> str | None:
-    return nfc(word) if labels is None else labels.get(normalise_label(word))
 
 
 def read_answer(target: str) -> str:
@@ -243,7 +239,7 @@ def read_answer(target: str) -> str:
 
 
 def _paths(raw: pa.Table, key: str, root: Path) -> Column:
-    """Paths below the root, normalised; null stays null."""
+    """Return the normalised paths below the root; null stays null."""
     column = raw[key]
     if column.null_count == len(column):
         return column
@@ -255,13 +251,7 @@ def _paths(raw: pa.Table, key: str, root: Path) -> Column:
         pc.match_substring_regex(done, _TIDY_PATH), pc.not_equal(pc.utf8_trim_whitespace(done), "")
     )
     is_done = pc.fill_null(tidy, True)
-    return _rest(
-        column,
-        done,
-        is_done,
-        lambda name: _inside(name, key, root),
-        lambda row: source(raw, row),
-    )
+    return _rest(column, done, is_done, lambda name: _inside(name, key, root), partial(source, raw))
 
 
 def _inside(name: str, key: str, root: Path) -> str:

@@ -186,7 +186,7 @@ def open_cache(
 
 
 def clip_key(example: Example) -> str | None:
-    """Names a clip by its files' paths, sizes and times of change; None if one cannot be seen."""
+    """Name a clip by its files' paths, sizes and times of change; None if one cannot be seen."""
     parts = []
     for path in (example.video, example.audio):
         if path is None:

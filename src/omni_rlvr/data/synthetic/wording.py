@@ -1,4 +1,4 @@
-"""Puts cue values into words: captions for the base model to learn, reasoning for cold start.
+"""Put cue values into words: captions for the base model to learn, reasoning for cold start.
 
 A caption says what is seen and heard and no more. A reasoning target names the same cues inside
 ``<think>`` and the label inside ``<answer>``.
@@ -43,12 +43,12 @@ SHADES: Mapping[str, tuple[str, str]] = {
 
 
 def phrase(cue: str, value: str) -> str:
-    """Names one cue value, e.g. ``raised brows`` or ``trembling tone``."""
+    """Name one cue value, e.g. ``raised brows`` or ``trembling tone``."""
     return f"{value} {NOUNS[cue]}"
 
 
 def sentences(cues: Mapping[str, str]) -> str:
-    """Says what is seen, then what is heard, of the given cues, in the order of ``CUES``."""
+    """Say what is seen, then what is heard, of the given cues, in the order of ``CUES``."""
     seen = [phrase(cue, cues[cue]) for cue in VISUAL if cue in cues]
     heard = [phrase(cue, cues[cue]) for cue in VOCAL if cue in cues]
     parts = [f"The face shows {', '.join(seen)}."] if seen else []
