@@ -113,15 +113,12 @@ class RewardCallable:
             raise self._error(f"raised {_describe(error)}", part) from error
 
     def _with_arguments(self, part: Rows) -> Callable[[], Any]:
-        values: dict[str, Any] = dict(
-            zip(_BATCH, (part.completions, part.examples, part.lengths), strict=True)
-        )
+        names: Sequence[str] = _BATCH
+        values: list[Any] = [part.completions, part.examples, part.lengths]
         if self.by_row:
-            values = {
-                name: None if column is None else column[0]
-                for name, column in zip(_ROW, values.values(), strict=True)
-            }
-        return functools.partial(self.call, **{name: values[name] for name in self.takes})
+            names, values = _ROW, [None if column is None else column[0] for column in values]
+        given = {name: v for name, v in zip(names, values, strict=True) if name in self.takes}
+        return functools.partial(self.call, **given)
 
     def _limited(self, part: Rows) -> Limited:
         assert self.timeout_s is not None
@@ -138,9 +135,8 @@ class RewardCallable:
             raise self._error(f"returned {len(scores)} scores for {len(rows)} completions", rows)
         plain = [_plain_number(score) for score in scores]
         for i, score in enumerate(plain):
-            if score is not None and not (
-                isinstance(score, Real) and abs(float(score)) <= FLOAT32_MAX
-            ):
+            is_finite = isinstance(score, Real) and abs(float(score)) <= FLOAT32_MAX
+            if score is not None and not is_finite:
                 wrong = f"returned {score!r}, which is neither a finite number nor None"
                 raise self._error(wrong, rows.one(i))
         return [math.nan if score is None else float(score) for score in plain]
@@ -167,6 +163,7 @@ def as_reward_callable(name: str, term: object, timeout_s: float | None = None) 
         parameters = inspect.signature(term).parameters.values()
     except (TypeError, ValueError) as error:
         raise UserError(f"reward.terms.{name}: {term!r} has no signature; {_WANTED}") from error
+    inner = _without_partial(term)
     known = _ROW if any(p.name == _ROW[0] for p in parameters) else _BATCH
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes = [p.name for p in named if p.name in known]
@@ -178,8 +175,11 @@ def as_reward_callable(name: str, term: object, timeout_s: float | None = None) 
     ]
     if known[0] not in takes or strange:
         has = ", ".join(p.name for p in parameters)
-        raise UserError(f"reward.terms.{name}: {_called(term)}({has}) is no reward; {_WANTED}")
-    return RewardCallable(name, term, takes, _is_async(term), _max_score(name, term), timeout_s)
+        named = inner if inspect.isroutine(inner) or inspect.isclass(inner) else type(inner)
+        called = f"{named.__module__}.{named.__qualname__}"
+        raise UserError(f"reward.terms.{name}: {called}({has}) is no reward; {_WANTED}")
+    is_async = any(map(inspect.iscoroutinefunction, (inner, type(inner).__call__)))
+    return RewardCallable(name, term, takes, is_async, _max_score(name, term), timeout_s)
 
 
 def _run(terms: Sequence[RewardCallable], rows: Rows) -> list[list[float]]:
@@ -224,17 +224,11 @@ def _plain_number(score: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _is_async(term: Any) -> bool:
+def _without_partial(term: Any) -> Any:
+    """Return the function or object that partials fix arguments of."""
     while isinstance(term, functools.partial):
         term = term.func
-    return inspect.iscoroutinefunction(term) or inspect.iscoroutinefunction(type(term).__call__)
-
-
-def _called(term: Any) -> str:
-    while isinstance(term, functools.partial):
-        term = term.func
-    named = term if inspect.isroutine(term) or inspect.isclass(term) else type(term)
-    return f"{named.__module__}.{named.__qualname__}"
+    return term
 
 
 def _max_score(name: str, term: Any) -> float | None:

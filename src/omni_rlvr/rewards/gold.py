@@ -38,20 +38,16 @@ def check_gold(mixture: Mixture, examples: Sequence[Example]) -> None:
     """
     seen: set[str] = set()
     for start in range(0, len(examples), _BATCH):
-        _check(mixture, _gold_rows(examples[start : start + _BATCH], seen))
-
-
-def _check(mixture: Mixture, rows: Sequence[tuple[str, Example]]) -> None:
-    if not rows:
-        return
-    completions, gold_examples = zip(*rows, strict=True)
-    output = mixture(completions, gold_examples, [0] * len(rows))  # no length is too long here
-    attainable = _attainable(mixture, output)
-    full = torch.isclose(output.rewards, attainable, rtol=_TOLERANCE, atol=0.0)
-    if not full.all():
-        row = int(full.long().argmin())
-        completion, example = rows[row]
-        raise UserError(_message(mixture, output, row, completion, example))
+        rows = _gold_rows(examples[start : start + _BATCH], seen)
+        if not rows:
+            continue
+        completions, gold = [text for text, _ in rows], [example for _, example in rows]
+        output = mixture(completions, gold, [0] * len(rows))  # no length is too long here
+        attainable = _attainable(mixture, output)
+        full = torch.isclose(output.rewards, attainable, rtol=_TOLERANCE, atol=0.0)
+        if not full.all():
+            row = int(full.long().argmin())
+            raise UserError(_message(mixture, output, row, completions[row], gold[row]))
 
 
 def _gold_rows(examples: Sequence[Example], seen: set[str]) -> list[tuple[str, Example]]:

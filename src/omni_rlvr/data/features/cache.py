@@ -84,13 +84,22 @@ class FeatureCache:
 
     def put(self, batch: Batch, features: Features) -> None:
         """Store the features of the batch's clips that did not come from a cache."""
-        keys = {i: key for i in _read_rows(batch) if (key := clip_key(batch.examples[i]))}
+        found = batch.features
+        rows = [
+            i
+            for i in range(len(batch))
+            if found is None or (found.video[i] is None and found.audio[i] is None)
+        ]
+        keys = {i: key for i in rows if (key := clip_key(batch.examples[i]))}
         shapes = {"video": batch.video_shapes, "audio": batch.audio_shapes}
         values = {"video": features.video, "audio": features.audio}
         for name, store in self._stores().items():
+            there = {
+                key: shape for i, key in keys.items() if (shape := shapes[name][i]) is not None
+            }
             texts = {
                 "note": _notes(batch, keys, of_sound=name == "audio"),
-                "shape": _shapes(shapes[name], keys),
+                "shape": {key: json.dumps(vars(shape)) for key, shape in there.items()},
             }
             store.add(self._by_key(keys, values[name], shapes[name]), texts=texts)
 
@@ -130,20 +139,6 @@ class FeatureCache:
     def _stores(self) -> dict[str, FeatureStore]:
         both = {"video": self.video, "audio": self.audio}
         return {name: store for name, store in both.items() if store is not None}
-
-
-def _read_rows(batch: Batch) -> list[int]:
-    """List the rows whose clips were read, since the cache did not have them."""
-    cached = batch.features
-    if cached is None:
-        return list(range(len(batch)))
-    return [i for i in range(len(batch)) if cached.video[i] is None and cached.audio[i] is None]
-
-
-def _shapes(shapes: Sequence[Shape | None], keys: Mapping[int, str]) -> dict[str, str]:
-    return {
-        key: json.dumps(vars(shape)) for i, key in keys.items() if (shape := shapes[i]) is not None
-    }
 
 
 def _notes(batch: Batch, keys: Mapping[int, str], *, of_sound: bool) -> dict[str, str]:

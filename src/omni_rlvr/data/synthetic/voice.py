@@ -95,7 +95,7 @@ def synthesise(
 def _contour(
     speaker: Speaker, cues: Mapping[str, str], t: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the fundamental frequency in Hz: level, declination, melody, tremor, cycle-to-cycle jitter."""
+    """Return the fundamental frequency in Hz: level, fall, melody, tremor, jitter of cycles."""
     strength = rng.uniform(0.75, 1.15)
     melody = _MELODY_SEMITONES[cues["melody"]] * rng.uniform(0.7, 1.2)
     wave = np.sin(2 * np.pi * rng.uniform(0.7, 1.3) * t + rng.uniform(0, 2 * np.pi))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from omni_rlvr.data.synthetic.emotions import VISUAL, VOCAL
+from omni_rlvr.data.synthetic.emotions import CUES, VISUAL, VOCAL
 
 CAPTION_QUESTIONS: Mapping[tuple[bool, bool], str] = {
     (True, False): "Describe the face.",
@@ -18,15 +18,8 @@ CAPTION_QUESTIONS: Mapping[tuple[bool, bool], str] = {
 """What the base model is asked, by whether the face and the voice are to be described."""
 
 NOUNS: Mapping[str, str] = {
-    "brows": "brows",
-    "eyes": "eyes",
-    "mouth": "mouth",
-    "nose": "nose",
-    "pitch": "pitch",
-    "melody": "intonation",
-    "energy": "volume",
-    "rate": "pace",
-    "tremor": "tone",
+    **{cue: cue for cue in CUES},
+    **{"melody": "intonation", "energy": "volume", "rate": "pace", "tremor": "tone"},
 }
 """The word for each cue; a phrase is value + noun, as in "raised brows"."""
 

@@ -289,17 +289,10 @@ def _start() -> _Watched:
         file.flush()
         call = Call.from_buffer(mmap.mmap(file.fileno(), ctypes.sizeof(Call)))
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-        arguments = [str(os.getpid()), str(file.fileno())]
+        command = [sys.executable, "-P", "-S", "-m", "omni_rlvr.rewards.watchdog.watcher"]
         with kept_from_children():
             watcher = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-S",
-                    "-m",
-                    "omni_rlvr.rewards.watchdog.watcher",
-                    *arguments,
-                ],
+                [*command, str(os.getpid()), str(file.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[file.fileno()],
                 env={**os.environ, "PYTHONPATH": path},
