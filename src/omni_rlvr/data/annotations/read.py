@@ -8,6 +8,7 @@ time.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeAlias
@@ -23,6 +24,7 @@ from omni_rlvr.types import UserError
 
 _BATCH = 2_000
 """Records that are Python objects at one time."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TEXTS = pa.schema([field for field in RAW if field.name not in ("file", "number")])
 
 
@@ -107,9 +109,7 @@ def _refuse_half_a_character(
         cues = record.cues or {}
         texts = (record.question, record.target, record.video, record.audio, record.id)
         for text in (*texts, *cues, *cues.values()):
-            try:
-                (text or "").encode()
-            except UnicodeEncodeError:
+            if text and _SURROGATE.search(text):
                 raise UserError(
                     f"{place(path, number)}: {text!r} holds half a character (a lone surrogate); "
                     "remove it"

@@ -94,12 +94,10 @@ class FeatureCache:
         shapes = {"video": batch.video_shapes, "audio": batch.audio_shapes}
         values = {"video": features.video, "audio": features.audio}
         for name, store in self._stores().items():
-            there = {
-                key: shape for i, key in keys.items() if (shape := shapes[name][i]) is not None
-            }
+            of_rows = {key: shapes[name][i] for i, key in keys.items()}
             texts = {
                 "note": _notes(batch, keys, of_sound=name == "audio"),
-                "shape": {key: json.dumps(vars(shape)) for key, shape in there.items()},
+                "shape": {key: json.dumps(vars(shape)) for key, shape in of_rows.items() if shape},
             }
             store.add(self._by_key(keys, values[name], shapes[name]), texts=texts)
 
