@@ -175,8 +175,8 @@ def as_reward_callable(name: str, term: object, timeout_s: float | None = None) 
     ]
     if known[0] not in takes or strange:
         has = ", ".join(p.name for p in parameters)
-        named = inner if inspect.isroutine(inner) or inspect.isclass(inner) else type(inner)
-        called = f"{named.__module__}.{named.__qualname__}"
+        own = inner if inspect.isroutine(inner) or inspect.isclass(inner) else type(inner)
+        called = f"{own.__module__}.{own.__qualname__}"
         raise UserError(f"reward.terms.{name}: {called}({has}) is no reward; {_WANTED}")
     is_async = any(map(inspect.iscoroutinefunction, (inner, type(inner).__call__)))
     return RewardCallable(name, term, takes, is_async, _max_score(name, term), timeout_s)
