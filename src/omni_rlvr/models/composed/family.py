@@ -123,7 +123,12 @@ def export(policy: Policy, folder: Path, layout: str) -> None:
 
 
 def _finish(
-    folder: Path, model: OmniModel, options: LoadOptions, instruction: str | None, *, is_new: bool
+    folder: Path,
+    model: OmniModel,
+    options: LoadOptions,
+    instruction: str | None,
+    *,
+    is_new: bool,
 ) -> OmniModel:
     """Apply what was selected to a model with its processor, and freeze it.
 

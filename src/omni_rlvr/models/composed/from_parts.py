@@ -1,4 +1,4 @@
-"""Join parts that were trained apart; ``loading/from_parts.py`` says which there are."""
+"""Joins parts that were trained apart; ``loading/from_parts.py`` says which there are."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ JOINTS = (
 def join(parts: Parts, dtype: Any, *, allow_pickle: bool) -> OmniModel:
     """Build a model of parts, with their weights and a processor."""
     config = OmniConfig(
-        vision_config=_config(parts, "vision_tower"),
-        audio_config=_config(parts, "audio_tower"),
-        text_config=_config(parts, "language_model"),
-        gate_config=_config(parts, "gate_bert"),
+        **{f"{name}_config": _config(parts, name) for name in ("vision", "audio", "text", "gate")},
         **{name: vars(parts)[name] for name in JOINTS},
     )
     model: Any = OmniModel(config)
@@ -45,13 +42,20 @@ def join(parts: Parts, dtype: Any, *, allow_pickle: bool) -> OmniModel:
     return model
 
 
-def _config(parts: Parts, key: str) -> Any:
-    """Read the config of a part; that of its vision tower where the part is a whole CLIP."""
-    if vars(parts)[key] is None:
+_KEYS = {
+    "vision": "vision_tower",
+    "audio": "audio_tower",
+    "text": "language_model",
+    "gate": "gate_bert",
+}
+
+
+def _config(parts: Parts, name: str) -> Any:
+    source = vars(parts)[_KEYS[name]]
+    if source is None:
         return None
-    config = _read(key, parts, AutoConfig)
-    is_pair = key == "vision_tower" and "vision_config" in vars(config)
-    return config.vision_config if is_pair else config
+    config = _read(_KEYS[name], parts, AutoConfig)
+    return config.vision_config if name == "vision" and "vision_config" in vars(config) else config
 
 
 def _fill(model: OmniModel, parts: Parts, *, allow_pickle: bool) -> None:

@@ -152,8 +152,11 @@ class OmniModel(PreTrainedModel):
 
     def __init__(self, config: OmniConfig):
         super().__init__(config)
-        vision, audio = config.vision_config, config.audio_config
-        hidden = config.text_config.hidden_size
+        vision, audio, hidden = (
+            config.vision_config,
+            config.audio_config,
+            config.text_config.hidden_size,
+        )
         self.vision_tower = AutoModel.from_config(vision)
         self.audio_tower = build_audio_tower(audio)
         self.audio_head = build_audio_head(audio) if config.audio_head else None

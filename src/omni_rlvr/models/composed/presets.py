@@ -74,23 +74,25 @@ def find_towers(folder: Path, shapes: Shapes) -> dict[str, dict[str, Any]]:
         UserError: Weights of a tower are missing or of no known size, or towers.json is no such
             file.
     """
-    path = folder / TOWERS
-    if not path.exists():
-        return {part: _recognise(folder, part, shapes) for part in PRESETS}
+    if (folder / TOWERS).exists():
+        return _read(folder / TOWERS)
+    return {part: _recognise(folder, part, shapes) for part in PRESETS}
+
+
+def is_preset(part: str, fields: Mapping[str, Any]) -> bool:
+    """Say whether a tower's config (its plain fields) is one that needs no towers.json."""
+    return any(preset.items() <= dict(fields).items() for preset in PRESETS[part].values())
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         towers = json.loads(path.read_text(encoding="utf-8"))
         return {part: dict(towers[part]) for part in PRESETS}
     except (ValueError, KeyError, TypeError) as error:
         wanted = ", ".join(PRESETS)
         raise UserError(
-            f"model.path={folder}: {TOWERS} must hold config fields of {wanted}: {error}"
+            f"model.path={path.parent}: {TOWERS} must hold config fields of {wanted}: {error}"
         ) from error
-
-
-def preset_name(part: str, fields: Mapping[str, Any]) -> str | None:
-    """Name the preset of a tower's config (its plain fields); None if it needs a towers.json."""
-    presets = PRESETS[part].items()
-    return next((name for name, of in presets if of.items() <= dict(fields).items()), None)
 
 
 def _recognise(folder: Path, part: str, shapes: Shapes) -> dict[str, Any]:

@@ -31,20 +31,12 @@ SETTINGS = "processor_settings.json"
 GATE = "gate"
 """The gate's vocabulary is saved as ``gate-vocab.txt``."""
 VIDEO, AUDIO = "<|video|>", "<|audio|>"
-_MEDIA = re.compile(f"({re.escape(VIDEO)}|{re.escape(AUDIO)})")
 VIDEO_ID, AUDIO_ID = -201, -202
 """Stand in a prompt for one picture or sound token; negative, so that any tokenizer will do."""
 _BLANK_PIXELS, _BLANK_S = 32, 1
 """Of a grey frame and of silence, before processing makes them the size of any other clip."""
 STRAY = "<|vision_start|><|video_pad|><|vision_end|>"
 """What Qwen2-VL's template put in front of R1-Omni's RL prompts, although no picture is there."""
-
-
-_CHOICES = {
-    "image_fit": ("pad", "squash"),
-    "image_backend": ("torchvision", "pil"),
-    "gate_text": ("prompt", "turn"),
-}
 
 
 @dataclass(frozen=True)
@@ -93,8 +85,12 @@ class ProcessorSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop_ids", tuple(self.stop_ids))  # a list, where it is read
-        for name, known in _CHOICES.items():
-            require(vars(self)[name] in known, name, vars(self)[name], f"one of {known}")
+        fits, texts = ("pad", "squash"), ("prompt", "turn")
+        require(self.image_fit in fits, "image_fit", self.image_fit, f"one of {fits}")
+        backends = ("torchvision", "pil")
+        backend = self.image_backend
+        require(backend in backends, "image_backend", backend, f"one of {backends}")
+        require(self.gate_text in texts, "gate_text", self.gate_text, f"one of {texts}")
 
 
 @dataclass(frozen=True)
@@ -199,7 +195,9 @@ class Processor:
             AUDIO: [] if audio is None else [AUDIO_ID] * audio.num_tokens,
         }
         ids: list[int] = []
-        for piece in _MEDIA.split(self.chat_frame.around(turn)):
+        for piece in re.split(
+            f"({re.escape(VIDEO)}|{re.escape(AUDIO)})", self.chat_frame.around(turn)
+        ):
             ids += media.get(piece) or self.tokenizer.encode(piece, add_special_tokens=False)
         return ids, torch.arange(len(ids))
 
@@ -219,8 +217,10 @@ class Processor:
         return torch.tensor([r.ids for r in rows]), torch.tensor([r.attention_mask for r in rows])
 
     def _text(self, question: str) -> str:
-        own = self.settings
-        return prompts.join(own.question or question, own.question_end, own.instruction)
+        settings = self.settings
+        return prompts.join(
+            settings.question or question, settings.question_end, settings.instruction
+        )
 
     def _turn(self, question: str, *, has_video: bool, has_audio: bool) -> str:
         """Write the user's turn, ``VIDEO`` and ``AUDIO`` standing for the media."""
@@ -284,10 +284,10 @@ class Processor:
         if self.settings.image_backend == "pil":
             height, width = processor.size["height"], processor.size["width"]
             frames = shrink_tall(frames, height, width, processor.resample)
-        pictures: Any = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
-        if self.settings.image_backend == "torchvision":
-            pictures = torch.from_numpy(pictures)
+        pictures = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
         listed = list(pictures)
+        if self.settings.image_backend == "torchvision":
+            listed = list(torch.from_numpy(pictures))
         return processor(listed, return_tensors="pt")["pixel_values"], self.video_shape
 
     def audio(self, waveform: np.ndarray) -> tuple[Tensor, AudioShape]:

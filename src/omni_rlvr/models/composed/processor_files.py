@@ -1,4 +1,4 @@
-"""Load the processor of a checkpoint, and apply what was selected for a run to its settings."""
+"""Loads the processor of a checkpoint, and applies what was selected for a run to its settings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def load_processor(folder: Path) -> Processor:
         return Processor(
             tokenizer=PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False),
             image_processor=AutoImageProcessor.from_pretrained(
-                folder / "image_processor", backend=settings.image_backend, trust_remote_code=False
+                folder / "image_processor",
+                backend=settings.image_backend,
+                trust_remote_code=False,
             ),
             feature_extractor=WhisperFeatureExtractor.from_pretrained(
                 folder / "feature_extractor", trust_remote_code=False
@@ -85,9 +87,11 @@ def changed_settings(
     settings: ProcessorSettings, config: OmniConfig, options: LoadOptions, instruction: str | None
 ) -> ProcessorSettings:
     """Apply what was selected; None keeps what the checkpoint has."""
-    names = ("image_fit", "media_end", "stray_vision_tokens", "mask_stops", "gate_text")
-    selected = {name: vars(options)[name] for name in names}
-    changes = {name: value for name, value in selected.items() if value is not None}
+    changes: dict[str, Any] = {
+        name: vars(options)[name]
+        for name in ("image_fit", "media_end", "stray_vision_tokens", "mask_stops", "gate_text")
+        if vars(options)[name] is not None
+    }
     if options.wording is not None:
         wording = WORDINGS[options.wording]
         changes["question"], changes["question_end"] = wording.question, wording.separator

@@ -47,7 +47,7 @@ def tokens_per_frame(kind: str, side: int, *, merge: int) -> int:
     if kind not in THREE_BRANCH:
         return (side // merge) ** 2
     padding = THREE_BRANCH[kind][1]
-    convolved, pooled = (side + 2 * padding - 2) // 2 + 1, (side + 1) // 2
+    convolved, pooled = (side + 2 * padding - 2) // 2 + 1, _half(side)
     if convolved != pooled:
         raise UserError(
             f"video_projector={kind!r} cannot fuse {side} x {side} patches: its branches make "
@@ -126,8 +126,12 @@ def pool_grid(tokens: Tensor) -> Tensor:
     """Halve a square grid of tokens, [N, side^2, D], bilinearly; odd sides round up."""
     side = round(tokens.shape[1] ** 0.5)
     grid = tokens.transpose(1, 2).unflatten(2, (side, side))
-    size = ((side + 1) // 2,) * 2
+    size = (_half(side), _half(side))
     return functional.interpolate(grid, size=size, mode="bilinear").flatten(2).transpose(1, 2)
+
+
+def _half(side: int) -> int:
+    return (side + 1) // 2
 
 
 def _stage(depth: int, width: int, hidden: int) -> RegStage:

@@ -1,4 +1,4 @@
-"""Write a policy in the layout that HumanOmni and R1-Omni publish and their code reads.
+"""Writes a policy in the layout that HumanOmni and R1-Omni publish and their code reads.
 
 config.json is the one that was read, sizes and prompt settings brought up to date; tower paths
 become the towers' plain names. Towers of other sizes are described in towers.json.
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from omni_rlvr.models.composed.model import OmniConfig, OmniModel
-from omni_rlvr.models.composed.presets import PRESETS, TOWERS, preset_name
+from omni_rlvr.models.composed.presets import PRESETS, TOWERS, is_preset
 from omni_rlvr.models.composed.projectors import THREE_BRANCH
 from omni_rlvr.models.composed.published_layout import (
     AUDIO_POOL,
@@ -23,20 +23,6 @@ from omni_rlvr.models.loading.weights import SINGLE, save_weights
 from omni_rlvr.types import UserError
 
 _PARTS = {"vision": "vision_config", "audio": "audio_config", "bert": "gate_config"}
-_OWN_NAMES = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "vocab_size",
-    "tie_word_embeddings",
-    "eos_token_id",
-    "bos_token_id",
-)
-"""Fields of the language model that both layouts call the same."""
 
 
 def export_published(model: OmniModel, folder: Path) -> None:
@@ -69,7 +55,7 @@ def export_published(model: OmniModel, folder: Path) -> None:
     _write(folder / "config.json", fields)
     _write(folder / GENERATION, published["generation"])
     towers = {part: vars(config)[name].to_dict() for part, name in _PARTS.items()}
-    if not all(preset_name(part, fields) for part, fields in towers.items()):
+    if not all(is_preset(part, fields) for part, fields in towers.items()):
         _write(folder / TOWERS, towers)
     model.processor.tokenizer.save_pretrained(folder)
 
@@ -79,7 +65,22 @@ def _fields(model: OmniModel) -> dict[str, Any]:
     config: OmniConfig = model.config
     text = config.text_config
     return {
-        **{name: vars(text)[name] for name in _OWN_NAMES},
+        **{
+            name: vars(text)[name]
+            for name in (
+                "hidden_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "num_key_value_heads",
+                "max_position_embeddings",
+                "rms_norm_eps",
+                "vocab_size",
+                "tie_word_embeddings",
+                "eos_token_id",
+                "bos_token_id",
+            )
+        },
         "rope_theta": text.rope_parameters["rope_theta"],
         "architectures": ["HumanOmniQwen2ForCausalLM"],
         "model_type": MODEL_TYPE,
@@ -100,7 +101,9 @@ def _fields(model: OmniModel) -> dict[str, Any]:
 
 def _name(part: str, fields: dict[str, Any]) -> str:
     """Name a tower as its release does; the reference looks for siglip and whisper in it."""
-    return preset_name(part, fields) or next(iter(PRESETS[part]))
+    presets = PRESETS[part]
+    known = (name for name, preset in presets.items() if preset.items() <= fields.items())
+    return next(known, next(iter(presets)))
 
 
 def _write(path: Path, fields: dict[str, Any]) -> None:

@@ -76,14 +76,13 @@ def read_config(folder: Path, fields: Mapping[str, Any], shapes: Shapes) -> Omni
     Raises:
         UserError: A field is missing, or the towers are unknown.
     """
-    for name in ("num_frames", "mm_projector_type", "mm_vision_select_layer", "hidden_size"):
+    needed = ("num_frames", "mm_projector_type", "mm_vision_select_layer", "hidden_size")
+    for name in needed:
         if name not in fields:
             raise UserError(f"model.path={folder}: config.json has no field {name!r}")
     towers = find_towers(folder, shapes)
     gate = _gate_size(folder, fields["mm_projector_type"], shapes)
     compressor = shapes.get(f"{COMPRESSOR}vlm_query_projector.weight")
-    path = folder / GENERATION
-    generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return OmniConfig(
         vision_config=towers["vision"],
         audio_config=towers["audio"],
@@ -96,7 +95,7 @@ def read_config(folder: Path, fields: Mapping[str, Any], shapes: Shapes) -> Omni
         gate_hidden_size=1 if gate is None else gate,
         compressor_size=compressor[0] if compressor else None,
         audio_head=f"{AUDIO}projector.weight" in shapes,
-        published={"config": dict(fields), "generation": generation},
+        published={"config": dict(fields), "generation": _generation(folder)},
     )
 
 
@@ -118,12 +117,7 @@ def _gate_size(folder: Path, projector: str, shapes: Shapes) -> int | None:
 
 
 def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:
-    """Say what a published checkpoint's prompts look like, its quirks left out.
-
-    End tokens of generation_config.json besides the chat's own end a completion too.
-    """
-    ends = (config.published or {"generation": {}})["generation"].get("eos_token_id", [])
-    listed = ends if isinstance(ends, list) else [ends]
+    """Say what a published checkpoint's prompts look like, its quirks left out."""
     return ProcessorSettings(
         num_frames=num_frames,
         video_tokens=config.video_tokens(num_frames),
@@ -137,17 +131,33 @@ def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:
         audio_end="<au_end>",
         media_separator="\n",
         media_end="\n",
-        stop_ids=[end for end in listed if end != config.text_config.eos_token_id],
+        stop_ids=_stop_ids(config),
     )
+
+
+def _stop_ids(config: OmniConfig) -> list[int]:
+    """List the end tokens of generation_config.json besides the chat's."""
+    generation = (config.published or {"generation": {}})["generation"]
+    ends = generation.get("eos_token_id", [])
+    listed = ends if isinstance(ends, list) else [ends]
+    return [end for end in listed if end != config.text_config.eos_token_id]
 
 
 def _text_config(fields: Mapping[str, Any]) -> Qwen2Config:
     """Keep the language model's fields; the others are HumanOmni's."""
     theirs = ("mm_", "audio_", "tune_", "use_mm_", "tokenizer_", "freeze_", "image_", "_name")
     others = ("architectures", "model_type", "torch_dtype", "dtype", "transformers_version")
-    others += ("num_frames", "hyper_layers")
-    own = [name for name in fields if not name.startswith(theirs) and name not in others]
-    return Qwen2Config(**{name: fields[name] for name in own})
+    kept = {
+        name: value
+        for name, value in fields.items()
+        if not name.startswith(theirs) and name not in (*others, "num_frames", "hyper_layers")
+    }
+    return Qwen2Config(**kept)
+
+
+def _generation(folder: Path) -> dict[str, Any]:
+    path = folder / GENERATION
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _swap(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:

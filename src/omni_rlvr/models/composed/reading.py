@@ -1,4 +1,4 @@
-"""Read a model's config and weights, in this package's layout or in the published one.
+"""Reads a model's config and weights, in this package's layout or in the published one.
 
 config.json says which. Weights go tensor by tensor into a model that was built without any, cast
 on the way; a weight that is missing, unexpected or of another shape is an error that names it.

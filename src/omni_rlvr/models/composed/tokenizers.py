@@ -1,4 +1,4 @@
-"""Load tokenizers: the language model's, from a checkpoint folder, and the gate's."""
+"""Loads tokenizers: the language model's, from a checkpoint folder, and the gate's."""
 
 from __future__ import annotations
 
@@ -35,11 +35,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
                 f"model.path={folder} has no tokenizer (tokenizer.json, or vocab.json with "
                 "merges.txt); copy it from the model that this one was trained from"
             )
-        saved = folder / "chat_template.json"  # a processor writes it beside the tokenizer
-        if tokenizer.chat_template is None and saved.exists():
-            tokenizer.chat_template = json.loads(saved.read_text("utf-8"))["chat_template"]
         if tokenizer.chat_template is None:
-            tokenizer.chat_template = CHAT_TEMPLATE
+            tokenizer.chat_template = _saved_template(folder) or CHAT_TEMPLATE
     for role in ("eos_token", "pad_token"):
         if tokenizer.special_tokens_map.get(role) is None:
             raise UserError(f"model.path={folder}: tokenizer_config.json names no {role}")
@@ -73,3 +70,11 @@ def load_gate_tokenizer(folder: Path, vocab: str | None, *, size: int) -> BertWo
     tokenizer.enable_padding()
     tokenizer.enable_truncation(MAX_GATE_TOKENS)
     return tokenizer
+
+
+def _saved_template(folder: Path) -> str | None:
+    """Read chat_template.json, which a processor saves beside the tokenizer."""
+    path = folder / "chat_template.json"
+    if not path.exists():
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))["chat_template"]
