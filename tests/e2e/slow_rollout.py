@@ -13,11 +13,12 @@ STEP_S = 0.02
 
 
 class Slow(SharedPrefix):
-    """Decodes as usual, with a pause after every token."""
+    """Decodes as usual, with a pause after every token that somebody is told."""
 
     def sample(self, policy, prompts, sampling, generator, on_tokens) -> Rollout:
         def pause(rows: Tensor, tokens: Tensor) -> None:
             time.sleep(STEP_S)
             on_tokens(rows, tokens)
 
-        return super().sample(policy, prompts, sampling, generator, pause)
+        told = None if on_tokens is None else pause
+        return super().sample(policy, prompts, sampling, generator, told)

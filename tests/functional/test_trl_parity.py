@@ -17,8 +17,8 @@ from torch import Tensor
 from omni_rlvr.functional.advantages import compute_advantages, gdpo_advantages
 from omni_rlvr.functional.objective import (
     LOSS_TYPES,
+    MinibatchCounts,
     Tokens,
-    Whole,
     policy_objective,
     top_entropy_mask,
 )
@@ -95,10 +95,12 @@ def test_value_and_gradient_of_every_loss_type(loss_type, variant):
             max_completion_length=MAX_LENGTH,
             **settings,
         )
-        keep = top_entropy_mask(tokens.entropy.detach(), tokens.mask, quantile=quantile, whole=None)
+        keep = top_entropy_mask(
+            tokens.entropy.detach(), tokens.mask, quantile=quantile, counted=None
+        )
         ours, metrics = policy_objective(
             replace(tokens, policy_mask=keep if quantile < 1 else None),
-            Whole(8, num, keep.sum(), num, num + 5, MAX_LENGTH),
+            MinibatchCounts(8, num, keep.sum(), num, num + 5, MAX_LENGTH),
             kl_estimator="k3",
             contrast_coef=0.0,
             **settings,
@@ -121,7 +123,7 @@ def test_the_variants_do_clip():
     for loss_type in ("grpo", "gspo"):
         _, metrics = policy_objective(
             tokens,
-            Whole(8, num, num, num, num, MAX_LENGTH),
+            MinibatchCounts(8, num, num, num, num, MAX_LENGTH),
             kl_estimator="k3",
             contrast_coef=0.0,
             loss_type=loss_type,
@@ -226,7 +228,7 @@ def test_a_first_rloo_update_is_trls_up_to_a_constant():
     num = tokens.mask.sum()
     ours, _ = policy_objective(
         replace(tokens, ref_logps=None),
-        Whole(8, num, num, num, num, MAX_LENGTH),
+        MinibatchCounts(8, num, num, num, num, MAX_LENGTH),
         kl_estimator="k1",
         contrast_coef=0.0,
         loss_type="dr_grpo",

@@ -22,6 +22,7 @@ from omni_rlvr.types import UserError
 
 __all__ = ["base", "batch"]  # fixtures
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Adapter 'default'.*invalid shape"),  # it has lora_bias
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to True:UserWarning"),

@@ -43,13 +43,15 @@ def prepare(stage, policy, batch, seed: int = 0) -> Experience:
     return stage.prepare(policy, batch, torch.Generator().manual_seed(seed)).experience
 
 
-def backward(stage, policy, whole, micro_batch_size: int = 8):
+def backward(stage, policy, minibatch, micro_batch_size: int = 8):
     """Adds up a minibatch's shares; returns the whole gradient as a vector, and the metrics."""
     policy.zero_grad()
     sums: dict[str, float] = {}
     config = replace(stage.config, micro_batch_size=micro_batch_size)
-    for rows in GrpoStage(config, stage.reward, stage.reference, stage.engine).micro_batches(whole):
-        out = stage.loss(policy, select(whole, rows), whole)
+    for rows in GrpoStage(config, stage.reward, stage.reference, stage.engine).micro_batches(
+        minibatch
+    ):
+        out = stage.loss(policy, select(minibatch, rows), minibatch)
         out.loss.backward()
         add_up(sums, out.metrics)
     return flat_gradient(policy), sums

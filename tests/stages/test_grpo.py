@@ -11,7 +11,7 @@ from make_grpo import EQUAL, Reward, backward, flat_gradient, logps_of, make_sta
 
 from omni_rlvr.rollout.experience import select
 
-pytestmark = pytest.mark.usefixtures("each_path")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_path")]
 
 
 def test_experience_has_a_group_per_prompt(tiny_policy, make_batch):
@@ -38,21 +38,21 @@ def test_experience_has_a_group_per_prompt(tiny_policy, make_batch):
 
 def test_one_update_is_the_plain_policy_gradient(tiny_policy, make_batch):
     stage, batch = make_stage(), make_batch(tiny_policy, 4)
-    whole = prepare(stage, tiny_policy, batch)
-    gradient, metrics = backward(stage, tiny_policy, whole)
+    experience = prepare(stage, tiny_policy, batch)
+    gradient, metrics = backward(stage, tiny_policy, experience)
     # Naively: every row alone and without padding, - 1/N sum_i A_i 1/|o_i| sum_t log pi.
     tiny_policy.zero_grad()
-    embeds = tiny_policy.prompts(batch, whole.features).embeds
+    embeds = tiny_policy.prompts(batch, experience.features).embeds
     loss = torch.zeros(())
     for i in range(16):
-        b, size = int(whole.prompt_index[i]), int(whole.completion_mask[i].sum())
-        prompt, ids = embeds[b, batch.prompt_mask[b].bool()], whole.completion_ids[i, :size]
+        b, size = int(experience.prompt_index[i]), int(experience.completion_mask[i].sum())
+        prompt, ids = embeds[b, batch.prompt_mask[b].bool()], experience.completion_ids[i, :size]
         tail = tiny_policy.language_model.get_input_embeddings()(ids[:-1])
         logits = tiny_policy.language_model(
             inputs_embeds=torch.cat([prompt, tail]).unsqueeze(0)
         ).logits
         logps = logits[0, -size:].log_softmax(-1)[torch.arange(size), ids]
-        loss = loss - whole.advantages[i] * logps.mean() / 16
+        loss = loss - experience.advantages[i] * logps.mean() / 16
     loss.backward()
     naive = flat_gradient(tiny_policy)
     assert naive.norm() > 1e-3
@@ -67,11 +67,11 @@ def test_micro_batches_leave_gradient_and_metrics(tiny_policy, make_batch, with_
     reference = tiny_policy.frozen_copy() if with_reference else None
     nudge(tiny_policy)
     stage = make_stage(reference=reference, num_generations=2)
-    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 4))
-    assert len(whole) == 8
-    at_once, metrics = backward(stage, tiny_policy, whole, 8)
+    experience = prepare(stage, tiny_policy, make_batch(tiny_policy, 4))
+    assert len(experience) == 8
+    at_once, metrics = backward(stage, tiny_policy, experience, 8)
     for size in (1, 3):
-        parts, summed = backward(stage, tiny_policy, whole, size)
+        parts, summed = backward(stage, tiny_policy, experience, size)
         assert (parts - at_once).norm() < 1e-5 * at_once.norm()
         assert summed == pytest.approx(metrics, rel=1e-4, abs=1e-6)
     assert ("kl" in metrics) == with_reference
@@ -84,18 +84,20 @@ def test_equal_rewards_leave_the_policy_where_it_is(tiny_policy, make_batch):
     assert prepared.metrics["reward_std_within_group"] == pytest.approx(0, abs=1e-6)
     assert stage.micro_batches(prepared.experience) == []
     # Where a KL makes them worth computing, they have no gradient beside the KL's.
-    whole = prepared.experience
-    stage.loss(tiny_policy, whole, replace(whole, advantages=torch.ones(14))).loss.backward()
+    experience = prepared.experience
+    stage.loss(
+        tiny_policy, experience, replace(experience, advantages=torch.ones(14))
+    ).loss.backward()
     gradient = flat_gradient(tiny_policy)
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
 def test_a_row_that_could_not_be_judged_teaches_nothing(tiny_policy, make_batch):
     stage = make_stage(Reward(lambda i, text: math.nan if i == 2 else i))
-    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
-    assert whole.advantages[2] == 0
-    policy_rows = select(whole, torch.tensor([2]))
-    stage.loss(tiny_policy, policy_rows, whole).loss.backward()
+    experience = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
+    assert experience.advantages[2] == 0
+    policy_rows = select(experience, torch.tensor([2]))
+    stage.loss(tiny_policy, policy_rows, experience).loss.backward()
     grads = [p.grad for p in tiny_policy.parameters() if p.grad is not None]
     assert all(torch.equal(g, torch.zeros_like(g)) for g in grads)
 
@@ -105,8 +107,8 @@ def test_a_reference_like_the_policy_adds_nothing(tiny_policy, make_batch):
     plain = make_stage()
     expected, _ = backward(plain, tiny_policy, prepare(plain, tiny_policy, batch))
     stage = make_stage(reference=tiny_policy.frozen_copy(), beta=1.0)
-    whole = prepare(stage, tiny_policy, batch)
-    gradient, metrics = backward(stage, tiny_policy, whole)
+    experience = prepare(stage, tiny_policy, batch)
+    gradient, metrics = backward(stage, tiny_policy, experience)
     assert metrics["kl"] == pytest.approx(0, abs=1e-9)
     assert (gradient - expected).norm() < 1e-5 * expected.norm()
     # And with no reward signal there is nothing left to follow.
@@ -119,11 +121,11 @@ def test_the_reference_pulls_the_policy_back(tiny_policy, make_batch):
     reference = tiny_policy.frozen_copy()
     nudge(tiny_policy, 0.2)
     stage = make_stage(EQUAL, reference=reference, beta=0.5)
-    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
-    logps, ref = (logps_of(p, whole) for p in (tiny_policy, reference))
-    torch.testing.assert_close(whole.ref_per_token_logps, ref, atol=2e-5, rtol=0)
-    _, metrics = backward(stage, tiny_policy, whole)
-    mask = whole.completion_mask
+    experience = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
+    logps, ref = (logps_of(p, experience) for p in (tiny_policy, reference))
+    torch.testing.assert_close(experience.ref_per_token_logps, ref, atol=2e-5, rtol=0)
+    _, metrics = backward(stage, tiny_policy, experience)
+    mask = experience.completion_mask
     k3 = ((ref - logps).exp() - (ref - logps) - 1) * mask
     assert metrics["kl"] == pytest.approx((k3.sum() / mask.sum()).item(), rel=1e-3)
     assert metrics["kl"] > 1e-3
@@ -161,8 +163,12 @@ def test_towers_run_once_per_prompt_in_a_whole_step(tiny_policy, make_batch):
 def test_prepare_keeps_no_graph_and_changes_no_weight(tiny_policy, make_batch):
     before = {name: value.clone() for name, value in tiny_policy.state_dict().items()}
     stage = make_stage(reference=tiny_policy.frozen_copy(), num_iterations=2)
-    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
-    for value in (whole.old_per_token_logps, whole.ref_per_token_logps, whole.features.video[0]):
+    experience = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
+    for value in (
+        experience.old_per_token_logps,
+        experience.ref_per_token_logps,
+        experience.features.video[0],
+    ):
         assert not value.requires_grad
         assert not value.is_inference()
     assert all(torch.equal(v, before[k]) for k, v in tiny_policy.state_dict().items())
@@ -177,11 +183,11 @@ def test_the_seed_decides_the_rollout(tiny_policy, make_batch):
 
 def test_a_groups_share_does_not_depend_on_the_other_groups(tiny_policy, make_batch):
     stage = make_stage()
-    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 4))
-    part = select(whole, torch.arange(4, 8))
+    experience = prepare(stage, tiny_policy, make_batch(tiny_policy, 4))
+    part = select(experience, torch.arange(4, 8))
     alone, _ = backward(stage, tiny_policy, part)
     tiny_policy.zero_grad()
-    stage.loss(tiny_policy, part, whole).loss.backward()
+    stage.loss(tiny_policy, part, experience).loss.backward()
     # 4 of 16 rows: a quarter of what they teach alone.
     assert (flat_gradient(tiny_policy) - alone / 4).norm() < 1e-5 * alone.norm()
 
@@ -190,15 +196,15 @@ def test_rows_that_teach_nothing_are_not_computed(tiny_policy, make_batch):
     """Rewards of group 1 are all equal: its rows are left out, and the gradient is the same."""
     reward = Reward(lambda i, text: 1.0 if 4 <= i < 8 else (i * 7) % 5)
     stage, batch = make_stage(reward), make_batch(tiny_policy, 3)
-    whole = prepare(stage, tiny_policy, batch)
-    assert torch.cat(stage.micro_batches(whole)).tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
-    got, metrics = backward(stage, tiny_policy, whole)
+    experience = prepare(stage, tiny_policy, batch)
+    assert torch.cat(stage.micro_batches(experience)).tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
+    got, metrics = backward(stage, tiny_policy, experience)
     tiny_policy.zero_grad()
-    stage.loss(tiny_policy, whole, whole).loss.backward()
+    stage.loss(tiny_policy, experience, experience).loss.backward()
     expected = flat_gradient(tiny_policy)
     assert (got - expected).norm() < 1e-5 * expected.norm()
     # Token means are over the rows that were computed.
-    taught = select(whole, torch.cat(stage.micro_batches(whole)))
+    taught = select(experience, torch.cat(stage.micro_batches(experience)))
     alone = stage.loss(tiny_policy, taught, taught).metrics
     assert metrics["entropy"] == pytest.approx(alone["entropy"].item(), rel=1e-5)
     # With a KL every row teaches.
@@ -216,10 +222,10 @@ def test_what_saves_memory_leaves_gradient_and_metrics(tiny_policy, make_batch, 
     results = []
     for more in ({}, changes):
         stage = make_stage(reference=reference, **more)
-        whole = prepare(stage, tiny_policy, batch)
-        results.append(backward(stage, tiny_policy, whole, 16))
+        experience = prepare(stage, tiny_policy, batch)
+        results.append(backward(stage, tiny_policy, experience, 16))
     (plain, metrics), (saving, others) = results
     assert (saving - plain).norm() < 1e-5 * plain.norm()
     assert others == pytest.approx(metrics, rel=1e-4, abs=1e-6)
     budget = changes.get("max_tokens_per_micro_batch")
-    assert budget is None or len(stage.micro_batches(whole)) > 2
+    assert budget is None or len(stage.micro_batches(experience)) > 2

@@ -12,42 +12,45 @@ def test_minibatches_cover_every_row_in_every_iteration(
     tiny_policy, make_batch, iterations, minibatches
 ):
     stage = make_stage(num_iterations=iterations, num_minibatches=minibatches, num_generations=2)
-    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 4))
-    parts = list(stage.minibatches(whole))
+    experience = prepare(stage, tiny_policy, make_batch(tiny_policy, 4))
+    parts = list(stage.minibatches(experience))
     assert len(parts) == iterations * minibatches
     for k in range(iterations):
         one_pass = parts[k * minibatches : (k + 1) * minibatches]
         seen = torch.cat([part.advantages for part in one_pass])
-        assert torch.equal(seen, whole.advantages)
+        assert torch.equal(seen, experience.advantages)
         names = [[e.id for e in part.batch.examples] for part in one_pass]
         assert [name for part in names for name in part] == [f"clip{b}" for b in range(4)]
         for part in one_pass:  # groups stay whole
             assert len(part) == 2 * len(part.batch)
-    assert (whole.old_per_token_logps is None) == (iterations * minibatches == 1)
+    assert (experience.old_per_token_logps is None) == (iterations * minibatches == 1)
 
 
 def test_fewer_prompts_than_minibatches_gives_no_empty_one(tiny_policy, make_batch):
     stage = make_stage(num_minibatches=4)
-    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
-    assert [len(part) for part in stage.minibatches(whole)] == [4, 4]
+    experience = prepare(stage, tiny_policy, make_batch(tiny_policy, 2))
+    assert [len(part) for part in stage.minibatches(experience)] == [4, 4]
 
 
 def test_old_logps_are_those_of_the_rollout_and_enter_the_ratio(tiny_policy, make_batch):
     stage = make_stage(num_iterations=2, sampling={"temperature": 0.7}, epsilon_high=0.3)
-    whole = prepare(stage, tiny_policy, make_batch(tiny_policy, 4))
+    experience = prepare(stage, tiny_policy, make_batch(tiny_policy, 4))
 
     with torch.no_grad():
-        mask = whole.completion_mask
-        old = whole.old_per_token_logps
+        mask = experience.completion_mask
+        old = experience.old_per_token_logps
         torch.testing.assert_close(
-            old * mask, logps_of(tiny_policy, whole, 0.7) * mask, atol=2e-5, rtol=0
+            old * mask, logps_of(tiny_policy, experience, 0.7) * mask, atol=2e-5, rtol=0
         )
         nudge(tiny_policy, 0.3)
-        ratio, a = (logps_of(tiny_policy, whole, 0.7) - old).exp(), whole.advantages.unsqueeze(1)
+        ratio, a = (
+            (logps_of(tiny_policy, experience, 0.7) - old).exp(),
+            experience.advantages.unsqueeze(1),
+        )
         objective = torch.minimum(ratio * a, ratio.clamp(0.8, 1.3) * a)
         expected = -((objective * mask).sum(dim=1) / mask.sum(dim=1)).mean()
         clipped = ((ratio < 0.8) & (a < 0)) | ((ratio > 1.3) & (a > 0))
-    _, metrics = backward(stage, tiny_policy, whole, 3)
+    _, metrics = backward(stage, tiny_policy, experience, 3)
     assert metrics["policy_loss"] == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
     share = (clipped * mask).sum() / mask.sum()
     assert 0 < share < 1
@@ -55,10 +58,10 @@ def test_old_logps_are_those_of_the_rollout_and_enter_the_ratio(tiny_policy, mak
 
 
 def test_epsilon_high_unset_is_epsilon(tiny_policy, make_batch):
-    whole = prepare(make_stage(num_iterations=2), tiny_policy, make_batch(tiny_policy, 2))
+    experience = prepare(make_stage(num_iterations=2), tiny_policy, make_batch(tiny_policy, 2))
     nudge(tiny_policy, 0.3)
     losses = {
-        high: backward(make_stage(num_iterations=2, epsilon_high=high), tiny_policy, whole)[1]
+        high: backward(make_stage(num_iterations=2, epsilon_high=high), tiny_policy, experience)[1]
         for high in (None, 0.2, 5.0)
     }
     assert losses[None] == losses[0.2]

@@ -59,8 +59,8 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Whole:
-    """Counts of the whole minibatch, so that shares add up."""
+class MinibatchCounts:
+    """Counts of a minibatch over all ranks, so that the shares of its micro-batches add up."""
 
     num_sequences: float
     """Rows, truncated ones included."""
@@ -80,7 +80,7 @@ class Whole:
 
 def policy_objective(
     tokens: Tokens,
-    whole: Whole,
+    counts: MinibatchCounts,
     *,
     loss_type: str,
     epsilon: float,
@@ -99,7 +99,7 @@ def policy_objective(
 
     Args:
         tokens: the micro-batch, n rows.
-        whole: counts of the minibatch it is a part of.
+        counts: counts of the minibatch it is a part of.
         loss_type: one of ``LOSS_TYPES``.
         epsilon: lower clip range; not read by cispo and sapo.
         epsilon_high: upper clip range; cispo's bound on the weight itself.
@@ -130,54 +130,56 @@ def policy_objective(
     )
     if tokens.policy_mask is not None:
         surrogate = surrogate * tokens.policy_mask
-    loss = aggregate(-surrogate, tokens.mask, whole, loss_type=loss_type)
+    loss = aggregate(-surrogate, tokens.mask, counts, loss_type=loss_type)
     metrics = {"policy_loss": loss.detach()}
     for name, clipped in clips:
         places = clipped.to(tokens.logps.dtype)
-        metrics[name] = _clip_share(places, tokens.mask, whole, loss_type=loss_type)
+        metrics[name] = _clip_share(places, tokens.mask, counts, loss_type=loss_type)
         if name in ROW_ENDS:
             ends = _row_shares(places, tokens.mask).aminmax()
-            least = ends.min.clamp(max=0) if whole.leaves_rows_out else ends.min
+            least = ends.min.clamp(max=0) if counts.leaves_rows_out else ends.min
             metrics[ROW_ENDS[name]] = least if ROW_ENDS[name].endswith("_min") else ends.max
     if tokens.ref_logps is not None:
         log_ratio = masked(tokens.ref_logps - tokens.logps, tokens.mask)
         divergence = kl.ESTIMATORS[kl_estimator](-log_ratio, torch.zeros_like(log_ratio))
-        loss = loss + beta * aggregate(divergence, tokens.mask, whole, loss_type=loss_type)
-        metrics["kl"] = _token_share(divergence, tokens.mask, whole.num_scored_tokens)
+        loss = loss + beta * aggregate(divergence, tokens.mask, counts, loss_type=loss_type)
+        metrics["kl"] = _token_share(divergence, tokens.mask, counts.num_scored_tokens)
     if tokens.contrast_logps is not None:
         contrast = modality_contrast(tokens.logps, tokens.contrast_logps, tokens.mask)
-        loss = loss - contrast_coef * aggregate(contrast, tokens.mask, whole, loss_type=loss_type)
+        loss = loss - contrast_coef * aggregate(contrast, tokens.mask, counts, loss_type=loss_type)
         metrics["modality/contrast_kl"] = _token_share(
-            contrast, tokens.mask, whole.num_scored_tokens
+            contrast, tokens.mask, counts.num_scored_tokens
         )
     if tokens.entropy is not None:
         if entropy_coef:
             acting = tokens.mask if tokens.policy_mask is None else tokens.mask * tokens.policy_mask
-            bonus = (tokens.entropy * acting).sum() / at_least_one(whole.num_policy_tokens)
+            bonus = (tokens.entropy * acting).sum() / at_least_one(counts.num_policy_tokens)
             loss = loss - entropy_coef * bonus
-        metrics["entropy"] = _token_share(tokens.entropy, tokens.mask, whole.num_scored_tokens)
+        metrics["entropy"] = _token_share(tokens.entropy, tokens.mask, counts.num_scored_tokens)
     return loss, {"loss": loss.detach(), **metrics}
 
 
-def aggregate(per_token: Tensor, mask: Tensor, whole: Whole, *, loss_type: str) -> Tensor:
+def aggregate(
+    per_token: Tensor, mask: Tensor, counts: MinibatchCounts, *, loss_type: str
+) -> Tensor:
     """Add up values of tokens by the rule of a loss type.
 
     Args:
         per_token: [n, T], or [n, 1] for one value a sequence.
         mask: [n, T].
-        whole: counts of the minibatch.
+        counts: counts of the minibatch.
         loss_type: one of ``LOSS_TYPES``.
 
     Returns:
         [] this micro-batch's share.
     """
     if loss_type in ROW_MEAN:
-        return losses.sequence_mean(per_token, mask, num_sequences=whole.num_sequences)
+        return losses.sequence_mean(per_token, mask, num_sequences=counts.num_sequences)
     if loss_type == "bnpo":
-        return (per_token * mask).sum() / at_least_one(whole.num_tokens)
+        return (per_token * mask).sum() / at_least_one(counts.num_tokens)
     if loss_type == "dr_grpo":
-        return (per_token * mask).sum() / (whole.num_sequences * whole.max_completion_length)
-    return (per_token * mask).sum() / at_least_one(whole.num_rollout_tokens)  # dapo, cispo
+        return (per_token * mask).sum() / (counts.num_sequences * counts.max_completion_length)
+    return (per_token * mask).sum() / at_least_one(counts.num_rollout_tokens)  # dapo, cispo
 
 
 def modality_contrast(logps: Tensor, contrast_logps: Tensor, mask: Tensor) -> Tensor:
@@ -206,7 +208,7 @@ def modality_contrast(logps: Tensor, contrast_logps: Tensor, mask: Tensor) -> Te
 
 
 def top_entropy_mask(
-    entropy: Tensor, mask: Tensor, *, quantile: float, whole: Tensor | None
+    entropy: Tensor, mask: Tensor, *, quantile: float, counted: Tensor | None
 ) -> Tensor:
     """Mark the tokens of highest entropy, at which completions part.
 
@@ -216,7 +218,7 @@ def top_entropy_mask(
         entropy: [N, T] nats.
         mask: [N, T].
         quantile: share of tokens to keep, in (0, 1].
-        whole: [n] counted entropies of the whole batch; None where these rows are all of it.
+        counted: [n] entropies of the global batch under its mask; None to take those of these rows.
 
     Returns:
         [N, T] int64, 0 where ``mask`` is.
@@ -224,7 +226,7 @@ def top_entropy_mask(
     Reference:
         "Beyond the 80/20 Rule", arXiv 2506.01939.
     """
-    counted = (entropy[mask.bool()] if whole is None else whole).float()
+    counted = (entropy[mask.bool()] if counted is None else counted).float()
     if len(counted) == 0:
         return torch.zeros_like(mask)
     rank = (1 - quantile) * (len(counted) - 1)  # by sorting: torch.quantile ends at 16 M values
@@ -280,11 +282,13 @@ def _surrogate(
     return value, list(zip(names, (low, high, low | high), strict=True))
 
 
-def _clip_share(clipped: Tensor, mask: Tensor, whole: Whole, *, loss_type: str) -> Tensor:
+def _clip_share(
+    clipped: Tensor, mask: Tensor, counts: MinibatchCounts, *, loss_type: str
+) -> Tensor:
     """Return the share of clipped tokens; of clipped sequences where each has one ratio (gspo)."""
     if loss_type == "gspo":
-        return clipped.sum() / whole.num_sequences
-    return _token_share(clipped, mask, whole.num_tokens)
+        return clipped.sum() / counts.num_sequences
+    return _token_share(clipped, mask, counts.num_tokens)
 
 
 def _row_shares(places: Tensor, mask: Tensor) -> Tensor:

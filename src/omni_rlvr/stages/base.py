@@ -58,14 +58,14 @@ class Stage(Protocol):
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
         """Yield this rank's part of the minibatch of each optimiser step, in order."""
 
-    def micro_batches(self, whole: Experience) -> list[Tensor]:
+    def micro_batches(self, minibatch: Experience) -> list[Tensor]:
         """Split a minibatch into micro-batches, each a tensor of row numbers.
 
         Rows whose gradient is zero are left out.
         """
 
-    def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
-        """Compute the share of a micro-batch ``rows`` in the loss of its minibatch ``whole``."""
+    def loss(self, policy: Policy, rows: Experience, minibatch: Experience) -> LossOutput:
+        """Compute the share of a micro-batch ``rows`` in the loss of its ``minibatch``."""
 
 
 def share(values: Tensor, mask: Tensor, num_tokens: float | Tensor) -> Tensor:

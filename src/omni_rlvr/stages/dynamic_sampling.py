@@ -65,9 +65,9 @@ def _replace(scored: Scored, new: Scored, rows: Tensor) -> Scored:
     old, ids = scored.rollout, new.rollout.completion_ids
     width, place = max(old.completion_ids.shape[1], ids.shape[1]), rows.to(ids.device)
 
-    def put(whole: Tensor, part: Tensor) -> Tensor:
-        out = _widened(whole, width)
-        out[place] = _widened(part, width)
+    def put(values: Tensor, resampled: Tensor) -> Tensor:
+        out = _widened(values, width)
+        out[place] = _widened(resampled, width)
         return out
 
     texts = list(old.texts)

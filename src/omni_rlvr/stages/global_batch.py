@@ -18,7 +18,7 @@ from omni_rlvr.types import Batch, Counts, Experience, RewardOutput, Rollout
 
 
 @dataclass(frozen=True)
-class WholeRollout:
+class GlobalRollout:
     """The completions of all ranks, in the order of a run on one device."""
 
     scored: RewardOutput
@@ -62,7 +62,7 @@ def places_of(batch: Batch) -> Sequence[int]:
 
 def gather_rollout(
     batch: Batch, rollout: Rollout, scored: RewardOutput, penalty: Tensor | None
-) -> WholeRollout:
+) -> GlobalRollout:
     """Gather the rewards and lengths of all ranks.
 
     Args:
@@ -82,10 +82,10 @@ def gather_rollout(
     groups = [column.view(len(batch), -1) if len(batch) else column for column in columns]
     rows = [[group[i] for group in groups] for i in range(len(batch))]
     ordered = distributed.in_order(rows, places_of(batch))
-    whole = [torch.cat(column) for column in zip(*ordered, strict=True)]
-    numbers = torch.arange(len(whole[0])).view(num_prompts, -1)
-    rewards, size, truncated, *rest = whole
-    return WholeRollout(
+    gathered = [torch.cat(column) for column in zip(*ordered, strict=True)]
+    numbers = torch.arange(len(gathered[0])).view(num_prompts, -1)
+    rewards, size, truncated, *rest = gathered
+    return GlobalRollout(
         RewardOutput(rewards, dict(zip(scored.terms, rest, strict=False))),
         size=size,
         truncated=truncated,

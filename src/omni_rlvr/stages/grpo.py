@@ -122,8 +122,8 @@ class GrpoStage:
             activations=rollout.activations,
         )
         if config.mask_truncated_completions:
-            whole = (~rollout.truncated).long().to(device).unsqueeze(1)
-            experience = replace(experience, loss_mask=rollout.completion_mask * whole)
+            ended = (~rollout.truncated).long().to(device).unsqueeze(1)
+            experience = replace(experience, loss_mask=rollout.completion_mask * ended)
         experience, penalty = self._with_logps(policy, experience), None
         metrics: dict[str, float] = {}
         if config.kl_in_reward:
@@ -162,17 +162,17 @@ class GrpoStage:
                     part = select(experience, rows.to(experience.prompt_index.device))
                 yield with_counts(part, counts_of(self.config, part))
 
-    def micro_batches(self, whole: Experience) -> list[Tensor]:
+    def micro_batches(self, minibatch: Experience) -> list[Tensor]:
         """Split the rows whose gradient may differ from zero into micro-batches."""
-        return self._split(whole, rows_that_teach(self.config, whole))
+        return self._split(minibatch, rows_that_teach(self.config, minibatch))
 
-    def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
+    def loss(self, policy: Policy, rows: Experience, minibatch: Experience) -> LossOutput:
         """Compute a micro-batch's share of the objective."""
         scores = self._scores(policy, rows)
         if rows.ref_per_token_logps is not None and self._is_at_reference(policy):
             # with equal weights the KL is 0, but two passes round differently: use one for both
             rows = replace(rows, ref_per_token_logps=scores.logps.detach())
-        return policy_loss(self.config, rows, whole, scores)
+        return policy_loss(self.config, rows, minibatch, scores)
 
     def _is_at_reference(self, policy: Policy) -> bool:
         """Whether all weights still equal those of the reference, so that the KL is 0."""
@@ -226,7 +226,7 @@ class GrpoStage:
                     entropy.device
                 )
                 keep = top_entropy_mask(
-                    entropy, mask, quantile=config.top_entropy_quantile, whole=counted
+                    entropy, mask, quantile=config.top_entropy_quantile, counted=counted
                 )
                 experience = replace(experience, policy_mask=keep)
             if config.updates_per_step > 1 or config.kl_in_reward:
@@ -290,9 +290,9 @@ class GrpoStage:
             entropy_gradient=self.config.entropy_coef > 0,
         )
 
-    def _split(self, whole: Experience, rows: Tensor) -> list[Tensor]:
+    def _split(self, experience: Experience, rows: Tensor) -> list[Tensor]:
         return micro_batches(
-            whole,
+            experience,
             rows,
             max_rows=self.config.micro_batch_size,
             max_tokens=self.config.max_tokens_per_micro_batch,

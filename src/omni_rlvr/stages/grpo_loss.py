@@ -13,7 +13,7 @@ from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.functional import kl
 from omni_rlvr.functional.advantages import compute_advantages, gdpo_advantages, penalised
 from omni_rlvr.functional.logprobs import TokenScores
-from omni_rlvr.functional.objective import Tokens, Whole, masked, policy_objective
+from omni_rlvr.functional.objective import MinibatchCounts, Tokens, masked, policy_objective
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.types import Counts, Experience, LossOutput, RewardOutput, Rollout
 
@@ -105,29 +105,29 @@ def loss_mask_of(experience: Experience) -> Tensor:
     return experience.completion_mask if experience.loss_mask is None else experience.loss_mask
 
 
-def rows_that_teach(config: GrpoConfig, whole: Experience) -> Tensor:
+def rows_that_teach(config: GrpoConfig, minibatch: Experience) -> Tensor:
     """List the rows whose gradient may differ from zero, [n] int64.
 
     The gradient of a row without a token that counts is zero. So is that of a row of advantage 0 if
     the loss has no KL, no entropy bonus and no contrast.
     """
-    assert whole.advantages is not None
-    teaches = whole.advantages != 0
-    pulled = (whole.ref_per_token_logps, whole.contrast_per_token_logps)
+    assert minibatch.advantages is not None
+    teaches = minibatch.advantages != 0
+    pulled = (minibatch.ref_per_token_logps, minibatch.contrast_per_token_logps)
     if config.entropy_coef or any(logps is not None for logps in pulled):
         teaches = torch.ones_like(teaches)
-    return (teaches & loss_mask_of(whole).bool().any(dim=1)).nonzero().squeeze(1)
+    return (teaches & loss_mask_of(minibatch).bool().any(dim=1)).nonzero().squeeze(1)
 
 
 def policy_loss(
-    config: GrpoConfig, rows: Experience, whole: Experience, scores: TokenScores
+    config: GrpoConfig, rows: Experience, minibatch: Experience, scores: TokenScores
 ) -> LossOutput:
     """Compute a micro-batch's share of the objective.
 
     Args:
         config: the options.
         rows: the micro-batch.
-        whole: its minibatch.
+        minibatch: the one that it is a part of.
         scores: log-probs and entropies of ``rows`` under the policy, with gradient.
     """
     assert rows.advantages is not None
@@ -143,7 +143,7 @@ def policy_loss(
     )
     loss, metrics = policy_objective(
         tokens,
-        _whole(config, whole),
+        _minibatch_counts(config, minibatch),
         loss_type=config.loss_type,
         epsilon=config.epsilon,
         epsilon_high=config.upper_clip,
@@ -158,12 +158,12 @@ def policy_loss(
     return LossOutput(loss, metrics)
 
 
-def counts_of(config: GrpoConfig, whole: Experience) -> Counts:
+def counts_of(config: GrpoConfig, minibatch: Experience) -> Counts:
     """Count the rows and tokens of a rank's part of a minibatch."""
-    mask, rows = loss_mask_of(whole), rows_that_teach(config, whole)
-    acting = mask if whole.policy_mask is None else mask * whole.policy_mask
+    mask, rows = loss_mask_of(minibatch), rows_that_teach(config, minibatch)
+    acting = mask if minibatch.policy_mask is None else mask * minibatch.policy_mask
     return Counts(
-        num_sequences=len(whole),
+        num_sequences=len(minibatch),
         num_tokens=float(mask.sum()),
         num_policy_tokens=float(acting.sum()),
         num_scored_tokens=float(mask[rows].sum()),
@@ -171,10 +171,10 @@ def counts_of(config: GrpoConfig, whole: Experience) -> Counts:
     )
 
 
-def _whole(config: GrpoConfig, whole: Experience) -> Whole:
-    counts = whole.counts or counts_of(config, whole)
-    of_batch = whole.num_rollout_tokens
-    return Whole(
+def _minibatch_counts(config: GrpoConfig, minibatch: Experience) -> MinibatchCounts:
+    counts = minibatch.counts or counts_of(config, minibatch)
+    of_batch = minibatch.num_rollout_tokens
+    return MinibatchCounts(
         num_sequences=counts.num_sequences,
         num_tokens=counts.num_tokens,
         num_policy_tokens=counts.num_policy_tokens,

@@ -59,18 +59,18 @@ class SftStage:
         """Yield the whole batch once."""
         yield with_counts(experience, self._counts(experience))
 
-    def micro_batches(self, whole: Experience) -> list[Tensor]:
+    def micro_batches(self, minibatch: Experience) -> list[Tensor]:
         """Split rows into micro-batches; under a token budget, rows of like length go together."""
         budget = self.config.max_tokens_per_micro_batch
-        rows = by_length(whole) if budget else torch.arange(len(whole))
+        rows = by_length(minibatch) if budget else torch.arange(len(minibatch))
         return micro_batches(
-            whole,
-            rows.to(whole.completion_ids.device),
+            minibatch,
+            rows.to(minibatch.completion_ids.device),
             max_rows=self.config.micro_batch_size,
             max_tokens=budget,
         )
 
-    def loss(self, policy: Policy, rows: Experience, whole: Experience) -> LossOutput:
+    def loss(self, policy: Policy, rows: Experience, minibatch: Experience) -> LossOutput:
         """Compute a micro-batch's share of the token-mean loss and of the top-1 accuracy."""
         scores = completion_scores(
             policy,
@@ -79,11 +79,11 @@ class SftStage:
             gradient_checkpointing=self.config.gradient_checkpointing,
             entropy_gradient=False,
         )
-        mask, counts = rows.completion_mask, whole.counts or self._counts(whole)
+        mask, counts = rows.completion_mask, minibatch.counts or self._counts(minibatch)
         loss = sft_loss(scores.logps, mask, num_tokens=counts.num_tokens)
         accuracy = share(scores.is_top.float(), mask, counts.num_tokens)
         return LossOutput(loss, {"loss": loss.detach(), "mean_token_accuracy": accuracy})
 
-    def _counts(self, whole: Experience) -> Counts:
-        num_tokens = float(whole.completion_mask.sum())
-        return Counts(len(whole), num_tokens, num_tokens, num_tokens, num_left_out=0)
+    def _counts(self, minibatch: Experience) -> Counts:
+        num_tokens = float(minibatch.completion_mask.sum())
+        return Counts(len(minibatch), num_tokens, num_tokens, num_tokens, num_left_out=0)

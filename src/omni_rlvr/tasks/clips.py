@@ -14,7 +14,9 @@ from omni_rlvr.data.loader import evaluation_loader, move, refuse_bad_media
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import ClipReader
-from omni_rlvr.models.policy import Processor
+from omni_rlvr.models.policy import Policy, Processor
+from omni_rlvr.rollout.encode import encode
+from omni_rlvr.training.progress import progress_bar
 from omni_rlvr.types import Batch, Example, Features
 
 
@@ -93,3 +95,32 @@ def batches(
 def keeper(cache: FeatureCache | None) -> Callable[[Batch, Features], None]:
     """Return what stores the features of each batch, if there is a cache."""
     return cache.put if cache is not None else lambda batch, features: None
+
+
+def encoded_batches(
+    clips: Clips,
+    examples: Sequence[Example],
+    policy: Policy,
+    cache: FeatureCache | None,
+    *,
+    batch_size: int,
+    device: torch.device,
+    title: str,
+) -> Iterator[tuple[Batch, Features]]:
+    """Read examples in order and encode them, batch by batch, while a progress bar is shown.
+
+    Features go into the cache. A batch whose clips were all skipped comes with no features.
+
+    Raises:
+        MediaError: a clip cannot be read and ``dataset.on_bad_media`` is "raise".
+    """
+    keep = keeper(cache)
+    with progress_bar(title, len(examples)) as progress:
+        for batch in batches(
+            clips, examples, policy.processor, cache, batch_size=batch_size, device=device
+        ):
+            features = encode(policy, batch) if len(batch) > 0 else Features([], [])
+            if len(batch) > 0:
+                keep(batch, features)
+            yield batch, features
+            progress.advance(progress.task_ids[0], len(batch) + len(batch.skipped))

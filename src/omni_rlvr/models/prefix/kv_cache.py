@@ -1,8 +1,8 @@
 """Keys and values while rows decode: a prompt's are stored once, a row's own behind them.
 
-The rows of a prompt stand side by side in ``group`` slots of the tensors, so that they meet its
-keys in one product. Rows leave; a prompt that has fewer rows than another fills its last slots with
-copies, whose results nobody reads.
+The rows of a prompt stand side by side in ``group`` places of the tensors, so that they meet its
+keys in one product. Rows leave; a prompt that has fewer rows than another fills its last places
+with copies, whose results nobody reads.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class KVCache:
         """[n]: which of the stored prompts each row belongs to."""
         self.rows = torch.arange(len(self.owners), device=mask.device)
         """[n]: which rows these are."""
-        self.slot_of_row: Tensor | None = None
-        """[n]; None while all prompts have as many rows: then rows are slots."""
-        self.row_of_slot: Tensor | None = None
-        """[B*group], the way back."""
+        self.place_of_row: Tensor | None = None
+        """[n]; None while all prompts have as many rows: then row i stands at place i."""
+        self.row_of_place: Tensor | None = None
+        """[B*group]: which row stands at each place."""
         self.padding: Tensor | None = None
         """[B, 1, 1, P], added to scores so that left padding gets no weight; None without any."""
         self.prefixes: list[tuple[Tensor, Tensor]] = []
@@ -70,10 +70,10 @@ class KVCache:
             keys_values: [n, 2, kvH, D].
 
         Returns:
-            [n, kvH * r * D], and scores and probabilities in slots, for ``log_sum_exp``.
+            [n, kvH * r * D], and scores and probabilities by place, for ``log_sum_exp``.
         """
-        if self.row_of_slot is not None:  # copies fill the slots of groups that have fewer rows
-            query, keys_values = query[self.row_of_slot], keys_values[self.row_of_slot]
+        if self.row_of_place is not None:  # copies fill the places of groups that have fewer rows
+            query, keys_values = query[self.row_of_place], keys_values[self.row_of_place]
         store, (far_keys, far_values) = self.suffixes[layer], self.prefixes[layer]
         num_prompts, kv_heads, group, _, width = store.shape[1:]
         new = keys_values.view(num_prompts, group, 2, kv_heads, width)
@@ -105,13 +105,13 @@ class KVCache:
         lse = lse.reshape(num_prompts * self.group, len(scores), -1)
         return self._to_rows(lse).transpose(0, 1)
 
-    def _to_rows(self, slots: Tensor) -> Tensor:
-        """Hand each row what is in its slot: [B*group, ..] -> [n, ..]."""
-        return slots if self.slot_of_row is None else slots[self.slot_of_row]
+    def _to_rows(self, places: Tensor) -> Tensor:
+        """Take what stands at each row's place: [B*group, ..] -> [n, ..]."""
+        return places if self.place_of_row is None else places[self.place_of_row]
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the present rows, [m] in rising order; so do their prompts."""
-        slots = rows if self.slot_of_row is None else self.slot_of_row[rows]
+        places = rows if self.place_of_row is None else self.place_of_row[rows]
         prompts, owners, counts = self.owners[rows].unique(return_inverse=True, return_counts=True)
         if len(prompts) < len(self.mask):
             heads = torch.arange(len(self.prefixes[0][0]), device=rows.device)
@@ -123,9 +123,9 @@ class KVCache:
         self.owners, self.rows = owners, self.rows[rows]
         before, self.group = self.group, int(counts.max())
         first = counts.cumsum(dim=0) - counts
-        place = torch.arange(self.group, device=rows.device)
-        row_of_slot = first.unsqueeze(1) + torch.minimum(place, counts.unsqueeze(1) - 1)
-        old = slots[row_of_slot]
+        member = torch.arange(self.group, device=rows.device)
+        row_of_place = first.unsqueeze(1) + torch.minimum(member, counts.unsqueeze(1) - 1)
+        old = places[row_of_place]
         for layer, suffix in enumerate(self.suffixes):
             # [B, group, 2, kvH, used, D]
             kept = suffix[:, old // before, :, old % before, : self.used]
@@ -133,8 +133,8 @@ class KVCache:
             shape = (*kept.shape[:4], self.size, kept.shape[5])
             self.suffixes[layer] = suffix.new_empty(shape)
             self.suffixes[layer].narrow(4, 0, self.used).copy_(kept)
-        self.slot_of_row = self.row_of_slot = None
+        self.place_of_row = self.row_of_place = None
         if int(counts.min()) < self.group:
-            self.row_of_slot = row_of_slot.flatten()
-            place = torch.arange(len(rows), device=rows.device) - first[owners]
-            self.slot_of_row = owners * self.group + place
+            self.row_of_place = row_of_place.flatten()
+            member = torch.arange(len(rows), device=rows.device) - first[owners]
+            self.place_of_row = owners * self.group + member

@@ -1,8 +1,8 @@
-"""Reads a reasoning's claims about cues back out of its words, and checks them against a clip.
+"""Read the claims of a reasoning about cues back out of its words, and check them against a clip.
 
-The inverse of ``wording.phrase``: a value right before a cue's noun is a claim ("raised brows").
-What is said otherwise is no claim; nothing is interpreted. (Not in data/synthetic: every file there
-is part of the name of its clips.)
+This is the inverse of ``wording.phrase``: a value right before a cue's noun is a claim ("raised
+brows"). No other wording counts as a claim. (This file does not stand in data/synthetic because
+every file there is part of the name of its clips.)
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Claim:
 
     @property
     def is_visual(self) -> bool:
-        """Whether it is about the face (else the voice)."""
+        """Whether the claim is about the face (else about the voice)."""
         return self.cue in VISUAL
 
     def is_true(self, cues: Mapping[str, str]) -> bool:
-        """Whether the clip shows it; a claim about a cue that the clip lacks is false."""
+        """Whether the clip has this cue value; a claim about a cue that it lacks is false."""
         return cues.get(self.cue) == self.value
 
 
 def find_claims(text: str) -> list[Claim]:
-    """Finds all claims, in the order they are made."""
+    """Find all claims, in the order they are made."""
     return [Claim(*_PHRASES[match.group().lower()]) for match in _CLAIM.finditer(text)]

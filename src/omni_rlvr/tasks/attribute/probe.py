@@ -1,9 +1,9 @@
-"""Watches through training what each modality does: the same few clips, scored every few steps.
+"""Log through training what each modality does: the same few clips, scored every few steps.
 
-Clips are read and their features encoded once, before the first step. A probe scores the label list
-under no, one and both modalities, and (if asked) reasons greedily; neither touches a gradient or a
-random number of the run. What it finds goes into the next line of metrics.jsonl as ``modality/*``,
-its seconds too.
+The clips are read and encoded once, before the first step. A probe scores the label list under no,
+one and both modalities, and (if asked) reasons greedily. It changes neither a gradient nor a random
+number of the run. Its results go into the next line of metrics.jsonl as ``modality/*``, together
+with the seconds that it took.
 """
 
 from __future__ import annotations
@@ -17,20 +17,18 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
-from omni_rlvr.config.sampling import greedy
 from omni_rlvr.data.loader import TrainData, move
 from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.encode import encode, make_prompts
 from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.tasks.attribute.reasoning import agrees, read_reasoning
-from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
+from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, reasoned, score_batch
+from omni_rlvr.tasks.attribute.subsets import AUDIO, SUBSETS, VIDEO
 from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.types import LEADS, Batch, Example, Features, Sample, require
 
-SUBSETS = ("none", "audio", "video", "both")
-AUDIO, VIDEO = 0, 1
 TRIES = 8
 """Clips read, at most, for each that is probed: some lack a modality."""
 
@@ -41,11 +39,11 @@ class Reader(Protocol):
     """Anything with a ``read()`` that gives examples, as a data set's splits are."""
 
     def read(self) -> list[Example]:
-        """Reads the examples."""
+        """Read the examples."""
 
 
 class ModalityProbe(Callback):
-    """Logs ``modality/*`` every few steps."""
+    """Log ``modality/*`` every few steps."""
 
     def __init__(
         self,
@@ -58,7 +56,7 @@ class ModalityProbe(Callback):
         lexicon: Lexicon | None,
         max_completion_length: int,
     ):
-        """Holds what to probe.
+        """Hold the clips to probe and how to score them.
 
         Args:
             every_n_steps: steps between probes; the first step is always probed.
@@ -67,8 +65,8 @@ class ModalityProbe(Callback):
             lead: as ``task.lead`` of task=attribute; "own_reasoning" costs a generation a subset,
                 and measures the reasoned answer.
             reader: of the split to probe on; None probes on training clips.
-            lexicon: reasons about the clips too, and reads the reasoning with these words; None
-                leaves that out.
+            lexicon: words by which the modality of a reasoning is read; the policy reasons about
+                the clips too. None: no reasoning.
             max_completion_length: most tokens of a reasoning.
         """
         require(every_n_steps >= 1, "callbacks.probe.every_n_steps", every_n_steps, "1 or more")
@@ -91,7 +89,7 @@ class ModalityProbe(Callback):
         self.features = Features([], [])
 
     def on_train_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
-        """Reads the probe set and encodes it once."""
+        """Read the probe set and encode it once."""
         # Lightning sets the attribute as the fit begins, and does not declare it
         assert isinstance(trainer.datamodule, TrainData)  # type: ignore[attr-defined]
         batch = probe_set(trainer.datamodule, self)  # type: ignore[attr-defined]
@@ -108,17 +106,18 @@ class ModalityProbe(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: RLVRModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Probes when due, before the step moves the policy."""
+        """Probe when it is time to, before the step changes the policy."""
         due = pl_module.step == 0 or (pl_module.step + 1) % self.every_n_steps == 0
         if due and self.batch is not None:
             pl_module.probed = self.probe(pl_module.policy, pl_module.engine)
 
     @torch.no_grad()
     def probe(self, policy: Policy, engine: RolloutEngine) -> dict[str, float]:
-        """Scores the probe set; returns ``modality/*`` metrics."""
+        """Score the probe set; return ``modality/*`` metrics."""
         assert self.batch is not None
         started = time.perf_counter()
         policy.eval()
+        generator, length = torch.Generator(), self.method.max_completion_length
         scores = score_batch(
             policy,
             engine,
@@ -126,51 +125,39 @@ class ModalityProbe(Callback):
             self.features,
             self.method,
             blanks=Blanks(policy),
-            generator=torch.Generator(),
+            generator=generator,
         )
         texts = scores.texts
         if self.lexicon is not None and texts is None:
-            texts = self._reason(policy, engine, self.batch)
+            key = "callbacks.probe.max_completion_length"
+            prompts = make_prompts(policy, self.batch, self.features, num_new=length, key=key)
+            texts = reasoned(policy, engine, prompts, length, generator).texts
         policy.train()
         p = scores.logps.double().log_softmax(dim=-1).cpu()
-        metrics = game_metrics(p, self._gold())
+        labels = list(self.method.labels)
+        gold = torch.tensor([labels.index(e.answer) for e in self.batch.examples])
+        metrics = game_metrics(p, gold)
         if self.lexicon is not None and texts is not None:
-            metrics |= self._faithfulness(p, texts, self.lexicon)
+            metrics |= self._faithfulness(p, texts, self.batch.examples, self.lexicon)
         metrics["probe_s"] = time.perf_counter() - started
         return {f"modality/{name}": value for name, value in metrics.items()}
 
-    def _gold(self) -> Tensor:
-        assert self.batch is not None
-        return torch.tensor([list(self.method.labels).index(e.answer) for e in self.batch.examples])
-
-    def _reason(self, policy: Policy, engine: RolloutEngine, batch: Batch) -> Sequence[str]:
-        return engine.sample(
-            policy,
-            make_prompts(
-                policy,
-                batch,
-                self.features,
-                num_new=self.method.max_completion_length,
-                key="callbacks.probe.max_completion_length",
-            ),
-            greedy(max_completion_length=self.method.max_completion_length),
-            torch.Generator(),
-            None,
-        ).texts
-
-    def _faithfulness(self, p: Tensor, texts: Sequence[str], lexicon: Lexicon) -> dict[str, float]:
+    def _faithfulness(
+        self, p: Tensor, texts: Sequence[str], examples: Sequence[Example], lexicon: Lexicon
+    ) -> dict[str, float]:
         """Share of reasonings that lean to what drove the answer, and of false claims."""
-        assert self.batch is not None
         labels = list(self.method.labels)
-        sides, claims, false = [], 0, 0
-        for text, example, row in zip(texts, self.batch.examples, p, strict=True):
-            said = read_reasoning(text, example, labels, lexicon)
-            claims, false = claims + len(said.claims), false + len(said.false_claims)
-            if said.answer is not None:
-                phi = shapley_values(row[:, labels.index(said.answer)]).tolist()
-                sides.append(agrees(said.words.lean, phi[VIDEO], phi[AUDIO]))
-        judged = [side for side in sides if side is not None]
-        metrics = {"agreement": sum(judged) / len(judged)} if judged else {}
+        rows = zip(texts, examples, strict=True)
+        said = [read_reasoning(text, example, labels, lexicon) for text, example in rows]
+        judged = []
+        for one, row in zip(said, p, strict=True):
+            if one.answer is not None:
+                phi = shapley_values(row[:, labels.index(one.answer)]).tolist()
+                judged.append(agrees(one.words.lean, phi[VIDEO], phi[AUDIO]))
+        sides = [side for side in judged if side is not None]
+        metrics = {"agreement": sum(sides) / len(sides)} if sides else {}
+        claims = sum(len(one.claims) for one in said)
+        false = sum(len(one.false_claims) for one in said)
         return metrics | ({"hallucination": false / claims} if claims else {})
 
 
@@ -181,7 +168,7 @@ def game_metrics(p: Tensor, gold: Tensor) -> dict[str, float]:
         p: [N, 4, L] log-probabilities over the label list.
         gold: [N] classes.
     """
-    values = p.gather(2, gold.view(-1, 1, 1).expand(-1, p.shape[1], 1)).squeeze(2)
+    values = p[torch.arange(len(gold)), :, gold]
     phi = shapley_values(values).mean(dim=0)
     hits = (p.argmax(dim=-1) == gold.unsqueeze(1)).double().mean(dim=0)
     metrics = {
@@ -193,7 +180,7 @@ def game_metrics(p: Tensor, gold: Tensor) -> dict[str, float]:
 
 
 def probe_set(data: TrainData, probe: ModalityProbe) -> Batch | None:
-    """Reads the clips to probe, as training reads its own; None if none of those tried will do.
+    """Read the clips to probe, as training reads its own; None if none of those tried is usable.
 
     A clip needs picture, sound and a gold answer of the label list.
     """
@@ -213,6 +200,6 @@ def probe_set(data: TrainData, probe: ModalityProbe) -> Batch | None:
 
 
 def spread(examples: Sequence[Example], count: int) -> list[Example]:
-    """All examples, those first that lie evenly over the list (which may be sorted by label)."""
+    """Order all examples so that the first ones lie evenly over a list sorted by label."""
     stride = max(1, len(examples) // count)
     return [e for start in range(stride) for e in examples[start::stride]]

@@ -1,7 +1,7 @@
-"""Reads one completion's reasoning: which modality its think block leans on, and what it claims.
+"""Read one completion's reasoning: which modality its think block leans to, and what it claims.
 
-Lean comes from a declared lexicon, claims from the wording of a data set that knows its cues.
-Nothing of the policy is read here; agreement with what drove its answer is one comparison below.
+The lean comes from a declared lexicon, the claims from the wording of a data set that knows its
+cues. Nothing here depends on the policy; ``agrees`` compares the lean with what drove the answer.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Reasoning:
     words: WordCounts
     """Of the think block; zeros without one."""
     claims: Sequence[Claim]
-    """Those that can be checked; none where the data set knows no cues."""
+    """The claims that can be checked; none where the data set knows no cues."""
     false_claims: Sequence[Claim]
-    """Those that the clip contradicts or cannot show."""
+    """The claims that the clip contradicts or cannot show."""
 
 
 def read_reasoning(
     text: str, example: Example, labels: Sequence[str], lexicon: Lexicon
 ) -> Reasoning:
-    """Reads a completion about a clip."""
+    """Read a completion about a clip."""
     parsed = parse(text)
     answer = parsed.answer if parsed.bare is None else parsed.bare
     known = {normalise_label(label): label for label in labels}
@@ -48,7 +48,7 @@ def read_reasoning(
 
 
 def agrees(lean: float | None, phi_video: float, phi_audio: float) -> bool | None:
-    """Whether the reasoning leans to the modality of the larger Shapley value.
+    """Check whether the reasoning leans to the modality with the larger Shapley value.
 
     Args:
         lean: > 0 for words of sight, < 0 for words of hearing; None without either.

@@ -1,8 +1,8 @@
-"""Scores the label list under every subset of a clip's modalities, and under swapped sounds.
+"""Score the label list under every subset of a clip's modalities, and under swapped sounds.
 
 Towers run once a clip; every subset, replacement and swap reuses their features, and all prompts of
-a batch are embedded and scored together. No sampling: what varies is what the policy is shown.
-Shapley values are taken from these scores elsewhere (``functional/shapley``).
+a batch are embedded and scored together. No answer is sampled: only what the policy is shown
+varies. ``functional/shapley`` takes Shapley values from these scores.
 """
 
 from __future__ import annotations
@@ -15,28 +15,13 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.config.sampling import greedy
-from omni_rlvr.models.policy import Policy, Processor
+from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.encode import encode, make_prompts
 from omni_rlvr.rollout.engine import RolloutEngine
-from omni_rlvr.rollout.label_scoring import (
-    TAGGED,
-    AnswerSlot,
-    completion_slot,
-    label_logps,
-    prompt_slot,
-)
-from omni_rlvr.tasks.attribute.subsets import (
-    NO_DONOR,
-    Media,
-    Mix,
-    Stand,
-    distinct_mixes,
-    find_donors,
-    mixed,
-    subset_mixes,
-    swap_mixes,
-)
-from omni_rlvr.types import AudioShape, Batch, Features, VideoShape
+from omni_rlvr.rollout.label_scoring import TAGGED, completion_slot, label_logps, prompt_slot
+from omni_rlvr.tasks.attribute import subsets
+from omni_rlvr.tasks.attribute.subsets import NO_DONOR, Media, Mix, Stand
+from omni_rlvr.types import AudioShape, Batch, Features, Prompts, Rollout, VideoShape
 
 EMPTY_THINK = replace(TAGGED, text="<think></think>\n<answer>")
 """Answer tags behind a think block with nothing in it."""
@@ -84,36 +69,33 @@ class Blanks:
         self.policy = policy
         self._made: dict[VideoShape | AudioShape, Tensor] = {}
 
+    @torch.no_grad()
     def features(self, shape: VideoShape | AudioShape, like: Batch) -> Tensor:
         """Give the features of a blank clip.
 
         Args:
-            shape: Of what it stands in for.
-            like: A batch whose device and feature dtype they have.
+            shape: of the picture or sound that the blank clip replaces.
+            like: a batch whose device and feature dtype the features get.
         """
         if shape not in self._made:
-            self._made[shape] = self._encoded(shape, like)
+            blank = self.policy.processor.blank(shape).to(like.prompt_ids.device)
+            is_video = isinstance(shape, VideoShape)
+            one = Batch(
+                examples=like.examples[:1],
+                prompt_ids=like.prompt_ids[:1],
+                prompt_mask=like.prompt_mask[:1],
+                prompt_positions=like.prompt_positions[..., :1, :],
+                video_shapes=[shape if isinstance(shape, VideoShape) else None],
+                audio_shapes=[shape if isinstance(shape, AudioShape) else None],
+                pixel_values=[blank if is_video else None],
+                input_features=[None if is_video else blank],
+                feature_dtype=like.feature_dtype,
+            )
+            made = encode(self.policy, one)
+            (features,) = made.video if is_video else made.audio
+            assert features is not None  # there was something to encode
+            self._made[shape] = features
         return self._made[shape]
-
-    @torch.no_grad()
-    def _encoded(self, shape: VideoShape | AudioShape, like: Batch) -> Tensor:
-        blank = self.policy.processor.blank(shape).to(like.prompt_ids.device)
-        is_video = isinstance(shape, VideoShape)
-        one = Batch(
-            examples=like.examples[:1],
-            prompt_ids=like.prompt_ids[:1],
-            prompt_mask=like.prompt_mask[:1],
-            prompt_positions=like.prompt_positions[..., :1, :],
-            video_shapes=[shape if isinstance(shape, VideoShape) else None],
-            audio_shapes=[shape if isinstance(shape, AudioShape) else None],
-            pixel_values=[blank if is_video else None],
-            input_features=[None if is_video else blank],
-            feature_dtype=like.feature_dtype,
-        )
-        made = encode(self.policy, one)
-        features = made.video[0] if is_video else made.audio[0]
-        assert features is not None  # there was something to encode
-        return features
 
 
 @torch.no_grad()
@@ -142,8 +124,11 @@ def score_batch(
         Scores, on the batch's device.
     """
     labels = [example.answer for example in batch.examples]
-    sounds = find_donors(labels, _present(batch.audio_shapes), generator)
-    pictures = find_donors(labels, _present(batch.video_shapes), generator)
+    pairs, rows = [], range(len(batch))
+    for shapes in (batch.audio_shapes, batch.video_shapes):
+        present = [row for row in rows if shapes[row] is not None]
+        pairs.append(subsets.find_donors(labels, present, generator))
+    sounds, pictures = pairs
     media = Media.of(batch, features)
     unpaired: list[int] = []
     if method.absent == "silence_grey":
@@ -152,10 +137,15 @@ def score_batch(
         stand = Stand([None] * len(batch), [None] * len(batch))
     else:
         stand = Stand(*([None if d == NO_DONOR else d for d in of] for of in (pictures, sounds)))
-        unpaired = _unpaired(batch, stand)
-    swaps = swap_mixes(batch, sounds) if method.swap else []
-    mixes = [*subset_mixes(batch, stand, num_players=method.num_players), *swaps]
-    distinct, index = distinct_mixes(batch, mixes)
+        unpaired = [
+            row
+            for row in rows
+            if (batch.video_shapes[row] is not None and stand.video[row] is None)
+            or (batch.audio_shapes[row] is not None and stand.audio[row] is None)
+        ]
+    swaps = subsets.swap_mixes(batch, sounds) if method.swap else []
+    mixes = [*subsets.subset_mixes(batch, stand, num_players=method.num_players), *swaps]
+    distinct, index = subsets.distinct_mixes(batch, mixes)
     logps, texts = score_mixes(policy, engine, batch, media, distinct, method)
     logps = logps[torch.tensor(index, device=logps.device)]
     num_subsets = 2**method.num_players
@@ -196,67 +186,39 @@ def score_mixes(
         alike.setdefault((mix.video is None, mix.audio is None, mix.text), []).append(i)
     logps = torch.zeros(len(mixes), len(method.labels), device=batch.prompt_ids.device)
     texts: dict[int, str] = {}
-    for group in alike.values():
-        for start in range(0, len(group), method.num_prompts):
-            rows = group[start : start + method.num_prompts]
-            some = [mixes[i] for i in rows]
-            scored, said = _score(policy, engine, batch, media, some, method)
-            logps[rows] = scored
-            texts |= zip(rows, said or (), strict=False)
+    num_new = method.max_completion_length if method.lead == "own_reasoning" else 0
+    size = method.num_prompts
+    groups = [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
+    for rows in groups:
+        asked, features = subsets.mixed(batch, media, [mixes[i] for i in rows], policy.processor)
+        prompts = make_prompts(
+            policy, asked, features, num_new=num_new, key="task.max_completion_length"
+        )
+        slots = [prompt_slot(policy.processor, e.question) for e in asked.examples]
+        if method.lead == "empty_think":
+            slots = [EMPTY_THINK if slot == TAGGED else slot for slot in slots]
+        if method.lead == "own_reasoning":
+            rollout = reasoned(policy, engine, prompts, num_new, torch.Generator())
+            texts |= zip(rows, rollout.texts, strict=True)
+            ends = zip(rollout.completion_ids, rollout.completion_mask, slots, strict=True)
+            slots = [
+                completion_slot(policy.processor, ids, mask) or otherwise
+                for ids, mask, otherwise in ends
+            ]
+        logps[rows] = label_logps(policy, prompts, slots=slots, labels=method.labels)
     return logps, [texts[i] for i in range(len(mixes))] if texts else None
 
 
-def _score(
+def reasoned(
     policy: Policy,
     engine: RolloutEngine,
-    batch: Batch,
-    media: Media,
-    mixes: Sequence[Mix],
-    method: Method,
-) -> tuple[Tensor, Sequence[str] | None]:
-    asked, features = mixed(batch, media, mixes, policy.processor)
-    num_new = method.max_completion_length if method.lead == "own_reasoning" else 0
-    prompts = make_prompts(
-        policy, asked, features, num_new=num_new, key="task.max_completion_length"
-    )
-    slots = [_slot(policy.processor, e.question, method.lead) for e in asked.examples]
-    texts: Sequence[str] | None = None
-    if method.lead == "own_reasoning":
-        rollout = engine.sample(
-            policy,
-            prompts,
-            greedy(max_completion_length=method.max_completion_length),
-            torch.Generator(),
-            None,
-        )
-        texts = rollout.texts
-        rows = zip(rollout.completion_ids, rollout.completion_mask, slots, strict=True)
-        slots = [
-            completion_slot(policy.processor, ids, mask) or otherwise
-            for ids, mask, otherwise in rows
-        ]
-    logps = label_logps(policy, prompts, slots=slots, labels=method.labels)
-    return logps, texts
-
-
-def _slot(processor: Processor, question: str, lead: str) -> AnswerSlot:
-    """Where the label goes in a reply that is not generated."""
-    slot = prompt_slot(processor, question)
-    return EMPTY_THINK if lead == "empty_think" and slot == TAGGED else slot
-
-
-def _present(shapes: Sequence[VideoShape | AudioShape | None]) -> list[int]:
-    return [row for row, shape in enumerate(shapes) if shape is not None]
-
-
-def _unpaired(batch: Batch, stand: Stand) -> list[int]:
-    """List the rows that have a modality for which nothing can stand in."""
-    return [
-        row
-        for row in range(len(batch))
-        if (batch.video_shapes[row] is not None and stand.video[row] is None)
-        or (batch.audio_shapes[row] is not None and stand.audio[row] is None)
-    ]
+    prompts: Prompts,
+    max_completion_length: int,
+    generator: torch.Generator,
+) -> Rollout:
+    """Write the greedy completion of each prompt, as an evaluation would get it."""
+    sampling = greedy(max_completion_length=max_completion_length)
+    return engine.sample(policy, prompts, sampling, generator, None)
 
 
 def _with_blanks(batch: Batch, media: Media, blanks: Blanks) -> tuple[Media, Stand]:

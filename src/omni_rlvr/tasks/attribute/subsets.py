@@ -1,4 +1,4 @@
-"""Prompts with another choice of parts: a modality left out, blanked, or taken from another clip.
+"""Make prompts in which a modality is left out, blanked, or taken from another clip.
 
 A ``Mix`` says for one prompt where its picture, its sound and its question come from; ``mixed``
 makes the batch of all mixes from features that were computed once. Subsets of modalities, their
@@ -7,6 +7,7 @@ replacements and the swap test are all mixes. Nothing is scored here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,6 +20,9 @@ from omni_rlvr.types import AudioShape, Batch, Features, Processing, VideoShape
 T = TypeVar("T")
 PLAYERS = ("audio", "video", "text")
 """Bit i of a subset's number says whether player i is in it."""
+AUDIO, VIDEO = 0, 1
+SUBSETS = ("none", "audio", "video", "both")
+"""Names of the subsets of audio and video, in the order of their numbers."""
 NO_DONOR = -1
 
 
@@ -52,7 +56,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Stand:
-    """Which row of the media stands in where a modality is absent, one a clip; None: nothing."""
+    """For each clip, the row of the media that replaces an absent modality; None for no medium."""
 
     video: Sequence[int | None]
     audio: Sequence[int | None]
@@ -61,7 +65,7 @@ class Stand:
 def subset_mixes(batch: Batch, stand: Stand, *, num_players: int) -> list[Mix]:
     """List every subset of the players for every row: row ``b * 2**n + subset``.
 
-    A clip that lacks a modality lacks it in every subset, whatever stands for absent ones.
+    A clip that lacks a modality lacks it in every subset, whatever replaces absent modalities.
 
     Args:
         batch: B rows.
@@ -97,30 +101,28 @@ def swap_mixes(batch: Batch, donors: Sequence[int]) -> list[Mix]:
 
 
 def distinct_mixes(batch: Batch, mixes: Sequence[Mix]) -> tuple[list[Mix], list[int]]:
-    """Keep one of those that make the same prompt: without media, clips do not differ.
+    """Keep one of the mixes that make the same prompt: without media, clips do not differ.
 
     Returns:
         The distinct mixes, and which of them each mix is.
     """
-    first: dict[tuple, Mix] = {}
     keys = [(batch.examples[m.row].question, m.video, m.audio, m.text) for m in mixes]
-    for key, mix in zip(keys, mixes, strict=True):
-        first.setdefault(key, mix)
-    place = {key: i for i, key in enumerate(first)}
-    return list(first.values()), [place[key] for key in keys]
+    first = dict(zip(reversed(keys), reversed(mixes), strict=True))
+    place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return [first[key] for key in place], [place[key] for key in keys]
 
 
 def find_donors(
     labels: Sequence[str], rows: Sequence[int], generator: torch.Generator
 ) -> list[int]:
-    """Pair each of some rows with another of another label; no row is taken twice.
+    """Pair each of some rows with a row of another label; no row is taken twice.
 
-    Rows are shuffled, sorted by label and shifted by the size of the largest class: that leaves
-    every class, so long as none holds more than half of the rows.
+    Rows are shuffled, sorted by label and shifted by the size of the largest class. So every row
+    meets another class, as long as no class holds more than half of the rows.
 
     Args:
         labels: of all B rows.
-        rows: those to be paired.
+        rows: the rows to be paired.
         generator: of the shuffle.
 
     Returns:
@@ -130,8 +132,7 @@ def find_donors(
     donors = [NO_DONOR] * len(labels)
     shuffled = [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
     ordered = sorted(shuffled, key=lambda row: labels[row])
-    names = [labels[row] for row in ordered]
-    shift = max((names.count(name) for name in set(names)), default=0)
+    shift = max(Counter(labels[row] for row in rows).values(), default=0)
     for place, row in enumerate(ordered):
         donor = ordered[(place + shift) % len(ordered)]
         if labels[donor] != labels[row]:
@@ -142,37 +143,39 @@ def find_donors(
 def mixed(
     batch: Batch, media: Media, mixes: Sequence[Mix], processor: Processing
 ) -> tuple[Batch, Features]:
-    """Make the batch of some mixes: the prompts are asked for anew, features are reused.
+    """Make the batch of some mixes: the prompts are written anew, the features are reused.
 
     Args:
-        batch: Where questions come from.
-        media: Where pictures and sounds come from.
+        batch: where questions come from.
+        media: where pictures and sounds come from.
         mixes: N of them.
-        processor: Writes the prompts.
+        processor: writes the prompts.
 
     Returns:
         N rows, and their features.
     """
     device = batch.prompt_ids.device
     questions = [batch.examples[mix.row].question if mix.text else "" for mix in mixes]
-    video_shapes = _taken(media.video_shapes, [mix.video for mix in mixes])
-    audio_shapes = _taken(media.audio_shapes, [mix.audio for mix in mixes])
-    ids, mask, positions = write_prompts(processor, questions, video_shapes, audio_shapes)
+    video, audio = [mix.video for mix in mixes], [mix.audio for mix in mixes]
+    video_shapes, audio_shapes = (
+        _taken(media.video_shapes, video),
+        _taken(media.audio_shapes, audio),
+    )
+    prompts = write_prompts(processor, questions, video_shapes, audio_shapes)
+    ids, mask, positions = (part.to(device) for part in prompts)
     nothing = [None] * len(mixes)  # features stand for the media
     out = Batch(
         examples=[batch.examples[mix.row] for mix in mixes],
-        prompt_ids=ids.to(device),
-        prompt_mask=mask.to(device),
-        prompt_positions=positions.to(device),
+        prompt_ids=ids,
+        prompt_mask=mask,
+        prompt_positions=positions,
         video_shapes=video_shapes,
         audio_shapes=audio_shapes,
         pixel_values=nothing,
         input_features=nothing,
     )
-    return out, Features(
-        video=_taken(media.features.video, [mix.video for mix in mixes]),
-        audio=_taken(media.features.audio, [mix.audio for mix in mixes]),
-    )
+    features = media.features
+    return out, Features(_taken(features.video, video), _taken(features.audio, audio))
 
 
 def _taken(values: Sequence[T | None], rows: Sequence[int | None]) -> list[T | None]:

@@ -19,7 +19,7 @@ from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.loader import move
 from omni_rlvr.functional.shapley import shapley_values
 from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
-from omni_rlvr.tasks.attribute.tables import SUBSETS
+from omni_rlvr.tasks.attribute.subsets import SUBSETS
 from omni_rlvr.tasks.predict import Prediction, predict
 from omni_rlvr.tasks.predictions_text import TextStream
 from omni_rlvr.tasks.serve.inputs import ServedModel, ServeInputs
