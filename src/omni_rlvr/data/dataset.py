@@ -6,8 +6,8 @@ place. Whether that ends the run is decided where batches arrive (``loader.refus
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
 
 from torch.utils.data import Dataset
 
@@ -17,28 +17,35 @@ from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import Example, MediaError, Sample, SkippedClip
 
 
-@dataclass(eq=False)
 class ClipDataset(Dataset):
-    """Examples with their clips; a clip is read when it is asked for.
+    """Examples with their clips."""
 
-    Args:
-        examples: What to read.
-        reader: Reads clips in a child process, with a time limit.
-        request: What of a clip is read.
-        cache: Where clips' features may be; such a clip is not read.
-    """
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        reader: ClipReader,
+        request: ClipRequest,
+        *,
+        cache: FeatureCache | None,
+    ):
+        """Hold examples; nothing is read yet.
 
-    examples: Sequence[Example]
-    reader: ClipReader
-    request: ClipRequest
-    _: KW_ONLY
-    cache: FeatureCache | None
+        Args:
+            examples: What to read.
+            reader: Reads clips in a child process, with a time limit.
+            request: What of a clip is read.
+            cache: Where clips' features may be; such a clip is not read.
+        """
+        self.examples = examples
+        self.reader = reader
+        self.request = request
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Sample | SkippedClip:
-        """Read one clip or its cached features, or say why it cannot be read."""
+        """Read one clip or its cached features, or says why it cannot be read."""
         example = self.examples[index]
         features = None if self.cache is None else self.cache.get(example)
         sample = Sample(example, None, features)
@@ -46,12 +53,7 @@ class ClipDataset(Dataset):
             if features is None:
                 clip = self.reader.read(example.video, example.audio, self.request)
                 sample = Sample(example, clip)
-            if not sample.has_video and not sample.has_audio:
-                wanted = "sound" if self.request.want_audio else "picture"
-                raise MediaError(
-                    f"{example.video or example.audio} has no {wanted}, "
-                    "the only modality in use; use modality=video_audio or leave the clip out"
-                )
+            self._check_modality(sample)
             return sample
         except MediaError as error:
             where = example.source  # "from video=..." where the command line names the clip
@@ -59,7 +61,16 @@ class ClipDataset(Dataset):
             return SkippedClip(example, f"{error} ({where})")
 
     def samples_of(self, examples: Sequence[Example]) -> Iterator[Sample]:
-        """Read other examples as these are read, one by one; leave out what cannot be read."""
-        other = replace(self, examples=examples)
+        """Read other examples as these are read, one by one; leaves out what cannot be read."""
+        other = copy.copy(self)
+        other.examples = examples
         items = (other[i] for i in range(len(examples)))
         return (item for item in items if isinstance(item, Sample))
+
+    def _check_modality(self, sample: Sample) -> None:
+        if not sample.has_video and not sample.has_audio:
+            wanted = "sound" if self.request.want_audio else "picture"
+            raise MediaError(
+                f"{sample.example.video or sample.example.audio} has no {wanted}, "
+                "the only modality in use; use modality=video_audio or leave the clip out"
+            )

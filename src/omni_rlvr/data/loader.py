@@ -12,7 +12,7 @@ import math
 import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,31 +26,32 @@ from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.types import Batch, Features, MediaError
 
 
-@dataclass(eq=False)
 class StepSampler(Sampler[list[int]]):
     """Batches of indices for steps ``start``..``num_steps``; each epoch is another permutation.
 
     A rank takes every ``num_ranks``-th prompt of a batch, so that each has its share of whatever
     part of the batch a minibatch is.
-
-    Args:
-        num_examples: At least 1.
-        batch_size: Prompts of a step on all ranks together.
-        num_steps: Of the whole run.
-        start: The first step, when a run is resumed.
-        seed: Decides the permutations.
-        rank: The place of this process among ``num_ranks``.
-        num_ranks: Processes that train together.
     """
 
-    num_examples: int
-    _: KW_ONLY
-    batch_size: int
-    num_steps: int
-    start: int
-    seed: int
-    rank: int
-    num_ranks: int
+    def __init__(
+        self,
+        num_examples: int,
+        *,
+        batch_size: int,
+        num_steps: int,
+        start: int,
+        seed: int,
+        rank: int,
+        num_ranks: int,
+    ):
+        """Hold the plan; ``num_examples`` is at least 1, ``batch_size`` that of all ranks."""
+        self.num_examples = num_examples
+        self.batch_size = batch_size
+        self.num_steps = num_steps
+        self.start = start
+        self.seed = seed
+        self.rank = rank
+        self.num_ranks = num_ranks
 
     def __len__(self) -> int:
         return self.num_steps - self.start
@@ -67,7 +68,7 @@ class StepSampler(Sampler[list[int]]):
             yield batch[self.rank :: self.num_ranks]
 
     def places(self, batch: Batch) -> list[int]:
-        """Say where the prompts of a rank's batch stand in the batch of all ranks."""
+        """Where the prompts of a rank's batch stand in the batch of all ranks."""
         return [place * self.num_ranks + self.rank for place in batch.places]
 
     def permutation(self, epoch: int) -> list[int]:
@@ -86,19 +87,25 @@ def num_steps(
     return max(1, math.ceil(rounds - 1e-9))  # 100 * 0.07 / 7 is one step, whatever rounding says
 
 
-@dataclass(eq=False)
 class TrainData(LightningDataModule):
     """The training split, batch by batch."""
 
-    dataset: ClipDataset
-    collate: Collate
-    sampler: StepSampler
-    _: KW_ONLY
-    num_workers: int
-    on_bad_media: str
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        collate: Collate,
+        sampler: StepSampler,
+        *,
+        num_workers: int,
+        on_bad_media: str,
+    ):
+        """Hold what the loader is made of."""
         super().__init__()
+        self.dataset = dataset
+        self.collate = collate
+        self.sampler = sampler
+        self.num_workers = num_workers
+        self.on_bad_media = on_bad_media
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """End the run at a clip that cannot be read, if it is to; say where prompts stand."""

@@ -72,7 +72,7 @@ class ExampleTable(Sequence[Example]):
 
 
 def source(columns: pa.Table, row: int) -> str:
-    """Say where a row was annotated."""
+    """Says where a row was annotated."""
     return place(columns["file"][row].as_py(), columns["number"][row].as_py())
 
 
@@ -91,7 +91,7 @@ def suspects(examples: Sequence[Example], words: Sequence[str]) -> Sequence[int]
 
 
 def distinct(examples: Sequence[Example]) -> Sequence[Example]:
-    """Keep one example, the first, of each pair of answer and target."""
+    """One example, the first, of each pair of answer and target."""
     if not isinstance(examples, ExampleTable):
         return examples
     codes = np.zeros(len(examples), np.int64)

@@ -117,5 +117,5 @@ def _is_number(label: str) -> bool:
 
 
 def label_words(label_map: Mapping[str, str | None]) -> list[str]:
-    """Return our words of a map, each once, in its order."""
+    """Our words of a map, each once, in its order."""
     return list(dict.fromkeys(word for word in label_map.values() if word is not None))

@@ -105,9 +105,7 @@ def find(root: Path, patterns: Sequence[str], values: Mapping[str, object], key:
     """
     if not root.is_dir():
         raise UserError(f"dataset.root={root}: there is no such folder; set it to the data set's")
-    for name, value in values.items():
-        patterns = [pattern.replace(f"{{{name}}}", str(value)) for pattern in patterns]
-    paths = [root / pattern for pattern in patterns]
+    paths = [root / _filled(pattern, values) for pattern in patterns]
     for path in paths:
         if path.is_file():
             return path
@@ -115,6 +113,12 @@ def find(root: Path, patterns: Sequence[str], values: Mapping[str, object], key:
     raise UserError(
         f"dataset.root={root}: no annotation file is there (looked for {looked}); set {key}"
     )
+
+
+def _filled(pattern: str, values: Mapping[str, object]) -> str:
+    for name, value in values.items():
+        pattern = pattern.replace(f"{{{name}}}", str(value))
+    return pattern
 
 
 def _delimiter(first: str, usual: str) -> str:

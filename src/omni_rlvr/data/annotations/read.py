@@ -8,7 +8,6 @@ time.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeAlias
@@ -24,7 +23,6 @@ from omni_rlvr.types import UserError
 
 _BATCH = 2_000
 """Records that are Python objects at one time."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _TEXTS = pa.schema([field for field in RAW if field.name not in ("file", "number")])
 
 
@@ -109,7 +107,9 @@ def _refuse_half_a_character(
         cues = record.cues or {}
         texts = (record.question, record.target, record.video, record.audio, record.id)
         for text in (*texts, *cues, *cues.values()):
-            if text and _SURROGATE.search(text):
+            try:
+                (text or "").encode()
+            except UnicodeEncodeError:
                 raise UserError(
                     f"{place(path, number)}: {text!r} holds half a character (a lone surrogate); "
                     "remove it"

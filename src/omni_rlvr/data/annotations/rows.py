@@ -104,7 +104,7 @@ def kind(value: object) -> str:
 
 
 def is_list(path: Path) -> bool:
-    """Return whether a file is one JSON list, rather than an object a line."""
+    """Whether a file is one JSON list, rather than an object a line."""
     return path.suffix.lower() == ".json"
 
 

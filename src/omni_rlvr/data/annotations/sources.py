@@ -47,8 +47,8 @@ class Part:
             raise UserError(
                 f"{self.source}: unknown sampling_strategy {self.strategy!r}; known: {_STRATEGIES}"
             )
-        kind, number = match[1], int(match[2])
-        count = -(-number * num_rows // 100) if match[3] else number
+        kind, number, percent = match[1], int(match[2]), bool(match[3])
+        count = -(-number * num_rows // 100) if percent else number
         if not 1 <= count <= num_rows:
             raise UserError(
                 f"{self.source}: sampling_strategy {self.strategy!r} asks for {count} of "

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omni_rlvr.data.annotations.example_table import ExampleTable, source
-from omni_rlvr.text.parse import nfc, nfc_between_tags, normalise_label, parse
+from omni_rlvr.text.parse import listed_labels, nfc, nfc_between_tags, normalise_label, parse
 from omni_rlvr.types import UserError
 
 Column: TypeAlias = pa.ChunkedArray
@@ -148,7 +147,7 @@ def _rest(
 
 
 def _questions(raw: pa.Table) -> Column:
-    """Return the questions without placeholders, as a dictionary."""
+    """Questions without placeholders, as a dictionary."""
     encoded = raw["question"].dictionary_encode().unify_dictionaries()
     column = pa.chunked_array([encoded.chunk(0).dictionary])
     done = pc.replace_substring_regex(column, _PLACEHOLDERS_FIRST, "")
@@ -169,7 +168,8 @@ def clean_question(text: str) -> str:
 
     Where text stands on both sides, one of those newlines stays: words must not run together.
     """
-    question, *others = _PLACEHOLDER.split(text)
+    first, *others = _PLACEHOLDER.split(text)
+    question = first
     for part in others:
         left, right = question.rstrip("\r\n"), part.lstrip("\r\n")
         between = "\n" if len(left) + len(right) < len(question) + len(part) else ""
@@ -189,27 +189,39 @@ def _answers(raw: pa.Table, labels: Mapping[str, str] | None) -> Column:
     thought = pc.struct_field(pc.extract_regex(column, _THOUGHT), "answer")
     done = pc.utf8_trim_whitespace(pc.if_else(tagged, thought, column))
     is_done = pc.fill_null(pc.not_equal(done, ""), False)
-    answers = _rest(column, done, is_done, read_answer, partial(source, raw))
-    encoded = answers.dictionary_encode().unify_dictionaries()
+    encoded = _rest(
+        column, done, is_done, read_answer, lambda row: source(raw, row)
+    ).dictionary_encode()
+    encoded = encoded.unify_dictionaries()
     words = encoded.chunk(0).dictionary.to_pylist()
-    kept = [
-        nfc(word.strip()) if labels is None else labels.get(normalise_label(word)) for word in words
-    ]
+    kept = [_kept(word.strip(), labels) for word in words]
     if None in kept:
         row = next(r for r, word in enumerate(_indices(encoded)) if kept[word] is None)
         known = ", ".join((labels or {}).values())
         answer = words[_indices(encoded)[row]].strip()
         raise UserError(
-            f"{source(raw, row)}: the answer {answer!r} is not one of the labels: {known}"
+            f"{source(raw, row)}: the answer {answer!r} is not one of the labels: "
+            f"{known}{_several(answer, labels or {})}"
         )
     return _recoded(encoded, pa.array(kept, pa.string()))
+
+
+def _several(answer: str, labels: Mapping[str, str]) -> str:
+    """Say what to do where an answer is several labels, which no list of labels holds."""
+    parts = listed_labels(answer)
+    if len(parts) < 2 or not any(normalise_label(part) in labels for part in parts):
+        return ""
+    return (
+        "; it names several, and evaluation knows one an example: leave one, or train on sets with "
+        "dataset.splits.SPLIT.labels=null reward=open_vocabulary"
+    )
 
 
 def _targets(raw: pa.Table) -> Column:
     """Return what is learnt, in the Unicode form that the answers have."""
     column = raw["target"]
     is_done = pc.equal(pc.utf8_normalize(column, "NFC"), column)
-    return _rest(column, column, is_done, nfc_between_tags, partial(source, raw))
+    return _rest(column, column, is_done, nfc_between_tags, lambda row: source(raw, row))
 
 
 def _recoded(encoded: Column, words: pa.Array) -> Column:
@@ -221,6 +233,10 @@ def _recoded(encoded: Column, words: pa.Array) -> Column:
 
 def _indices(encoded: Column) -> np.ndarray:
     return np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
+
+
+def _kept(word: str, labels: Mapping[str, str] | None) -> str | None:
+    return nfc(word) if labels is None else labels.get(normalise_label(word))
 
 
 def read_answer(target: str) -> str:
@@ -239,7 +255,7 @@ def read_answer(target: str) -> str:
 
 
 def _paths(raw: pa.Table, key: str, root: Path) -> Column:
-    """Return the normalised paths below the root; null stays null."""
+    """Paths below the root, normalised; null stays null."""
     column = raw[key]
     if column.null_count == len(column):
         return column
@@ -251,7 +267,13 @@ def _paths(raw: pa.Table, key: str, root: Path) -> Column:
         pc.match_substring_regex(done, _TIDY_PATH), pc.not_equal(pc.utf8_trim_whitespace(done), "")
     )
     is_done = pc.fill_null(tidy, True)
-    return _rest(column, done, is_done, lambda name: _inside(name, key, root), partial(source, raw))
+    return _rest(
+        column,
+        done,
+        is_done,
+        lambda name: _inside(name, key, root),
+        lambda row: source(raw, row),
+    )
 
 
 def _inside(name: str, key: str, root: Path) -> str:

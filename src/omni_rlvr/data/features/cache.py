@@ -84,20 +84,13 @@ class FeatureCache:
 
     def put(self, batch: Batch, features: Features) -> None:
         """Store the features of the batch's clips that did not come from a cache."""
-        found = batch.features
-        rows = [
-            i
-            for i in range(len(batch))
-            if found is None or (found.video[i] is None and found.audio[i] is None)
-        ]
-        keys = {i: key for i in rows if (key := clip_key(batch.examples[i]))}
+        keys = {i: key for i in _read_rows(batch) if (key := clip_key(batch.examples[i]))}
         shapes = {"video": batch.video_shapes, "audio": batch.audio_shapes}
         values = {"video": features.video, "audio": features.audio}
         for name, store in self._stores().items():
-            of_rows = {key: shapes[name][i] for i, key in keys.items()}
             texts = {
                 "note": _notes(batch, keys, of_sound=name == "audio"),
-                "shape": {key: json.dumps(vars(shape)) for key, shape in of_rows.items() if shape},
+                "shape": _shapes(shapes[name], keys),
             }
             store.add(self._by_key(keys, values[name], shapes[name]), texts=texts)
 
@@ -137,6 +130,20 @@ class FeatureCache:
     def _stores(self) -> dict[str, FeatureStore]:
         both = {"video": self.video, "audio": self.audio}
         return {name: store for name, store in both.items() if store is not None}
+
+
+def _read_rows(batch: Batch) -> list[int]:
+    """List the rows whose clips were read, since the cache did not have them."""
+    cached = batch.features
+    if cached is None:
+        return list(range(len(batch)))
+    return [i for i in range(len(batch)) if cached.video[i] is None and cached.audio[i] is None]
+
+
+def _shapes(shapes: Sequence[Shape | None], keys: Mapping[int, str]) -> dict[str, str]:
+    return {
+        key: json.dumps(vars(shape)) for i, key in keys.items() if (shape := shapes[i]) is not None
+    }
 
 
 def _notes(batch: Batch, keys: Mapping[int, str], *, of_sound: bool) -> dict[str, str]:
@@ -179,7 +186,7 @@ def open_cache(
 
 
 def clip_key(example: Example) -> str | None:
-    """Name a clip by its files' paths, sizes and times of change; None if one cannot be seen."""
+    """Names a clip by its files' paths, sizes and times of change; None if one cannot be seen."""
     parts = []
     for path in (example.video, example.audio):
         if path is None:

@@ -112,10 +112,10 @@ def find(key: str, name: str, left_out: dict[str, list[str]]) -> list[Path]:
         odd = oddity(path)
         if odd is None:
             found.append(path)
-        elif odd != "folders":
+        elif has_suffix(path.name, VIDEO + AUDIO):
+            _leave_out(path, _CLIP_FOLDERS if odd == "folders" else odd, left_out)
+        elif odd != "folders":  # a glob meets other folders on its way
             _leave_out(path, odd, left_out)
-        elif has_suffix(path.name, VIDEO + AUDIO):  # a glob meets other folders on its way
-            _leave_out(path, _CLIP_FOLDERS, left_out)
     if not found:
         raise UserError(
             f"{key}={name}: no file matches (looked from {Path.cwd()})"
@@ -146,7 +146,7 @@ def _leave_out(path: Path, why: str, left_out: dict[str, list[str]]) -> None:
 
 
 def _not_taken(key: str, path: Path) -> str | None:
-    """Return why an entry of a folder is not one of its clips; None if it is."""
+    """Why an entry of a folder is not one of its clips; None if it is."""
     other = _OTHER[key]
     if path.name.startswith("."):
         return "hidden files"

@@ -24,10 +24,9 @@ def own_id(row: Row) -> str | None:
     given = row.value.get("id")
     if given is None:
         return None
-    text = str(given)
-    if not isinstance(given, (str, int)) or isinstance(given, bool) or not text.strip():
+    if isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
         raise UserError(f"{row.source}: id is {given!r}, not a string")
-    return text
+    return str(given)
 
 
 def keys_of(value: Mapping[str, object]) -> str:
@@ -40,7 +39,10 @@ def num_system(roles: Sequence[str]) -> int:
 
     They are not read: what the system says belongs to a checkpoint's chat template.
     """
-    return next((i for i, role in enumerate(roles) if role not in SYSTEM), len(roles))
+    for i, role in enumerate(roles):
+        if role not in SYSTEM:
+            return i
+    return len(roles)
 
 
 def odd_role(role: str) -> str:
@@ -66,7 +68,7 @@ def contents(row: Row) -> list[object]:
                 f"{row.source}: messages[{index}] is {turn!r}, not an object with role and content"
             )
     roles = [str(turn["role"]) for turn in given]
-    first = 0 if roles in _SPOKEN else num_system(roles)
+    first = num_system(roles)
     spoken = roles[first:]
     if spoken not in _SPOKEN:
         odd = next((f"{odd_role(r)}; " for r in spoken if r not in _SPOKEN[-1]), "")
@@ -83,25 +85,30 @@ def target_of(row: Row, answer: object) -> str:
     solution = row.value.get("answer") if solution is None else solution
     for name, text in (("the assistant's content", answer), ("solution", solution)):
         if text is not None and not isinstance(text, str):
-            raise UserError(f"{row.source}: {name} is {text!r}, not a string")
+            several = "; write several labels as 'happy, sad'" if isinstance(text, list) else ""
+            raise UserError(f"{row.source}: {name} is {text!r}, not a string{several}")
     if answer is None and solution is None:
         raise UserError(f"{row.source}: there is neither an assistant turn nor a solution")
     if answer is not None and solution is not None:
         said, gold = _read(str(answer), row), _read(str(solution), row)
-        if said != gold and normalise_label(said) != normalise_label(gold):
+        if not _agree(said, gold):
             raise UserError(
                 f"{row.source}: the assistant says {said!r}, the solution {gold!r}; leave one out"
             )
     return str(solution if answer is None else answer)
 
 
-_known_answer = functools.lru_cache(maxsize=1024)(read_answer)
-"""Solutions are few."""
+def _agree(said: str, gold: str) -> bool:
+    return said == gold or normalise_label(said) == normalise_label(gold)
+
+
+@functools.lru_cache(maxsize=1024)  # solutions are few
+def _known_answer(text: str) -> str:
+    thought = _THOUGHT.fullmatch(text)  # the usual text, read sooner than by ``read_answer``
+    return thought[1].strip() if thought else read_answer(text)
 
 
 def _read(text: str, row: Row) -> str:
-    if thought := _THOUGHT.fullmatch(text):  # the usual text, which this reads sooner
-        return thought[1].strip()
     try:
         return _known_answer(text)
     except UserError as error:

@@ -33,15 +33,9 @@ def record(row: Row) -> Record:
 
 
 def _items(content: object, row: Row) -> dict[str, list[str]]:
-    """Map each type to what the items of this type hold."""
+    """Type -> what the items of this type hold."""
     found: dict[str, list[str]] = {"video": [], "audio": [], "text": []}
-    if isinstance(content, str):
-        return found | {"text": [content]}
-    if not isinstance(content, list):
-        raise UserError(
-            f"{row.source}: the content {content!r} is neither text nor a list of items"
-        )
-    for item in content:
+    for item in _list(content, row):
         name = item.get("type") if isinstance(item, dict) else None
         if name not in _TYPES:
             raise UserError(f"{row.source}: {item!r} is not an item of type {', '.join(_TYPES)}")
@@ -52,6 +46,16 @@ def _items(content: object, row: Row) -> dict[str, list[str]]:
             raise UserError(f"{row.source}: the key {name} of {item!r} is not a string")
         found[name].append(value)
     return found
+
+
+def _list(content: object, row: Row) -> list:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if not isinstance(content, list):
+        raise UserError(
+            f"{row.source}: the content {content!r} is neither text nor a list of items"
+        )
+    return content
 
 
 def _only(paths: Sequence[str], name: str, row: Row) -> str | None:

@@ -13,6 +13,8 @@ from omni_rlvr.data.annotations.read import Record
 from omni_rlvr.data.annotations.rows import Row
 from omni_rlvr.types import UserError
 
+_MEDIA = {"video": "videos", "audio": "audios"}
+
 
 def record(row: Row) -> Record:
     """Make the record of a row."""
@@ -23,22 +25,22 @@ def record(row: Row) -> Record:
                 f"{row.source}: the content {content!r} is not a string; for lists of items "
                 "use dataset=messages"
             )
-    question = str(turns[0])
+    question, answer = str(turns[0]), turns[1] if len(turns) > 1 else None
     if row.value.get("images"):
         raise UserError(f"{row.source}: images cannot be read; give a video")
-    video, audio = _path(row, "video", question), _path(row, "audio", question)
-    target = target_of(row, turns[1] if len(turns) > 1 else None)
-    return Record(question, target, video, audio, own_id(row))
+    media = {name: _path(row, key) for name, key in _MEDIA.items()}
+    for name, path in media.items():
+        if f"<{name}>" in question and path is None:
+            raise UserError(f"{row.source}: the text holds <{name}>, but {_MEDIA[name]} is empty")
+    target = target_of(row, answer)
+    return Record(question, target, media["video"], media["audio"], own_id(row))
 
 
-def _path(row: Row, name: str, question: str) -> str | None:
-    key = f"{name}s"
+def _path(row: Row, key: str) -> str | None:
     given = row.value.get(key)
     paths = [given] if isinstance(given, str) else given or []
     if not isinstance(paths, list) or [p for p in paths if not isinstance(p, str) or not p.strip()]:
         raise UserError(f"{row.source}: {key} is {given!r}, not a list of paths")
     if len(paths) > 1:
         raise UserError(f"{row.source}: {key} holds {len(paths)} paths; one a row can be read")
-    if not paths and f"<{name}>" in question:
-        raise UserError(f"{row.source}: the text holds <{name}>, but {key} is empty")
     return paths[0] if paths else None
