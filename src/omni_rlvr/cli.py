@@ -1,6 +1,8 @@
-"""The command ``omni-rlvr``: Hydra composes, ``build`` checks and loads, ``run`` does the task.
+"""The command ``omni-rlvr``: Hydra composes a config, ``build`` checks and loads, ``run`` does the
+task.
 
-Nothing heavy is imported before a config stands, so that ``--help`` and a typo answer at once.
+Slow imports such as torch wait until a config is composed, so that ``--help`` and the message about
+a mistyped option appear at once.
 """
 
 from __future__ import annotations
@@ -45,20 +47,21 @@ if TYPE_CHECKING:
     from omni_rlvr.tasks.build import Ready
 
 _QUIET = 128 + signal.SIGPIPE
-"""The exit code that a shell shows of a tool whose reader went away."""
+"""The exit code that a shell shows for a program whose output nobody reads any more."""
 
 _PLUGINS = ("hydra/launcher/joblib", "hydra/sweeper/optuna")
-"""Options of Hydra that the extra ``sweep`` brings."""
+"""Options of Hydra that need the extra ``sweep``."""
 
 
 def conf_dir() -> str:
-    """The folder of option files: the one in the wheel, else the checkout's."""
+    """Return the folder of option files: the one in the wheel, else the one in the checkout."""
     packaged = Path(__file__).parent / "conf"
     return str(packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf")
 
 
 def task(cfg: DictConfig) -> float | None:
-    """Builds and runs one composed config; a run of a sweep returns what a search maximises."""
+    """Build and run one composed config; a run of a sweep returns the value that a search
+    maximises."""
     from omni_rlvr.tasks.build import build
     from omni_rlvr.tasks.start import resolved
     from omni_rlvr.tasks.sweep import SweepJob, begun_run, run_job
@@ -70,9 +73,9 @@ def task(cfg: DictConfig) -> float | None:
         cfg.resume = resume
         return build(cfg, folder, None)
 
-    stopping.listen()  # where a launcher's own process does the job
+    stopping.listen()  # needed where a launcher runs the job in a process of its own
     keep_printing()
-    with one_line():  # in here too: what leaves a job as an exception, Hydra adds a line to
+    with one_line():  # here too, because Hydra adds a line to exceptions that leave a job
         if hydra_cfg.mode == RunMode.MULTIRUN:
             if "sweep" not in hydra_cfg.callbacks:
                 raise UserError("~hydra.callbacks.sweep: a sweep is not conducted without it")
@@ -93,12 +96,12 @@ def task(cfg: DictConfig) -> float | None:
 
 @contextlib.contextmanager
 def no_folder_unused(run_dir: Path) -> Iterator[None]:
-    """Remove the folder that Hydra made for a run, if the run cannot begin and wrote nothing."""
+    """Remove the folder that Hydra made for a run if the run fails before it writes anything."""
     try:
         yield
     except BaseException:
         if remove_unused(run_dir):
-            with contextlib.suppress(OSError):  # other runs, or runs of other names, are there
+            with contextlib.suppress(OSError):  # they hold other runs
                 run_dir.parent.rmdir()
                 run_dir.parents[1].rmdir()
         raise
@@ -106,10 +109,10 @@ def no_folder_unused(run_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """Ends the process with one line where a user can mend what went wrong, or asked for a stop."""
+    """End the process with one line if the user can mend the error, or asked for a stop."""
     try:
         yield
-        sys.stdout.flush()  # what cannot be written shows here, not while Python ends
+        sys.stdout.flush()  # so that a write error is raised here and not while Python exits
     except Interrupted as stop:
         print(stop)
         sys.exit(stopping.exit_code())
@@ -140,19 +143,19 @@ def one_line() -> Iterator[None]:
         if not _reader_is_gone():
             raise
         sys.exit(_QUIET)
-    except OSError as error:  # Hydra makes the run's folder before any of our code runs
+    except OSError as error:  # raised by Hydra when it cannot make the run's folder
         where = f": {error.filename}; set paths.output_root=DIR" if error.filename else ""
         sys.exit(f"error: {error.strerror}{where}")
 
 
 def _reworded(text: str) -> str:
-    """Reword what Hydra says, which has left the command line's config by then."""
+    """Reword a message of Hydra; this needs Hydra initialised, which it no longer is."""
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         return hydras_words(" ".join(text.split()), sys.argv[1:])
 
 
 def _reader_is_gone() -> bool:
-    """Whether nobody reads what is printed any more, as after ``| head``; then nothing more is."""
+    """Tell whether nobody reads the output any more, as after ``| head``; then discard the rest."""
     poll, gone = select.poll(), False
     for stream in (sys.stdout, sys.stderr):
         poll.register(stream.fileno(), 0)
@@ -164,11 +167,11 @@ def _reader_is_gone() -> bool:
 
 
 def main() -> None:
-    """Entry point; an error that a user can mend is one line, not a traceback."""
+    """Run the command; an error that a user can mend is one line, not a traceback."""
     start_in_utf8()
     open_streams()
-    logging.raiseExceptions = False  # a log file on a full disk is no traceback
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through to here
+    logging.raiseExceptions = False  # a full disk must not print tracebacks of log files
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra passes errors on to here
     try:
         with one_line(), summarised():
             stopping.listen()

@@ -1,11 +1,12 @@
-"""The processes of a run on several devices: a rank each, and the few values they share.
+"""Communication between the processes (ranks) of a run on several devices.
 
-Gradients are summed once an update, after the last micro-batch, and not by DistributedDataParallel:
-its reducer fires in every backward pass and wants as many of them on every rank, each through every
-weight. Here a rank may have other micro-batches than its neighbour, or none at all, and a loss is
-written in shares of the whole minibatch, so that the sum is the gradient of a single device.
+Gradients are summed once for each update, after the last micro-batch. DistributedDataParallel is
+not used, because it sums in every backward pass and needs the same number of passes, through all
+weights, on every rank. Here ranks may have different numbers of micro-batches, or none. The loss of
+a micro-batch is its share of the whole minibatch, so the sum over ranks is the gradient that a
+single device would have.
 
-A run on one device is a run of one rank: each function then gives back what it is given.
+On one device there is one rank, and each function returns its own input.
 """
 
 from __future__ import annotations
@@ -19,52 +20,52 @@ from torch import Tensor, distributed
 T = TypeVar("T")
 
 BUCKET = 2**24
-"""Numbers of a gradient that travel together: 64 MiB in float32."""
+"""The number of gradient elements that are summed together: 64 MiB in float32."""
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return the number of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def num_ranks() -> int:
-    """How many processes do this run."""
+    """Return the number of processes of this run."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this process writes, shows and saves."""
+    """Tell whether this is the process that writes files and prints."""
     return rank() == 0
 
 
 def gather(value: T) -> list[T]:
-    """Collects a small value of every rank, in their order; tensors must be on the CPU."""
+    """Collect a small value from every rank, in rank order; tensors must be on the CPU."""
     if num_ranks() == 1:
         return [value]
     values: list[T | None] = [None] * num_ranks()
     distributed.all_gather_object(values, value)
-    return values  # type: ignore[return-value]  # all are there now
+    return values  # type: ignore[return-value]  # every rank has filled its entry
 
 
 def total(values: Sequence[float]) -> list[float]:
-    """Adds up numbers over ranks, place by place."""
+    """Add up numbers over ranks, element by element."""
     return [sum(column) for column in zip(*gather(values), strict=True)]
 
 
 def in_order(rows: Sequence[T], places: Sequence[int]) -> list[T]:
-    """Collects the rows of all ranks, ordered by their places in the whole."""
+    """Collect the rows of all ranks, in the order of their places in the whole batch."""
     found = [pair for part in gather(list(zip(places, rows, strict=True))) for pair in part]
     return [row for _, row in sorted(found, key=lambda pair: pair[0])]
 
 
 def sum_gradients(weights: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
-    """Replaces gradients by their sums over ranks.
+    """Replace gradients by their sums over ranks.
 
     Args:
-        weights: the same ones in the same order on every rank.
+        weights: The same weights in the same order on every rank.
 
     Returns:
-        Those that have a gradient on any rank; the rest keeps None, as on a single device.
+        The weights with a gradient on any rank; the others keep None, as on a single device.
     """
     weights = list(weights)
     marks = gather([weight.grad is not None for weight in weights])
@@ -82,14 +83,17 @@ def sum_gradients(weights: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parame
 
 
 def start_equal(weights: Iterable[Tensor]) -> None:
-    """Gives every rank the first one's weights."""
+    """Copy the weights of the first rank to all ranks."""
     if num_ranks() > 1:
         for weight in weights:
             distributed.broadcast(weight.detach(), src=0)
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of one dtype, up to ``BUCKET`` numbers (or a single larger one)."""
+    """Group neighbouring gradients of one dtype, at most ``BUCKET`` elements in a group.
+
+    A larger gradient is a group of its own.
+    """
     bucket: list[Tensor] = []
     for gradient in gradients:
         full = sum(g.numel() for g in bucket) + gradient.numel() > BUCKET

@@ -9,7 +9,7 @@ tokens, F, H, W, C frames, height, width, channels, S audio samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -41,13 +41,28 @@ class MediaError(UserError):
 
 
 def require(condition: bool, key: str, value: object, wanted: str) -> None:
-    """Refuses an option's value.
+    """Check the value of an option.
 
     Raises:
-        UserError: ``condition`` is false; names the key, the value seen and the value wanted.
+        UserError: ``condition`` is false. The message names the key, the value and what is wanted.
     """
     if not condition:
         raise UserError(f"{key}={value!r} is out of range: {wanted}")
+
+
+def field_check(config: object, group: str) -> Callable[[str, bool, str], None]:
+    """Make a function that refuses the value of a field of a config dataclass.
+
+    Args:
+        config: The dataclass.
+        group: Its key in the whole config, e.g. ``stage.sampling``.
+
+    Returns:
+        ``check(field, condition, wanted)``, see ``require``.
+    """
+    return lambda name, condition, wanted: require(
+        condition, f"{group}.{name}", vars(config)[name], wanted
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from make_runs import make_run
 
-from omni_rlvr.tasks.report.cells import csv_cell, latex_cell, markdown_cell
-from omni_rlvr.tasks.report.frames import latex, markdown, write_table
+from omni_rlvr.tasks.report.cells import csv_cell, latex, latex_cell, markdown, markdown_cell
+from omni_rlvr.tasks.report.frames import write_table
 from omni_rlvr.tasks.report.gather import names_of
 
 

@@ -9,6 +9,7 @@ import torch
 
 from omni_rlvr.config.sampling import SamplingOptions
 from omni_rlvr.config.stage import GrpoConfig
+from omni_rlvr.config.tasks import EvaluateTask
 from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.rollout.experience import completion_scores
 from omni_rlvr.rollout.label_scoring import TAGGED, label_logps
@@ -136,9 +137,7 @@ def test_it_is_evaluated_so(spread, make_batch):
         SharedPrefix(),
         [batch],
         ("happy", "sad"),
-        repetition_penalty=1,
-        max_completion_length=LENGTH,
-        num_resamples=10,
+        EvaluateTask(max_completion_length=LENGTH, num_resamples=10),
         on_features=lambda batch, features: None,
         on_batch=lambda done: None,
     )

@@ -12,14 +12,9 @@ from make_runs import make_run, weight
 
 from omni_rlvr.record import append_jsonl
 from omni_rlvr.tasks.report import html
+from omni_rlvr.tasks.report.cells import latex, markdown
 from omni_rlvr.tasks.report.columns import differing, in_order, label
-from omni_rlvr.tasks.report.frames import (
-    latex,
-    markdown,
-    printed,
-    runs_table,
-    settings_table,
-)
+from omni_rlvr.tasks.report.frames import printed, runs_table, settings_table
 from omni_rlvr.tasks.report.gather import gather
 from omni_rlvr.tasks.report.write import named_runs, write_all
 from omni_rlvr.types import UserError

@@ -1,7 +1,7 @@
-"""What a task's build starts from: the typed values of a checked config, its devices, its seed.
+"""Prepare the build of a task: choose its devices, seed its random numbers, collect its config.
 
-Everything that can be checked is checked before a file is opened. A task's build goes on in the
-same order: it reads annotations before it loads a model, and scores gold answers before it trains.
+Whatever needs no file is checked here first. The ``build`` of a task continues from the fast to the
+slow: it reads annotations before it loads a model, and scores gold answers before it trains.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from omni_rlvr.types import UserError, require
 def assemble(
     cfg: DictConfig, place: Place, typed: Mapping[str, Any], *, several_devices: bool
 ) -> Composed:
-    """Gather what a task's build starts from, and seed what is random in building.
+    """Collect the values that the ``build`` of a task starts from, and seed the random numbers.
 
     Args:
-        cfg: the composed config.
-        place: where the run writes, with the resolved config.
-        typed: the typed groups, see ``check``.
-        several_devices: whether the task can run on several devices.
+        cfg: The composed config.
+        place: The folder of the run, with the resolved config.
+        typed: The typed groups, see ``check``.
+        several_devices: Whether the task can run on several devices.
 
     Raises:
-        UserError: the devices are not there or do not fit, or ``model.base`` cannot be written.
+        UserError: The devices do not exist or do not fit, or ``model.base`` cannot be written.
     """
     devices = _devices(place.config, typed) if several_devices else [0]
     pl.seed_everything(place.config["seed"], workers=True, verbose=False)
@@ -42,7 +42,7 @@ def assemble(
 
 
 def _devices(config: Mapping[str, Any], typed: Mapping[str, Any]) -> list[int]:
-    """Number the devices that a task runs on, and check that it can be split over them."""
+    """Return the numbers of the task's devices, and check that it can be split over them."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError(
             f"torchrun: omni-rlvr starts a process a device itself: omni-rlvr ... trainer.devices="

@@ -1,15 +1,15 @@
-"""Compare the config of a run with one of now, value by value.
+"""Compare the config of an earlier run with the present config, value by value.
 
-A run of an earlier version lacks the options that came since. It counts as if each of them had been
-there with its default, which does what was done before there was the option. With any other value
-the option is a difference, whoever set it.
+A run of an earlier version lacks newer options. It counts as if it had them with their defaults,
+because a default keeps the behaviour from before the option existed. Any other value of a newer
+option is a difference.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
 from omni_rlvr.assembly.composing.checks import locate
@@ -22,31 +22,31 @@ _ABSENT = object()
 
 
 def computes_the_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a run, by its resolved config, computed what the config of now asks for."""
+    """Tell whether a run with the config ``then`` computed what the config ``now`` asks for."""
     return all(key.partition(".")[0] in NOT_IDENTITY for key in differing(then, now))
 
 
 def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Find the keys whose values differ: key -> both values, None for a key that is not there.
+    """Find the keys whose values differ: key -> both values, None for a key that is absent.
 
     Args:
-        then: the resolved config of a run, maybe of an earlier version.
-        now: that of now.
+        then: The resolved config of a run, perhaps of an earlier version.
+        now: The present resolved config.
     """
     before, after = leaves(completed(then)), leaves(now)
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())
         if before.get(key, _ABSENT) != after.get(key, _ABSENT)
-        and not (key not in before and _is_targets_default(key, now))
+        and (key in before or not _is_targets_default(key, now))
     }
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the options that came after a run was made, with their defaults.
+    """Add the options that are newer than a run, with their defaults.
 
     Args:
-        config: of its run.json.
+        config: The config in its run.json.
     """
     whole = _with_defaults(config, RootConfig)
     for group in dict.fromkeys(group for group, _, _ in _options()):
@@ -65,7 +65,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def leaves(config: Any, key: str = "") -> dict[str, Any]:
-    """Name each value by its whole key."""
+    """Map the full key of each value to the value."""
     if not isinstance(config, Mapping) or not config:
         return {key: config}
     return {
@@ -76,13 +76,13 @@ def leaves(config: Any, key: str = "") -> dict[str, Any]:
 
 
 def _options() -> Iterator[tuple[str, str, type]]:
-    """Yield group, option and dataclass of all that a config is completed by."""
+    """Yield group, option and dataclass of all schemas that a config is completed with."""
     yield ("feature_cache", "default", FeatureCacheConfig)
     yield from schemas()
 
 
 def _schema_of(group: str, values: Mapping[str, Any]) -> type:
-    """Return the dataclass that the values of a group were of: it knows them, and few others."""
+    """Return the dataclass of a group whose fields fit the values best."""
     candidates = [schema for at, _, schema in _options() if at == group]
     return min(candidates, key=lambda schema: _strangeness(schema, values))
 
@@ -94,9 +94,13 @@ def _strangeness(schema: type, values: Mapping[str, Any]) -> tuple[int, bool, in
 
 
 def _with_defaults(values: Mapping[str, Any], schema: type) -> dict[str, Any]:
-    """Add the fields of a dataclass that values lack, and those of its dataclasses."""
+    """Add the fields of a dataclass that the values lack, also in nested dataclasses."""
     whole = dict(values)
-    for field, default in _defaults(schema):
+    for field in fields(schema):
+        factory = field.default_factory
+        default = field.default if factory is MISSING else factory()
+        if default is MISSING:
+            continue
         if field.name not in whole:
             is_value = is_dataclass(default) and not isinstance(default, type)
             whole[field.name] = asdict(default) if is_value else default
@@ -105,16 +109,8 @@ def _with_defaults(values: Mapping[str, Any], schema: type) -> dict[str, Any]:
     return whole
 
 
-def _defaults(schema: type) -> Iterator[tuple[Field, Any]]:
-    for field in fields(schema):
-        factory = field.default_factory
-        default = field.default if factory is MISSING else factory()
-        if default is not MISSING:
-            yield field, default
-
-
 def _is_targets_default(key: str, config: Mapping[str, Any]) -> bool:
-    """Whether an argument of what a ``_target_`` names is the one that it has without it."""
+    """Tell whether a key holds the default of an argument of the ``_target_`` beside it."""
     *above, name = key.split(".")
     parent: Any = config
     for part in above:

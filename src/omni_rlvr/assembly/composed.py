@@ -1,5 +1,6 @@
-"""What a composed config is once it is checked: the typed values that every task's build starts
-from. A task's own inputs stand in its file, see ``tasks/table.py``.
+"""A checked config as typed values, from which the ``build`` of every task starts.
+
+The inputs of each task are defined in its own file, see ``tasks/table.py``.
 """
 
 from __future__ import annotations
@@ -20,20 +21,19 @@ from omni_rlvr.types import Example
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run writes, and what it is."""
+    """The folder of a run, and its config."""
 
     run_dir: Path
     latest: Path | None
-    """The link that a run moves to itself once it has something to offer; None inside a sweep or
-    pipeline.
+    """The link that the run points at itself once it has results; None inside a sweep or pipeline.
     """
     config: dict[str, Any]
-    """The resolved config, as it goes into run.json."""
+    """The resolved config, as it is written to run.json."""
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Annotations that were read, and how their clips are to be read."""
+    """Examples that were read from annotations, and the options for reading their clips."""
 
     dataset: DatasetConfig
     modality: ModalityConfig
@@ -43,24 +43,24 @@ class Clips:
 
 @dataclass(frozen=True)
 class Composed:
-    """A config whose types, ranges, targets and devices are checked; no file has been opened."""
+    """A config whose types, ranges, targets and devices are checked, before any file is opened."""
 
     cfg: DictConfig
-    """The config itself, for the groups that are built by their ``_target_``."""
+    """The composed config, for the groups that are built by their ``_target_``."""
     place: Place
     task: Any
-    """The task's dataclass; the task's build knows which one it is."""
+    """The dataclass of the task's options; the task's ``build`` knows its class."""
     dataset: DatasetConfig
     modality: ModalityConfig
     stage: LoopConfig
     trainable: TrainableConfig
     feature_cache: FeatureCacheConfig
     devices: Sequence[int]
-    """Numbers of the devices that the task runs on, one process each."""
+    """The numbers of the devices that the task runs on, with one process for each."""
     base: Path | None
-    """Where the base of new adapters on composed parts is written; None: there is none to write."""
+    """The folder that the base of new adapters is written to; None if no base is written."""
 
     @property
     def wants_launch(self) -> bool:
-        """Whether the task is for more devices than there are processes of it yet."""
+        """Whether processes must be launched: the task has more devices than it has processes."""
         return len(self.devices) > distributed.num_ranks()

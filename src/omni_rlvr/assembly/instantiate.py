@@ -1,4 +1,7 @@
-"""Checks a composed config and builds what its targets name; the one caller of ``instantiate``."""
+"""Check a composed config and build the objects that its ``_target_`` entries name.
+
+Only this file calls Hydra's ``instantiate``.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +34,19 @@ from omni_rlvr.types import UserError, require
 
 
 def compose_step(overrides: list[str]) -> DictConfig:
-    """Composes the config of one step of a pipeline."""
+    """Compose the config of one step of a pipeline."""
     return compose("config", overrides=overrides)
 
 
 def check_step(overrides: list[str], key: str) -> dict[str, Any]:
-    """Compose and check the config of one step of a pipeline; returns it resolved.
+    """Compose and check the config of one step of a pipeline; return it resolved.
 
     Args:
-        overrides: of the step.
-        key: the step's place in the pipeline's config, for messages.
+        overrides: The overrides of the step.
+        key: The key of the step in the pipeline's config, for messages.
 
     Raises:
-        UserError: the step cannot be composed, or is wrong.
+        UserError: The step cannot be composed, or is wrong.
     """
     try:
         return check(compose_step(overrides))[0]
@@ -53,10 +56,10 @@ def check_step(overrides: list[str], key: str) -> dict[str, Any]:
 
 
 def make(config: Any, **overrides: Any) -> Any:
-    """Builds what a ``_target_`` names.
+    """Build the object that a ``_target_`` names.
 
     Raises:
-        UserError: what was built refused its arguments with one.
+        UserError: The object refused its arguments with one.
     """
     try:
         return instantiate(config, **overrides)
@@ -65,10 +68,10 @@ def make(config: Any, **overrides: Any) -> Any:
 
 
 def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Resolves a config and checks types, ranges and targets.
+    """Resolve a config and check types, ranges and targets.
 
-    Paths and readers of a user's own are settled in ``cfg`` itself: see ``composing.paths`` and
-    ``composing.own_readers``.
+    This changes ``cfg`` itself: paths are expanded (``composing.paths``) and arguments are left out
+    that a user's own reader does not take (``composing.own_readers``).
 
     Returns:
         The resolved config as plain values, and the typed groups (task, dataset, modality, stage,
@@ -77,7 +80,9 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     settle_paths(cfg)
     fit_own_readers(cfg)
     try:
-        OmegaConf.to_container(cfg, throw_on_missing=True)  # names a gap, not what refers to it
+        OmegaConf.to_container(
+            cfg, throw_on_missing=True
+        )  # names the missing key itself, not a key that refers to it
         config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         typed: dict[str, Any] = {key: OmegaConf.to_object(cfg[key]) for key in TYPED}
         typed["trainable"] = OmegaConf.to_object(cfg.model.trainable)
@@ -88,20 +93,22 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     check_finite(config, "")
     check_optimizer(config["optimizer"])
     check_trainer(config["trainer"])
-    if (config["runs"] is not None) != isinstance(typed["task"], ReportTask):
+    task = typed["task"]
+    if (config["runs"] is not None) != isinstance(task, ReportTask):
         raise UserError(
             f"runs={config['runs']}: task=report needs runs=FOLDER, a glob, or '[a,b]'; "
             "no other task takes it"
         )
-    if config["html"] is not None and not isinstance(typed["task"], ReportTask):
-        raise UserError(f"html={config['html']}: only task=report makes a page")
-    if isinstance(typed["task"], EvaluateTask):
-        require(bool(typed["task"].splits), "task.splits", [], "at least one split")
-    if config["resume"] is not None and not isinstance(typed["task"], TrainTask):
-        raise UserError(f"resume={config['resume']}: only task=train can be resumed")
-    for key in ("video", "audio"):
-        if config[key] is not None and not isinstance(typed["task"], PredictTask):
-            raise UserError(f"{key}={config[key]}: only task=predict reads it")
+    for key, kind, told in (
+        ("html", ReportTask, "only task=report makes a page"),
+        ("resume", TrainTask, "only task=train can be resumed"),
+        ("video", PredictTask, "only task=predict reads it"),
+        ("audio", PredictTask, "only task=predict reads it"),
+    ):
+        if config[key] is not None and not isinstance(task, kind):
+            raise UserError(f"{key}={config[key]}: {told}")
+    if isinstance(task, EvaluateTask):
+        require(bool(task.splits), "task.splits", [], "at least one split")
     for key in ("reward", "rollout", "lexicon", "optimizer", "trainer", "model"):
         check_named(config[key], key)
     for key in ("logger", "callbacks"):
@@ -117,12 +124,12 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
-    """A copy with every reference resolved, e.g. to the latest run of an experiment."""
+    """Return a copy with all references resolved, e.g. to the latest run of an experiment."""
     cfg = copy.deepcopy(cfg)
     OmegaConf.resolve(cfg)
     return cfg
 
 
 def loader_of(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model's target takes; the rest of the group is read in ``build``."""
+    """Select the entries of the group ``model`` that its ``_target_`` takes as arguments."""
     return {key: value for key, value in model.items() if key not in ("trainable", "base")}

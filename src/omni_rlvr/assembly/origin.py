@@ -1,6 +1,7 @@
-"""What a training run starts from, by content: a moved model or data set is known again.
+"""Digests of the weights and examples that a training run starts from.
 
-Both are written into run.json when a run begins, and compared when it is resumed.
+They are written to run.json when a run begins and compared when it is resumed, so that a model or
+data set may be moved in between, but not changed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from omni_rlvr.types import Example, UserError
 
 
 def origin_of(policy: Policy, examples: Iterable[Example]) -> dict[str, str]:
-    """Digest the weights that training starts from, and the examples that it learns from."""
+    """Compute digests of the weights and of the examples that training starts from."""
     assert isinstance(policy, nn.Module)
     digest = hashlib.sha256()
     for example in examples:
@@ -29,14 +30,14 @@ def origin_of(policy: Policy, examples: Iterable[Example]) -> dict[str, str]:
 
 
 def check_origin(composed: Composed, origin: dict[str, str]) -> None:
-    """Refuse to go on with a run from another model or from other examples.
+    """Refuse to resume a run with other weights or other examples than it began with.
 
     Args:
-        composed: the config of now, and the run's folder.
-        origin: what is there now.
+        composed: The present config, and the folder of the run.
+        origin: The digests of what the present config leads to.
 
     Raises:
-        UserError: names the option that leads to something else.
+        UserError: The message names the option that leads to something else.
     """
     run_dir = composed.place.run_dir
     before = read_record(run_dir)
@@ -47,18 +48,13 @@ def check_origin(composed: Composed, origin: dict[str, str]) -> None:
             f"{run_dir} began with; give those, or start a new run with model.path"
         )
     was, now = before["config"]["model"]["path"], composed.place.config["model"]["path"]
-    known = then.get("weights")
-    if known is not None:
+    if (known := then.get("weights")) is not None:
         is_other = known != origin["weights"]
-    else:
-        is_other = was != now and _reads_weights(composed)
+    else:  # the weights matter only if they are read again, as the reference or as a base
+        reads_weights = composed.stage.needs_reference or composed.trainable.lora.enabled
+        is_other = was != now and reads_weights
     if is_other:
         raise UserError(
             f"resume: model.path={now} does not hold the weights of {was}, which {run_dir} started "
             "from; give the folder where they are now"
         )
-
-
-def _reads_weights(composed: Composed) -> bool:
-    """Whether a resumed run still needs the model that it started from: as reference or as base."""
-    return composed.stage.needs_reference or composed.trainable.lora.enabled

@@ -1,4 +1,4 @@
-"""Loads the policy of a config, and opens the cache of its towers' features."""
+"""Load the policy of a config, and open the cache for the features of its towers."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 
 
 def load_policy(composed: Composed, examples: Mapping[str, Sequence[Example]]) -> Policy:
-    """Load the policy of a config, and check that no text of the examples holds its special tokens.
+    """Load the policy of a config, and check that no text of the examples holds a special token.
 
-    A resumed run whose parts were composed starts from the base that it wrote: the parts are not
-    composed anew.
+    A resumed run that wrote a base for its adapters loads this base; it does not compose its parts
+    again.
 
     Raises:
-        UserError: the checkpoint cannot be loaded, or an example's text would be read as a token.
+        UserError: The checkpoint cannot be loaded, or the text of an example holds a special token.
     """
     model: Any = composed.cfg.model
     if composed.base is not None and composed.cfg.resume is not None:
@@ -54,19 +54,26 @@ def load_policy(composed: Composed, examples: Mapping[str, Sequence[Example]]) -
 
 
 def load(model: DictConfig) -> Policy:
-    """Load a checkpoint; one with adapters onto ``model.base``, where that is given.
+    """Load a checkpoint; if ``model.base`` is given, load its adapters onto that base.
 
-    Says which checkpoint it is and how the run that wrote it ended.
+    Print which checkpoint it is and how the run that wrote it ended.
     """
-    given = model.base is not None and model.path is not None  # else it is where a base will be
+    given = (
+        model.base is not None and model.path is not None
+    )  # without model.path, a base is written there
     policy = _onto_base(model) if given else make(loader_of(model))
     if model.path is not None and distributed.is_first():
-        _say_where_from(follow(Path(model.path)))
+        checkpoint = follow(Path(model.path))
+        run = run_that_wrote(checkpoint)
+        ended = "" if run is None else f" (its run {how_it_ended(run)})"
+        print(f"model: {checkpoint}{ended}", file=sys.stderr, flush=True)  # stdout is for answers
+        if run is not None and not has_finished(run):
+            log.warning("model.path=%s: its run %s", checkpoint, how_it_ended(run))
     return policy
 
 
 def load_other(model: DictConfig, path: str) -> Policy:
-    """Load another checkpoint in the way of ``model``."""
+    """Load another checkpoint with the options of ``model``."""
     other: Any = OmegaConf.merge(model, {"path": path})
     return load(other)
 
@@ -87,13 +94,13 @@ def _onto_base(model: DictConfig) -> Policy:
 
 
 def base_to_write(cfg: DictConfig, typed: Mapping[str, Any], run_dir: Path) -> Path | None:
-    """Say where the base of new adapters on composed parts is written, which are in no folder.
+    """Choose the folder for the base of new adapters, if the model was composed from parts.
 
     Returns:
-        ``model.base``, or ``base`` in the run's folder; None where nothing has to be written.
+        ``model.base``, or ``base`` in the run's folder; None if no base has to be written.
 
     Raises:
-        UserError: the folder is there already, cannot be made, or is given for nothing.
+        UserError: The folder exists, cannot be made, or is given but not needed.
     """
     model = cfg.model
     if model.path is not None:
@@ -123,10 +130,10 @@ def base_to_write(cfg: DictConfig, typed: Mapping[str, Any], run_dir: Path) -> P
 
 
 def write_base(policy: Policy, base: Path) -> None:
-    """Write a composed policy, whole or not at all; on several devices the first one does.
+    """Write a composed policy, completely or not at all; only the first rank writes.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: The folder cannot be written.
     """
     failed: str | None = None
     if distributed.is_first():
@@ -140,17 +147,8 @@ def write_base(policy: Policy, base: Path) -> None:
         raise UserError(f"model.base={base} cannot be written: {failed}")
 
 
-def _say_where_from(checkpoint: Path) -> None:
-    """Print what is started from; a run that did not finish is a warning."""
-    run = run_that_wrote(checkpoint)
-    ended = "" if run is None else f" (its run {how_it_ended(run)})"
-    print(f"model: {checkpoint}{ended}", file=sys.stderr, flush=True)  # stdout is for answers
-    if run is not None and not has_finished(run):
-        log.warning("model.path=%s: its run %s", checkpoint, how_it_ended(run))
-
-
 def feature_cache(config: Any, clips: Clips, policy: Policy) -> FeatureCache | None:
-    """Open the cache, unless it is off or a tower in use trains."""
+    """Open the feature cache, unless it is off or a tower that is used is trained."""
     use = {"video": clips.modality.video, "audio": clips.modality.audio}
     trained = [
         name

@@ -1,4 +1,4 @@
-"""Reads a split of a data set, and warns where it holds less than was released."""
+"""Read the splits of a data set, and warn if one has fewer clips than its release."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from omni_rlvr.assembly.composed import Clips, Composed
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig, lacks_file
-from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.data.annotations.example_table import ExampleTable, distinct
 from omni_rlvr.types import Example, UserError
 
 log = logging.getLogger(__name__)
 
 TOTAL = "total"
-"""Stands among the published counts of labels for their sum."""
+"""The key of the sum among the published counts of labels."""
 
 
 def read_clips(composed: Composed, splits: Iterable[str]) -> Clips:
-    """Read the examples of splits, each split once; see ``read_split``."""
+    """Read the examples of several splits, each split once; see ``read_split``."""
     examples = {name: read_split(composed.dataset, name) for name in dict.fromkeys(splits)}
     return Clips(composed.dataset, composed.modality, examples)
 
@@ -28,7 +28,7 @@ def read_split(dataset: DatasetConfig, split: str) -> Sequence[Example]:
     """Read a split's examples.
 
     Raises:
-        UserError: there is no such split, its annotation file is not given, or it is wrong.
+        UserError: There is no such split, or its annotation file is not given or is wrong.
     """
     if split not in dataset.splits:
         raise UserError(
@@ -43,15 +43,31 @@ def read_split(dataset: DatasetConfig, split: str) -> Sequence[Example]:
     return examples
 
 
+def check_gold_labels(clips: Clips, splits: Iterable[str]) -> None:
+    """Check before the slow model load that each gold answer is one label, as evaluation needs it.
+
+    Raises:
+        UserError: One is not; names its row.
+    """
+    labels = clips.dataset.labels
+    for split in splits:
+        for example in distinct(clips.examples[split]):
+            if example.answer not in labels:
+                raise UserError(
+                    f"{example.source}: the split {split!r} cannot be evaluated: its answer "
+                    f"{example.answer!r} is not one of dataset.labels=[{', '.join(labels)}]"
+                )
+
+
 def published_counts(
     published: Mapping[str, Mapping[str, Any]],
     split: str,
     fold: int | None,
     label_map: Mapping[str, str | None] | None,
 ) -> dict[str, Any]:
-    """Look up what was published of a split (of a fold first), in our words.
+    """Look up the published counts of a split, or of its fold if there are any, by our labels.
 
-    Official labels that become one word are added up.
+    The counts of official labels that map to one of our labels are added up.
     """
     said = published.get(f"{split}/{fold}", published.get(split, {}))
     counts: dict[str, Any] = {}
@@ -65,7 +81,7 @@ def published_counts(
 def fewer_than_published(
     split: str, examples: Sequence[Example], dataset: DatasetConfig
 ) -> str | None:
-    """Say in words that a split has fewer clips than its release, or None."""
+    """Make a message that a split has fewer clips than its release; None if it has not."""
     published = published_of(split, dataset)
     if TOTAL in published:
         found, wanted = len(examples) + sum(num_left_out(examples).values()), published[TOTAL]
@@ -82,7 +98,7 @@ def fewer_than_published(
 
 
 def published_of(split: str, dataset: DatasetConfig) -> dict[str, Any]:
-    """Return what was published of a split, in our words; empty where nothing was."""
+    """Return the published counts of a split by our labels; empty if none were published."""
     fold, label_map = None, None
     if isinstance(dataset, OfficialConfig):
         fold, label_map = dataset.fold, dataset.label_maps[dataset.words]
@@ -90,5 +106,5 @@ def published_of(split: str, dataset: DatasetConfig) -> dict[str, Any]:
 
 
 def num_left_out(examples: Sequence[Example]) -> dict[str, int]:
-    """Say how many rows of a split the reader left out, by reason."""
+    """Count the rows of a split that the reader left out, by reason."""
     return examples.left_out if isinstance(examples, ExampleTable) else {}

@@ -1,4 +1,4 @@
-"""The stage of a training run, with the reward, the reference and the engine that it asks for."""
+"""Build the stage of a training run, with the reward and the reference policy that it needs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from omni_rlvr.stages.table import STAGES, name_of
 from omni_rlvr.types import require
 
 ROLLOUT = "omni_rlvr.rollout.shared_prefix.SharedPrefix"
-"""Of conf/rollout/shared_prefix, the default."""
+"""The ``_target_`` of the default, conf/rollout/shared_prefix.yaml."""
 
 
 def check_rollout(composed: Composed) -> None:
-    """Refuse another rollout where nothing is sampled: an option that does nothing misleads."""
+    """Refuse a rollout option if nothing is sampled, because it would have no effect."""
     probe = (composed.place.config["callbacks"] or {}).get("probe") or {}
     reasons = probe.get("lead") == "own_reasoning" or probe.get("lexicon") is not None
     if composed.stage.samples or reasons or composed.task.evaluate_after.splits:
@@ -34,9 +34,9 @@ def check_rollout(composed: Composed) -> None:
 
 
 def build_reward(composed: Composed, clips: Clips) -> Mixture | None:
-    """Build the reward of a stage that samples, and check that it pays for the gold answers.
+    """Build the reward of a stage that samples, and check that it rewards the gold answers.
 
-    It comes before the model, whose loading takes long.
+    This comes before the model is loaded, which is slow.
     """
     if not composed.stage.samples:
         return None
@@ -48,7 +48,7 @@ def build_reward(composed: Composed, clips: Clips) -> Mixture | None:
 def build_stage(
     composed: Composed, policy: Policy, reward: Mixture | None, engine: RolloutEngine
 ) -> Stage:
-    """Build the stage on the policy that it starts from."""
+    """Build the stage for the policy that it starts from."""
     config = composed.stage
     given = Given(
         reward=reward,

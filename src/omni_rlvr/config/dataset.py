@@ -6,13 +6,14 @@ reads this file first.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from omni_rlvr.media.limits import Limits
 from omni_rlvr.text.parse import nfc
 from omni_rlvr.text.prompts import EMOTION_QUESTION
-from omni_rlvr.types import require
+from omni_rlvr.types import field_check, require
 
 
 @dataclass
@@ -41,15 +42,10 @@ class FeatureCacheConfig:
     """Size, in 10^9 bytes, at which nothing is added; half is for picture, half for sound."""
 
     def __post_init__(self) -> None:
-        require(
-            self.dtype in ("bfloat16", "float16", "float32"),
-            "feature_cache.dtype",
-            self.dtype,
-            "bfloat16, float16 or float32",
-        )
-        require(
-            0 < self.max_gb < float("inf"), "feature_cache.max_gb", self.max_gb, "greater than 0"
-        )
+        check = field_check(self, "feature_cache")
+        known = self.dtype in ("bfloat16", "float16", "float32")
+        check("dtype", known, "bfloat16, float16 or float32")
+        check("max_gb", 0 < self.max_gb < math.inf, "greater than 0")
 
 
 @dataclass
@@ -109,37 +105,17 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         self.labels = [nfc(label) for label in self.labels]
-        require(
-            self.on_bad_media in ("raise", "skip"),
-            "dataset.on_bad_media",
-            self.on_bad_media,
-            "raise or skip",
-        )
-        require(
-            0 < self.decode_timeout_s < float("inf"),
-            "dataset.decode_timeout_s",
-            self.decode_timeout_s,
-            "greater than 0",
-        )
-        require(
-            self.max_clips_per_process >= 1,
-            "dataset.max_clips_per_process",
-            self.max_clips_per_process,
-            "1 or more",
-        )
-        require(
-            self.max_train_examples == -1 or self.max_train_examples >= 1,
-            "dataset.max_train_examples",
-            self.max_train_examples,
-            "-1 (all), or 1 or more",
-        )
-        for name in vars(self.limits):
-            value = vars(self)[name]
-            require(0 < value < float("inf"), f"dataset.{name}", value, "greater than 0")
+        check = field_check(self, "dataset")
+        check("on_bad_media", self.on_bad_media in ("raise", "skip"), "raise or skip")
+        check("max_clips_per_process", self.max_clips_per_process >= 1, "1 or more")
+        limit = self.max_train_examples
+        check("max_train_examples", limit == -1 or limit >= 1, "-1 (all), or 1 or more")
+        for name in ("decode_timeout_s", *vars(self.limits)):
+            check(name, 0 < vars(self)[name] < math.inf, "greater than 0")
         for method, pair in self.published_scores.items():
             key = f"dataset.published_scores.{method}"
             require(len(pair) == 2, key, pair, "[WAR, UAR] in percent")
-        require(self.num_workers >= 0, "dataset.num_workers", self.num_workers, "0 or more")
+        check("num_workers", self.num_workers >= 0, "0 or more")
 
     @property
     def limits(self) -> Limits:
@@ -171,13 +147,8 @@ class OfficialConfig(DatasetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check = field_check(self, "dataset")
+        fits = self.fold in self.folds if self.folds else self.fold is None
         there = ", ".join(map(str, self.folds)) or "none, leave it null"
-        require(
-            self.fold in self.folds if self.folds else self.fold is None,
-            "dataset.fold",
-            self.fold,
-            f"the folds of {self.name} are {there}",
-        )
-        require(
-            self.label_base in (None, 0, 1), "dataset.label_base", self.label_base, "0, 1 or null"
-        )
+        check("fold", fits, f"the folds of {self.name} are {there}")
+        check("label_base", self.label_base in (None, 0, 1), "0, 1 or null")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from omni_rlvr.text.prompts import WORDINGS
-from omni_rlvr.types import require
+from omni_rlvr.types import field_check
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LoadOptions:
     cold start; a checkpoint of ours keeps its own."""
 
     def __post_init__(self) -> None:
-        key, known = "model.options.wording", f"one of {', '.join(WORDINGS)}"
-        require(self.wording is None or self.wording in WORDINGS, key, self.wording, known)
-        frames = self.num_frames
-        require(frames is None or frames >= 1, "model.options.num_frames", frames, "1 or more")
+        check = field_check(self, "model.options")
+        known = self.wording is None or self.wording in WORDINGS
+        check("wording", known, f"one of {', '.join(WORDINGS)}")
+        check("num_frames", self.num_frames is None or self.num_frames >= 1, "1 or more")

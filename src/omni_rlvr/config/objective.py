@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from omni_rlvr.types import require
+from omni_rlvr.types import field_check
 
 CHOICES = {
     "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo"),
@@ -88,100 +88,55 @@ class ObjectiveConfig:
         return CISPO_EPSILON_HIGH if self.loss_type == "cispo" else self.epsilon
 
     def __post_init__(self) -> None:
+        check = field_check(self, "stage")
         for key, names in CHOICES.items():
-            value = self.__dict__[key]
-            if value is not None or key not in OPTIONAL:
-                require(value in names, f"stage.{key}", value, f"one of {', '.join(names)}")
+            value = vars(self)[key]
+            known = value in names or (value is None and key in OPTIONAL)
+            check(key, known, f"one of {', '.join(names)}")
+        for key in ("beta", "entropy_coef", "contrast_coef"):
+            check(key, 0 <= vars(self)[key] < math.inf, "0 or more")
+        with_kl = not self.kl_in_reward or self.beta > 0
+        check("kl_in_reward", with_kl, "it needs stage.beta greater than 0")
+        check("top_entropy_quantile", 0 < self.top_entropy_quantile <= 1, "in (0, 1]")
+        check("max_resample_times", self.max_resample_times >= 0, "0 (off) or more")
+        check("modality_dropout", 0 <= self.modality_dropout < 1, "in [0, 1)")
+        check(
+            "contrast_modality",
+            (self.contrast_coef > 0) == (self.contrast_modality is not None),
+            f"video or audio if, and only if, stage.contrast_coef={self.contrast_coef:g} is not 0",
+        )
         self._check_clips()
         self._check_advantages()
-        self._check_modalities()
-        require(0 <= self.beta < math.inf, "stage.beta", self.beta, "0 or more")
-        require(
-            not self.kl_in_reward or self.beta > 0,
-            "stage.kl_in_reward",
-            self.kl_in_reward,
-            "it needs stage.beta greater than 0",
-        )
-        require(
-            0 <= self.entropy_coef < math.inf, "stage.entropy_coef", self.entropy_coef, "0 or more"
-        )
-        require(
-            0 < self.top_entropy_quantile <= 1,
-            "stage.top_entropy_quantile",
-            self.top_entropy_quantile,
-            "in (0, 1]",
-        )
-        require(
-            self.max_resample_times >= 0,
-            "stage.max_resample_times",
-            self.max_resample_times,
-            "0 (off) or more",
-        )
 
     def _check_clips(self) -> None:
-        require(0 < self.epsilon < 1, "stage.epsilon", self.epsilon, "in (0, 1)")
-        high = self.upper_clip
-        require(high > 0, "stage.epsilon_high", self.epsilon_high, "greater than 0, or null")
-        require(
+        check, high = field_check(self, "stage"), self.upper_clip
+        check("epsilon", 0 < self.epsilon < 1, "in (0, 1)")
+        check("epsilon_high", high > 0, "greater than 0, or null")
+        check(
+            "epsilon_high",
             self.loss_type != "cispo" or high >= 1,
-            "stage.epsilon_high",
-            self.epsilon_high,
             "1 or more with stage.loss_type=cispo, where it bounds the weight itself, e.g. 5",
         )
         if self.delta is not None:
-            require(
-                1 + high < self.delta < math.inf,
-                "stage.delta",
-                self.delta,
-                f"greater than 1 + epsilon_high = {1 + high:g}, or null",
-            )
-            require(
-                self.loss_type in CLIPPED,
-                "stage.delta",
-                self.delta,
-                f"null with stage.loss_type={self.loss_type}, which clips no ratio",
-            )
+            wanted = f"greater than 1 + epsilon_high = {1 + high:g}, or null"
+            check("delta", 1 + high < self.delta < math.inf, wanted)
+            wanted = f"null with stage.loss_type={self.loss_type}, which clips no ratio"
+            check("delta", self.loss_type in CLIPPED, wanted)
         for key in ("sapo_temperature_pos", "sapo_temperature_neg"):
-            value = self.__dict__[key]
-            require(0 < value < math.inf, f"stage.{key}", value, "greater than 0")
+            check(key, 0 < vars(self)[key] < math.inf, "greater than 0")
 
     def _check_advantages(self) -> None:
-        require(
+        check = field_check(self, "stage")
+        check(
+            "scale_rewards",
             self.advantage_estimator != "reinforce_plus_plus" or self.scale_rewards != "group",
-            "stage.scale_rewards",
-            self.scale_rewards,
             "batch, none or null with stage.advantage_estimator=reinforce_plus_plus",
         )
         if self.multi_objective_aggregation == "normalize_then_sum":
-            for key, allowed in (
-                ("advantage_estimator", ("grpo",)),
-                ("scale_rewards", (None, "group")),
-                ("kl_in_reward", (False,)),
-            ):
-                require(
-                    self.__dict__[key] in allowed,
-                    f"stage.{key}",
-                    self.__dict__[key],
-                    "left alone with stage.multi_objective_aggregation=normalize_then_sum, which "
-                    "has its own normalisation",
-                )
-
-    def _check_modalities(self) -> None:
-        require(
-            0 <= self.modality_dropout < 1,
-            "stage.modality_dropout",
-            self.modality_dropout,
-            "in [0, 1)",
-        )
-        require(
-            0 <= self.contrast_coef < math.inf,
-            "stage.contrast_coef",
-            self.contrast_coef,
-            "0 or more",
-        )
-        require(
-            (self.contrast_coef > 0) == (self.contrast_modality is not None),
-            "stage.contrast_modality",
-            self.contrast_modality,
-            f"video or audio if, and only if, stage.contrast_coef={self.contrast_coef:g} is not 0",
-        )
+            wanted = (
+                "left alone with stage.multi_objective_aggregation=normalize_then_sum, which "
+                "has its own normalisation"
+            )
+            check("advantage_estimator", self.advantage_estimator == "grpo", wanted)
+            check("scale_rewards", self.scale_rewards in (None, "group"), wanted)
+            check("kl_in_reward", not self.kl_in_reward, wanted)

@@ -1,4 +1,7 @@
-"""The root of the config: one field a group, and the options of no group. No torch is imported."""
+"""The root of the config: a field for each group, and the options outside all groups.
+
+This file imports no torch, because the command line reads it before anything else.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,17 @@ from omni_rlvr.config.dataset import DatasetConfig, FeatureCacheConfig, Modality
 
 @dataclass
 class PathsConfig:
-    """Where things are read and written."""
+    """The folders that runs are written to and data is read from."""
 
     output_root: str = "outputs"
+    """The folder that holds the folders of all runs."""
     data_root: str = "data"
+    """The folder that holds data sets and cached features."""
 
 
 @dataclass
 class RootConfig:
-    """The whole config: one field a group."""
+    """The whole config."""
 
     task: Any = MISSING
     dataset: DatasetConfig = MISSING
@@ -39,16 +44,17 @@ class RootConfig:
     name: str = MISSING
     """The experiment's name: runs go to ``outputs/<name>/<date_time>``."""
     seed: int = 0
-    """Of weights, data order and sampling."""
+    """The seed of new weights, of the order of the data and of sampling."""
     runs: Any = None
-    """What task=report gathers: a run's folder, a folder of runs (a sweep), a glob, or a list of
-    these, ``runs='[a,b]'``."""
+    """For task=report, the runs to compare: a run's folder, a folder of runs (a sweep), a glob, or
+    a list of these, ``runs='[a,b]'``."""
     html: bool | None = None
-    """Of task=report: true makes the page of what each modality did, from runs of task=attribute,
-    in place of tables of scores."""
+    """For task=report: true makes a page from runs of task=attribute that shows what each modality
+    contributes, instead of tables of scores."""
     resume: str | None = None
-    """"latest" or a run's folder: goes on where that run stopped."""
+    """The run to resume: "latest" or a run's folder."""
     video: str | None = None
-    """Of task=predict: a video file, a folder of them, or a glob."""
+    """For task=predict: a video file, a folder of them, or a glob."""
     audio: str | None = None
-    """Of task=predict: sound files likewise; beside ``video``, they replace the videos' sound."""
+    """For task=predict: sound files, given in the same way. Beside ``video``, they replace the
+    sound of the videos."""

@@ -1,37 +1,39 @@
-"""How completions are sampled: what an engine is told, and what a person tunes of it for training.
+"""How completions are sampled: the settings that an engine takes, and the options for training.
 
-No torch is imported: the command line reads this file first.
+This file imports no torch, because the command line reads it before anything else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omni_rlvr.types import require
+from omni_rlvr.types import field_check
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """What an engine is told: how many completions a prompt gets, and how tokens are drawn."""
+    """The settings that an engine takes: how many completions to sample, and how."""
 
     num_generations: int
-    """G, completions a prompt."""
+    """The number G of completions for each prompt."""
     max_completion_length: int
-    """Most tokens a completion may have, its end token included."""
+    """The most tokens that a completion may have, including its end token."""
     temperature: float
-    """Divides the logits; 0 takes the most probable token."""
+    """The divisor of the logits; 0 takes the most probable token."""
     top_p: float = 1.0
-    """Nucleus mass in (0, 1]; 1 keeps all tokens."""
+    """Sample among the most probable tokens that together reach this probability, in (0, 1]; 1
+    keeps all tokens."""
     top_k: int = 0
-    """Keeps the k most probable tokens; 0 keeps all."""
+    """Sample among the k most probable tokens; 0 keeps all."""
     repetition_penalty: float = 1.0
-    """Above 1 makes tokens that a completion already has less likely; 1 is off."""
+    """Values above 1 make tokens less likely that the completion already holds; 1 is off."""
     keep_activations: bool = False
-    """Whether an engine that can keeps what layers compute, for the update's forward pass."""
+    """Whether the engine keeps the activations of the layers, if it can, so that the update need
+    not compute them again."""
 
 
 def greedy(*, max_completion_length: int, repetition_penalty: float = 1.0) -> SamplingConfig:
-    """Describe one completion a prompt, of the most probable tokens."""
+    """Make the settings for one completion of the most probable tokens."""
     return SamplingConfig(
         num_generations=1,
         max_completion_length=max_completion_length,
@@ -42,35 +44,25 @@ def greedy(*, max_completion_length: int, repetition_penalty: float = 1.0) -> Sa
 
 @dataclass
 class SamplingOptions:
-    """How completions are sampled in training; ``stage.num_generations`` says how many."""
+    """How completions are sampled in training; ``stage.num_generations`` is their number."""
 
     temperature: float = 1.0
-    """tau > 0, divides the logits; the log-probabilities of the update use the same."""
+    """The divisor of the logits, above 0; the log-probabilities of the update use the same."""
     top_p: float = 1.0
-    """Nucleus mass in (0, 1]; 1 keeps all tokens."""
+    """Sample among the most probable tokens that together reach this probability, in (0, 1]; 1
+    keeps all tokens."""
     top_k: int = 0
-    """Keeps the k most probable tokens; 0 keeps all."""
+    """Sample among the k most probable tokens; 0 keeps all."""
     repetition_penalty: float = 1.0
-    """Divides the logits of tokens that a completion already has; 1 is off. Sampling only: the
-    update's log-probabilities are those of the policy without it."""
+    """Values above 1 make tokens less likely that the completion already holds; 1 is off. It
+    changes sampling only: the update's log-probabilities are computed without it."""
     max_completion_length: int = 96
-    """Most tokens a completion may have, its end token included."""
+    """The most tokens that a completion may have, including its end token."""
 
     def __post_init__(self) -> None:
-        require(
-            self.temperature > 0, "stage.sampling.temperature", self.temperature, "greater than 0"
-        )
-        require(0 < self.top_p <= 1, "stage.sampling.top_p", self.top_p, "in (0, 1]")
-        require(self.top_k >= 0, "stage.sampling.top_k", self.top_k, "0 (off) or more")
-        require(
-            self.repetition_penalty > 0,
-            "stage.sampling.repetition_penalty",
-            self.repetition_penalty,
-            "greater than 0 (1 is off)",
-        )
-        require(
-            self.max_completion_length >= 1,
-            "stage.sampling.max_completion_length",
-            self.max_completion_length,
-            "1 or more tokens",
-        )
+        check = field_check(self, "stage.sampling")
+        check("temperature", self.temperature > 0, "greater than 0")
+        check("top_p", 0 < self.top_p <= 1, "in (0, 1]")
+        check("top_k", self.top_k >= 0, "0 (off) or more")
+        check("repetition_penalty", self.repetition_penalty > 0, "greater than 0 (1 is off)")
+        check("max_completion_length", self.max_completion_length >= 1, "1 or more tokens")

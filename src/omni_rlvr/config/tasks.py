@@ -1,41 +1,44 @@
-"""What a person tunes of each task: dataclasses that are their own Hydra schemas.
+"""The options of each task, as dataclasses that Hydra uses as its schemas.
 
-A typo or a wrong type fails while Hydra composes; ranges are checked in ``__post_init__``, which
-runs before a task's ``build``. No torch is imported: the command line reads this file first.
+Hydra refuses an unknown key or a wrong type while it composes the config. ``__post_init__`` checks
+ranges before the task's ``build`` runs. This file imports no torch, because the command line reads
+it before anything else.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from omni_rlvr.types import LEADS, require
+from omni_rlvr.types import LEADS, field_check
 
 
 @dataclass
 class EvaluateTask:
-    """Generates greedily on labelled splits and measures WAR, UAR and format."""
+    """Generate answers greedily for labelled splits and measure WAR, UAR and format."""
 
     name: str = "evaluate"
     splits: list[str] = field(default_factory=lambda: ["test"])
-    """Splits of the data set to evaluate on."""
+    """The splits of the data set to evaluate on."""
     batch_size: int = 100
-    """Prompts decoded together."""
+    """The number of prompts that are decoded together."""
     max_completion_length: int = 96
-    """Most tokens an answer may have."""
+    """The most tokens that an answer may have."""
     repetition_penalty: float = 1.0
-    """Above 1 makes tokens that an answer has less likely; 1 is off."""
+    """Values above 1 make tokens less likely that the answer already holds; 1 is off."""
     max_clips: int = 0
-    """Evaluates on the first clips only; 0 takes all."""
+    """Evaluate on only this many clips, the first ones; 0 takes all."""
     num_resamples: int = 2000
-    """Bootstrap resamples of the 95 % interval."""
+    """The number of bootstrap resamples for the 95 % interval."""
 
     def __post_init__(self) -> None:
+        check = field_check(self, "task")
         for key in ("batch_size", "max_completion_length", "num_resamples"):
-            require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
-        _require_penalty(self.repetition_penalty)
-        require(self.max_clips >= 0, "task.max_clips", self.max_clips, "0 (all) or more")
+            check(key, vars(self)[key] >= 1, "1 or more")
+        check("repetition_penalty", 1 <= self.repetition_penalty < math.inf, "1 (off) or more")
+        check("max_clips", self.max_clips >= 0, "0 (all) or more")
 
 
 @dataclass
@@ -43,344 +46,308 @@ class StartConfig:
     """The training run whose checkpoint a run starts from, in place of ``model.path``."""
 
     overrides: list[str] = field(default_factory=list)
-    """Its Hydra overrides; none: there is no such run. It is made once, by whichever run needs it
-    first, under ``outputs/<its name>/shared``."""
+    """The Hydra overrides of that training run; an empty list means that there is no such run. The
+    first run that needs it trains it, under ``outputs/<its name>/shared``; later runs reuse it."""
     num_examples: int = -1
-    """Training examples it gets (``dataset.max_train_examples``); -1 is all, 0 leaves it out, so
-    that the run starts from ``model.path``."""
+    """The number of examples that it trains on (its ``dataset.max_train_examples``). -1 takes all;
+    0 skips that run, so that training starts from ``model.path``."""
 
     def __post_init__(self) -> None:
-        require(
-            self.num_examples >= -1,
-            "task.start_from.num_examples",
-            self.num_examples,
-            "-1 (all), 0 (no such run) or more",
-        )
+        check = field_check(self, "task.start_from")
+        check("num_examples", self.num_examples >= -1, "-1 (all), 0 (no such run) or more")
 
 
 @dataclass
 class TrainTask:
-    """Trains one stage and saves a checkpoint."""
+    """Train one stage and save a checkpoint."""
 
     name: str = "train"
     start_from: StartConfig = field(default_factory=StartConfig)
     evaluate_after: EvaluateTask = field(default_factory=lambda: EvaluateTask(splits=[]))
-    """An evaluation, as of task=evaluate, of the trained model; its files go into the same run. No
-    splits: none."""
+    """How the trained model is evaluated afterwards, with the options of task=evaluate. The results
+    go into the folder of this run. Without splits there is no evaluation."""
 
 
 @dataclass
 class PredictTask:
-    """Answers for clips without labels: +video=FILE, FOLDER or GLOB (and +audio=)."""
+    """Answer for clips without labels: video=FILE, FOLDER or GLOB (and audio=)."""
 
     name: str = "predict"
     batch_size: int = 16
-    """Clips decoded together."""
+    """The number of clips that are decoded together."""
     max_completion_length: int = 256
-    """Most tokens an answer may have."""
+    """The most tokens that an answer may have."""
     temperature: float = 0.0
-    """Divides the logits when sampling; 0 decodes greedily."""
+    """The sampling temperature, which divides the logits; 0 decodes greedily."""
     repetition_penalty: float = 1.0
-    """Above 1 makes tokens that an answer has less likely; 1 is off."""
+    """Values above 1 make tokens less likely that the answer already holds; 1 is off."""
     stream: bool = True
-    """Shows the answer to a single clip token by token."""
+    """Whether the answer to a single clip is shown token by token, as it is generated."""
     question: str | None = None
-    """What is asked about each clip; null asks R1-Omni's question for the emotion."""
+    """The question about each clip; null asks R1-Omni's question about the emotion."""
     labels: list[str] = field(default_factory=list)
-    """What probabilities are over; empty takes dataset.labels."""
+    """The labels whose probabilities are given; an empty list takes dataset.labels."""
     answer_form: str = "auto"
-    """Where labels are scored: in answer "tags", as a "bare" reply, or "auto": behind the model's
-    own reasoning if it has answered in tags, else as the prompt asks for."""
+    """Where the probabilities of the labels are read: "tags" inside the answer tags, "bare" as the
+    whole reply. "auto" reads them after the model's own reasoning if its answer stands in tags, and
+    else in the form that the prompt asks for."""
 
     def __post_init__(self) -> None:
+        check = field_check(self, "task")
         for key in ("batch_size", "max_completion_length"):
-            require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
-        require(
-            0 <= self.temperature < float("inf"),
-            "task.temperature",
-            self.temperature,
-            "0 (greedy) or more",
-        )
-        _require_penalty(self.repetition_penalty)
-        blank = self.question is not None and not self.question.strip()
-        require(not blank, "task.question", self.question, "a question, or null")
+            check(key, vars(self)[key] >= 1, "1 or more")
+        check("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or more")
+        check("repetition_penalty", 1 <= self.repetition_penalty < math.inf, "1 (off) or more")
+        check("question", _asks(self.question), "a question, or null")
         forms = ("auto", "tags", "bare")
-        require(self.answer_form in forms, "task.answer_form", self.answer_form, f"one of {forms}")
+        check("answer_form", self.answer_form in forms, f"one of {forms}")
 
 
 @dataclass
 class PipelineTask:
-    """Trains several stages, evaluates every model, and ends in one table."""
+    """Train several stages, evaluate every model, and put the results into one table."""
 
     name: str = "pipeline"
     stages: dict[str, list[str]] = field(default_factory=dict)
-    """Step name -> Hydra overrides of a training run, in order; ``{step}`` stands for that step's
-    checkpoint."""
+    """Step name -> Hydra overrides of a training run. The steps run in this order; ``{step}``
+    stands for the checkpoint of the step of that name."""
     shared: list[str] = field(default_factory=list)
-    """Overrides of every step."""
+    """Overrides that are added to every step."""
     evaluate: dict[str, list[str]] = field(default_factory=dict)
     """Model name -> overrides of its evaluation on ``splits``."""
     splits: list[str] = field(default_factory=list)
+    """The splits that every model is evaluated on."""
     modality: dict[str, list[str]] = field(default_factory=dict)
     """Modality name -> overrides of an evaluation on the first of ``splits``."""
 
     def __post_init__(self) -> None:
-        require(bool(self.stages), "task.stages", self.stages, "at least one")
-        require(
-            bool(self.splits and self.evaluate),
-            "task.evaluate",
-            self.evaluate,
-            "at least one, with task.splits",
-        )
+        check = field_check(self, "task")
+        check("stages", bool(self.stages), "at least one")
+        check("evaluate", bool(self.splits and self.evaluate), "at least one, with task.splits")
 
 
 @dataclass
 class AttributeTask:
-    """Measures what each modality did: Shapley values, swapped sounds, faithful reasoning."""
+    """Measure what each modality contributes: Shapley values, swapped sounds, faithful
+    reasoning."""
 
     name: str = "attribute"
     splits: list[str] = field(default_factory=lambda: ["test"])
-    """Splits of the data set to measure on; gold answers must be of dataset.labels."""
+    """The splits to measure on; their gold answers must be among dataset.labels."""
     batch_size: int = 32
-    """Clips read together, within which donors for swaps are found; and prompts scored at once."""
+    """The number of clips that are read together and of prompts that are scored together. The
+    sounds for swaps are taken from other clips of the same batch."""
     max_clips: int = 0
-    """Takes the first clips only; 0 takes all."""
+    """Measure on only this many clips, the first ones; 0 takes all."""
     text: bool = False
-    """Whether the prompt text (the question, not the instruction) is a third player."""
+    """Whether the question is a third player of the Shapley values, beside video and audio."""
     absent: str = "drop"
-    """What absent means: "drop" leaves the modality out of the prompt, "silence_grey" shows silence
-    or a grey picture, "other_clip" that of a clip with another label."""
+    """What replaces a modality that is left out: "drop" removes it from the prompt, "silence_grey"
+    puts silence or a grey picture there, "other_clip" that of a clip with another label."""
     value: str = "log_prob"
-    """v(S): "log_prob" or "prob" of a label, normalised over the label list."""
+    """The value v(S) of a subset: "log_prob" or "prob" of a label, normalised over all labels."""
     lead: str = "own_reasoning"
-    """What stands before the label: "own_reasoning" the policy's greedy reasoning under each subset
-    (a generation a subset), so that it is the reasoned answer that is measured; "empty_think" an
-    empty think block, and "direct" nothing but the answer tag: cheap, and of an answer that the
-    policy may not give once it has reasoned."""
+    """What the prompt is followed by when a label is scored. "own_reasoning" puts the policy's
+    greedy reasoning there, generated for each subset, and so measures the reasoned answer.
+    "empty_think" puts an empty think block there and "direct" nothing; both are cheaper, but the
+    policy may answer otherwise once it has reasoned."""
     swap: bool = True
-    """Whether other clips' sounds are put under pictures, to see which one is followed."""
+    """Whether pictures are also shown with the sounds of other clips, to see which one the model
+    follows."""
     num_reasoned: int = 64
-    """Clips, drawn by the seed, that are reasoned about too, to see if the reasoning is true to
-    what drove the answer; 0 none, -1 all. With lead=own_reasoning it is all, at no cost."""
+    """The number of clips, drawn by the seed, on which the reasoning is compared with what drove
+    the answer; 0 takes none, -1 all. lead=own_reasoning always takes all, at no extra cost."""
     max_completion_length: int = 96
-    """Most tokens a reasoning may have."""
+    """The most tokens that the reasoning may have."""
     num_resamples: int = 2000
-    """Bootstrap resamples of the 95 % intervals."""
+    """The number of bootstrap resamples for the 95 % intervals."""
     num_chosen: int = 0
-    """Clips by each rule (most confident right, most confident wrong, largest conflict) that are
-    written out for the page of task=report html=true; 0 none."""
+    """The number of clips that are shown on the page of task=report html=true for each of its three
+    rules: most confident and right, most confident and wrong, largest conflict. 0 shows none."""
     num_generations: int = 8
-    """G, completions sampled for each chosen clip and scored by ``reward``; 0 none."""
+    """The number G of completions that are sampled for each of these clips and scored by
+    ``reward``; 0 samples none."""
     temperature: float = 1.0
-    """Divides the logits when these are sampled."""
+    """The temperature that these completions are sampled at; it divides the logits."""
 
     def __post_init__(self) -> None:
+        check = field_check(self, "task")
         for key in ("batch_size", "max_completion_length", "num_resamples"):
-            require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
-        for key, least in (("max_clips", "all"), ("num_chosen", "none")):
-            require(
-                self.__dict__[key] >= 0, f"task.{key}", self.__dict__[key], f"0 ({least}) or more"
-            )
-        require(
-            self.num_generations == 0 or self.num_generations >= 2,
-            "task.num_generations",
-            self.num_generations,
-            "0 (none), or 2 or more: advantages compare",
-        )
-        require(
-            0 < self.temperature < float("inf"), "task.temperature", self.temperature, "above 0"
-        )
-        require(
-            self.num_reasoned >= -1,
-            "task.num_reasoned",
-            self.num_reasoned,
-            "-1 (all), or 0 or more",
-        )
-        require(bool(self.splits), "task.splits", self.splits, "at least one split")
-        for key, choices in (
-            ("absent", ("drop", "silence_grey", "other_clip")),
-            ("value", ("log_prob", "prob")),
-            ("lead", tuple(LEADS)),
-        ):
-            seen = self.__dict__[key]
-            require(seen in choices, f"task.{key}", seen, f"one of {', '.join(choices)}")
+            check(key, vars(self)[key] >= 1, "1 or more")
+        check("max_clips", self.max_clips >= 0, "0 (all) or more")
+        check("num_chosen", self.num_chosen >= 0, "0 (none) or more")
+        compares = self.num_generations == 0 or self.num_generations >= 2
+        check("num_generations", compares, "0 (none), or 2 or more: advantages compare")
+        check("temperature", 0 < self.temperature < math.inf, "above 0")
+        check("num_reasoned", self.num_reasoned >= -1, "-1 (all), or 0 or more")
+        check("splits", bool(self.splits), "at least one split")
+        _check_scoring(self, ("drop", "silence_grey", "other_clip"))
 
 
 @dataclass
 class CacheTask:
-    """Fills the feature cache with splits, so that runs on them never wait for a tower."""
+    """Store the features of whole splits, so that later runs need not run the towers."""
 
     name: str = "cache"
     splits: list[str] = field(default_factory=list)
-    """Splits of the data set to encode; none means all."""
+    """The splits to encode; an empty list takes all."""
     batch_size: int = 16
-    """Clips encoded together."""
+    """The number of clips that are encoded together."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "task.batch_size", self.batch_size, "1 or more")
+        field_check(self, "task")("batch_size", self.batch_size >= 1, "1 or more")
 
 
 @dataclass
 class PrepareTask:
-    """Makes the clips that a release does not have ready: cuts them from its recordings."""
+    """Cut clips out of the recordings of a data set that is released without clips."""
 
     name: str = "prepare"
     overwrite: bool = False
-    """Whether clips that are there are made again; those older than what they are made of always
-    are."""
+    """Whether clips that exist already are made again. A clip that is older than its recording
+    always is."""
 
 
 @dataclass
 class PreviewTask:
-    """Draws a sheet of clips: filmstrip, mel spectrogram, label, reasoning."""
+    """Draw a sheet of clips: filmstrip, mel spectrogram, label, reasoning."""
 
     name: str = "preview"
     split: str = MISSING
-    """The split to draw from."""
+    """The split that the clips are drawn from."""
     num_clips: int = 8
-    """Clips on the sheet."""
+    """The number of clips on the sheet, 1 to 50."""
     max_reasoning_chars: int = 320
-    """Longer reasoning is cut."""
+    """The most characters of reasoning that are shown; the rest is cut."""
 
     def __post_init__(self) -> None:
-        require(1 <= self.num_clips <= 50, "task.num_clips", self.num_clips, "1 to 50")
-        require(
-            self.max_reasoning_chars >= 1,
-            "task.max_reasoning_chars",
-            self.max_reasoning_chars,
-            "1 or more",
-        )
+        check = field_check(self, "task")
+        check("num_clips", 1 <= self.num_clips <= 50, "1 to 50")
+        check("max_reasoning_chars", self.max_reasoning_chars >= 1, "1 or more")
 
 
 @dataclass
 class CheckTask:
-    """Opens every clip of a data set and holds its counts against the published ones."""
+    """Open every clip of a data set and compare its counts with the published ones."""
 
     name: str = "check"
     splits: list[str] = field(default_factory=list)
-    """Splits to check; empty checks all that the data set has."""
+    """The splits to check; an empty list takes all."""
     decode: str = "frame"
-    """How much of a clip is decoded: "frame" its middle frame and the first of its sound, "all"
-    what training would sample, then every frame and all sound: slower, but any fault is found."""
+    """How much of a clip is decoded. "frame" decodes its middle frame and the start of its sound.
+    "all" decodes what training would sample, then every frame and all sound: slower, but it finds
+    every fault."""
     max_listed: int = 10
-    """Bad clips printed a split; check.json lists all."""
+    """The number of bad clips that are printed for each split; check.json lists all."""
 
     def __post_init__(self) -> None:
-        require(self.decode in ("frame", "all"), "task.decode", self.decode, "frame or all")
-        require(self.max_listed >= 0, "task.max_listed", self.max_listed, "0 or more")
+        check = field_check(self, "task")
+        check("decode", self.decode in ("frame", "all"), "frame or all")
+        check("max_listed", self.max_listed >= 0, "0 or more")
 
 
 @dataclass
 class ExportTask:
-    """Merges adapters into their base and writes a checkpoint that stands alone."""
+    """Merge adapters into their base and write a checkpoint that needs no other one."""
 
     name: str = "export"
     to: str = MISSING
-    """The folder to write; must not exist."""
+    """The folder to write; it must not exist yet."""
     layout: str = "omni"
-    """File layout: "omni" (this project's), or "humanomni" for what HumanOmni's code reads."""
+    """The file layout: "omni" is this project's own, "humanomni" is what HumanOmni's code reads."""
 
     def __post_init__(self) -> None:
-        require(
-            self.layout in ("omni", "humanomni"), "task.layout", self.layout, "omni or humanomni"
-        )
+        known = self.layout in ("omni", "humanomni")
+        field_check(self, "task")("layout", known, "omni or humanomni")
 
 
 @dataclass
 class ReportTask:
-    """Puts runs side by side: tables, tests against a baseline, figures, one HTML page."""
+    """Compare runs: tables, tests against a baseline, figures, one HTML page."""
 
     name: str = "report"
     baseline: str = ""
-    """What the others are tested against: a run's name, or COLUMN:VALUE, e.g. ``format:1``; none:
-    no tests."""
+    """The run or setting that the others are tested against: the name of a run, or COLUMN:VALUE,
+    e.g. ``format:1``. Empty makes no tests."""
     allow_different_labels: bool = False
-    """Lets runs be compared whose scores are over different label lists."""
+    """Whether runs may be compared although their label lists differ."""
     num_resamples: int = 2000
-    """Bootstrap resamples of the 95 % intervals of differences."""
+    """The number of bootstrap resamples for the 95 % intervals of differences."""
     max_groups: int = 8
-    """Most settings in a figure of recalls or confusion; the best by WAR and the baseline stay."""
+    """The most settings in a figure of recalls or confusion: the best by WAR, and the baseline."""
 
     def __post_init__(self) -> None:
+        check = field_check(self, "task")
         for key in ("num_resamples", "max_groups"):
-            require(self.__dict__[key] >= 1, f"task.{key}", self.__dict__[key], "1 or more")
+            check(key, vars(self)[key] >= 1, "1 or more")
 
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Names of this machine that no other can reach."""
+"""Addresses that only this machine can reach."""
 
 
 @dataclass
 class ServeTask:
-    """Serves a page on this machine: a clip in, its reasoning, and what drove the answer, out."""
+    """Serve a web page that takes a clip and shows the reasoning and what drove the answer."""
 
     name: str = "serve"
     host: str = "127.0.0.1"
-    """Address to listen on. Anything but this machine's own lets others in; there is no password.
-    """
+    """The address to listen on. With any address but this machine's own, others can open the page;
+    there is no password."""
     port: int = 7860
-    """0 takes any that is free."""
+    """The port to listen on; 0 takes a free one."""
     allowed_hosts: list[str] = field(default_factory=list)
-    """More names under which the page answers, e.g. that of a proxy in front of it. Its own names
-    are known; any other is refused, since it may be another site's."""
+    """Further host names that requests may be made to, e.g. that of a proxy in front of the page.
+    Requests to other names than these and the page's own are refused, because another web site may
+    have caused them."""
     compare: str | None = None
-    """A second checkpoint of the same model group, shown beside model.path; null: none."""
+    """A second checkpoint of the same model group, which is shown beside model.path; null for none.
+    """
     max_upload_mb: float = 100.0
-    """Largest file taken, in 10^6 bytes."""
+    """The largest file that is accepted, in 10^6 bytes."""
     max_session_mb: float | None = None
-    """Most that the files of one browser session may take here at a time, in 10^6 bytes, and a
-    tenth of what all may; null takes five of the largest files."""
+    """The most that the files of one browser session may take at a time, in 10^6 bytes; all
+    sessions together may take ten times as much. null allows five of the largest files."""
     max_clip_s: float = 60.0
-    """Longest clip taken, in seconds."""
+    """The longest clip that is accepted, in seconds."""
     keep_upload_s: float = 600.0
-    """Seconds after which a file goes that nobody asked anything about; others go once their
-    answer is there."""
+    """The seconds after which an uploaded file is deleted if nobody asks about it. A file that was
+    asked about is deleted once its answer is there."""
     max_completion_length: int = 256
-    """Most tokens an answer may have."""
+    """The most tokens that an answer may have."""
     question: str | None = None
-    """What is asked at first (the page can change it); null asks R1-Omni's question for the
-    emotion."""
+    """The question that the page shows first, where it can be changed; null takes R1-Omni's
+    question about the emotion."""
     labels: list[str] = field(default_factory=list)
-    """What probabilities are over; empty takes dataset.labels."""
+    """The labels whose probabilities are given; an empty list takes dataset.labels."""
     absent: str = "drop"
-    """What absent means: "drop" leaves the modality out of the prompt, "silence_grey" shows silence
-    or a grey picture."""
+    """What replaces a modality that is left out: "drop" removes it from the prompt, "silence_grey"
+    puts silence or a grey picture there."""
     value: str = "prob"
-    """v(S) of the Shapley bars: "prob" or "log_prob" of the answer, normalised over the labels."""
+    """The value v(S) of the Shapley bars: "prob" or "log_prob" of the answer, normalised over the
+    labels."""
     lead: str = "own_reasoning"
-    """What stands before the label then: "own_reasoning" what the model says under each subset (a
-    generation a subset), "empty_think" or "direct" as in task=attribute: faster, but not of the
-    reasoned answer."""
+    """What the prompt is followed by when a label is scored, as in task=attribute. "own_reasoning"
+    generates the reasoning for each subset; "empty_think" and "direct" are faster, but measure
+    another answer than the reasoned one."""
     split: str = "test"
-    """Where the page's examples come from; a data set without it offers none."""
+    """The split that the page's example clips come from; without such a split there are none."""
     num_examples: int = 6
-    """How many it offers, each of another label as far as they go; 0 none."""
+    """The number of example clips on the page, with different labels where possible; 0 for none."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.port < 2**16, "task.port", self.port, "0 (any free one) to 65535")
+        check = field_check(self, "task")
+        check("port", 0 <= self.port < 2**16, "0 (any free one) to 65535")
         for key in ("max_upload_mb", "max_clip_s", "keep_upload_s"):
-            seen = self.__dict__[key]
-            require(0 < seen < float("inf"), f"task.{key}", seen, "greater than 0")
+            check(key, 0 < vars(self)[key] < math.inf, "greater than 0")
         if self.max_session_mb is None:  # resolved here, for whoever reads it
             self.max_session_mb = 5 * self.max_upload_mb
-        require(
-            self.max_upload_mb <= self.max_session_mb < float("inf"),
-            "task.max_session_mb",
-            self.max_session_mb,
-            f"task.max_upload_mb={self.max_upload_mb:g} or more",
-        )
-        seen = self.max_completion_length
-        require(seen >= 1, "task.max_completion_length", seen, "1 or more")
-        require(self.num_examples >= 0, "task.num_examples", self.num_examples, "0 or more")
-        blank = self.question is not None and not self.question.strip()
-        require(not blank, "task.question", self.question, "a question, or null")
-        for key, choices in (
-            ("absent", ("drop", "silence_grey")),
-            ("value", ("log_prob", "prob")),
-            ("lead", tuple(LEADS)),
-        ):
-            seen = self.__dict__[key]
-            require(seen in choices, f"task.{key}", seen, f"one of {', '.join(choices)}")
+        fits = self.max_upload_mb <= self.max_session_mb < math.inf
+        check("max_session_mb", fits, f"task.max_upload_mb={self.max_upload_mb:g} or more")
+        check("max_completion_length", self.max_completion_length >= 1, "1 or more")
+        check("num_examples", self.num_examples >= 0, "0 or more")
+        check("question", _asks(self.question), "a question, or null")
+        _check_scoring(self, ("drop", "silence_grey"))
 
     @property
     def is_local(self) -> bool:
@@ -388,5 +355,14 @@ class ServeTask:
         return self.host in LOOPBACK
 
 
-def _require_penalty(value: float) -> None:
-    require(1 <= value < float("inf"), "task.repetition_penalty", value, "1 (off) or more")
+def _asks(question: str | None) -> bool:
+    """Tell whether a question can be asked: it holds text, or is left to the default."""
+    return question is None or bool(question.strip())
+
+
+def _check_scoring(task: AttributeTask | ServeTask, absent: tuple[str, ...]) -> None:
+    """Check how labels are scored; ``absent`` names the ways to leave a modality out."""
+    choices = {"absent": absent, "value": ("log_prob", "prob"), "lead": tuple(LEADS)}
+    for key, allowed in choices.items():
+        wanted = f"one of {', '.join(allowed)}"
+        field_check(task, "task")(key, vars(task)[key] in allowed, wanted)

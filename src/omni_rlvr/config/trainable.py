@@ -1,96 +1,91 @@
-"""What a person tunes of a model: which parts train, and LoRA. Dataclasses that are Hydra schemas.
+"""Which parts of a model are trained, and LoRA: dataclasses that Hydra uses as its schemas.
 
-A typo or a wrong type fails while Hydra composes; ranges are checked in ``__post_init__``. No torch
-is imported: the command line reads this file first.
+Hydra refuses an unknown key or a wrong type while it composes the config; ``__post_init__`` checks
+ranges. This file imports no torch, because the command line reads it before anything else.
 """
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 
-from omni_rlvr.types import UserError, require
+from omni_rlvr.types import UserError, field_check
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""All linear layers of a transformer block."""
 
 
 @dataclass
 class LoraConfig:
-    """Low-rank adapters on linear layers: y = W x + s B A x, of which A and B train.
+    """Low-rank adapters on linear layers: y = W x + s B A x, where only A and B are trained.
 
     Reference: LoRA, arXiv 2106.09685.
     """
 
     enabled: bool = False
-    """Whether there are adapters; ``model/trainable=lora`` sets it."""
+    """Whether adapters are added; ``model/trainable=lora`` sets this."""
     r: int = 16
-    """Rank of B A."""
+    """The rank of B A."""
     alpha: int = 32
     """The scale s is alpha / r."""
     dropout: float = 0.0
-    """Share of x that an adapter does not see while training, in [0, 1)."""
-    targets: list[str] = field(
-        default_factory=lambda: [
-            "q_proj",
-            "k_proj",
-            "v_proj",
-            "o_proj",
-            "gate_proj",
-            "up_proj",
-            "down_proj",
-        ]
-    )
-    """Suffixes of the names of linear layers; one that matches no layer is an error."""
+    """The dropout probability on the input of an adapter while training, in [0, 1)."""
+    targets: list[str] = field(default_factory=lambda: list(TARGETS))
+    """Linear layers whose names end in one of these get adapters; each must match a layer."""
     parts: list[str] = field(default_factory=lambda: ["language_model"])
-    """Where the targets are looked for; one in which nothing matches is an error."""
+    """The parts of the model whose layers get adapters; each must hold a match."""
     use_rslora: bool = False
-    """Scales by alpha / sqrt(r) (arXiv 2312.03732)."""
+    """Whether the scale is alpha / sqrt(r) instead (arXiv 2312.03732)."""
 
     def __post_init__(self) -> None:
         key = "model.trainable.lora"
-        if not self.enabled and (inert := self._changed()):
-            raise UserError(f"{key}.{inert[0]} does nothing without LoRA; add model/trainable=lora")
-        require(self.r >= 1, f"{key}.r", self.r, "1 or more")
-        require(self.alpha >= 1, f"{key}.alpha", self.alpha, "1 or more")
-        require(0 <= self.dropout < 1, f"{key}.dropout", self.dropout, "in [0, 1)")
-        require(bool(self.targets), f"{key}.targets", self.targets, "at least one suffix")
-        require(bool(self.parts), f"{key}.parts", self.parts, "at least one part")
+        if not self.enabled:
+            default = {**vars(LoraConfig(enabled=True)), "enabled": False}
+            for name, value in vars(self).items():
+                if value != default[name]:
+                    text = "does nothing without LoRA; add model/trainable=lora"
+                    raise UserError(f"{key}.{name} {text}")
+        check = field_check(self, key)
+        check("r", self.r >= 1, "1 or more")
+        check("alpha", self.alpha >= 1, "1 or more")
+        check("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        check("targets", bool(self.targets), "at least one suffix")
+        check("parts", bool(self.parts), "at least one part")
 
     def _changed(self) -> list[str]:
-        """Names what differs from its default."""
-        out = []
-        for one in fields(self):
-            factory = one.default_factory
-            default = one.default if factory is MISSING else factory()
-            if vars(self)[one.name] != default:
-                out.append(one.name)
-        return out
+        """Name the fields that differ from their defaults."""
+        default = vars(LoraConfig(enabled=True))
+        return [name for name, value in vars(self).items() if value != default[name]]
 
 
 @dataclass
 class TrainableConfig:
-    """Which parts train. True for a part that the model does not have is an error."""
+    """Which parts are trained. True for a part that the model does not have is an error."""
 
     vision_tower: bool = False
-    """Trained, it runs in every micro-batch; frozen, once a prompt and step."""
+    """Whether the vision tower is trained. It then runs in every micro-batch; a frozen tower runs
+    once for each prompt and step."""
     audio_tower: bool = False
-    """As the vision tower."""
+    """Whether the audio tower is trained, as for the vision tower."""
     video_projector: bool | None = None
-    """Null trains it, where the model has one."""
+    """Whether the video projector is trained; null trains it if the model has one."""
     audio_projector: bool | None = None
-    """Null trains it, where the model has one."""
+    """Whether the audio projector is trained; null trains it if the model has one."""
     gate: bool | None = None
-    """Weighs picture against sound; without the BERT in it. Null trains it, where there is one."""
+    """Whether the gate that weighs picture against sound is trained, without its BERT; null trains
+    it if the model has one."""
     bert: bool = False
-    """Reads the question for the gate."""
+    """Whether the BERT that reads the question for the gate is trained."""
     language_model: bool | None = None
-    """Its own weights, an output head that is not tied included; null trains them unless ``lora``
-    is on."""
+    """Whether the language model's own weights are trained, with an output head that is not tied to
+    the embeddings; null trains them unless ``lora`` is on."""
     embeddings: bool | None = None
-    """The token embeddings, with the output head where that is tied to them (one matrix, then);
-    null goes with ``language_model``."""
+    """Whether the token embeddings are trained, with an output head that is tied to them; null
+    follows ``language_model``."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    """Adapters, saved without their base."""
+    """The adapters, which are saved without their base."""
 
     def __post_init__(self) -> None:
-        # null is resolved here, so that whoever reads these fields finds what will be done
+        # null is resolved here, so that these fields say what will be trained
         if self.language_model is None:
             self.language_model = not self.lora.enabled
         if self.embeddings is None:

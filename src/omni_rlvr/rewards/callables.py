@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from omni_rlvr.rewards.base import RewardError, RewardTimeout
+from omni_rlvr.rewards.base import CalledExit, RewardError, RewardTimeout, exit_as_error
 from omni_rlvr.rewards.watchdog.time_limit import Limited, awaited_within, keep_watch, within
 from omni_rlvr.rewards.watchdog.watcher import GRACE_S
 from omni_rlvr.types import Example, UserError
@@ -95,7 +95,8 @@ class RewardCallable:
     def _call(self, part: Rows) -> Any:
         call = self._with_arguments(part)
         try:
-            return call() if self.timeout_s is None else within(self._limited(part), call)
+            with exit_as_error():
+                return call() if self.timeout_s is None else within(self._limited(part), call)
         except RewardTimeout:
             raise
         except Exception as error:
@@ -105,7 +106,8 @@ class RewardCallable:
         call = self._with_arguments(part)
         try:
             if self.timeout_s is None:
-                return await call()
+                with exit_as_error():
+                    return await call()
             return await awaited_within(self._limited(part), call)
         except RewardTimeout:
             raise
@@ -113,12 +115,15 @@ class RewardCallable:
             raise self._error(f"raised {_describe(error)}", part) from error
 
     def _with_arguments(self, part: Rows) -> Callable[[], Any]:
-        names: Sequence[str] = _BATCH
-        values: list[Any] = [part.completions, part.examples, part.lengths]
+        values: dict[str, Any] = dict(
+            zip(_BATCH, (part.completions, part.examples, part.lengths), strict=True)
+        )
         if self.by_row:
-            names, values = _ROW, [None if column is None else column[0] for column in values]
-        given = {name: v for name, v in zip(names, values, strict=True) if name in self.takes}
-        return functools.partial(self.call, **given)
+            values = {
+                name: None if column is None else column[0]
+                for name, column in zip(_ROW, values.values(), strict=True)
+            }
+        return functools.partial(self.call, **{name: values[name] for name in self.takes})
 
     def _limited(self, part: Rows) -> Limited:
         assert self.timeout_s is not None
@@ -135,8 +140,9 @@ class RewardCallable:
             raise self._error(f"returned {len(scores)} scores for {len(rows)} completions", rows)
         plain = [_plain_number(score) for score in scores]
         for i, score in enumerate(plain):
-            is_finite = isinstance(score, Real) and abs(float(score)) <= FLOAT32_MAX
-            if score is not None and not is_finite:
+            if score is not None and not (
+                isinstance(score, Real) and abs(float(score)) <= FLOAT32_MAX
+            ):
                 wrong = f"returned {score!r}, which is neither a finite number nor None"
                 raise self._error(wrong, rows.one(i))
         return [math.nan if score is None else float(score) for score in plain]
@@ -163,7 +169,6 @@ def as_reward_callable(name: str, term: object, timeout_s: float | None = None) 
         parameters = inspect.signature(term).parameters.values()
     except (TypeError, ValueError) as error:
         raise UserError(f"reward.terms.{name}: {term!r} has no signature; {_WANTED}") from error
-    inner = _without_partial(term)
     known = _ROW if any(p.name == _ROW[0] for p in parameters) else _BATCH
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes = [p.name for p in named if p.name in known]
@@ -175,11 +180,8 @@ def as_reward_callable(name: str, term: object, timeout_s: float | None = None) 
     ]
     if known[0] not in takes or strange:
         has = ", ".join(p.name for p in parameters)
-        own = inner if inspect.isroutine(inner) or inspect.isclass(inner) else type(inner)
-        called = f"{own.__module__}.{own.__qualname__}"
-        raise UserError(f"reward.terms.{name}: {called}({has}) is no reward; {_WANTED}")
-    is_async = any(map(inspect.iscoroutinefunction, (inner, type(inner).__call__)))
-    return RewardCallable(name, term, takes, is_async, _max_score(name, term), timeout_s)
+        raise UserError(f"reward.terms.{name}: {_called(term)}({has}) is no reward; {_WANTED}")
+    return RewardCallable(name, term, takes, _is_async(term), _max_score(name, term), timeout_s)
 
 
 def _run(terms: Sequence[RewardCallable], rows: Rows) -> list[list[float]]:
@@ -224,11 +226,17 @@ def _plain_number(score: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _without_partial(term: Any) -> Any:
-    """Return the function or object that partials fix arguments of."""
+def _is_async(term: Any) -> bool:
     while isinstance(term, functools.partial):
         term = term.func
-    return term
+    return inspect.iscoroutinefunction(term) or inspect.iscoroutinefunction(type(term).__call__)
+
+
+def _called(term: Any) -> str:
+    while isinstance(term, functools.partial):
+        term = term.func
+    named = term if inspect.isroutine(term) or inspect.isclass(term) else type(term)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _max_score(name: str, term: Any) -> float | None:
@@ -239,8 +247,10 @@ def _max_score(name: str, term: Any) -> float | None:
 
 
 def _describe(error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+    cause = error.__cause__ if isinstance(error, CalledExit) else error
+    assert cause is not None
+    frame = traceback.extract_tb(cause.__traceback__)[-1]
+    return f"{type(cause).__name__}: {cause} ({frame.filename}:{frame.lineno})"
 
 
 def _message(name: str, wrong: str, rows: Rows) -> str:

@@ -41,11 +41,14 @@ class PublishedAccuracy:
 
     def __call__(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
         """Score N completions, 1.0 or 0.0 each."""
-        pairs = zip(completions, map(_solution, examples), strict=True)
-        return [float(self._is_equal(a, b) or _first(a) == _first(b)) for a, b in pairs]
+        rows = zip(completions, examples, strict=True)
+        return [float(self._is_right(text, _solution(example))) for text, example in rows]
+
+    def _is_right(self, text: str, solution: str) -> bool:
+        return self._is_equal(text, solution) or _first(text) == _first(solution)
 
     def _is_equal(self, text: str, solution: str) -> bool:
-        """Return whether both are the same mathematics; what cannot be read is not."""
+        """Whether both are the same mathematics; what cannot be read is not."""
         read, verify = self._library.parse, self._library.verify
         try:
             return float(verify(read(text), read(solution))) > 0

@@ -1,4 +1,4 @@
-"""From a composed config to a task that is ready to run, whichever it is."""
+"""Turn a composed config into a task that is ready to run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from omni_rlvr import stopping
 from omni_rlvr.assembly.assemble import assemble
 from omni_rlvr.assembly.composed import Place
+from omni_rlvr.assembly.composing.latest import stopped_at_the_start
 from omni_rlvr.assembly.instantiate import check
-from omni_rlvr.pointers import run_of
+from omni_rlvr.pointers import LATEST, run_of
 from omni_rlvr.tasks.launch.launcher import Launch, launch
 from omni_rlvr.tasks.start import Start, run_from_start, start_of
 from omni_rlvr.tasks.table import row_of
@@ -20,36 +22,37 @@ from omni_rlvr.tasks.table import row_of
 
 @dataclass(frozen=True)
 class Ready:
-    """A task whose inputs are checked, read and loaded."""
+    """A task whose inputs are checked and loaded."""
 
     inputs: Any
-    """What its ``build`` made."""
+    """The value that the task's ``build`` returned."""
     do: Callable[[Any], Any]
-    """Its ``run``."""
+    """The task's ``run``."""
 
     def run(self) -> Any:
         """Do the task.
 
         Raises:
-            UserError: something that a user can mend.
+            UserError: Something is wrong that a user can mend.
         """
         return self.do(self.inputs)
 
 
 def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Ready:
-    """Build a task, and before it the run that it starts from (``task.start_from``).
+    """Build a task, with the run that it starts from (``task.start_from``) before it.
 
     Args:
-        cfg: the composed config.
-        run_dir: where the run writes.
-        latest: the link to move when the run has something to offer, or None.
+        cfg: The composed config.
+        run_dir: The folder of the run.
+        latest: The link that the run points at itself when it has results, or None.
 
     Raises:
-        UserError: anything about the config, the annotations or the checkpoint that is wrong.
+        UserError: The config, the annotations or the checkpoint are wrong.
     """
-    start = start_of(cfg)
-    if start is None:
-        return build_one(cfg, run_dir, latest)
+    with stopping.without_exit():
+        start = start_of(cfg)
+        if start is None:
+            return build_one(cfg, run_dir, latest)
     started, start_cfg, start_dir = start
     inputs = Start(
         start_dir,
@@ -60,11 +63,14 @@ def build(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Ready:
 
 
 def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Ready:
-    """Build a task that starts from what is there; see ``build``.
+    """Build a task whose starting checkpoint exists; see ``build``.
 
-    A task for several devices is checked as far as a model is not needed, and then handed on to be
-    launched; in each of the processes that are launched, this builds the task itself.
+    For a task on several devices, this checks what needs no model and returns its launch. Each of
+    the launched processes calls this function again to build the task itself.
     """
+    if cfg.resume == LATEST and (stopped := stopped_at_the_start(run_dir.parent)) is not None:
+        print(f"resume={LATEST}: {stopped} was stopped before its first checkpoint; starts anew")
+        cfg.resume = None
     config, typed = check(cfg)
     row = row_of(typed["task"])
     place = Place(run_dir if cfg.resume is None else run_of(run_dir), latest, config)

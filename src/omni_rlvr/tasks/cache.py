@@ -1,4 +1,4 @@
-"""Fills the feature cache with whole splits; clips it holds are not read again."""
+"""The task ``cache``: store the features of whole splits; clips in the cache are not read again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from omni_rlvr.types import UserError
 
 @dataclass(frozen=True)
 class CacheInputs:
-    """All that filling the feature cache needs."""
+    """The inputs of ``run``."""
 
     place: Place
     clips: Clips
@@ -35,7 +35,7 @@ def build(composed: Composed) -> CacheInputs:
     """Read the splits, load the policy and open the cache.
 
     Raises:
-        UserError: the cache is off.
+        UserError: The cache is off.
     """
     task: CacheTask = composed.task
     clips = read_clips(composed, task.splits or composed.dataset.splits)
@@ -47,22 +47,22 @@ def build(composed: Composed) -> CacheInputs:
 
 
 @torch.no_grad()
-def run(parts: CacheInputs) -> None:
-    """Encodes the clips of each split that the cache does not hold yet."""
-    device = device_of(parts.place.config["trainer"]["accelerator"])
-    policy, cache = parts.policy, parts.cache
+def run(inputs: CacheInputs) -> None:
+    """Encode the clips of each split that the cache does not hold yet."""
+    device = device_of(inputs.place.config["trainer"]["accelerator"])
+    policy, cache = inputs.policy, inputs.cache
     policy.eval().to(device=device)
-    with recorded(parts.place, device=str(device)) as record:
-        for split, examples in parts.clips.examples.items():
+    with recorded(inputs.place, device=str(device)) as record:
+        for split, examples in inputs.clips.examples.items():
             missing = [example for example in examples if not cache.holds(example)]
             num_skipped = 0
             with progress_bar(f"encoding {split}", len(missing)) as progress:
                 for batch in batches(
-                    parts.clips,
+                    inputs.clips,
                     missing,
                     policy.processor,
                     cache,
-                    batch_size=parts.task.batch_size,
+                    batch_size=inputs.task.batch_size,
                     device=device,
                 ):
                     cache.put(batch, encode(policy, batch))
@@ -77,5 +77,5 @@ def run(parts: CacheInputs) -> None:
                 f"{held - len(examples) + len(missing)} added, {num_skipped} cannot be read"
             )
         record.finish("finished")
-    move_latest(parts.place)
+    move_latest(inputs.place)
     print("features:", *cache.folders(), sep="\n  ")

@@ -1,14 +1,15 @@
-"""Evaluation by greedy generation: decode, parse, compare; WAR, UAR, format rate and everything
-behind them.
+"""The task ``evaluate``: generate answers greedily, parse them and compare them with the labels.
 
-An answer is what stands in the answer tag; a text without any tag is an answer as a whole (a label-
-only model says just "happy"). Answers outside the label list are wrong, and counted.
+The answer is the text in the answer tag. A completion without any tag counts as the answer as a
+whole, because a model that is trained on labels alone says just "happy". An answer that is not in
+the label list is wrong, and counted as ``outside``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from omni_rlvr import distributed
 from omni_rlvr.assembly.composed import Clips, Composed, Place
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.assembly.policies import feature_cache, load_policy
-from omni_rlvr.assembly.splits import read_clips
+from omni_rlvr.assembly.splits import check_gold_labels, read_clips
 from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig
 from omni_rlvr.config.sampling import greedy
 from omni_rlvr.config.tasks import EvaluateTask
@@ -44,7 +45,7 @@ from omni_rlvr.types import Batch, ClipNote, Features, SkippedClip, UserError
 
 @dataclass(frozen=True)
 class EvaluateInputs:
-    """All that an evaluation needs."""
+    """The inputs of ``run``."""
 
     place: Place
     clips: Clips
@@ -57,6 +58,7 @@ class EvaluateInputs:
 def build(composed: Composed) -> EvaluateInputs | Launch:
     """Read the splits, load the policy and open the cache."""
     clips = read_clips(composed, composed.task.splits)
+    check_gold_labels(clips, composed.task.splits)
     if composed.wants_launch:
         return launch_of(composed)
     policy = load_policy(composed, clips.examples)
@@ -67,15 +69,15 @@ def build(composed: Composed) -> EvaluateInputs | Launch:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a policy answered on a split, and its scores."""
+    """The answers of a policy on a split, and their scores."""
 
     predictions: list[dict[str, object]]
-    """One row a clip: id, label, predicted, completion, well_formed, correct."""
+    """One row for each clip: id, label, predicted, completion, well_formed, correct."""
     scores: dict[str, Any]
-    """Percent: war, uar, format, outside, war_ci, uar_ci, recall; confusion in counts."""
+    """war, uar, format, outside, war_ci, uar_ci and recall in percent; confusion in counts."""
     skipped: list[SkippedClip]
     notes: list[tuple[str, ClipNote]]
-    """The notes on clips, each with its clip's id."""
+    """The notes on clips, each with the id of its clip."""
 
 
 @torch.no_grad()
@@ -84,28 +86,24 @@ def evaluate(
     engine: RolloutEngine,
     batches: Iterable[Batch],
     labels: Sequence[str],
+    task: EvaluateTask,
     *,
-    repetition_penalty: float,
-    max_completion_length: int,
-    num_resamples: int,
     on_features: Callable[[Batch, Features], None],
     on_batch: Callable[[int], None],
 ) -> Evaluation:
-    """Evaluates a policy greedily; of several ranks each has every n-th clip and all the scores.
+    """Evaluate a policy greedily. Each of n ranks answers every n-th clip and returns all scores.
 
     Args:
-        policy: in eval mode.
-        engine: decodes.
-        batches: the rank's clips, in order, on the policy's device.
-        labels: the fixed label list.
-        repetition_penalty: above 1 makes tokens that an answer has less likely; 1 is off.
-        max_completion_length: most tokens an answer may have.
-        num_resamples: of the 95 % bootstrap interval.
-        on_features: handed what the towers gave each batch (for a feature cache).
-        on_batch: told how many clips are done after each batch (for a progress bar).
+        policy: The policy, in eval mode.
+        engine: The engine that generates the answers.
+        batches: The clips of this rank, in order, on the policy's device.
+        labels: The fixed label list.
+        task: How answers are generated and scores computed.
+        on_features: Called with each batch and its features, to fill a feature cache.
+        on_batch: Called after each batch with its number of clips, for a progress bar.
 
     Raises:
-        UserError: no clip could be read, or a clip's logits are no numbers.
+        UserError: No clip could be read, or the logits of a clip are not finite.
     """
     predictions: list[dict[str, object]] = []
     skipped: list[SkippedClip] = []
@@ -120,22 +118,12 @@ def evaluate(
         if len(batch) > 0:
             features = encode(policy, batch)
             on_features(batch, features)
-            rollout = engine.sample(
-                policy,
-                make_prompts(
-                    policy,
-                    batch,
-                    features,
-                    num_new=max_completion_length,
-                    key="task.max_completion_length",
-                ),
-                greedy(
-                    max_completion_length=max_completion_length,
-                    repetition_penalty=repetition_penalty,
-                ),
-                torch.Generator(),
-                None,
+            length, key = task.max_completion_length, "task.max_completion_length"
+            prompts = make_prompts(policy, batch, features, num_new=length, key=key)
+            sampling = greedy(
+                max_completion_length=length, repetition_penalty=task.repetition_penalty
             )
+            rollout = engine.sample(policy, prompts, sampling, torch.Generator(), None)
             require_finite(rollout, batch.examples)
             rows = zip(batch.examples, rollout.texts, strict=True)
             predictions += [judge(e.id, e.answer, text, labels) for e, text in rows]
@@ -146,12 +134,12 @@ def evaluate(
     notes = [pair for part in distributed.gather(notes) for pair in part]
     if not predictions:
         raise UserError(f"nothing to evaluate: none of the {len(skipped)} clips could be read")
-    scores = score(predictions, labels, num_resamples=num_resamples)
+    scores = score(predictions, labels, num_resamples=task.num_resamples)
     return Evaluation(predictions, scores, skipped, notes)
 
 
 def judge(clip_id: str, label: str, completion: str, labels: Sequence[str]) -> dict[str, object]:
-    """Read the answer out of one completion and compares it with the gold label."""
+    """Parse the answer of one completion and compare it with the gold label."""
     parsed = parse(completion)
     answer = parsed.answer if parsed.bare is None else parsed.bare
     known = {normalise_label(name): name for name in labels}
@@ -174,7 +162,6 @@ def score(
     truth = torch.tensor([place[str(p["label"])] for p in predictions])
     guess = torch.tensor([place.get(p["predicted"], metrics.OUTSIDE) for p in predictions])
     matrix = metrics.confusion_matrix(truth, guess, num_classes=len(labels))
-    out: dict[str, Any] = {"num_clips": len(predictions)}
     value, low, high = bootstrap.bootstrap_interval(
         torch.eye(matrix.numel()),
         lambda sums: _averages(sums.view(-1, *matrix.shape)),
@@ -183,22 +170,23 @@ def score(
         confidence=0.95,
         seed=0,
     )
-    for i, name in enumerate(("war", "uar")):
-        out[name] = _percent(value[i].item())
-        out[f"{name}_ci"] = [_percent(low[i].item()), _percent(high[i].item())]
-    out["format"] = _percent(sum(bool(p["well_formed"]) for p in predictions) / len(predictions))
-    out["outside"] = _percent((guess == metrics.OUTSIDE).float().mean().item())
-    recall = metrics.per_class_recall(matrix).tolist()
-    out["recall"] = {
-        n: None if r != r else _percent(r) for n, r in zip(labels, recall, strict=True)
+    recall = zip(labels, metrics.per_class_recall(matrix).tolist(), strict=True)
+    return {
+        "num_clips": len(predictions),
+        "war": _percent(value[0].item()),
+        "war_ci": [_percent(low[0].item()), _percent(high[0].item())],
+        "uar": _percent(value[1].item()),
+        "uar_ci": [_percent(low[1].item()), _percent(high[1].item())],
+        "format": _percent(sum(bool(p["well_formed"]) for p in predictions) / len(predictions)),
+        "outside": _percent((guess == metrics.OUTSIDE).float().mean().item()),
+        "recall": {name: None if r != r else _percent(r) for name, r in recall},  # NaN: no clip
+        "labels": list(labels),
+        "confusion": matrix.tolist(),
     }
-    out["labels"] = list(labels)
-    out["confusion"] = matrix.tolist()
-    return out
 
 
 def _averages(matrices: Tensor) -> Tensor:
-    """WAR and UAR of confusion matrices, [R, 2]."""
+    """Compute WAR and UAR of confusion matrices [R, K, K]: [R, 2]."""
     return torch.stack([metrics.war(matrices), metrics.uar(matrices)], dim=-1)
 
 
@@ -212,10 +200,10 @@ def write_evaluation(
     scores: Mapping[str, Any],
     predictions: Sequence[Mapping[str, object]],
 ) -> None:
-    """Write predictions.jsonl and metrics.json anew, both or none, and then confusion.png.
+    """Write predictions.jsonl and metrics.json, both or neither, and then confusion.png.
 
     Raises:
-        OSError: the disk is full, or cannot be written.
+        OSError: The disk is full, or cannot be written.
     """
     title = f"{split}: WAR {scores['war']:.1f} %, UAR {scores['uar']:.1f} %"
     with whole_folder(folder) as partial:
@@ -225,27 +213,53 @@ def write_evaluation(
         confusion_figure(scores["confusion"], scores["labels"], title, folder / "confusion.png")
 
 
-def run(parts: EvaluateInputs) -> dict[str, dict]:
-    """Evaluates a policy on each split of the task; returns each split's scores."""
-    device = take_device(parts.place.config["trainer"], distributed.rank())
-    with recorded(parts.place, device=str(device)) as record:
-        scores = score_splits(parts, record, device)
-        _compare(parts, scores)
+def run(inputs: EvaluateInputs) -> dict[str, dict]:
+    """Evaluate a policy on each split of the task; return the scores of each split."""
+    device = take_device(inputs.place.config["trainer"], distributed.rank())
+    dataset = inputs.clips.dataset
+    with recorded(inputs.place, device=str(device)) as record:
+        scores = score_splits(inputs, record, device)
+        if dataset.published_scores and distributed.is_first():
+            text = published_markdown(scores, dataset)
+            (inputs.place.run_dir / "published.md").write_text(text, encoding="utf-8")
+            print(f"\n{text}")
         record.finish("finished")
-    move_latest(parts.place)
+    move_latest(inputs.place)
     return scores
 
 
-def score_splits(parts: EvaluateInputs, record: RunRecord, device: torch.device) -> dict[str, dict]:
-    """Evaluates within a run that is open already; returns each split's scores."""
-    parts.policy.eval().to(device=device)
+def score_splits(
+    inputs: EvaluateInputs, record: RunRecord, device: torch.device
+) -> dict[str, dict]:
+    """Evaluate within a run that is open already; return the scores of each split."""
+    task, clips, policy = inputs.task, inputs.clips, inputs.policy
+    policy.eval().to(device=device)
     scores = {}
-    for split in parts.task.splits:
-        result = _evaluate_split(parts, split, device)
+    for split in task.splits:
+        examples = clips.examples[split][: task.max_clips or None]
+        examples = examples[distributed.rank() :: distributed.num_ranks()]
+        with progress_bar(f"evaluating {split}", len(examples)) as progress:
+            result = evaluate(
+                policy,
+                inputs.engine,
+                batches(
+                    clips,
+                    examples,
+                    policy.processor,
+                    inputs.cache,
+                    batch_size=task.batch_size,
+                    device=device,
+                ),
+                clips.dataset.labels,
+                task,
+                on_features=keeper(inputs.cache),
+                on_batch=partial(progress.advance, progress.task_ids[0]),
+            )
         record.add_skipped((clip.example.id, clip.reason) for clip in result.skipped)
         record.add_notes(result.notes)
         if distributed.is_first():
-            write_evaluation(parts.place.run_dir / split, split, result.scores, result.predictions)
+            folder = inputs.place.run_dir / split
+            write_evaluation(folder, split, result.scores, result.predictions)
         scores[split] = result.scores
         print(
             f"{split}: WAR {result.scores['war']:.1f}  UAR {result.scores['uar']:.1f}  "
@@ -254,66 +268,24 @@ def score_splits(parts: EvaluateInputs, record: RunRecord, device: torch.device)
     return scores
 
 
-def _compare(parts: EvaluateInputs, scores: dict[str, dict]) -> None:
-    """Shows published scores of the data set beside these, where there are any."""
-    if parts.clips.dataset.published_scores and distributed.is_first():
-        text = published_markdown(scores, parts.clips.dataset)
-        (parts.place.run_dir / "published.md").write_text(text, encoding="utf-8")
-        print(f"\n{text}")
-
-
-def _evaluate_split(parts: EvaluateInputs, split: str, device: torch.device) -> Evaluation:
-    task, examples = parts.task, parts.clips.examples[split]
-    examples = examples[: task.max_clips] if task.max_clips else examples
-    examples = examples[distributed.rank() :: distributed.num_ranks()]
-    with progress_bar(f"evaluating {split}", len(examples)) as progress:
-        return evaluate(
-            parts.policy,
-            parts.engine,
-            batches(
-                parts.clips,
-                examples,
-                parts.policy.processor,
-                parts.cache,
-                batch_size=task.batch_size,
-                device=device,
-            ),
-            parts.clips.dataset.labels,
-            repetition_penalty=task.repetition_penalty,
-            max_completion_length=task.max_completion_length,
-            num_resamples=task.num_resamples,
-            on_features=keeper(parts.cache),
-            on_batch=lambda done: progress.advance(progress.task_ids[0], done),
-        )
-
-
 def published_markdown(scores: Mapping[str, Mapping[str, Any]], dataset: DatasetConfig) -> str:
-    """Lays out WAR and UAR of each split below the published ones, as Markdown.
+    """Make a Markdown table of WAR and UAR of each split, below the published scores.
 
     Args:
-        scores: split -> scores of an evaluation, in percent.
-        dataset: its ``published_scores``, labels and fold.
+        scores: Split -> scores of an evaluation, in percent.
+        dataset: The data set, for its ``published_scores``, labels and fold.
 
     Returns:
-        A table, then the fold, the label list and where the published scores are from.
+        The table, then the fold, the label list and the source of the published scores.
     """
-    rows: list[tuple[str, ...]] = [
-        ("method", "clips", "WAR", "UAR"),
-        (":---", "---:", "---:", "---:"),
-    ]
+    rows = [("method", "clips", "WAR", "UAR"), (":---", "---:", "---:", "---:")]
     for method, (war, uar) in dataset.published_scores.items():
         rows.append((markdown_cell(method), "", f"{war:.2f}", f"{uar:.2f}"))
     for split, found in scores.items():
+        name, count = f"**this run**, {markdown_cell(split)}", f"{found['num_clips']:,}"
         low, high = found["war_ci"]
         ours = f"**{found['war']:.2f}** [{low:.1f}, {high:.1f}]"
-        rows.append(
-            (
-                f"**this run**, {markdown_cell(split)}",
-                f"{found['num_clips']:,}",
-                ours,
-                f"{found['uar']:.2f}",
-            )
-        )
+        rows.append((name, count, ours, f"{found['uar']:.2f}"))
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
     where = dataset.name
     if isinstance(dataset, OfficialConfig) and dataset.fold is not None:

@@ -1,4 +1,4 @@
-"""Writes a checkpoint that stands alone: adapters merged into their base, all weights in it."""
+"""The task ``export``: merge adapters into their base and write all weights as one checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from omni_rlvr.types import UserError
 
 @dataclass(frozen=True)
 class ExportInputs:
-    """All that writing a merged checkpoint needs."""
+    """The inputs of ``run``."""
 
     place: Place
     task: ExportTask
@@ -34,25 +34,25 @@ def build(composed: Composed) -> ExportInputs:
 
 
 def check_target(to: Path) -> None:
-    """Refuse to write over anything.
+    """Check that the folder does not exist yet.
 
     Raises:
-        UserError: ``to`` is there already.
+        UserError: It exists.
     """
     if to.exists():
         raise UserError(f"task.to={to} is there already; give a folder that does not exist")
 
 
 def write_merged(policy: Policy, to: Path, layout: str) -> None:
-    """Merges a policy's adapters and writes it; the folder is there whole, or not at all.
+    """Merge a policy's adapters and write it; the folder is written completely or not at all.
 
     Args:
-        policy: a loaded policy; its adapters are gone afterwards.
-        to: the folder to make.
+        policy: A loaded policy, whose adapters are merged in place.
+        to: The folder to make.
         layout: "omni" for what ``load_policy`` reads, "humanomni" for what HumanOmni's code reads.
 
     Raises:
-        UserError: the folder is there, cannot be written, or the model has no such layout.
+        UserError: The folder exists, cannot be written, or the model has no such layout.
     """
     check_target(to)
     assert isinstance(policy, nn.Module)
@@ -65,9 +65,9 @@ def write_merged(policy: Policy, to: Path, layout: str) -> None:
         raise UserError(f"task.to={to} cannot be written: {error}") from error
 
 
-def run(parts: ExportInputs) -> None:
-    """Writes the policy, merged, to ``task.to`` in the layout that was asked for."""
-    with recorded(parts.place, device="cpu") as record:
-        write_merged(parts.policy, Path(parts.task.to), parts.task.layout)
+def run(inputs: ExportInputs) -> None:
+    """Write the merged policy to ``task.to`` in the layout ``task.layout``."""
+    with recorded(inputs.place, device="cpu") as record:
+        write_merged(inputs.policy, Path(inputs.task.to), inputs.task.layout)
         record.finish("finished")
-    print(f"checkpoint: {parts.task.to}")
+    print(f"checkpoint: {inputs.task.to}")

@@ -1,4 +1,4 @@
-"""How a run begins and ends: run.json, and the link to the latest run."""
+"""The start and the end of a run: its lock, its run.json, and the link to the latest run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from omni_rlvr import distributed
+from omni_rlvr import distributed, stopping
 from omni_rlvr.assembly.composed import Place
 from omni_rlvr.folders import DISK_ERRORS, disk_error
 from omni_rlvr.lock import IN_USE, FolderLock
@@ -20,44 +20,42 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
-    """Lock the run's folder, open run.json, and say there how a task ended that did not finish.
+    """Lock the run's folder and open run.json; if the task does not finish, record there why.
 
     Raises:
-        FolderInUse: another process does this run.
+        FolderInUse: Another process is writing this run.
+        UserError: The disk is full, or a folder cannot be written.
     """
+    first = distributed.is_first()
     with contextlib.ExitStack() as stack:
-        if distributed.is_first():
+        if first:
             with writing_to(place.run_dir):
                 stack.enter_context(FolderLock(place.run_dir, IN_USE))
         stack.enter_context(reported_in(run_dir=place.run_dir))
-        yield from _recorded(place, device)
-
-
-def _recorded(place: Place, device: str) -> Iterator[RunRecord]:
-    record = RunRecord(place.run_dir, place.config, device=device, writes=distributed.is_first())
-    try:
-        if place.latest is not None and distributed.is_first():
-            clear_way(place.latest, place.run_dir)
-        yield record
-    except BaseException as error:
-        _close(record, error)
-        full = disk_error(error)
-        if full is None or full.errno not in DISK_ERRORS:
-            raise
-        raise UserError(
-            f"{full.filename or place.run_dir}: {full.strerror}; make room there, or set "
-            "paths.output_root=DIR"
-        ) from error
+        record = RunRecord(place.run_dir, place.config, device=device, writes=first)
+        try:
+            if place.latest is not None and first:
+                clear_way(place.latest, place.run_dir)
+            with stopping.without_exit():
+                yield record
+        except BaseException as error:
+            _close(record, error)
+            full = disk_error(error)
+            if full is None or full.errno not in DISK_ERRORS:
+                raise
+            raise UserError(
+                f"{full.filename or place.run_dir}: {full.strerror}; make room there, or set "
+                "paths.output_root=DIR"
+            ) from error
 
 
 def _close(record: RunRecord, error: BaseException) -> None:
-    """Say in run.json how a run ended that did not finish."""
-    # Lightning makes a SystemExit of a second Ctrl-C
-    stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+    """Record in run.json that a run was interrupted or failed."""
+    stopped = isinstance(error, Interrupted | KeyboardInterrupt)
     try:
         record.update(error=None if stopped else f"{type(error).__name__}: {error}")
         record.finish("interrupted" if stopped else "failed")
-    except OSError as second:  # a full disk; what went wrong first is what the user must see
+    except OSError as second:  # the disk is full; the user must see the first error
         log.warning("run.json could not be updated: %s", second)
         if record.writes and not stopped:
             with contextlib.suppress(OSError):
@@ -65,6 +63,6 @@ def _close(record: RunRecord, error: BaseException) -> None:
 
 
 def move_latest(place: Place) -> None:
-    """Points ``latest`` at this run, where it has such a link."""
+    """Point the link ``latest`` at this run, if the run has such a link."""
     if place.latest is not None and distributed.is_first():
         point_to(place.latest, place.run_dir)

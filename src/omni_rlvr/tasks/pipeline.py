@@ -1,6 +1,6 @@
-"""Trains several stages, evaluates every model, and ends in one table.
+"""The task ``pipeline``: train several stages, evaluate every model, and make one table.
 
-The steps are composed and checked all at once, before the first of them begins.
+All steps are composed and checked before the first of them begins.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.types import Example, UserError, require
 
 _STEP = re.compile(r"(?<!\$)\{([\w-]+)\}")
-"""``{step}`` in an override; braces that hold anything else are Hydra's."""
+"""``{step}`` in an override; other braces belong to Hydra's grammar."""
 ONE_DEVICE = "trainer.devices=1"
-"""Evaluations of a pipeline run in its own process, whose models follow one another."""
+"""Added to the evaluations: they run in this process, one model after another."""
 
 
 @dataclass(frozen=True)
 class PipelineInputs:
-    """All that a pipeline needs; its steps are composed and built one by one."""
+    """The inputs of ``run``, which builds the steps one after another."""
 
     place: Place
     labels: Sequence[str]
@@ -39,28 +39,22 @@ class PipelineInputs:
 
 
 def build(composed: Composed) -> PipelineInputs:
-    """Check every step."""
-    check_steps(composed.task, composed.place.run_dir)
-    return PipelineInputs(composed.place, composed.dataset.labels, composed.task)
-
-
-def check_steps(task: PipelineTask, run_dir: Path) -> None:
     """Compose and check every step.
 
     Raises:
-        UserError: a step cannot be composed, or is to start from one that is not before it.
+        UserError: A step cannot be composed, or refers to a step that does not come before it.
     """
+    task: PipelineTask = composed.task
     known: list[str] = []
-    for name, overrides in task.stages.items():
-        _check_step(task, overrides, run_dir, f"task.stages.{name}", known)
-        known.append(name)
-    for group, steps in (("evaluate", task.evaluate), ("modality", task.modality)):
-        for name, overrides in steps.items():
-            _check_step(task, overrides, run_dir, f"task.{group}.{name}", known)
+    for group in ("stages", "evaluate", "modality"):
+        for name, overrides in vars(task)[group].items():
+            _check_step(task, overrides, composed.place.run_dir, f"task.{group}.{name}", known)
+            known += [name] if group == "stages" else []
+    return PipelineInputs(composed.place, composed.dataset.labels, task)
 
 
 def _filled(task: PipelineTask, overrides: Sequence[str], run_dir: Path) -> list[str]:
-    """List all overrides of a step, with a stage's checkpoint in place of its name in braces."""
+    """List all overrides of a step, where the checkpoint of a stage replaces its ``{name}``."""
     filled = [_STEP.sub(lambda m: str(run_dir / m[1] / CHECKPOINT), text) for text in overrides]
     return [*task.shared, *filled]
 
@@ -78,52 +72,52 @@ def _check_step(
     require(config["task"]["name"] == wanted, f"{key}: task", config["task"]["name"], wanted)
 
 
-def run(parts: PipelineInputs) -> None:
-    """Train the stages in order, evaluate every model, and end in one table with pictures."""
+def run(inputs: PipelineInputs) -> None:
+    """Train the stages in order, evaluate every model, and write one table with figures."""
     from omni_rlvr.tasks.report.summary import oracle_scores, summarise, write_summary
     from omni_rlvr.tasks.report.text_tables import summary_table
 
-    task, run_dir = parts.task, parts.place.run_dir
+    task, run_dir = inputs.task, inputs.place.run_dir
     folders = {name: run_dir / name for name in task.stages}
     seconds: dict[str, float] = {}
-    with recorded(parts.place, device="cpu") as record:
+    with recorded(inputs.place, device="cpu") as record:
         for name, overrides in task.stages.items():
             with timed(seconds, name):
-                _step(parts, overrides, name).run()
+                _step(inputs, overrides, name).run()
         models: dict[str, dict] = {}
         examples: dict[str, Sequence[Example]] = {}
         for name, overrides in task.evaluate.items():
             with timed(seconds, f"evaluate {name}"):
                 over = [*overrides, f"task.splits=[{','.join(task.splits)}]", ONE_DEVICE]
-                evaluation = _step(parts, over, f"evaluate/{name}")
+                evaluation = _step(inputs, over, f"evaluate/{name}")
                 models[name] = evaluation.run()
                 examples = evaluation.inputs.clips.examples
         modality: dict[str, dict] = {}
         for name, overrides in task.modality.items():
             with timed(seconds, f"evaluate modality {name}"):
                 over = [*overrides, f"task.splits=[{task.splits[0]}]", ONE_DEVICE]
-                evaluation = _step(parts, over, f"evaluate/modality_{name}")
+                evaluation = _step(inputs, over, f"evaluate/modality_{name}")
                 modality[name] = evaluation.run()[task.splits[0]]
         summary = summarise(models, modality, oracle_scores(examples), seconds)
-        files = write_summary(run_dir, summary, models, folders, parts.labels)
+        files = write_summary(run_dir, summary, models, folders, inputs.labels)
         record.finish("finished")
-    move_latest(parts.place)
+    move_latest(inputs.place)
     Console().print(summary_table(summary))
     print("written:", *(str(file) for file in files), sep="\n  ")
 
 
 @contextlib.contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Print the name of a step, and note how long it takes."""
+    """Print the name of a step, and record how many seconds it takes."""
     print(f"== {name.replace('_', ' ')}", flush=True)
     started = time.perf_counter()
     yield
     seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)
 
 
-def _step(parts: PipelineInputs, overrides: list[str], name: str) -> Ready:
-    """Build one step; ``{stage}`` becomes that stage's checkpoint."""
-    run_dir = parts.place.run_dir
+def _step(inputs: PipelineInputs, overrides: list[str], name: str) -> Ready:
+    """Build one step, whose folder is ``name`` below the pipeline's."""
+    run_dir = inputs.place.run_dir
     return building.build(
-        compose_step(_filled(parts.task, overrides, run_dir)), run_dir / name, None
+        compose_step(_filled(inputs.task, overrides, run_dir)), run_dir / name, None
     )

@@ -1,7 +1,7 @@
-"""Answers for clips without labels: what the model says, and how likely it finds each label.
+"""The task ``predict``: answer for clips without labels, and give each label a probability.
 
-The labels are scored behind the model's own reasoning where it gave an answer in tags, else
-directly behind the prompt; every prediction says which. No gold labels here: see ``evaluate``.
+If the model gave its answer in tags, the labels are scored after its own reasoning, else directly
+after the prompt; every prediction says which. The task ``evaluate`` is for clips with labels.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from omni_rlvr.types import (
 
 @dataclass(frozen=True)
 class PredictInputs:
-    """All that answering for clips without labels needs."""
+    """The inputs of ``run``."""
 
     place: Place
     clips: Clips
@@ -67,7 +67,7 @@ class PredictInputs:
     cache: FeatureCache | None
     engine: RolloutEngine
     left_out: Mapping[str, Sequence[str]]
-    """Why something in the folder or under the glob is not predicted -> the names of such."""
+    """Reason -> names of the files in the folder or glob that are left out for it."""
 
     @property
     def examples(self) -> Sequence[Example]:
@@ -91,10 +91,10 @@ def build(composed: Composed) -> PredictInputs:
 
 
 def probability_labels(own: Sequence[str], dataset: DatasetConfig, policy: Policy) -> list[str]:
-    """Take the labels that probabilities are over: the task's own, or else the data set's.
+    """Take the labels that get probabilities: those of the task, or else of the data set.
 
     Raises:
-        UserError: there are none, two are the same, or one holds a special token of the policy.
+        UserError: There are none, two are the same, or one holds a special token of the policy.
     """
     key = "task.labels" if own else "dataset.labels"
     labels = [nfc(label) for label in own or dataset.labels]
@@ -107,22 +107,22 @@ def probability_labels(own: Sequence[str], dataset: DatasetConfig, policy: Polic
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said about one clip; ``vars`` of it is a row of predictions.jsonl."""
+    """The answer of a model about one clip; its ``vars`` are a row of predictions.jsonl."""
 
     id: str
     completion: str | None = None
     think: str | None = None
     """The reasoning, where the completion holds one think block."""
     answer: str | None = None
-    """What stands in the answer tag; the whole text of a completion without tags."""
+    """The text in the answer tag; for a completion without tags, all of it."""
     predicted: str | None = None
-    """The label of the list that the answer is, or None."""
+    """The label that the answer names; None if it names no label of the list."""
     probabilities: dict[str, float] | None = None
-    """Label -> probability among the labels; they add up to 1."""
+    """Label -> its probability among the labels; they add up to 1."""
     list_probability: float | None = None
-    """Probability of any label of the list; the rest is for other answers."""
+    """The probability of all labels together; the rest belongs to other answers."""
     scored_after: str | None = None
-    """What the labels were scored behind: "completion" (its reasoning) or "prompt"."""
+    """The text after which labels were scored: "completion" (its reasoning) or "prompt"."""
     answer_form: str | None = None
     """"tags" or "bare"."""
     has_video: bool | None = None
@@ -132,7 +132,7 @@ class Prediction:
     notes: Sequence[dict[str, str]] = ()
     """Kind and text of each note on the clip."""
     error: str | None = None
-    """Why the clip could not be read; all else is None then."""
+    """Why the clip could not be read; all other fields are then empty."""
 
 
 @torch.no_grad()
@@ -150,56 +150,46 @@ def predict(
     on_features: Callable[[Batch, Features], None],
     on_tokens: OnTokens | None,
 ) -> Iterator[list[Prediction]]:
-    """Answers batch by batch.
+    """Answer batch by batch.
 
     Args:
-        policy: in eval mode.
-        engine: decodes.
-        batches: clips, on the policy's device.
-        labels: what probabilities are over.
-        answer_form: "tags", "bare" or "auto" (what the model said, then what the prompt asks for).
-        temperature: 0 decodes greedily.
-        repetition_penalty: above 1 makes tokens that an answer has less likely; 1 is off.
-        max_completion_length: most tokens an answer may have.
-        generator: of the random numbers, on the CPU.
-        on_features: handed what the towers gave each batch (for a feature cache).
-        on_tokens: told each token as it comes; see ``RolloutEngine``.
+        policy: The policy, in eval mode.
+        engine: The engine that generates the answers.
+        batches: The clips, on the policy's device.
+        labels: The labels that get probabilities.
+        answer_form: "tags", "bare" or "auto", see ``PredictTask``.
+        temperature: The divisor of the logits; 0 decodes greedily.
+        repetition_penalty: Values above 1 make tokens less likely that the answer already holds.
+        max_completion_length: The most tokens that an answer may have.
+        generator: The source of random numbers, on the CPU.
+        on_features: Called with each batch and its features, to fill a feature cache.
+        on_tokens: Called with each token as it is generated; see ``RolloutEngine``.
 
     Yields:
-        A prediction for each clip of a batch; what could not be read comes last.
+        The predictions of a batch; those of clips that could not be read come last.
 
     Raises:
-        UserError: the device cannot sample, or a clip's logits are no numbers.
+        UserError: The device cannot sample, or the logits of a clip are not finite.
     """
     for batch in batches:
         read: list[Prediction] = []
         if len(batch) > 0:
             features = encode(policy, batch)
             on_features(batch, features)
-            prompts = make_prompts(
-                policy,
-                batch,
-                features,
-                num_new=max_completion_length,
-                key="task.max_completion_length",
-            )
+            key = "task.max_completion_length"
+            prompts = make_prompts(policy, batch, features, num_new=max_completion_length, key=key)
             if temperature > 0 and prompts.embeds.device.type == "mps":
                 raise UserError(
                     f"task.temperature={temperature}: sampling needs float64, which mps does not "
                     "have; use task.temperature=0 or trainer.accelerator=cpu"
                 )
-            rollout = engine.sample(
-                policy,
-                prompts,
-                SamplingConfig(
-                    num_generations=1,
-                    max_completion_length=max_completion_length,
-                    temperature=temperature,
-                    repetition_penalty=repetition_penalty,
-                ),
-                generator,
-                on_tokens,
+            sampling = SamplingConfig(
+                num_generations=1,
+                max_completion_length=max_completion_length,
+                temperature=temperature,
+                repetition_penalty=repetition_penalty,
             )
+            rollout = engine.sample(policy, prompts, sampling, generator, on_tokens)
             require_finite(rollout, batch.examples)
             slots = _slots(policy, batch, rollout, answer_form)
             logps = label_logps(policy, prompts, slots=slots, labels=labels)
@@ -228,7 +218,8 @@ def _predictions(
     labels: Sequence[str],
 ) -> list[Prediction]:
     probs = logps.softmax(dim=-1).tolist()
-    listed = logps.logsumexp(dim=-1).exp().clamp(max=1).tolist()  # 1 is passed by rounding alone
+    listed = logps.logsumexp(dim=-1).exp().clamp(max=1).tolist()  # only rounding exceeds 1
+    known = {normalise_label(name): name for name in labels}
     out: list[Prediction] = []
     for i, (text, slot) in enumerate(zip(rollout.texts, slots, strict=True)):
         parsed = parse(text)
@@ -239,7 +230,7 @@ def _predictions(
                 completion=text,
                 think=parsed.think,
                 answer=answer,
-                predicted=None if answer is None else _label(answer, labels),
+                predicted=None if answer is None else known.get(normalise_label(answer)),
                 probabilities=dict(zip(labels, probs[i], strict=True)),
                 list_probability=listed[i],
                 scored_after="completion" if slot.ids else "prompt",
@@ -253,34 +244,29 @@ def _predictions(
     return out
 
 
-def _label(answer: str, labels: Sequence[str]) -> str | None:
-    known = {normalise_label(name): name for name in labels}
-    return known.get(normalise_label(answer))
-
-
-def run(parts: PredictInputs) -> None:
-    """Answers for clips, into predictions.jsonl; a single one is shown while it is said."""
-    device = device_of(parts.place.config["trainer"]["accelerator"])
-    parts.policy.eval().to(device=device)
-    file = parts.place.run_dir / "predictions.jsonl"
-    with recorded(parts.place, device=str(device)) as record:
+def run(inputs: PredictInputs) -> None:
+    """Write answers to predictions.jsonl; a single answer is shown while it is generated."""
+    device = device_of(inputs.place.config["trainer"]["accelerator"])
+    inputs.policy.eval().to(device=device)
+    file = inputs.place.run_dir / "predictions.jsonl"
+    with recorded(inputs.place, device=str(device)) as record:
         try:
-            rows = (_predict_one if len(parts.examples) == 1 else _predict_many)(parts, device)
+            rows = (_predict_one if len(inputs.examples) == 1 else _predict_many)(inputs, device)
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; what was predicted by then is in {file}") from None
         record.add_skipped((row["id"], row["error"]) for row in rows if row["error"])
         record.add_notes((row["id"], ClipNote(**note)) for row in rows for note in row["notes"])
-        if parts.left_out:
-            print(f"left out: {in_words(parts.left_out)}")
-            record.update(left_out=dict(parts.left_out))
+        if inputs.left_out:
+            print(f"left out: {in_words(inputs.left_out)}")
+            record.update(left_out=dict(inputs.left_out))
         record.finish("finished")
-    move_latest(parts.place)
+    move_latest(inputs.place)
     print(f"written: {file}")
 
 
-def _predict_one(parts: PredictInputs, device: torch.device) -> list[dict[str, Any]]:
-    stream = TextStream(parts.policy.processor.decode, partial(print, end="", flush=True))
-    ((row,),) = _predicted(parts, device, stream.on_tokens if parts.task.stream else None)
+def _predict_one(inputs: PredictInputs, device: torch.device) -> list[dict[str, Any]]:
+    stream = TextStream(inputs.policy.processor.decode, partial(print, end="", flush=True))
+    ((row,),) = _predicted(inputs, device, stream.on_tokens if inputs.task.stream else None)
     if row["error"]:
         raise UserError(row["error"])
     stream.end(row["completion"])
@@ -288,10 +274,10 @@ def _predict_one(parts: PredictInputs, device: torch.device) -> list[dict[str, A
     return [row]
 
 
-def _predict_many(parts: PredictInputs, device: torch.device) -> list[dict[str, Any]]:
+def _predict_many(inputs: PredictInputs, device: torch.device) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    with progress_bar("predicting", len(parts.examples)) as progress:
-        for new in _predicted(parts, device, None):
+    with progress_bar("predicting", len(inputs.examples)) as progress:
+        for new in _predicted(inputs, device, None):
             rows += new
             progress.advance(progress.task_ids[0], len(new))
     if all(row["error"] for row in rows):
@@ -304,30 +290,30 @@ def _predict_many(parts: PredictInputs, device: torch.device) -> list[dict[str, 
 
 
 def _predicted(
-    parts: PredictInputs, device: torch.device, on_tokens: Callable[[Tensor, Tensor], None] | None
+    inputs: PredictInputs, device: torch.device, on_tokens: Callable[[Tensor, Tensor], None] | None
 ) -> Iterator[list[dict[str, Any]]]:
-    """Predicts batch by batch; a batch is in the file before the next one is begun."""
-    task = parts.task
+    """Predict batch by batch; each batch is in the file before the next one begins."""
+    task = inputs.task
     for batch in predict(
-        parts.policy,
-        parts.engine,
+        inputs.policy,
+        inputs.engine,
         batches(
-            parts.clips,
-            parts.examples,
-            parts.policy.processor,
-            parts.cache,
+            inputs.clips,
+            inputs.examples,
+            inputs.policy.processor,
+            inputs.cache,
             batch_size=task.batch_size,
             device=device,
         ),
-        parts.labels,
+        inputs.labels,
         answer_form=task.answer_form,
         temperature=task.temperature,
         repetition_penalty=task.repetition_penalty,
         max_completion_length=task.max_completion_length,
-        generator=torch.Generator().manual_seed(parts.place.config["seed"]),
-        on_features=keeper(parts.cache),
+        generator=torch.Generator().manual_seed(inputs.place.config["seed"]),
+        on_features=keeper(inputs.cache),
         on_tokens=on_tokens,
     ):
         rows = [vars(prediction) for prediction in batch]
-        append_jsonl(parts.place.run_dir / "predictions.jsonl", rows)
+        append_jsonl(inputs.place.run_dir / "predictions.jsonl", rows)
         yield rows

@@ -1,5 +1,5 @@
-"""Predictions as a person reads them: the completion while it is generated, label probabilities as
-bars, and many clips in one line.
+"""Predictions in the terminal: a completion while it is generated, the probabilities of labels as
+bars, and one line that sums up many clips.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BAR_WIDTH = 30
 
 
 def show_prediction(row: Mapping[str, Any]) -> None:
-    """Prints what follows the reasoning of one clip: its answer and the label probabilities."""
+    """Print the answer for one clip, the notes on it and the probabilities of the labels."""
     console = Console(highlight=False)
     notes = [f"note: {note['text']}" for note in row["notes"]]
     for line in ("", answer_line(row), *notes, ""):
@@ -33,11 +33,11 @@ def show_prediction(row: Mapping[str, Any]) -> None:
 
 
 def probability_table(probabilities: Mapping[str, float], *, plain: bool = False) -> Table:
-    """Lay out label probabilities, the likeliest first, each with a bar.
+    """Make a table of label probabilities with bars, the most probable label first.
 
     Args:
-        probabilities: label -> its probability.
-        plain: whether the terminal has no block characters for the bars.
+        probabilities: Label -> its probability.
+        plain: Whether the terminal lacks block characters for the bars.
     """
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
@@ -50,9 +50,9 @@ def probability_table(probabilities: Mapping[str, float], *, plain: bool = False
 
 
 def answer_line(row: Mapping[str, Any]) -> str:
-    """Says one clip's answer, what it was read from, and what is odd about it."""
-    parts = [name for name in ("video", "audio") if row[f"has_{name}"]]
-    notes = [f"from {' and '.join(parts)}"]
+    """Word the answer for one clip, the modalities it is from, and what is unusual about it."""
+    modalities = [name for name in ("video", "audio") if row[f"has_{name}"]]
+    notes = [f"from {' and '.join(modalities)}"]
     if row["truncated"]:
         notes.append("cut short by task.max_completion_length")
     if row["answer"] and row["predicted"] is None:
@@ -62,7 +62,7 @@ def answer_line(row: Mapping[str, Any]) -> str:
 
 
 def scoring_line(row: Mapping[str, Any]) -> str:
-    """Says how the probabilities came about."""
+    """Word where the labels were scored."""
     where = {
         ("completion", "tags"): "in <answer> tags, behind the reasoning above",
         ("prompt", "tags"): "in <answer> tags, directly behind the question",
@@ -73,7 +73,7 @@ def scoring_line(row: Mapping[str, Any]) -> str:
 
 
 def summary_line(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Counts what many clips were found to show, the most frequent label first."""
+    """Count the predicted labels of many clips, the most frequent label first."""
     read = [row for row in rows if row["error"] is None]
     counts = Counter(row["predicted"] for row in read if row["predicted"] is not None)
     noted = Counter(note["kind"] for row in read for note in row["notes"])
@@ -91,28 +91,28 @@ def summary_line(rows: Sequence[Mapping[str, Any]]) -> str:
 class TextStream:
     """Write one completion token by token.
 
-    A token may end in the middle of a character, so text is written up to its last whole one.
+    A token may end inside a character, so the text is written up to its last complete character.
     """
 
     def __init__(self, decode: Callable[[Tensor, Tensor], list[str]], write: Callable[[str], None]):
-        """Args: a processor's ``decode``, and where text goes."""
+        """Take a processor's ``decode``, and the function that writes text."""
         self.decode = decode
         self.write = write
         self.ids: list[int] = []
         self.num_written = 0
 
     def on_tokens(self, rows: Tensor, tokens: Tensor) -> None:
-        """Takes a decoding step's tokens; row 0 is the completion that is written."""
+        """Take the tokens of a decoding step; row 0 is the completion that is written."""
         new = tokens[rows == 0].tolist()
         if new:
             self.ids += new
             ids = torch.tensor([self.ids])
             (text,) = self.decode(ids, torch.ones_like(ids))
-            if not text.endswith(UNPRINTABLE):  # the next token may make it a character
+            if not text.endswith(UNPRINTABLE):  # the next token may complete the character
                 self._write(text)
 
     def end(self, completion: str) -> None:
-        """Writes what is left of the whole completion, and a new line."""
+        """Write the rest of the completion, and a new line."""
         self._write(completion)
         self.write("\n")
 

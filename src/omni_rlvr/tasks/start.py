@@ -58,7 +58,7 @@ def start_of(cfg: DictConfig) -> tuple[DictConfig, DictConfig, Path] | None:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """Resolves the config of a run as it will stand in its run.json."""
+    """Resolve the config of a run as it will stand in its run.json."""
     start = start_of(cfg)
     return check(cfg if start is None else start[0])[0]
 

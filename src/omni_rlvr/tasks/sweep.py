@@ -1,8 +1,7 @@
-"""One run of a sweep: skipped if it is finished, gone on with if it was stopped, and never the end
-of the rest if it fails.
+"""One run of a sweep: skip it if it has finished, resume it if it was stopped, else start it.
 
-A sweep's home is one folder with a folder a run and ``sweep.jsonl``, a line a run of the last
-sweep there; tasks/sweep_summary.py opens it and puts the table under it.
+A run that fails does not end the sweep. All runs of a sweep write below one folder, its home, where
+``sweep.jsonl`` has a line for each run; tasks/sweep_summary.py begins that file and sums it up.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A run's place in a sweep."""
+    """One run of a sweep."""
 
     number: int
-    """Counts a sweep's runs from 0."""
+    """The number of the run in the sweep, from 0."""
     home: Path
     """The sweep's folder."""
     run_dir: Path
-    """The run's folder, below it."""
+    """The run's folder, below the sweep's."""
     overrides: Sequence[str]
-    """What makes it differ from the others, for messages."""
+    """The overrides that tell it from the other runs, for messages."""
 
 
 def run_job(
@@ -46,20 +45,20 @@ def run_job(
     resolve: Callable[[], dict[str, Any]],
     build: Callable[[Path, str | None], Ready],
 ) -> float | None:
-    """Does one run of a sweep unless it is there; what was stopped goes on from its checkpoint.
+    """Do one run of a sweep: skip it if it has finished, resume it if it was stopped.
 
     Args:
-        job: which run it is.
-        resolve: gives its resolved config, as it will stand in run.json.
-        build: builds it, given the folder that it writes to, and ``resume``: the same where
-            a run goes on there, else None.
+        job: The run.
+        resolve: Returns its resolved config, as it will stand in run.json.
+        build: Builds it, given its folder and the option ``resume``, which is that folder for a run
+            that is resumed and else None.
 
     Returns:
-        WAR, in percent, on the first split of ``task.evaluate_after``: what a search maximises.
-        None without such an evaluation, and for a failed run.
+        WAR in percent on the first split of ``task.evaluate_after``, which a search maximises; None
+        without such an evaluation, and for a failed run.
 
     Raises:
-        Interrupted: the user asked for a stop; that does end the rest.
+        Interrupted: The user asked for a stop, which ends the whole sweep.
     """
     started, run_dir = time.perf_counter(), job.run_dir
     row: dict[str, object] = {"job": job.number, "overrides": list(job.overrides)}
@@ -97,10 +96,10 @@ def run_job(
 
 
 def finished_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
-    """Find a finished run in a sweep's home that computed the same.
+    """Find a finished run of the same config in the sweep's home.
 
     Raises:
-        UserError: a run of another config has finished in the folder of this one.
+        UserError: A run of another config has finished in the folder of this one.
     """
     for folder in _folders(job):
         before = finished_config(folder)
@@ -115,7 +114,7 @@ def finished_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
 
 
 def stopped_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
-    """Find a run in a sweep's home that was stopped and goes on to compute the same."""
+    """Find a stopped run of the same config in the sweep's home that can be resumed."""
     for folder in _folders(job):
         if goes_on(folder, config) and (
             folder == job.run_dir or computes_the_same(read_record(folder)["config"], config)
@@ -125,7 +124,7 @@ def stopped_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
 
 
 def begun_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
-    """Find a run of this config in a sweep's home that is finished or goes on."""
+    """Find a run of this config in the sweep's home that has finished or can be resumed."""
     try:
         return finished_run(job, config) or stopped_run(job, config)
     except UserError:  # another run is there; ``run_job`` says so
@@ -133,22 +132,22 @@ def begun_run(job: SweepJob, config: dict[str, Any]) -> Path | None:
 
 
 def _folders(job: SweepJob) -> list[Path]:
-    """Return the folder of a run, and those of the others in its sweep's home.
+    """List the folder of a run, and those of the other runs in its sweep's home.
 
-    The same run of an earlier version has a folder of another name.
+    In an earlier version, the same run had another folder name.
     """
     return [job.run_dir, *(path.parent for path in sorted(job.home.glob("*/run.json")))]
 
 
 def objective(run_dir: Path, config: dict[str, Any]) -> float | None:
-    """Reads WAR on the first split that the run was evaluated on."""
+    """Read WAR on the first split that the run was evaluated on."""
     task = config["task"]
     splits = task["evaluate_after"]["splits"] if task["name"] == "train" else []
     return read_json(run_dir / splits[0] / "metrics.json")["war"] if splits else None
 
 
 def _clear(run_dir: Path) -> None:
-    """Removes what a failed try of the same run left; Hydra's own files of this try stay."""
+    """Remove the files of an earlier, failed attempt; keep Hydra's files of this attempt."""
     if (run_dir / "run.json").exists():
         for path in run_dir.iterdir():
             if path.is_dir() and not path.is_symlink() and path.name != ".hydra":
@@ -158,7 +157,7 @@ def _clear(run_dir: Path) -> None:
 
 
 def _record_failure(run_dir: Path, config: dict[str, Any], error: Exception) -> None:
-    """Says in run.json that a run failed, where it failed before it could say so itself."""
+    """Record in run.json that a run failed, if it failed before it wrote run.json itself."""
     if not (run_dir / "run.json").exists():
         record = RunRecord(run_dir, config, device="none")
         record.update(error=f"{type(error).__name__}: {error}")

@@ -1,8 +1,8 @@
-"""Where a sweep's runs go, and how a sweep ends: one table, the fate of every run, the exit code.
+"""The folder of a sweep, and its end: one table, a line for each run that failed, the exit code.
 
-A sweep has one home that does not change with the time, so that the same command goes on where it
-stopped: what is finished is skipped, what failed is run again, and nothing else. All its runs write
-below that home, whatever experiment or name they are of, and one sweep at a time has it.
+All runs of a sweep write below one folder, its home, whose name does not hold the time. The same
+command therefore continues a sweep: it skips finished runs and does the others. Only one sweep at a
+time may use a home.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from omni_rlvr.types import Interrupted, UserError
 
 JOURNAL = "sweep.jsonl"
 STARTED = ".sweep_started.jsonl"
-"""A line a run that was started; one without a line in the journal did not come to its end."""
+"""A line for each run that was started; a run without a line in the journal did not end."""
 DONE = ("finished", "skipped")
-"""How the journal says that a run reached its end, now or before."""
+"""The statuses of runs that finished, in this sweep or before."""
 STATUSES = (*DONE, "failed", "interrupted", "vanished")
 ALWAYS_SHOWN = (*DONE, "failed")
 
 
 AFTER = re.compile(r"\+*task\.evaluate_after(\.splits)?=")
-"""Begins an override that says what a run is evaluated on."""
+"""The start of an override that sets the splits a run is evaluated on."""
 TEST = "test"
 
 
 def evaluate_by_default(cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> None:
-    """Have a training run of a sweep evaluated on the test split, so that the sweep ends in scores.
+    """Let a training run of a sweep be evaluated on the test split, so that the sweep has scores.
 
     Left alone are runs whose command line sets the splits themselves, that are evaluated anyway,
     whose data set has no test split that can be read, and that were begun without an evaluation.
@@ -66,18 +66,19 @@ def evaluate_by_default(cfg: DictConfig, overrides: Sequence[str], run_dir: Path
 
 
 conducted: dict[Path, FolderLock] = {}
-"""The home of the sweep that this process conducts -> its lock, until the sweep ends."""
+"""The home of the sweep that this process runs -> its lock, until the sweep ends."""
 
 
 class Sweep(Callback):
-    """Opens the journal of a sweep, and notes which of its runs are started."""
+    """Begin the journal of a sweep, and record which of its runs are started."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a run that would write into the working folder itself."""
         _check_folders(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Starts the journal anew: it lists the runs of the last sweep, finished before or now."""
+        """Begin a new journal, which lists the runs of this sweep, also those that finished
+        before."""
         _check_folders(config, "hydra.sweep.dir")
         home = Path(config.hydra.sweep.dir)
         try:
@@ -88,16 +89,16 @@ class Sweep(Callback):
             conducted[home] = FolderLock(home, advice)
             for file in (JOURNAL, STARTED):
                 (home / file).unlink(missing_ok=True)
-        except UserError as error:  # Hydra would make a warning of it
+        except UserError as error:  # Hydra would turn an exception into a warning
             sys.exit(f"error: {error}")
         except OSError as error:
             sys.exit(f"error: {error.strerror}: {error.filename}; set paths.output_root=DIR")
         where = QuotedString(str(home), Quote.single).with_quotes()
-        with read_write(config), open_dict(config):  # every run is composed anew, with these
+        with read_write(config), open_dict(config):  # Hydra composes every run with these overrides
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={where}")
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note that a run of the sweep begins; called in the process that does it."""
+        """Record that a run of the sweep begins; called in the process of that run."""
         if config.hydra.mode == RunMode.MULTIRUN:
             home = Path(config.hydra.sweep.dir)
             row = {
@@ -139,7 +140,7 @@ def check_search(config: DictConfig) -> None:
 
 @contextlib.contextmanager
 def summarised() -> Iterator[None]:
-    """End a sweep with its summary, however it ended, where this process conducted one.
+    """Print the summary of a sweep, however it ended, if this process ran one.
 
     Exits with 1 if a run did not finish.
 

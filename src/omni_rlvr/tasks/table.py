@@ -1,7 +1,7 @@
-"""The tasks: one row each, name -> what a person tunes of it and the file that does it.
+"""The table of tasks: the name of each, the dataclass of its options and its module.
 
-A task's file is imported once the task is chosen, so that ``--help`` and a typo answer without
-torch.
+The module of a task is imported only when the task is chosen, so that ``--help`` and a mistyped
+option are answered without importing torch.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from omni_rlvr.config import tasks
 
 @dataclass(frozen=True)
 class TaskRow:
-    """A task's place in the source."""
+    """The options and the module of a task."""
 
     config: type
-    """Its Hydra schema."""
+    """The dataclass of its options."""
     module: str
-    """Holds ``build(composed) -> inputs``, which checks, reads and loads, and ``run(inputs)``."""
+    """It holds ``build(composed) -> inputs``, which checks and loads, and ``run(inputs)``."""
     several_devices: bool = False
-    """Whether it runs on several devices; its build returns a ``Launch`` where they are to come."""
+    """Whether it can run on several devices; its ``build`` then returns a ``Launch`` first."""
 
     def load(self) -> ModuleType:
-        """Import the task's file."""
+        """Import the module."""
         return importlib.import_module(self.module)
 
 

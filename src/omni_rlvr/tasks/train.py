@@ -1,4 +1,4 @@
-"""Trains one stage."""
+"""The task ``train``: train one stage, and evaluate the trained policy if that is asked for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from omni_rlvr.assembly.instantiate import loader_of, make
 from omni_rlvr.assembly.origin import check_origin, origin_of
 from omni_rlvr.assembly.policies import feature_cache, load_policy, write_base
 from omni_rlvr.assembly.resume import check_resume, resumed_checkpoint
-from omni_rlvr.assembly.splits import read_clips
+from omni_rlvr.assembly.splits import check_gold_labels, read_clips
 from omni_rlvr.assembly.stage import build_reward, build_stage, check_rollout
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.config.stage import LoopConfig
@@ -49,12 +49,12 @@ from omni_rlvr.training.trainer import build_trainer, keep_freed_memory
 from omni_rlvr.types import Interrupted, UserError
 
 LOOK_ON = (CompletionsTable, ModalityProbe, ProgressBar, Unrewarded)
-"""Callbacks that change nothing of a run: of several ranks the first has them."""
+"""Callbacks that only observe a run, so that only the first of several ranks needs them."""
 
 
 @dataclass(frozen=True)
 class TrainInputs:
-    """All that training a stage needs."""
+    """The inputs of ``run``."""
 
     place: Place
     clips: Clips
@@ -66,16 +66,16 @@ class TrainInputs:
     make_optimizer: Callable[..., Optimizer]
     make_trainer: Callable[..., pl.Trainer]
     loggers: Mapping[str, partial[Logger]]
-    """By their names in ``logger``; each is built when the run begins or goes on."""
+    """Name in the group ``logger`` -> what builds it when the run begins or is resumed."""
     callbacks: Sequence[pl.Callback]
     resume: Path | None
-    """The checkpoint that an earlier part of the run left, to go on from; None begins anew."""
+    """The checkpoint of the same run that it is resumed from; None for a new run."""
     origin: dict[str, str]
-    """Digests of the weights and examples that training starts from, for run.json."""
+    """Digests of the weights and examples that training starts from, written to run.json."""
     counts: Sequence[Count]
-    """What trains, by part."""
+    """The number of trained weights in each part of the model."""
     evaluation: EvaluateInputs | None
-    """What follows the training, on the trained policy."""
+    """The evaluation of the trained policy; None for no evaluation."""
 
 
 def build(composed: Composed) -> TrainInputs | Launch:
@@ -86,6 +86,7 @@ def build(composed: Composed) -> TrainInputs | Launch:
     check_rollout(composed)
     after: EvaluateTask = composed.task.evaluate_after
     clips = read_clips(composed, [composed.dataset.train_split, *after.splits])
+    check_gold_labels(clips, after.splits)
     reward = build_reward(composed, clips)
     if composed.wants_launch:
         return launch_of(composed)
@@ -97,7 +98,9 @@ def build(composed: Composed) -> TrainInputs | Launch:
         check_origin(composed, origin)
     elif composed.base is not None:
         write_base(policy, composed.base)
-    trained_from = composed.base or _folder(cfg.model.path)
+    trained_from = composed.base
+    if trained_from is None and cfg.model.path is not None:
+        trained_from = find_checkpoint(cfg.model.path, allow_pickle=True)  # on a hub, perhaps
     counts = apply(policy, composed.trainable, trained_from)
     engine = make(cfg.rollout)
     stage = build_stage(composed, policy, reward, engine)
@@ -149,79 +152,74 @@ def _training_clips(clips: Clips) -> Clips:
     return replace(clips, examples={split: examples[:limit] if limit > 0 else examples})
 
 
-def _folder(path: str | None) -> Path | None:
-    """Find the checkpoint that training starts from, a hub's too; None if parts were joined."""
-    return None if path is None else find_checkpoint(path, allow_pickle=True)
-
-
-def run(parts: TrainInputs) -> None:
-    """Trains one stage; leaves a checkpoint, metrics and completions in the run's folder."""
-    loop, run_dir = parts.loop, parts.place.run_dir
-    seed = parts.place.config["seed"]
-    resume = Resume(parts.resume) if parts.resume else None
+def run(inputs: TrainInputs) -> None:
+    """Train one stage; write checkpoints, metrics and completions to the run's folder."""
+    loop, run_dir = inputs.loop, inputs.place.run_dir
+    seed = inputs.place.config["seed"]
+    resume = Resume(inputs.resume) if inputs.resume else None
     start = resume.step if resume else 0
     keep_freed_memory()
-    data, steps = _data(parts, start, seed)
-    saves = Checkpoints(run_dir, loop, parts.place.latest)
+    data, steps = _data(inputs, start, seed)
+    saves = Checkpoints(run_dir, loop, inputs.place.latest)
     own = [*([resume] if resume else []), CleanStop(), saves]
-    loggers = parts.loggers if distributed.is_first() else {}
-    callbacks = [c for c in parts.callbacks if distributed.is_first() or not isinstance(c, LOOK_ON)]
-    device = take_device(parts.place.config["trainer"], distributed.rank())
-    trainer = build_trainer(parts.make_trainer, [*callbacks, *own], device)
-    Console().print(trainable_table(parts.counts))
-    with recorded(parts.place, device=str(trainer.strategy.root_device)) as record:
+    loggers = inputs.loggers if distributed.is_first() else {}
+    callbacks = [
+        c for c in inputs.callbacks if distributed.is_first() or not isinstance(c, LOOK_ON)
+    ]
+    device = take_device(inputs.place.config["trainer"], distributed.rank())
+    trainer = build_trainer(inputs.make_trainer, [*callbacks, *own], device)
+    Console().print(trainable_table(inputs.counts))
+    with recorded(inputs.place, device=str(trainer.strategy.root_device)) as record:
         if distributed.is_first():
-            _go_back(parts, start)
-        record.update(origin=parts.origin, trainable=[asdict(count) for count in parts.counts])
+            _go_back(inputs, start)
+        record.update(origin=inputs.origin, trainable=[asdict(count) for count in inputs.counts])
         with tracking(loggers, record, start) as trackers:
             trainer.loggers = [*trackers]
             module = RLVRModule(
-                parts.policy.train(),
-                parts.stage,
-                parts.engine,
-                parts.make_optimizer,
+                inputs.policy.train(),
+                inputs.stage,
+                inputs.engine,
+                inputs.make_optimizer,
                 loop,
                 record,
-                on_features=keeper(parts.cache),
+                on_features=keeper(inputs.cache),
                 num_updates=steps * loop.updates_per_step,
                 seed=seed,
             )
             if start < steps:
-                try:
-                    with stopping.noted(alone=distributed.num_ranks() == 1):
-                        trainer.fit(module, datamodule=data)
-                except SystemExit as end:  # Lightning's answer to a second Ctrl-C
-                    raise KeyboardInterrupt from end
-            parts.policy.eval()
+                alone = distributed.num_ranks() == 1
+                with stopping.without_exit(), stopping.noted(alone=alone):
+                    trainer.fit(module, datamodule=data)
+            inputs.policy.eval()
             if start < steps and any(distributed.gather(stopping.asked())):
                 raise Interrupted(
                     f"stopped at step {module.step} of {steps}; resume={run_dir} goes on"
                 )
-            if parts.evaluation is not None:
-                scores = score_splits(parts.evaluation, record, device)
+            if inputs.evaluation is not None:
+                scores = score_splits(inputs.evaluation, record, device)
                 for tracker in trackers:
                     tracker.log_scores(scores, step=steps)
             record.finish("finished")
     print(f"checkpoint: {run_dir / CHECKPOINT}")
 
 
-def _go_back(parts: TrainInputs, start: int) -> None:
-    """Bring the run's folder to what it was after step ``start``."""
-    run_dir = parts.place.run_dir
+def _go_back(inputs: TrainInputs, start: int) -> None:
+    """Restore the run's folder to its state after step ``start``."""
+    run_dir = inputs.place.run_dir
     for file in ("metrics.jsonl", "completions.jsonl"):
         keep_steps(run_dir / file, start)
     take_in_copy(run_dir, start)
-    chosen = parts.resume or step_folder(run_dir, start)
+    chosen = inputs.resume or step_folder(run_dir, start)
     if chosen.parent.name == CHECKPOINTS:
         clear_way(run_dir / CHECKPOINT, chosen)
         if chosen.is_dir():
             point_to(run_dir / CHECKPOINT, chosen)
 
 
-def _data(parts: TrainInputs, start: int, seed: int) -> tuple[TrainData, int]:
-    """Makes the training data from step ``start`` on, and counts the steps of the whole run."""
-    loop, dataset, processor = parts.loop, parts.clips.dataset, parts.policy.processor
-    examples = parts.clips.examples[dataset.train_split]
+def _data(inputs: TrainInputs, start: int, seed: int) -> tuple[TrainData, int]:
+    """Make the training data from step ``start`` on, and count the steps of the whole run."""
+    loop, dataset, processor = inputs.loop, inputs.clips.dataset, inputs.policy.processor
+    examples = inputs.clips.examples[dataset.train_split]
     steps = num_steps(
         len(examples),
         batch_size=loop.batch_size,
@@ -229,8 +227,8 @@ def _data(parts: TrainInputs, start: int, seed: int) -> tuple[TrainData, int]:
         max_steps=loop.max_steps,
     )
     data = TrainData(
-        processed_clips(parts.clips, examples, processor, parts.cache),
-        collate(processor, parts.cache, with_target=parts.stage.with_target),
+        processed_clips(inputs.clips, examples, processor, inputs.cache),
+        collate(processor, inputs.cache, with_target=inputs.stage.with_target),
         StepSampler(
             len(examples),
             batch_size=loop.batch_size,

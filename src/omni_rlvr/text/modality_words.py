@@ -74,7 +74,7 @@ class Lexicon:
         )
 
     def segments(self, text: str) -> list[Segment]:
-        """Cut a text into phrases of one modality, and the words in them that are counted.
+        """Cuts a text into phrases of one modality, and the words in them that are counted.
 
         A phrase is what stands between punctuation or conjunctions. It speaks of a modality if it
         has words of that one alone; of a phrase with words of both, only these words are marked.

@@ -20,14 +20,14 @@ _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
 def check_targets(config: object, key: str) -> None:
-    """Checks a resolved config (plain dicts and lists) and all below it.
+    """Check all targets in a resolved config, which holds plain dicts and lists.
 
     Args:
-        config: what to check.
-        key: its place in the whole config, for messages.
+        config: The part of the config to check.
+        key: Its key in the whole config, for messages.
 
     Raises:
-        UserError: a target that cannot be imported, or whose arguments do not fit.
+        UserError: A target cannot be imported, or its arguments do not fit.
     """
     if isinstance(config, Mapping):
         for name, value in config.items():
@@ -40,7 +40,7 @@ def check_targets(config: object, key: str) -> None:
 
 
 def check_named(config: object, key: str) -> None:
-    """Refuse a group, or an entry of one, that names nothing to build."""
+    """Refuse a group, or an entry of one, that has no ``_target_``."""
     if not isinstance(config, Mapping) or not config.get("_target_"):
         raise UserError(
             f"{key}={config!r} does not say what is to be built: give {key}._target_=MODULE.NAME, "
@@ -65,9 +65,9 @@ def check_finite(config: object, key: str) -> None:
 
 
 def check_engine(rollout: Mapping[str, Any]) -> None:
-    """Refuse what samples nothing under ``rollout``, before a model is loaded for it.
+    """Refuse a rollout that is no engine, before a model is loaded.
 
-    A function with ``_partial_: true`` was one until engines became objects.
+    In earlier versions an engine was a function with ``_partial_: true``.
     """
     engine = locate(rollout["_target_"], "rollout")
     if not (hasattr(engine, "sample") and hasattr(engine, "sync")):
@@ -78,16 +78,16 @@ def check_engine(rollout: Mapping[str, Any]) -> None:
 
 
 def check_optimizer(optimizer: Mapping[str, Any]) -> None:
-    """Refuse a learning rate with which nothing is learned."""
+    """Refuse a learning rate of zero or less."""
     if isinstance(lr := optimizer.get("lr"), int | float):
         wanted = "greater than 0; task=evaluate measures a model without training it"
         require(lr > 0, "optimizer.lr", lr, wanted)
 
 
 def check_trainer(trainer: dict[str, Any]) -> None:
-    """Refuse flags of Lightning's trainer that would do nothing, or harm, in this loop.
+    """Refuse flags of Lightning's trainer that have no effect, or do harm, in this loop.
 
-    What this loop reads itself, Lightning's defaults do not stand in for.
+    The flags that this loop reads itself must be given, because Lightning's defaults do not apply.
     """
     for flag, example in (("accelerator", "auto"), ("devices", "1")):
         if flag not in trainer:
@@ -110,18 +110,6 @@ def check_trainer(trainer: dict[str, Any]) -> None:
     if "precision" in trainer:
         precision = trainer["precision"]
         require(precision in allowed, "trainer.precision", precision, f"one of {allowed}")
-
-
-def differences(before: Any, now: Any, key: str) -> list[str]:
-    """Names every key below ``key`` whose values differ, with both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted({*before, *now})
-        return [
-            d
-            for n in names
-            for d in differences(before.get(n), now.get(n), f"{key}.{n}".lstrip("."))
-        ]
-    return [] if before == now else [f"{key} ({before!r} then, {now!r} now)"]
 
 
 def locate(path: str, key: str) -> object:

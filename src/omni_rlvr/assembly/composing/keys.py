@@ -1,7 +1,7 @@
-"""Refuses keys that no option has, however they came into a config, and names the nearest real one.
+"""Refuse unknown keys in a composed config, and name the nearest key that exists.
 
-Hydra refuses most of them while it composes. ``+`` and ``++`` on the command line go past that: a
-misspelt key would be written down in run.json as if it counted.
+Hydra refuses most unknown keys while it composes, but not those that the command line adds with
+``+`` or ``++``. A misspelt key would then stand in run.json as if it had an effect.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from omni_rlvr.config.root import PathsConfig, RootConfig
 from omni_rlvr.types import UserError
 
 TYPED = ("task", "stage", "dataset", "modality", "feature_cache")
-"""Groups that are read as dataclasses: they hold the keys of their schemas and no others."""
+"""Groups that are read as dataclasses: they hold the fields of their schemas and nothing else."""
 
 
 def check_keys(config: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
-    """Check that every key of the typed groups, and of the root, is one that an option has.
+    """Check that the root and the typed groups hold all fields of their schemas and no other key.
 
     Args:
         config: The whole config, resolved, as plain values.
         typed: Group -> its dataclass.
 
     Raises:
-        UserError: A key is unknown, or a group's option has no schema.
+        UserError: A key is unknown or was deleted, or a group's option has no schema.
     """
     for group in TYPED:
         if not dataclasses.is_dataclass(typed[group]):
@@ -39,25 +39,29 @@ def check_keys(config: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
                 f"{group}: the file of the chosen option has no schema; let it begin with "
                 f"'defaults: [NAME]', where NAME is one of {names}"
             )
-    unknown = [name for name in config if name not in names_of(RootConfig)]
-    unknown += [f"paths.{name}" for name in config["paths"] if name not in names_of(PathsConfig)]
-    unknown += [key for group in TYPED for key in _unknown(config[group], typed[group], group)]
-    if unknown:
-        raise UserError(no_such_key(unknown[0], _keys_of(config, "")))
-    missing = [name for name in names_of(RootConfig) if name not in config]
-    missing += [f"paths.{name}" for name in names_of(PathsConfig) if not config["paths"].get(name)]
-    missing += [key for group in TYPED for key in _missing(config[group], typed[group], group)]
-    if missing:
-        raise UserError(f"{missing[0]} must be given, e.g. {example(missing[0])}")
+    tables: list[tuple[str, Mapping[str, Any], type]] = [
+        ("", config, RootConfig),
+        ("paths.", config["paths"], PathsConfig),
+        *(t for group in TYPED for t in _tables(config[group], typed[group], f"{group}.")),
+    ]
+    for above, values, schema in tables:
+        for name in values:
+            if name not in names_of(schema):
+                raise UserError(no_such_key(f"{above}{name}", _keys_of(config, "")))
+    for above, values, schema in tables:
+        for name in names_of(schema):
+            # a field that was deleted (``~stage.beta``) would count with its default, unrecorded
+            if name not in values or (schema is PathsConfig and not values[name]):
+                raise UserError(f"{above}{name} must be given, e.g. {example(f'{above}{name}')}")
 
 
 def names_of(schema: type) -> list[str]:
-    """Return the keys that a dataclass has."""
+    """List the names of the fields of a dataclass."""
     return [field.name for field in dataclasses.fields(schema)]
 
 
 def no_such_key(key: str, known: Iterable[str]) -> str:
-    """Say that a key is unknown, and which one may be meant.
+    """Make the message that a key is unknown, with the key that may be meant.
 
     Args:
         key: The unknown one.
@@ -88,7 +92,7 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
 
 
 def open_table(key: str, config: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Find the table whose entries a person names, e.g. ``task.stages``, that an unknown key is of.
+    """Find the table with entries of free names, e.g. ``task.stages``, that an unknown key is in.
 
     Args:
         key: The unknown key.
@@ -110,7 +114,7 @@ def open_table(key: str, config: Mapping[str, Any]) -> tuple[str | None, str]:
 
 
 def _open_tables() -> set[str]:
-    """Name the keys that hold a table with names of a person's own."""
+    """Name the tables whose entries a user names freely."""
     found = {"reward.terms", "reward.weights", "logger", "callbacks"}
     for group, _, schema in schemas():
         for name, kind in get_type_hints(schema).items():
@@ -152,22 +156,14 @@ def _fields(group: str, schema: type) -> Iterator[tuple[str, Any]]:
             yield key, kind
 
 
-def _unknown(values: Mapping[str, Any], typed: Any, key: str) -> Iterator[str]:
-    known = names_of(type(typed))
-    for name, value in values.items():
-        if name not in known:
-            yield f"{key}.{name}"
-        elif dataclasses.is_dataclass(below := vars(typed)[name]):
-            yield from _unknown(value, below, f"{key}.{name}")
-
-
-def _missing(values: Mapping[str, Any], typed: Any, key: str) -> Iterator[str]:
-    """Yield keys that were deleted (``~stage.beta``): their defaults would count, unrecorded."""
-    for name in names_of(type(typed)):
-        if name not in values:
-            yield f"{key}.{name}"
-        elif dataclasses.is_dataclass(below := vars(typed)[name]):
-            yield from _missing(values[name], below, f"{key}.{name}")
+def _tables(
+    values: Mapping[str, Any], typed: Any, above: str
+) -> Iterator[tuple[str, Mapping[str, Any], type]]:
+    """Yield the values of a dataclass and of those in it, each with its place and its class."""
+    yield above, values, type(typed)
+    for name, below in vars(typed).items():
+        if dataclasses.is_dataclass(below) and isinstance(values.get(name), Mapping):
+            yield from _tables(values[name], below, f"{above}{name}.")
 
 
 def _keys_of(values: Mapping[str, Any], prefix: str) -> Iterator[str]:

@@ -25,7 +25,13 @@ def fit_own_readers(cfg: DictConfig) -> None:
         UserError: such a reader cannot be imported.
     """
     splits: Any = OmegaConf.to_container(cfg.dataset.splits, resolve=False)
-    own = [split for split, reader in splits.items() if _is_own(reader)]
+    own = [
+        split
+        for split, reader in splits.items()
+        if isinstance(reader, Mapping)
+        and isinstance(reader.get("_target_"), str)
+        and not reader["_target_"].startswith("omni_rlvr.")
+    ]
     for split in own:
         target = locate(splits[split]["_target_"], f"dataset.splits.{split}")
         if not callable(target):
@@ -42,8 +48,3 @@ def fit_own_readers(cfg: DictConfig) -> None:
         files = cfg.dataset.annotations
         if not any("root" in reader and files.get(name, "?") for name, reader in splits.items()):
             cfg.dataset.root = "."
-
-
-def _is_own(reader: object) -> bool:
-    target = reader.get("_target_") if isinstance(reader, Mapping) else None
-    return isinstance(target, str) and not target.startswith("omni_rlvr.")

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr.assembly.composing.help_page import option_lines
-from omni_rlvr.assembly.composing.latest import latest_checkpoint
+from omni_rlvr.assembly.composing.latest import latest_checkpoint, stopped_at_the_start
 from omni_rlvr.assembly.composing.names import check_run_name, run_name
 from omni_rlvr.assembly.composing.paths import own_path
 from omni_rlvr.config import dataset as data_options
@@ -100,13 +100,13 @@ def _tiny_base() -> str:
 
 
 def _split_or_first(split: str, *, _root_) -> str:
-    """The split of this name, or the first one of a data set that has none."""
+    """Return the split of this name, or the first split if the data set has none of this name."""
     splits = list(_root_.dataset.splits)
     return split if split in splits else splits[0]
 
 
 def _label_map(label_maps: DictConfig, words: str) -> DictConfig:
-    """The label map that a data set is read with."""
+    """Return the label map that a data set is read with."""
     if words not in label_maps:
         raise UserError(
             f"dataset.words={words!r} is not one of the data set's label maps: "
@@ -116,7 +116,7 @@ def _label_map(label_maps: DictConfig, words: str) -> DictConfig:
 
 
 def _label_words(label_maps: DictConfig, words: str) -> list[str]:
-    """Its words, each once: the label list."""
+    """List the labels of a label map, each once."""
     return list(dict.fromkeys(word for word in _label_map(label_maps, words).values() if word))
 
 
@@ -133,7 +133,7 @@ def _latest(experiment: str, *, _root_) -> str:
 
 
 def _latest_if_any(experiment: str, *, _root_) -> str | None:
-    """The same, or None where there is no such run."""
+    """Return the checkpoint of the newest run of an experiment; None if there is no run."""
     found = latest_checkpoint(Path(own_path(_root_.paths.output_root)), experiment)
     return None if found is None else str(found)
 
@@ -148,8 +148,12 @@ def _run_dir(output_root: str, name: str, resume: str | None) -> str:
     check_run_name(name)
     if resume is not None:
         resume = own_path(resume, "resume")
-        folder = run_of(Path(output_root) / name / LATEST if resume == LATEST else Path(resume))
-        if any((folder / part).exists() for part in ("run.json", CHECKPOINT, CHECKPOINTS)):
+        home = Path(output_root) / name
+        folder = run_of(home / LATEST if resume == LATEST else Path(resume))
+        anew = resume == LATEST and stopped_at_the_start(home) is not None
+        if not anew and any(
+            (folder / part).exists() for part in ("run.json", CHECKPOINT, CHECKPOINTS)
+        ):
             return str(folder.resolve())
     now = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S%z")
     folder = Path(output_root) / name / now

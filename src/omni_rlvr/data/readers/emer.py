@@ -9,30 +9,23 @@ answer is its words joined by ", "; what it thinks is the reasoning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from omni_rlvr.data.annotations.example_table import ExampleTable
 from omni_rlvr.data.annotations.lists import find, read_quoted
-from omni_rlvr.data.annotations.validate import files
-from omni_rlvr.data.readers.official import (
-    check_target,
-    clip_folder,
-    clip_paths_of,
-    complete_examples,
-    reasoning,
-)
-from omni_rlvr.types import UserError
+from omni_rlvr.data.annotations.validate import constant, files, to_examples
+from omni_rlvr.data.readers.official import clip_folder, clip_paths_of
+from omni_rlvr.types import UserError, require
 
 _NAME = ("names", "name")
 _WORDS = ("emotions", "openset", "ovlabel", "labels", "label", "discrete")
 _REASON = ("reasons", "reason", "english", "description")
 
 
-@dataclass(kw_only=True)
 class EmerReader:
     """Reads reasoning and words of every clip.
 
@@ -46,52 +39,64 @@ class EmerReader:
         question: What is asked of every clip.
     """
 
-    root: Path
-    lists: Sequence[Sequence[str]]
-    clips: Sequence[str]
-    target: str
-    question: str
-
-    def __post_init__(self) -> None:
-        check_target(self.target)
-        self.root = Path(self.root)  # a config holds text
+    def __init__(
+        self,
+        *,
+        root: str,
+        lists: Sequence[Sequence[str]],
+        clips: Sequence[str],
+        target: str,
+        question: str,
+    ) -> None:
+        require(
+            target in ("reasoning", "label"), "dataset.layout.target", target, "reasoning or label"
+        )
+        self._root = Path(root)
+        self._lists = lists
+        self._clips = clips
+        self._target = target
+        self._question = question
 
     def read(self) -> ExampleTable:
         """Read and validate the annotations; a clip without reasoning or words is left out."""
-        wanted = [words for words, reasons in self.lists if (self.root / reasons).is_file()]
-        if self.target == "label" or not wanted:
-            wanted = [words for words, _ in self.lists]
-        path = find(self.root, wanted, {}, self._missing())
+        wanted = [words for words, reasons in self._lists if (self._root / reasons).is_file()]
+        if self._target == "label" or not wanted:
+            wanted = [words for words, _ in self._lists]
+        path = find(self._root, wanted, {}, self._missing())
         table = read_quoted(path, {"name": _NAME, "words": _WORDS})
         words = pa.array([", ".join(_split(text)) for text in table["words"].to_pylist()])
         table = table.append_column("answer", words)
         left_out: dict[str, int] = {}
-        target = table["answer"]
-        if self.target == "reasoning":
+        target: Any = table["answer"]
+        if self._target == "reasoning":
             table = self._with_reasons(table, path)
             if len(table) < len(words):
                 left_out = {"without reasoning": len(words) - len(table)}
-            target = reasoning(table["reason"], table["answer"])
-        folder = clip_folder(self.root, self.clips)
-        columns = {
+            target = pc.binary_join_element_wise(
+                "<think>", table["reason"], "</think>\n<answer>", table["answer"], "</answer>", ""
+            )
+        folder = clip_folder(self._root, self._clips)
+        rows = table.num_rows
+        raw = {
+            "question": constant(self._question, rows),
             "target": target,
-            "video": clip_paths_of(table["name"], self.root, folder),
+            "video": clip_paths_of(table["name"], self._root, folder),
+            "audio": pa.nulls(rows, pa.string()),
             "id": table["name"],
-            "file": files(path, len(table)),
+            "cues": pa.nulls(rows, pa.string()),
+            "file": files(path, rows),
             "number": table["number"],
         }
-        return complete_examples(
-            pa.table(columns), self.root, self.question, labels=None, left_out=left_out
-        )
+        return to_examples(pa.table(raw), self._root, None, left_out)
 
     def _missing(self) -> str:
-        told = [reasons for _, reasons in self.lists if (self.root / reasons).is_file()]
+        told = [reasons for _, reasons in self._lists if (self._root / reasons).is_file()]
         alone = f"; {told[0]} has reasons and no emotion words" if told else ""
         return f"dataset.layout.lists=[[WORDS,REASONS]]{alone}"
 
     def _with_reasons(self, table: pa.Table, words: Path) -> pa.Table:
-        paired = [reasons for name, reasons in self.lists if self.root / name == words]
-        path = find(self.root, paired, {}, "dataset.layout.lists or dataset.layout.target=label")
+        paired = [reasons for name, reasons in self._lists if self._root / name == words]
+        path = find(self._root, paired, {}, "dataset.layout.lists or dataset.layout.target=label")
         reasons = read_quoted(path, {"name": _NAME, "reason": _REASON})
         told = dict(zip(reasons["name"].to_pylist(), reasons["reason"].to_pylist(), strict=True))
         column = pa.array([told.get(name) for name in table["name"].to_pylist()], pa.string())
@@ -102,6 +107,6 @@ class EmerReader:
 
 
 def _split(text: str) -> list[str]:
-    """Return the words of ``happy, sad``, ``happy;sad`` or ``['happy', 'sad']``, each once."""
+    """Words of ``happy, sad``, ``happy;sad`` or ``['happy', 'sad']``, each once."""
     words = text.strip("[] ").replace(";", ",").split(",")
     return list(dict.fromkeys(word.strip(" '\"") for word in words if word.strip(" '\"")))

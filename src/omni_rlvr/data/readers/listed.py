@@ -7,7 +7,6 @@ then the places that published code expects.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ NAMES = {
 """What headers call the two columns."""
 
 
-@dataclass(kw_only=True)
 class ListedReader:
     """Reads ``name,label`` lists, with or without a header.
 
@@ -47,35 +45,38 @@ class ListedReader:
         question: What is asked of every clip.
     """
 
-    split: str
-    root: Path
-    fold: int | None
-    lists: Sequence[str]
-    clips: Sequence[str]
-    num_digits: int
-    labels: LabelMap
-    question: str
-
-    def __post_init__(self) -> None:
-        self.root = Path(self.root)  # a config holds text
+    def __init__(
+        self,
+        *,
+        split: str,
+        root: str,
+        fold: int | None,
+        lists: Sequence[str],
+        clips: Sequence[str],
+        num_digits: int,
+        labels: LabelMap,
+        question: str,
+    ) -> None:
+        self._values = {"split": split, "fold": fold}
+        self._root = Path(root)
+        self._lists = lists
+        self._clips = clips
+        self._num_digits = num_digits
+        self._labels = labels
+        self._question = question
 
     def read(self) -> ExampleTable:
         """Read and validate the split's list."""
-        path = find(
-            self.root,
-            self.lists,
-            {"split": self.split, "fold": self.fold},
-            "dataset.splits.SPLIT.lists=[FILE]",
-        )
+        path = find(self._root, self._lists, self._values, "dataset.splits.SPLIT.lists=[FILE]")
         table = read_list(path, NAMES)
-        folder = clip_folder(self.root, self.clips)
+        folder = clip_folder(self._root, self._clips)
         columns = {
             "label": table["label"],
-            "video": clip_paths(table["name"], self.root, folder, self.num_digits),
+            "video": clip_paths(table["name"], self._root, folder, self._num_digits),
             "file": files(path, table.num_rows),
             "number": table["number"],
         }
-        return labelled_examples(columns, self.root, self.labels, self.question)
+        return labelled_examples(columns, self._root, self._labels, self._question)
 
 
 def clip_paths(names: Any, root: Path, folder: str, num_digits: int) -> pa.Array:

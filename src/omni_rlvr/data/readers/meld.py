@@ -7,7 +7,6 @@ clips (``final_videos_testdia*``); no annotation names them, so they are never r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,7 +26,6 @@ _COLUMNS = {
 }
 
 
-@dataclass(kw_only=True)
 class MeldReader:
     """Reads a split's csv file, in UTF-8 or cp1252.
 
@@ -40,34 +38,41 @@ class MeldReader:
         question: What is asked of every clip; ``{utterance}`` in it becomes what is said.
     """
 
-    split: str
-    root: Path
-    lists: Sequence[str]
-    clips: Sequence[str]
-    labels: LabelMap
-    question: str
-
-    def __post_init__(self) -> None:
-        self.root = Path(self.root)  # a config holds text
+    def __init__(
+        self,
+        *,
+        split: str,
+        root: str,
+        lists: Sequence[str],
+        clips: Sequence[str],
+        labels: LabelMap,
+        question: str,
+    ) -> None:
+        self._split = split
+        self._root = Path(root)
+        self._lists = lists
+        self._clips = clips
+        self._labels = labels
+        self._question = question
 
     def read(self) -> ExampleTable:
         """Read and validate the split's file."""
-        values = {"split": self.split}
-        path = find(self.root, self.lists, values, f"dataset.splits.{self.split}.lists=[FILE]")
+        values = {"split": self._split}
+        path = find(self._root, self._lists, values, f"dataset.splits.{self._split}.lists=[FILE]")
         table = read_quoted(path, _COLUMNS)
-        folder = clip_folder(self.root, self.clips)
+        folder = clip_folder(self._root, self._clips)
         ids = pc.binary_join_element_wise("dia", table["dialogue"], "_utt", table["turn"], "")
         columns = {
             "label": table["label"],
-            "video": clip_paths_of(ids, self.root, folder),
+            "video": clip_paths_of(ids, self._root, folder),
             "id": ids,
             "file": files(path, table.num_rows),
             "number": table["number"],
         }
-        if "{utterance}" in self.question:
+        if "{utterance}" in self._question:
             asked = [
-                self.question.replace("{utterance}", said)
+                self._question.replace("{utterance}", said)
                 for said in table["utterance"].to_pylist()
             ]
             columns["question"] = pa.array(asked)
-        return labelled_examples(columns, self.root, self.labels, self.question)
+        return labelled_examples(columns, self._root, self._labels, self._question)

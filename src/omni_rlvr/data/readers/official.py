@@ -17,7 +17,7 @@ from omni_rlvr.data.annotations.example_table import ExampleTable, source
 from omni_rlvr.data.annotations.labels import LabelMap
 from omni_rlvr.data.annotations.validate import RAW, constant, to_examples
 from omni_rlvr.media.files import SUFFIX, video_name
-from omni_rlvr.types import UserError, require
+from omni_rlvr.types import UserError
 
 
 def labelled_examples(
@@ -35,49 +35,22 @@ def labelled_examples(
     Raises:
         UserError: No row is left, or one is wrong.
     """
-    rows = pa.table({"number": pa.nulls(len(columns["label"]), pa.int64()), **columns})
+    rows = pa.table({**columns, "number": columns.get("number", _nulls(columns, pa.int64()))})
     found = labels.apply(rows["label"], lambda row: source(rows, row))
-    target = reasoning(rows["thought"], found.words) if "thought" in columns else found.words
-    rows = rows.append_column("target", target).filter(pc.is_valid(found.words))
+    rows = rows.append_column("word", found.words)
+    if found.left_out:
+        rows = rows.filter(pc.is_valid(rows["word"]))
     if not rows.num_rows:
         raise UserError(f"{root}: every row is left out by dataset.label_maps: {found.left_out}")
-    return complete_examples(rows, root, question, labels=labels.ours, left_out=found.left_out)
-
-
-def complete_examples(
-    rows: pa.Table,
-    root: Path,
-    question: str,
-    *,
-    labels: Sequence[str] | None,
-    left_out: Mapping[str, int],
-) -> ExampleTable:
-    """Make examples of rows that lack some columns of ``RAW``.
-
-    A row without a question asks ``question``; other missing columns are null.
-    """
-    raw = {name: pa.nulls(len(rows), RAW.field(name).type) for name in RAW.names}
-    raw["question"] = constant(question, len(rows))
-    raw |= {name: rows[name] for name in RAW.names if name in rows.column_names}
-    return to_examples(pa.table(raw), root, labels, left_out)
-
-
-def reasoning(thoughts: Any, answers: Any) -> Any:
-    """Write the assistant turns that give the reasoning and then the answer."""
-    return pc.binary_join_element_wise(
-        "<think>", thoughts, "</think>\n<answer>", answers, "</answer>", ""
-    )
-
-
-def in_split(split: str, *, is_test: bool) -> bool:
-    """Return whether a clip is in the split "train", "test" or "all"."""
-    return split == "all" or is_test == (split == "test")
-
-
-def check_target(target: str) -> None:
-    """Check the option ``dataset.layout.target``."""
-    known = ("reasoning", "label")
-    require(target in known, "dataset.layout.target", target, " or ".join(known))
+    raw = {
+        name: rows[name] if name in columns else _nulls(rows, RAW.field(name).type)
+        for name in RAW.names
+    }
+    if "question" not in columns:
+        raw["question"] = constant(question, rows.num_rows)
+    raw["target"] = _targets(rows)
+    raw["number"] = rows["number"]
+    return to_examples(pa.table(raw), root, labels.ours, found.left_out)
 
 
 def clip_folder(root: Path, folders: Sequence[str]) -> str:
@@ -90,7 +63,20 @@ def clip_paths_of(names: Any, root: Path, folder: str) -> pa.Array:
 
     A name without one gets that of its video, whichever it is; see ``media.files.video_name``.
     """
-    is_file = pc.match_substring_regex(names, SUFFIX).to_pylist()
-    rows = zip(names.to_pylist(), is_file, strict=True)
+    whole = pc.match_substring_regex(names, SUFFIX).to_pylist()
+    rows = zip(names.to_pylist(), whole, strict=True)
     files = [name if done else video_name(root / folder, name) for name, done in rows]
     return pa.array([f"{folder}/{file}" for file in files], pa.string())
+
+
+def _targets(rows: pa.Table) -> Any:
+    if "thought" not in rows.column_names:
+        return rows["word"]
+    return pc.binary_join_element_wise(
+        "<think>", rows["thought"], "</think>\n<answer>", rows["word"], "</answer>", ""
+    )
+
+
+def _nulls(columns: Mapping[str, Any] | pa.Table, kind: pa.DataType) -> pa.Array:
+    length = columns.num_rows if isinstance(columns, pa.Table) else len(columns["label"])
+    return pa.nulls(length, kind)

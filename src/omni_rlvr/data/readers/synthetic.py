@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from omni_rlvr.data.readers.annotated import AnnotationReader
-from omni_rlvr.data.synthetic.generate import ANNOTATIONS, ensure_split
+from omni_rlvr.data.synthetic.generate import ANNOTATIONS, ensure_split, split_folder
 from omni_rlvr.types import Example
 
 
-@dataclass
 class SyntheticReader:
     """One split, in the R1-Omni annotation format."""
 
-    split: str
-    root: str
-    labels: Sequence[str] | None
-    num_clips: int
-    seed: int
-    num_workers: int
+    def __init__(
+        self,
+        split: str,
+        root: str,
+        labels: Sequence[str] | None,
+        num_clips: int,
+        seed: int,
+        num_workers: int,
+    ):
+        """Hold the settings.
+
+        Args:
+            split: "caption", "cold_start", "rlvr", "test" or "ood".
+            root: folder for all versions of the data set.
+            labels: the label list; None takes any answer (captions).
+            num_clips: how many clips the split has.
+            seed: of the data set, apart from the run's.
+            num_workers: processes that make clips.
+        """
+        self.split = split
+        self.root = root
+        self.labels = labels
+        self.num_clips = num_clips
+        self.seed = seed
+        self.num_workers = num_workers
+
+    def is_made(self) -> bool:
+        """Say whether reading finds the clips there, and need not make them."""
+        folder = split_folder(Path(self.root), self.split, self.num_clips, self.seed)
+        return (folder / ANNOTATIONS).exists()
 
     def read(self) -> Sequence[Example]:
         """Make the clips if needed and read their annotations."""

@@ -1,4 +1,4 @@
-"""Is the reasoning true to the clip, and to what drove the answer? Tables over clips.
+"""Compute tables of whether the reasoning is true to the clip and to what drove the answer.
 
 * hallucination: false claims / claims that can be checked, where the data set knows its cues;
 * agreement: clips whose think block leans to the modality with the larger Shapley value for the

@@ -25,9 +25,6 @@ from omni_rlvr.types import Batch, Example, Features
 if TYPE_CHECKING:
     from omni_rlvr.tasks.attribute.task import AttributeInputs
 
-ESTIMATOR = "grpo"
-"""Of the advantages that are shown: reward less the group's mean, over its spread."""
-
 
 @torch.no_grad()
 def write_selection(
@@ -94,11 +91,9 @@ def _say(
     rollout = parts.engine.sample(policy, prompts, sampling, generator, None)
     examples = [e for e in batch.examples for _ in range(task.num_generations)]
     scored = parts.reward(rollout.texts, examples, rollout.completion_mask.sum(dim=1).tolist())
+    # each reward less the mean of its group, divided by the group's spread
     advantages = compute_advantages(
-        scored.rewards,
-        num_generations=task.num_generations,
-        estimator=ESTIMATOR,
-        scale_rewards=None,
+        scored.rewards, num_generations=task.num_generations, estimator="grpo", scale_rewards=None
     )
     return said, completion_rows(rollout, scored, advantages, examples)
 

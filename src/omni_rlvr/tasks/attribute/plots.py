@@ -1,6 +1,6 @@
-"""The picture of what each modality did: Shapley values by class, clip by clip, and the swap test.
+"""Draw what each modality did: Shapley values by class, clip by clip, and the swap test.
 
-Drawn on a Figure of its own and saved. Nothing is computed here.
+The numbers come from ``tables.py``; this file computes none.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ MAX_BARS_IN = 16.0
 def attribution_figure(
     table: pd.DataFrame, report: Mapping[str, Any], title: str, path: Path, *, unit: str
 ) -> Figure:
-    """Draws phi by class (bars with 95 % intervals), phi of every clip (points), and the swaps.
+    """Draw phi by class (bars with 95 % intervals), phi of every clip (points), and the swaps.
 
     Args:
-        table: ``attribution.clip_table``.
+        table: from ``tables.clip_table``.
         report: ``all``, ``by_class`` and ``swap`` (or None) as the task writes them.
         title: names model, split and method.
         path: the picture to write.
-        unit: of the Shapley values, from ``attribution.unit_of``.
+        unit: of the Shapley values, from ``tables.unit_of``.
 
     Returns:
         The figure, already saved: two axes, and a third where sounds were swapped.
@@ -49,7 +49,17 @@ def attribution_figure(
     _draw_bars(row[0], report, widths[0], unit)
     _draw_clips(row[1], table, unit)
     if swap:
-        _draw_swaps(row[2], swap)
+        axes = row[2]
+        means = np.array([100 * swap[kind]["mean"] for kind in SWAPS])
+        ends = np.array([swap[kind]["ci"] for kind in SWAPS])
+        axes.bar(range(len(SWAPS)), means, 0.7, color=[*SWAPS.values()])
+        spread = np.abs(100 * ends.T - means)
+        axes.errorbar(
+            range(len(SWAPS)), means, spread, fmt="none", ecolor=INK, capsize=4, linewidth=1.2
+        )
+        axes.set_xticks(range(len(SWAPS)), [*SWAPS])
+        axes.grid(axis="x", visible=False)
+        axes.set(ylim=(0, 105), ylabel="% of swaps", title="Swapped sound: follows")
     figure.suptitle(title)
     return save(figure, path, tight=False)
 
@@ -94,14 +104,3 @@ def _draw_clips(axes: Axes, table: pd.DataFrame, unit: str) -> None:
     axes.set(ylabel=f"Shapley value of the picture ({unit})")
     axes.set_title("Every clip; dotted: both alike")
     axes.legend(frameon=False, fontsize=9)
-
-
-def _draw_swaps(axes: Axes, swap: Mapping[str, Any]) -> None:
-    for i, (kind, colour) in enumerate(SWAPS.items()):
-        mean, (low, high) = swap[kind]["mean"], swap[kind]["ci"]
-        axes.bar(i, 100 * mean, 0.7, color=colour)
-        error = [[100 * abs(mean - low)], [100 * abs(high - mean)]]
-        axes.errorbar(i, 100 * mean, error, ecolor=INK, capsize=4, linewidth=1.2)
-    axes.set_xticks(range(len(SWAPS)), list(SWAPS))
-    axes.grid(axis="x", visible=False)
-    axes.set(ylim=(0, 105), ylabel="% of swaps", title="Swapped sound: follows")

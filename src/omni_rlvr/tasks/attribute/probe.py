@@ -30,13 +30,13 @@ from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.types import LEADS, Batch, Example, Features, Sample, require
 
 TRIES = 8
-"""Clips read, at most, for each that is probed: some lack a modality."""
+"""Most clips that are read for each one that is probed, since some lack a modality."""
 
 log = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
-    """Anything with a ``read()`` that gives examples, as a data set's splits are."""
+    """Anything that reads examples, such as a split of a data set."""
 
     def read(self) -> list[Example]:
         """Read the examples."""
@@ -145,7 +145,7 @@ class ModalityProbe(Callback):
     def _faithfulness(
         self, p: Tensor, texts: Sequence[str], examples: Sequence[Example], lexicon: Lexicon
     ) -> dict[str, float]:
-        """Share of reasonings that lean to what drove the answer, and of false claims."""
+        """Compute the share of reasonings that agree with the answer, and that of false claims."""
         labels = list(self.method.labels)
         rows = zip(texts, examples, strict=True)
         said = [read_reasoning(text, example, labels, lexicon) for text, example in rows]
@@ -162,7 +162,7 @@ class ModalityProbe(Callback):
 
 
 def game_metrics(p: Tensor, gold: Tensor) -> dict[str, float]:
-    """Means over clips of the gold label's game, and accuracy under each subset.
+    """Average the gold label's game over clips, and the accuracy under each subset.
 
     Args:
         p: [N, 4, L] log-probabilities over the label list.

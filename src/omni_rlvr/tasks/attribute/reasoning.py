@@ -23,7 +23,7 @@ class Reasoning:
     answer: str | None
     """The answer in the label list's spelling, or None."""
     words: WordCounts
-    """Of the think block; zeros without one."""
+    """Counted in the think block; zeros without one."""
     claims: Sequence[Claim]
     """The claims that can be checked; none where the data set knows no cues."""
     false_claims: Sequence[Claim]

@@ -24,7 +24,7 @@ from omni_rlvr.tasks.attribute.subsets import NO_DONOR, Media, Mix, Stand
 from omni_rlvr.types import AudioShape, Batch, Features, Prompts, Rollout, VideoShape
 
 EMPTY_THINK = replace(TAGGED, text="<think></think>\n<answer>")
-"""Answer tags behind a think block with nothing in it."""
+"""Answer tags behind an empty think block."""
 S = TypeVar("S", VideoShape, AudioShape)
 
 
@@ -44,7 +44,7 @@ class Method:
     max_completion_length: int
     """Most tokens of a generated reasoning."""
     num_prompts: int
-    """Prompts scored at once: a matter of memory and speed that changes no value."""
+    """Prompts scored at once; it changes memory and speed, and no value."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def reasoned(
 
 
 def _with_blanks(batch: Batch, media: Media, blanks: Blanks) -> tuple[Media, Stand]:
-    """Put a blank picture and a blank sound of each shape behind the batch's own rows."""
+    """Append a blank picture and a blank sound of each shape to the batch's own rows."""
     pictures, video_rows = _behind(batch.video_shapes)
     sounds, audio_rows = _behind(batch.audio_shapes)
     video = [blanks.features(shape, batch) for shape in pictures]
@@ -236,7 +236,7 @@ def _with_blanks(batch: Batch, media: Media, blanks: Blanks) -> tuple[Media, Sta
 
 
 def _behind(shapes: Sequence[S | None]) -> tuple[list[S], list[int | None]]:
-    """List the distinct shapes, and which row each clip's has when they stand behind all clips."""
+    """List the distinct shapes, and each clip's row when these shapes follow all clips."""
     distinct = list(dict.fromkeys(shape for shape in shapes if shape is not None))
     rows = {shape: len(shapes) + i for i, shape in enumerate(distinct)}
     return distinct, [None if shape is None else rows[shape] for shape in shapes]

@@ -1,4 +1,4 @@
-"""Tables of what each modality did: one row a clip, then means by class and over the data set.
+"""Compute tables of what each modality did: one row a clip, then means by class and over all.
 
 The value of a subset S of the modalities is what the policy says of a label under S alone,
 
@@ -39,9 +39,9 @@ class ClipScores:
     """[N, 2**n, L] nats of each label as the answer; NaN where a clip had no donor."""
 
 
-def subset_names(num_players: int) -> list[str]:
-    """Name every subset; with the prompt text as a player, ``no_text_...`` ones lack it."""
-    return [f"no_text_{name}" for name in SUBSETS if num_players == 3] + [*SUBSETS]
+def subset_names(num_subsets: int) -> list[str]:
+    """Name all 4 subsets, or all 8 with the prompt text as a player; ``no_text_...`` lack it."""
+    return [f"no_text_{name}" for name in SUBSETS if num_subsets == 8] + [*SUBSETS]
 
 
 def unit_of(value: str) -> str:
@@ -64,7 +64,7 @@ def clip_table(scores: ClipScores, names: Sequence[str], *, value: str) -> pd.Da
     """
     p = scores.logps.double().log_softmax(dim=-1)
     values = p if value == "log_prob" else p.exp()
-    subsets = subset_names(_num_players(scores.logps))
+    subsets = subset_names(scores.logps.shape[1])
     gold = torch.tensor([list(names).index(label) for label in scores.labels], dtype=torch.long)
     answers = p.nan_to_num(-torch.inf).argmax(dim=-1)
     known = p.isfinite().all(dim=-1)
@@ -108,7 +108,7 @@ def distribution_table(scores: ClipScores, names: Sequence[str]) -> pd.DataFrame
     ``outside`` is what the policy would answer outside the list, before normalising.
     """
     logps = scores.logps.double()
-    subsets = subset_names(_num_players(logps))
+    subsets = subset_names(logps.shape[1])
     rows = [(clip, subset) for clip in scores.ids for subset in subsets]
     table = pd.DataFrame(rows, columns=["clip", "subset"])
     table[list(names)] = logps.softmax(dim=-1).flatten(0, 1).numpy()
@@ -202,7 +202,3 @@ def intervals(
     )
     ends = zip(names, torch.stack(found, dim=1).tolist(), strict=True)
     return {name: {"mean": value, "ci": [low, high]} for name, (value, low, high) in ends}
-
-
-def _num_players(logps: Tensor) -> int:
-    return logps.shape[1].bit_length() - 1

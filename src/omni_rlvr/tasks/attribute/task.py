@@ -47,12 +47,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRUSTED = 0.8
-"""Share of answers that the scored label must have in common with the generated ones."""
+"""Share of clips whose scored label is the generated answer, below which a warning is due."""
 
 
 @dataclass(frozen=True)
 class AttributeInputs:
-    """All that measuring modalities needs."""
+    """The inputs of task=attribute."""
 
     place: Place
     clips: Clips
@@ -161,13 +161,7 @@ def _measure(parts: AttributeInputs, split: str, device: torch.device) -> Measur
         if len(batch) == 0:
             continue
         scores = score_batch(
-            parts.policy,
-            parts.engine,
-            batch,
-            features,
-            method,
-            blanks=blanks,
-            generator=generator,
+            parts.policy, parts.engine, batch, features, method, blanks=blanks, generator=generator
         )
         before = len(out.examples)
         out.examples += batch.examples

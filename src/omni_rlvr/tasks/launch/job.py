@@ -1,4 +1,4 @@
-"""What a launched process is handed, and what it hands back: plain values, pickled."""
+"""The job that a launched process receives, and the outcome that it returns, both pickled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """One rank's part of a task."""
+    """The part of a task that one rank does."""
 
     config: Any
     """The composed config, resolved."""
@@ -19,11 +19,11 @@ class Job:
     rank: int
     num_ranks: int
     folder: Path
-    """Where the ranks meet, and where each leaves its outcome."""
+    """The folder through which the ranks connect, and where each leaves its outcome."""
     command: Sequence[str]
-    """What the user gave, for run.json."""
+    """The command line of the user, for run.json."""
     log_files: Sequence[str]
-    """Files that rank 0's log goes to, besides the terminal."""
+    """Files that rank 0 logs to, besides the terminal."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Outcome:
     """How a rank ended."""
 
     kind: str
-    """"finished", "interrupted" (as asked, in its own time), "cut" (at once), "user" (a UserError)
-    or "failed"."""
+    """"finished", "interrupted" (stopped cleanly when asked), "cut" (stopped at once), "user" (a
+    UserError) or "failed"."""
     name: str
-    """The exception's class."""
+    """The class of the exception."""
     message: str
     traceback: str
     at: float
-    """Seconds since the epoch; the first failure is the cause of the others."""
+    """Seconds since the epoch; the earliest failure counts as the cause of the others."""
 
     @property
     def ends_others(self) -> bool:
@@ -47,10 +47,10 @@ class Outcome:
 
 
 def outcome_file(folder: Path, rank: int) -> Path:
-    """Where a rank's outcome lies once it has ended."""
+    """Return the file that holds the outcome of a rank once it has ended."""
     return folder / f"rank_{rank}.pickle"
 
 
 def hung_file(folder: Path, rank: int) -> Path:
-    """Return where the message lies about a rank that hung and had to be ended."""
+    """Return the file that holds the message about a rank that hung and was ended."""
     return folder / f"rank_{rank}.hung"

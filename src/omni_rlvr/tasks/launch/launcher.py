@@ -1,8 +1,8 @@
-"""Runs a task on several devices: a process each, which this one starts, watches and ends.
+"""Run a task on several devices: start one process for each, watch them, and end them.
 
-Each process is handed the composed config itself, so that none can compose another one or choose
-another folder. The first that fails ends the others, and its error is raised here, once, as if the
-task had run in this process. Signals go to all of them; if this process dies, they do too.
+Each process receives the composed config itself, so that all have the same config and folder. The
+first process that fails ends the others; its error is raised here, as if the task had run in this
+process. Signals are passed on to all processes, and all of them end if this process dies.
 """
 
 from __future__ import annotations
@@ -24,57 +24,54 @@ from omni_rlvr.assembly.composed import Composed, Place
 from omni_rlvr.assembly.instantiate import resolve
 from omni_rlvr.lock import LAUNCHER
 from omni_rlvr.record import close_record
-from omni_rlvr.tasks.launch.job import Job, Outcome
+from omni_rlvr.tasks.launch.job import Job
 from omni_rlvr.tasks.launch.watch import end, forwarding, wait
 from omni_rlvr.types import Interrupted, UserError
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
-"""All ranks are on this machine: the name that it has in a network need not mean anything."""
+"""Let gloo use the loopback device: all ranks are on this machine, whose name in the network may
+not resolve."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A task for several devices: each gets a process, which builds the task for itself."""
+    """A task for several devices, each with a process that builds the task for itself."""
 
     place: Place
     config: Any
-    """The composed config, with every reference in it resolved."""
+    """The composed config, with all references resolved."""
     devices: Sequence[int]
 
 
 def launch_of(composed: Composed) -> Launch:
-    """Take what the processes of a task need."""
+    """Collect the inputs of ``launch``."""
     return Launch(composed.place, resolve(composed.cfg), composed.devices)
 
 
-def launch(parts: Launch) -> None:
-    """Runs a task in a process a device and waits for all of them.
+def launch(inputs: Launch) -> None:
+    """Run a task in one process for each device, and wait for all of them.
 
     Raises:
-        UserError: one of them raised it, or was killed.
-        Interrupted: they were asked to stop, and did.
-        RuntimeError: anything else that ended one; holds its traceback.
+        UserError: A process raised one, or was killed.
+        Interrupted: The processes were asked to stop, and did.
+        RuntimeError: Anything else ended a process; the message holds its traceback.
     """
     with tempfile.TemporaryDirectory(prefix="omni-rlvr-") as folder:
         processes: list[subprocess.Popen] = []
         try:
-            for rank in range(len(parts.devices)):
-                # held until the process listens, so that it can say how it ended
+            for rank in range(len(inputs.devices)):
+                # hold signals back until the process handles them, so that it can report its end
                 with stopping.kept_from_children():
-                    processes.append(_start(parts, rank, Path(folder)))
+                    processes.append(_start(inputs, rank, Path(folder)))
             with forwarding(processes):
                 outcome = wait(processes, Path(folder))
         finally:
             end(processes)
-    if outcome.kind != "finished":
-        _fail(parts.place.run_dir, outcome)
-
-
-def _fail(run_dir: Path, outcome: Outcome) -> None:
-    """Says in run.json how the run ended, and raises what ended it."""
+    if outcome.kind == "finished":
+        return
     stopped = outcome.kind in ("interrupted", "cut")
     error = None if stopped else f"{outcome.name}: {outcome.message}"
-    close_record(run_dir, "interrupted" if stopped else "failed", error)
+    close_record(inputs.place.run_dir, "interrupted" if stopped else "failed", error)
     if outcome.kind == "interrupted":
         raise Interrupted(outcome.message)
     if outcome.kind == "cut":
@@ -84,17 +81,17 @@ def _fail(run_dir: Path, outcome: Outcome) -> None:
     raise RuntimeError(f"a process of the run failed:\n{outcome.traceback}")
 
 
-def _start(parts: Launch, rank: int, folder: Path) -> subprocess.Popen:
-    """Starts the process of a rank, in a session of its own: a terminal's Ctrl-C is for this one.
+def _start(inputs: Launch, rank: int, folder: Path) -> subprocess.Popen:
+    """Start the process of a rank in a session of its own, so that Ctrl-C reaches only this one.
 
-    Its standard input stays open as long as this process lives, and so tells it of our end.
+    Its standard input stays open while this process lives; when it closes, the rank ends itself.
     """
     job = Job(
-        config=parts.config,
-        run_dir=parts.place.run_dir,
-        latest=parts.place.latest,
+        config=inputs.config,
+        run_dir=inputs.place.run_dir,
+        latest=inputs.place.latest,
         rank=rank,
-        num_ranks=len(parts.devices),
+        num_ranks=len(inputs.devices),
         folder=folder,
         command=sys.argv,
         log_files=[
@@ -105,7 +102,7 @@ def _start(parts: Launch, rank: int, folder: Path) -> subprocess.Popen:
     )
     inherited = {**LOOPBACK, **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     inherited[LAUNCHER] = str(os.getpid())
-    threads = str(max(1, (os.cpu_count() or 1) // len(parts.devices)))
+    threads = str(max(1, (os.cpu_count() or 1) // len(inputs.devices)))
     quiet = [] if rank == 0 else ["-W", "ignore"]
     process = subprocess.Popen(
         [sys.executable, "-P", *quiet, "-m", "omni_rlvr.tasks.launch.rank"],
@@ -115,7 +112,9 @@ def _start(parts: Launch, rank: int, folder: Path) -> subprocess.Popen:
         start_new_session=True,
     )
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it has failed already; its exit code says so
+    with contextlib.suppress(
+        BrokenPipeError
+    ):  # the process has failed already, and its exit code says so
         process.stdin.write(pickle.dumps(job))
         process.stdin.flush()
     return process

@@ -1,7 +1,7 @@
 """The process of one rank: ``python -m omni_rlvr.tasks.launch.rank``, which only ``launch`` starts.
 
-It reads its job from standard input, meets the other ranks, does the task, and leaves its outcome
-in a file; it prints no error, since the process that launched it does.
+It reads its job from standard input, joins the other ranks, does the task, and writes its outcome
+to a file. It prints no error, because the process that launched it does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from omni_rlvr.types import Interrupted, UserError
 
 
 def main() -> None:
-    """Does a rank's job and ends the process."""
+    """Do the job of a rank and end the process."""
     stopping.listen()
     keep_printing()
     job: Job = pickle.load(sys.stdin.buffer)
@@ -39,15 +39,23 @@ def main() -> None:
     partial.replace(outcome_file(job.folder, job.rank))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0 if outcome.kind == "finished" else 1)  # waits for no peer, whatever its state is
+    os._exit(
+        0 if outcome.kind == "finished" else 1
+    )  # does not wait for other ranks, which may hang
 
 
 def _done(job: Job) -> Outcome:
-    """Does the task; says how it ended."""
+    """Do the task and return how it ended."""
     try:
         _log_to(job)
         register()
-        _meet(job)
+        cuda = take_device(job.config.trainer, job.rank).type == "cuda"
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            init_method=f"file://{job.folder}/meeting",
+            rank=job.rank,
+            world_size=job.num_ranks,
+        )
         with reported_in(outcome_file=hung_file(job.folder, job.rank)):
             build_one(job.config, job.run_dir, job.latest).run()
     except BaseException as error:
@@ -58,19 +66,8 @@ def _done(job: Job) -> Outcome:
     return Outcome("finished", "", "", traceback="", at=time.time())
 
 
-def _meet(job: Job) -> None:
-    """Joins the other ranks, through a file that all of them see."""
-    cuda = take_device(job.config.trainer, job.rank).type == "cuda"
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo",
-        init_method=f"file://{job.folder}/meeting",
-        rank=job.rank,
-        world_size=job.num_ranks,
-    )
-
-
 def _log_to(job: Job) -> None:
-    """Logs as the launching process does; of the other ranks only errors."""
+    """Log as the launching process does; ranks other than 0 log errors only."""
     outputs: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if job.rank == 0:
         outputs += [logging.FileHandler(name, encoding="utf-8") for name in job.log_files]
@@ -81,10 +78,10 @@ def _log_to(job: Job) -> None:
 
 
 def _end_with_launcher() -> None:
-    """End this process when the one that launched it is gone.
+    """End this process when the process that launched it has ended.
 
-    Past Python's buffer, whose lock this thread would hold for ever: a data worker, which is a fork
-    of this process, closes its copy of standard input and would wait for that lock.
+    It reads the file descriptor itself, because reading ``sys.stdin`` would hold the lock of its
+    buffer: data workers, which are forks, would wait for that lock when they close their copy.
     """
     while os.read(0, 1024):
         pass

@@ -1,7 +1,7 @@
-"""Watches the processes of a run: waits for them, hands signals on, and ends what is left.
+"""Watch the processes of a run: wait for them, pass signals on, and kill those that are left.
 
-Which failure was the cause is told by time: a rank that fails writes down why before its neighbours
-can see that it is gone.
+The earliest failure counts as the cause, because a rank that fails writes its outcome before the
+other ranks can notice that it is gone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POLL_S = 0.05
 
 
 def wait(processes: Sequence[subprocess.Popen], folder: Path) -> Outcome:
-    """Waits until all have ended or one has failed: the first failure, else what rank 0 says."""
+    """Wait until all have ended or one has failed; return the first failure, else rank 0's end."""
     while True:
         codes = [process.poll() for process in processes]
         outcomes = [_outcome(rank, code, folder) for rank, code in enumerate(codes)]
@@ -36,7 +36,7 @@ def wait(processes: Sequence[subprocess.Popen], folder: Path) -> Outcome:
 
 
 def end(processes: Sequence[subprocess.Popen]) -> None:
-    """Kills what is left of the processes and of their workers."""
+    """Kill the processes and their workers that still run."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -48,7 +48,7 @@ def end(processes: Sequence[subprocess.Popen]) -> None:
 
 @contextlib.contextmanager
 def forwarding(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
-    """Hand Ctrl-C and the signals of schedulers on to the processes."""
+    """Pass Ctrl-C and the signals of schedulers on to the processes."""
 
     def forward(number: int) -> None:
         for process in processes:
@@ -59,7 +59,10 @@ def forwarding(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
 
 
 def _outcome(rank: int, code: int | None, folder: Path) -> Outcome | None:
-    """How the process of a rank ended, None if it has not; one that cannot say so was killed."""
+    """Return how the process of a rank ended, or None while it runs.
+
+    A process that ended without an outcome was killed.
+    """
     file = outcome_file(folder, rank)
     if file.exists():
         return pickle.loads(file.read_bytes())

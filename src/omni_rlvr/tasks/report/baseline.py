@@ -1,9 +1,9 @@
-"""Tests runs against a named baseline, clip by clip on the same test sets."""
+"""Test runs against a named baseline, clip by clip on the same test sets."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairedSplit:
-    """What all pairs did on one split."""
+    """The differences of all pairs on one split."""
 
     split: str
     pairs: Sequence[Pair]
@@ -41,30 +41,26 @@ class PairedSplit:
 def pair_with_baseline(
     runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row], baseline: str
 ) -> list[Pair]:
-    """Finds for each finished run the baseline run to test it against.
+    """Find for each finished run the baseline run to test it against.
 
-    With a run's name, that run for all. With COLUMN:VALUE, the run with that value which agrees in
-    all other columns; else the one with the same seed; else the only one. A run without one is left
-    out.
+    A run's name makes that run the baseline of all others. With COLUMN:VALUE, a run's baseline is
+    the run with that value which agrees in all other columns; else the one with the same seed; else
+    the only one. A run without a baseline is left out.
 
     Raises:
         UserError: no run is the baseline, or no other run can be paired with it.
     """
     column, value = _column_of(baseline, keys, runs)
-    if column is None:
-        chosen = _run_named(baseline, runs)
-        return [
-            Pair(run, row, chosen)
-            for run, row in zip(runs, values, strict=True)
-            if run.finished and run is not chosen
-        ]
     done = [(r, v) for r, v in zip(runs, values, strict=True) if r.finished]
+    if column is None:
+        base = _run_named(baseline, runs)
+        return [Pair(run, row, base) for run, row in done if run is not base]
     bases = [(r, v) for r, v in done if _same(v[column], value)]
     if not bases:
         known = ", ".join(sorted({str(row[column]) for row in values}))
         raise UserError(f"task.baseline={baseline}: no finished run has it; {column} is {known}")
     others = [(r, v, _partner(v, column, bases)) for r, v in done if not _same(v[column], value)]
-    pairs = [Pair(run, row, base) for run, row, base in others if base is not None]
+    pairs = [Pair(run, row, partner) for run, row, partner in others if partner is not None]
     if not pairs:
         raise UserError(
             f"task.baseline={baseline}: no finished run can be paired with one of the baseline's; "
@@ -74,7 +70,7 @@ def pair_with_baseline(
 
 
 def paired_splits(pairs: Sequence[Pair]) -> list[PairedSplit]:
-    """Reads predictions and takes the differences clip by clip, for each split that both have.
+    """Read predictions and take the differences clip by clip, for each split that both have.
 
     Raises:
         UserError: two runs were not tested on the same clips.
@@ -84,12 +80,17 @@ def paired_splits(pairs: Sequence[Pair]) -> list[PairedSplit]:
         both = [p for p in pairs if split in p.run.scores and split in p.baseline.scores]
         if not both:
             continue
-        first = both[0].baseline
         runs = {run.name: run for pair in both for run in (pair.baseline, pair.run)}
         right = {name: run.correct(split) for name, run in runs.items()}
-        ids = sorted(right[first.name])
-        for name in runs:
-            _check_same_clips(split, runs[name], right[name], first, ids)
+        first = both[0].baseline.name
+        for name, clips in right.items():
+            if odd := clips.keys() ^ right[first].keys():
+                raise UserError(
+                    f"runs: {name} and {first} were not tested on the same clips of {split} "
+                    f"({len(clips)} and {len(right[first])}; {min(odd)} is in one only): "
+                    "no paired test"
+                )
+        ids = sorted(right[first])
         scores = {name: torch.tensor([float(row[i]) for i in ids]) for name, row in right.items()}
         rows = [scores[pair.run.name] - scores[pair.baseline.name] for pair in both]
         out.append(PairedSplit(split, both, torch.stack(rows).double()))
@@ -97,7 +98,7 @@ def paired_splits(pairs: Sequence[Pair]) -> list[PairedSplit]:
 
 
 def compare_runs(splits: Sequence[PairedSplit], *, num_resamples: int) -> pd.DataFrame:
-    """Tests each run against its baseline run.
+    """Test each run against its baseline run.
 
     Args:
         splits: from ``paired_splits``.
@@ -110,23 +111,13 @@ def compare_runs(splits: Sequence[PairedSplit], *, num_resamples: int) -> pd.Dat
     """
     rows: list[Row] = []
     for part in splits:
-        low, high = _interval(part.differences, num_resamples)
-        for i, pair in enumerate(part.pairs):
-            better = int((part.differences[i] > 0).sum())
-            worse = int((part.differences[i] < 0).sum())
-            rows.append(
-                {
-                    "run": pair.run.name,
-                    "baseline": pair.baseline.name,
-                    "split": part.split,
-                    "difference": 100 * part.differences[i].mean().item(),
-                    "low": low[i],
-                    "high": high[i],
-                    "only run right": better,
-                    "only baseline right": worse,
-                    "p": mcnemar_exact(better, worse),
-                }
-            )
+        points = _points(part.differences, num_resamples)
+        for pair, difference, point in zip(part.pairs, part.differences, points, strict=True):
+            row: Row = {"run": pair.run.name, "baseline": pair.baseline.name}
+            better, worse = int((difference > 0).sum()), int((difference < 0).sum())
+            row |= {"split": part.split, **point}
+            row |= {"only run right": better, "only baseline right": worse}
+            rows.append({**row, "p": mcnemar_exact(better, worse)})
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p Holm"] = p
     return pd.DataFrame(rows)
@@ -135,7 +126,7 @@ def compare_runs(splits: Sequence[PairedSplit], *, num_resamples: int) -> pd.Dat
 def compare_settings(
     splits: Sequence[PairedSplit], keys: Sequence[str], *, num_resamples: int
 ) -> pd.DataFrame:
-    """Tests each setting against the baseline: per clip, the mean difference over seeds.
+    """Test each setting against the baseline: per clip, the mean difference over seeds.
 
     Args:
         splits: from ``paired_splits``.
@@ -149,39 +140,20 @@ def compare_settings(
     by = [key for key in keys if key != SEED]
     rows: list[Row] = []
     for part in splits:
-        names = [label(pair.values, by) for pair in part.pairs]
-        settings = list(dict.fromkeys(names))
-        members = [[i for i, name in enumerate(names) if name == s] for s in settings]
-        means = torch.stack([part.differences[chosen].mean(dim=0) for chosen in members])
-        low, high = _interval(means, num_resamples)
-        for k, chosen in enumerate(members):
-            ahead = int((part.differences[chosen].mean(dim=1) > 0).sum())
-            rows.append(
-                {
-                    "setting": settings[k],
-                    "split": part.split,
-                    "runs": len(chosen),
-                    "difference": 100 * means[k].mean().item(),
-                    "low": low[k],
-                    "high": high[k],
-                    "ahead": f"{ahead} of {len(chosen)}",
-                }
-            )
+        members: dict[str, list[int]] = {}
+        for i, pair in enumerate(part.pairs):
+            members.setdefault(label(pair.values, by), []).append(i)
+        means = torch.stack([part.differences[own].mean(dim=0) for own in members.values()])
+        points = _points(means, num_resamples)
+        for (setting, own), point in zip(members.items(), points, strict=True):
+            ahead = int((part.differences[own].mean(dim=1) > 0).sum())
+            row: Row = {"setting": setting, "split": part.split, "runs": len(own), **point}
+            rows.append({**row, "ahead": f"{ahead} of {len(own)}"})
     return pd.DataFrame(rows)
 
 
-def _check_same_clips(
-    split: str, run: RunData, right: Mapping[str, bool], baseline: RunData, ids: Sequence[str]
-) -> None:
-    if right.keys() != set(ids):
-        odd = min(right.keys() ^ set(ids))
-        raise UserError(
-            f"runs: {run.name} and {baseline.name} were not tested on the same clips of {split} "
-            f"({len(right)} and {len(ids)}; {odd} is in one only): no paired test"
-        )
-
-
-def _interval(differences: torch.Tensor, num_resamples: int) -> tuple[list[float], list[float]]:
+def _points(differences: torch.Tensor, num_resamples: int) -> list[dict[str, float]]:
+    """Average each row of differences over clips, in points of WAR, with its 95 % interval."""
     _, low, high = bootstrap_interval(
         differences.T,
         lambda sums: sums / differences.shape[1],
@@ -189,13 +161,16 @@ def _interval(differences: torch.Tensor, num_resamples: int) -> tuple[list[float
         confidence=CONFIDENCE,
         seed=0,
     )
-    return (100 * low).tolist(), (100 * high).tolist()
+    return [
+        {"difference": 100 * row.mean().item(), "low": 100 * start, "high": 100 * end}
+        for row, start, end in zip(differences, low.tolist(), high.tolist(), strict=True)
+    ]
 
 
 def _column_of(
     baseline: str, keys: Sequence[str], runs: Sequence[RunData]
 ) -> tuple[str | None, str]:
-    """The column and value of COLUMN:VALUE; no column where it is a run's name.
+    """Split COLUMN:VALUE into column and value; there is no column where it is a run's name.
 
     The colon needs no quotes in Hydra's grammar; an equals sign does the same.
     """

@@ -1,11 +1,13 @@
-"""Texts in the cells of tables: what a spreadsheet, LaTeX or Markdown would take for its own.
+"""Escape the texts in the cells of tables, and write tables as Markdown and LaTeX.
 
-Names of runs, models and classes come from outside. A reader of the file sees them as they are.
+Names of runs, models and classes come from outside and may hold characters that a spreadsheet,
+LaTeX or Markdown interprets. A reader of the file sees them as they are.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 FORMULA = re.compile("[=+\\-@\t\r\n＝＋－＠]")
 """First characters that make a cell of a csv file a formula in a spreadsheet."""
@@ -17,7 +19,7 @@ LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 MARKDOWN = re.compile(r"[\\`<>|$]|\](?=[(\[])|(?<!\w)_|_(?!\w)|\*(?=.*\*)|~(?=~)|&(?=#?\w+;)")
-"""Signs that mean something there: not a bracket, an asterisk alone, an underscore in a word."""
+"""Characters that Markdown interprets: not a bracket or asterisk alone, nor ``_`` in a word."""
 
 
 def csv_cell(value: object) -> object:
@@ -43,3 +45,17 @@ def latex_cell(text: str) -> str:
 def markdown_cell(text: str) -> str:
     """Write a text so that a Markdown table shows it, in one line."""
     return MARKDOWN.sub(lambda sign: f"\\{sign[0]}", " ".join(text.split()))
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a pipe table."""
+    rule = [":---"] + ["---:"] * (len(header) - 1)
+    head, *lines = [list(map(markdown_cell, row)) for row in (header, *rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *lines))
+
+
+def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a booktabs table."""
+    head, *lines = [" & ".join(map(latex_cell, row)) + r" \\" for row in (header, *rows)]
+    body = "\n".join([r"\toprule", head, r"\midrule", *lines, r"\bottomrule"])
+    return f"\\begin{{tabular}}{{{'l' * len(header)}}}\n{body}\n\\end{{tabular}}\n"

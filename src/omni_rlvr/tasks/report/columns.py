@@ -1,4 +1,4 @@
-"""Which keys of the configs differ between runs: the columns of tables, and names of settings."""
+"""Find the keys of the configs that differ between runs: columns of tables, names of settings."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from omni_rlvr.tasks.report.gather import RunData
 SEED = "seed"
 START = "task.start_from"
 RUN = "run folder"
-"""Tells runs apart that have the same setting, seed and split: nothing but seeds is averaged."""
+"""Column for runs with the same setting, seed and split, since only seeds are averaged."""
 MODEL = "model.path"
 GROUPS = ("modality", "dataset", "task")
-"""Groups whose name stands for their other keys, where those follow from it."""
+"""Groups whose name replaces their other keys where the name determines them."""
 NOT_SETTINGS = re.compile(
     r"name$|(task|task\.evaluate_after)\.(splits|batch_size|num_resamples)$"
     r"|dataset\.num_workers$|feature_cache\."
 )
-"""Keys that say where a run is written down and how much of it is measured at once."""
+"""Keys that do not change results: names, batch sizes, and what is measured afterwards."""
 OF_TRAINING = re.compile(
     r"(stage|optimizer|reward|trainer|lexicon|model\.trainable)\."
     r"|dataset\.(train_split|max_train_examples)$"
 )
-"""Keys that a run which trains nothing has, and that do nothing there."""
+"""Keys that have no effect in a run without training, although its config holds them."""
 UNSAID = ("name", "path")
 """Last parts of keys that a label leaves out: ``modality=audio, model=rlvr``."""
 CHECKPOINT = re.compile(r"/checkpoints?(/step_\w+)?/?$")
@@ -49,25 +49,23 @@ def differing(runs: Sequence[RunData]) -> tuple[list[str], list[Row]]:
     for row, name in zip(flat, _short_models(flat), strict=True):
         row |= {MODEL: name} if MODEL in row else {}
     names = list(dict.fromkeys(key for row in flat for key in row))
+    texts = {key: [_text(row.get(key)) for row in flat] for key in names}
     keys = [key for key in names if len({_text(row[key]) for row in flat if key in row}) > 1]
     for key in names:
-        if key not in keys and any(key not in row for row in flat) and not _known(flat, key, keys):
+        has = [key in row for row in flat]
+        if key not in keys and not all(has) and not _decide(flat, keys, has):
             keys.append(key)
     keys.sort(key=names.index)
-    for group in GROUPS:
-        name = f"{group}.name"
+    for name in (f"{group}.name" for group in GROUPS):
+        group = name.removesuffix("name")
         if name in keys:
-            keys = [
-                k
-                for k in keys
-                if k == name or not k.startswith(f"{group}.") or not _follows(flat, k, name)
-            ]
+            follows = [k for k in keys if k.startswith(group) and _decide(flat, [name], texts[k])]
+            keys = [key for key in keys if key == name or key not in follows]
     size = f"{START}.num_examples"
-    if MODEL in keys and size in keys and _follows(flat, MODEL, size):
+    if MODEL in keys and size in keys and _decide(flat, [size], texts[MODEL]):
         keys.remove(MODEL)
     keys.sort(key=lambda key: key == SEED)
-    rows = [{key: row.get(key) for key in keys} for row in flat]
-    return _told_apart(runs, keys, rows)
+    return _told_apart(runs, keys, [{key: row.get(key) for key in keys} for row in flat])
 
 
 def _told_apart(
@@ -91,27 +89,28 @@ def _told_apart(
 
 
 def settings_of(runs: Sequence[RunData]) -> list[RunData]:
-    """Take the runs that settings are made of: finished ones, and of these the scored, if any."""
+    """Keep the finished runs; of these only the scored ones, if any run was scored."""
     finished = [run for run in runs if run.finished]
     return [run for run in finished if run.scores] or finished
 
 
 def in_order(runs: Sequence[RunData]) -> list[RunData]:
-    """Sorts runs by their values of the keys that differ, numbers before words, the seed last."""
+    """Sort runs by their values of the keys that differ, numbers before words, the seed last."""
     _, values = differing(runs)
     rank = [[_rank(value) for value in row.values()] for row in values]
     return [runs[i] for i in sorted(range(len(runs)), key=lambda i: rank[i])]
 
 
 def label(row: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Words a setting by the last part of its keys: ``format=0.5, beta=0``."""
+    """Name a setting by the last part of its keys: ``format=0.5, beta=0``."""
     tails = [key.rsplit(".", 1)[-1] for key in keys]
     parts = []
     for key, tail in zip(keys, tails, strict=True):
-        short = tail if tails.count(tail) == 1 else key
-        name = "run" if key == RUN else key.rsplit(".", 1)[0] if tail in UNSAID else short
+        name = tail if tails.count(tail) == 1 else key
+        if tail in UNSAID:
+            name = key.rsplit(".", 1)[0]
         if key != RUN or row[key] is not None:
-            parts.append(f"{name}={_text(row[key])}")
+            parts.append(f"{'run' if key == RUN else name}={_text(row[key])}")
     return ", ".join(parts) or "all runs"
 
 
@@ -138,7 +137,7 @@ def setting_names(rows: Sequence[Row], keys: Sequence[str], *, limit: int) -> li
 
 
 def _flat(run: RunData) -> Row:
-    """Dotted key -> value, of what a run computes; a start restates nothing of the run."""
+    """Map dotted keys to values of what a run computes; drop what its start merely repeats."""
     out: Row = {}
 
     def walk(value: Any, key: str) -> None:
@@ -162,7 +161,7 @@ def _flat(run: RunData) -> Row:
 
 
 def _stage_of(run: RunData, path: str) -> str | None:
-    """Return the stage of the run's own pipeline that wrote a checkpoint; None for another one."""
+    """Return the stage of the run's own pipeline that wrote a checkpoint, or None."""
     parts = Path(path).parts
     own = len(parts) > 2 and parts[-1] == "checkpoint" and parts[-3] in run.folder.parts[:-1]
     return parts[-2] if own else None
@@ -188,17 +187,15 @@ def _tail(path: str, others: Sequence[str]) -> str:
     return path
 
 
-def _known(rows: Sequence[Row], key: str, keys: Sequence[str]) -> bool:
-    """Whether the values of some keys say which runs have another key."""
-    seen: dict[str, bool] = {}
-    return all(
-        seen.setdefault(_text([_text(row.get(k)) for k in keys]), key in row) == (key in row)
-        for row in rows
-    )
+def _decide(rows: Sequence[Row], keys: Sequence[str], values: Sequence[Any]) -> bool:
+    """Check whether rows that agree in some keys agree in another value, too."""
+    seen: dict[tuple[str, ...], Any] = {}
+    sources = [tuple(_text(row.get(key)) for key in keys) for row in rows]
+    return all(seen.setdefault(s, v) == v for s, v in zip(sources, values, strict=True))
 
 
 def _restates(override: str, flat: Row) -> bool:
-    """Whether a start's override gives it the run's own value, or says where it writes."""
+    """Check whether a start's override repeats the run's own value, or names an output folder."""
     key, _, value = override.partition("=")
     own = flat.get(key, flat.get(f"{key}.name"))
     return key.startswith("paths.") or (own is not None and _text(own) == value)
@@ -207,15 +204,6 @@ def _restates(override: str, flat: Row) -> bool:
 def _rank(value: Any) -> tuple[bool, float, str]:
     is_number = isinstance(value, int | float)
     return not is_number, float(value) if is_number else 0.0, _text(value)
-
-
-def _follows(rows: Sequence[Row], key: str, source: str) -> bool:
-    """Whether one key's value follows from another's in all runs."""
-    seen: dict[str, str] = {}
-    return all(
-        seen.setdefault(_text(row.get(source)), _text(row.get(key))) == _text(row.get(key))
-        for row in rows
-    )
 
 
 def _text(value: Any) -> str:

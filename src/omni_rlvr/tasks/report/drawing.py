@@ -1,7 +1,8 @@
-"""How every picture is drawn: text is text, in a font that has it; one colour a model.
+"""Settings that all pictures share: literal text, fonts that have it, one colour a model.
 
 Names of classes, runs and splits come from outside: a dollar sign begins no mathematics, and a
-character that no font of this machine has stands as ``\\uXXXX``. A picture that fails costs no run.
+character that no font of this machine has stands as ``\\uXXXX``. A picture that cannot be drawn
+does not end the run.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import category, east_asian_width
 
 import matplotlib as mpl
 import seaborn as sns
@@ -67,7 +68,7 @@ def model_colours(names: Iterable[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def spared(path: Path) -> Iterator[None]:
-    """Draw a picture within; one that cannot be drawn is named, and what follows goes on."""
+    """Log a picture that cannot be drawn in the block, and go on without it."""
     try:
         yield
     except Exception as error:  # whatever a library raises: the numbers are written without it
@@ -93,7 +94,9 @@ def save(figure: Figure, path: Path, *, dpi: float = DPI, tight: bool = True) ->
 def width_of(texts: Iterable[str], *, size: float) -> float:
     """Estimate the width of the longest line of some texts at a font size, in inches."""
     lines = [line for text in texts for line in text.splitlines()]
-    return CHAR_IN * size * max(map(_columns, lines), default=0)
+    # a wide character (of CJK) counts twice
+    widths = [sum(1 + (east_asian_width(sign) in "WF") for sign in line) for line in lines]
+    return CHAR_IN * size * max(widths, default=0)
 
 
 def shortened(names: Sequence[str], *, limit: int) -> list[str]:
@@ -117,13 +120,8 @@ def _cut(name: str, limit: int) -> str:
     return name if len(name) <= limit else f"{name[: limit - tail - 1]}…{name[-tail:]}"
 
 
-def _columns(line: str) -> int:
-    """Count the characters of a line; a wide one (of CJK) counts twice."""
-    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in line)
-
-
 def _make_readable(figure: Figure) -> None:
-    """Set fonts that have what the texts hold; what none has is escaped, and said once."""
+    """Set fonts that have all characters of the texts; escape and log those that no font has."""
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
     axes = [part for part in figure.findobj(Axes) if isinstance(part, Axes)]
     ticks = [axis for part in axes for axis in (part.xaxis, part.yaxis)]
@@ -137,13 +135,17 @@ def _make_readable(figure: Figure) -> None:
     fonts = fonts_for(odd)
     lacking = frozenset(sign for sign in odd if not any(has_sign(font, sign) for font in fonts))
     tell_lacking(lacking)
+    # characters without a glyph stand as \uXXXX; those that are invisible anyway are left out
+    escapes = {
+        ord(sign): "" if category(sign) in ("Cf", "Mn") else sign.encode("unicode_escape").decode()
+        for sign in lacking
+    }
     for text in texts:
-        text.set_text(_escaped(text.get_text(), lacking))
+        text.set_text(text.get_text().translate(escapes))
         text.set_fontfamily([FONT, *fonts])
     for axis in named:
-        axis.set_major_formatter(
-            FuncFormatter(partial(_tick_label, axis.get_major_formatter(), lacking))
-        )
+        label = partial(_tick_label, axis.get_major_formatter(), escapes)
+        axis.set_major_formatter(FuncFormatter(label))
         axis.set_tick_params(labelfontfamily=[FONT, *fonts])
 
 
@@ -151,26 +153,14 @@ NAMES = (FixedFormatter, FuncFormatter)
 """Formatters of ticks that have names and not numbers."""
 
 
-def _tick_label(formatter: Any, lacking: frozenset[str], value: float, place: int) -> str:
-    return _escaped(formatter(value, place), lacking)
-
-
-def _escaped(text: str, lacking: frozenset[str]) -> str:
-    """Write characters without a glyph as ``\\uXXXX``; those that are invisible anyway go."""
-    return "".join(
-        sign
-        if sign not in lacking
-        else ""
-        if unicodedata.category(sign) in ("Cf", "Mn")
-        else sign.encode("unicode_escape").decode()
-        for sign in text
-    )
+def _tick_label(formatter: Any, escapes: dict[int, str], value: float, place: int) -> str:
+    return str(formatter(value, place)).translate(escapes)
 
 
 @cache
 def tell_lacking(lacking: frozenset[str]) -> None:
     """Warn of characters that no font of this machine has, of the same ones once a process."""
-    seen = "".join(sorted(s for s in lacking if unicodedata.category(s) not in ("Cf", "Mn", "Cc")))
+    seen = "".join(sorted(s for s in lacking if category(s) not in ("Cf", "Mn", "Cc")))
     if seen:
         log.warning(
             "pictures: no font of this machine has %s: they stand there as \\uXXXX; install a font "

@@ -1,7 +1,8 @@
-"""The figures of a report: scores by setting, heat maps, curves, recall, confusion.
+"""Draw the figures of a report: scores by setting, heat maps, curves, recall, confusion.
 
 Seeds of one setting are averaged (confusion counts are added up). A figure with a panel or a colour
-a setting shows a few settings only; which, the caller decides.
+a setting shows a few settings only; the caller decides which. Each function saves its figure to
+``path`` and returns its caption, or None where there is nothing to draw.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +22,20 @@ from matplotlib.figure import Figure
 
 from omni_rlvr.tasks.report import plots
 from omni_rlvr.tasks.report.columns import RUN, SEED
-from omni_rlvr.tasks.report.drawing import save, shortened, spared, width_of
+from omni_rlvr.tasks.report.drawing import save, shortened, width_of
 from omni_rlvr.tasks.report.gather import RunData
 
+DPI = 110
 MAX_HEAT_MAPS = 3
 MAX_DOTS = 80
 """Most settings in the figure of scores."""
 MAX_PANEL_IN = 4.0
 """Longest side of a confusion matrix among others, in inches."""
 MAX_CLASS = 24
-"""Most characters of a class beside such a matrix."""
+"""Most characters of a class name beside such a matrix."""
 
 Colours = Mapping[str, Any]
 """Name of a setting -> its colour in every figure; the settings that only dots show have none."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure on disk and what a reader is told of it."""
-
-    path: Path
-    caption: str
 
 
 Settings = Mapping[str, Sequence[RunData]]
@@ -50,13 +43,9 @@ Settings = Mapping[str, Sequence[RunData]]
 
 
 @plots.plain_text
-def score_dots(settings: Settings, split: str, path: Path, colours: Colours) -> Picture:
+def score_dots(settings: Settings, split: str, colours: Colours, path: Path) -> str:
     """Draw WAR of every setting: a dot a run, a bar at the mean; of very many, the best ones."""
-    scored = {
-        name: [run.scores[split]["war"] for run in runs if split in run.scores]
-        for name, runs in settings.items()
-    }
-    scored = {name: values for name, values in scored.items() if values}
+    scored = {name: [run["war"] for run in runs] for name, runs in _scores(settings, split).items()}
     best = sorted(scored, key=lambda name: -np.mean(scored[name]))[:MAX_DOTS]
     kept = [name for name in scored if name in best]
     names = shortened(kept, limit=plots.MAX_NAME)
@@ -75,34 +64,34 @@ def score_dots(settings: Settings, split: str, path: Path, colours: Colours) -> 
     axes.grid(axis="x", alpha=0.4)
     left_out = len(scored) - len(kept)
     more = f" The {len(kept)} best are shown, {left_out} are not." if left_out else ""
-    return _saved(figure, path, f"WAR on {split}: a dot a run, the bar is their mean.{more}")
+    save(figure, path, dpi=DPI, tight=False)
+    return f"WAR on {split}: a dot a run, the bar is their mean.{more}"
 
 
-def heat_maps(frame: pd.DataFrame, keys: Sequence[str], split: str, folder: Path) -> list[Picture]:
-    """Draws mean WAR over every two keys that differ, at most three maps.
-
-    Two keys make a map where most of their pairs of values were run.
+def heat_tables(frame: pd.DataFrame, keys: Sequence[str], split: str) -> dict[str, pd.DataFrame]:
+    """Average WAR over every two keys that differ; the first tables where most cells were run.
 
     Args:
-        frame: a row a run, from ``table.runs_table``.
+        frame: a row a run, from ``frames.runs_table``.
         keys: the keys that differ.
         split: whose WAR.
-        folder: where the pictures go.
+
+    Returns:
+        Name of the picture -> table, at most ``MAX_HEAT_MAPS`` of them.
     """
     done = frame[frame["status"] == "finished"].dropna(subset=f"{split}/war")
     by = [key for key in keys if key not in (SEED, RUN) and 1 < done[key].nunique() <= 20]
-    pictures: list[Picture] = []
+    tables: dict[str, pd.DataFrame] = {}
     for rows, columns in combinations(by, 2):
         table = done.pivot_table(index=rows, columns=columns, values=f"{split}/war")
-        if len(pictures) < MAX_HEAT_MAPS and table.notna().to_numpy().mean() > 0.5:
-            path = folder / f"heat_{split}_{rows}_{columns}.png".replace("/", "-")
-            with spared(path):
-                pictures.append(_heat_map(table, split, path))
-    return pictures
+        if table.notna().to_numpy().mean() > 0.5:
+            tables[f"heat_{split}_{rows}_{columns}.png".replace("/", "-")] = table
+    return dict(islice(tables.items(), MAX_HEAT_MAPS))
 
 
 @plots.plain_text
-def _heat_map(table: pd.DataFrame, split: str, path: Path) -> Picture:
+def heat_map(table: pd.DataFrame, split: str, path: Path) -> str:
+    """Draw a table from ``heat_tables``."""
     rows, columns = str(table.index.name), str(table.columns.name)
     names = [shortened([str(v) for v in part], limit=24) for part in (table.index, table.columns)]
     size = (3.2 + width_of(names[0], size=10) + 0.7 * len(names[1]), 1.8 + 0.45 * len(names[0]))
@@ -123,49 +112,42 @@ def _heat_map(table: pd.DataFrame, split: str, path: Path) -> Picture:
     axes.set_xticks(np.arange(len(names[1])) + 0.5, names[1], rotation=0)
     if width_of(names[1], size=10) > 0.65:
         plots.tilt(axes)
-    axes.set_title(f"Mean WAR on {split}\nby {_tail(rows)} and {_tail(columns)}")
-    text = f"Mean WAR on {split} over {rows} and {columns}; other keys and seeds are averaged."
-    return _saved(figure, path, text)
+    tails = [key.rsplit(".", 1)[-1] for key in (rows, columns)]
+    axes.set_title(f"Mean WAR on {split}\nby {' and '.join(tails)}")
+    save(figure, path, dpi=DPI, tight=False)
+    return f"Mean WAR on {split} over {rows} and {columns}; other keys and seeds are averaged."
 
 
-def _tail(key: str) -> str:
-    return key.rsplit(".", 1)[-1]
-
-
-def curves(settings: Settings, path: Path, colours: Colours) -> Picture | None:
-    """Draws learning curves, the mean over a setting's runs; None where no run trained."""
+def curves(settings: Settings, colours: Colours, path: Path) -> str | None:
+    """Draw learning curves, the mean over a setting's runs; None where no run trained."""
     records = {name: _mean_curve(runs) for name, runs in settings.items()}
-    records = {name: rows for name, rows in records.items() if rows}
-    if not any(key in row for rows in records.values() for row in rows for key in _SHOWN):
+    if not any(row.keys() & _SHOWN for rows in records.values() for row in rows):
         return None
+    records = {name: rows for name, rows in records.items() if rows}
     plots.learning_curves(records, path, colours=colours)
-    return Picture(path, "Training, mean over the runs of a setting; bold is the running mean.")
+    return "Training, mean over the runs of a setting; bold is the running mean."
 
 
-def recalls(settings: Settings, split: str, path: Path, colours: Colours) -> Picture | None:
-    """Draws recall per class, the mean over a setting's runs."""
+def recalls(settings: Settings, split: str, colours: Colours, path: Path) -> str | None:
+    """Draw recall per class, the mean over a setting's runs."""
     labels = _labels(settings, split)
     means = {}
-    for name, runs in settings.items():
-        rows = [run.scores[split]["recall"] for run in runs if split in run.scores]
-        if rows:
-            values = pd.DataFrame(rows).astype(float).reindex(columns=labels)
-            means[name] = (values.mean() / 100).tolist()
+    for name, runs in _scores(settings, split).items():
+        values = pd.DataFrame([run["recall"] for run in runs]).astype(float)
+        means[name] = (values.reindex(columns=labels).mean() / 100).tolist()
     if not means:
         return None
     plots.recall_bars(means, labels, path, split=split, colours=colours)
-    return Picture(path, f"Recall per class on {split}, mean over the runs of a setting.")
+    return f"Recall per class on {split}, mean over the runs of a setting."
 
 
 @plots.plain_text
-def confusions(settings: Settings, split: str, path: Path) -> Picture | None:
-    """Draws a panel a setting: colour is the share of the gold class, counts add up over runs."""
+def confusions(settings: Settings, split: str, path: Path) -> str | None:
+    """Draw a panel a setting: colour is the share of the gold class, counts add up over runs."""
     panels = {}
-    for name, runs in settings.items():
-        scored = [run.scores[split] for run in runs if split in run.scores]
+    for name, scored in _scores(settings, split).items():
         same = [s["confusion"] for s in scored if s["labels"] == scored[0]["labels"]]
-        if same:
-            panels[name] = (np.sum(same, axis=0), scored[0]["labels"], len(same))
+        panels[name] = (np.sum(same, axis=0), scored[0]["labels"], len(same))
     if not panels:
         return None
     num_columns = min(3, len(panels))
@@ -195,12 +177,13 @@ def confusions(settings: Settings, split: str, path: Path) -> Picture | None:
     for axes in grid[len(panels) :]:
         axes.remove()
     figure.suptitle(f"Confusion on {split}", fontsize=10, y=1 - 0.15 / height)
+    save(figure, path, dpi=DPI, tight=False)
     text = f"Confusion on {split}: rows are gold, columns answers, the last is any other answer."
-    return _saved(figure, path, f"{text} Counts are added up over the runs of a setting.")
+    return f"{text} Counts are added up over the runs of a setting."
 
 
 def _panel_titles(panels: Mapping[str, tuple[np.ndarray, Sequence[str], int]], width: float):
-    """Name panels of a width in inches, in two lines, and count their runs where it matters."""
+    """Title panels of a width in inches, in two lines, with the number of runs where needed."""
     limit = max(12, 2 * int(width / width_of("x", size=8)))
     names = shortened(list(panels), limit=limit)
     counts = [count for _, _, count in panels.values()]
@@ -210,8 +193,7 @@ def _panel_titles(panels: Mapping[str, tuple[np.ndarray, Sequence[str], int]], w
 
 
 def _draw_confusion(axes: Axes, counts: np.ndarray, labels: Sequence[str], points: float) -> None:
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    shares = plots.class_shares(counts)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
         if counts[row, column] and points > plots.MIN_TEXT_PT:
@@ -230,28 +212,24 @@ _SHOWN = {*plots.SFT_PANELS, *plots.RL_PANELS}
 
 
 def _mean_curve(runs: Sequence[RunData]) -> list[dict[str, float]]:
-    """Averages what the panels show over runs, step by step."""
-    rows = [
-        {"step": row["step"], **{k: row[k] for k in _SHOWN if row.get(k) is not None}}
-        for run in runs
-        for row in run.curves()
-    ]
-    if not rows:
+    """Average what the panels show over runs, step by step."""
+    rows = pd.DataFrame([row for run in runs for row in run.curves()])
+    if rows.empty:
         return []
-    means = pd.DataFrame(rows).groupby("step", as_index=False).mean()
-    return [
-        {str(key): value for key, value in row.items() if value == value}
-        for row in means.to_dict("records")
-    ]
+    shown = rows[["step", *(name for name in rows if name in _SHOWN)]].astype(float)
+    means = shown.groupby("step", as_index=False).mean().to_dict("records")
+    return [{str(k): v for k, v in row.items() if v == v} for row in means]
+
+
+def _scores(settings: Settings, split: str) -> dict[str, list[dict[str, Any]]]:
+    """Give the scores of each setting's runs on a split; settings without any are left out."""
+    scores = {
+        n: [r.scores[split] for r in runs if split in r.scores] for n, runs in settings.items()
+    }
+    return {name: rows for name, rows in scores.items() if rows}
 
 
 def _labels(settings: Settings, split: str) -> list[str]:
-    lists = [
-        r.scores[split]["labels"] for runs in settings.values() for r in runs if split in r.scores
-    ]
-    return list(dict.fromkeys(label for labels in lists for label in labels))
-
-
-def _saved(figure: Figure, path: Path, caption: str) -> Picture:
-    save(figure, path, dpi=110, tight=False)
-    return Picture(path, caption)
+    """List the labels of all runs on a split, in the order they are met."""
+    rows = [row for rows in _scores(settings, split).values() for row in rows]
+    return list(dict.fromkeys(label for row in rows for label in row["labels"]))

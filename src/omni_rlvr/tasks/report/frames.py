@@ -1,4 +1,4 @@
-"""The tables of a report as data frames: a row a run, a row a setting with its spread over seeds.
+"""Make the tables of a report as data frames: a row a run, or a row a setting over its seeds.
 
 Files hold plain numbers (parquet, csv) or what a paper prints (Markdown, LaTeX): 81.7 ± 1.5, where
 ± is the sample standard deviation over seeds (ddof 1).
@@ -12,13 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from omni_rlvr.tasks.report.cells import csv_cell, latex_cell, markdown_cell
+from omni_rlvr.tasks.report.cells import csv_cell, latex, markdown
 from omni_rlvr.tasks.report.columns import SEED, Row
 from omni_rlvr.tasks.report.gather import RunData
 
 SCORES = ("war", "uar", "format")
 TRAINING = ("reward", "loss")
-"""What stands in place of scores where no run was evaluated."""
+"""Columns in place of the scores where no run was evaluated."""
 ABSENT = "-"
 MEAN, STD = "mean", "std"
 POINTS = ("difference", "low", "high")
@@ -34,20 +34,22 @@ def runs_table(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Ro
     for run, value in zip(runs, values, strict=True):
         row: Row = {"run": run.name, "status": run.record["status"], **value}
         for split in splits:
-            for score in SCORES:
-                row[f"{split}/{score}"] = run.scores.get(split, {}).get(score)
+            scores = run.scores.get(split, {})
+            row |= {f"{split}/{score}": scores.get(score) for score in SCORES}
         if not splits:
-            row |= {f"training/{name}": value for name, value in run.last_values(TRAINING).items()}
+            row |= {f"training/{name}": mean for name, mean in run.last_values(TRAINING).items()}
         rows.append(row | {"seconds": run.seconds})
     frame = pd.DataFrame(rows)
     for key in keys:  # of one type, as parquet wants
-        if len({type(value) for value in frame[key]} - {int, float}) > 1 or _mixed(frame[key]):
+        kinds = {type(value) for value in frame[key]} - {int, float}
+        known = {type(value) for value in frame[key].dropna()}
+        if len(kinds) > 1 or (len(known) > 1 and not known <= {int, float}):
             frame[key] = [None if pd.isna(v) else str(v) for v in frame[key]]
     return frame
 
 
 def settings_table(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Takes the mean and spread over seeds of all finished runs with the same setting.
+    """Compute the mean and spread over seeds of all finished runs with the same setting.
 
     Args:
         frame: from ``runs_table``.
@@ -59,14 +61,12 @@ def settings_table(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """
     done = frame[frame["status"] == "finished"]
     by = [key for key in keys if key != SEED]
-    scores = [
-        column
-        for column in frame
-        if column.split("/")[-1] in (*SCORES, *TRAINING) and "/" in column
-    ]
+    wanted = {f"/{name}" for name in (*SCORES, *TRAINING)}
+    scores = [column for column in frame if column[column.rfind("/") :] in wanted]
     rows = []
-    for setting, part in _groups(done, by):
-        row: Row = {**setting, "runs": len(part)}
+    groups = done.groupby(by, sort=False, dropna=False) if by else [((), done)] if len(done) else []
+    for setting, part in groups:
+        row: Row = {**dict(zip(by, setting, strict=True)), "runs": len(part)}
         for score in scores:
             values = part[score].dropna().astype(float)
             row[f"{score}/{MEAN}"] = values.mean() if len(values) else None
@@ -76,12 +76,12 @@ def settings_table(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def splits_of(runs: Sequence[RunData]) -> list[str]:
-    """The splits that any run was evaluated on, in the order they are met."""
+    """List the splits that any run was evaluated on, in the order they are met."""
     return list(dict.fromkeys(split for run in runs for split in run.scores))
 
 
 def printed(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Words a table for readers: one decimal, mean and std in one cell.
+    """Format a table for readers: one decimal, mean and std in one cell.
 
     Returns:
         The header, and the cells of every row.
@@ -92,22 +92,8 @@ def printed(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a pipe table."""
-    rule = [":---"] + ["---:"] * (len(header) - 1)
-    head, *lines = [list(map(markdown_cell, row)) for row in (header, *rows)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *lines))
-
-
-def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Writes a booktabs table."""
-    head, *lines = [" & ".join(map(latex_cell, row)) + r" \\" for row in (header, *rows)]
-    body = "\n".join([r"\toprule", head, r"\midrule", *lines, r"\bottomrule"])
-    return f"\\begin{{tabular}}{{{'l' * len(header)}}}\n{body}\n\\end{{tabular}}\n"
-
-
 def write_table(frame: pd.DataFrame, stem: Path) -> list[Path]:
-    """Writes a table as parquet, csv, Markdown and LaTeX; returns the files."""
+    """Write a table as parquet, csv, Markdown and LaTeX; return the files."""
     files = [stem.with_suffix(suffix) for suffix in (".parquet", ".csv", ".md", ".tex")]
     header, rows = printed(frame)
     frame.to_parquet(files[0], index=False)
@@ -115,18 +101,6 @@ def write_table(frame: pd.DataFrame, stem: Path) -> list[Path]:
     files[2].write_text(markdown(header, rows) + "\n", encoding="utf-8")
     files[3].write_text(latex(header, rows), encoding="utf-8")
     return files
-
-
-def _groups(frame: pd.DataFrame, by: list[str]) -> list[tuple[Row, pd.DataFrame]]:
-    if not by:
-        return [({}, frame)] if len(frame) else []
-    groups = frame.groupby(by, sort=False, dropna=False)
-    return [(dict(zip(by, name, strict=True)), part) for name, part in groups]
-
-
-def _mixed(column: pd.Series) -> bool:
-    kinds = {type(value) for value in column if not pd.isna(value)}
-    return len(kinds) > 1 and not kinds <= {int, float}
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:

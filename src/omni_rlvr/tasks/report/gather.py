@@ -1,4 +1,4 @@
-"""Finds runs and reads what they left: config, how they ended, scores of every split.
+"""Find runs and read what they left: config, how they ended, scores of every split.
 
 A run is a folder with run.json that trained or was evaluated. A pipeline counts as the runs below
 it. Curves and predictions are read when asked for, since they are large.
@@ -19,14 +19,14 @@ from omni_rlvr.record import read_json, read_jsonl, read_record
 from omni_rlvr.types import UserError
 
 Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Adds to a run's config the options that came later, with their defaults."""
+"""Function that adds to a run's config the options that came later, with their defaults."""
 LAST_SHARE = 10
-"""The last one of so many parts of a training's records counts as its end."""
+"""The end of a training is one part in so many of its records: the last tenth."""
 
 
 @dataclass(frozen=True)
 class RunData:
-    """One run."""
+    """A run's config, status and scores."""
 
     name: str
     """Unique: its folder below the folder that all runs share."""
@@ -51,7 +51,7 @@ class RunData:
         return (end - start).total_seconds()
 
     def curves(self) -> list[dict]:
-        """Reads its metrics.jsonl."""
+        """Read its metrics.jsonl."""
         return read_jsonl(self.folder / "metrics.jsonl")
 
     def last_values(self, names: Sequence[str]) -> dict[str, float]:
@@ -66,13 +66,13 @@ class RunData:
         return {"reward": means["reward"]} if "reward" in means else means
 
     def correct(self, split: str) -> dict[str, bool]:
-        """Reads which clips of a split it got right, by id."""
+        """Read which clips of a split it got right, by id."""
         rows = read_jsonl(self.folder / split / "predictions.jsonl")
         return {row["id"]: row["correct"] for row in rows}
 
 
 def gather(places: Sequence[str], complete: Complete) -> list[RunData]:
-    """Reads runs.
+    """Read runs.
 
     Args:
         places: runs, folders of runs, or globs of either.
@@ -95,7 +95,7 @@ def gather(places: Sequence[str], complete: Complete) -> list[RunData]:
 
 
 def check_labels(runs: Sequence[RunData]) -> None:
-    """Refuses runs whose scores are over different label lists.
+    """Refuse runs whose scores are over different label lists.
 
     Raises:
         UserError: two runs differ; names both.
@@ -112,7 +112,7 @@ def check_labels(runs: Sequence[RunData]) -> None:
 
 
 def paths_of(place: str) -> list[Path]:
-    """Finds what a folder or a glob names."""
+    """Find what a folder or a glob names."""
     if glob.has_magic(place):
         return [path for path in _matches(Path(place)) if path.is_dir()]
     return [follow(Path(place))] if follow(Path(place)).is_dir() else []
@@ -129,16 +129,13 @@ def _matches(pattern: Path) -> list[Path]:
 
 
 def _below(tops: Sequence[Path], part: Path) -> list[Path]:
-    found = [
-        path
-        for top in tops
-        for path in sorted(glob.glob(str(Path(glob.escape(str(top))) / part)))  # noqa: PTH207
-    ]
+    patterns = [str(Path(glob.escape(str(top))) / part) for top in tops]
+    found = [path for each in patterns for path in sorted(glob.glob(each))]  # noqa: PTH207
     return [follow(Path(path)) for path in found]
 
 
 def runs_below(top: Path) -> Iterator[Path]:
-    """Yields every run at or below a folder; what lies below a run is part of it."""
+    """Yield every run at or below a folder; what lies below a run is part of it."""
     for place, folders, files in os.walk(top.resolve()):
         folders.sort()
         folder = Path(place)
@@ -153,12 +150,11 @@ def runs_below(top: Path) -> Iterator[Path]:
 
 
 def _is_copy(latest: Path, names: Sequence[str]) -> bool:
-    """Whether a folder is a copy of a run beside it: what copies with links followed make."""
-    if not (latest / "run.json").is_file():
-        return False
-    content = (latest / "run.json").read_bytes()
-    beside = (latest.with_name(name) / "run.json" for name in names if name != LATEST)
-    return any(file.is_file() and file.read_bytes() == content for file in beside)
+    """Check whether a folder copies a run beside it, as copying with links followed makes it."""
+    records = {name: latest.with_name(name) / "run.json" for name in names}
+    contents = {name: file.read_bytes() for name, file in records.items() if file.is_file()}
+    copied = contents.pop(LATEST, None)
+    return copied is not None and copied in contents.values()
 
 
 def _read(name: str, folder: Path, complete: Complete) -> RunData:
@@ -169,7 +165,7 @@ def _read(name: str, folder: Path, complete: Complete) -> RunData:
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Names each run by its folder below the folder that all share."""
+    """Name each run by its folder below the folder that all share."""
     shared = folders[0].parent if len(folders) == 1 else os.path.commonpath(folders)
     names = (os.fsencode(os.path.relpath(folder, shared)) for folder in folders)
     return [name.decode("utf-8", "backslashreplace") for name in names]

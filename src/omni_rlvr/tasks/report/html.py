@@ -1,14 +1,13 @@
 """One HTML page that needs nothing beside it: style, script and pictures are inside.
 
-A page is a list of sections, and a section a list of blocks of HTML, which the functions here make
-with ``blocks.html``: it escapes every text. A click on the head of a column sorts its table.
+A page consists of sections, and a section of blocks of HTML. The functions here make blocks with
+``blocks.html``, which escapes every text. A click on the head of a column sorts its table.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,9 @@ from markupsafe import Markup
 from omni_rlvr.text.templates import templates
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of a page."""
-
-    title: str
-    blocks: Sequence[Markup]
-    """HTML, from the functions of this file."""
-
-
-def write_page(path: Path, title: str, intro: str, sections: Sequence[Section]) -> None:
-    """Write a page; sections without blocks are left out."""
-    kept = [section for section in sections if section.blocks]
+def write_page(path: Path, title: str, intro: str, sections: Mapping[str, list[Markup]]) -> None:
+    """Write a page of sections, title -> blocks; sections without blocks are left out."""
+    kept = {name: blocks for name, blocks in sections.items() if blocks}
     page = templates(Path(__file__).parent).get_template("page.html")
     path.write_text(page.render(title=title, intro=intro, sections=kept), encoding="utf-8")
 
@@ -40,7 +30,7 @@ def note(text: str) -> Markup:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """Make a table that can be sorted; columns of words stand on the left."""
+    """Make a table that can be sorted; columns of words are aligned on the left."""
     columns = zip(*rows, strict=True)
     words = [any(cell[:1].isalpha() for cell in column) for column in columns]
     return Markup(_blocks().table(header, rows, words or [False] * len(header)))

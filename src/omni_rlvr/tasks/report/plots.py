@@ -1,4 +1,4 @@
-"""The figures of a study: confusion, learning curves, recall per class, scores with intervals.
+"""Draw the figures of a study: confusion, learning curves, recall per class, scores.
 
 Every function draws on a Figure of its own (no pyplot state, no display needed), saves it to
 ``path`` and returns it. Sizes grow with what is shown, so that no label is clipped. Nothing is
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ from omni_rlvr.tasks.report.text_tables import SPLITS, display_name
 
 MODALITY = "by modality"
 MAX_SIDE_IN = 16.0
-"""Longest side of a picture; what has more to show is drawn smaller."""
+"""Longest side of a picture; where there is more to show, it is drawn smaller."""
 MAX_NAME = 44
 """Most characters of a name in a legend or beside an axis."""
 BAR_CHARS = 13
@@ -65,8 +66,6 @@ def confusion_figure(
         The figure, already saved.
     """
     counts = torch.as_tensor(matrix, device="cpu").numpy()
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(100.0 * counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     names = shortened(labels, limit=MAX_NAME)
     cell = min(0.55, (MAX_SIDE_IN - 4) / len(labels))
     points = min(10.0, 72 * cell * 0.6)
@@ -74,7 +73,7 @@ def confusion_figure(
     figure = Figure(figsize=(side + 0.9, side - 0.7), layout="constrained")
     axes = figure.subplots()
     sns.heatmap(
-        shares,
+        100.0 * class_shares(counts),
         ax=axes,
         annot=counts if len(labels) <= MAX_COUNTED else None,
         fmt="d",
@@ -90,7 +89,7 @@ def confusion_figure(
         cbar_kws={"label": "% of the gold class", "shrink": 0.75},
     )
     axes.axvline(len(labels), color=INK, linewidth=1.5)
-    rows = [f"{name} ({n})" for name, n in zip(names, totals[:, 0], strict=True)]
+    rows = [f"{name} ({n})" for name, n in zip(names, counts.sum(axis=1), strict=True)]
     every = math.ceil(MIN_TEXT_PT / points)  # of very many classes, each n-th is named
     middles = np.arange(len(labels) + 1) + 0.5
     axes.set_xticks(middles[::every], [*names, "other"][::every], size=points * every)
@@ -99,6 +98,12 @@ def confusion_figure(
     axes.set(xlabel="answered", ylabel="gold (samples)")
     axes.set_title(title)
     return save(figure, path)
+
+
+def class_shares(counts: np.ndarray) -> np.ndarray:
+    """Divide each row of counts by its sum; a row without samples becomes zeros."""
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
 
 
 @plain_text
@@ -150,12 +155,7 @@ def _legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) 
     num_columns = max(1, min(4, len(names), int(width / (0.8 + width_of(shown, size=9)))))
     figure.set_size_inches(width, height + 0.19 * math.ceil(len(names) / num_columns))
     figure.legend(
-        handles=handles,
-        labels=shown,
-        ncols=num_columns,
-        loc="outside lower center",
-        frameon=False,
-        fontsize=9,
+        handles, shown, loc="outside lower center", ncols=num_columns, frameon=False, fontsize=9
     )
 
 
@@ -199,8 +199,7 @@ def recall_bars(
     axes.set(ylim=(0, 105), ylabel="recall (%)", title=f"Recall per class{names} on {split}")
     axes.grid(axis="x", visible=False)
     if len(recalls) > 1:
-        bars = [container[0] for container in axes.containers]
-        _legend_below(figure, bars, list(recalls))
+        _legend_below(figure, [bars[0] for bars in axes.containers], list(recalls))
     return save(figure, path)
 
 
@@ -240,16 +239,16 @@ def summary_bars(
     if summary.get("modality"):
         panels[MODALITY] = summary["modality"]
     panels = {title: bars for title, bars in panels.items() if bars}
-    oracle = {
-        f"{SPLITS[k]} split": scores["war"] for k, scores in summary.get("oracle", {}).items()
-    }
+    oracle = {f"{SPLITS[k]} split": s["war"] for k, s in summary.get("oracle", {}).items()}
     sizes = [len(bars) for bars in panels.values()]
     with sns.axes_style("whitegrid"):
         figure = Figure(figsize=(1.2 + 1.0 * sum(sizes), 4.2), layout="constrained")
         row = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=sizes)[0]
     for axes, (title, bars) in zip(row, panels.items(), strict=True):
         _draw_scores(axes, title, bars, colours)
-        _draw_lines(axes, oracle=oracle.get(title), chance=chance)
+        if title in oracle:
+            axes.axhline(oracle[title], color=INK, linestyle="--", linewidth=1.3)
+        axes.axhline(chance, color=INK, linestyle=":", linewidth=1.3)
     row[0].set(ylim=(0, 105), ylabel="WAR (%)")
     handles = [Line2D([], [], color=INK, linestyle=":", label=f"chance {chance:.1f}")]
     if oracle:
@@ -265,7 +264,7 @@ def summary_bars(
 def _draw_scores(
     axes: Axes, title: str, bars: Mapping[str, Any], colours: Mapping[str, Any]
 ) -> None:
-    """One bar a name; the value stands under the name, where no whisker or line can cross it."""
+    """Draw one bar a name; its value stands below it, where no interval or line can cross it."""
     scores = [bar["war"] for bar in bars.values()]
     shades = ["0.6" if title == MODALITY else colours[name] for name in bars]
     axes.bar(range(len(bars)), scores, 0.7, color=shades)
@@ -280,12 +279,6 @@ def _draw_scores(
     axes.grid(axis="x", visible=False)
 
 
-def _draw_lines(axes: Axes, *, oracle: float | None, chance: float) -> None:
-    if oracle is not None:
-        axes.axhline(oracle, color=INK, linestyle="--", linewidth=1.3)
-    axes.axhline(chance, color=INK, linestyle=":", linewidth=1.3)
-
-
 def _wrapped(name: str) -> str:
     """Break a name between its words, never within one that fits below its bar."""
     lines = textwrap.wrap(name, BAR_CHARS, break_long_words=False, break_on_hyphens=False)
@@ -295,10 +288,12 @@ def _wrapped(name: str) -> str:
 def _draw_panel(
     axes: Axes, key: str, curves: Mapping[str, np.ndarray], colours: Mapping[str, Any]
 ) -> None:
-    for name, curve in curves.items():
-        steps, values = curve
+    for name, (steps, values) in curves.items():
         axes.plot(steps, values, color=colours[name], alpha=0.3, linewidth=0.8)
-        axes.plot(steps, _running_mean(values), color=colours[name], linewidth=2)
+        # a window centred on each point, so that the mean does not lag; cut short at the ends
+        window = 2 * round(SMOOTHING_SHARE * len(values) / 2) + 1
+        means = pd.Series(values).rolling(window, center=True, min_periods=1).mean()
+        axes.plot(steps, means, color=colours[name], linewidth=2)
     title, unit = (SFT_PANELS | RL_PANELS)[key]
     axes.set_title(title)
     axes.set(xlabel="step", ylabel=unit)
@@ -318,10 +313,3 @@ def _curves_by_panel(
             if kept:
                 panels[key][name] = np.asarray(kept, dtype=float).T
     return {key: curves for key, curves in panels.items() if curves}
-
-
-def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over a window centred on each point (cut short at the ends), so that it does not lag."""
-    half = round(SMOOTHING_SHARE * len(values) / 2)
-    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
-    return np.asarray([window.mean() for window in windows])

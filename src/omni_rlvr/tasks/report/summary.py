@@ -1,4 +1,4 @@
-"""Gathers a pipeline's scores into summary.json, one table and its pictures."""
+"""Gather a pipeline's scores into summary.json, one table and its pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Scores = Mapping[str, Mapping]
 
 
 def oracle_scores(examples: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, float]]:
-    """Measures the oracle that is given the true cue values, on every split that knows them.
+    """Score the oracle that is given the true cue values, on every split that knows them.
 
     Args:
         examples: split name -> examples.
@@ -26,9 +26,10 @@ def oracle_scores(examples: Mapping[str, Sequence[Example]]) -> dict[str, dict[s
     """
     out = {}
     for split, rows in examples.items():
-        if rows and all(
-            row.cues and row.answer in LABELS and row.cues.keys() <= CUES.keys() for row in rows
-        ):
+        known = [
+            row.answer in LABELS and row.cues.keys() <= CUES.keys() for row in rows if row.cues
+        ]
+        if rows and len(known) == len(rows) and all(known):
             hits = sum(oracle_label(row.cues) == row.answer for row in rows)
             out[split] = {"war": round(100 * hits / len(rows), 2)}
     return out
@@ -40,13 +41,11 @@ def summarise(
     oracle: Mapping[str, Mapping[str, float]],
     seconds: Mapping[str, float],
 ) -> dict:
-    """Keeps of all scores what a reader compares, in percent."""
+    """Select from all scores what a reader compares, in percent."""
+    shown = ("war", "uar", "format", "war_ci")
     return {
         "models": {
-            name: {
-                split: {k: s[k] for k in ("war", "uar", "format", "war_ci")}
-                for split, s in splits.items()
-            }
+            name: {split: {key: s[key] for key in shown} for split, s in splits.items()}
             for name, splits in models.items()
         },
         "modality": {name: {"war": scores["war"]} for name, scores in modality.items()},
@@ -62,7 +61,7 @@ def write_summary(
     stages: Mapping[str, Path],
     labels: Sequence[str],
 ) -> list[Path]:
-    """Writes summary.json, summary.md and the pictures; returns what was written.
+    """Write summary.json, summary.md and the pictures; return the files that were written.
 
     Args:
         folder: the pipeline's run folder.

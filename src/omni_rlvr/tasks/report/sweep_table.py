@@ -1,4 +1,4 @@
-"""The table that a sweep ends in: a row a setting, on the terminal and as files in its home."""
+"""Write the table at the end of a sweep: a row a setting, on the terminal and as files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omni_rlvr.tasks.report.text_tables import plain_table
 
 
 def write_sweep_table(home: Path, folders: Sequence[Path], complete: Complete) -> None:
-    """Puts runs into one table: sweep.* with a row a setting, sweep_runs.* with a row a run.
+    """Put runs into one table: sweep.* with a row a setting, sweep_runs.* with a row a run.
 
     Runs that neither train nor are evaluated have no row; there is no table if none has one.
 

@@ -1,4 +1,4 @@
-"""The tables of a run: what trains; of a study: models against splits, one row a modality.
+"""Lay out tables for a terminal or Markdown: what trains, scores of models and of modalities.
 
 The same cells go to a terminal (rich, at most 80 columns) and to Markdown. A summary holds percent
 already: ``models`` {name: {test|ood: {war, uar, format, war_ci}}}, and where known ``oracle``
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from omni_rlvr.models.adapters.trainable import Count
-from omni_rlvr.tasks.report.cells import markdown_cell
+from omni_rlvr.tasks.report.cells import markdown
 
 SPLITS = {"test": "test", "ood": "OOD"}
 """The splits of a summary, in the order they are shown."""
@@ -48,9 +48,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     """
     grid = Table.grid()
     grid.add_column()
-    grid.add_row(_rich(_model_header("\n"), _model_rows(summary), rule_before=ORACLE))
-    if summary.get("modality"):
-        grid.add_row(_rich(["modality", "WAR"], _modality_rows(summary), rule_before=None))
+    for header, rows in _tables(summary, gap="\n"):
+        grid.add_row(_rich(header, rows, rule_before=ORACLE))
     for note in _notes(summary):
         grid.add_row(Text(f" {note}", style="dim"))
     return grid
@@ -65,40 +64,35 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
     Returns:
         Pipe tables and notes, blocks parted by an empty line, with a newline at the end.
     """
-    blocks = [_pipes(_model_header(" "), _model_rows(summary))]
-    if summary.get("modality"):
-        blocks.append(_pipes(["modality", "WAR"], _modality_rows(summary)))
-    blocks.extend(_notes(summary))
-    return "\n\n".join(blocks) + "\n"
+    blocks = [markdown(*table) for table in _tables(summary, gap=" ")]
+    return "\n\n".join([*blocks, *_notes(summary)]) + "\n"
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Lay out cells that are words already for a terminal."""
+    """Lay out cells that are texts already for a terminal."""
     return _rich(header, rows, rule_before=None)
 
 
-def _model_header(gap: str) -> list[str]:
-    columns = ["WAR [95%]", "UAR", "format"]
-    return ["model"] + [f"{split}{gap}{name}" for split in SPLITS.values() for name in columns]
-
-
-def _model_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    rows = [_model_row(name, splits) for name, splits in summary["models"].items()]
+def _tables(summary: Mapping[str, Any], gap: str) -> list[tuple[list[str], list[list[str]]]]:
+    """Give header and rows of the table of models and, where known, of that of modalities."""
+    columns = [
+        f"{s}{gap}{name}" for s in SPLITS.values() for name in ("WAR [95%]", "UAR", "format")
+    ]
+    models = dict(summary["models"])
     if summary.get("oracle"):
-        rows.append(_model_row(ORACLE, summary["oracle"]))
-    return rows
-
-
-def _model_row(name: str, splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    cells = [display_name(name)]
-    for split in SPLITS:
-        scores = splits.get(split, {})
-        cells += [_war(scores), _percent(scores.get("uar")), _percent(scores.get("format"))]
-    return cells
-
-
-def _modality_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    return [[display_name(name), _war(scores)] for name, scores in summary["modality"].items()]
+        models[ORACLE] = summary["oracle"]
+    rows = []
+    for name, splits in models.items():
+        cells = [display_name(name)]
+        for scores in (splits.get(split, {}) for split in SPLITS):
+            cells += [_war(scores), _percent(scores.get("uar")), _percent(scores.get("format"))]
+        rows.append(cells)
+    tables = [(["model", *columns], rows)]
+    if summary.get("modality"):
+        modalities = summary["modality"].items()
+        rows = [[display_name(name), _war(scores)] for name, scores in modalities]
+        tables.append((["modality", "WAR"], rows))
+    return tables
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
@@ -123,7 +117,7 @@ def _percent(value: float | None) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """Seconds in words a person reads at a glance: 42 s, 3 min 05 s, 2 h 07 min."""
+    """Format seconds as a person reads them at a glance: 42 s, 3 min 05 s, 2 h 07 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -133,8 +127,8 @@ def _clock(seconds: float) -> str:
 
 
 def _rich(header: Sequence[str], rows: Sequence[Sequence[str]], rule_before: str | None) -> Table:
-    # Cells are Text, not markup: "[95%]" is no tag. The box parts columns by a blank; with more
-    # padding, "100.0 [100.0, 100.0]" would not fit twice into 80 columns.
+    # Cells are Text, not markup: "[95%]" is no tag. The box separates columns by one blank; with
+    # more padding, "100.0 [100.0, 100.0]" would not fit twice into 80 columns.
     table = Table(box=box.SIMPLE, padding=0)
     for i, title in enumerate(header):
         table.add_column(
@@ -144,12 +138,6 @@ def _rich(header: Sequence[str], rows: Sequence[Sequence[str]], rule_before: str
         last_before_rule = i + 1 < len(rows) and rows[i + 1][0] == rule_before
         table.add_row(*(Text(cell) for cell in row), end_section=last_before_rule)
     return table
-
-
-def _pipes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = [":---"] + ["---:"] * (len(header) - 1)
-    head, *lines = [list(map(markdown_cell, cells)) for cells in (header, *rows)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
 
 
 def trainable_table(counts: Sequence[Count]) -> Table:

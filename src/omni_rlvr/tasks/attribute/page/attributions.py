@@ -1,4 +1,4 @@
-"""Finds runs of task=attribute and reads what they left, one ``Attribution`` a split."""
+"""Find runs of task=attribute and read their files, one ``Attribution`` a split."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Attribution:
     clips: dict[str, dict[str, Any]]
     """Clip -> its row of attribution.parquet."""
     distributions: dict[str, dict[str, dict[str, float]]]
-    """Clip -> subset -> label (and "outside") -> probability, for chosen clips."""
-    chosen: list[dict[str, Any]]
-    """chosen.jsonl; none where no clips were chosen."""
+    """Clip -> subset -> label (and "outside") -> probability, for selected clips."""
+    selection: list[dict[str, Any]]
+    """chosen.jsonl: the selected clips; empty where none were selected."""
     completions: dict[str, list[dict[str, Any]]]
-    """Clip -> its sampled completions."""
+    """Clip -> its sampled completions, for selected clips."""
 
 
 def gather_attributions(places: Sequence[str]) -> list[Attribution]:
-    """Reads runs of task=attribute.
+    """Read runs of task=attribute.
 
     Args:
         places: runs, folders of runs, or globs of either.
@@ -64,31 +64,25 @@ def _read(name: str, folder: Path) -> Attribution:
         report = read_json(folder / "attribution.json")
         table = pd.read_parquet(folder / "attribution.parquet")
         spread = pd.read_parquet(folder / "distributions.parquet")
-        chosen = read_jsonl(folder / "chosen.jsonl")
+        selection = read_jsonl(folder / "chosen.jsonl")
         sampled = read_jsonl(folder / "completions.jsonl")
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: what task=attribute wrote cannot be read: {error}; make the run again"
         ) from error
-    known = {row["id"] for row in chosen}
-    completions: dict[str, list[dict[str, Any]]] = {}
-    for row in sampled:
-        completions.setdefault(row["id"], []).append(row)
+    known = [row["id"] for row in selection]
+    table, spread = table[table["clip"].isin(known)], spread[spread["clip"].isin(known)]
+    distributions: dict[str, dict[str, dict[str, float]]] = {}
+    for row in spread.to_dict("records"):
+        values = {name: row[name] for name in (*report["labels"], "outside")}
+        distributions.setdefault(row["clip"], {})[row["subset"]] = values
     return Attribution(
         name=name,
         config=record["config"],
         commit=record["commit"],
         report=report,
-        clips={row["clip"]: row for row in table[table["clip"].isin(known)].to_dict("records")},
-        distributions=_by_clip(spread[spread["clip"].isin(known)], report["labels"]),
-        chosen=chosen,
-        completions=completions,
+        clips={row["clip"]: row for row in table.to_dict("records")},
+        distributions=distributions,
+        selection=selection,
+        completions={clip: [row for row in sampled if row["id"] == clip] for clip in known},
     )
-
-
-def _by_clip(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
-    out: dict[str, dict[str, dict[str, float]]] = {}
-    for row in table.to_dict("records"):
-        values = {name: row[name] for name in (*labels, "outside")}
-        out.setdefault(row["clip"], {})[row["subset"]] = values
-    return out

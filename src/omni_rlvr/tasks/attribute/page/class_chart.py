@@ -1,13 +1,13 @@
-"""Shapley values by class as an SVG that takes its colours from the page.
+"""Draw Shapley values by class as an SVG that takes its colours from the page.
 
-Horizontal bars from zero, one a player, and the interaction, with 95 % intervals. Here they are
-placed; ``chart.svg`` draws them.
+Horizontal bars begin at zero, one a player and one for the interaction, with 95 % intervals. This
+file computes their places; ``chart.svg`` draws them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from markupsafe import Markup
 from omni_rlvr.text.templates import templates
 
 WIDTH, LABEL, RIGHT = 480, 92, 14
-"""Of the picture, of the names on its left, of the space on its right; in its own units."""
+"""Widths of the picture, of the names on its left and of the space on its right, in SVG units."""
 BAR, GAP, AXIS = 9, 12, 34
 ALL = "all clips"
 NAMES = {"video": "picture", "audio": "sound", "text": "question", "interaction": "interaction"}
-"""Key -> what a reader is told; also the class of its bars."""
+"""Key (also the CSS class of its bars) -> the name that a reader sees."""
 
 
 def class_chart(report: Mapping[str, Any], *, unit: str) -> Markup:
@@ -37,8 +37,10 @@ def class_chart(report: Mapping[str, Any], *, unit: str) -> Markup:
     groups = {name: group for name, group in groups.items() if group["num_whole"]}
     if not groups:
         return Markup()
-    keys = [key for key in NAMES if value_of(next(iter(groups.values())), key) is not None]
-    ends = [end for group in groups.values() for key in keys for end in _ends(group, key)]
+    first = next(iter(groups.values()))
+    keys = [key for key in NAMES if value_of(first, key) is not None]
+    values = [value_of(group, key) for group in groups.values() for key in keys]
+    ends = [end for entry in values if entry for end in (entry["mean"], *entry["ci"])]
     ticks = round_ticks(min(0.0, *ends), max(0.0, *ends))
     scale = (WIDTH - LABEL - RIGHT) / (ticks[-1] - ticks[0])
 
@@ -47,13 +49,20 @@ def class_chart(report: Mapping[str, Any], *, unit: str) -> Markup:
 
     step = BAR * len(keys) + GAP
     height = step * len(groups) + AXIS
-    drawn = [
-        {"name": _short(name), "num_clips": group["num_whole"], "middle": top + BAR * len(keys) / 2,
-         "bars": _bars(group, keys, top, across)}
-        for top, (name, group) in zip(
-            (step * i + GAP / 2 for i in range(len(groups))), groups.items(), strict=True
-        )
-    ]  # fmt: skip
+    drawn = []
+    for i, (name, group) in enumerate(groups.items()):
+        top, bars = step * i + GAP / 2, []
+        for k, key in enumerate(keys):
+            y = top + BAR * k
+            if entry := value_of(group, key):
+                left, right = sorted((across(0), across(entry["mean"])))
+                low, high = map(across, entry["ci"])
+                bar = {"key": key, "left": left, "top": y, "width": f"{right - left:.1f}"}
+                bars.append({**bar, "low": low, "high": high, "middle": y + BAR / 2 - 1})
+        short = name if len(name) <= 14 else name[:13] + "…"
+        row = {"name": short, "num_clips": group["num_whole"], "bars": bars}
+        drawn.append({**row, "middle": top + BAR * len(keys) / 2})
+    digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
     chart = templates(Path(__file__).with_name("page_parts")).get_template("chart.svg")
     return Markup(
         chart.render(
@@ -64,7 +73,7 @@ def class_chart(report: Mapping[str, Any], *, unit: str) -> Markup:
             middle=(LABEL + WIDTH - RIGHT) / 2,
             zero=across(0),
             unit=unit,
-            ticks=[(across(tick), _tick_text(tick, ticks)) for tick in ticks],
+            ticks=[(across(tick), f"{tick:.{digits}f}".replace("-", "−")) for tick in ticks],
             groups=drawn,
             bar_height=BAR - 2,
         )
@@ -76,32 +85,6 @@ def value_of(group: Mapping[str, Any], key: str) -> dict[str, Any] | None:
     return group.get(key if key == "interaction" else f"phi_{key}")
 
 
-def _ends(group: Mapping[str, Any], key: str) -> list[float]:
-    entry = value_of(group, key)
-    return [] if entry is None else [entry["mean"], *entry["ci"]]
-
-
-def _bars(
-    group: Mapping[str, Any], keys: Sequence[str], top: float, across: Callable[[float], float]
-) -> list[dict[str, Any]]:
-    """Place the bars of a class and their intervals."""
-    bars = []
-    for i, key in enumerate(keys):
-        entry, y = value_of(group, key), top + BAR * i
-        if entry is None:
-            continue
-        left, right = sorted((across(0), across(entry["mean"])))
-        low, high = (across(end) for end in entry["ci"])
-        place = {"left": left, "top": y, "width": f"{right - left:.1f}"}
-        bars.append({"key": key, **place, "low": low, "high": high, "middle": y + BAR / 2 - 1})
-    return bars
-
-
-def _tick_text(value: float, ticks: Sequence[float]) -> str:
-    digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
 def round_ticks(low: float, high: float) -> list[float]:
     """Choose about five round numbers, of which the first and the last hold both ends."""
     span = (high - low) or 1.0
@@ -109,7 +92,3 @@ def round_ticks(low: float, high: float) -> list[float]:
     step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= 6)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [i * step for i in range(first, max(last, first + 1) + 1)]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 14 else name[:13] + "…"

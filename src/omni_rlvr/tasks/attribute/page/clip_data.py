@@ -1,4 +1,4 @@
-"""What a page knows of each chosen clip, as plain values: a row of the table, and a card."""
+"""Give what a page shows of each selected clip as plain values: a table row, and a card."""
 
 from __future__ import annotations
 
@@ -15,52 +15,61 @@ from omni_rlvr.text.parse import parse
 
 PLAYERS = ("video", "audio", "text")
 CUT = "rewards/"
+"""Prefix of the terms of a reward in completions.jsonl."""
 
 
-def clip_row(run: Attribution, chosen: dict[str, Any], thumb: str | None) -> dict[str, Any]:
-    """The line of a clip in the table of clips; ``thumb`` is a ``data:`` address."""
-    clip = run.clips[chosen["id"]]
+def clip_row(run: Attribution, selected: dict[str, Any], thumb: str | None) -> dict[str, Any]:
+    """Make the row of a clip in the table of clips; ``thumb`` is a ``data:`` address."""
+    clip = run.clips[selected["id"]]
     return {
         "run": run.name,
         "clip": clip["clip"],
         "label": clip["label"],
         "predicted": clip["predicted"],
         "right": clip["predicted"] == clip["label"],
-        "confidence": _number(chosen["confidence"]),
-        "conflict": _number(chosen["conflict"]),
-        "phi_video": _number(clip["phi_video"]),
-        "phi_audio": _number(clip["phi_audio"]),
-        "interaction": _number(clip["interaction"]),
-        "rules": chosen["rules"],
-        "text": chosen["completion"],
+        **{name: _number(selected[name]) for name in ("confidence", "conflict")},
+        **{name: _number(clip[name]) for name in ("phi_video", "phi_audio", "interaction")},
+        "rules": selected["rules"],
+        "text": selected["completion"],
         "thumb": thumb,
     }
 
 
 def clip_card(
-    run: Attribution, chosen: dict[str, Any], lexicon: Lexicon, reader: ClipReader
+    run: Attribution, selected: dict[str, Any], lexicon: Lexicon, reader: ClipReader
 ) -> dict[str, Any]:
-    """All that is shown of a clip once it is opened."""
-    clip = run.clips[chosen["id"]]
-    files = (chosen[name] and Path(chosen[name]) for name in ("video", "audio"))
+    """Make all that is shown of a clip once it is opened."""
+    clip, by_subset = run.clips[selected["id"]], run.distributions[selected["id"]]
+    files = (selected[name] and Path(selected[name]) for name in ("video", "audio"))
     names = ("num_claims", "false_claims", "question", "answer")
     return {
-        "file": chosen["video"] or chosen["audio"],
+        "file": selected["video"] or selected["audio"],
         "has_video": bool(clip["has_video"]),
         "has_audio": bool(clip["has_audio"]),
-        **{name: chosen[name] for name in names},
-        "reasoning": segments(chosen["completion"], lexicon),
-        "lean": _lean(chosen, clip, lexicon),
+        **{name: selected[name] for name in names},
+        "reasoning": segments(selected["completion"], lexicon),
+        "lean": _lean(selected, clip, lexicon),
         "labels": run.report["labels"],
-        "subsets": _subsets(run.distributions[chosen["id"]]),
+        "subsets": [
+            {"name": name, "p": {k: _number(v, 4) for k, v in by_subset[name].items()}}
+            for name in subset_names(len(by_subset))
+        ],
         "games": _games(clip),
-        "completions": [_completion(row, lexicon) for row in run.completions.get(chosen["id"], [])],
+        "completions": [
+            {
+                "reward": row["reward"],
+                "advantage": row["advantage"],
+                "terms": {k.removeprefix(CUT): v for k, v in row.items() if k.startswith(CUT)},
+                "said": segments(row["completion"], lexicon),
+            }
+            for row in run.completions[selected["id"]]
+        ],
         "media": clip_media(reader, *files),
     }
 
 
 def segments(completion: str, lexicon: Lexicon) -> list[list[Any]]:
-    """Cuts a completion into [text, modality or None, whether counted]; only thinking is marked."""
+    """Cut a completion into [text, modality or None, whether counted]; only thinking is marked."""
     think = parse(completion).think
     if not think:
         return [[completion, None, False]]
@@ -70,32 +79,25 @@ def segments(completion: str, lexicon: Lexicon) -> list[list[Any]]:
     return [part for part in (around[0], *inside, around[1]) if part[0]]
 
 
-def _lean(chosen: dict[str, Any], clip: dict[str, Any], lexicon: Lexicon) -> dict[str, Any]:
-    """Words of each modality, and whether they lean as the Shapley values of the answer do."""
-    words = lexicon.count(parse(chosen["completion"]).think or "")
-    suffix = {clip["predicted"]: "_predicted", clip["label"]: ""}.get(chosen["answer"])
+def _lean(selected: dict[str, Any], clip: dict[str, Any], lexicon: Lexicon) -> dict[str, Any]:
+    """Count words of each modality; say if they lean as the answer's Shapley values do."""
+    words = lexicon.count(parse(selected["completion"]).think or "")
+    suffix = {clip["predicted"]: "_predicted", clip["label"]: ""}.get(selected["answer"])
     whole = suffix is not None and clip["has_audio"] and clip["has_video"]
     phi = [_number(clip[f"phi_{name}{suffix}"]) if whole else None for name in ("video", "audio")]
     judged = None if None in phi else agrees(words.lean, phi[0], phi[1])  # type: ignore[arg-type]
     return {"visual": words.visual, "vocal": words.vocal, "agrees": judged}
 
 
-def _subsets(by_subset: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    num_players = len(by_subset).bit_length() - 1
-    return [
-        {"name": name, "p": {k: _number(v, 4) for k, v in by_subset[name].items()}}
-        for name in subset_names(num_players)
-    ]
-
-
 def _games(clip: dict[str, Any]) -> list[dict[str, Any]]:
-    """Values of the gold label, and of the most probable one where that is another."""
+    """Give the values of the gold label, and of the most probable label where that is another."""
     out = []
-    for whose, suffix in (("label", ""), ("predicted", "_predicted")):
-        if suffix and clip["predicted"] == clip["label"]:
-            continue
-        nothing = "no_text_none" if "phi_text" in clip else "none"
-        players = [name for name in PLAYERS if f"phi_{name}" in clip]
+    nothing = "no_text_none" if "phi_text" in clip else "none"
+    players = [name for name in PLAYERS if f"phi_{name}" in clip]
+    suffixes = {"label": "", "predicted": "_predicted"}
+    if clip["predicted"] == clip["label"]:
+        del suffixes["predicted"]
+    for whose, suffix in suffixes.items():
         out.append(
             {
                 "label": clip[whose],
@@ -107,12 +109,6 @@ def _games(clip: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return out
-
-
-def _completion(row: dict[str, Any], lexicon: Lexicon) -> dict[str, Any]:
-    terms = {k.removeprefix(CUT): row[k] for k in row if k.startswith(CUT)}
-    said = {name: row[name] for name in ("reward", "advantage")}
-    return {**said, "terms": terms, "said": segments(row["completion"], lexicon)}
 
 
 def _number(value: float | None, digits: int = 3) -> float | None:

@@ -1,4 +1,4 @@
-"""What a page shows of a clip's file: filmstrip, thumbnail, the clip itself, waveform, spectrogram.
+"""Make what a page shows of a clip's file: filmstrip, thumbnail, the clip, waveform, spectrogram.
 
 Pictures are small WebP files in ``data:`` addresses; the waveform is numbers, drawn on the page.
 """
@@ -23,12 +23,12 @@ from omni_rlvr.tasks.dataset.mel import LOUDNESS_DB, log_mel, mel_edges_hz
 from omni_rlvr.types import Clip, MediaError
 
 SHOW = "omni_rlvr.tasks.attribute.page.playable:show_clip"
-"""What the reader's child calls: reading a clip and making it playable."""
+"""The function that the reader's child process calls: it reads a clip and makes it playable."""
 NUM_FRAMES = 8
 STRIP_PIXELS, THUMB_PIXELS = 112, 56
 """Heights of the filmstrip and of the thumbnail."""
 MAX_ASPECT = 1.8
-"""Frames wider than this times their height lose their sides in the strip."""
+"""Frames wider than this times their height are cropped at their sides in the strip."""
 SAMPLE_RATE = 16_000
 NUM_PEAKS = 240
 MAX_COLUMNS = 480
@@ -37,10 +37,10 @@ MARKS_HZ = (250, 1000, 4000)
 
 
 def clip_media(reader: ClipReader, video: Path | None, audio: Path | None) -> dict[str, Any]:
-    """Reads one clip for a page.
+    """Read one clip for a page.
 
     Args:
-        reader: its child calls ``SHOW``.
+        reader: its child process calls ``SHOW``.
         video: the container, or None.
         audio: a sound file that replaces the container's track, or None.
 
@@ -54,12 +54,11 @@ def clip_media(reader: ClipReader, video: Path | None, audio: Path | None) -> di
         answer = reader.call((video, audio, request), {}, names, num_clips=2)
     except MediaError as error:
         return {"error": str(error)}
-    assert isinstance(answer, tuple)  # what the child's function returns
+    assert isinstance(answer, tuple)  # this is what ``show_clip`` returns
     seen, made = answer
     return {
         "duration_s": round(seen.duration_s, 3),
-        "thumb": _thumb(seen),
-        "film": _film(seen),
+        **_film(seen),
         "sound": None if seen.waveform is None else _sound(seen.waveform),
         "clip": {
             "mime": made.mime,
@@ -69,23 +68,21 @@ def clip_media(reader: ClipReader, video: Path | None, audio: Path | None) -> di
     }
 
 
-def _thumb(clip: Clip) -> str | None:
-    """The frame in the middle."""
+def _film(clip: Clip) -> dict[str, Any]:
+    """Put the sampled frames side by side, with their times; the middle one is the thumbnail."""
     frames = clip.frames
-    return None if frames is None else _picture(_cut(frames[len(frames) // 2], THUMB_PIXELS))
-
-
-def _film(clip: Clip) -> dict[str, Any] | None:
-    """The sampled frames side by side, and when each is shown."""
-    if clip.frames is None:
-        return None
+    if frames is None:
+        return {"thumb": None, "film": None}
     times = [] if clip.frame_times_s is None else clip.frame_times_s.tolist()
-    strip = np.concatenate([_cut(frame, STRIP_PIXELS) for frame in clip.frames], axis=1)
-    return {"src": _picture(strip), "times_s": [round(t, 2) for t in times]}
+    strip = np.concatenate([_cut(frame, STRIP_PIXELS) for frame in frames], axis=1)
+    return {
+        "thumb": _picture(_cut(frames[len(frames) // 2], THUMB_PIXELS)),
+        "film": {"src": _picture(strip), "times_s": [round(t, 2) for t in times]},
+    }
 
 
 def _cut(frame: np.ndarray, height: int) -> np.ndarray:
-    """Makes a frame [H, W, 3] ``height`` rows high, and not too wide."""
+    """Make a frame [H, W, 3] ``height`` rows high, and not too wide."""
     picture = Image.fromarray(frame)
     over = max(0.0, picture.width - MAX_ASPECT * picture.height) / 2
     width = round(height * (picture.width - 2 * over) / picture.height)
@@ -94,22 +91,20 @@ def _cut(frame: np.ndarray, height: int) -> np.ndarray:
 
 
 def _sound(waveform: np.ndarray) -> dict[str, Any]:
-    """Extremes of the waveform in percent of its peak, and its spectrogram with some marks."""
+    """Give the waveform's extremes in percent of its peak, and its spectrogram with marks."""
     peak = max(float(np.abs(waveform).max()), 1e-6)
     parts = np.array_split(waveform, min(NUM_PEAKS, len(waveform)))
     ends = [[round(100 * float(end) / peak) for end in (p.min(), p.max())] for p in parts]
     edges = mel_edges_hz(SAMPLE_RATE)
     heights = np.interp(MARKS_HZ, edges, np.linspace(0, 1, len(edges)))
+    marks = zip(MARKS_HZ, heights.tolist(), strict=True)
     return {
         "seconds": round(len(waveform) / SAMPLE_RATE, 3),
         "peak_db": round(20 * math.log10(peak), 1),
         "low": [low for low, _ in ends],
         "high": [high for _, high in ends],
         "mel": _picture(_coloured(log_mel(waveform, sample_rate=SAMPLE_RATE))),
-        "marks": [
-            {"hz": hz, "height": round(height, 4)}
-            for hz, height in zip(MARKS_HZ, heights.tolist(), strict=True)
-        ],
+        "marks": [{"hz": hz, "height": round(h, 4)} for hz, h in marks],
     }
 
 
@@ -123,7 +118,7 @@ def _coloured(mel: np.ndarray) -> np.ndarray:
 
 
 def _picture(pixels: np.ndarray) -> str:
-    """A ``data:`` address of [H, W, 3] uint8."""
+    """Encode pixels [H, W, 3] uint8 as a ``data:`` address."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="webp", quality=78)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

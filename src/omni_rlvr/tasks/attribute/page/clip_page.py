@@ -1,9 +1,9 @@
-"""The page of what each modality did: one HTML file that needs nothing beside it and no network.
+"""Write the page of what each modality did: one HTML file that needs no other file and no network.
 
 ``page.html`` shows tables and charts; the clips are data, which ``page.js`` puts on the page as
-text, so that nothing in a completion or a file name can be more than text. What a clip's card
-shows lies in a block of its own and is read when the card is opened. The page's own rule
-(Content-Security-Policy) lets it run this script and no other, and load nothing.
+text, so that nothing in a completion or a file name can be more than text. The data of a clip's
+card stand in a block of their own, which is read when the card is opened. The page's own
+Content-Security-Policy lets it run this script and no other, and load nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,32 +35,27 @@ PARTS = Path(__file__).with_name("page_parts")
 """Templates of the page and its chart, the style and the script."""
 ABSENT = "–"
 
-Entry = dict[str, Any] | None
 Table = tuple[list[str], list[list[str]]]
 """The header and the rows."""
-MEASURES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "clips": lambda r: r["all"]["num_clips"],
-    "clips with picture and sound": lambda r: r["all"]["num_whole"],
-    "accuracy, picture and sound": lambda r: _percent(r["all"].get("accuracy_both")),
-    "accuracy, picture alone": lambda r: _percent(r["all"].get("accuracy_video")),
-    "accuracy, sound alone": lambda r: _percent(r["all"].get("accuracy_audio")),
-    "accuracy, neither": lambda r: _percent(r["all"].get("accuracy_none")),
-    "Shapley value of the picture": lambda r: _plain(r["all"].get("phi_video")),
-    "Shapley value of the sound": lambda r: _plain(r["all"].get("phi_audio")),
-    "Shapley value of the question": lambda r: _plain(r["all"].get("phi_text")),
-    "interaction (+ synergy, − redundancy)": lambda r: _plain(r["all"].get("interaction")),
-    "swapped sound: follows the picture": lambda r: _percent((r["swap"] or {}).get("video")),
-    "swapped sound: follows the sound": lambda r: _percent((r["swap"] or {}).get("audio")),
-    "swapped sound: follows neither": lambda r: _percent((r["swap"] or {}).get("neither")),
-    "reasoning leans as the values do": lambda r: _percent(
-        (r["faithfulness"] or {}).get("agreement")
-    ),
-    "label list says what is generated": lambda r: _share(
-        (r["faithfulness"] or {}).get("same_answer")
-    ),
-    "claims that are false": lambda r: _percent((r["faithfulness"] or {}).get("hallucination")),
+MEASURES = {
+    "clips": ("all", "num_clips", None),
+    "clips with picture and sound": ("all", "num_whole", None),
+    "accuracy, picture and sound": ("all", "accuracy_both", "percent"),
+    "accuracy, picture alone": ("all", "accuracy_video", "percent"),
+    "accuracy, sound alone": ("all", "accuracy_audio", "percent"),
+    "accuracy, neither": ("all", "accuracy_none", "percent"),
+    "Shapley value of the picture": ("all", "phi_video", "value"),
+    "Shapley value of the sound": ("all", "phi_audio", "value"),
+    "Shapley value of the question": ("all", "phi_text", "value"),
+    "interaction (+ synergy, − redundancy)": ("all", "interaction", "value"),
+    "swapped sound: follows the picture": ("swap", "video", "percent"),
+    "swapped sound: follows the sound": ("swap", "audio", "percent"),
+    "swapped sound: follows neither": ("swap", "neither", "percent"),
+    "reasoning leans as the values do": ("faithfulness", "agreement", "percent"),
+    "label list says what is generated": ("faithfulness", "same_answer", "share"),
+    "claims that are false": ("faithfulness", "hallucination", "percent"),
 }
-"""Line of the summary -> what stands there for one report."""
+"""Line of the summary -> part and key of a report, and how the entry is written."""
 
 
 def write_clip_page(path: Path, places: Sequence[str]) -> None:
@@ -76,10 +71,20 @@ def write_clip_page(path: Path, places: Sequence[str]) -> None:
     runs = gather_attributions(places)
     rows, cards = [], []
     for run in runs:
-        new_rows, new_cards = _clips(run)
-        rows += new_rows
-        cards += new_cards
-    style, script = (_asset(f"page.{kind}") for kind in ("css", "js"))
+        words, data = run.config["lexicon"], run.config["dataset"]
+        lexicon = Lexicon(words["visual"], words["vocal"])
+        with ClipReader(
+            data["decode_timeout_s"], data["max_clips_per_process"], SHOW, Limits.of(data)
+        ) as reader:
+            for selected in run.selection:
+                card = clip_card(run, selected, lexicon, reader)
+                if "error" in card["media"]:
+                    log.warning("%s: shown without its file: %s", run.name, card["media"]["error"])
+                rows.append(clip_row(run, selected, card["media"].pop("thumb", None)))
+                cards.append(card)
+    style, script = (
+        Markup((PARTS / f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")
+    )
     blocks = {"rows": _json({"rows": rows, "rules": RULES})}
     page = (
         templates(PARTS)
@@ -99,78 +104,50 @@ def write_clip_page(path: Path, places: Sequence[str]) -> None:
     path.write_text(page, encoding="utf-8")
 
 
-def _clips(run: Attribution) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows and cards of the chosen clips of one run; the files are read here."""
-    words, data = run.config["lexicon"], run.config["dataset"]
-    lexicon = Lexicon(words["visual"], words["vocal"])
-    rows, cards = [], []
-    with ClipReader(
-        data["decode_timeout_s"], data["max_clips_per_process"], SHOW, Limits.of(data)
-    ) as reader:
-        for chosen in run.chosen:
-            card = clip_card(run, chosen, lexicon, reader)
-            if "error" in card["media"]:
-                log.warning("%s: shown without its file: %s", run.name, card["media"]["error"])
-            rows.append(clip_row(run, chosen, card["media"].pop("thumb", None)))
-            cards.append(card)
-    return rows, cards
-
-
 def _intro(runs: Sequence[Attribution]) -> str:
     models = ", ".join(dict.fromkeys(str(run.report["method"]["model"]) for run in runs))
     data = ", ".join(dict.fromkeys(f"{r.report['dataset']} {r.report['split']}" for r in runs))
-    shown = sum(len(run.chosen) for run in runs)
+    shown = sum(len(run.selection) for run in runs)
     text = f"Model: {models}. Data: {data}. {shown} clips are shown below, chosen by rule."
     return text if shown else f"{text} None were chosen: task.num_chosen of task=attribute."
 
 
 def _summary(runs: Sequence[Attribution]) -> Table:
-    lines = {name: [measure(run.report) for run in runs] for name, measure in MEASURES.items()}
-    kept = {name: cells for name, cells in lines.items() if any(c is not None for c in cells)}
-    return (
-        ["", *(run.name for run in runs)],
-        [[name, *(ABSENT if c is None else str(c) for c in cells)] for name, cells in kept.items()],
-    )
+    rows = []
+    for name, (part, key, form) in MEASURES.items():
+        entries = [(run.report[part] or {}).get(key) for run in runs]
+        if any(entry is not None for entry in entries):
+            rows.append([name, *(_said(entry, form) for entry in entries)])
+    return ["", *(run.name for run in runs)], rows
 
 
 def _classes(run: Attribution) -> dict[str, Any]:
     """Return the chart of a run by class, with its legend and the same in numbers."""
-    keys = [key for key in NAMES if value_of(run.report["all"], key) is not None]
+    groups = {"all clips": run.report["all"], **run.report["by_class"]}
+    names = {k: v for k, v in NAMES.items() if value_of(run.report["all"], k) is not None}
     rows = [
-        [name, str(g["num_whole"]), *(_plain(value_of(g, key)) or ABSENT for key in keys)]
-        for name, g in {"all clips": run.report["all"], **run.report["by_class"]}.items()
+        [name, str(group["num_whole"]), *(_said(value_of(group, key), "value") for key in names)]
+        for name, group in groups.items()
     ]
     return {
         "run": run.name,
         "chart": class_chart(run.report, unit=unit_of(run.report["method"]["value"])),
-        "legend": {key: NAMES[key] for key in keys},
-        "numbers": (["class", "clips", *(NAMES[key] for key in keys)], rows),
+        "legend": names,
+        "numbers": (["class", "clips", *names.values()], rows),
     }
 
 
-def _plain(entry: Entry) -> str | None:
-    """A mean with its interval, e.g. ``+0.33 [+0.28, +0.39]``."""
-    return _said(entry, 1.0, "+.2f")
-
-
-def _percent(entry: Entry) -> str | None:
-    return _said(entry, 100.0, ".1f")
-
-
-def _share(value: float | None) -> str | None:
-    """A rate that has no interval."""
-    return None if value is None else f"{100 * value:.1f}"
-
-
-def _said(entry: Entry, scale: float, form: str) -> str | None:
+def _said(entry: Any, form: str | None) -> str:
+    """Write a count, a share without an interval, or a mean with one: ``+0.33 [+0.28, +0.39]``."""
     if entry is None:
-        return None
-    mean, low, high = (format(scale * v, form) for v in (entry["mean"], *entry["ci"]))
+        return ABSENT
+    if form is None:
+        return str(entry)
+    if form == "share":
+        return f"{100 * entry:.1f}"
+    scale, digits = (100.0, ".1f") if form == "percent" else (1.0, "+.2f")
+    mean, low, high = (format(scale * v, digits) for v in (entry["mean"], *entry["ci"]))
     return f"{mean} [{low}, {high}]".replace("-", "−")
-
-
-def _asset(name: str) -> Markup:
-    return Markup((PARTS / name).read_text(encoding="utf-8"))
 
 
 def _hash(text: str) -> str:

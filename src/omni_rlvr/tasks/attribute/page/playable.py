@@ -1,8 +1,8 @@
-"""A clip as bytes that a browser plays: its own file where that will do, else a small new one.
+"""Make a clip that a browser plays: its own file where a browser plays it, else a small new one.
 
-H.264 in yuv420p and AAC in mp4 are played everywhere, and such a file is kept byte for byte unless
-it is large. Anything else (other codecs, a sidecar sound, a long clip) is encoded again, small, and
-cut after ``MAX_S``. No time limit of its own: call ``show_clip`` through ``media/sandbox``.
+Every browser plays H.264 in yuv420p and AAC in mp4, and such a file is kept byte for byte unless it
+is large. Anything else (other codecs, a sidecar sound, a long clip) is encoded again, small, and
+cut after ``MAX_S``. This file sets no time limit: call ``show_clip`` through ``media/sandbox``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import look_into, open_container, read_bytes, reason
-from omni_rlvr.media.orientation import UPRIGHT, Orientation
+from omni_rlvr.media.orientation import UPRIGHT
 from omni_rlvr.media.picture import Picture, need_readable
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.types import Clip, MediaError
@@ -27,7 +27,7 @@ MAX_S = 30.0
 MAX_BYTES = 400_000
 """A larger file is encoded again."""
 HEIGHT = 240
-"""Most rows of a picture that is encoded again."""
+"""Largest height, in pixels, of a picture that is encoded again."""
 MAX_FPS = 30
 TICK = Fraction(1, 1000)
 
@@ -57,7 +57,7 @@ def show_clip(
 def playable(
     video: Path | None, audio: Path | None, waveform: np.ndarray | None, *, sample_rate: int
 ) -> Playable:
-    """Makes a clip that a browser plays.
+    """Make a clip that a browser plays.
 
     Args:
         video: the container, or None.
@@ -78,14 +78,14 @@ def playable(
         0.0 if waveform is None else len(waveform) / sample_rate,
     )
     mime = "audio/mp4" if picture is None else "video/mp4"
-    is_upright = picture is None or picture.orientation == UPRIGHT  # browsers overlook mirrors
+    is_upright = picture is None or picture.orientation == UPRIGHT  # browsers ignore mirroring
     is_small = data is not None and len(data) <= MAX_BYTES and duration_s <= MAX_S
     if data is not None and audio is None and is_small and is_upright:
         try:
             if _is_common(data):
                 return Playable(data, mime, False)
         except (av.FFmpegError, ValueError):
-            pass  # the encoder below says what is wrong
+            pass  # the encoder below reports what is wrong
     try:
         out = _encode(data, picture, waveform, sample_rate)
     except (av.FFmpegError, ValueError) as error:
@@ -96,7 +96,7 @@ def playable(
 
 
 def _is_common(data: bytes) -> bool:
-    """Whether every browser plays this file."""
+    """Check whether every browser plays this file."""
     with open_container(data) as container:
         if "mp4" not in container.format.name:
             return False
@@ -125,7 +125,12 @@ def _encode(
         elif waveform is not None:
             sound = _add_sound(out, sample_rate)
         if sound is not None and waveform is not None:
-            _encode_sound(out, sound, waveform, sample_rate)
+            kept = np.ascontiguousarray(waveform[: round(MAX_S * sample_rate)], np.float32)
+            samples = av.AudioFrame.from_ndarray(kept[None, :], format="fltp", layout="mono")
+            samples.sample_rate = sample_rate
+            samples.pts = 0  # without it AAC's priming samples are heard
+            out.mux(sound.encode(samples))
+            out.mux(sound.encode(None))
     return file.getvalue()
 
 
@@ -136,7 +141,7 @@ def _encode_picture(
     waveform: np.ndarray | None,
     sample_rate: int,
 ) -> av.AudioStream | None:
-    """Writes the picture; streams must all be there before the first packet."""
+    """Write the picture; all streams must be added before the first packet."""
     encoder, sound, last = None, None, -1.0
     for number, frame in enumerate(container.decode(picture.stream)):
         assert isinstance(frame, av.VideoFrame)  # of a picture stream
@@ -145,9 +150,17 @@ def _encode_picture(
             break
         if time_s < last + 0.9 / MAX_FPS and last >= 0:
             continue
-        last, frame = time_s, _upright(frame, picture.orientation)
+        last = time_s
+        if picture.orientation != UPRIGHT:
+            pixels = picture.orientation.upright(frame.to_ndarray(format="rgb24"))
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         if encoder is None:
-            encoder = _add_picture(out, frame)
+            options = {"preset": "veryfast", "crf": "28", "threads": "1"}
+            encoder = out.add_stream("libx264", rate=MAX_FPS, options=options)
+            scale = min(1.0, HEIGHT / frame.height)
+            encoder.width = max(2, 2 * round(frame.width * scale / 2))
+            encoder.height = max(2, 2 * round(frame.height * scale / 2))
+            encoder.pix_fmt, encoder.codec_context.time_base = "yuv420p", TICK
             sound = None if waveform is None else _add_sound(out, sample_rate)
         small = frame.reformat(width=encoder.width, height=encoder.height, format="yuv420p")
         small.pts, small.time_base = round(time_s / TICK), TICK
@@ -159,37 +172,7 @@ def _encode_picture(
     return sound
 
 
-def _upright(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
-    """Turn a frame as it is shown."""
-    if orientation == UPRIGHT:
-        return frame
-    turned = np.ascontiguousarray(orientation.upright(frame.to_ndarray(format="rgb24")))
-    return av.VideoFrame.from_ndarray(turned, format="rgb24")
-
-
-def _add_picture(out: av.container.OutputContainer, frame: av.VideoFrame) -> av.VideoStream:
-    options = {"preset": "veryfast", "crf": "28", "threads": "1"}
-    encoder = out.add_stream("libx264", rate=MAX_FPS, options=options)
-    scale = min(1.0, HEIGHT / frame.height)
-    encoder.width, encoder.height = (
-        max(2, 2 * round(side * scale / 2)) for side in (frame.width, frame.height)
-    )
-    encoder.pix_fmt, encoder.codec_context.time_base = "yuv420p", TICK
-    return encoder
-
-
 def _add_sound(out: av.container.OutputContainer, sample_rate: int) -> av.AudioStream:
     stream = out.add_stream("aac", rate=sample_rate, layout="mono")
     stream.bit_rate = 48_000
     return stream
-
-
-def _encode_sound(
-    out: av.container.OutputContainer, stream: av.AudioStream, waveform: np.ndarray, rate: int
-) -> None:
-    kept = np.ascontiguousarray(waveform[: round(MAX_S * rate)], np.float32)
-    frame = av.AudioFrame.from_ndarray(kept[None, :], format="fltp", layout="mono")
-    frame.sample_rate = rate
-    frame.pts = 0  # without it AAC's priming samples are heard
-    out.mux(stream.encode(frame))
-    out.mux(stream.encode(None))
