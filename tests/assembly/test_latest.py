@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from omni_rlvr.assembly.composing.latest import how_it_ended, latest_checkpoint, run_that_wrote
+from omni_rlvr.assembly.composing.latest import (
+    how_it_ended,
+    latest_checkpoint,
+    run_that_wrote,
+    stopped_at_the_start,
+)
 from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.record import append_jsonl, write_json
@@ -133,3 +138,25 @@ def test_an_error_speaks_of_keys_and_not_of_how_they_are_resolved(
             check(cfg)
     assert str(error.value).startswith(said)
     assert not any(word in str(error.value) for word in ("full_key", "object_type", "nterpolation"))
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint(tmp_path: Path) -> None:
+    home = tmp_path / "rlvr"
+    assert stopped_at_the_start(home) is None  # no run at all
+    record = {"config": {}, "command": []}
+    old, last = home / "2026-01-01", home / "2026-01-02"
+    for folder, status in ((old, "finished"), (last, "interrupted")):
+        folder.mkdir(parents=True)
+        write_json(folder / "run.json", record | {"status": status})
+    (old / "checkpoints/step_000004").mkdir(parents=True)
+    (home / "latest").symlink_to(old.name)
+    for status, found in (("interrupted", last), ("running", last), ("failed", None)):
+        write_json(last / "run.json", record | {"status": status})
+        assert stopped_at_the_start(home) == found
+    write_json(last / "run.json", record | {"status": "running"})
+    write_json(old / "run.json", record | {"status": "interrupted"})
+    assert stopped_at_the_start(home) is None  # the older one goes on
+    (home / "latest").unlink()
+    assert stopped_at_the_start(home) == last
+    (last / "checkpoints/step_000002").mkdir(parents=True)
+    assert stopped_at_the_start(home) is None

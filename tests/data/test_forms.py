@@ -90,6 +90,8 @@ def test_rows_of_content_items(tmp_path: Path) -> None:
         ("ms_swift", swift() | {"messages": swift()["messages"] * 2}, "the roles are user, ass"),
         ("ms_swift", items(VIDEO, TEXT), "use dataset=messages"),
         ("ms_swift", swift(answer="joy"), "'joy' is not one of the labels: sad, happy"),
+        ("ms_swift", swift(answer="happy, sad"), "sad, happy; it names several, and evaluation"),
+        ("ms_swift", swift(answer=None, solution=["sad"]), "write several labels as"),
         ("messages", items(VIDEO, VIDEO, TEXT), "there are 2 video items"),
         ("messages", items({"type": "image", "image": "a"}), "is not an item of type video"),
         ("messages", items({"type": "video"}, TEXT), "the key video of {'type': 'video'}"),

@@ -7,6 +7,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from make_iemocap import level, recording, write_iemocap
@@ -211,3 +212,28 @@ def test_leaving_early_ends_a_child_at_its_work() -> None:
     asked.wait()
     work.close()
     assert [end for end in ends if "SIGKILL" in end] == ends != []
+
+
+@pytest.mark.parametrize("place", ["avi/DivX/{}.mp4", "avi/{}.MKV", "mp4/{}.mp4"])
+def test_recordings_in_another_container_are_found_and_cut_alike(
+    prepared: Path, tree: Path, place: str
+) -> None:
+    clip = "clips/Ses01F_impro05_M001.mp4"
+    for dialogue in (FIRST, LAST):
+        released = recording(tree, dialogue)
+        copied = tree / f"Session{int(dialogue[3:5])}" / "dialog" / place.format(dialogue)
+        copied.parent.mkdir(exist_ok=True)
+        with av.open(str(released)) as source, av.open(str(copied), "w") as out:
+            picture = source.streams.video[0]
+            stream = out.add_stream_from_template(picture)
+            for packet in source.demux(picture):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    out.mux(packet)
+        released.unlink()
+    shutil.rmtree(tree / "clips")
+    assert prepare(tree, tree / "run") == {"made": 4, "kept": 0, "failed": {}}
+    then, now = seen(prepared / clip, 4).frames, seen(tree / clip, 4).frames
+    assert then is not None
+    assert now is not None
+    np.testing.assert_allclose(now, then, atol=3)

@@ -291,3 +291,16 @@ def test_equal_rewards_give_no_advantage_and_no_nan(
         for f in (folder / "checkpoint", checkpoint)
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_gold_answers_that_are_no_label_are_refused_before_the_model_loads(
+    runner, clips: Path, tmp_path: Path
+) -> None:
+    rows = json.loads((clips / "test.json").read_text())
+    rows[1]["conversations"][1]["value"] = "happy, sad"
+    (tmp_path / "several.json").write_text(json.dumps(rows))
+    over = (f"dataset.annotations.test={tmp_path}/several.json", "model.path=nowhere")
+    with pytest.raises(UserError, match=r"\[1\]: the answer 'happy, sad' .* it names several"):
+        runner.build(*runner.evaluate, *over)
+    with pytest.raises(UserError, match=r"\[1\]: the split 'test' cannot be evaluated: its answer"):
+        runner.build(*runner.evaluate, *over, "dataset.splits.test.labels=null")

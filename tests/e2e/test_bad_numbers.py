@@ -238,3 +238,22 @@ def test_equal_rewards_are_a_warning(runner, caplog) -> None:
         folder = runner(*runner.grpo, *over, *zero)
     assert "in all 2 updates the rewards within every group were equal" in caplog.text
     assert read_json(folder / "run.json")["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("at_once", "said"),
+    [("false", "error: reward term mine raised SystemExit: 0 ("), ("true", "error: ")],
+)
+def test_a_reward_that_ends_the_process_is_a_failure(
+    runner, command, at_once: str, said: str
+) -> None:
+    text = command(
+        *runner.grpo,
+        "+reward.terms.mine._target_=case_numbers.Exits",
+        f"+reward.terms.mine.at_once={at_once}",
+        "+reward.weights.mine=1",
+    )
+    assert str(text).startswith(said)
+    assert "case_numbers.py:" in str(text)
+    statuses = [read_json(path)["status"] for path in runner.root.rglob("run.json")]
+    assert statuses == ([] if at_once == "true" else ["failed"])

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning import Callback
 
 from omni_rlvr.models.loading.load import load_policy
-from omni_rlvr.record import read_json, read_jsonl
+from omni_rlvr.record import read_json, read_jsonl, write_json
 from omni_rlvr.tasks.train import run
 from omni_rlvr.types import Interrupted, UserError
 
@@ -165,6 +166,22 @@ def test_resume_with_another_config_is_refused_by_name(runner) -> None:
 def test_resume_without_a_run_is_a_clear_error(runner, where: str) -> None:
     with pytest.raises(UserError, match=rf"resume={where}: there is no run of 'train'"):
         runner(*runner.sft, f"resume={where}")
+
+
+def test_a_requeued_job_begins_anew_if_nothing_was_saved(
+    runner, command, capsys: pytest.CaptureFixture
+) -> None:
+    config = OmegaConf.to_container(runner.compose(*runner.sft), resolve=False)
+    stopped = runner.root / "train" / "2020-01-01_00-00-00+0000"
+    stopped.mkdir(parents=True)
+    write_json(stopped / "run.json", {"config": config, "status": "interrupted"})
+    assert command(*runner.sft, "resume=latest") == 0
+    assert f"resume=latest: {stopped} was stopped before its first" in capsys.readouterr().out
+    run_dir = (runner.root / "train" / "latest").resolve()
+    assert run_dir != stopped
+    record = read_json(run_dir / "run.json")
+    assert (record["status"], record["config"]["resume"]) == ("finished", None)
+    assert not (stopped / "metrics.jsonl").exists()
 
 
 def wait_for(process, ready: Callable[[], bool], limit_s: float = 60) -> None:

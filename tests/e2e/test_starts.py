@@ -87,6 +87,17 @@ def test_a_reward_that_is_never_earned_is_warned_of_once(caplog: pytest.LogCaptu
     assert message.endswith("a cold start (stage=sft) on reasoning teaches the format")
 
 
+def test_of_many_rewards_that_are_never_earned_a_few_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = [f"term{i:03d}" for i in range(1000)]
+    mixture = Mixture(dict.fromkeys(names, Format()), dict.fromkeys(names, 1.0))
+    steps(Unrewarded(mixture), [{f"rewards/{name}": 0.0 for name in names}], NUM_STEPS + 5)
+    assert len(caplog.messages) == 6
+    assert "any term004 reward" in caplog.messages[4]
+    assert caplog.messages[5].startswith("nor any reward of 995 more terms")
+
+
 def test_training_watches_for_it(runner) -> None:
     parts, _ = runner.build(*runner.grpo)
     assert any(isinstance(callback, Unrewarded) for callback in parts.callbacks)

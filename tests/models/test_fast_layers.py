@@ -7,7 +7,7 @@ import torch
 from make_lms import MODELS, make
 
 from omni_rlvr.models.prefix.attention_hook import run_layers
-from omni_rlvr.models.prefix.cpu_float32.entry import supports
+from omni_rlvr.models.prefix.cpu_float32.entry import FastPath
 from omni_rlvr.models.prefix.cpu_float32.layers import FastLayers
 from omni_rlvr.models.prefix.decoding import SharedDecoder, make_decoder
 from omni_rlvr.models.prefix.packing import Packed
@@ -88,21 +88,21 @@ def turned_by_length(model):
 )
 def test_anything_unusual_goes_through_the_modules(change):
     model = make("qwen2")
-    assert supports(model, POSITIONS)
+    assert FastPath.supports(model, POSITIONS)
     change(model)
-    assert not supports(model, POSITIONS)
+    assert not FastPath.supports(model, POSITIONS)
 
 
 def test_autocast_goes_through_the_modules():
     model = make("qwen2")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not supports(model, POSITIONS)
+        assert not FastPath.supports(model, POSITIONS)
 
 
 def test_positions_on_three_axes_go_through_the_modules():
     # [3, 1, 4]: taken for [1, 4], its first axis would be the row, and the positions those of time
     model, positions = make("qwen2"), POSITIONS.expand(3, 1, 4)
-    assert not supports(model, positions)
+    assert not FastPath.supports(model, positions)
     prompts = Prompts(torch.randn(1, 4, 64), torch.ones(1, 4, dtype=torch.long), positions)
     decoder = make_decoder(model, prompts, num_generations=2, max_completion_length=3)
     assert type(decoder) is SharedDecoder

@@ -33,6 +33,24 @@ def test_synonyms(answer: str, gold: str, wanted: float) -> None:
     assert score({"Happiness ": "happy", "joy": "happy"}, answer, gold) == wanted
 
 
+@pytest.mark.parametrize(
+    ("answer", "gold", "wanted"),
+    [
+        ("sad, happy", "happy, sad", 1.0),  # the same set
+        ("Happy;sad", "happy, sad", 1.0),
+        ("joy / sad", "happy, sad", 1.0),  # joy means happy
+        ("happy, sad", '["happy", "sad"]', 1.0),
+        ("['sad', 'happy']", '["happy", "sad"]', 1.0),
+        ("happy", "happy, sad", 0.0),  # one of two
+        ("happy, sad, fear", "happy, sad", 0.0),
+        ("happy, sad", "happy", 0.0),
+        ("[happy]", "happy", 0.0),  # one label is compared as it stands
+    ],
+)
+def test_several_gold_labels_are_a_set(answer: str, gold: str, wanted: float) -> None:
+    assert score({"joy": "happy"}, answer, gold) == wanted
+
+
 def test_nothing_is_a_synonym_unless_declared() -> None:
     assert score({}, "happiness", "happy") == 0.0
 

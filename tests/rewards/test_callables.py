@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,6 +183,37 @@ def test_a_batch_that_raises_is_named_and_called_once(is_async: bool) -> None:
     for word in (*words, "clip0", "a[0]", "'first'"):
         assert word in str(caught.value)
     assert calls == [3]
+
+
+def exiting_batch(completions: Sequence[str]) -> list[float]:
+    sys.exit(3)
+
+
+def exiting_row(completion: str) -> float:
+    sys.exit(3)
+
+
+async def exiting_async_row(completion: str) -> float:
+    sys.exit(3)
+
+
+async def exiting_later_batch(completions: Sequence[str]) -> list[float]:
+    await asyncio.sleep(0.01)
+    sys.exit(3)
+
+
+@pytest.mark.parametrize("timeout_s", [None, 30.0])
+@pytest.mark.parametrize(
+    "term", [exiting_batch, exiting_row, exiting_async_row, exiting_later_batch]
+)
+def test_a_term_that_calls_exit_is_named_as_one_that_raises(
+    term: Callable[..., Any], timeout_s: float | None
+) -> None:
+    callables = [as_reward_callable("mine", term, timeout_s)]
+    with pytest.raises(RewardError) as caught:
+        score_all(callables, Rows(TEXTS, EXAMPLES, LENGTHS))
+    assert f"reward term mine raised SystemExit: 3 ({__file__}:" in str(caught.value)
+    assert f"completion: {TEXTS[0]!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "1"])

@@ -113,3 +113,28 @@ def test_a_row_no_term_can_judge_is_named() -> None:
     mixture = Mixture({"judge": Recorder(judged=False)}, {"judge": 1.0})
     with pytest.raises(UserError, match="reward: nan of 1: judge nan"):
         check_gold(mixture, [example("sad", "sad")])
+
+
+class Constant:
+    """A term that gives the same to all, and says nothing of what it could give."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, completions: Sequence[str]) -> list[float]:
+        return [self.value] * len(completions)
+
+
+def test_a_thousand_terms_are_added_up_within_their_rounding() -> None:
+    terms = {f"t{k}": Constant((k % 5) / 5) for k in range(1000)}
+    mixture = Mixture(
+        {"accuracy": Accuracy(synonyms={}), "format": Format(), **terms},
+        {"accuracy": 1.0, "format": 0.1, **dict.fromkeys(terms, 1e-3)},
+    )
+    check_gold(mixture, [example("happy", "happy")])
+    with pytest.raises(UserError) as caught:
+        check_gold(mixture, [example("happy", "<think></think><answer>happy</answer>")])
+    assert "1.4 of" in str(caught.value)  # 1 + 0 * 0.1 + 200 * (0 + .2 + .4 + .6 + .8) * 0.001
+    assert ": format 0 (weight 0.1), " in str(caught.value)  # what misses most comes first
+    assert str(caught.value).count("(weight") == 10
+    assert "and 992 more terms" in str(caught.value)

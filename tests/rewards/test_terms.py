@@ -115,6 +115,12 @@ def test_set_f1(answer: str, gold: str, wanted: float) -> None:
     assert score(SetF1(synonyms={"joyful": "happy"}), answer, gold) == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("gold", ['["happy", "sad"]', "['happy', 'sad']", "[happy, sad]"])
+def test_a_written_list_is_its_labels(gold: str) -> None:
+    assert score(SetF1(synonyms={}), "happy, sad", gold) == 1.0
+    assert score(SetF1(synonyms={}), "happy", gold) == pytest.approx(2 / 3)  # 2 * 1 / (1 + 2)
+
+
 def test_synonyms_of_the_set_are_checked() -> None:
     with pytest.raises(UserError, match=r"open vocabulary reward, synonyms\.a"):
         SetF1(synonyms={"a": "b", "b": "c"})

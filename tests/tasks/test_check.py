@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from hydra import compose, initialize_config_dir
 
 from omni_rlvr.assembly.splits import published_counts
 from omni_rlvr.cli import conf_dir
+from omni_rlvr.data.synthetic.generate import split_folder
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.record import read_json
 from omni_rlvr.tasks.build import build
@@ -225,3 +227,24 @@ def test_ctrl_c_ends_the_command(dfew: Path, tmp_path: Path) -> None:
     assert "Traceback" not in printed
     (record,) = tmp_path.glob("outputs/check/*/run.json")
     assert read_json(record)["status"] == "interrupted"
+
+
+def test_clips_that_nobody_asked_for_are_not_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    register()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("config", overrides=["task=check", f"paths.data_root={tmp_path}"])
+    told = "caption 6,000, cold_start 580, rlvr 3,000, test 500, ood 500"
+    with pytest.raises(UserError, match=rf"not made yet are not checked \({told}\); task.splits="):
+        build(cfg, tmp_path / "run", None)
+    assert not list(tmp_path.iterdir())
+
+    folder = split_folder(tmp_path / "synthetic", "test", 500, 0)
+    folder.mkdir(parents=True)
+    turns = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "happy"}]
+    rows = [{"video": "clips/000000.mp4", "conversations": turns}]
+    (folder / "annotations.json").write_text(json.dumps(rows))
+    ready = build(cfg, tmp_path / "run", None)
+    assert list(ready.inputs.clips.examples) == ["test"]
+    assert "(caption 6,000, cold_start 580, rlvr 3,000, ood 500)" in caplog.text

@@ -25,13 +25,11 @@ from omni_rlvr.pointers import (
     problem,
     whole_before,
 )
-from omni_rlvr.record import read_record
+from omni_rlvr.record import STOPPED, read_record
 from omni_rlvr.types import UserError
 
 log = logging.getLogger(__name__)
 
-STOPPED = ("interrupted", "running")
-"""How run.json says that a run was stopped by its user, or killed."""
 MAY_DIFFER = (
     # where things lie
     "paths.*",

@@ -9,7 +9,7 @@ from typing import Any
 from omni_rlvr.assembly.composed import Clips, Composed
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig, lacks_file
-from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.data.annotations.example_table import ExampleTable, distinct
 from omni_rlvr.types import Example, UserError
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,22 @@ def read_split(dataset: DatasetConfig, split: str) -> Sequence[Example]:
     if (short := fewer_than_published(split, examples, dataset)) is not None:
         log.warning(short)
     return examples
+
+
+def check_gold_labels(clips: Clips, splits: Iterable[str]) -> None:
+    """Check before the slow model load that each gold answer is one label, as evaluation needs it.
+
+    Raises:
+        UserError: One is not; names its row.
+    """
+    labels = clips.dataset.labels
+    for split in splits:
+        for example in distinct(clips.examples[split]):
+            if example.answer not in labels:
+                raise UserError(
+                    f"{example.source}: the split {split!r} cannot be evaluated: its answer "
+                    f"{example.answer!r} is not one of dataset.labels=[{', '.join(labels)}]"
+                )
 
 
 def published_counts(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from omni_rlvr.rewards.synonyms import canonical, checked_synonyms
+from omni_rlvr.rewards.synonyms import canonical, checked_synonyms, label_set
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Example
 
@@ -17,7 +17,8 @@ class Accuracy:
     """1.0 where the parsed answer equals ``example.answer``, else 0.0.
 
     Case and surrounding white space are forgiven; after that both sides go through ``synonyms``
-    once.
+    once. Where the gold answer is a list, ``happy, sad`` or ``["happy", "sad"]``, the answer must
+    name the same labels, all of them and no other, in any order; ``SetF1`` pays for a part of them.
 
     Args:
         synonyms: Spelling -> label, e.g. ``{happiness: happy}``; ``{}`` for none.
@@ -48,4 +49,6 @@ class Accuracy:
         if not answer:  # no answer, or an empty one, is right for no label
             return 0.0
         same = canonical(answer, self._synonyms) == canonical(gold, self._synonyms)
-        return 1.0 if same else 0.0
+        wanted = label_set(gold, self._synonyms)
+        same_labels = len(wanted) > 1 and label_set(answer, self._synonyms) == wanted
+        return 1.0 if same or same_labels else 0.0

@@ -8,7 +8,8 @@ takes some of the arguments below by their names is a term: name it as ``_target
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from omni_rlvr.types import Example, UserError
@@ -20,6 +21,19 @@ class RewardError(UserError):
 
 class RewardTimeout(RewardError):
     """A term did not return in time."""
+
+
+class CalledExit(Exception):
+    """A term called ``sys.exit``; its cause says where."""
+
+
+@contextlib.contextmanager
+def exit_as_error() -> Iterator[None]:
+    """Make an error of ``sys.exit`` in a term, which would end the run as if it were stopped."""
+    try:
+        yield
+    except SystemExit as end:
+        raise CalledExit from end
 
 
 class Term(Protocol):

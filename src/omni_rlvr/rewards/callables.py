@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from omni_rlvr.rewards.base import RewardError, RewardTimeout
+from omni_rlvr.rewards.base import CalledExit, RewardError, RewardTimeout, exit_as_error
 from omni_rlvr.rewards.watchdog.time_limit import Limited, awaited_within, keep_watch, within
 from omni_rlvr.rewards.watchdog.watcher import GRACE_S
 from omni_rlvr.types import Example, UserError
@@ -95,7 +95,8 @@ class RewardCallable:
     def _call(self, part: Rows) -> Any:
         call = self._with_arguments(part)
         try:
-            return call() if self.timeout_s is None else within(self._limited(part), call)
+            with exit_as_error():
+                return call() if self.timeout_s is None else within(self._limited(part), call)
         except RewardTimeout:
             raise
         except Exception as error:
@@ -105,7 +106,8 @@ class RewardCallable:
         call = self._with_arguments(part)
         try:
             if self.timeout_s is None:
-                return await call()
+                with exit_as_error():
+                    return await call()
             return await awaited_within(self._limited(part), call)
         except RewardTimeout:
             raise
@@ -245,8 +247,10 @@ def _max_score(name: str, term: Any) -> float | None:
 
 
 def _describe(error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+    cause = error.__cause__ if isinstance(error, CalledExit) else error
+    assert cause is not None
+    frame = traceback.extract_tb(cause.__traceback__)[-1]
+    return f"{type(cause).__name__}: {cause} ({frame.filename}:{frame.lineno})"
 
 
 def _message(name: str, wrong: str, rows: Rows) -> str:

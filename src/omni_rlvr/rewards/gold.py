@@ -16,7 +16,9 @@ from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Example, RewardOutput, UserError
 
 _BATCH = 256  # as in a large step of training: a call of a term has a time limit
-_TOLERANCE = 1e-6  # relative; both sides add the same float32 numbers
+_TOLERANCE = 1e-6  # relative
+_ROUNDING = 2.0**-23  # relative, a term: both sides add the same float32 numbers
+_MAX_SHOWN = 10
 
 
 def check_gold(mixture: Mixture, examples: Sequence[Example]) -> None:
@@ -47,7 +49,8 @@ def _check(mixture: Mixture, rows: Sequence[tuple[str, Example]]) -> None:
     completions, gold_examples = zip(*rows, strict=True)
     output = mixture(completions, gold_examples, [0] * len(rows))  # no length is too long here
     attainable = _attainable(mixture, output)
-    full = torch.isclose(output.rewards, attainable, rtol=_TOLERANCE, atol=0.0)
+    tolerance = max(_TOLERANCE, len(mixture.terms) * _ROUNDING)
+    full = torch.isclose(output.rewards, attainable, rtol=tolerance, atol=0.0)
     if not full.all():
         row = int(full.long().argmin())
         completion, example = rows[row]
@@ -77,13 +80,27 @@ def _attainable(mixture: Mixture, output: RewardOutput) -> Tensor:
     return attainable
 
 
+def _missed(mixture: Mixture, output: RewardOutput, name: str, row: int) -> float:
+    """Return how much less than it could a term adds to a row's reward; 0 if nothing is known."""
+    best, score = mixture.terms[name].max_score, float(output.terms[name][row])
+    if best is None or score != score:
+        return 0.0
+    weight = mixture.weights[name]
+    return max(weight, 0.0) * best - weight * score
+
+
 def _message(
     mixture: Mixture, output: RewardOutput, row: int, completion: str, example: Example
 ) -> str:
+    shown = list(mixture.terms)
+    if len(shown) > _MAX_SHOWN:  # those that miss most come first
+        shown.sort(key=lambda name: _missed(mixture, output, name, row), reverse=True)
     scores = ", ".join(
         f"{name} {float(output.terms[name][row]):g} (weight {mixture.weights[name]:g})"
-        for name in mixture.terms
+        for name in shown[:_MAX_SHOWN]
     )
+    if more := len(shown[_MAX_SHOWN:]):
+        scores += f", and {more} more terms"
     return (
         f"{example.source}: the gold answer does not earn the full reward\n"
         f"  example: {example.id}, answer {example.answer!r}\n"

@@ -1,19 +1,16 @@
 """The open-vocabulary term: how much do two sets of labels agree?
 
-The answer and the gold answer are lists such as ``happy, surprised``. Naming more labels than there
-are costs precision, so listing the whole vocabulary earns little.
+The answer and the gold answer are lists such as ``happy, surprised`` or ``["happy", "surprised"]``.
+Naming more labels than there are costs precision, so listing the whole vocabulary earns little.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
-from omni_rlvr.rewards.synonyms import canonical, checked_synonyms
+from omni_rlvr.rewards.synonyms import checked_synonyms, label_set
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Example
-
-_SEPARATOR = re.compile(r"[,;/|\n\u3001\uff0c\uff1b]")
 
 
 class SetF1:
@@ -46,10 +43,7 @@ class SetF1:
         return [self._score(parse(text).answer, example.answer) for text, example in rows]
 
     def _score(self, answer: str | None, gold: str) -> float:
-        named, wanted = self._labels(answer or ""), self._labels(gold)
+        named, wanted = (label_set(text, self._synonyms) for text in (answer or "", gold))
         if not named or not wanted:
             return 0.0
         return 2 * len(named & wanted) / (len(named) + len(wanted))
-
-    def _labels(self, text: str) -> set[str]:
-        return {canonical(part, self._synonyms) for part in _SEPARATOR.split(text) if part.strip()}

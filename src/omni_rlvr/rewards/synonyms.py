@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from omni_rlvr.text.parse import normalise_label
+from omni_rlvr.text.parse import listed_labels, normalise_label
 from omni_rlvr.types import UserError
 
 
@@ -12,6 +12,11 @@ def canonical(label: str, synonyms: Mapping[str, str]) -> str:
     """Normalise a label and replace a synonym by what it means, once."""
     label = normalise_label(label)
     return synonyms.get(label, label)
+
+
+def label_set(text: str, synonyms: Mapping[str, str]) -> set[str]:
+    """Return the labels of ``happy, sad`` or ``["happy", "sad"]``, each as in ``canonical``."""
+    return {canonical(label, synonyms) for label in listed_labels(text)}
 
 
 def checked_synonyms(synonyms: Mapping[str, str], reward: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.functional.logprobs import TokenScores, token_scores
 from omni_rlvr.models.modules import trains
 from omni_rlvr.models.policy import Policy
@@ -47,7 +48,10 @@ def completion_scores(
         [N, T] each; 0 beyond the mask.
     """
     batch, mask = experience.batch, experience.completion_mask.bool()
-    prompts = policy.prompts(batch, _all_features(policy, experience))
+    known = experience.features
+    # a tower that trains makes its features here, with gradient
+    made = policy.encode(_not_encoded(batch, known))
+    prompts = policy.prompts(batch, completed(known, made))
     rows = Rows(
         prompts, experience.prompt_index, experience.completion_ids, experience.completion_mask
     )
@@ -66,11 +70,8 @@ def completion_scores(
         entropy_gradient=entropy_gradient,
         chunk_size=max(1, LOGITS_AT_ONCE // language_model.config.get_text_config().vocab_size),
     )
-    return TokenScores(*(_scatter(values, mask) for values in scores))
-
-
-def _scatter(values: Tensor, mask: Tensor) -> Tensor:
-    return values.new_zeros(mask.shape).masked_scatter(mask, values)
+    padded = (v.new_zeros(mask.shape).masked_scatter(mask, v) for v in scores)
+    return TokenScores(*padded)
 
 
 def encode_frozen(policy: Policy, batch: Batch) -> Features:
@@ -93,12 +94,6 @@ def keep_frozen(policy: Policy, features: Features) -> Features:
         video=dropped if trains(policy, "vision_tower") else features.video,
         audio=dropped if trains(policy, "audio_tower") else features.audio,
     )
-
-
-def _all_features(policy: Policy, experience: Experience) -> Features:
-    """Add the features that are not there, by the policy's own towers, with gradient."""
-    known = experience.features
-    return completed(known, policy.encode(_not_encoded(experience.batch, known)))
 
 
 def _not_encoded(batch: Batch, features: Features) -> Batch:
@@ -185,21 +180,19 @@ def _columns(values: Tensor | None, rows: Tensor, width: int) -> Tensor | None:
     return None if values is None else values[rows, :width]
 
 
-def micro_batches(
-    experience: Experience, rows: Tensor, *, max_rows: int, max_tokens: int
-) -> list[Tensor]:
+def micro_batches(experience: Experience, rows: Tensor, config: LoopConfig) -> list[Tensor]:
     """Split rows, in the order given, into micro-batches.
 
     Args:
         experience: N rows.
         rows: [n] int64, those to split.
-        max_rows: most rows of a micro-batch.
-        max_tokens: most tokens, a prompt counted once however many rows it has; 0 sets no limit. A
-            row that is longer is on its own.
+        config: the most rows of a micro-batch, and its most tokens, a prompt counted once however
+            many rows it has; 0 tokens set no limit. A row that is longer is on its own.
 
     Returns:
         Row numbers, in parts.
     """
+    max_rows, max_tokens = config.micro_batch_size, config.max_tokens_per_micro_batch
     if max_tokens == 0:
         return list(rows.split(max_rows)) if len(rows) else []
     prompts = experience.batch.prompt_mask.sum(dim=1).tolist()

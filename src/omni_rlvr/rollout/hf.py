@@ -18,9 +18,8 @@ from omni_rlvr.rollout.engine import OnTokens, to_rollout
 from omni_rlvr.rollout.next_token import (
     Generators,
     are_finite,
-    next_tokens,
+    draw,
     penalise,
-    token_logps,
     uniforms,
 )
 from omni_rlvr.types import Prompts, Rollout, UserError
@@ -70,14 +69,8 @@ class Generate:
             seen = logits
             if sampling.repetition_penalty != 1:
                 seen = penalise(logits, so_far, sampling.repetition_penalty)
-            tokens = next_tokens(
-                seen,
-                uniform,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=sampling.top_k,
-            )
-            logps.append(token_logps(logits, tokens, temperature=sampling.temperature))
+            tokens, scores = draw(logits, seen, uniform, sampling)
+            logps.append(scores)
             if on_tokens is not None:
                 on_tokens(everything[~ended], tokens[~ended])
             ended = ended | torch.isin(tokens, stops)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from omni_rlvr.config.sampling import SamplingConfig
+
 Generators = torch.Generator | Sequence[torch.Generator]
 """One for all prompts, or one for each; on the CPU."""
 
@@ -73,6 +75,27 @@ def next_tokens(
     cdf = probs.double().cumsum(dim=-1)
     drawn = torch.searchsorted(cdf, uniform.to(cdf.dtype).unsqueeze(1) * cdf[:, -1:], right=True)
     return drawn.squeeze(1).clamp(max=logits.shape[-1] - 1)
+
+
+def draw(
+    logits: Tensor, penalised: Tensor, uniform: Tensor, sampling: SamplingConfig
+) -> tuple[Tensor, Tensor]:
+    """Draw a token a row, and score it as the update does.
+
+    Args:
+        logits: [N, V].
+        penalised: [N, V], the same after the repetition penalty; the tokens are drawn from these.
+        uniform: [N] float in [0, 1), one random number a row.
+        sampling: The temperature, top-p and top-k.
+
+    Returns:
+        [N] int64 and [N] float32, in nats.
+    """
+    temperature = sampling.temperature
+    tokens = next_tokens(
+        penalised, uniform, temperature=temperature, top_p=sampling.top_p, top_k=sampling.top_k
+    )
+    return tokens, token_logps(logits, tokens, temperature=temperature)
 
 
 def token_logps(logits: Tensor, tokens: Tensor, *, temperature: float) -> Tensor:

@@ -16,9 +16,8 @@ from omni_rlvr.rollout.engine import OnTokens, to_rollout
 from omni_rlvr.rollout.next_token import (
     Generators,
     are_finite,
-    next_tokens,
+    draw,
     penalise,
-    token_logps,
     uniforms,
 )
 from omni_rlvr.types import Prompts, Rollout
@@ -65,15 +64,8 @@ class SharedPrefix:
             seen = logits
             if sampling.repetition_penalty != 1:
                 seen = penalise(logits, ids[rows, :t], sampling.repetition_penalty)
-            tokens = next_tokens(
-                seen,
-                uniform,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=sampling.top_k,
-            )
+            tokens, logps[rows, t] = draw(logits, seen, uniform, sampling)
             ids[rows, t] = torch.where(alive, tokens, pad)
-            logps[rows, t] = token_logps(logits, tokens, temperature=sampling.temperature)
             if on_tokens is not None:
                 on_tokens(rows[alive], tokens[alive])
             alive = alive & (tokens.unsqueeze(1) != stops).all(dim=1)

@@ -66,8 +66,10 @@ def _replace(scored: Scored, new: Scored, rows: Tensor) -> Scored:
     width, place = max(old.completion_ids.shape[1], ids.shape[1]), rows.to(ids.device)
 
     def put(values: Tensor, resampled: Tensor) -> Tensor:
-        out = _widened(values, width)
-        out[place] = _widened(resampled, width)
+        out = values.new_zeros((len(values), width))  # zeros are outside the mask
+        out[:, : values.shape[1]] = values
+        out[place] = 0
+        out[place, : resampled.shape[1]] = resampled
         return out
 
     texts = list(old.texts)
@@ -88,10 +90,3 @@ def _replace(scored: Scored, new: Scored, rows: Tensor) -> Scored:
         ),
         RewardOutput(scored.rewards.rewards.index_copy(0, rows, new.rewards.rewards), terms),
     )
-
-
-def _widened(values: Tensor, width: int) -> Tensor:
-    """Copy [N, T] and pad it to ``width`` with zeros, which are outside the mask."""
-    out = values.new_zeros((len(values), width))
-    out[:, : values.shape[1]] = values
-    return out

@@ -164,7 +164,7 @@ class GrpoStage:
 
     def micro_batches(self, minibatch: Experience) -> list[Tensor]:
         """Split the rows whose gradient may differ from zero into micro-batches."""
-        return self._split(minibatch, rows_that_teach(self.config, minibatch))
+        return micro_batches(minibatch, rows_that_teach(self.config, minibatch), self.config)
 
     def loss(self, policy: Policy, rows: Experience, minibatch: Experience) -> LossOutput:
         """Compute a micro-batch's share of the objective."""
@@ -184,32 +184,25 @@ class GrpoStage:
     def _sampled(
         self, policy: Policy, batch: Batch, features: Features, generator: Generators
     ) -> Scored:
-        rollout = self._rollout(policy, batch, features, branch(generator))
-        examples = [e for e in batch.examples for _ in range(self.config.num_generations)]
-        lengths = rollout.completion_mask.sum(dim=1).tolist()
-        return Scored(rollout, self.reward(rollout.texts, examples, lengths))
-
-    def _rollout(
-        self, policy: Policy, batch: Batch, features: Features, generator: Generators
-    ) -> Rollout:
+        """Sample and score G completions of each prompt."""
+        generator = branch(generator)
         if len(batch) == 0:  # a rank whose clips were all skipped
             nothing = batch.prompt_ids.new_zeros(0, 1)
             none = nothing[:, 0].bool()
-            return Rollout(nothing, nothing, nothing.float(), (), truncated=none, finite=none)
-        sampling = self.config.sampling_of(len(batch))
-        return self.engine.sample(
-            policy,
-            make_prompts(
+            rollout = Rollout(nothing, nothing, nothing.float(), (), truncated=none, finite=none)
+        else:
+            sampling = self.config.sampling_of(len(batch))
+            prompts = make_prompts(
                 policy,
                 batch,
                 features,
                 num_new=sampling.max_completion_length,
                 key="stage.sampling.max_completion_length",
-            ),
-            sampling,
-            generator,
-            None,
-        )
+            )
+            rollout = self.engine.sample(policy, prompts, sampling, generator, None)
+        examples = [e for e in batch.examples for _ in range(self.config.num_generations)]
+        lengths = rollout.completion_mask.sum(dim=1).tolist()
+        return Scored(rollout, self.reward(rollout.texts, examples, lengths))
 
     def _with_logps(self, policy: Policy, experience: Experience) -> Experience:
         """Add the log-probs that the loss compares with, each only if the options read it.
@@ -222,12 +215,9 @@ class GrpoStage:
             old, entropy = self._score_all(policy, experience)
             if config.top_entropy_quantile < 1:
                 mask = loss_mask_of(experience)
-                counted = torch.cat(distributed.gather(entropy[mask.bool()].cpu())).to(
-                    entropy.device
-                )
-                keep = top_entropy_mask(
-                    entropy, mask, quantile=config.top_entropy_quantile, counted=counted
-                )
+                counted = torch.cat(distributed.gather(entropy[mask.bool()].cpu()))
+                quantile, counted = config.top_entropy_quantile, counted.to(entropy.device)
+                keep = top_entropy_mask(entropy, mask, quantile=quantile, counted=counted)
                 experience = replace(experience, policy_mask=keep)
             if config.updates_per_step > 1 or config.kl_in_reward:
                 experience = replace(experience, old_per_token_logps=old)
@@ -275,7 +265,8 @@ class GrpoStage:
         """Scores all completions, micro-batch by micro-batch: log-probs and entropies, [N, T]."""
         shape, device = experience.completion_ids.shape, experience.completion_ids.device
         logps, entropy = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
-        for rows in self._split(experience, torch.arange(len(experience), device=device)):
+        every = torch.arange(len(experience), device=device)
+        for rows in micro_batches(experience, every, self.config):
             scores = self._scores(policy, select(experience, rows))
             logps[rows, : scores.logps.shape[1]] = scores.logps
             entropy[rows, : scores.entropy.shape[1]] = scores.entropy
@@ -288,12 +279,4 @@ class GrpoStage:
             temperature=self.config.sampling.temperature,
             gradient_checkpointing=self.config.gradient_checkpointing and torch.is_grad_enabled(),
             entropy_gradient=self.config.entropy_coef > 0,
-        )
-
-    def _split(self, experience: Experience, rows: Tensor) -> list[Tensor]:
-        return micro_batches(
-            experience,
-            rows,
-            max_rows=self.config.micro_batch_size,
-            max_tokens=self.config.max_tokens_per_micro_batch,
         )

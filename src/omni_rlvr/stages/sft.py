@@ -61,14 +61,10 @@ class SftStage:
 
     def micro_batches(self, minibatch: Experience) -> list[Tensor]:
         """Split rows into micro-batches; under a token budget, rows of like length go together."""
-        budget = self.config.max_tokens_per_micro_batch
-        rows = by_length(minibatch) if budget else torch.arange(len(minibatch))
-        return micro_batches(
-            minibatch,
-            rows.to(minibatch.completion_ids.device),
-            max_rows=self.config.micro_batch_size,
-            max_tokens=budget,
-        )
+        rows = torch.arange(len(minibatch))
+        if self.config.max_tokens_per_micro_batch > 0:
+            rows = by_length(minibatch)
+        return micro_batches(minibatch, rows.to(minibatch.completion_ids.device), self.config)
 
     def loss(self, policy: Policy, rows: Experience, minibatch: Experience) -> LossOutput:
         """Compute a micro-batch's share of the token-mean loss and of the top-1 accuracy."""

@@ -20,7 +20,7 @@ from omni_rlvr import distributed
 from omni_rlvr.assembly.composed import Clips, Composed, Place
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.assembly.policies import feature_cache, load_policy
-from omni_rlvr.assembly.splits import read_clips
+from omni_rlvr.assembly.splits import check_gold_labels, read_clips
 from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig
 from omni_rlvr.config.sampling import greedy
 from omni_rlvr.config.tasks import EvaluateTask
@@ -58,6 +58,7 @@ class EvaluateInputs:
 def build(composed: Composed) -> EvaluateInputs | Launch:
     """Read the splits, load the policy and open the cache."""
     clips = read_clips(composed, composed.task.splits)
+    check_gold_labels(clips, composed.task.splits)
     if composed.wants_launch:
         return launch_of(composed)
     policy = load_policy(composed, clips.examples)

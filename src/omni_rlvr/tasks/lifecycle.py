@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from omni_rlvr import distributed
+from omni_rlvr import distributed, stopping
 from omni_rlvr.assembly.composed import Place
 from omni_rlvr.folders import DISK_ERRORS, disk_error
 from omni_rlvr.lock import IN_USE, FolderLock
@@ -36,7 +36,8 @@ def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
         try:
             if place.latest is not None and first:
                 clear_way(place.latest, place.run_dir)
-            yield record
+            with stopping.without_exit():
+                yield record
         except BaseException as error:
             _close(record, error)
             full = disk_error(error)
@@ -50,8 +51,7 @@ def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
 
 def _close(record: RunRecord, error: BaseException) -> None:
     """Record in run.json that a run was interrupted or failed."""
-    # Lightning turns a second Ctrl-C into a SystemExit
-    stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+    stopped = isinstance(error, Interrupted | KeyboardInterrupt)
     try:
         record.update(error=None if stopped else f"{type(error).__name__}: {error}")
         record.finish("interrupted" if stopped else "failed")

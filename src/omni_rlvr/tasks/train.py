@@ -18,7 +18,7 @@ from omni_rlvr.assembly.instantiate import loader_of, make
 from omni_rlvr.assembly.origin import check_origin, origin_of
 from omni_rlvr.assembly.policies import feature_cache, load_policy, write_base
 from omni_rlvr.assembly.resume import check_resume, resumed_checkpoint
-from omni_rlvr.assembly.splits import read_clips
+from omni_rlvr.assembly.splits import check_gold_labels, read_clips
 from omni_rlvr.assembly.stage import build_reward, build_stage, check_rollout
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.config.stage import LoopConfig
@@ -86,6 +86,7 @@ def build(composed: Composed) -> TrainInputs | Launch:
     check_rollout(composed)
     after: EvaluateTask = composed.task.evaluate_after
     clips = read_clips(composed, [composed.dataset.train_split, *after.splits])
+    check_gold_labels(clips, after.splits)
     reward = build_reward(composed, clips)
     if composed.wants_launch:
         return launch_of(composed)
@@ -186,11 +187,9 @@ def run(inputs: TrainInputs) -> None:
                 seed=seed,
             )
             if start < steps:
-                try:
-                    with stopping.noted(alone=distributed.num_ranks() == 1):
-                        trainer.fit(module, datamodule=data)
-                except SystemExit as end:  # how Lightning ends at a second Ctrl-C
-                    raise KeyboardInterrupt from end
+                alone = distributed.num_ranks() == 1
+                with stopping.without_exit(), stopping.noted(alone=alone):
+                    trainer.fit(module, datamodule=data)
             inputs.policy.eval()
             if start < steps and any(distributed.gather(stopping.asked())):
                 raise Interrupted(

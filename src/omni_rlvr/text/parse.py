@@ -16,6 +16,7 @@ _TAG = re.compile(r"</?(?:think|answer)>")
 _THINK_TAGS = ["<think>", "</think>"]
 _ANSWER_TAGS = ["<answer>", "</answer>"]
 _BLANK, _TEXT = False, True
+_SEPARATOR = re.compile(r"[,;/|\n\u3001\uff0c\uff1b]")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,18 @@ def normalise_label(text: str) -> str:
     """
     folded = text.strip().casefold()
     return folded if folded.isascii() else nfc(nfc(text).strip().casefold())
+
+
+def listed_labels(text: str) -> list[str]:
+    """Split an answer of several labels: ``happy, sad``, or a list as JSON and Python write it.
+
+    Commas, semicolons, slashes, bars, new lines and their full-width forms stand between labels.
+    """
+    inner = text.strip()
+    is_list = inner.startswith("[") and inner.endswith("]")
+    around = " \t\r\n'\"" if is_list else None
+    parts = _SEPARATOR.split(inner[1:-1] if is_list else inner)
+    return [label for part in parts if (label := part.strip(around))]
 
 
 def _well_formed(text: str, tags: Sequence[re.Match[str]]) -> bool:

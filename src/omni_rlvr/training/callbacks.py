@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 NUM_STEPS = 20
 """Steps without any reward of a term, after which the warning comes."""
+MAX_WARNED = 5
+"""Terms that are warned of by name."""
 ADVICE = {"format": "; a cold start (stage=sft) on reasoning teaches the format"}
 
 
@@ -179,7 +181,8 @@ class Unrewarded(Callback):
         self.waiting -= earned
         if self.num_steps < NUM_STEPS:
             return
-        for name in sorted(self.waiting):
+        told = sorted(self.waiting)[:MAX_WARNED]
+        for name in told:
             log.warning(
                 "no completion earned any %s reward in %d steps: a group whose completions all "
                 "earn the same teaches nothing; look at completions.jsonl and at model.path%s",
@@ -187,6 +190,8 @@ class Unrewarded(Callback):
                 NUM_STEPS,
                 ADVICE.get(name, ""),
             )
+        if more := len(self.waiting) - len(told):
+            log.warning("nor any reward of %d more terms; metrics.jsonl has them all", more)
         self.waiting = set()
 
 

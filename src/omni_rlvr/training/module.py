@@ -123,9 +123,7 @@ class RLVRModule(LightningModule):
                     prepared = self.stage.prepare(
                         self.policy.eval(), batch, self._generators(batch)
                     )
-            except (
-                stopping.Stopped
-            ):  # no weight has changed yet: a resumed run does this step again
+            except stopping.Stopped:  # no weight has changed: a resumed run does this step again
                 self.completions = []
                 return
             self.policy.train()
@@ -150,7 +148,9 @@ class RLVRModule(LightningModule):
                 "step_time": seconds,
             }
             self.completions = _in_order(prepared.completions, batch)
-            self._write_completions(self.completions)
+            if self.completions:
+                lines = ({"step": self.step + 1, **row} for row in self.completions)
+                self.record.log("completions.jsonl", lines)
             if why:
                 self._keep_bad(why, batch, prepared)
             else:
@@ -283,10 +283,6 @@ class RLVRModule(LightningModule):
             for logger in self.loggers:
                 logger.log_metrics(values, step=self.step)
 
-    def _write_completions(self, rows: list[dict[str, object]]) -> None:
-        if rows:
-            self.record.log("completions.jsonl", ({"step": self.step + 1, **row} for row in rows))
-
 
 def _seed(seed: int, step: int, what: str) -> int:
     """Hash to a seed that is independent of the seeds of other steps and prompts."""
@@ -307,11 +303,7 @@ def _num_tokens(experience: Experience) -> int:
 
 
 def _mean_of(updates: list[dict[str, float]]) -> dict[str, float]:
-    return (
-        {
-            name: sum(u[name] for u in updates if name in u) / sum(name in u for u in updates)
-            for name in {name: None for u in updates for name in u}
-        }
-        if updates
-        else {}
-    )
+    return {
+        name: sum(u[name] for u in updates if name in u) / sum(name in u for u in updates)
+        for name in dict.fromkeys(name for u in updates for name in u)
+    }

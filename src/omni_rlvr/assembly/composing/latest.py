@@ -13,8 +13,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omni_rlvr.pointers import CHECKPOINT, LATEST, follow, newest_run, problem, run_of
-from omni_rlvr.record import find_record, finished_config
+from omni_rlvr.lock import IN_USE, check_free
+from omni_rlvr.pointers import (
+    CHECKPOINT,
+    LATEST,
+    checkpoints_of,
+    follow,
+    newest_run,
+    problem,
+    run_of,
+)
+from omni_rlvr.record import STOPPED, find_record, finished_config, read_record
 from omni_rlvr.types import UserError
 
 
@@ -127,3 +136,29 @@ def _last_step(path: Path) -> int | None:
         return None if last is None else int(json.loads(last)["step"])
     except (ValueError, KeyError):
         return None
+
+
+def stopped_at_the_start(home: Path) -> Path | None:
+    """Find the last run of a name that was stopped before its first checkpoint.
+
+    A scheduler gives a job that it starts again the command line of before, ``resume=latest``
+    included; there is nothing to go on from, and the run begins anew.
+
+    Args:
+        home: The folder of all runs of the name.
+
+    Returns:
+        Its folder; None where an earlier run can go on, or the last one ended otherwise.
+
+    Raises:
+        FolderInUse: Another process is at work in it.
+    """
+    runs = {path.parent for path in home.glob("*/run.json")} - {home / LATEST}
+    last = max(runs, default=None)
+    if last is None or checkpoints_of(last) or read_record(last)["status"] not in STOPPED:
+        return None
+    pointed = run_of(home / LATEST)
+    if (pointed / "run.json").exists() and read_record(pointed)["status"] != "finished":
+        return None
+    check_free(last, IN_USE)
+    return last

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr.assembly.composing.help_page import option_lines
-from omni_rlvr.assembly.composing.latest import latest_checkpoint
+from omni_rlvr.assembly.composing.latest import latest_checkpoint, stopped_at_the_start
 from omni_rlvr.assembly.composing.names import check_run_name, run_name
 from omni_rlvr.assembly.composing.paths import own_path
 from omni_rlvr.config import dataset as data_options
@@ -148,8 +148,12 @@ def _run_dir(output_root: str, name: str, resume: str | None) -> str:
     check_run_name(name)
     if resume is not None:
         resume = own_path(resume, "resume")
-        folder = run_of(Path(output_root) / name / LATEST if resume == LATEST else Path(resume))
-        if any((folder / part).exists() for part in ("run.json", CHECKPOINT, CHECKPOINTS)):
+        home = Path(output_root) / name
+        folder = run_of(home / LATEST if resume == LATEST else Path(resume))
+        anew = resume == LATEST and stopped_at_the_start(home) is not None
+        if not anew and any(
+            (folder / part).exists() for part in ("run.json", CHECKPOINT, CHECKPOINTS)
+        ):
             return str(folder.resolve())
     now = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S%z")
     folder = Path(output_root) / name / now

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omni_rlvr.data.annotations.example_table import ExampleTable, source
-from omni_rlvr.text.parse import nfc, nfc_between_tags, normalise_label, parse
+from omni_rlvr.text.parse import listed_labels, nfc, nfc_between_tags, normalise_label, parse
 from omni_rlvr.types import UserError
 
 Column: TypeAlias = pa.ChunkedArray
@@ -200,9 +200,21 @@ def _answers(raw: pa.Table, labels: Mapping[str, str] | None) -> Column:
         known = ", ".join((labels or {}).values())
         answer = words[_indices(encoded)[row]].strip()
         raise UserError(
-            f"{source(raw, row)}: the answer {answer!r} is not one of the labels: {known}"
+            f"{source(raw, row)}: the answer {answer!r} is not one of the labels: "
+            f"{known}{_several(answer, labels or {})}"
         )
     return _recoded(encoded, pa.array(kept, pa.string()))
+
+
+def _several(answer: str, labels: Mapping[str, str]) -> str:
+    """Say what to do where an answer is several labels, which no list of labels holds."""
+    parts = listed_labels(answer)
+    if len(parts) < 2 or not any(normalise_label(part) in labels for part in parts):
+        return ""
+    return (
+        "; it names several, and evaluation knows one an example: leave one, or train on sets with "
+        "dataset.splits.SPLIT.labels=null reward=open_vocabulary"
+    )
 
 
 def _targets(raw: pa.Table) -> Column:

@@ -3,7 +3,8 @@
 The official sound is one file an utterance (``sentences/wav``). The official video is one split
 screen a dialogue (``dialog/avi/DivX``): ``task=prepare`` cuts the clips of single utterances from
 it, the speaker's half alone, to ``dataset.layout.clips``; without that folder an example is its
-sound alone. Session k is test fold k.
+sound alone. Recordings in another container (``.mp4``) or another folder below ``dialog`` are found
+too. Session k is test fold k.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from omni_rlvr.data.annotations.labels import LabelMap
 from omni_rlvr.data.annotations.rows import read_text
 from omni_rlvr.data.cuts import Cut
 from omni_rlvr.data.readers.official import labelled_examples
+from omni_rlvr.media.files import located, video_of, walk
 from omni_rlvr.types import Example, UserError
 
 _LINE = re.compile(r"\[([0-9.]+) - ([0-9.]+)\]\t(Ses(0[1-5])[FM]_\w+_[FM]\d+)\t(\w+)\t\[.*\]\s*")
@@ -38,7 +40,7 @@ class _Utterance:
 
     @property
     def dialogue(self) -> str:
-        return self.name.rpartition("_")[0]
+        return _dialogue(self.name)
 
     @property
     def side(self) -> str:
@@ -76,7 +78,9 @@ class IemocapReader:
         """How the clip of each of these utterances is cut from its dialogue; none, no cuts."""
         if not self._said():
             return []
-        return [self._cut(example) for example in self._read(with_clips=True)]
+        examples = self._read(with_clips=True)
+        recordings = {d: _recording(self._root, d) for d in {_dialogue(e.id) for e in examples}}
+        return [_cut(example, recordings[_dialogue(example.id)]) for example in examples]
 
     def _read(self, *, with_clips: bool) -> ExampleTable:
         said = self._said()
@@ -96,20 +100,6 @@ class IemocapReader:
             "number": pa.array([u.line for u in said], pa.int64()),
         }
         return labelled_examples(columns, self._root, self._labels, self._question)
-
-    def _cut(self, example: Example) -> Cut:
-        assert example.video is not None  # read with clips
-        assert example.audio is not None
-        dialogue = example.id.rpartition("_")[0]
-        session = self._root / f"Session{int(dialogue[3:5])}"
-        return Cut(
-            source=session / "dialog" / "avi" / "DivX" / f"{dialogue}.avi",
-            half=str(example.cues["speaker_side"]),
-            start_s=float(example.cues["start_s"]),
-            end_s=float(example.cues["end_s"]),
-            sound=example.audio,
-            clip=example.video,
-        )
 
     def _said(self) -> list[_Utterance]:
         return [u for u in self._utterances() if self._is_wanted(u.session)]
@@ -144,3 +134,32 @@ def _cues(utterance: _Utterance) -> dict[str, str]:
         "start_s": utterance.start_s,
         "end_s": utterance.end_s,
     }
+
+
+def _dialogue(name: str) -> str:
+    """Name the dialogue of an utterance."""
+    return name.rpartition("_")[0]
+
+
+def _recording(root: Path, dialogue: str) -> Path:
+    """Find a dialogue's video; where it is released to be, if it is nowhere."""
+    folder = root / f"Session{int(dialogue[3:5])}" / "dialog"
+    official = folder / "avi" / "DivX"
+    released = located(official / f"{dialogue}.avi")
+    if released.exists():
+        return released
+    below = (path for path in walk(folder).folders if path.name != "EmoEvaluation")
+    return video_of((official, *below), dialogue) or released
+
+
+def _cut(example: Example, recording: Path) -> Cut:
+    assert example.video is not None  # read with clips
+    assert example.audio is not None
+    return Cut(
+        source=recording,
+        half=str(example.cues["speaker_side"]),
+        start_s=float(example.cues["start_s"]),
+        end_s=float(example.cues["end_s"]),
+        sound=example.audio,
+        clip=example.video,
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omni_rlvr.data.readers.annotated import AnnotationReader
-from omni_rlvr.data.synthetic.generate import ANNOTATIONS, ensure_split
+from omni_rlvr.data.synthetic.generate import ANNOTATIONS, ensure_split, split_folder
 from omni_rlvr.types import Example
 
 
@@ -38,6 +38,11 @@ class SyntheticReader:
         self.num_clips = num_clips
         self.seed = seed
         self.num_workers = num_workers
+
+    def is_made(self) -> bool:
+        """Say whether reading finds the clips there, and need not make them."""
+        folder = split_folder(Path(self.root), self.split, self.num_clips, self.seed)
+        return (folder / ANNOTATIONS).exists()
 
     def read(self) -> Sequence[Example]:
         """Make the clips if needed and read their annotations."""

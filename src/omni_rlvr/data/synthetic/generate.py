@@ -63,6 +63,11 @@ def content_hash(seed: int) -> str:
     return hashlib.sha256(f"{seed} {NUM_FRAMES} {FPS} {VERSION}".encode()).hexdigest()[:12]
 
 
+def split_folder(root: Path, split: str, num_clips: int, seed: int) -> Path:
+    """Name the folder of a split, see ``ensure_split``."""
+    return root / content_hash(seed) / f"{split}_{num_clips}"
+
+
 def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_workers: int) -> Path:
     """Return the folder of a split, making it first if it is not there.
 
@@ -83,7 +88,7 @@ def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_worke
         raise UserError(
             f"dataset.split={split!r} is not a synthetic split; choose one of {', '.join(SPLITS)}"
         )
-    folder = root / content_hash(seed) / f"{split}_{num_clips}"
+    folder = split_folder(root, split, num_clips, seed)
     if (folder / ANNOTATIONS).exists():
         return folder
     try:

@@ -168,16 +168,13 @@ def replace_weights(
             seen = list(own[every[name]].shape) if name in every else "absent"
             raise UserError(f"{source}: {name} is {list(value.shape)}, and {seen} in the base")
         tied = [other for other in names[id(own[every[name]])] if other != name]
-        if tied and not is_tied and not all(_equal(weights.get(t), value) for t in tied):
+        alike = [t for t in tied if t in weights and torch.equal(weights[t], value)]
+        if not is_tied and alike != tied:
             raise UserError(
                 f"{source}: {name} stands in place of the base's (modules_to_save), where it is "
                 f"one weight with {tied[0]}; here they stay one, so that the adapter cannot be used"
             )
         own[every[name]].copy_(value)
-
-
-def _equal(one: Tensor | None, other: Tensor) -> bool:
-    return one is not None and torch.equal(one, other)
 
 
 def _read(folder: Path) -> AdapterCheckpoint:

@@ -10,7 +10,7 @@ Reference: LoRA, arXiv 2106.09685.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import peft
@@ -194,7 +194,13 @@ def put_adapter(
     try:
         if own and not adapted({name: part}):
             layers = {layer_of(key): layer_of(keys[key]) for key in own}
-            _check_layers(part, layers)
+            linear = linear_layers(part)
+            for layer in layers:
+                if layer not in linear:
+                    raise ValueError(
+                        f"it is on {layer}, which is no linear layer here (or is tied to the "
+                        "embeddings)"
+                    )
             config = adapter.config(_targets(part, adapter, [*layers]), layers)
             config.task_type = "CAUSAL_LM" if name == "language_model" else None
             _inject_one(part, config)
@@ -205,15 +211,6 @@ def put_adapter(
             f"the adapter {adapter.folder} does not fit this model: {first_line(error)}"
         ) from error
     return whole
-
-
-def _check_layers(part: nn.Module, layers: Iterable[str]) -> None:
-    linear = {*linear_layers(part)}
-    for layer in layers:
-        if layer not in linear:
-            raise ValueError(
-                f"it is on {layer}, which is no linear layer here (or is tied to the embeddings)"
-            )
 
 
 def _targets(part: nn.Module, adapter: PeftAdapter, layers: list[str]) -> list[str]:
@@ -301,7 +298,8 @@ def _state(part: nn.Module) -> dict[str, Tensor]:
 
 
 def _take_out(policy: nn.Module, first: Callable[[BaseTunerLayer], None]) -> None:
-    for name, layer in _tuned(policy):
+    layers = [(n, m) for n, m in policy.named_modules() if isinstance(m, BaseTunerLayer)]
+    for name, layer in layers:
         first(layer)
         parent = policy.get_submodule(name.rpartition(".")[0])
         setattr(parent, name.rpartition(".")[2], layer.get_base_layer())
@@ -309,10 +307,6 @@ def _take_out(policy: nn.Module, first: Callable[[BaseTunerLayer], None]) -> Non
     # adapted one, and save_pretrained write adapters that are not there
     for module in policy.modules():
         vars(module).pop("peft_config", None)
-
-
-def _tuned(policy: nn.Module) -> Iterator[tuple[str, BaseTunerLayer]]:
-    yield from [(n, m) for n, m in policy.named_modules() if isinstance(m, BaseTunerLayer)]
 
 
 def _matches(name: str, suffix: str) -> bool:

@@ -28,11 +28,15 @@ class Count:
 
 def weights_of(policy: Policy) -> dict[str, dict[str, nn.Parameter]]:
     """Sort all weights by part: "embeddings" and "lora" (all adapters) are parts here."""
-    embeddings = {id(policy.language_model.get_input_embeddings().weight)}
+    embeddings = policy.language_model.get_input_embeddings().weight
     out: dict[str, dict[str, nn.Parameter]] = {part: {} for part in parts_of(policy)}
     out |= {"embeddings": {}, "lora": {}}
     for name, weight in policy.named_parameters():
-        out[_part(policy, name, weight, embeddings)][name] = weight
+        if lora.is_adapter(name):
+            part = "lora"
+        else:
+            part = "embeddings" if weight is embeddings else part_of_weight(policy, name)
+        out[part][name] = weight
     return {part: weights for part, weights in out.items() if weights}
 
 
@@ -103,11 +107,3 @@ def _set(policy: Policy, config: TrainableConfig) -> None:
             weight.requires_grad_(choice and name not in policy.never_trained)
     if not any(count.num_trained for count in count(policy)):
         raise UserError(f"{KEY}: nothing trains; set one of {', '.join(weights)} to true")
-
-
-def _part(policy: Policy, name: str, weight: nn.Parameter, embeddings: set[int]) -> str:
-    if lora.is_adapter(name):
-        return "lora"
-    if id(weight) in embeddings:
-        return "embeddings"
-    return part_of_weight(policy, name)

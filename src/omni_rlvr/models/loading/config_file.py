@@ -20,7 +20,11 @@ def read_fields(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: The folder is no checkpoint, or of another architecture.
     """
-    _check_files(folder)
+    missing = [] if (folder / CONFIG).exists() else [CONFIG]
+    missing += [] if has_weights(folder) else [SINGLE]
+    if missing:
+        hint = "; did you mean its checkpoint/ folder?" if (folder / "checkpoint").exists() else ""
+        raise UserError(f"model.path={folder} is no checkpoint: {missing[0]} is missing{hint}")
     check_settings(folder, f"model.path={folder}")
     try:
         fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -33,15 +37,3 @@ def read_fields(folder: Path) -> dict[str, Any]:
             f"this model reads {' and '.join(map(repr, FAMILIES))}"
         )
     return fields
-
-
-def _check_files(folder: Path) -> None:
-    for present, missing in (
-        ((folder / CONFIG).exists(), CONFIG),
-        (has_weights(folder), SINGLE),
-    ):
-        if not present:
-            hint = (
-                "; did you mean its checkpoint/ folder?" if (folder / "checkpoint").exists() else ""
-            )
-            raise UserError(f"model.path={folder} is no checkpoint: {missing} is missing{hint}")

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.models.prefix.kernels import (
-    PromptFlash,
-    SharedFlash,
     has_kernel,
     plain_prompt,
     plain_shared,
+    prompt_flash,
+    prompt_flash_backward,
+    shared_flash,
+    shared_flash_backward,
 )
 
 
@@ -89,13 +91,13 @@ def _flash(
     for b in blocks:
         prompt = (_prompts(keys[:, :, b.prompt], b), _prompts(values[:, :, b.prompt], b))
         asked = _prompts(query[:, :, b.asking], b)
-        found, found_lse = PromptFlash.forward(asked, *prompt, scale, causal=b.causal)
+        found, found_lse = prompt_flash(asked, *prompt, scale, causal=b.causal)
         by_head[:, :, b.asking] = _row(found)
         lse_by_head[:, :, b.asking] = _row(found_lse.unsqueeze(-1))
         if b.num_rows > 0:
             q = _rows(query[:, :, b.rest_asking], b)
             k, v = (_rows(x[:, :, b.rest], b) for x in (keys, values))
-            rest, rest_lse = SharedFlash.forward(q, prompt, k, v, scale)
+            rest, rest_lse = shared_flash(q, prompt, k, v, scale)
             by_head[:, :, b.rest_asking] = _tokens(rest, b)
             lse_by_head[:, :, b.rest_asking] = _tokens(rest_lse.unsqueeze(-1), b)
     return out, lse
@@ -119,7 +121,7 @@ class _Flash(torch.autograd.Function):
         for b in ctx.blocks:
             prompt = (_prompts(keys[:, :, b.prompt], b), _prompts(values[:, :, b.prompt], b))
             asked = [_prompts(x[:, :, b.asking], b) for x in (grad, query, out, lse)]
-            q, far_k, far_v = PromptFlash.backward(
+            q, far_k, far_v = prompt_flash_backward(
                 asked[0], asked[1], *prompt, asked[2], asked[3][..., 0], scale, causal=b.causal
             )
             dq[:, :, b.asking] = _row(q)
@@ -128,7 +130,7 @@ class _Flash(torch.autograd.Function):
                 k, v = (_rows(x[:, :, b.rest], b) for x in (keys, values))
                 saved = (q, k, v, o, rows_lse[..., 0])
                 rows_grad = _row_grads(grad[:, :, b.rest_asking], b)
-                q, more_k, more_v, k, v = SharedFlash.backward(rows_grad, saved, prompt, scale)
+                q, more_k, more_v, k, v = shared_flash_backward(rows_grad, saved, prompt, scale)
                 far_k, far_v = far_k + more_k, far_v + more_v
                 dq[:, :, b.rest_asking] = _tokens(q, b)
                 dk[:, :, b.rest], dv[:, :, b.rest] = _tokens(k, b), _tokens(v, b)

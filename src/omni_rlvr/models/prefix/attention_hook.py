@@ -112,14 +112,6 @@ def can_share(language_model: PreTrainedModel) -> bool:
 _warned: set[type] = set()
 
 
-def no_mask(device: torch.device) -> Tensor:
-    """Make a mask that transformers takes for a finished one, so that it builds none.
-
-    A four-dimensional mask is handed to the attention function as it is; this one is never read.
-    """
-    return torch.empty(1, 1, 1, 1, device=device)
-
-
 @contextmanager
 def sharing(language_model: PreTrainedModel) -> Iterator[None]:
     """Set the shared attention for the time of a pass."""
@@ -151,7 +143,9 @@ def run_layers(
     with sharing(language_model):
         hidden = language_model.model(
             inputs_embeds=embeds,
-            attention_mask=no_mask(embeds.device),
+            # transformers takes a four-dimensional mask for a finished one and builds none; it is
+            # handed to the attention function as it is, which never reads it
+            attention_mask=torch.empty(1, 1, 1, 1, device=embeds.device),
             position_ids=positions,
             use_cache=False,
             layout=layout,

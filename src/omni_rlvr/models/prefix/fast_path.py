@@ -10,71 +10,18 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from omni_rlvr.types import Prompts
-
-if TYPE_CHECKING:  # both files import this one
-    from omni_rlvr.models.prefix.decoding import Decoder
-    from omni_rlvr.models.prefix.packing import Order
+if TYPE_CHECKING:  # the folder may not be importable, see ``fast_path``
+    from omni_rlvr.models.prefix.cpu_float32.entry import FastPath
 
 log = logging.getLogger(__name__)
 
 
-class FastPath(Protocol):
-    """What ``cpu_float32/entry.py`` offers."""
-
-    def supports(self, language_model: PreTrainedModel, positions: Tensor) -> bool:
-        """Say whether the path gives what the model's own modules give, as the model is now.
-
-        Args:
-            language_model: A causal LM whose attention can share a prefix.
-            positions: Its tokens' positions; those in time, height and width are not supported.
-        """
-
-    def make_decoder(
-        self,
-        language_model: PreTrainedModel,
-        prompts: Prompts,
-        num_generations: int,
-        size: int,
-        *,
-        keep_activations: bool,
-    ) -> Decoder:
-        """Make a decoder of N = B*G rows of at most ``size`` tokens."""
-
-    def run_packed(
-        self,
-        language_model: PreTrainedModel,
-        embeds: Tensor,
-        positions: Tensor,
-        order: Order,
-        ids: Tensor,
-        activations: object | None,
-    ) -> Tensor:
-        """Run the layers over one packed row.
-
-        Args:
-            language_model: One that is supported.
-            embeds: [S, hidden], the prompts' tokens, then the completions' input tokens.
-            positions: [S], of the same tokens.
-            order: Where these tokens stand in the packed row.
-            ids: [N, T], the completions.
-            activations: What their rollout kept; used up.
-
-        Returns:
-            [T, hidden], the hidden states of the row's tail.
-        """
-
-    def select(self, activations: object, rows: Tensor) -> object:
-        """Take the activations of some of their rows, [n] int64."""
-
-
 @cache
-def fast_path() -> FastPath | None:
+def fast_path() -> type[FastPath] | None:
     """Return the fast path; None where it cannot be imported, which is logged once.
 
     The folder names classes of transformers one by one, since it runs only what it knows exactly.
@@ -86,7 +33,7 @@ def fast_path() -> FastPath | None:
     except ImportError as error:
         log.warning("rollouts and updates take the general path, which is slower: %s", error)
         return None
-    return entry
+    return entry.FastPath
 
 
 def select_activations(activations: object | None, rows: Tensor) -> object | None:

@@ -104,88 +104,84 @@ def merge(parts: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> tuple[
     return out * weight + other_out * other_weight, total
 
 
-class PromptFlash:
-    """b prompts' queries over their own keys: forward and backward in the flash kernel."""
-
-    @staticmethod
-    def forward(query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool):
-        """Attend: [b, H, L, D] over [b, kvH, P, D] -> output [b, H, L, D], lse [b, H, L]."""
-        heads, kv_heads = query.shape[1], keys.shape[1]
-        out, lse = flash(
-            group_heads(query, kv_heads),
-            share_heads(keys, heads),
-            share_heads(values, heads),
-            scale,
-            causal=causal,
-        )
-        return ungroup_heads(out, kv_heads), ungroup_heads(lse, kv_heads)
-
-    @staticmethod
-    def backward(grad: Tensor, query, keys, values, out, lse, scale: float, *, causal: bool):
-        """Compute the gradients of query, keys and values."""
-        heads, kv_heads = query.shape[1], keys.shape[1]
-        dq, dk, dv = flash_backward(
-            group_heads(grad, kv_heads),
-            group_heads(query, kv_heads),
-            share_heads(keys, heads),
-            share_heads(values, heads),
-            group_heads(out, kv_heads),
-            group_heads(lse, kv_heads),
-            scale=scale,
-            causal=causal,
-        )
-        return (
-            ungroup_heads(dq, kv_heads),
-            dk.sum(dim=1).view(keys.shape),
-            dv.sum(dim=1).view(values.shape),
-        )
+def prompt_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool):
+    """Attend with b prompts' queries over their own keys, in the flash kernel:
+    [b, H, L, D] over [b, kvH, P, D] -> output [b, H, L, D], lse [b, H, L].
+    """
+    heads, kv_heads = query.shape[1], keys.shape[1]
+    out, lse = flash(
+        group_heads(query, kv_heads),
+        share_heads(keys, heads),
+        share_heads(values, heads),
+        scale,
+        causal=causal,
+    )
+    return ungroup_heads(out, kv_heads), ungroup_heads(lse, kv_heads)
 
 
-class SharedFlash:
-    """Rows over their prefixes and each over itself, merged: forward and backward in the kernel."""
+def prompt_flash_backward(
+    grad: Tensor, query, keys, values, out, lse, scale: float, *, causal: bool
+):
+    """Compute the gradients of query, keys and values."""
+    heads, kv_heads = query.shape[1], keys.shape[1]
+    dq, dk, dv = flash_backward(
+        group_heads(grad, kv_heads),
+        group_heads(query, kv_heads),
+        share_heads(keys, heads),
+        share_heads(values, heads),
+        group_heads(out, kv_heads),
+        group_heads(lse, kv_heads),
+        scale=scale,
+        causal=causal,
+    )
+    return (
+        ungroup_heads(dq, kv_heads),
+        dk.sum(dim=1).view(keys.shape),
+        dv.sum(dim=1).view(values.shape),
+    )
 
-    @staticmethod
-    def forward(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
-        """Attend: [b * n, H, T, D] over [b, kvH, P, D] and, causally, over [b * n, kvH, T, D]."""
-        heads, kv_heads, b = query.shape[1], keys.shape[1], len(prefix[0])
-        far = flash(fold_rows(query, b, kv_heads), *prefix, scale, causal=False)
-        near = flash(
-            query, repeat_heads(keys, heads), repeat_heads(values, heads), scale, causal=True
-        )
-        return merge(near, (unfold_rows(far[0], query), unfold_rows(far[1], query)))
 
-    @staticmethod
-    def backward(grad: Tensor, saved: tuple[Tensor, ...], prefix, scale: float):
-        """Compute the gradients of query, prefix keys and values, own keys and values."""
-        query, keys, values, out, lse = saved
-        heads, kv_heads, b = query.shape[1], keys.shape[1], len(prefix[0])
-        far_q, far_k, far_v = flash_backward(
-            fold_rows(grad, b, kv_heads),
-            fold_rows(query, b, kv_heads),
-            *prefix,
-            fold_rows(out, b, kv_heads),
-            fold_rows(lse.unsqueeze(-1), b, kv_heads).squeeze(-1),
-            scale=scale,
-            causal=False,
-        )
-        dq, dk, dv = flash_backward(
-            grad,
-            query,
-            repeat_heads(keys, heads),
-            repeat_heads(values, heads),
-            out,
-            lse,
-            scale=scale,
-            causal=True,
-        )
-        dq = dq + unfold_rows(far_q, query)
-        return dq, far_k, far_v, sum_heads(dk, kv_heads), sum_heads(dv, kv_heads)
+def shared_flash(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
+    """Attend over the prefixes and over each row itself, merged, in the flash kernel:
+    [b * n, H, T, D] over [b, kvH, P, D] and, causally, over [b * n, kvH, T, D].
+    """
+    heads, kv_heads, b = query.shape[1], keys.shape[1], len(prefix[0])
+    far = flash(fold_rows(query, b, kv_heads), *prefix, scale, causal=False)
+    near = flash(query, repeat_heads(keys, heads), repeat_heads(values, heads), scale, causal=True)
+    return merge(near, (unfold_rows(far[0], query), unfold_rows(far[1], query)))
+
+
+def shared_flash_backward(grad: Tensor, saved: tuple[Tensor, ...], prefix, scale: float):
+    """Compute the gradients of query, prefix keys and values, own keys and values."""
+    query, keys, values, out, lse = saved
+    heads, kv_heads, b = query.shape[1], keys.shape[1], len(prefix[0])
+    far_q, far_k, far_v = flash_backward(
+        fold_rows(grad, b, kv_heads),
+        fold_rows(query, b, kv_heads),
+        *prefix,
+        fold_rows(out, b, kv_heads),
+        fold_rows(lse.unsqueeze(-1), b, kv_heads).squeeze(-1),
+        scale=scale,
+        causal=False,
+    )
+    dq, dk, dv = flash_backward(
+        grad,
+        query,
+        repeat_heads(keys, heads),
+        repeat_heads(values, heads),
+        out,
+        lse,
+        scale=scale,
+        causal=True,
+    )
+    dq = dq + unfold_rows(far_q, query)
+    return dq, far_k, far_v, sum_heads(dk, kv_heads), sum_heads(dv, kv_heads)
 
 
 def plain_prompt(
     query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool
 ) -> Tensor:
-    """Do what ``PromptFlash`` does in differentiable operations of any device."""
+    """Do what ``prompt_flash`` does in differentiable operations of any device."""
     return torch.nn.functional.scaled_dot_product_attention(
         query,
         repeat_heads(keys, query.shape[1]),
@@ -196,7 +192,7 @@ def plain_prompt(
 
 
 def plain_shared(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
-    """Do what ``SharedFlash`` does in differentiable operations; keeps the scores."""
+    """Do what ``shared_flash`` does in differentiable operations; keeps the scores."""
     kv_heads, length, b = keys.shape[1], query.shape[2], len(prefix[0])
     far = fold_rows(query, b, kv_heads) @ prefix[0].transpose(-1, -2)
     near = query @ repeat_heads(keys, query.shape[1]).transpose(-1, -2)

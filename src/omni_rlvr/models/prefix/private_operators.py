@@ -42,28 +42,33 @@ def operators() -> Operators:
     """Find this torch's private operators, each only if it computes what is expected."""
     # the first use may be under no_grad or autocast, which would change what is compared
     with torch.inference_mode(mode=False), torch.autocast("cpu", enabled=False):
-        linear, reorder = _onednn()
-        return Operators(linear, reorder, *_flash(), _silu_backward())
+        found: dict[str, Callable[..., Any]] = {}
+        for what, find in (
+            ("oneDNN's linear layer", _onednn),
+            ("the CPU's flash attention", _flash),
+            ("the gradient of silu", _silu_backward),
+        ):
+            try:
+                found |= find()
+            except FAILURES as error:
+                log.info("torch %s: %s is not used (%s)", torch.__version__, what, error)
+        return Operators(**found)
 
 
-def _onednn() -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
+def _onednn() -> dict[str, Callable[..., Any]]:
     if not torch.backends.mkldnn.is_available():
-        return None, None
+        return {}
     x, weight = _numbers(3, 4), _numbers(5, 4)
     bias = weight[:, 0].contiguous()
     expected = F.linear(x, weight, bias)
-    try:
-        linear = torch.ops.mkldnn._linear_pointwise.default
-        reorder = torch.ops.mkldnn._reorder_linear_weight.default
-        _check(linear(x, weight, bias, "none", [], ""), expected)
-        _check(linear(x, reorder(weight, 3), bias, "none", [], ""), expected)
-    except FAILURES as error:
-        _log("oneDNN's linear layer", error)
-        return None, None
-    return linear, reorder
+    linear = torch.ops.mkldnn._linear_pointwise.default
+    reorder = torch.ops.mkldnn._reorder_linear_weight.default
+    _check(linear(x, weight, bias, "none", [], ""), expected)
+    _check(linear(x, reorder(weight, 3), bias, "none", [], ""), expected)
+    return {"onednn_linear": linear, "onednn_reorder": reorder}
 
 
-def _flash() -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
+def _flash() -> dict[str, Callable[..., Any]]:
     query, keys, values, grad = (_numbers(1, 2, 3, 8) + i / 10 for i in range(4))
     inputs = [x.clone().requires_grad_() for x in (query, keys, values)]
     with torch.enable_grad():
@@ -71,31 +76,23 @@ def _flash() -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
         later = torch.ones(3, 3, dtype=torch.bool, device="cpu").triu(1)
         expected = scores.masked_fill(later, float("-inf")).softmax(dim=-1) @ inputs[2]
         expected_grads = torch.autograd.grad(expected, inputs, grad)
-    try:
-        forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-        out, lse = forward(query, keys, values, 0.0, True, scale=0.5)
-        _check(out, expected.detach())
-        grads = backward(grad, query, keys, values, out, lse, 0.0, True, scale=0.5)
-        for got, wanted in zip(grads, expected_grads, strict=True):
-            _check(got, wanted)
-    except FAILURES as error:
-        _log("the CPU's flash attention", error)
-        return None, None
-    return forward, backward
+    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    out, lse = forward(query, keys, values, 0.0, True, scale=0.5)
+    _check(out, expected.detach())
+    grads = backward(grad, query, keys, values, out, lse, 0.0, True, scale=0.5)
+    for got, wanted in zip(grads, expected_grads, strict=True):
+        _check(got, wanted)
+    return {"flash": forward, "flash_backward": backward}
 
 
-def _silu_backward() -> Callable[..., Any] | None:
+def _silu_backward() -> dict[str, Callable[..., Any]]:
     x, grad = _numbers(2, 4), _numbers(2, 4) + 1
     out, gate = torch.empty_like(x), x.sigmoid()
-    try:
-        operator = torch.ops.aten.silu_backward.grad_input
-        operator(grad, x, grad_input=out)
-        _check(out, grad * gate * (1 + x * (1 - gate)))
-    except FAILURES as error:
-        _log("the gradient of silu", error)
-        return None
-    return operator
+    operator = torch.ops.aten.silu_backward.grad_input
+    operator(grad, x, grad_input=out)
+    _check(out, grad * gate * (1 + x * (1 - gate)))
+    return {"silu_backward": operator}
 
 
 def _numbers(*shape: int) -> torch.Tensor:
@@ -107,7 +104,3 @@ def _numbers(*shape: int) -> torch.Tensor:
 def _check(got: torch.Tensor, expected: torch.Tensor) -> None:
     if not torch.allclose(got, expected, atol=1e-5, rtol=1e-4):
         raise ValueError("it gives other numbers than the public operation")
-
-
-def _log(what: str, error: Exception) -> None:
-    log.info("torch %s: %s is not used (%s)", torch.__version__, what, error)

@@ -70,7 +70,7 @@ def completion_hidden(
         return sharing(language_model) if shared else nullcontext()
 
     # backward runs each layer again, and the plain path's cache cannot be filled twice
-    run = _packed_hidden if shared else _whole_hidden
+    run = _packed_hidden if shared else _copied_hidden
     with context(), checkpointing(language_model, context):
         return run(language_model, rows)
 
@@ -98,30 +98,21 @@ def _packed_hidden(
     """Run everything as one packed row; what the rollout kept of it is not computed again."""
     sizes, counts = rows.prompts.mask.sum(dim=1).tolist(), rows.mask.sum(dim=1)
     order = Order(sizes, (counts - 1).clamp(min=0).tolist(), rows.prompt_index.tolist())
-    embeds, positions = _flat(language_model, rows)
+    # all prompts' tokens, then all completions' input tokens: [S, hidden], and [S] or [3, S]
+    prompt, inputs = rows.prompts.mask.bool(), rows.mask[:, 1:].bool()
+    tail = language_model.get_input_embeddings()(rows.ids[:, :-1][inputs])
+    embeds = torch.cat([rows.prompts.embeds[prompt], tail.to(rows.prompts.embeds.dtype)])
+    places = (rows.prompts.positions[..., prompt], rows.later_positions()[..., inputs])
+    positions = torch.cat(places, dim=-1)
     fast = fast_path()
     if fast is not None and fast.supports(language_model, rows.prompts.positions):
         hidden = fast.run_packed(language_model, embeds, positions, order, rows.ids, activations)
     else:
         source = order.source.to(embeds.device)
-        row, places = embeds[source].unsqueeze(0), positions[..., source].unsqueeze(-2)
-        hidden = run_layers(language_model, row, places, order.packed)[0]
+        row, at = embeds[source].unsqueeze(0), positions[..., source].unsqueeze(-2)
+        hidden = run_layers(language_model, row, at, order.packed)[0]
     there = torch.arange(order.predicts.shape[1], device=counts.device) < counts.unsqueeze(1)
     return hidden[order.in_tail[order.predicts].to(hidden.device)[there]]
-
-
-def _flat(language_model: PreTrainedModel, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Join all prompts' tokens and all completions' input tokens: embeddings [S, hidden] and
-    positions [S] or [3, S].
-    """
-    prompt, inputs = rows.prompts.mask.bool(), rows.mask[:, 1:].bool()
-    embeds = language_model.get_input_embeddings()(rows.ids[:, :-1][inputs])
-    return (
-        torch.cat([rows.prompts.embeds[prompt], embeds.to(rows.prompts.embeds.dtype)]),
-        torch.cat(
-            [rows.prompts.positions[..., prompt], rows.later_positions()[..., inputs]], dim=-1
-        ),
-    )
 
 
 def _repeated_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
@@ -148,17 +139,15 @@ def _repeated_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
     return hidden[rows.mask.bool()]
 
 
-def _whole_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
+def _copied_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
     """Run each completion behind its own copy of its prompt."""
     index, size = rows.prompt_index, rows.prompts.mask.shape[1]
     tail = language_model.get_input_embeddings()(rows.ids[:, :-1])
-    mask = torch.cat([rows.prompts.mask[index], rows.mask[:, :-1]], dim=1)
+    places = (rows.prompts.positions[..., index, :], rows.later_positions())
     hidden = language_model.model(
         inputs_embeds=torch.cat([rows.prompts.embeds[index], tail], dim=1),
-        attention_mask=mask,
-        position_ids=torch.cat(
-            [rows.prompts.positions[..., index, :], rows.later_positions()], dim=-1
-        ),
+        attention_mask=torch.cat([rows.prompts.mask[index], rows.mask[:, :-1]], dim=1),
+        position_ids=torch.cat(places, dim=-1),
         use_cache=False,
     ).last_hidden_state
     return hidden[:, size - 1 :][rows.mask.bool()]

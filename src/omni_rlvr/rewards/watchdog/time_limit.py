@@ -28,7 +28,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omni_rlvr.rewards.base import RewardTimeout
+from omni_rlvr.rewards.base import RewardTimeout, exit_as_error
 from omni_rlvr.rewards.watchdog.watcher import GRACE_S, INTERRUPT, SEPARATOR, Call
 from omni_rlvr.stopping import kept_from_children
 from omni_rlvr.types import UserError
@@ -224,7 +224,8 @@ def _in_steps(
     step: Callable[[], Any] = partial(coroutine.send, None)
     while True:
         try:
-            waits_for = within(limited, step)
+            with exit_as_error():  # here: asyncio lets SystemExit out of a task, past who awaits it
+                waits_for = within(limited, step)
         except StopIteration as end:
             return end.value
         try:

@@ -85,7 +85,8 @@ def target_of(row: Row, answer: object) -> str:
     solution = row.value.get("answer") if solution is None else solution
     for name, text in (("the assistant's content", answer), ("solution", solution)):
         if text is not None and not isinstance(text, str):
-            raise UserError(f"{row.source}: {name} is {text!r}, not a string")
+            several = "; write several labels as 'happy, sad'" if isinstance(text, list) else ""
+            raise UserError(f"{row.source}: {name} is {text!r}, not a string{several}")
     if answer is None and solution is None:
         raise UserError(f"{row.source}: there is neither an assistant turn nor a solution")
     if answer is not None and solution is not None:

@@ -124,7 +124,7 @@ class ActivationReuse:
             None if start is None else int(in_tail[start + size - 1])
             for start, size in zip(starts, recorded.sizes, strict=True)
         ]
-        whole = Places(recorded.sizes, recorded.starts, starts, steps, order.length)
+        every = Places(recorded.sizes, recorded.starts, starts, steps, order.length)
         tail = Places([1] * len(ends), recorded.ends, ends, in_tail[steps], len(order.packed.tail))
         layers, recorded.layers = recorded.layers, []
 
@@ -135,7 +135,7 @@ class ActivationReuse:
             last = layer + 1 == len(layers)
             fields: dict[str, Any] = {}
             for name, *values in zip(Activations._fields, *parts, strict=True):
-                places = tail if last and name != "keys_values" else whole
+                places = tail if last and name != "keys_values" else every
                 fields[name] = places.put(values)
             return Activations(**fields)
 
