@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HEAD_BYTES = 4096
-"""As much of a file as is looked at."""
+"""Number of bytes at the start of a file that are looked at."""
 NO_LIST = ("pointer", "page", "archive", "picture", "data", "zeros")
-"""What an annotation file cannot be: it is text, and may be JSON."""
+"""Kinds that an annotation file cannot be: it is text, and may be JSON."""
 NO_WEIGHTS = ("pointer", "page", "picture")
-"""What a file of a checkpoint cannot be: it may be JSON, text, or pickled weights in a zip."""
+"""Kinds that a checkpoint file cannot be: it may be JSON, text, or pickled weights in a zip."""
 
 _AGAIN = "download it again, and look whether its address is right and whether it asks for a login"
 _UNPACK = "unpack it, and name what is in it"
@@ -96,7 +96,7 @@ def recognise_file(path: Path, kinds: tuple[str, ...]) -> Foreign | None:
 
 
 def _recognise_text(head: bytes) -> Foreign | None:
-    """Tell what text is; None for bytes that are none."""
+    """Tell what kind of text the bytes are; None if they are no text."""
     try:
         text = head.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:

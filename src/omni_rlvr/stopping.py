@@ -26,7 +26,7 @@ from omni_rlvr.types import UserError
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Ctrl-C, a scheduler, a terminal that closes, and what Slurm sends for --signal=USR1@60."""
 AGAIN_S = 1.0
-"""A Ctrl-C that comes sooner is the same one, sent to the process and to its group."""
+"""Seconds within which another Ctrl-C is the same one, sent to the process and to its group."""
 _SOON_S = 0.05
 
 
@@ -49,7 +49,7 @@ class _Requests:
         """Forget every request."""
         self.first: int | None = None
         self.is_urgent = False
-        """Whether anything but Ctrl-C asked: what does will not wait for long."""
+        """Whether any request was not Ctrl-C: a scheduler will not wait for long."""
         self.interrupted_at: float | None = None
 
     def handle(self, number: int, frame: object) -> None:
@@ -107,14 +107,14 @@ def listen() -> None:
 
 
 def asked() -> bool:
-    """Whether this process was asked to stop."""
+    """Tell whether this process was asked to stop."""
     return _requests.first is not None
 
 
 def is_due() -> bool:
-    """Whether this process, inside ``noted``, decides for itself and must stop soon.
+    """Tell whether this process, inside ``noted``, decides for itself and must stop soon.
 
-    It must where anything but Ctrl-C asked: a scheduler does not wait for long.
+    It must stop soon if the request was not Ctrl-C: a scheduler does not wait for long.
     """
     return _requests.is_alone and _requests.is_urgent
 
@@ -147,7 +147,9 @@ def without_exit() -> Iterator[None]:
 
 @contextlib.contextmanager
 def noted(*, alone: bool) -> Iterator[None]:
-    """Only notes requests, apart from a second Ctrl-C: what is inside asks ``asked``.
+    """Note requests without acting on them; the code inside calls ``asked`` to learn of them.
+
+    Only a second Ctrl-C ends the process at once.
 
     Args:
         alone: whether this process decides for itself; if not, ``may_stop`` has no effect.
@@ -243,7 +245,7 @@ def listening() -> Iterator[None]:
 
 
 def _leave_terminal() -> None:
-    """Print to nowhere from here on, where the terminal is gone: a write there would fail."""
+    """Send output to the null device, because a write to a closed terminal would fail."""
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
             if os.isatty(descriptor):

@@ -10,23 +10,23 @@ keeps Matroska's codec delay, leaks each waveform, and takes two to three times 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import av
 import numpy as np
 import soundfile
 
-from omni_rlvr.media.container import Sound, open_container, sound_stream
+from omni_rlvr.media.container import Sound, decoding, open_container
 from omni_rlvr.media.limits import in_force
 from omni_rlvr.media.timeline import NO_TIMES, is_joint, is_short, tick_s_of
 from omni_rlvr.types import ClipNote, MediaError
 
 MIN_GAP_S = 0.01
-"""Time stamps that are off by less are rounded, not a gap; half a packet where that is more."""
+"""Seconds (or half a packet, if that is more) up to which a step is rounding and not a gap."""
 MAX_OVERLAP_S = 0.1
-"""Time stamps that go back by more are wrong, and the sound goes on where it was."""
+"""Seconds; time stamps that go back by more are wrong, and the sound continues where it was."""
 MAX_SILENCE_S = 3600.0
 """Most seconds of silence that gaps in the time stamps may add up to."""
 MAX_OVERSHOOT = 2.0
@@ -69,6 +69,15 @@ class _Stretch:
     @property
     def end_s(self) -> float:
         return self.start_s + self.num_samples / self.rate
+
+    def resampled(self, sample_rate: int) -> np.ndarray:
+        """Join the samples and bring them to another rate, [S]."""
+        mono = np.concatenate(self.parts)
+        if self.rate == sample_rate:
+            return mono
+        from scipy.signal import resample_poly  # slow to import, and often not needed
+
+        return resample_poly(mono, sample_rate, self.rate)
 
 
 class _DecodedSound:
@@ -113,14 +122,12 @@ class _DecodedSound:
         last.num_samples += num_samples
 
     def _mono(self, channels: np.ndarray) -> np.ndarray:
-        """Take the mean over channels; what is no number becomes silence and is counted."""
-        peak = float(np.abs(channels).max(initial=0.0))
-        if not math.isfinite(peak):
-            is_number = np.isfinite(channels)
-            self.num_silenced += int((~is_number).any(axis=0).sum())
-            channels = np.where(is_number.all(axis=0), channels, 0.0).astype(channels.dtype)
-            peak = float(np.abs(channels).max(initial=0.0))
-        self.peak = max(self.peak, peak)
+        """Take the mean over channels; NaN and infinite samples become silence and are counted."""
+        is_number = np.isfinite(channels).all(axis=0)
+        if not is_number.all():
+            self.num_silenced += int((~is_number).sum())
+            channels = np.where(is_number, channels, 0.0).astype(channels.dtype)
+        self.peak = max(self.peak, float(np.abs(channels).max(initial=0.0)))
         return channels.mean(axis=0)
 
     def finish(
@@ -146,110 +153,113 @@ class _DecodedSound:
         if silence_s > MAX_SILENCE_S:
             raise ValueError(f"its time stamps leave {silence_s:.0f} s without sound")
         scale = _full_scale(self.peak, is_float=is_float)
-        waves = [_resample(np.concatenate(s.parts), s.rate, sample_rate) for s in self.stretches]
-        starts = [round(s.start_s * sample_rate) for s in self.stretches]
+        waves = [s.resampled(sample_rate) for s in self.stretches]
+        spans = [
+            slice(start := round(s.start_s * sample_rate), start + len(wave))
+            for s, wave in zip(self.stretches, waves, strict=True)
+        ]
         waveform = waves[0]
-        if len(waves) > 1 or starts[0] > 0:
-            ends = [start + len(wave) for start, wave in zip(starts, waves, strict=True)]
-            waveform = np.zeros(max(ends), dtype=waves[0].dtype)
-            for start, end, wave in zip(starts, ends, waves, strict=True):
-                waveform[start:end] = wave
-        if scale != 1.0:
-            waveform = waveform / scale
-        waveform = np.clip(waveform, -1.0, 1.0).astype(np.float32)
+        if len(waves) > 1 or spans[0].start > 0:
+            waveform = np.zeros(max(span.stop for span in spans), dtype=waves[0].dtype)
+            for span, wave in zip(spans, waves, strict=True):
+                waveform[span] = wave
+        waveform = np.clip(waveform / scale, -1.0, 1.0).astype(np.float32)
         decoded_s = sum(s.num_samples / s.rate for s in self.stretches)
-        return Heard(waveform, self._notes(scale, decoded_s, promised_s), is_padded, decoded_s)
+        notes = tuple(self._notes(scale, decoded_s, promised_s))
+        return Heard(waveform, notes, is_padded, decoded_s)
 
-    def _notes(self, scale: float, decoded_s: float, promised_s: float) -> tuple[ClipNote, ...]:
-        notes = []
+    def _notes(self, scale: float, decoded_s: float, promised_s: float) -> Iterator[ClipNote]:
         gaps_s = sum(gap_s for _, gap_s in self.gaps_s)
         if is_short(decoded_s + gaps_s, promised_s):
             text = f"only {decoded_s:.2f} of the {promised_s:.2f} s of its sound can be decoded"
-            notes.append(ClipNote("short", text))
+            yield ClipNote("short", text)
         if self.gaps_s:
             places = f"{len(self.gaps_s)} places, the first" if len(self.gaps_s) > 1 else "a gap"
             first_s = self.gaps_s[0][0]
             text = f"{gaps_s:.2f} s of its sound are missing, in {places} at {first_s:.2f} s"
-            notes.append(ClipNote("sound_gaps", f"{text}; silence stands there"))
+            yield ClipNote("sound_gaps", f"{text}; silence stands there")
         if scale != 1.0:
             text = f"its samples reach {self.peak:g} where 1 is full scale"
-            notes.append(ClipNote("scaled_sound", f"{text}; all are divided by {scale:g}"))
+            yield ClipNote("scaled_sound", f"{text}; all are divided by {scale:g}")
         if self.num_silenced:
             text = f"{self.num_silenced} of its samples are NaN or infinite"
-            notes.append(ClipNote("silenced_samples", f"{text}; they are taken for silence"))
-        return tuple(notes)
+            yield ClipNote("silenced_samples", f"{text}; they are taken for silence")
 
 
-def read_track(data: bytes, sound: Sound, *, sample_rate: int) -> Heard | None:
+def read_track(data: bytes, sound: Sound, path: Path, *, sample_rate: int) -> Heard | None:
     """Decode the sound track of a container.
 
     Args:
         data: The whole file.
         sound: Its sound track, as ``container.look_into`` found it.
+        path: Where the file came from, for messages.
         sample_rate: Wanted rate, Hz.
 
     Returns:
         The sound, or None when the track holds no samples.
 
     Raises:
-        ValueError: If FFmpeg has no decoder for the sound, or its samples make no sense.
+        MediaError: If FFmpeg has no decoder for the sound, or its samples make no sense.
     """
     decoded, resampler, previous = _DecodedSound(), None, None
     part, before_s = 0, None
-    with open_container(data) as container:
-        stream = sound_stream(container, sound)
-        stream.codec_context.thread_count = 1
-        codec = stream.codec_context.name
-        packets = _Packets(container, stream)
+    with decoding(path, "sound track"), open_container(data) as container:
+        packets = _Packets(container, sound)
+        has_times = container.format.name not in NO_TIMES
         for frame in packets.frames():
             form = (frame.sample_rate, frame.layout.name, frame.format.name)
             if resampler is None or form != previous:  # joined recordings may change any of them
                 resampler, previous = av.AudioResampler(format="fltp", rate=frame.sample_rate), form
-            is_joined = False
+            is_joined, start_s = False, None
             if frame.time is not None:
                 step_s = 0.0 if before_s is None else frame.time - before_s
                 is_joined = is_joint(step_s, sound.max_gap_s)
                 part = min(part + is_joined, len(sound.shifts_s) - 1)
                 before_s = frame.time
-            start_s = None
-            if frame.time is not None and container.format.name not in NO_TIMES:
-                start_s = frame.time + sound.shifts_s[part]
+                start_s = frame.time + sound.shifts_s[part] if has_times else None
             for piece in resampler.resample(frame):
                 decoded.add(piece.to_ndarray(), piece.sample_rate, start_s, is_joined=is_joined)
-    packets.refuse_damage(has_samples=bool(decoded.stretches))
-    # where there are no time stamps FFmpeg takes all packets to be of one rate
-    num_rates = len({s.rate for s in decoded.stretches})
-    is_wrong = container.format.name in NO_TIMES and num_rates > 1
-    heard = decoded.finish(
-        sample_rate,
-        promised_s=0.0 if is_wrong else sound.promised_s,
-        is_float=codec.startswith("pcm_f"),
-        is_padded=not codec.startswith(("pcm_", "flac", "alac")),
-    )
+        packets.refuse_damage(has_samples=bool(decoded.stretches))
+        # Without time stamps FFmpeg assumes one rate for all packets: its length is then wrong.
+        is_wrong = not has_times and len({s.rate for s in decoded.stretches}) > 1
+        heard = decoded.finish(
+            sample_rate,
+            promised_s=0.0 if is_wrong else sound.promised_s,
+            is_float=packets.codec.startswith("pcm_f"),
+            is_padded=not packets.codec.startswith(("pcm_", "flac", "alac")),
+        )
     return heard and replace(heard, notes=(*packets.notes, *heard.notes))
 
 
-def has_samples(data: bytes, sound: Sound) -> bool:
+def has_samples(data: bytes, sound: Sound, path: Path) -> bool:
     """Decode a sound track up to its first samples; arguments and errors as ``read_track``."""
-    with open_container(data) as container:
-        packets = _Packets(container, sound_stream(container, sound))
+    with decoding(path, "sound track"), open_container(data) as container:
+        packets = _Packets(container, sound)
         found = any(True for _ in packets.frames())
         packets.refuse_damage(has_samples=found)
     return found
 
 
 class _Packets:
-    """The packets of a sound track; one that cannot be decoded is left out and counted."""
+    """The packets of a sound track; one that cannot be decoded is left out and counted.
 
-    def __init__(self, container: av.container.InputContainer, stream: av.AudioStream) -> None:
-        self._container = container
-        self._stream = stream
+    Raises:
+        ValueError: FFmpeg has no decoder for the sound.
+    """
+
+    def __init__(self, container: av.container.InputContainer, sound: Sound) -> None:
+        if sound.sample_rate == 0:
+            raise ValueError("there is no decoder for its codec")
+        self._packets = container.demux(container.streams[sound.stream])
+        codec = container.streams[sound.stream].codec_context
+        codec.thread_count = 1
+        self.codec = codec.name
         self._num_packets = 0
         self._damaged: list[tuple[float | None, av.InvalidDataError]] = []
 
     def frames(self) -> Iterator[av.AudioFrame]:
         """Decode packet by packet."""
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets:
             self._num_packets += packet.size > 0
             try:
                 frames = packet.decode()
@@ -282,11 +292,12 @@ class _Packets:
         return (ClipNote("damaged_sound", text),)
 
 
-def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
+def read_sidecar(parts: Sequence[bytes], path: Path, *, sample_rate: int) -> Heard | None:
     """Decode a sound file that libsndfile knows (wav, flac, ogg, mp3).
 
     Args:
         parts: The whole file, or each of the files that were joined in it.
+        path: Where the file came from, for messages.
         sample_rate: Wanted rate, Hz.
 
     Returns:
@@ -294,17 +305,16 @@ def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
 
     Raises:
         soundfile.LibsndfileError: If libsndfile does not know the format.
-        MediaError: If it is beyond a limit; the message does not name the file yet.
+        MediaError: If it is beyond a limit.
         ValueError: If its samples make no sense.
     """
     decoded, subtypes, promised_s = _DecodedSound(), [], 0.0
-    for part in parts:
-        with _open_sidecar(part) as file:
-            dtype = "float64" if file.subtype == "DOUBLE" else "float32"
-            samples = file.read(dtype=dtype, always_2d=True)
-            decoded.add(samples.T, file.samplerate, None)
-            subtypes.append(file.subtype)
-            promised_s += file.frames / file.samplerate
+    for file in _sound_files(parts, path):
+        dtype = "float64" if file.subtype == "DOUBLE" else "float32"
+        samples = file.read(dtype=dtype, always_2d=True)
+        decoded.add(samples.T, file.samplerate, None)
+        subtypes.append(file.subtype)
+        promised_s += file.frames / file.samplerate
     return decoded.finish(
         sample_rate,
         promised_s=promised_s,
@@ -313,25 +323,21 @@ def read_sidecar(parts: Sequence[bytes], *, sample_rate: int) -> Heard | None:
     )
 
 
-def sidecar_s(parts: Sequence[bytes]) -> float:
+def sidecar_s(parts: Sequence[bytes], path: Path) -> float:
     """Read the seconds of a sound file from its header; arguments and errors as above."""
-    seconds = 0.0
+    return sum(file.frames / file.samplerate for file in _sound_files(parts, path))
+
+
+def _sound_files(parts: Sequence[bytes], path: Path) -> Iterator[soundfile.SoundFile]:
+    """Open each part, and close it when the next is asked for."""
     for part in parts:
-        with _open_sidecar(part) as file:
-            seconds += file.frames / file.samplerate
-    return seconds
-
-
-def _open_sidecar(part: bytes) -> soundfile.SoundFile:
-    file = soundfile.SoundFile(io.BytesIO(part))
-    if file.frames > len(part) * MAX_FRAMES_A_BYTE:
-        file.close()
-        raise soundfile.LibsndfileError(0, "The header has no length: ")
-    seconds = file.frames / file.samplerate
-    if problem := in_force().sound_problem(file.samplerate, seconds, file.channels):
-        file.close()
-        raise MediaError(problem)
-    return file
+        with soundfile.SoundFile(io.BytesIO(part)) as file:
+            if file.frames > len(part) * MAX_FRAMES_A_BYTE:
+                raise soundfile.LibsndfileError(0, "The header has no length: ")
+            seconds = file.frames / file.samplerate
+            if problem := in_force().sound_problem(file.samplerate, seconds, file.channels):
+                raise MediaError(f"{path}: {problem}")
+            yield file
 
 
 def _full_scale(peak: float, *, is_float: bool) -> float:
@@ -348,16 +354,7 @@ def _full_scale(peak: float, *, is_float: bool) -> float:
         return 1.0
     if peak <= MAX_LOUD:
         return peak
-    for full in FULL_SCALES:
-        if peak <= 1.5 * full:  # what filters add
-            return max(full, peak)
-    raise ValueError(f"its samples reach {peak:g}, where 1 is full scale")
-
-
-def _resample(mono: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    if rate == sample_rate:
-        return mono
-    from scipy.signal import resample_poly  # slow to import, and often not needed
-
-    common = math.gcd(rate, sample_rate)
-    return resample_poly(mono, sample_rate // common, rate // common)
+    full = next((full for full in FULL_SCALES if peak <= 1.5 * full), None)  # filters add to it
+    if full is None:
+        raise ValueError(f"its samples reach {peak:g}, where 1 is full scale")
+    return max(full, peak)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import soundfile
 
@@ -16,23 +15,22 @@ from omni_rlvr.media.audio import Heard, read_sidecar, read_track
 from omni_rlvr.media.container import (
     Contents,
     Sound,
+    decoding,
     joined_files,
     look_into,
-    need_sound,
     read_bytes,
     reason,
-    undecodable,
 )
 from omni_rlvr.media.frame_sampling import sound_pieces
 from omni_rlvr.media.picture import Picture, need_readable
-from omni_rlvr.media.request import Backend, ClipRequest
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sound_file import finish_header, is_sound_file, split_joined
 from omni_rlvr.media.timeline import is_short
 from omni_rlvr.media.video import read_frames
 from omni_rlvr.types import Clip, ClipNote, MediaError
 
 MAX_PADDING_S = 0.25
-"""What a codec may add to a sound: no sound is cut where only so much is beyond the window."""
+"""Seconds that a codec may add to a sound; a sound that exceeds the window by less is not cut."""
 
 
 def read_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
@@ -51,40 +49,36 @@ def read_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> C
         MediaError: If a file cannot be read, or ``video`` has no picture and one is wanted.
     """
     sample_rate = request.sample_rate
-    data = contents = heard = frames = times_s = None
+    contents = heard = frames = waveform = times_s = None
+    duration_s, notes = 0.0, tuple[ClipNote, ...]()
     if video is not None and (request.want_video or (request.want_audio and audio is None)):
         data = read_bytes(video)
         contents = look_into(data, video)
-    notes = () if contents is None else contents.notes
-    duration_s = 0.0 if contents is None else _duration_s(contents)
-    if request.want_video and contents is not None and data is not None and video is not None:
-        picture = _need_picture(contents, video)
-        indices = request.sampling.indices(picture.times_s, picture.duration_s)
-        frames = _frames(data, picture, indices, video, request.backend)
-        times_s = picture.times_s[indices]
+        streams = (contents.picture, contents.sound)
+        duration_s = next((stream.duration_s for stream in streams if stream is not None), 0.0)
+        notes = contents.notes
+        if request.want_video:
+            picture = _need_picture(contents, video)
+            indices = request.sampling.indices(picture.times_s, picture.duration_s)
+            with decoding(video, "picture"):
+                frames = read_frames(data, picture, indices, backend=request.backend)
+            times_s = picture.times_s[indices]
+        if request.want_audio and audio is None and contents.sound is not None:
+            if contents.picture is None and is_sound_file(data):
+                heard = _sound_file(data, sample_rate, video)
+            else:
+                heard = read_track(data, contents.sound, video, sample_rate=sample_rate)
     if request.want_audio and audio is not None:
         heard = _sound_file(read_bytes(audio), sample_rate, audio)
-    elif request.want_audio and contents is not None and contents.sound is not None:
-        assert data is not None
-        assert video is not None
-        if contents.picture is None and is_sound_file(data):
-            heard = _sound_file(data, sample_rate, video)
-        else:
-            heard = _track(data, contents.sound, sample_rate, video)
-    if heard is not None and duration_s == 0.0:
-        duration_s = len(heard.waveform) / sample_rate
-    if heard is not None and request.window_s is not None:
-        window = round(request.window_s * sample_rate)
-        if contents is None and video is not None and len(heard.waveform) > window:
-            contents = look_into(read_bytes(video), video)
-        heard = _within(window, heard, contents, request)
-    return Clip(
-        frames=frames,
-        waveform=None if heard is None else heard.waveform,
-        duration_s=duration_s,
-        frame_times_s=times_s,
-        notes=tuple(dict.fromkeys(notes if heard is None else (*notes, *heard.notes))),
-    )
+    if heard is not None:
+        duration_s = duration_s or len(heard.waveform) / sample_rate
+        if request.window_s is not None:
+            window = round(request.window_s * sample_rate)
+            if contents is None and video is not None and len(heard.waveform) > window:
+                contents = look_into(read_bytes(video), video)
+            heard = _within(window, heard, contents, request)
+        waveform, notes = heard.waveform, (*notes, *heard.notes)
+    return Clip(frames, waveform, duration_s, times_s, tuple(dict.fromkeys(notes)))
 
 
 def _within(window: int, heard: Heard, contents: Contents | None, request: ClipRequest) -> Heard:
@@ -112,12 +106,6 @@ def _within(window: int, heard: Heard, contents: Contents | None, request: ClipR
     return replace(heard, waveform=np.concatenate([wave[p] for p in pieces]), notes=notes)
 
 
-def _duration_s(contents: Contents) -> float:
-    if contents.picture is not None:
-        return contents.picture.duration_s
-    return contents.sound.duration_s if contents.sound is not None else 0.0
-
-
 def _need_picture(contents: Contents, path: Path) -> Picture:
     if contents.picture is None:
         found = "only sound" if contents.sound is not None else "no picture and no sound"
@@ -134,39 +122,21 @@ def _need_picture(contents: Contents, path: Path) -> Picture:
     return contents.picture
 
 
-def _frames(
-    data: bytes, picture: Picture, indices: np.ndarray, path: Path, backend: Backend
-) -> np.ndarray:
-    try:
-        return read_frames(data, picture, indices, backend=backend)
-    except (MediaError, av.FFmpegError, ValueError) as error:
-        raise undecodable(path, "picture", error) from error
-
-
-def _track(data: bytes, sound: Sound, sample_rate: int, path: Path) -> Heard | None:
-    try:
-        return read_track(data, sound, sample_rate=sample_rate)
-    except (av.FFmpegError, ValueError) as error:
-        raise undecodable(path, "sound track", error) from error
-
-
 def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
     """Read a sound file: libsndfile first, FFmpeg for what it does not know (m4a, aac, wma).
 
-    Joined files are read one after the other. Of a compressed file FFmpeg counts the packets, and
-    reads it where libsndfile stopped before their end.
+    Joined files are read one after the other. FFmpeg counts the packets of a compressed file, and
+    reads the file instead where libsndfile stopped before the last packet.
     """
     finished = [finish_header(part) for part in split_joined(data)]
     notes = tuple(dict.fromkeys(note for _, found in finished for note in found))
     try:
-        heard = read_sidecar([part for part, _ in finished], sample_rate=sample_rate)
+        heard = read_sidecar([part for part, _ in finished], path, sample_rate=sample_rate)
     except soundfile.LibsndfileError as error:
-        contents = other_contents(data, path, error.error_string)
-        heard = _track(data, need_sound(contents, path), sample_rate, path)
+        sound, found = other_sound(data, path, error.error_string)
+        heard = read_track(data, sound, path, sample_rate=sample_rate)
         more = (joined_files(len(finished)),) if len(finished) > 1 else ()
-        return heard and replace(heard, notes=(*notes, *more, *contents.notes, *heard.notes))
-    except MediaError as error:
-        raise MediaError(f"{path}: {error}") from None
+        return heard and replace(heard, notes=(*notes, *more, *found, *heard.notes))
     except ValueError as error:
         raise MediaError(f"{path}: is no sound ({reason(error)}); convert it again") from error
     if heard is None:
@@ -175,18 +145,27 @@ def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
     if len(finished) > 1 or not (heard.is_padded or data[:4] == b"fLaC"):
         return heard
     try:
-        sound = look_into(data, path).sound
+        track = look_into(data, path).sound
     except MediaError:  # libsndfile alone knows it: there is nothing to compare
         return heard
-    if sound is not None and is_short(heard.decoded_s, sound.promised_s):
-        return _track(data, sound, sample_rate, path)
+    if track is not None and is_short(heard.decoded_s, track.promised_s):
+        return read_track(data, track, path, sample_rate=sample_rate)
     return heard
 
 
-def other_contents(data: bytes, path: Path, why: str) -> Contents:
-    """Look into a sound file that libsndfile cannot read, and that says why."""
+def other_sound(data: bytes, path: Path, why: str) -> tuple[Sound, tuple[ClipNote, ...]]:
+    """Find the sound track, and the notes, of a sound file that libsndfile cannot read.
+
+    Args:
+        data: The whole file.
+        path: Where it came from, for messages.
+        why: The reason that libsndfile gives.
+
+    Raises:
+        MediaError: FFmpeg cannot open the file either, or it has no sound track.
+    """
     try:
-        return look_into(data, path)
+        contents = look_into(data, path)
     except MediaError as error:
         if not is_sound_file(data):
             raise
@@ -194,3 +173,6 @@ def other_contents(data: bytes, path: Path, why: str) -> Contents:
             f"{path}: is a sound file that is cut short or damaged ({why}); "
             "copy or download it again"
         ) from error
+    if contents.sound is None:
+        raise MediaError(f"{path}: was named as a sound file but has no sound track")
+    return contents.sound, contents.notes

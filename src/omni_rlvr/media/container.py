@@ -7,9 +7,11 @@ decord sees them (it would print the whole file to stderr).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import stat
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +19,9 @@ import av
 
 from omni_rlvr.foreign import HEAD_BYTES, recognise
 from omni_rlvr.media.files import like
-from omni_rlvr.media.key_frames import KeyFrames
 from omni_rlvr.media.limits import GIGABYTE, in_force
-from omni_rlvr.media.picture import FirstFrame, Picture, find_picture, picture_stream
+from omni_rlvr.media.picture import Picture, PictureProbe, picture_stream
+from omni_rlvr.media.sound_file import missing_bytes
 from omni_rlvr.media.timeline import Timeline, read_timeline, shortfall, tick_s_of
 from omni_rlvr.types import ClipNote, MediaError, first_line
 
@@ -140,13 +142,11 @@ def look_into(data: bytes, path: Path) -> Contents:
                 )
             picture, sound = picture_stream(container), container.streams.best("audio")
             _check_size(container, sound)
-            first, keys = FirstFrame(picture), KeyFrames(picture)
+            probe = None if picture is None else PictureProbe(picture)
             streams = [stream for stream in (picture, sound) if stream is not None]
-            timeline = read_timeline(container, streams, (first.look_at, keys.look_at))
+            timeline = read_timeline(container, streams, None if probe is None else probe.look_at)
             return Contents(
-                None
-                if picture is None
-                else find_picture(container, picture, timeline, first, keys),
+                None if probe is None else probe.picture(container, timeline),
                 _find_sound(sound, timeline) if isinstance(sound, av.AudioStream) else None,
                 _truncated(data)
                 or _joined(data, format_name, num_indices)
@@ -170,13 +170,12 @@ def _check_size(container: av.container.InputContainer, sound: av.stream.Stream 
     limits, num_streams = in_force(), len(container.streams)
     duration_s = (container.duration or 0) / av.time_base
     problem = limits.problem("max_streams", num_streams, f"has {num_streams} streams")
-    problem = problem or limits.problem(
-        "max_duration_s", duration_s, f"is {duration_s:.10g} s long"
-    )
-    if isinstance(sound, av.AudioStream) and sound.codec_context is not None:
-        rate, num_channels = sound.codec_context.sample_rate, sound.codec_context.channels
+    length = f"is {duration_s:.10g} s long"
+    problem = problem or limits.problem("max_duration_s", duration_s, length)
+    codec = sound.codec_context if isinstance(sound, av.AudioStream) else None
+    if sound is not None and codec is not None and codec.sample_rate:
         sound_s = float((sound.duration or 0) * tick_s_of(sound))
-        problem = problem or (limits.sound_problem(rate, sound_s, num_channels) if rate else None)
+        problem = problem or limits.sound_problem(codec.sample_rate, sound_s, codec.channels)
     if problem is not None:
         raise MediaError(problem)
 
@@ -190,35 +189,19 @@ def reason(error: Exception) -> str:
     return first_line(error)[:200]
 
 
-def undecodable(path: Path, what: str, error: Exception) -> MediaError:
-    """Make the error that names a stream which cannot be decoded, and why."""
-    return MediaError(
-        f"{path}: its {what} cannot be decoded ({reason(error)}); convert or download it again"
-    )
-
-
-def need_sound(contents: Contents, path: Path) -> Sound:
-    """Give the sound of a file that was named as a sound file.
+@contextlib.contextmanager
+def decoding(path: Path, what: str) -> Iterator[None]:
+    """Decode a stream inside; an error then names the file, the stream and the reason.
 
     Raises:
-        MediaError: It has none.
+        MediaError: The stream cannot be decoded.
     """
-    if contents.sound is None:
-        raise MediaError(f"{path}: was named as a sound file but has no sound track")
-    return contents.sound
-
-
-def sound_stream(container: av.container.InputContainer, sound: Sound) -> av.AudioStream:
-    """Find the stream of a sound in its file, opened again.
-
-    Raises:
-        ValueError: FFmpeg has no decoder for it.
-    """
-    if sound.sample_rate == 0:
-        raise ValueError("there is no decoder for its codec")
-    stream = container.streams[sound.stream]
-    assert isinstance(stream, av.AudioStream)
-    return stream
+    try:
+        yield
+    except (MediaError, av.FFmpegError, ValueError) as error:
+        raise MediaError(
+            f"{path}: its {what} cannot be decoded ({reason(error)}); convert or download it again"
+        ) from error
 
 
 def _find_sound(stream: av.AudioStream, timeline: Timeline) -> Sound:
@@ -244,10 +227,7 @@ def _truncated(data: bytes) -> tuple[ClipNote, ...]:
     elif data[:16] == _ASF:
         place = data.find(_ASF_PROPERTIES) + 40
         size = int.from_bytes(data[place : place + 8], "little") if place >= 40 else 0
-    if size <= len(data):
-        return ()
-    text = f"is truncated, {size - len(data)} bytes are missing at its end"
-    return (ClipNote("short", text),)
+    return (missing_bytes(size - len(data)),) if size > len(data) else ()
 
 
 def _joined(data: bytes, format_name: str, num_indices: int) -> tuple[ClipNote, ...]:

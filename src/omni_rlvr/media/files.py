@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import stat
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -39,7 +40,7 @@ _VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _SHOWN = 3
 """Names that a message gives of each kind."""
 _WARNED: set[Path] = set()
-"""Folders for which ``_warn_once`` has logged its warning."""
+"""Folders for which ``located`` has logged its warning."""
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Walk:
     """Paths of everything that is no folder, sorted; each begins with the folder asked for."""
     folders: list[Path] = field(default_factory=list)
     """Every folder that was entered, beginning with the folder asked for."""
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    left_out: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Reason -> the folders that were not entered for it."""
 
 
@@ -69,14 +70,14 @@ def walk(top: Path) -> Walk:
         if folder is not top:
             identity = _identity(folder)
             if identity in entered:
-                _note(found.left_out, "links to folders that are read already", folder)
+                found.left_out["links to folders that are read already"].append(str(folder))
                 continue
             if identity is not None:
                 entered.add(identity)
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
-            _note(found.left_out, "folders that cannot be read", folder)
+            found.left_out["folders that cannot be read"].append(str(folder))
             continue
         found.folders.append(folder)
         for entry in entries:
@@ -97,10 +98,6 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return about.st_dev, about.st_ino
-
-
-def _note(left_out: dict[str, list[str]], why: str, path: Path) -> None:
-    left_out.setdefault(why, []).append(str(path))
 
 
 def matching(pattern: str) -> list[Path]:
@@ -212,7 +209,15 @@ def located(path: Path) -> Path:
         return path
     if len(names) != 1:
         return path
-    _warn_once(folder, path.name, names[0])
+    if folder not in _WARNED:
+        _WARNED.add(folder)
+        log.warning(
+            "%s: names are spelled otherwise there than in the list or command, in the case of "
+            "their suffix or in their Unicode form, e.g. %r for %r; they are read all the same",
+            folder,
+            names[0],
+            path.name,
+        )
     return folder / names[0]
 
 
@@ -269,15 +274,3 @@ def _spelled(folder: Path, changed_ns: int) -> dict[str, list[str]]:
 def _key(name: str) -> str:
     stem, suffix = os.path.splitext(normalize("NFC", name))  # noqa: PTH122 (a name, not a path)
     return stem + (suffix.lower() if has_suffix(name, (*VIDEO, *AUDIO)) else suffix)
-
-
-def _warn_once(folder: Path, wanted: str, there: str) -> None:
-    if folder not in _WARNED:
-        _WARNED.add(folder)
-        log.warning(
-            "%s: names are spelled otherwise there than in the list or command, in the case of "
-            "their suffix or in their Unicode form, e.g. %r for %r; they are read all the same",
-            folder,
-            there,
-            wanted,
-        )

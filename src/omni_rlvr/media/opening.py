@@ -1,7 +1,8 @@
-"""What is in a clip, without decoding all of it: one frame, and the first of the sound.
+"""Opens a clip without decoding all of it: one frame, and the first samples of its sound.
 
-It refuses what ``clip.read_clip`` would refuse when opening, and finds a stream that has no decoder
-or whose first packet is broken. A fault in the middle of a file is found by reading it.
+``probe_clip`` refuses what ``clip.read_clip`` refuses when it opens a file, and a stream that has
+no decoder or whose first packet is broken. A fault in the middle of a file is found only by
+reading the whole file.
 """
 
 from __future__ import annotations
@@ -9,25 +10,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import soundfile
 
 from omni_rlvr.media.audio import has_samples, sidecar_s
-from omni_rlvr.media.clip import other_contents, read_clip
-from omni_rlvr.media.container import (
-    Sound,
-    look_into,
-    need_sound,
-    read_bytes,
-    undecodable,
-)
+from omni_rlvr.media.clip import other_sound, read_clip
+from omni_rlvr.media.container import look_into, read_bytes
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sound_file import finish_header, split_joined
-from omni_rlvr.types import Clip, ClipNote, MediaError
-
-_NO_SOUND = np.zeros(0, dtype=np.float32)
+from omni_rlvr.types import Clip, ClipNote
 
 
 def probe_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
@@ -59,29 +51,21 @@ def probe_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> 
             seen = read_clip(video, None, one_frame)
             frames, duration_s = seen.frames, seen.duration_s
         if contents.sound is not None and audio is None:
-            has_sound = not request.want_audio or _has_samples(data, contents.sound, video)
+            has_sound = not request.want_audio or has_samples(data, contents.sound, video)
             duration_s = duration_s or contents.sound.duration_s
     if audio is not None:
         sound_s = _sidecar_s(audio)
         has_sound = sound_s > 0
         duration_s = duration_s or sound_s
-    return Clip(frames, _NO_SOUND if has_sound else None, duration_s, notes=notes)
-
-
-def _has_samples(data: bytes, sound: Sound, path: Path) -> bool:
-    try:
-        return has_samples(data, sound)
-    except (av.FFmpegError, ValueError) as error:
-        raise undecodable(path, "sound track", error) from error
+    waveform = np.zeros(0, dtype=np.float32) if has_sound else None
+    return Clip(frames, waveform, duration_s, notes=notes)
 
 
 def _sidecar_s(path: Path) -> float:
-    """Seconds of a sound file; 0 if it holds no samples."""
+    """Read the seconds of a sound file; 0 if it holds no samples."""
     data = read_bytes(path)
     try:
-        return sidecar_s([finish_header(part)[0] for part in split_joined(data)])
-    except MediaError as error:
-        raise MediaError(f"{path}: {error}") from None
+        return sidecar_s([finish_header(part)[0] for part in split_joined(data)], path)
     except soundfile.LibsndfileError as error:
-        sound = need_sound(other_contents(data, path, error.error_string), path)
-    return max(sound.promised_s, 1e-3) if _has_samples(data, sound, path) else 0.0
+        sound, _ = other_sound(data, path, error.error_string)
+    return max(sound.promised_s, 1e-3) if has_samples(data, sound, path) else 0.0

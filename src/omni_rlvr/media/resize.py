@@ -12,12 +12,12 @@ from PIL import Image
 
 
 def shrink_tall(frames: np.ndarray, height: int, width: int, resample: int) -> np.ndarray:
-    """Resizes the height of frames whose height shrinks more than twice as much as their width.
+    """Resize the height of frames whose height shrinks more than twice as much as their width.
 
     Args:
         frames: [F, H, W, 3] uint8.
-        height: that they are to be resized to, in pixels.
-        width: likewise.
+        height: the wanted height in pixels.
+        width: the wanted width in pixels.
         resample: a filter of ``PIL.Image.Resampling``.
 
     Returns:

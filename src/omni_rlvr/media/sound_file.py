@@ -118,7 +118,7 @@ def finish_header(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
     claimed = 0 if is_open or size <= layout.ahead else size
     there = len(data) - at
     if claimed > there:
-        return data, (_missing(claimed - there),)
+        return data, (missing_bytes(claimed - there),)
     if there <= layout.ahead or (not is_open and _is_finished(data, layout, at, size)):
         return data, ()
     finished = bytearray(data)
@@ -173,12 +173,10 @@ def _finish_common(finished: bytearray, layout: _Layout, num_bytes: int) -> None
 def _finish_au(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
     start, size = (int.from_bytes(data[at : at + 4], "big") for at in (4, 8))
     there = len(data) - start
-    if size == 2**32 - 1 or size == there:
+    if size == 2**32 - 1 or size == there or (size and 0 < there - size <= MAX_TRAILING):
         return data, ()
     if size > there:
-        return data, (_missing(size - there),)
-    if size and there - size <= MAX_TRAILING:
-        return data, ()
+        return data, (missing_bytes(size - there),)
     finished = bytearray(data)
     _write(finished, 8, there, 4, "big")
     return bytes(finished), (_unfinished(size, there),)
@@ -190,7 +188,7 @@ def _ogg_notes(data: bytes) -> tuple[ClipNote, ...]:
     segments = data[last + 27 : last + 27 + data[last + 26]] if len(data) > last + 26 else b""
     missing = last + 27 + len(segments) + sum(segments) - len(data)
     if missing > 0:
-        return (_missing(missing),)
+        return (missing_bytes(missing),)
     is_end = segments and data[last + 5] & 4
     text = "breaks off: its last page is not marked as its end"
     return () if is_end else (ClipNote("short", text),)
@@ -200,7 +198,8 @@ def _write(data: bytearray, at: int, number: int, size: int, order: _Order) -> N
     data[at : at + size] = min(number, 256**size - 2).to_bytes(size, order)
 
 
-def _missing(num_bytes: int) -> ClipNote:
+def missing_bytes(num_bytes: int) -> ClipNote:
+    """Say that a file is cut short, and by how much."""
     return ClipNote("short", f"is truncated, {num_bytes} bytes are missing at its end")
 
 

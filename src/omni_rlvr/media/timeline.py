@@ -16,11 +16,11 @@ from omni_rlvr.media.limits import in_force
 from omni_rlvr.types import ClipNote, MediaError
 
 JOINT_S = 0.1
-"""Time stamps of one stream that go back by more than this start a part that was joined on."""
+"""Seconds; time stamps of a stream that go back by more begin the next joined recording."""
 MAX_GAP_S = 3600.0
-"""A longer step forward is no gap but such a start, too."""
+"""Seconds; a longer step forward is not a gap but begins the next joined recording too."""
 MAX_GAP_TS_S = 10.0
-"""The same in transport and program streams, whose clocks are known to be set anew."""
+"""The same for transport and program streams, whose clocks are sometimes reset."""
 LENGTH_IN_HEADER = {"mov", "matroska", "avi", "asf", "flv", "mxf", "flac"}
 """Formats whose header has the length of the file; for others FFmpeg guesses it."""
 NO_TIMES = {"mp3", "aac", "flac", "wav", "aiff", "w64", "caf", "au", "ac3", "eac3", "amr"}
@@ -64,14 +64,14 @@ class Timeline:
 def read_timeline(
     container: av.container.InputContainer,
     streams: Sequence[av.stream.Stream],
-    on_packet: Sequence[Callable[[av.Packet], object]],
+    on_packet: Callable[[av.Packet], object] | None,
 ) -> Timeline:
     """Pass over the packets of some streams once.
 
     Args:
         container: Just opened.
         streams: Those in use.
-        on_packet: Each is shown every packet, also the empty one at a stream's end.
+        on_packet: Called with every packet, also the empty one at a stream's end.
 
     Raises:
         MediaError: The picture has too many frames; the message does not name the file yet.
@@ -81,8 +81,8 @@ def read_timeline(
     packets: dict[int, list[Packet]] = {stream.index: [] for stream in streams}
     latest: dict[int, tuple[int, float | None]] = {}
     for packet in container.demux(list(streams)) if streams else ():
-        for look_at in on_packet:
-            look_at(packet)
+        if on_packet is not None:
+            on_packet(packet)
         if not packet.size or packet.is_discard:
             continue
         tick_s = float(tick_s_of(packet))

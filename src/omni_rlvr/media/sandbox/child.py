@@ -25,6 +25,7 @@ from omni_rlvr.types import MediaError
 
 HEADER = struct.Struct("<Q")
 READY = "ready"
+_CHANGE = "convert it, or change the limit"
 LIBRARIES = ("av", "decord", "numpy", "scipy", "soundfile")
 """What the child's functions read files with."""
 
@@ -48,8 +49,7 @@ def main(function_name: str, limits_text: str) -> None:
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Keep the two pipes to ourselves: stdin becomes empty, stdout becomes stderr."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     return requests, answers
 
@@ -60,10 +60,13 @@ def _call(function: Callable, args: tuple, kwargs: dict) -> tuple[str, object]:
     except MediaError as error:
         return "media_error", str(error)
     except MemoryError:
-        return "out_of_memory", None
+        allowed = f"dataset.max_memory_gb={limits.in_force().max_memory_gb:g} allows"
+        return "unreadable", f"reading it takes more memory than {allowed}; {_CHANGE}"
     except Exception as error:
         if _is_of_a_library(error):
-            return "library_error", " ".join(traceback.format_exception_only(error)).strip()
+            why = " ".join(traceback.format_exception_only(error)).strip()
+            again = "convert or download it again"
+            return "unreadable", f"a media library failed on it ({why}); {again}"
         return "fault", traceback.format_exc()  # of ours: the parent raises it with this traceback
 
 
@@ -89,8 +92,7 @@ def _receive(pipe: BinaryIO) -> tuple | None:
 
 def _send(pipe: BinaryIO, message: tuple[str, object]) -> None:
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    pipe.write(HEADER.pack(len(body)))
-    pipe.write(body)
+    pipe.writelines((HEADER.pack(len(body)), body))
     pipe.flush()
 
 

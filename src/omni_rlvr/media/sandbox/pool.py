@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, suppress
 from typing import TypeVar
 
 from omni_rlvr.media.sandbox.reader import ClipReader
@@ -57,28 +57,18 @@ def in_children(
     with ExitStack() as stack:
         readers = [stack.enter_context(make_reader()) for _ in range(num_workers)]
         threads = [threading.Thread(target=work, args=(r,), daemon=True) for r in readers]
-        stack.callback(_finish, threads, readers, stop, found)
-        for thread in threads:
-            thread.start()
-        for _ in range(num_items):
-            answer = found.get()
-            if isinstance(answer, Exception):
-                raise answer
-            yield answer
-
-
-def _finish(
-    threads: Sequence[threading.Thread],
-    readers: Sequence[ClipReader],
-    stop: threading.Event,
-    found: queue.Queue,
-) -> None:
-    """End what the workers wait for, and then the workers."""
-    stop.set()
-    while any(thread.is_alive() for thread in threads):
-        for reader in readers:
-            reader.abort()
         try:
-            found.get(timeout=0.05)  # room for what a worker is about to hand over
-        except queue.Empty:
-            continue
+            for thread in threads:
+                thread.start()
+            for _ in range(num_items):
+                answer = found.get()
+                if isinstance(answer, Exception):
+                    raise answer
+                yield answer
+        finally:  # end what the workers wait for, and then the workers
+            stop.set()
+            while any(thread.is_alive() for thread in threads):
+                for reader in readers:
+                    reader.abort()
+                with suppress(queue.Empty):  # make room for what a worker is about to hand over
+                    found.get(timeout=0.05)

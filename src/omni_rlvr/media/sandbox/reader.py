@@ -27,6 +27,7 @@ from omni_rlvr.media.sandbox.child import HEADER, READY
 from omni_rlvr.stopping import kept_from_children
 from omni_rlvr.types import Clip, MediaError
 
+CHILD = "omni_rlvr.media.sandbox.child"
 READ = "omni_rlvr.media.clip:read_clip"
 """What a child calls to read a clip."""
 _START_LIMIT_S = 120.0  # Python and the decoders' libraries, from a slow disk
@@ -105,15 +106,8 @@ class ClipReader:
             self.close()
         if kind == "media_error":
             raise MediaError(str(value))
-        if kind == "out_of_memory":
-            raise MediaError(
-                f"{names}: reading it takes more memory than dataset.max_memory_gb="
-                f"{self.limits.max_memory_gb:g} allows; convert it, or change the limit"
-            )
-        if kind == "library_error":
-            raise MediaError(
-                f"{names}: a media library failed on it ({value}); convert or download it again"
-            )
+        if kind == "unreadable":
+            raise MediaError(f"{names}: {value}")
         if kind == "fault":
             raise RuntimeError(f"reading {names} failed by a fault in omni_rlvr:\n{value}")
         return value
@@ -169,7 +163,7 @@ class ClipReader:
             how = self._stop(child, grace_s=_DYING_S)
             raise RuntimeError(
                 f"the process that reads clips did not start ({how}); its own error is on stderr. "
-                f"Command: {sys.executable} -m omni_rlvr.media.sandbox.child {self.function}"
+                f"Command: {sys.executable} -m {CHILD} {self.function}"
             )
         return child
 
@@ -270,15 +264,10 @@ class _Child:
 def _start(function: str, limits: Limits) -> _Child:
     # The child finds what the parent finds, installed or not (as multiprocessing's spawn does).
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    command = [sys.executable, "-m", CHILD, function, json.dumps(vars(limits))]
     with kept_from_children():
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "omni_rlvr.media.sandbox.child",
-                function,
-                json.dumps(vars(limits)),
-            ],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -1,4 +1,4 @@
-"""A data set held against what its release says of itself: counts, and clips that cannot be used.
+"""Compares a data set with what its release says of itself: counts, and clips that are unusable.
 
 Everything is gathered while the clips are opened, then shown as tables and written to check.json.
 """
@@ -23,7 +23,7 @@ from rich.text import Text
 from omni_rlvr.assembly.composed import Clips, Composed, Place
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.assembly.splits import TOTAL, num_left_out, published_of, read_clips
-from omni_rlvr.config.dataset import DatasetConfig, ModalityConfig, lacks_file
+from omni_rlvr.config.dataset import DatasetConfig, lacks_file
 from omni_rlvr.config.tasks import CheckTask
 from omni_rlvr.data.annotations.example_table import ExampleTable
 from omni_rlvr.data.readers.synthetic import SyntheticReader
@@ -112,40 +112,27 @@ class SplitReport:
         return [k for k, wanted in self.published.items() if not _fits(self.counts[k], wanted)]
 
 
-def check_split(
-    split: str,
-    examples: Sequence[Example],
-    dataset: DatasetConfig,
-    modality: ModalityConfig,
-    decode: str,
-    window_s: float,
-    on_clip: Callable[[], object],
-) -> SplitReport:
-    """Open or decode a split's clips as reading would and report.
+def _check_split(split: str, parts: CheckInputs, on_clip: Callable[[], object]) -> SplitReport:
+    """Open or decode the clips of a split as reading would, and report what was found.
 
     Args:
-        split: Its name.
-        examples: All of them.
-        dataset: Limits of reading, and what was published.
-        modality: What of a clip is used.
-        decode: "frame" or "all", see ``CheckTask``.
-        window_s: Most seconds of sound that the model takes.
+        split: The split.
+        parts: The clips, and how they are checked.
         on_clip: Called after each clip, for a progress bar.
     """
+    examples, dataset = parts.clips.examples[split], parts.clips.dataset
+    function = INSPECT if parts.task.decode == "all" else PROBE
     published = published_of(split, dataset)
     findings = []
     probing = probe_clips(
         examples,
         make_reader=lambda: ClipReader(
-            dataset.decode_timeout_s,
-            dataset.max_clips_per_process,
-            INSPECT if decode == "all" else PROBE,
-            dataset.limits,
+            dataset.decode_timeout_s, dataset.max_clips_per_process, function, dataset.limits
         ),
         num_workers=max(1, min(dataset.num_workers, len(examples))),
-        want_video=modality.video,
-        want_audio=modality.audio,
-        window_s=window_s,
+        want_video=parts.clips.modality.video,
+        want_audio=parts.clips.modality.audio,
+        window_s=parts.window_s,
     )
     try:
         for finding in probing:
@@ -172,21 +159,18 @@ def conclude(
     Raises:
         UserError: Clips are bad and ``dataset.on_bad_media`` is "raise".
     """
-    write_json(folder / "check.json", {report.split: vars(report) for report in reports})
+    file = folder / "check.json"
+    write_json(file, {report.split: vars(report) for report in reports})
     Console().print(report_tables(reports, dataset.published_source, max_listed))
     num_bad = sum(len(report.bad) for report in reports)
     if num_bad and dataset.on_bad_media == "raise":
         num_clips = sum(report.counts[TOTAL] for report in reports)
         raise UserError(
-            f"{num_bad} of {num_clips} clips are bad, all in {folder / 'check.json'}; mend them, "
+            f"{num_bad} of {num_clips} clips are bad, all in {file}; mend them, "
             "or dataset.on_bad_media=skip leaves them out"
         )
-    how = (
-        ""
-        if decode == "all"
-        else " (all sound, one frame each; task.decode=all decodes clips whole)"
-    )
-    print(f"checked: {folder / 'check.json'}{how}")
+    partly = " (all sound, one frame each; task.decode=all decodes clips whole)"
+    print(f"checked: {file}{'' if decode == 'all' else partly}")
 
 
 def gather(
@@ -205,41 +189,30 @@ def gather(
         published: As ``published_counts`` gives it.
         known_bad: Ids of clips that the release itself is known to have broken.
     """
-    report = SplitReport(split, _counts(examples), {}, num_left_out(examples))
-    report.published = dict(published)
-    report.counts |= {k: 0 for k in report.published if k not in report.counts}
+    counts = _counts(examples)
+    counts |= {label: 0 for label in published if label not in counts}
+    report = SplitReport(split, counts, dict(published), num_left_out(examples))
     durations = []
     for finding in sorted(findings, key=lambda finding: finding.index):
-        if (
-            finding.reason is None
-            and finding.has_picture
-            and finding.has_sound
-            and not finding.notes
-        ):
+        opens = finding.has_picture or finding.has_sound
+        if opens:
             durations.append(finding.duration_s)
+        has_both = finding.has_picture and finding.has_sound
+        if has_both and finding.reason is None and not finding.notes:
             continue  # most clips: no Example is made
         example = examples[finding.index]
         if finding.reason is not None:
-            report.bad.append(
-                {
-                    "id": example.id,
-                    "path": str(example.video or example.audio),
-                    "annotation": example.source,
-                    "reason": finding.reason,
-                    "known": example.id in known_bad,
-                }
-            )
+            row = {"id": example.id, "path": str(example.video or example.audio)}
+            row |= {"annotation": example.source, "reason": finding.reason}
+            report.bad.append({**row, "known": example.id in known_bad})
         report.notes += [{"id": example.id, **vars(note)} for note in finding.notes]
-        if finding.has_picture or finding.has_sound:
-            durations.append(finding.duration_s)
-            if not finding.has_sound:
-                report.without_sound.append(example.id)
-            if not finding.has_picture:
-                report.without_picture.append(example.id)
+        if opens and not finding.has_sound:
+            report.without_sound.append(example.id)
+        if opens and not finding.has_picture:
+            report.without_picture.append(example.id)
     if durations:
-        spread = (min(durations), median(durations), max(durations))
-        names = ("min", "median", "max")
-        report.duration_s = {n: round(s, 2) for n, s in zip(names, spread, strict=True)}
+        spread = {"min": min(durations), "median": median(durations), "max": max(durations)}
+        report.duration_s = {name: round(seconds, 2) for name, seconds in spread.items()}
     return report
 
 
@@ -251,28 +224,24 @@ def report_tables(reports: Sequence[SplitReport], source: str, max_listed: int) 
         source: Where the published numbers stand.
         max_listed: Most bad clips to show a split.
     """
-    parts: list[Any] = [_count_table(reports)]
+    head: list[Any] = [_count_table(reports)]
     if source and any(report.published for report in reports):
-        parts.append(Text(f" published: {source}", style="dim"))
-    parts.append(_clip_table(reports))
+        head.append(Text(f" published: {source}", style="dim"))
+    lines = []
     for report in reports:
-        for name, number in report.left_out.items():
-            parts.append(Text(f" {report.split}: {number} rows left out, {name}"))
-        for clip in report.bad[:max_listed]:
+        split, bad, notes = report.split, report.bad, report.notes
+        lines += [f"{split}: {num} rows left out, {why}" for why, num in report.left_out.items()]
+        for clip in bad[:max_listed]:
             known = " (known of this release)" if clip["known"] else ""
-            parts.append(Text(f" bad {report.split} {clip['id']}{known}: {clip['reason']}"))
-        if len(report.bad) > max_listed:
-            parts.append(Text(f" ... and {len(report.bad) - max_listed} more in {report.split}"))
-        for kind, number in Counter(note["kind"] for note in report.notes).items():
-            parts.append(
-                Text(f" {report.split}: clips with {kind}: {number}{CAUSES.get(kind, '')}")
-            )
-        for note in report.notes[:max_listed]:
-            parts.append(Text(f" {note['kind']} {report.split} {note['id']}: {note['text']}"))
-        if len(report.notes) > max_listed:
-            more = len(report.notes) - max_listed
-            parts.append(Text(f" ... and {more} more in {report.split}, all in check.json"))
-    return Group(*parts)
+            lines.append(f"bad {split} {clip['id']}{known}: {clip['reason']}")
+        if len(bad) > max_listed:
+            lines.append(f"... and {len(bad) - max_listed} more in {split}")
+        for kind, number in Counter(note["kind"] for note in notes).items():
+            lines.append(f"{split}: clips with {kind}: {number}{CAUSES.get(kind, '')}")
+        lines += [f"{n['kind']} {split} {n['id']}: {n['text']}" for n in notes[:max_listed]]
+        if len(notes) > max_listed:
+            lines.append(f"... and {len(notes) - max_listed} more in {split}, all in check.json")
+    return Group(*head, _clip_table(reports), *(Text(f" {line}") for line in lines))
 
 
 def _count_table(reports: Sequence[SplitReport]) -> Table:
@@ -327,22 +296,12 @@ def _number(wanted: Any) -> str:
 
 
 def run(parts: CheckInputs) -> None:
-    """Checks the splits and leaves check.json; bad clips are an error unless they are skipped."""
+    """Check the splits and write check.json; bad clips are an error unless they are skipped."""
     reports, clips, task = [], parts.clips, parts.task
     with recorded(parts.place, device="cpu") as record:
         for split, examples in clips.examples.items():
             with progress_bar(f"checking {split}", len(examples)) as progress:
                 advance = partial(progress.advance, progress.task_ids[0])
-                reports.append(
-                    check_split(
-                        split,
-                        examples,
-                        clips.dataset,
-                        clips.modality,
-                        task.decode,
-                        parts.window_s,
-                        advance,
-                    )
-                )
+                reports.append(_check_split(split, parts, advance))
         conclude(reports, clips.dataset, task.decode, task.max_listed, parts.place.run_dir)
         record.finish("finished")

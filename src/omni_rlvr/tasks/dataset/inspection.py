@@ -7,6 +7,7 @@ its header says. A few wrong bytes may still decode to a wrong picture that no d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import look_into, open_container, read_bytes
 from omni_rlvr.media.opening import probe_clip
 from omni_rlvr.media.request import ClipRequest
-from omni_rlvr.types import Clip, MediaError
+from omni_rlvr.types import Clip, ClipNote, MediaError
 
 _MAX_SHORTFALL = 0.1
 """Share of the promised length that may be missing: headers round."""
@@ -38,7 +39,8 @@ def inspect_clip(video: Path | None, audio: Path | None, request: ClipRequest) -
         sound = request.want_audio and audio is None
         _refuse_damage(video, picture=request.want_video, sound=sound)
     if audio is not None and request.want_audio:
-        _refuse_cut_sound(audio, request)
+        heard = read_clip(None, audio, replace(request, want_video=False, window_s=None))
+        _refuse_faults(audio, heard.notes)  # of a file that is cut short, reading gives the rest
     return _with_notes(opened, seen)
 
 
@@ -63,9 +65,7 @@ def _with_notes(opened: Clip, seen: Clip) -> Clip:
 def _refuse_damage(path: Path, *, picture: bool, sound: bool) -> None:
     data = read_bytes(path)
     contents = look_into(data, path)
-    for note in contents.notes:
-        if note.kind in _FAULTS:
-            raise MediaError(f"{path}: {note.text}; {_MEND}")
+    _refuse_faults(path, contents.notes)
     wanted = {contents.picture.stream: "picture"} if picture and contents.picture else {}
     wanted |= {contents.sound.stream: "sound"} if sound and contents.sound else {}
     damaged: dict[str, list[float]] = {"picture": [], "sound": []}
@@ -103,9 +103,7 @@ def _is_whole(packet: av.Packet) -> bool:
         return False
 
 
-def _refuse_cut_sound(path: Path, request: ClipRequest) -> None:
-    """Refuse a sound file that is cut short; reading it gives what is there, with a note."""
-    heard = read_clip(None, path, replace(request, want_video=False, window_s=None))
-    for note in heard.notes:
+def _refuse_faults(path: Path, notes: Sequence[ClipNote]) -> None:
+    for note in notes:
         if note.kind in _FAULTS:
             raise MediaError(f"{path}: {note.text}; {_MEND}")

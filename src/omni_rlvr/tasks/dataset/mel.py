@@ -1,4 +1,4 @@
-"""The log-mel spectrogram that people are shown; models get their own from ``data.collate``."""
+"""Computes the log-mel spectrogram that people see; models get their own from ``data.collate``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NUM_MELS = 64
 FFT_SIZE = 1024
 WINDOW_S, HOP_S = 0.025, 0.010
 LOUDNESS_DB = (-90.0, -10.0)
-"""The colour scale's ends: one for all clips, so that a quiet clip looks quiet."""
+"""Ends of the colour scale: the same for all clips, so that a quiet clip looks quiet."""
 
 
 def log_mel(waveform: np.ndarray, *, sample_rate: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def log_mel(waveform: np.ndarray, *, sample_rate: int) -> np.ndarray:
 
 
 def _mel_filters(fft_size: int, sample_rate: int) -> np.ndarray:
-    """Triangles [NUM_MELS, fft_size // 2 + 1], each from an edge over the next to the one after."""
+    """Make triangular filters [NUM_MELS, fft_size // 2 + 1], each over three successive edges."""
     edges_hz = mel_edges_hz(sample_rate)
     bins_hz = np.linspace(0.0, sample_rate / 2, fft_size // 2 + 1)
     rise = (bins_hz - edges_hz[:-2, None]) / np.diff(edges_hz)[:-1, None]
@@ -51,6 +51,6 @@ def _mel_filters(fft_size: int, sample_rate: int) -> np.ndarray:
 
 
 def mel_edges_hz(sample_rate: int) -> np.ndarray:
-    """[NUM_MELS + 2] edges from 0 to the Nyquist rate, evenly spaced in mel (HTK's formula)."""
+    """Compute edges [NUM_MELS + 2] in Hz up to the Nyquist rate, evenly spaced in mel (HTK)."""
     top = 2595.0 * np.log10(1.0 + sample_rate / 2 / 700.0)
     return 700.0 * (10.0 ** (np.linspace(0.0, top, NUM_MELS + 2) / 2595.0) - 1.0)

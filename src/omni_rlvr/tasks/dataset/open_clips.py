@@ -1,6 +1,6 @@
-"""Opens or decodes all clips of a data set, several at a time, and notes what is wrong with which.
+"""Opens or decodes all clips of a data set, several at a time, and notes the faults of each.
 
-Each worker asks a child process of its own (``pool``). Nothing is kept of a clip but a line.
+Each worker asks a child process of its own (``pool``). Only one ``Finding`` is kept of each clip.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.pool import in_children
 from omni_rlvr.media.sandbox.reader import ClipReader
-from omni_rlvr.types import Clip, ClipNote, Example, MediaError
+from omni_rlvr.types import ClipNote, Example, MediaError
 
 PROBE = "omni_rlvr.tasks.dataset.inspection:hear_clip"
 INSPECT = "omni_rlvr.tasks.dataset.inspection:inspect_clip"
@@ -73,20 +73,9 @@ def _open(example: Example, index: int, reader: ClipReader, request: ClipRequest
         clip = reader.read(example.video, example.audio, request)
     except MediaError as error:
         return Finding(index, False, False, 0.0, str(error))
-    return Finding(
-        index,
-        clip.frames is not None,
-        clip.waveform is not None,
-        clip.duration_s,
-        _unusable(clip, example, request),
-        clip.notes,
-    )
-
-
-def _unusable(clip: Clip, example: Example, request: ClipRequest) -> str | None:
-    """Say why the modality in use cannot work with a clip that opens; None if it can."""
     has_video, has_audio = clip.frames is not None, clip.waveform is not None
-    if (request.want_video and has_video) or (request.want_audio and has_audio):
-        return None
-    wanted = "sound" if request.want_audio else "picture"
-    return f"{example.video or example.audio} has no {wanted}, the only modality in use"
+    reason = None
+    if not ((request.want_video and has_video) or (request.want_audio and has_audio)):
+        wanted = "sound" if request.want_audio else "picture"
+        reason = f"{example.video or example.audio} has no {wanted}, the only modality in use"
+    return Finding(index, has_video, has_audio, clip.duration_s, reason, clip.notes)

@@ -62,10 +62,10 @@ def build(composed: Composed) -> PrepareInputs:
 
 
 def run(parts: PrepareInputs) -> None:
-    """Makes the clips that are missing or out of date, and leaves prepare.json.
+    """Make the clips that are missing or out of date, and write prepare.json.
 
     Raises:
-        UserError: some could not be made; all others are.
+        UserError: some clips could not be made; all others are.
         Interrupted: Ctrl-C; the same command goes on.
     """
     wanted = [cut for cut in parts.cuts if parts.task.overwrite or not is_there(cut)]
@@ -121,7 +121,7 @@ def _cut(parts: PrepareInputs, wanted: list[Cut]) -> list[Attempt]:
 
 @contextlib.contextmanager
 def _workshop(clips: Path) -> Iterator[Path]:
-    """A folder for unfinished clips, gone afterwards, and with it a folder of clips without any."""
+    """Yield a folder for unfinished clips; delete it, and an empty folder of clips, afterwards."""
     try:
         clips.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=".unfinished-", dir=clips)

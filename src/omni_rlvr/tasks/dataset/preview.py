@@ -94,11 +94,10 @@ def preview_sheet(
 
 def _draw_frames(axes: Axes, sample: Sample) -> None:
     frames, times = _clip(sample).frames, _clip(sample).frame_times_s
-    axes.set(xticks=[], yticks=[])
-    axes.set_frame_on(False)
     if frames is None or len(frames) == 0:
         _say(axes, "no picture")
         return
+    axes.set(xticks=[], yticks=[], frame_on=False)
     picks = np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int)
     stride = max(1, frames.shape[1] // FRAME_PIXELS)
     gap = ((0, 0), (0, GAP_PIXELS), (0, 0))
@@ -114,21 +113,13 @@ def _draw_frames(axes: Axes, sample: Sample) -> None:
 
 def _draw_sound(axes: Axes, waveform: np.ndarray | None, *, sample_rate: int) -> None:
     if waveform is None or len(waveform) == 0:
-        axes.set(xticks=[], yticks=[])
-        axes.set_frame_on(False)
         _say(axes, "no sound track")
         return
     lo, hi = LOUDNESS_DB
     extent = (0.0, len(waveform) / sample_rate, -0.5, NUM_MELS - 0.5)
-    axes.imshow(
-        log_mel(waveform, sample_rate=sample_rate),
-        origin="lower",
-        aspect="auto",
-        extent=extent,
-        cmap="magma",
-        vmin=lo,
-        vmax=hi,
-    )
+    mel = log_mel(waveform, sample_rate=sample_rate)
+    scale: dict[str, Any] = {"cmap": "magma", "vmin": lo, "vmax": hi}
+    axes.imshow(mel, origin="lower", aspect="auto", extent=extent, **scale)
     centres_hz = mel_edges_hz(sample_rate)[1:-1]
     marks_hz = [hz for hz in (250, 500, 1000, 2000, 4000, 8000) if hz < centres_hz[-1]]
     rows = np.interp(marks_hz, centres_hz, np.arange(NUM_MELS))
@@ -139,7 +130,7 @@ def _draw_sound(axes: Axes, waveform: np.ndarray | None, *, sample_rate: int) ->
 
 
 def _draw_words(axes: Axes, sample: Sample, text: str) -> None:
-    """Which clip, its gold label in bold, then the annotated turn."""
+    """Write the clip's id, its gold label in bold, then the annotated turn."""
     axes.axis("off")
     style: dict[str, Any] = {"va": "top", "fontsize": 8}
     style["transform"] = axes.transAxes
@@ -150,7 +141,7 @@ def _draw_words(axes: Axes, sample: Sample, text: str) -> None:
 
 
 def _wrap(target: str, *, max_chars: int) -> str:
-    """The annotated turn, cut at ``max_chars`` and wrapped to the text column."""
+    """Cut the annotated turn at ``max_chars`` and wrap it to the text column."""
     target = target.strip()
     if len(target) > max_chars:
         target = target[:max_chars].rstrip() + " ..."
@@ -159,17 +150,18 @@ def _wrap(target: str, *, max_chars: int) -> str:
 
 
 def _say(axes: Axes, words: str) -> None:
+    axes.set(xticks=[], yticks=[], frame_on=False)
     axes.text(0.5, 0.5, words, ha="center", va="center", color=INK, transform=axes.transAxes)
 
 
 def _clip(sample: Sample) -> Clip:
-    """What was read; a sheet never draws cached features."""
+    """Give the clip that was read; a sheet never draws cached features."""
     assert sample.clip is not None
     return sample.clip
 
 
 def run(parts: PreviewInputs) -> None:
-    """Draws the sheet into the run's folder."""
+    """Draw the sheet into the run's folder."""
     task, sample_rate = parts.task, 16_000
     examples = parts.clips.examples[task.split][: task.num_clips]
     dataset = clip_dataset(

@@ -7,6 +7,7 @@ clip does not touch the others. No time limit of its own: call it through ``isol
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -33,11 +34,11 @@ _SAME_S = 1e-4  # times are written with four digits
 
 
 def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
-    """Makes the clips of one recording.
+    """Make the clips of one recording.
 
     Args:
         cuts: at least one, all of the same source, in any order.
-        folder: for unfinished clips, on the file system of the finished ones.
+        folder: holds unfinished clips; it must be on the file system of the finished ones.
 
     Returns:
         For each cut None, or why its clip could not be made.
@@ -133,7 +134,7 @@ class _Clip:
         self._file: _File | None = None
 
     def check(self, picture_s: float) -> None:
-        """Refuses times that are none, or not in a recording of this length."""
+        """Refuse a span that is empty, or not within a recording of this length."""
         cut = self._cut
         span = f"{cut.start_s:g} to {cut.end_s:g} s"
         if not 0 <= cut.start_s < cut.end_s:
@@ -141,13 +142,8 @@ class _Clip:
         elif cut.end_s > picture_s + MAX_SHORT_S:
             self._fail(f"{cut.source}: its picture ends at {picture_s:.2f} s, before {span}")
 
-    def show(
-        self,
-        time_s: float,
-        frame: av.VideoFrame | None,
-        halves: dict[str, _Half],
-    ) -> None:
-        """Takes a frame if it is seen within the clip; closes the clip after its last."""
+    def show(self, time_s: float, frame: av.VideoFrame | None, halves: dict[str, _Half]) -> None:
+        """Take a frame if it is seen within the clip; close the clip after its last frame."""
         cut = self._cut
         if self.is_done or time_s + self._frame_s <= cut.start_s + _SAME_S:
             return
@@ -159,26 +155,30 @@ class _Clip:
                 "copy or download it again"
             )
         else:
-            try:
+            with self._writing():
                 if self._file is None:
                     self._file = _File(self._unfinished, halves[cut.half], cut.sound)
                 self._file.add(frame, max(0.0, time_s - cut.start_s))
-            except MediaError as error:
-                self._fail(str(error))
-            except (av.FFmpegError, OSError, ValueError) as error:
-                self._fail(f"{cut.clip}: cannot be written ({reason(error)})")
 
     def finish(self) -> None:
-        """Puts the clip in its place, once."""
+        """Put the clip in its place, once."""
         if self.is_done:
             return
         if self._file is None:
             self._fail(f"{self._cut.source}: no frame at {self._cut.start_s:g} s can be decoded")
             return
-        try:
+        with self._writing():
             self._file.close()
             self._unfinished.replace(self._cut.clip)
             self.is_done = True
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Write inside; an error there is the failure of this clip alone."""
+        try:
+            yield
+        except MediaError as error:
+            self._fail(str(error))
         except (av.FFmpegError, OSError, ValueError) as error:
             self._fail(f"{self._cut.clip}: cannot be written ({reason(error)})")
 
@@ -204,14 +204,14 @@ class _File:
         self._sound.bit_rate = 64_000
 
     def add(self, frame: av.VideoFrame, time_s: float) -> None:
-        """Writes the half of a frame, to be seen from this time on."""
+        """Write the half of a frame, to be seen from this time on."""
         half = self._half.of(frame)
         half.pts, half.time_base = round(time_s / TICK), TICK
         half.pict_type = av.video.frame.PictureType.NONE
         self._out.mux(self._picture.encode(half))
 
     def close(self) -> None:
-        """Writes the sound and the index."""
+        """Write the sound and the index."""
         self._out.mux(self._picture.encode(None))
         sound = av.AudioFrame.from_ndarray(self._waveform[None, :], format="fltp", layout="mono")
         sound.sample_rate, sound.pts = SAMPLE_RATE, 0  # or the encoder's delay would be heard
@@ -221,7 +221,7 @@ class _File:
 
 
 def _read_sound(path: Path) -> np.ndarray:
-    """Reads a clip's sound, [S] float32."""
+    """Read a clip's sound, [S] float32."""
     request = ClipRequest(Sampling.count(1), SAMPLE_RATE, want_video=False, want_audio=True)
     read = read_clip(None, path, request)
     if read.waveform is None:
