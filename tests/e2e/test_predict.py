@@ -17,7 +17,7 @@ import torch
 from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.data.synthetic.emotions import LABELS
 from omni_rlvr.record import read_json, read_jsonl
-from omni_rlvr.rollout import shared_prefix
+from omni_rlvr.rollout import next_token, shared_prefix
 from omni_rlvr.tasks import predict as task_module
 from omni_rlvr.types import Interrupted
 
@@ -76,7 +76,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
         ids: list[int] = []
         plain = shared_prefix.SharedPrefix.sample
-        monkeypatch.setattr(shared_prefix, "next_tokens", dictated)
+        monkeypatch.setattr(next_token, "next_tokens", dictated)
         monkeypatch.setattr(shared_prefix.SharedPrefix, "sample", sample)
 
     return install

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from omni_rlvr.config.sampling import SamplingConfig
+from omni_rlvr.config.tasks import EvaluateTask
 from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks.evaluate import evaluate, judge, score
@@ -135,11 +136,17 @@ class Told:
         raise AssertionError("an evaluation updates nothing")
 
 
-def run(policy, batches, *, engine: RolloutEngine | None = None, done=None, **changes):
-    settings = {"max_completion_length": 7, "num_resamples": 20, "repetition_penalty": 1} | changes
+def run(policy, batches, *, engine: RolloutEngine | None = None, done=None, length: int = 7):
     ticks = [] if done is None else done
-    settings |= {"on_batch": ticks.append, "on_features": lambda batch, features: None}
-    return evaluate(policy, engine or SharedPrefix(), batches, LABELS, **settings)
+    return evaluate(
+        policy,
+        engine or SharedPrefix(),
+        batches,
+        LABELS,
+        EvaluateTask(max_completion_length=length, num_resamples=20),
+        on_features=lambda batch, features: None,
+        on_batch=ticks.append,
+    )
 
 
 def test_batches_are_judged_row_by_row(tiny_policy, make_batch):
@@ -182,6 +189,6 @@ def test_batch_size_changes_no_prediction(tiny_policy, make_batch):
     again = run(tiny_policy, [make_batch(tiny_policy, 4)])
     assert whole.predictions == again.predictions
     assert any(row["completion"] for row in whole.predictions)
-    shorter = run(tiny_policy, [make_batch(tiny_policy, 4)], max_completion_length=1)
+    shorter = run(tiny_policy, [make_batch(tiny_policy, 4)], length=1)
     for short, long in zip(shorter.predictions, whole.predictions, strict=True):
         assert str(long["completion"]).startswith(str(short["completion"]).rstrip("\ufffd"))

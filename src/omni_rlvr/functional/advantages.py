@@ -146,7 +146,7 @@ def gdpo_advantages(terms: Tensor, weights: Tensor, *, num_generations: int) -> 
 
 
 def zero_spread(groups: Tensor) -> Tensor:
-    """Says which groups have judged rewards that are all equal.
+    """Say which groups have judged rewards that are all equal.
 
     Args:
         groups: [B, G] rewards, NaN where not judged.

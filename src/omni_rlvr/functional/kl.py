@@ -14,7 +14,7 @@ units in the last place of logits of about 20."""
 
 
 def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """Estimates KL(pi || ref) per token with the k1 estimator.
+    """Estimate KL(pi || ref) per token with the k1 estimator.
 
     k1 = pi - ref, unbiased, of either sign, of high variance.
 
@@ -36,7 +36,7 @@ def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
 
 
 def k2(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """Estimates KL(pi || ref) per token with the k2 estimator.
+    """Estimate KL(pi || ref) per token with the k2 estimator.
 
     k2 = (pi - ref)^2 / 2, never negative, biased; its gradient is that of the KL, on average.
 
@@ -54,7 +54,7 @@ def k2(logps: Tensor, ref_logps: Tensor) -> Tensor:
 
 
 def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """Estimates KL(pi || ref) per token with the k3 estimator.
+    """Estimate KL(pi || ref) per token with the k3 estimator.
 
     k3 = exp(ref - pi) - (ref - pi) - 1, never negative, unbiased under samples of pi.
 

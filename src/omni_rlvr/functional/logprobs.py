@@ -67,7 +67,7 @@ def token_scores(
     entropy_gradient: bool,
     chunk_size: int,
 ) -> TokenScores:
-    """Scores tokens from the hidden states that predict them, ``chunk_size`` tokens at a time.
+    """Score tokens from the hidden states that predict them, ``chunk_size`` tokens at a time.
 
     Backward computes the logits of a chunk once more, so that no more than one chunk's are held.
 

@@ -27,7 +27,7 @@ def sft_loss(logps: Tensor, mask: Tensor, *, num_tokens: Tensor | float) -> Tens
 
 
 def sequence_log_ratio(log_ratio: Tensor, mask: Tensor) -> Tensor:
-    """Averages a log-ratio over each sequence.
+    """Average a log-ratio over each sequence.
 
     log s_i = 1/|o_i| sum_t (log pi(o_t) - log pi_old(o_t))
 
@@ -129,7 +129,7 @@ def soft_gate(
 
 
 def sequence_mean(per_token: Tensor, mask: Tensor, *, num_sequences: Tensor | float) -> Tensor:
-    """Averages per sequence, then over the minibatch's sequences (GRPO's aggregation).
+    """Average per sequence, then over the minibatch's sequences (GRPO's aggregation).
 
     L = 1/N sum_i 1/|o_i| sum_t l_it
 

@@ -24,7 +24,7 @@ def completion_mask(completion_ids: Tensor, *, eos_token_ids: Sequence[int]) -> 
 
 
 def position_ids(mask: Tensor) -> Tensor:
-    """Numbers each row's tokens from 0: [N, L] mask -> [N, L] positions (0 on left padding)."""
+    """Number each row's tokens from 0: [N, L] mask -> [N, L] positions (0 on left padding)."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 

@@ -183,7 +183,7 @@ def aggregate(
 
 
 def modality_contrast(logps: Tensor, contrast_logps: Tensor, mask: Tensor) -> Tensor:
-    """Estimates per token how far the policy is from itself without one modality.
+    """Estimate per token how far the policy is from itself without one modality.
 
     C_t = min(k3(pi, pi without the modality), 10)
 
@@ -237,7 +237,7 @@ def top_entropy_mask(
 
 
 def masked(values: Tensor, mask: Tensor) -> Tensor:
-    """Zeroes what lies outside the mask, so that nothing there can overflow in an exponential."""
+    """Zero what lies outside the mask, so that nothing there can overflow in an exponential."""
     return torch.where(mask.bool(), values, torch.zeros_like(values))
 
 
@@ -285,14 +285,14 @@ def _surrogate(
 def _clip_share(
     clipped: Tensor, mask: Tensor, counts: MinibatchCounts, *, loss_type: str
 ) -> Tensor:
-    """Share of clipped tokens, or of clipped sequences where a sequence has one ratio (gspo)."""
+    """Return the share of clipped tokens; of clipped sequences where each has one ratio (gspo)."""
     if loss_type == "gspo":
         return clipped.sum() / counts.num_sequences
     return _token_share(clipped, mask, counts.num_tokens)
 
 
 def _row_shares(places: Tensor, mask: Tensor) -> Tensor:
-    """Share of clipped tokens of each row that has any: [m], or [1] zero if none has."""
+    """Return the share of clipped tokens of each row that has any: [m], or [1] zero if none has."""
     size = mask.sum(dim=1)
     if places.shape[1] > 1:
         places = (places * mask).sum(dim=1, keepdim=True) / size.clamp(min=1).unsqueeze(1)

@@ -36,13 +36,11 @@ def shapley_values(values: Tensor) -> Tensor:
     values = values.double()
     phi = []
     for player in range(num_players):
-        without, joined = _gains(num_players, player)
-        weights = [
-            factorial(s.bit_count()) * factorial(num_players - s.bit_count() - 1)
-            for s in without.tolist()
-        ]
+        without = [s for s in range(2**num_players) if not s & 1 << player]
+        sizes = [s.bit_count() for s in without]
+        weights = [factorial(size) * factorial(num_players - size - 1) for size in sizes]
         weight = torch.tensor(weights, dtype=torch.float64, device=values.device)
-        gain = values[..., joined] - values[..., without]
+        gain = values[..., [s | 1 << player for s in without]] - values[..., without]
         phi.append((gain * weight).sum(-1) / factorial(num_players))
     return torch.stack(phi, dim=-1)
 
@@ -89,10 +87,3 @@ def _num_players(values: Tensor) -> int:
     if num_players < 1 or num_subsets != 2**num_players:
         raise ValueError(f"values must be [..., 2**n] with n >= 1, got {list(values.shape)}")
     return num_players
-
-
-def _gains(num_players: int, player: int) -> tuple[Tensor, Tensor]:
-    """Return the subsets without a player, and the same with it."""
-    subsets = torch.arange(2**num_players)
-    without = subsets[(subsets >> player) % 2 == 0]
-    return without, without + (1 << player)

@@ -35,7 +35,7 @@ def completion_scores(
     gradient_checkpointing: bool,
     entropy_gradient: bool,
 ) -> TokenScores:
-    """Scores an experience's completions; prompts are embedded and processed once.
+    """Score an experience's completions; prompts are embedded and processed once.
 
     Args:
         policy: whose probabilities.
@@ -213,6 +213,6 @@ def micro_batches(experience: Experience, rows: Tensor, config: LoopConfig) -> l
 
 
 def by_length(experience: Experience) -> Tensor:
-    """Orders rows by their tokens, prompt included, so that micro-batches hold equal ones: [N]."""
+    """Order rows by their tokens, prompt included, so that micro-batches hold equal ones: [N]."""
     prompts = experience.batch.prompt_mask.sum(dim=1)[experience.prompt_index]
     return (prompts + experience.completion_mask.sum(dim=1)).argsort(stable=True)

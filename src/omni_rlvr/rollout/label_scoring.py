@@ -44,7 +44,7 @@ BARE = AnswerSlot((), "", "")
 
 
 def prompt_slot(processor: Processor, question: str) -> AnswerSlot:
-    """Chooses by the prompt: tags where the question or the instruction asks for them."""
+    """Choose by the prompt: tags where the question or the instruction asks for them."""
     asked = TAGGED.text in question + processor.instruction
     return TAGGED if asked else BARE
 
@@ -52,7 +52,7 @@ def prompt_slot(processor: Processor, question: str) -> AnswerSlot:
 def completion_slot(
     processor: Processor, completion_ids: Tensor, completion_mask: Tensor
 ) -> AnswerSlot | None:
-    """Cuts one completion off after the ``<answer>`` that its answer stands in.
+    """Cut one completion off after the ``<answer>`` that its answer stands in.
 
     Args:
         processor: whose tokens these are.
@@ -90,7 +90,7 @@ def label_logps(
     slots: Sequence[AnswerSlot],
     labels: Sequence[str],
 ) -> Tensor:
-    """Computes the log-probability that each label is the answer.
+    """Compute the log-probability that each label is the answer.
 
     Lead text, label and closing are tokenised as one text, as the model would write them. Scored
     are the tokens behind those that all labels share with the lead: where a label joins the lead's

@@ -19,7 +19,7 @@ Generators = torch.Generator | Sequence[torch.Generator]
 
 
 def uniforms(generator: Generators, num_rows: int) -> Tensor:
-    """Draws a random number a row, the same count for every prompt: [num_rows] float64, [0, 1)."""
+    """Draw a random number a row, the same count for every prompt: [num_rows] float64, [0, 1)."""
     if isinstance(generator, torch.Generator):
         return torch.rand(num_rows, generator=generator, dtype=torch.float64)
     count = num_rows // max(1, len(generator))
@@ -28,7 +28,7 @@ def uniforms(generator: Generators, num_rows: int) -> Tensor:
 
 
 def branch(generator: Generators) -> Generators:
-    """A new generator a prompt, seeded by one number of its old one; one for all is handed back.
+    """Make a new generator a prompt, seeded by its old one; hand back one that serves all.
 
     A rollout draws until the last row of its batch has ended. From a branch it may: what is drawn
     after it is then the same, whichever other prompts there were.
@@ -40,7 +40,7 @@ def branch(generator: Generators) -> Generators:
 
 
 def generators_of(generator: Generators, prompts: Tensor) -> Generators:
-    """The generators of some prompts, [b] int64."""
+    """Take the generators of some prompts, [b] int64."""
     if isinstance(generator, torch.Generator):
         return generator
     return [generator[i] for i in prompts.tolist()]
@@ -49,7 +49,7 @@ def generators_of(generator: Generators, prompts: Tensor) -> Generators:
 def next_tokens(
     logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float, top_k: int
 ) -> Tensor:
-    """Draws one token a row.
+    """Draw one token a row.
 
     Args:
         logits: [N, V].
@@ -126,7 +126,7 @@ def are_finite(logits: Tensor) -> Tensor:
 
 
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Makes tokens that a completion already holds less likely: z / c if z > 0, else z c.
+    """Make tokens that a completion already holds less likely: z / c if z > 0, else z c.
 
     Args:
         logits: [N, V].
@@ -144,7 +144,7 @@ def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 
 def _nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """Zeroes what lies outside the smallest set with at least ``top_p`` of the mass, in [N, V]."""
+    """Zero what lies outside the smallest set with at least ``top_p`` of the mass, in [N, V]."""
     ordered, places = probs.sort(dim=-1, descending=True)
     outside = ordered.cumsum(dim=-1) - ordered >= top_p
     return torch.zeros_like(probs).scatter(-1, places, ordered.masked_fill(outside, 0.0))

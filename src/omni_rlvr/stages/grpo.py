@@ -262,7 +262,7 @@ class GrpoStage:
         return experience, self.config.beta * divergence.cpu(), metrics
 
     def _score_all(self, policy: Policy, experience: Experience) -> tuple[Tensor, Tensor]:
-        """Scores all completions, micro-batch by micro-batch: log-probs and entropies, [N, T]."""
+        """Score all completions, micro-batch by micro-batch: log-probs and entropies, [N, T]."""
         shape, device = experience.completion_ids.shape, experience.completion_ids.device
         logps, entropy = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
         every = torch.arange(len(experience), device=device)

@@ -1,4 +1,4 @@
-"""Writes a clip with PyAV: H.264 + AAC in .mp4, or the sound alone in .m4a."""
+"""Write a clip with PyAV: H.264 + AAC in .mp4, or the sound alone in .m4a."""
 
 from __future__ import annotations
 

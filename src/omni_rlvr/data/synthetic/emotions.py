@@ -37,96 +37,36 @@ CUES: Mapping[str, tuple[str, ...]] = {**VISUAL, **VOCAL}
 SPREAD = 0.04
 """Share of the mass of every distribution that lies evenly on all values: people vary."""
 
-# P(value | emotion) in percent, values in the order of CUES.
-_TABLE: Mapping[str, Mapping[str, tuple[int, ...]]] = {
-    "happy": {
-        "brows": (62, 32, 3, 3),
-        "eyes": (50, 8, 38, 4),
-        "mouth": (8, 84, 2, 6),
-        "nose": (92, 8),
-        "pitch": (18, 78, 4),
-        "melody": (10, 90),
-        "energy": (30, 66, 4),
-        "rate": (28, 68, 4),
-        "tremor": (95, 5),
-    },
-    "surprise": {
-        "brows": (8, 86, 2, 4),
-        "eyes": (10, 86, 2, 2),
-        "mouth": (12, 6, 3, 79),
-        "nose": (96, 4),
-        "pitch": (14, 83, 3),
-        "melody": (7, 93),
-        "energy": (34, 61, 5),
-        "rate": (38, 57, 5),
-        "tremor": (90, 10),
-    },
-    "fear": {
-        "brows": (6, 78, 2, 14),
-        "eyes": (8, 88, 2, 2),
-        "mouth": (14, 2, 12, 72),
-        "nose": (93, 7),
-        "pitch": (13, 84, 3),
-        "melody": (86, 14),
-        "energy": (28, 60, 12),
-        "rate": (9, 88, 3),
-        "tremor": (22, 78),
-    },
-    "angry": {
-        "brows": (9, 3, 85, 3),
-        "eyes": (12, 5, 81, 2),
-        "mouth": (24, 2, 66, 8),
-        "nose": (66, 34),
-        "pitch": (26, 70, 4),
-        "melody": (76, 24),
-        "energy": (8, 90, 2),
-        "rate": (12, 86, 2),
-        "tremor": (66, 34),
-    },
-    "disgust": {
-        "brows": (14, 2, 81, 3),
-        "eyes": (13, 2, 79, 6),
-        "mouth": (18, 2, 72, 8),
-        "nose": (36, 64),
-        "pitch": (22, 4, 74),
-        "melody": (84, 16),
-        "energy": (34, 10, 56),
-        "rate": (16, 4, 80),
-        "tremor": (90, 10),
-    },
-    "sad": {
-        "brows": (30, 2, 4, 64),
-        "eyes": (26, 2, 8, 64),
-        "mouth": (40, 2, 56, 2),
-        "nose": (95, 5),
-        "pitch": (17, 6, 77),
-        "melody": (90, 10),
-        "energy": (16, 2, 82),
-        "rate": (13, 2, 85),
-        "tremor": (66, 34),
-    },
-    "neutral": {
-        "brows": (64, 4, 4, 28),
-        "eyes": (62, 3, 5, 30),
-        "mouth": (70, 6, 22, 2),
-        "nose": (97, 3),
-        "pitch": (84, 6, 10),
-        "melody": (56, 44),
-        "energy": (84, 6, 10),
-        "rate": (86, 6, 8),
-        "tremor": (97, 3),
-    },
+# P(value | emotion) in percent: a tuple for each cue, its values in the order of CUES.
+_SEEN = {
+    "happy": ((62, 32, 3, 3), (50, 8, 38, 4), (8, 84, 2, 6), (92, 8)),
+    "surprise": ((8, 86, 2, 4), (10, 86, 2, 2), (12, 6, 3, 79), (96, 4)),
+    "fear": ((6, 78, 2, 14), (8, 88, 2, 2), (14, 2, 12, 72), (93, 7)),
+    "angry": ((9, 3, 85, 3), (12, 5, 81, 2), (24, 2, 66, 8), (66, 34)),
+    "disgust": ((14, 2, 81, 3), (13, 2, 79, 6), (18, 2, 72, 8), (36, 64)),
+    "sad": ((30, 2, 4, 64), (26, 2, 8, 64), (40, 2, 56, 2), (95, 5)),
+    "neutral": ((64, 4, 4, 28), (62, 3, 5, 30), (70, 6, 22, 2), (97, 3)),
+}
+_HEARD = {
+    "happy": ((18, 78, 4), (10, 90), (30, 66, 4), (28, 68, 4), (95, 5)),
+    "surprise": ((14, 83, 3), (7, 93), (34, 61, 5), (38, 57, 5), (90, 10)),
+    "fear": ((13, 84, 3), (86, 14), (28, 60, 12), (9, 88, 3), (22, 78)),
+    "angry": ((26, 70, 4), (76, 24), (8, 90, 2), (12, 86, 2), (66, 34)),
+    "disgust": ((22, 4, 74), (84, 16), (34, 10, 56), (16, 4, 80), (90, 10)),
+    "sad": ((17, 6, 77), (90, 10), (16, 2, 82), (13, 2, 85), (66, 34)),
+    "neutral": ((84, 6, 10), (56, 44), (84, 6, 10), (86, 6, 8), (97, 3)),
 }
 
 
 def cue_probabilities(cue: str) -> np.ndarray:
     """Return P(value | label) of one cue: [labels, values] float64, rows in ``LABELS`` order."""
-    table = np.array([_TABLE[label][cue] for label in LABELS], dtype=np.float64) / 100.0
+    place = list(CUES).index(cue)
+    table = np.array([(*_SEEN[label], *_HEARD[label])[place] for label in LABELS]) / 100.0
     return (1 - SPREAD) * table + SPREAD / table.shape[1]
 
 
 def draw_cues(label: str, rng: np.random.Generator) -> dict[str, str]:
-    """Draws a value for every cue given the label, independently."""
+    """Draw a value for every cue given the label, independently."""
     row = LABELS.index(label)
     return {
         cue: str(rng.choice(values, p=cue_probabilities(cue)[row])) for cue, values in CUES.items()

@@ -1,4 +1,4 @@
-"""Draws the animated face of a clip: action units from onset to apex, in one of two drawing styles.
+"""Draw the animated face of a clip: action units from onset to apex, in one of two drawing styles.
 
 A face is a dozen shapes whose positions move with brow, eye, mouth and nose units. ``cartoon`` is
 the style the base model has seen; ``sketch`` (another head shape, other proportions, ink on paper)
@@ -8,7 +8,7 @@ nothing here knows about emotions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +46,6 @@ _SKINS = (
 _HAIRS = ((30, 24, 20), (70, 44, 26), (120, 80, 40), (190, 150, 80), (150, 60, 30), (140, 140, 145))
 
 _Colour = tuple[int, int, int]
-_Place = Callable[[float, float], tuple[float, float]]
-"""From face units to pixels of the picture that is drawn on."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Look:
 
 
 def draw_look(style: str, rng: np.random.Generator) -> Look:
-    """Draws an identity and its recording conditions for ``style`` ("cartoon" or "sketch")."""
+    """Draw an identity and its recording conditions for ``style`` ("cartoon" or "sketch")."""
     sketch = style == "sketch"
     skin = np.array(_SKINS[rng.integers(len(_SKINS))]) + rng.integers(-10, 11, 3)
     if sketch:
@@ -103,19 +101,15 @@ def draw_look(style: str, rng: np.random.Generator) -> Look:
 
 
 def draw_apex(cues: Mapping[str, str], rng: np.random.Generator) -> np.ndarray:
-    """Draws the seven units at apex ([7] float64) for cue values: each is shown more or less."""
-    target = [
-        *_BROWS[cues["brows"]],
-        _EYES[cues["eyes"]],
-        *_MOUTH[cues["mouth"]],
-        _NOSE[cues["nose"]],
-    ]
+    """Draw the seven units at apex ([7] float64) for cue values: each is shown more or less."""
+    brows, mouth = _BROWS[cues["brows"]], _MOUTH[cues["mouth"]]
+    target = [*brows, _EYES[cues["eyes"]], *mouth, _NOSE[cues["nose"]]]
     strength = np.repeat(rng.uniform(0.55, 1.1, 4), (2, 1, 3, 1))
     return np.array(target) * strength
 
 
 def render(look: Look, apex: np.ndarray, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws the clip from onset to apex.
+    """Draw the clip from onset to apex.
 
     Args:
         look: who is drawn, and how.
@@ -147,97 +141,92 @@ def _colour(values: np.ndarray) -> _Colour:
     return red, green, blue
 
 
-def _darker(colour: _Colour) -> _Colour:
-    return _colour(np.array(colour) * 0.35)
-
-
 def _draw(look: Look, units: np.ndarray, sway: np.ndarray) -> Image.Image:
     image = Image.new("RGB", (SIZE * _SCALE, SIZE * _SCALE), look.ground)
-    pen = ImageDraw.Draw(image)
-    k = SIZE * _SCALE * look.size
-    cx, cy = (np.array(look.centre) + sway) * SIZE * _SCALE
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return cx + x * k, cy + y * k
-
+    x, y = (np.array(look.centre) + sway) * SIZE * _SCALE
     ink = (25, 20, 20) if look.style == "sketch" else (50, 24, 22)
-    _draw_head(pen, look, at, ink, k)
+    drawing = _Drawing(ImageDraw.Draw(image), look, units, x, y, SIZE * _SCALE * look.size, ink)
+    drawing.head()
     for side in (-1.0, 1.0):
-        _draw_eye(pen, look, units, side, at, ink, k)
-    _draw_nose(pen, units, at, ink, k)
-    _draw_mouth(pen, look, units, at, ink, k)
+        drawing.eye(side)
+    drawing.nose()
+    drawing.mouth()
     return image.reduce(_SCALE)
 
 
-def _draw_head(pen: ImageDraw.ImageDraw, look: Look, at: _Place, ink: _Colour, k: float) -> None:
-    w, h = look.head
-    if look.style == "sketch":
-        pen.rounded_rectangle(
-            [at(-w, -h), at(w, h)],
-            radius=0.12 * k,
-            fill=look.skin,
-            outline=ink,
-            width=int(0.014 * k),
-        )
-        for x in np.linspace(-w, w, 9):  # strokes of hair
-            pen.line([at(x, -h), at(0.8 * x, -h - 0.07)], fill=look.hair, width=int(0.014 * k))
-        return
-    pen.ellipse([at(-w - 0.03, -h - 0.05), at(w + 0.03, h * 0.4)], fill=look.hair)
-    pen.ellipse([at(-w, -h), at(w, h)], fill=look.skin)
-    pen.chord([at(-w, -h - 0.02), at(w, h * 0.35)], 205, 335, fill=look.hair)
+@dataclass(frozen=True)
+class _Drawing:
+    """A picture of a face in which the parts are drawn one over the other."""
 
+    pen: ImageDraw.ImageDraw
+    look: Look
+    units: np.ndarray
+    """[7] units of this frame."""
+    x: float
+    """Centre of the face, in pixels."""
+    y: float
+    k: float
+    """Pixels of a face unit."""
+    ink: _Colour
 
-def _draw_eye(
-    pen: ImageDraw.ImageDraw,
-    look: Look,
-    units: np.ndarray,
-    side: float,
-    at: _Place,
-    ink: _Colour,
-    k: float,
-) -> None:
-    inner, outer, opening = units[0], units[1], units[2]
-    x, y = side * look.eye_gap, -0.06
-    half_w, half_h = look.eye_size, max(0.006, 0.038 + opening)
-    white = look.skin if look.style == "sketch" else (250, 250, 250)
-    pen.ellipse(
-        [at(x - half_w, y - half_h), at(x + half_w, y + half_h)], fill=white, outline=ink, width=2
-    )
-    iris = min(0.024, half_h)
-    pen.ellipse([at(x - iris, y - iris), at(x + iris, y + iris)], fill=(20, 20, 30))
-    brow_y = -0.165
-    points = [
-        at(x - side * 0.065, brow_y - inner),
-        at(x, brow_y - 0.012 - (inner + outer) / 2),
-        at(x + side * 0.065, brow_y - outer),
-    ]
-    pen.line(points, fill=_darker(look.hair), width=int(look.brow_width * k * 1.3), joint="curve")
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Turn face units into pixels."""
+        return self.x + x * self.k, self.y + y * self.k
 
+    def head(self) -> None:
+        pen, look, at, k = self.pen, self.look, self.at, self.k
+        w, h = look.head
+        if look.style == "sketch":
+            corners, width = [at(-w, -h), at(w, h)], int(0.014 * k)
+            pen.rounded_rectangle(corners, 0.12 * k, look.skin, self.ink, width)
+            for x in np.linspace(-w, w, 9):  # strokes of hair
+                pen.line([at(x, -h), at(0.8 * x, -h - 0.07)], fill=look.hair, width=width)
+            return
+        pen.ellipse([at(-w - 0.03, -h - 0.05), at(w + 0.03, h * 0.4)], fill=look.hair)
+        pen.ellipse([at(-w, -h), at(w, h)], fill=look.skin)
+        pen.chord([at(-w, -h - 0.02), at(w, h * 0.35)], 205, 335, fill=look.hair)
 
-def _draw_nose(
-    pen: ImageDraw.ImageDraw, units: np.ndarray, at: _Place, ink: _Colour, k: float
-) -> None:
-    wrinkle = float(np.clip(units[6], 0.0, 1.2))
-    pen.line([at(0.0, -0.02), at(-0.03, 0.085), at(0.015, 0.09)], fill=ink, width=int(0.012 * k))
-    if wrinkle > 0.15:
-        width = max(1, int(0.016 * k * wrinkle))
-        for y in (-0.085, -0.055, -0.025):
-            pen.line([at(-0.03, y), at(0.0, y + 0.012), at(0.03, y)], fill=ink, width=width)
-        for side in (-1.0, 1.0):
-            pen.line([at(side * 0.05, 0.06), at(side * 0.095, 0.13)], fill=ink, width=width)
+    def eye(self, side: float) -> None:
+        pen, look, at = self.pen, self.look, self.at
+        inner, outer, opening = self.units[:3]
+        x, y = side * look.eye_gap, -0.06
+        half_w, half_h = look.eye_size, max(0.006, 0.038 + opening)
+        white = look.skin if look.style == "sketch" else (250, 250, 250)
+        corners = [at(x - half_w, y - half_h), at(x + half_w, y + half_h)]
+        pen.ellipse(corners, fill=white, outline=self.ink, width=2)
+        iris = min(0.024, half_h)
+        pen.ellipse([at(x - iris, y - iris), at(x + iris, y + iris)], fill=(20, 20, 30))
+        brow_y = -0.165
+        points = [
+            at(x - side * 0.065, brow_y - inner),
+            at(x, brow_y - 0.012 - (inner + outer) / 2),
+            at(x + side * 0.065, brow_y - outer),
+        ]
+        hair, width = _colour(np.array(look.hair) * 0.35), int(look.brow_width * self.k * 1.3)
+        pen.line(points, fill=hair, width=width, joint="curve")
 
+    def nose(self) -> None:
+        pen, at, ink = self.pen, self.at, self.ink
+        wrinkle = float(np.clip(self.units[6], 0.0, 1.2))
+        bridge = [at(0.0, -0.02), at(-0.03, 0.085), at(0.015, 0.09)]
+        pen.line(bridge, fill=ink, width=int(0.012 * self.k))
+        if wrinkle > 0.15:
+            width = max(1, int(0.016 * self.k * wrinkle))
+            for y in (-0.085, -0.055, -0.025):
+                pen.line([at(-0.03, y), at(0.0, y + 0.012), at(0.03, y)], fill=ink, width=width)
+            for side in (-1.0, 1.0):
+                pen.line([at(side * 0.05, 0.06), at(side * 0.095, 0.13)], fill=ink, width=width)
 
-def _draw_mouth(
-    pen: ImageDraw.ImageDraw, look: Look, units: np.ndarray, at: _Place, ink: _Colour, k: float
-) -> None:
-    lift, jaw, wide = units[3], max(0.0, units[4]), units[5]
-    half = look.mouth_width + wide
-    x = np.linspace(-1, 1, 15)
-    y = 0.215 + lift * (0.5 - x * x)
-    top = [at(half * a, b - 0.25 * jaw * (1 - a * a)) for a, b in zip(x, y, strict=True)]
-    low = [at(half * a, b + 1.0 * jaw * (1 - a * a) + 0.012) for a, b in zip(x, y, strict=True)]
-    inside = (40, 10, 15) if jaw > 0.015 else ink
-    lip = ink if look.style == "sketch" else (125, 30, 40)
-    pen.polygon(top + low[::-1], fill=inside)
-    pen.line(top, fill=lip, width=int(0.02 * k))
-    pen.line(low, fill=lip, width=int(0.02 * k))
+    def mouth(self) -> None:
+        pen, at = self.pen, self.at
+        lift, jaw, wide = self.units[3], max(0.0, self.units[4]), self.units[5]
+        half = self.look.mouth_width + wide
+        x = np.linspace(-1, 1, 15)
+        y = 0.215 + lift * (0.5 - x * x)
+        top = [at(half * a, b - 0.25 * jaw * (1 - a * a)) for a, b in zip(x, y, strict=True)]
+        low = [at(half * a, b + 1.0 * jaw * (1 - a * a) + 0.012) for a, b in zip(x, y, strict=True)]
+        inside = (40, 10, 15) if jaw > 0.015 else self.ink
+        lip = self.ink if self.look.style == "sketch" else (125, 30, 40)
+        pen.polygon(top + low[::-1], fill=inside)
+        for edge in (top, low):
+            pen.line(edge, fill=lip, width=int(0.02 * self.k))

@@ -1,4 +1,4 @@
-"""Makes a split of the synthetic data set on disk: real .mp4 clips and an R1-Omni annotation file.
+"""Make a split of the synthetic data set on disk: real .mp4 clips and an R1-Omni annotation file.
 
 A split lives in ``<root>/<content hash>/<split>/``; the hash covers the seed and ``VERSION``, so a
 finished folder is never out of date and never made twice. Clip i depends on (seed,
@@ -141,7 +141,7 @@ def balanced_labels(split: str, num_clips: int, seed: int) -> list[str]:
 
 
 def make_clip(folder: Path, split: str, seed: int, index: int, label: str) -> dict[str, object]:
-    """Draws, synthesises and writes clip ``index``; returns its annotation row."""
+    """Draw, synthesise and write clip ``index``; return its annotation row."""
     spec = SPLITS[split]
     rng = np.random.default_rng([seed, _split_number(split), index])
     values = emotions.draw_cues(label, rng)
@@ -151,7 +151,8 @@ def make_clip(folder: Path, split: str, seed: int, index: int, label: str) -> di
     look, speaker = face.draw_look(spec.style, rng), voice.draw_speaker(spec.voice, rng)
     frames = face.render(look, face.draw_apex(values, rng), NUM_FRAMES, rng)
     sound = voice.synthesise(speaker, values, NUM_FRAMES / FPS, rng)
-    missing = rng.choice(["nothing", "picture", "sound"], p=_missing_odds(spec))
+    lone = spec.one_modality
+    missing = rng.choice(["nothing", "picture", "sound"], p=[1 - 2 * lone, lone, lone])
     seen, heard = missing != "picture", missing != "sound"
     name = f"{index:06d}.{'mp4' if seen else 'm4a'}"
     container.write_clip(
@@ -166,22 +167,15 @@ def make_clip(folder: Path, split: str, seed: int, index: int, label: str) -> di
     }
 
 
-def _missing_odds(spec: SplitSpec) -> tuple[float, float, float]:
-    """Odds that a clip lacks nothing, its picture, or its sound."""
-    return (1 - 2 * spec.one_modality, spec.one_modality, spec.one_modality)
-
-
 def _turns(target: str, values: dict[str, str], label: str) -> list[dict[str, str]]:
     seen = any(cue in values for cue in emotions.VISUAL)
     heard = any(cue in values for cue in emotions.VOCAL)
-    question = EMOTION_QUESTION
+    question, answer = EMOTION_QUESTION, label
     if target == "caption":
         question = wording.CAPTION_QUESTIONS[seen, heard]
         answer = wording.caption(values, seen=True, heard=True)
     elif target == "reasoning":
         answer = wording.reasoning(values, label)
-    else:
-        answer = label
     media = "<video>\n" * seen + "<audio>\n" * heard
     return [
         {"from": "human", "value": f"{media}{question}"},

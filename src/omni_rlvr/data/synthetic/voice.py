@@ -1,4 +1,4 @@
-"""Synthesises the voice of a clip: a source and a filter, with pitch, melody, energy, rate, tremor.
+"""Synthesise the voice of a clip: a source and a filter, with pitch, melody, energy, rate, tremor.
 
 A glottal pulse train follows a fundamental-frequency contour; vowel formants colour it; syllables
 shape its loudness. Speakers differ in pitch and vocal tract length. ``other`` voices (a creaky or
@@ -47,7 +47,7 @@ class Speaker:
 
 
 def draw_speaker(kind: str, rng: np.random.Generator) -> Speaker:
-    """Draws a speaker of ``kind`` ("usual" or "other") and the recording's level and noise."""
+    """Draw a speaker of ``kind`` ("usual" or "other") and the recording's level and noise."""
     other = kind == "other"
     base = rng.uniform(125.0, 205.0)
     if other:
@@ -66,7 +66,7 @@ def draw_speaker(kind: str, rng: np.random.Generator) -> Speaker:
 def synthesise(
     speaker: Speaker, cues: Mapping[str, str], duration_s: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Synthesises speech-like sound that shows the five vocal cues.
+    """Synthesise speech-like sound that shows the five vocal cues.
 
     Args:
         speaker: from ``draw_speaker``.
@@ -95,7 +95,7 @@ def synthesise(
 def _contour(
     speaker: Speaker, cues: Mapping[str, str], t: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Fundamental frequency in Hz: level, declination, melody, tremor, cycle-to-cycle jitter."""
+    """Return the fundamental frequency in Hz: level, fall, melody, tremor, jitter of cycles."""
     strength = rng.uniform(0.75, 1.15)
     melody = _MELODY_SEMITONES[cues["melody"]] * rng.uniform(0.7, 1.2)
     wave = np.sin(2 * np.pi * rng.uniform(0.7, 1.3) * t + rng.uniform(0, 2 * np.pi))

@@ -1,4 +1,4 @@
-"""Puts cue values into words: captions for the base model to learn, reasoning for cold start.
+"""Put cue values into words: captions for the base model to learn, reasoning for cold start.
 
 A caption says what is seen and heard and no more. A reasoning target names the same cues inside
 ``<think>`` and the label inside ``<answer>``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from omni_rlvr.data.synthetic.emotions import VISUAL, VOCAL
+from omni_rlvr.data.synthetic.emotions import CUES, VISUAL, VOCAL
 
 CAPTION_QUESTIONS: Mapping[tuple[bool, bool], str] = {
     (True, False): "Describe the face.",
@@ -18,15 +18,8 @@ CAPTION_QUESTIONS: Mapping[tuple[bool, bool], str] = {
 """What the base model is asked, by whether the face and the voice are to be described."""
 
 NOUNS: Mapping[str, str] = {
-    "brows": "brows",
-    "eyes": "eyes",
-    "mouth": "mouth",
-    "nose": "nose",
-    "pitch": "pitch",
-    "melody": "intonation",
-    "energy": "volume",
-    "rate": "pace",
-    "tremor": "tone",
+    **{cue: cue for cue in CUES},
+    **{"melody": "intonation", "energy": "volume", "rate": "pace", "tremor": "tone"},
 }
 """The word for each cue; a phrase is value + noun, as in "raised brows"."""
 
@@ -43,12 +36,12 @@ SHADES: Mapping[str, tuple[str, str]] = {
 
 
 def phrase(cue: str, value: str) -> str:
-    """Names one cue value, e.g. ``raised brows`` or ``trembling tone``."""
+    """Name one cue value, e.g. ``raised brows`` or ``trembling tone``."""
     return f"{value} {NOUNS[cue]}"
 
 
 def sentences(cues: Mapping[str, str]) -> str:
-    """Says what is seen, then what is heard, of the given cues, in the order of ``CUES``."""
+    """Say what is seen, then what is heard, of the given cues, in the order of ``CUES``."""
     seen = [phrase(cue, cues[cue]) for cue in VISUAL if cue in cues]
     heard = [phrase(cue, cues[cue]) for cue in VOCAL if cue in cues]
     parts = [f"The face shows {', '.join(seen)}."] if seen else []
