@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 
+from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.rollout.experience import by_length, completion_scores, micro_batches, select
 from omni_rlvr.types import Batch, Experience, Features
 
@@ -176,17 +177,20 @@ def lengths_only(prompts: list[int], owners: list[int], sizes: list[int]) -> Exp
 )
 def test_micro_batches_by_hand(max_rows, max_tokens, expected):
     experience = lengths_only([4, 2], [0, 0, 0, 1, 1], [1, 3, 2, 1, 5])
-    parts = micro_batches(experience, torch.arange(5), max_rows=max_rows, max_tokens=max_tokens)
+    limits = LoopConfig(micro_batch_size=max_rows, max_tokens_per_micro_batch=max_tokens)
+    parts = micro_batches(experience, torch.arange(5), limits)
     assert [rows.tolist() for rows in parts] == expected
 
 
 def test_only_the_rows_given_are_split():
     experience = lengths_only([4, 2], [0, 0, 0, 1, 1], [1, 3, 2, 1, 5])
-    some = micro_batches(experience, torch.tensor([4, 1]), max_rows=9, max_tokens=7)
+    limits = LoopConfig(micro_batch_size=9, max_tokens_per_micro_batch=7)
+    some = micro_batches(experience, torch.tensor([4, 1]), limits)
     assert [rows.tolist() for rows in some] == [[4], [1]]
     for budget in (0, 7):
         none = torch.zeros(0, dtype=torch.long)
-        assert micro_batches(experience, none, max_rows=9, max_tokens=budget) == []
+        limits = LoopConfig(micro_batch_size=9, max_tokens_per_micro_batch=budget)
+        assert micro_batches(experience, none, limits) == []
 
 
 def test_by_length_by_hand():
