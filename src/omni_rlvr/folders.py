@@ -20,9 +20,9 @@ from omni_rlvr.types import UserError
 
 SUMS = "SHA256SUMS"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
-"""What a disk that takes no more says."""
+"""Error numbers of a disk that accepts no more data."""
 _OF_TORCH = ("PytorchStreamWriter", "inline_container", "iostream", "basic_ios")
-"""In the messages of ``torch.save`` where a file could not be written."""
+"""Words in the messages of ``torch.save`` when a file could not be written."""
 
 
 def new_folder(wanted: Path) -> Path:
@@ -32,15 +32,14 @@ def new_folder(wanted: Path) -> Path:
         OSError: it cannot be made.
     """
     wanted.parent.mkdir(parents=True, exist_ok=True)
-    number = 0
+    folder, number = wanted, 0
     while True:
-        folder = wanted.with_name(f"{wanted.name}_{number}") if number else wanted
         try:
             folder.mkdir()
+            return folder
         except FileExistsError:
             number += 1
-        else:
-            return folder
+            folder = wanted.with_name(f"{wanted.name}_{number}")
 
 
 @contextlib.contextmanager
@@ -54,7 +53,7 @@ def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
         sums: whether a digest of each file is written, for ``check_sums``.
 
     Raises:
-        OSError: the disk is full, or cannot be written; also where a library calls that otherwise.
+        OSError: the disk is full, or cannot be written; also if a library raised another error.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")

@@ -29,7 +29,7 @@ OWNER = ".owner"
 IN_USE = "wait until it ends, or stop it (Ctrl-C saves)"
 """What to do about a run's folder that is held."""
 SETTLE_S = 2.0
-"""A lock file without an owner is being written; after so long, its writer died over it."""
+"""Seconds after which the writer of a lock file that names no owner counts as dead."""
 LAUNCHER = "OMNI_RLVR_LAUNCHER"
 """Names, in the environment, the process that started this one for one device of several."""
 _held: dict[Path, int] = {}
@@ -93,7 +93,7 @@ class FolderLock:
 
         Args:
             folder: what is locked.
-            advice: what a user can do who meets the lock, for the message.
+            advice: what a user who meets the lock can do, for the message.
 
         Raises:
             FolderInUse: another process holds it; says which, on which machine, and since when.
@@ -104,10 +104,8 @@ class FolderLock:
             owner = owner_of(self.path)
             if owner is not None and owner.is_ours:
                 break
-            if owner is None or owner.is_gone:
-                remove_dead(self.path, owner)
-            else:
-                raise FolderInUse(f"{folder} is in use by {owner}; {_what_to_do(owner, advice)}")
+            _refuse(owner, folder, advice)
+            remove_dead(self.path, owner)
         _held[self.path] = _held.get(self.path, 0) + 1
 
     def release(self) -> None:
@@ -130,15 +128,14 @@ def check_free(folder: Path, advice: str) -> None:
     Raises:
         FolderInUse: says which process, on which machine, and since when.
     """
-    owner = owner_of(folder / OWNER)
+    _refuse(owner_of(folder / OWNER), folder, advice)
+
+
+def _refuse(owner: Owner | None, folder: Path, advice: str) -> None:
     if owner is not None and not (owner.is_gone or owner.is_ours):
-        raise FolderInUse(f"{folder} is in use by {owner}; {_what_to_do(owner, advice)}")
-
-
-def _what_to_do(owner: Owner, advice: str) -> str:
-    if owner.is_here:
-        return advice
-    return f"{advice}; if that process no longer runs, delete the file {OWNER} there"
+        gone = f"; if that process no longer runs, delete the file {OWNER} there"
+        more = "" if owner.is_here else gone
+        raise FolderInUse(f"{folder} is in use by {owner}; {advice}{more}")
 
 
 def _make(path: Path) -> bool:
@@ -172,7 +169,7 @@ def _unlock(path: Path) -> None:
 
 
 def owner_of(path: Path) -> Owner | None:
-    """Read a lock file; None where there is none, or none that names an owner in good time."""
+    """Read a lock file; None if there is none, or if it names no owner within ``SETTLE_S``."""
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
         try:
@@ -200,7 +197,7 @@ def remove_dead(path: Path, dead: Owner | None) -> None:
 
 
 def _started(process: int) -> str | None:
-    """When a process started, as the system counts; None if there is none that still works."""
+    """Read when a process started, in the system's own units; None if it no longer runs."""
     if not Path("/proc/self/stat").exists():
         return _shown_by_ps(process)
     try:
@@ -214,13 +211,9 @@ def _started(process: int) -> str | None:
 
 def _shown_by_ps(process: int) -> str | None:
     """Return the same as ``_started`` where there is no ``/proc``."""
-    with contextlib.suppress(OSError):
-        shown = subprocess.run(
-            ["ps", "-o", "state=,lstart=", "-p", str(process)],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.split()
-        if shown and not shown[0].startswith("Z"):
-            return " ".join(shown[1:])
-    return None
+    command = ["ps", "-o", "state=,lstart=", "-p", str(process)]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    except OSError:
+        return None
+    return " ".join(shown[1:]) if shown and not shown[0].startswith("Z") else None

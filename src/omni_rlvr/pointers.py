@@ -30,7 +30,7 @@ _STEP = re.compile(r"step_(\d+)(_\w+)?")
 _LONGEST = 4096
 """Bytes of the longest path that a pointer file may hold."""
 _STRAY_AFTER_S = 60.0
-"""Age at which what a stopped process left half made is no longer being made."""
+"""Age in seconds at which an unfinished file counts as left behind by a stopped process."""
 
 
 def point_to(pointer: Path, target: Path) -> None:
@@ -178,19 +178,15 @@ def whole_before(checkpoint: Path) -> Path | None:
 
 def _free_name(latest: Path) -> Path:
     """Name the folder that a copy made of ``latest`` by when its run began, as others are named."""
-    name, number = _started(latest), 0
+    try:
+        started = json.loads((latest / "run.json").read_text(encoding="utf-8"))["started"]
+        name = re.sub("[^0-9_-]", "-", str(started).replace("T", "_"))
+    except (OSError, ValueError, KeyError, TypeError):
+        name = "copied"
+    number = 0
     while (free := latest.with_name(f"{name}_{number}" if number else name)).exists():
         number += 1
     return free
-
-
-def _started(run: Path) -> str:
-    """Name a run's folder by when it began, as new ones are."""
-    try:
-        started = json.loads((run / "run.json").read_text(encoding="utf-8"))["started"]
-        return re.sub("[^0-9_-]", "-", str(started).replace("T", "_"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return "copied"
 
 
 def _remove_strays(pointer: Path) -> None:
@@ -203,7 +199,7 @@ def _remove_strays(pointer: Path) -> None:
 
 
 def _text(pointer: Path) -> str | None:
-    """Where a link or a pointer file leads, as it stands there; None for anything else."""
+    """Read where a link or a pointer file leads, as it is written; None for anything else."""
     if pointer.is_symlink():
         return str(pointer.readlink())
     if not pointer.is_file() or pointer.stat().st_size > _LONGEST:
@@ -225,10 +221,7 @@ def _led_to(pointer: Path, folder: str) -> Path | None:
         return None
     there = pointer.parent / text
     moved = pointer.parent / folder / PurePosixPath(text.replace("\\", "/")).name
-    for found in (there, moved):
-        if found.is_dir():
-            return found
-    return None
+    return next((found for found in (there, moved) if found.is_dir()), None)
 
 
 def _newest(checkpoint: Path) -> Path | None:

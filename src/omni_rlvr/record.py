@@ -70,20 +70,14 @@ FORKS = {"decord": ("eva-decord",)}
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replaces a JSON file in one step."""
+    """Replace a JSON file in one step."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    write_file(
-        path, f"{text}\n".encode(errors="backslashreplace")
-    )  # as JSON writes what is no text
+    write_file(path, f"{text}\n".encode(errors="backslashreplace"))  # JSON's own form of surrogates
 
 
 def read_json(path: Path) -> dict:
-    """Reads a JSON object."""
+    """Read a JSON object."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-STOPPED = ("interrupted", "running")
-"""How run.json says that a run was stopped by its user, or killed."""
 
 
 def read_record(folder: Path) -> dict:
@@ -133,7 +127,7 @@ def find_record(folder: Path) -> dict | None:
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Adds a line per row; NaN becomes null."""
+    """Add one line for each row; NaN becomes null."""
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         for row in rows:
             file.write(json.dumps({k: plain(v) for k, v in row.items()}, ensure_ascii=False) + "\n")
@@ -183,14 +177,14 @@ NOT_IDENTITY = ("paths", "resume", "runs", "logger", "callbacks")
 
 
 def identity(config: Mapping[str, object]) -> str:
-    """Names what a run computes by 12 hex digits: equal for equal resolved configs."""
+    """Name what a run computes by 12 hex digits: equal for equal resolved configs."""
     counted = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
     text = json.dumps(whole_numbers(counted), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def whole_numbers(value: object) -> object:
-    """Turns 1.0 into 1, in a config and all below it: ``weight=1`` and a default of 1.0 are one."""
+    """Turn 1.0 into 1 at every level of a config, so that ``weight=1`` equals a default of 1.0."""
     if isinstance(value, Mapping):
         return {key: whole_numbers(below) for key, below in value.items()}
     if isinstance(value, list):
@@ -199,7 +193,7 @@ def whole_numbers(value: object) -> object:
 
 
 def finished_config(folder: Path) -> dict | None:
-    """Reads the config of a run that finished; None for a folder without one."""
+    """Read the config of a run that finished; None for a folder without one."""
     record = find_record(folder)
     return record["config"] if record is not None and record["status"] == "finished" else None
 
@@ -212,27 +206,20 @@ def keep_steps(path: Path, last_step: int) -> None:
     if not path.exists():
         return
     rows, wrong = _rows(path)
-    stepless = sum(type(row.get("step")) is not int for _, row in rows)
-    if wrong or stepless:
-        some = [
-            *([_lines(wrong)] if wrong else []),
-            *([f"{stepless} without a step"] * (stepless > 0)),
-        ]
+    stepped = [(line, row["step"]) for line, row in rows if type(row.get("step")) is int]
+    some = [_lines(wrong)] if wrong else []
+    if stepless := len(rows) - len(stepped):
+        some.append(f"{stepless} without a step")
+    if some:
         log.warning("%s: %s: torn or foreign, cut off", path, " and ".join(some))
-    kept = [
-        line + b"\n"
-        for line, row in rows
-        if type(row.get("step")) is int and row["step"] <= last_step
-    ]
-    write_file(path, b"".join(kept))
+    write_file(path, b"".join(line + b"\n" for line, step in stepped if step <= last_step))
 
 
 def close_record(folder: Path, status: str, error: str | None) -> None:
     """Write into run.json how a run ended whose own process could not, or knew only half of it."""
     if (folder / "run.json").exists():
-        ended = datetime.now().astimezone().isoformat(timespec="seconds")
         fields = {**read_record(folder), "error": error, "status": status}
-        write_json(folder / "run.json", {**fields, "ended": ended})
+        write_json(folder / "run.json", {**fields, "ended": _now()})
 
 
 @contextlib.contextmanager
@@ -273,7 +260,7 @@ class RunRecord:
     def __init__(
         self, folder: Path, config: Mapping[str, object], *, device: str, writes: bool = True
     ):
-        """Opens the folder and writes run.json with status "running".
+        """Open the folder and write run.json with status "running".
 
         Args:
             folder: the run's.
@@ -290,7 +277,7 @@ class RunRecord:
         self.fields: dict[str, object] = {
             "status": "running",
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "started": _now(),
             "seed": config["seed"],
             "commit": _commit(),
             "versions": {name: version(name) for name in PACKAGES},
@@ -305,13 +292,13 @@ class RunRecord:
             self.update()
 
     def update(self, **fields: object) -> None:
-        """Sets fields of run.json and writes it."""
+        """Set fields of run.json and write it."""
         self.fields.update(fields)
         if self.writes:
             write_json(self.folder / "run.json", self.fields)
 
     def add_skipped(self, clips: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Adds clips that could not be read, once each: (id, reason); returns the new ones."""
+        """Add clips that could not be read, once each: (id, reason); return the new ones."""
         known = self.fields["skipped_clips"]
         assert isinstance(known, list)
         new = [{"id": i, "reason": why} for i, why in clips if all(row["id"] != i for row in known)]
@@ -330,50 +317,38 @@ class RunRecord:
         new = {(i, note.kind): note for i, note in notes if (i, note.kind) not in seen}
         for (clip_id, kind), note in new.items():
             if kind not in kinds and self.writes:
-                log.warning(
-                    "clip %s: %s; run.json lists all such clips under clip_notes (%s)",
-                    clip_id,
-                    note.text,
-                    kind,
-                )
+                text = "clip %s: %s; run.json lists all such clips under clip_notes (%s)"
+                log.warning(text, clip_id, note.text, kind)
             kinds.add(kind)
         if new:
             rows = [{"id": clip_id, **vars(note)} for (clip_id, _), note in new.items()]
             self.update(clip_notes=[*known, *rows])
 
     def log(self, file: str, rows: Iterable[Mapping[str, object]]) -> None:
-        """Appends rows to a .jsonl file of the run."""
+        """Append rows to a .jsonl file of the run."""
         if self.writes:
             append_jsonl(self.folder / file, rows)
 
     def finish(self, status: str) -> None:
-        """Says how the run ended: "finished", "interrupted" or "failed"."""
-        self.update(status=status, ended=datetime.now().astimezone().isoformat(timespec="seconds"))
+        """Record how the run ended: "finished", "interrupted" or "failed"."""
+        self.update(status=status, ended=_now())
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _commit() -> str | None:
-    """The commit this code was run from, with "+" when changed; None outside a checkout."""
+    """Name the commit this code is run from, with "+" when changed; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     here = Path(__file__).parent
     try:
-        out = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(here),
-                "describe",
-                "--always",
-                "--dirty=+",
-                "--abbrev=12",
-                "--exclude=*",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
+        out = subprocess.check_output(
+            command, cwd=here, stderr=subprocess.DEVNULL, text=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):  # no git, or an installed package
         return None
-    return out.stdout.strip()
+    return out.strip()
 
 
 def plain(value: object) -> object:

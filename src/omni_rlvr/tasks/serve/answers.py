@@ -1,7 +1,7 @@
-"""Asks a model about a clip that was taken in: what it says as it says it, and what drove that.
+"""Asks a model about an uploaded clip: the completion while it is generated, and what drove it.
 
-The answer and its probabilities are task=predict's, the value of each modality is
-task=attribute's, both from the towers' outputs that the upload left.
+The answer and its probabilities are computed as by task=predict, the value of each modality as by
+task=attribute. Both use the outputs of the towers that were computed on upload.
 """
 
 from __future__ import annotations
@@ -31,17 +31,22 @@ ABSENT = ClipFeatures(None, None, None, None)
 
 
 class Stopped(Exception):
-    """Nobody waits for the answer any more."""
+    """Raised in the worker when nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What a visitor shows: a picture, a sound, or both."""
+    """The files of a visitor, or what a model is shown of them: a picture, a sound, or both."""
 
-    video: Upload | None
-    """Where the picture comes from, if one is to be seen."""
-    audio: Upload | None
-    """Where the sound comes from, if any is to be heard."""
+    video: Upload | None = None
+    """Where the picture comes from, if there is one."""
+    audio: Upload | None = None
+    """Where the sound comes from, if it is a file of its own or alone is shown."""
+
+    @property
+    def uploads(self) -> list[Upload]:
+        """The files that are there, the picture's first."""
+        return [upload for upload in (self.video, self.audio) if upload is not None]
 
 
 @dataclass(frozen=True)
@@ -66,14 +71,14 @@ class Answer:
 def ask(
     parts: ServeInputs, place: int, clip: Clip, question: str, stop: threading.Event
 ) -> Generator[str, None, Answer]:
-    """Asks one model; use its value with ``yield from``.
+    """Ask one model; use its value with ``yield from``.
 
     Args:
-        parts: models and how they are asked.
-        place: which of the models.
-        clip: what it is shown.
-        question: what it is asked.
-        stop: set when the server ends.
+        parts: the models and how they are asked.
+        place: the index of the model.
+        clip: what the model is shown.
+        question: what the model is asked.
+        stop: an event that is set when the server ends.
 
     Yields:
         Pieces of the completion, as they come.
@@ -101,7 +106,7 @@ def ask(
 
 
 def _batch(model: ServedModel, clip: Clip, question: str, place: int) -> Batch:
-    """Make a batch of one prompt whose towers have run already."""
+    """Make a batch of one prompt from tower outputs that are computed already."""
     picture = ABSENT if clip.video is None else clip.video.features[place]
     sound = ABSENT if clip.audio is None else clip.audio.features[place]
     features = ClipFeatures(picture.video, sound.audio, picture.video_shape, sound.audio_shape)
@@ -139,7 +144,7 @@ def _predict(
 def _game(
     parts: ServeInputs, model: ServedModel, batch: Batch, features: Features, said: Prediction
 ) -> Game:
-    """Take the modalities away, for the label that was the answer, or else the likeliest one."""
+    """Score each subset of the modalities, for the label that was answered or the likeliest one."""
     task = parts.task
     method = Method(
         labels=parts.labels,
@@ -160,16 +165,12 @@ def _game(
         generator=torch.Generator(),
     )
     logps = scores.logps[0].double().log_softmax(dim=-1)  # [4, L]
-    best = parts.labels[int(logps[-1].argmax())]
-    label = said.predicted or best
+    label = said.predicted or parts.labels[int(logps[-1].argmax())]
     of_label = logps[:, list(parts.labels).index(label)].cpu()
     values = of_label if task.value == "log_prob" else of_label.exp()
     audio, video = shapley_values(values).tolist()
-    return Game(
-        label,
-        dict(zip(SUBSETS, of_label.exp().tolist(), strict=True)),
-        {"audio": audio, "video": video},
-    )
+    shares = dict(zip(SUBSETS, of_label.exp().tolist(), strict=True))
+    return Game(label, shares, {"audio": audio, "video": video})
 
 
 def spoken(
@@ -189,13 +190,11 @@ def spoken(
         done = pool.submit(work, write)
         done.add_done_callback(lambda _: pieces.put(None))
         try:
-            speaking = True
-            while speaking:
+            said: list[str | None] = []
+            while None not in said:
                 said = [pieces.get()]
                 said += [pieces.get() for _ in range(pieces.qsize())]  # came while it was drawn
-                speaking = None not in said
-                text = "".join(piece for piece in said if piece is not None)
-                if text:
+                if text := "".join(filter(None, said)):
                     yield text
         finally:
             left.set()

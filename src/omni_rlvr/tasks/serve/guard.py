@@ -121,7 +121,10 @@ class Guard:
     def _check_sender(self, request: Request) -> None:
         """Refuse other names of this machine, and pages of other origins."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        name = _name(host)
+        try:
+            name = urlsplit(f"//{host}").hostname or ""  # in lower case, without the port
+        except ValueError:
+            name = ""
         if name not in self.hosts and not (self.by_address and _is_address(name)):
             raise Refused(
                 400,
@@ -145,7 +148,10 @@ class Guard:
             raise Refused(403, "No such file was uploaded here.")
 
     async def _post(self, request: Request, send: Send) -> None:
-        size = _length(request)
+        promised = request.headers.get("content-length", "")  # the server enforces it
+        if not promised.isdecimal():
+            raise Refused(411, "The request does not say how long it is (Content-Length).")
+        size = int(promised)
         if request.scope["path"] == UPLOAD:
             await self._upload(request, size, send)
             return
@@ -161,21 +167,24 @@ class Guard:
         if request.scope["path"] == JOIN and not self._is_event(body):
             raise Refused(400, "This is no event of the page as it is now; load the page anew.")
         # Written anew, so that Gradio reads the same values in it as were checked here.
-        await self.app(request.scope, _receive_once(json.dumps(body).encode()), send)
+        checked = {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
+
+        async def receive() -> Message:
+            return checked
+
+        await self.app(request.scope, receive, send)
 
     def _is_event(self, body: Any) -> bool:
         """Tell whether a request is an event of the page, with the values and files it takes."""
         match body:
             case {"fn_index": int(number), "data": list(values)} if number in self.events:
                 files = self.events[number]
-                return len(values) == len(files) and all(
-                    _is_file(value) if is_file else not isinstance(value, dict | list)
-                    for is_file, value in zip(files, values, strict=True)
-                )
+                return len(values) == len(files) and all(map(_fits, values, files))
         return False
 
     async def _upload(self, request: Request, size: int, send: Send) -> None:
-        visitor = request.cookies.get(self.cookie) or _address(request)
+        address = request.client.host if request.client else ""
+        visitor = request.cookies.get(self.cookie) or address
         size = max(0, size - FORM_BYTES)
         try:
             self.uploads.reserve(visitor, size)
@@ -211,14 +220,6 @@ class Guard:
         return sent
 
 
-def _length(request: Request) -> int:
-    """Read the length of a body from its header; the server enforces it."""
-    promised = request.headers.get("content-length", "")
-    if not promised.isdecimal():
-        raise Refused(411, "The request does not say how long it is (Content-Length).")
-    return int(promised)
-
-
 def _paths(body: Any) -> Iterator[str]:
     """Yield every file that a request names, at any depth."""
     left = [body]
@@ -232,12 +233,12 @@ def _paths(body: Any) -> Iterator[str]:
             left.extend(value)
 
 
-def _is_file(value: Any) -> bool:
-    """Tell whether a value is a file as the page gives it, or none."""
+def _fits(value: Any, is_file: bool) -> bool:
+    """Tell whether a value is a file as the page gives it, or none; or else a plain value."""
     match value:
         case None | {"path": str(), "meta": {"_type": "gradio.FileData"}}:
-            return True
-    return False
+            return is_file or value is None
+    return not is_file and not isinstance(value, dict | list)
 
 
 def _listed(answer: bytearray) -> list[str]:
@@ -249,18 +250,11 @@ def _listed(answer: bytearray) -> list[str]:
     return [str(path) for path in listed] if isinstance(listed, list) else []
 
 
-def _receive_once(body: bytes) -> Receive:
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
-
-
 async def _refuse(request: Request, refused: Refused, send: Send) -> None:
     """Answer at once, then discard what is still coming, or its sender would see a reset."""
     response = PlainTextResponse(str(refused), refused.status)
-    start = {"type": "http.response.start", "status": refused.status}
-    await send({**start, "headers": response.raw_headers})
+    start = {"status": refused.status, "headers": response.raw_headers}
+    await send({"type": "http.response.start", **start})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     left = MAX_DISCARDED
     with contextlib.suppress(TimeoutError):
@@ -271,14 +265,6 @@ async def _refuse(request: Request, refused: Refused, send: Send) -> None:
                 if not message.get("more_body"):
                     break
     await send({"type": "http.response.body", "body": b""})
-
-
-def _name(host: str) -> str:
-    """Take the port off a Host header; the result is in lower case."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
 
 
 def _netloc(url: str, like: str = "") -> tuple[str, int | None] | None:
@@ -298,7 +284,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omni_rlvr.assembly.composed import Clips, Composed, Place
@@ -60,7 +60,7 @@ def build(composed: Composed) -> ServeInputs:
             f"task=serve: Gradio cannot be imported ({error}); pip install 'omni-rlvr[serve]'"
         ) from error
     cfg, task, dataset = composed.cfg, composed.task, composed.dataset
-    examples = list(_different(_read(dataset, task.split, task.num_examples), task.num_examples))
+    examples = _different(_read(dataset, task.split, task.num_examples), task.num_examples)
     models = [ServedModel(str(cfg.model.path), load(cfg.model))]
     if task.compare is not None:
         models.append(ServedModel(task.compare, load_other(cfg.model, task.compare)))
@@ -74,7 +74,7 @@ def build(composed: Composed) -> ServeInputs:
 
 
 def _read(dataset: DatasetConfig, split: str, num_examples: int) -> Sequence[Example]:
-    """Reads a split, where the data set has it; of one that makes its clips, only as many."""
+    """Read a split, where the data set has it; a reader that makes its clips makes only so many."""
     reader = dataset.splits.get(split)
     if reader is None or lacks_file(dataset, split) or num_examples == 0:
         return []
@@ -82,12 +82,12 @@ def _read(dataset: DatasetConfig, split: str, num_examples: int) -> Sequence[Exa
     return make(reader, **few).read()
 
 
-def _different(examples: Sequence[Example], count: int) -> Iterator[Example]:
-    """Yields the first clip of each label, then the first of the rest, up to a count."""
+def _different(examples: Sequence[Example], count: int) -> list[Example]:
+    """Choose the first clip of each label, then the first of the rest, up to a count."""
     first: dict[str, int] = {}
     for i, example in enumerate(examples):
         first.setdefault(example.answer, i)
         if len(first) == count:
             break
-    picks = [*first.values(), *(set(range(min(count, len(examples)))) - {*first.values()})]
-    yield from (examples[i] for i in sorted(picks[:count]))
+    picks = list(dict.fromkeys((*first.values(), *range(min(count, len(examples))))))
+    return [examples[i] for i in sorted(picks[:count])]

@@ -1,7 +1,8 @@
-"""The page: what a visitor gives on the left, one column of answers a model on the right.
+"""The page: a visitor's files and question on the left, a column of answers for each model on the
+right.
 
-A session holds what was taken in; files are not needed once they were read, and go when their
-answer is there. Every event waits in one queue, since there is one model.
+A session holds the uploads that were read. Files are not needed once they were read, and are
+deleted when their answer is there. Every event waits in one queue, since there is one model.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,52 +36,39 @@ MAX_QUESTION = 500
 """Characters."""
 
 
-@dataclass(frozen=True)
-class Session:
-    """What one visitor has given."""
-
-    video: Upload | None = None
-    audio: Upload | None = None
-
-
 class Page:
     """Answers the page's events."""
 
     def __init__(self, parts: ServeInputs, uploads: Uploads, stop: threading.Event):
-        """Args: models, where files come in, and what is set when the server ends."""
+        """Remember the models, the folder of uploads, and the event set when the server ends."""
         self.parts, self.uploads, self.stop = parts, uploads, stop
 
-    def take(self, session: Session, path: str | None, *, kind: str) -> tuple[Session, str]:
-        """Takes a file in, or forgets the one before: kind is "video" or "audio"."""
+    def take(self, session: Clip, path: str | None, *, kind: str) -> tuple[Clip, str]:
+        """Read a visitor's file, or forget the one before: kind is "video" or "audio"."""
         before: Upload | None = vars(session)[kind]
         if before is not None and str(before.path) != path:
             self.uploads.delete(before.path)
         session = replace(session, **{kind: None})
         if path is None:
-            return session, self._given(session)
+            return session, _given(session)
         try:
             upload = self.uploads.take(Path(path), as_sound=kind == "audio")
-        except UserError as error:
+        except BaseException as error:
             self.uploads.delete(Path(path))
+            if not isinstance(error, UserError):
+                raise
             return session, render.message(str(error), kind="error")
-        except BaseException:
-            self.uploads.delete(Path(path))
-            raise
         session = replace(session, **{kind: upload})
-        return session, self._given(session)
+        return session, _given(session)
 
-    def _given(self, session: Session) -> str:
-        found = [_found(upload) for upload in (session.video, session.audio) if upload is not None]
-        return render.message(" ".join(found) or START, kind="note")
-
-    def run(self, session: Session, modality: str, question: str) -> Iterator[tuple[str, ...]]:
-        """Asks one model after the other; yields the message and every column, again and again."""
+    def run(self, session: Clip, modality: str, question: str) -> Iterator[tuple[str, ...]]:
+        """Ask one model after the other; yield the message and every column, again and again."""
         columns = [render.panel(model.path, "") for model in self.parts.models]
         try:
             clip, note = _shown(session, modality)
             if not 0 < len(question.strip()) <= MAX_QUESTION:
                 raise UserError(f"The question must have 1 to {MAX_QUESTION} characters.")
-            text = render.message(note, kind="note") if note else self._given(session)
+            text = render.message(note, kind="note") if note else _given(session)
             for place, model in enumerate(self.parts.models):
                 for body, busy in self._asked(place, clip, question.strip()):
                     columns[place] = render.panel(model.path, body, busy=busy)
@@ -90,9 +78,8 @@ class Page:
         except Stopped:
             return
         finally:
-            for upload in (session.video, session.audio):
-                if upload is not None:
-                    self.uploads.delete(upload.path)
+            for upload in session.uploads:
+                self.uploads.delete(upload.path)
 
     def _asked(self, place: int, clip: Clip, question: str) -> Iterator[tuple[str, bool]]:
         task, lexicon = self.parts.task, self.parts.lexicon
@@ -108,7 +95,7 @@ class Page:
         yield render.answer(answer, lexicon, **options), False
 
     def example(self, example: Example) -> tuple[str | None, str | None]:
-        """Copies a clip of the data set to where a visitor's files lie."""
+        """Copy a clip of the data set to the folder of visitors' files."""
         return self._copied(example.video), self._copied(example.audio)
 
     def _copied(self, path: Path | None) -> str | None:
@@ -120,15 +107,15 @@ class Page:
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from error
         self.uploads.release("", size, [])
-        folder = tempfile.mkdtemp(dir=self.uploads.folder)
-        return shutil.copy(path, folder)
+        return shutil.copy(path, tempfile.mkdtemp(dir=self.uploads.folder))
 
 
 def build_page(page: Page) -> gr.Blocks:
-    """Lays the page out."""
+    """Lay the page out."""
     parts = page.parts
+    chosen = (parts.clips.modality.video, parts.clips.modality.audio)
     with gr.Blocks(title="omni-rlvr", analytics_enabled=False) as blocks:
-        session = gr.State(Session())
+        session = gr.State(Clip())
         gr.HTML(HEAD, elem_id="head")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -136,7 +123,7 @@ def build_page(page: Page) -> gr.Blocks:
                 message = gr.HTML(render.message(START, kind="note"), elem_id="message")
                 modality = gr.Radio(
                     list(MODALITIES),
-                    value=_first(parts),
+                    value=next(name for name, shown in MODALITIES.items() if shown == chosen),
                     label="Show the model",
                     elem_id="modality",
                 )
@@ -159,7 +146,11 @@ def build_page(page: Page) -> gr.Blocks:
                     )
                     for i, m in enumerate(parts.models)
                 ]
-        _take_in(page, session, video, audio, message, tries)
+        for kind, component in (("video", video), ("audio", audio)):
+            take = partial(page.take, kind=kind)
+            _event(component.change, take, [session, component], [session, message])
+        for choice, example in tries:
+            _event(choice.click, partial(page.example, example), [], [video, audio])
         asked = _event(button.click, page.run, [session, modality, question], [message, *columns])
         stop.click(None, cancels=[asked], queue=False, api_visibility="private")
     return blocks
@@ -180,13 +171,8 @@ def _media(parts: ServeInputs) -> tuple[gr.Video, gr.Audio]:
     return video, audio
 
 
-def _first(parts: ServeInputs) -> str:
-    chosen = (parts.clips.modality.video, parts.clips.modality.audio)
-    return next(name for name, shown in MODALITIES.items() if shown == chosen)
-
-
 def _tries(examples: Sequence[Example]) -> list[tuple[gr.Button, Example]]:
-    """A button for each clip to try, named by its label."""
+    """Add a button for each clip to try, named by its label."""
     if not examples:
         return []
     gr.HTML('<div class="omni"><h4>Or try a clip of the data set; its label is</h4></div>')
@@ -197,29 +183,10 @@ def _tries(examples: Sequence[Example]) -> list[tuple[gr.Button, Example]]:
         ]
 
 
-def _take_in(
-    page: Page,
-    session: gr.State,
-    video: gr.Video,
-    audio: gr.Audio,
-    message: gr.HTML,
-    tries: Sequence[tuple[gr.Button, Example]],
-) -> None:
-    for kind, component in (("video", video), ("audio", audio)):
-        _event(
-            component.change,
-            partial(page.take, kind=kind),
-            [session, component],
-            [session, message],
-        )
-    for button, example in tries:
-        _event(button.click, partial(page.example, example), [], [video, audio])
-
-
 def _event(
     listen: Callable[..., Any], handler: Callable[..., Any], inputs: list, outputs: list
 ) -> Any:
-    """Every event waits for the one before: there is one model and one reader of files."""
+    """Add an event that waits for the one before: there is one model and one reader of files."""
     return listen(
         handler,
         inputs,
@@ -231,32 +198,32 @@ def _event(
     )
 
 
-def _found(upload: Upload) -> str:
-    parts = [
-        name
-        for name, there in (("picture", upload.has_video), ("sound", upload.has_audio))
-        if there
-    ]
-    there = " and ".join(parts) if len(parts) == 2 else f"{parts[0]} only"
-    notes = "".join(f" Note: {note}." for note in upload.notes)
-    return f"{shown_name(upload.path)}: {upload.duration_s:.1f} s, {there}.{notes}"
+def _given(session: Clip) -> str:
+    """Make the message that describes a visitor's files."""
+    found = []
+    for upload in session.uploads:
+        kinds = {(True, True): "picture and sound", (True, False): "picture only"}
+        there = kinds.get((upload.has_video, upload.has_audio), "sound only")
+        notes = "".join(f" Note: {note}." for note in upload.notes)
+        found.append(f"{shown_name(upload.path)}: {upload.duration_s:.1f} s, {there}.{notes}")
+    return render.message(" ".join(found) or START, kind="note")
 
 
-def _shown(session: Session, modality: str) -> tuple[Clip, str]:
-    """What the model is shown of what was given, and a sentence where that is less than asked.
+def _shown(session: Clip, modality: str) -> tuple[Clip, str]:
+    """Choose what the model is shown, and a sentence where that is less than asked for.
 
     Raises:
         UserError: nothing was given, or nothing of that kind.
     """
     if modality not in MODALITIES:
         raise UserError(f"{modality} is no choice of modalities.")
-    if session.video is None and session.audio is None:
+    if not session.uploads:
         raise UserError(START)
     want_video, want_audio = MODALITIES[modality]
-    seen = session.video if session.video is not None and session.video.has_video else None
-    heard = next((u for u in (session.audio, session.video) if u is not None and u.has_audio), None)
+    seen = next((u for u in session.uploads if u is session.video and u.has_video), None)
+    heard = next((u for u in reversed(session.uploads) if u.has_audio), None)
     clip = Clip(seen if want_video else None, heard if want_audio else None)
-    if clip.video is None and clip.audio is None:
+    if not clip.uploads:
         raise UserError(f"There is no {modality} in it; choose the other.")
     if want_video and want_audio and clip.audio is None:
         return clip, "The clip has no sound; the model is shown the picture only."

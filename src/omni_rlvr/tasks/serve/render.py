@@ -5,7 +5,6 @@ outside is shown, never run. Strings in, strings out.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ def answer(said: Answer, lexicon: Lexicon, *, value: str, lead: str, absent: str
 
 def _notes(said: Prediction) -> list[str]:
     """Say what the answer was read from."""
-    notes = [f"from {' and '.join(PLAYERS[player] for player in _there(vars(said)))}"]
+    notes = [f"from {' and '.join(PLAYERS[player] for player in _there(said))}"]
     if said.answer is not None and said.predicted is None:
         notes.append("not one of the labels")
     if said.truncated:
@@ -104,7 +103,7 @@ def _notes(said: Prediction) -> list[str]:
 
 def _game(said: Answer, *, value: str, lead: str, absent: str) -> dict[str, Any]:
     """Return Shapley bars, and the probabilities that they come from."""
-    game, there = said.game, _there(vars(said.prediction))
+    game, there = said.game, _there(said.prediction)
     subsets = [
         (name, p)
         for name, p in game.probabilities.items()
@@ -139,8 +138,8 @@ def _signed_bar(name: str, phi: float, widest: float, value: str) -> dict[str, A
     }
 
 
-def _there(row: Mapping[str, object]) -> list[str]:
-    return [player for player in PLAYERS if row[f"has_{player}"]]
+def _there(said: Prediction) -> list[str]:
+    return [player for player in PLAYERS if vars(said)[f"has_{player}"]]
 
 
 @cache

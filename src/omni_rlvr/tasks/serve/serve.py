@@ -12,7 +12,7 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Sequence
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
@@ -40,10 +40,10 @@ SETTINGS = {
 
 
 def run(parts: ServeInputs) -> None:
-    """Serves the page.
+    """Serve the page until Ctrl-C.
 
     Raises:
-        UserError: the address cannot be listened on.
+        UserError: the server cannot listen on the address.
         Interrupted: Ctrl-C.
     """
     device = device_of(parts.place.config["trainer"]["accelerator"])
@@ -52,13 +52,8 @@ def run(parts: ServeInputs) -> None:
     with recorded(parts.place, device=str(device)):
         listening = _listen(parts.task.host, parts.task.port)
         uploads = Uploads(parts, Path(tempfile.mkdtemp(prefix=PREFIX)), device)
-        try:
+        with contextlib.suppress(KeyboardInterrupt), closing(listening), closing(uploads):
             _serve(parts, uploads, listening)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            uploads.close()
-            listening.close()
         raise Interrupted("stopped; all uploads are deleted")
 
 
@@ -72,18 +67,16 @@ def _serve(parts: ServeInputs, uploads: Uploads, listening: socket.socket) -> No
     stop = threading.Event()
     host, port = listening.getsockname()[:2]
     css = (files("omni_rlvr.tasks.serve") / "page.css").read_text("utf-8")
-    app = site(
-        build_page(Page(parts, uploads, stop)),
-        uploads,
-        port=port,
-        css=css,
-    )
+    app = site(build_page(Page(parts, uploads, stop)), uploads, port=port, css=css)
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none")
     )
     running = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     running.start()
-    print("\n".join(_greeting(parts, host, port)), flush=True)
+    if not parts.task.is_local:
+        print(f"task.host={parts.task.host}: others can reach this page; no password")
+    shown = f"[{host}]" if ":" in host else host
+    print(f"open http://{shown}:{port} (Ctrl-C stops)", flush=True)
     try:
         while running.is_alive() and not stop.wait(SWEEP_S):
             uploads.sweep()
@@ -95,7 +88,7 @@ def _serve(parts: ServeInputs, uploads: Uploads, listening: socket.socket) -> No
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Opens the port before anything is loaded for it, so that a taken one shows at once."""
+    """Open the port before anything is loaded for it, so that a port in use shows at once."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -111,11 +104,3 @@ def _listen(host: str, port: int) -> socket.socket:
             "task.port=0 takes any free port"
         ) from error
     return listening
-
-
-def _greeting(parts: ServeInputs, host: str, port: int) -> Sequence[str]:
-    shown = f"[{host}]" if ":" in host else host
-    lines = [f"open http://{shown}:{port} (Ctrl-C stops)"]
-    if not parts.task.is_local:
-        lines.insert(0, f"task.host={parts.task.host}: others can reach this page; no password")
-    return lines

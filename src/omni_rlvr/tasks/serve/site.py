@@ -6,6 +6,7 @@ import socket
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.components import Component
 
 from omni_rlvr.config.tasks import LOOPBACK
 from omni_rlvr.tasks.serve.guard import Guard
@@ -15,20 +16,14 @@ FONT = ["system-ui", "sans-serif"]
 MONO = ["ui-monospace", "monospace"]
 
 
-def site(
-    blocks: gr.Blocks,
-    uploads: Uploads,
-    *,
-    port: int,
-    css: str,
-) -> FastAPI:
-    """Mounts the page.
+def site(blocks: gr.Blocks, uploads: Uploads, *, port: int, css: str) -> FastAPI:
+    """Put the page into a web application behind the guard.
 
     Args:
         blocks: the page.
         uploads: where visitors' files lie, and how large they may be.
-        port: it will listen on.
-        css: of the page.
+        port: the port that the page will listen on.
+        css: the style sheet of the page.
     """
     app = FastAPI(openapi_url=None)
     task = uploads.task
@@ -37,10 +32,7 @@ def site(
         Guard,
         uploads=uploads,
         events={
-            number: [
-                isinstance(part, gr.components.Component) and part.data_model is not None
-                for part in event.inputs
-            ]
+            number: [isinstance(p, Component) and p.data_model is not None for p in event.inputs]
             for number, event in blocks.fns.items()
         },
         hosts=[name.lower() for name in (*LOOPBACK, *own, *task.allowed_hosts)],

@@ -1,7 +1,7 @@
-"""Takes a visitor's files in: checked before they are decoded, read once, and deleted.
+"""Reads a visitor's files: each is checked before it is decoded, read once, and deleted.
 
-What stays of a file are the towers' outputs, a few small tensors that its owner's session holds;
-another question about the same clip needs nothing else.
+Only the outputs of the towers remain of a file, a few small tensors in its owner's session. Another
+question about the same clip needs nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SESSIONS = 10
 """The folder holds this many times ``task.max_session_mb``."""
 
 GLANCE = ClipRequest(Sampling.count(1), 16_000, want_video=False, want_audio=False)
-"""What is read of a file before anything of it is wanted."""
+"""What is read of a file to check it, before the model needs any of it."""
 
 BLOCK = 4096
 """Bytes that a file counts for at least: an empty one takes room on a disk too."""
@@ -39,7 +39,7 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that was taken in."""
+    """A visitor's file that was read."""
 
     path: Path
     """Where it lay, or still lies."""
@@ -98,12 +98,8 @@ class Uploads:
             UserError: it is too large, or the visitor or all visitors together hold too much.
         """
         assert self.task.max_session_mb is not None  # resolved where it was checked
-        largest, one = self.task.max_upload_mb * 1e6, self.task.max_session_mb * 1e6
-        if size > largest:
-            raise UserError(
-                f"The file has {size / 1e6:.1f} MB; this page takes files of up to "
-                f"{largest / 1e6:g} MB."
-            )
+        one = self.task.max_session_mb * 1e6
+        self._refuse_large("The file", size)
         here = [str(path) for path in self.folder.rglob("*")]
         with self.lock:
             own = self.coming[visitor] + _bytes(self.owned.get(visitor, ()))
@@ -133,7 +129,7 @@ class Uploads:
                     path.unlink(missing_ok=True)
 
     def take(self, path: Path, *, as_sound: bool) -> Upload:
-        """Read a file and runs the towers on it.
+        """Read a file and run the towers on it.
 
         Args:
             path: in the folder.
@@ -143,28 +139,30 @@ class Uploads:
             UserError: it is too large, too long, or cannot be read; one sentence, with its name.
         """
         video, audio = (None, path) if as_sound else (path, None)
+        name = shown_name(path)
         if not path.is_file():
-            raise UserError(f"{shown_name(path)} is not here any more; add it again.")
-        megabytes = path.stat().st_size / 1e6
-        if megabytes > self.task.max_upload_mb:
-            raise UserError(
-                f"{shown_name(path)} has {megabytes:.1f} MB; this page takes files of up to "
-                f"{self.task.max_upload_mb:g} MB."
-            )
+            raise UserError(f"{name} is not here any more; add it again.")
+        self._refuse_large(name, path.stat().st_size)
         try:
             seen = self.measure.read(video, audio, GLANCE)
             if seen.duration_s > self.task.max_clip_s:
                 raise UserError(
-                    f"{shown_name(path)} is {seen.duration_s:.0f} s long; this page takes clips "
+                    f"{name} is {seen.duration_s:.0f} s long; this page takes clips "
                     f"of up to {self.task.max_clip_s:g} s."
                 )
             if seen.frames is None and seen.waveform is None:
-                raise UserError(f"{shown_name(path)} has neither picture nor sound.")
+                raise UserError(f"{name} has neither picture nor sound.")
             features, notes = self._features(video, audio, seen)
         except MediaError as error:
-            message = str(error).replace(str(path), shown_name(path))
-            raise UserError(f"{printable(message)}.") from error
+            raise UserError(f"{printable(str(error).replace(str(path), name))}.") from error
         return Upload(path, seen.duration_s, features, notes)
+
+    def _refuse_large(self, what: str, size: int) -> None:
+        if size > self.task.max_upload_mb * 1e6:
+            raise UserError(
+                f"{what} has {size / 1e6:.1f} MB; this page takes files of up to "
+                f"{self.task.max_upload_mb:g} MB."
+            )
 
     @torch.no_grad()
     def _features(
@@ -209,14 +207,14 @@ class Uploads:
                     self.delete(path)
 
     def close(self) -> None:
-        """Stop the readers and deletes the folder."""
+        """Stop the readers and delete the folder."""
         self.measure.close()
         self.reader.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _bytes(paths: Iterable[str]) -> int:
-    """How much files take; one that has gone meanwhile takes nothing."""
+    """Add up the sizes of files; a file that was deleted meanwhile counts as 0."""
     total = 0
     for path in paths:
         with contextlib.suppress(OSError):
