@@ -80,6 +80,10 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+STOPPED = ("interrupted", "running")
+"""How run.json says that a run was stopped by its user, or killed."""
+
+
 def read_record(folder: Path) -> dict:
     """Read a run's run.json.
 
