@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def completion_mask(completion_ids: Tensor, *, eos_token_ids: Sequence[int]) -> Tensor:
-    """Mark the tokens of each completion up to and including its first end token.
+    """Set 1 on the tokens of each completion up to and including its first end token.
 
     Args:
         completion_ids: [N, T] int64.
