@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def completion_mask(completion_ids: Tensor, *, eos_token_ids: Sequence[int]) -> Tensor:
-    """Set 1 on the tokens of each completion up to and including its first end token.
+    """Mark the tokens of each completion up to and including its first end token.
 
     Args:
         completion_ids: [N, T] int64.
@@ -24,7 +24,7 @@ def completion_mask(completion_ids: Tensor, *, eos_token_ids: Sequence[int]) -> 
 
 
 def position_ids(mask: Tensor) -> Tensor:
-    """Number each row's tokens from 0: [N, L] mask -> [N, L] positions (0 on left padding)."""
+    """Count each row's tokens from 0: [N, L] mask -> [N, L] positions (0 on left padding)."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
