@@ -130,13 +130,13 @@ def without_exit() -> Iterator[None]:
     """Take a ``sys.exit`` in what is called inside for what it means.
 
     Raises:
-        KeyboardInterrupt: Lightning answered a second Ctrl-C with it.
+        KeyboardInterrupt: Lightning answered a KeyboardInterrupt with it.
         UserError: code of the user's called it; a run that ends so is not done, whatever its code.
     """
     try:
         yield
     except SystemExit as end:
-        if asked():
+        if asked() or isinstance(end.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from end
         frame = traceback.extract_tb(end.__traceback__)[-1]
         raise UserError(

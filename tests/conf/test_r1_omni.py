@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from hydra import compose, initialize_config_dir
 
 from omni_rlvr.assembly.instantiate import check, make
@@ -31,13 +30,6 @@ def composed(name: str, *overrides: str):
     names = [f"+experiment=r1_omni/{name}", *DATA, "model.path=DIR", *overrides]
     config, typed = check(compose("config", overrides=names))
     return config, typed
-
-
-def test_the_option_file_repeats_the_defaults() -> None:
-    fields = yaml.safe_load((CONF / "model" / "options" / "default.yaml").read_text())
-    fields.pop("_target_")
-    assert LoadOptions(**fields) == LoadOptions()
-    assert set(fields) == set(LoadOptions.__dataclass_fields__)
 
 
 # batch, epochs, learning rate, schedule, warm-up: facts of the authors' scripts
