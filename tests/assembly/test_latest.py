@@ -124,7 +124,7 @@ def test_the_run_of_a_checkpoint_and_how_it_ended(tmp_path: Path) -> None:
         ("stage.max_steps=${stage.max_steps}", "stage.max_steps: it refers to itself"),
         ("model.path=${nosuch:x}", "model.path: ${nosuch:...} is no function that configs know"),
         ("seed=${oc.env:NO_SUCH}", "seed: \"Environment variable 'NO_SUCH' not found\""),
-        ("task.split=???", "task.split must be given, e.g. task.split=VALUE"),
+        ("task.split=???", "task.split must be given, e.g. task.split=NAME"),
     ],
 )
 def test_an_error_speaks_of_keys_and_not_of_how_they_are_resolved(
