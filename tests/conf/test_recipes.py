@@ -15,6 +15,7 @@ from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.record import read_jsonl
+from omni_rlvr.stages.table import STAGES
 from omni_rlvr.tasks.table import register
 
 __all__ = ["checkpoint", "clips", "common", "runner"]  # fixtures
@@ -44,7 +45,7 @@ RECIPES = {
 
 
 def test_every_file_is_here_and_says_where_its_values_are_from() -> None:
-    assert {*RECIPES} == {path.stem for path in CONF.glob("*.yaml")}
+    assert {*RECIPES, *STAGES} == {path.stem for path in CONF.glob("*.yaml")}
     for name in RECIPES:
         assert "arXiv" in (CONF / f"{name}.yaml").read_text().split("defaults:")[0]
 
