@@ -138,11 +138,18 @@ def without_exit() -> Iterator[None]:
     except SystemExit as end:
         if asked() or isinstance(end.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from end
-        frame = traceback.extract_tb(end.__traceback__)[-1]
         raise UserError(
             f"sys.exit({end.code!r}) was called in the middle of the work "
-            f"({frame.filename}:{frame.lineno}); raise an error there instead"
+            f"({place_of(end)}); raise an error there instead"
         ) from end
+
+
+def place_of(error: BaseException) -> str:
+    """Say where an error was raised, or ``sys.exit`` was called: ``file:line``."""
+    frames = list(traceback.extract_tb(error.__traceback__))
+    if isinstance(error, SystemExit):  # W&B puts a function of its own, ``exit``, in its place
+        frames = [frame for frame in frames if frame.name != "exit"] or frames
+    return f"{frames[-1].filename}:{frames[-1].lineno}"
 
 
 @contextlib.contextmanager

@@ -244,9 +244,16 @@ def test_equal_rewards_are_a_warning(runner, caplog) -> None:
     ("at_once", "said"),
     [("false", "error: reward term mine raised SystemExit: 0 ("), ("true", "error: ")],
 )
+@pytest.mark.parametrize("replaced", [False, True])
 def test_a_reward_that_ends_the_process_is_a_failure(
-    runner, command, at_once: str, said: str
+    runner, command, monkeypatch: pytest.MonkeyPatch, at_once: str, said: str, replaced: bool
 ) -> None:
+    if replaced:  # as W&B does when it is imported
+
+        def exit(code: object = None) -> None:
+            raise SystemExit(code)
+
+        monkeypatch.setattr("sys.exit", exit)
     text = command(
         *runner.grpo,
         "+reward.terms.mine._target_=case_numbers.Exits",

@@ -14,7 +14,6 @@ import asyncio
 import functools
 import inspect
 import math
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -23,6 +22,7 @@ from typing import Any
 from omni_rlvr.rewards.base import CalledExit, RewardError, RewardTimeout, exit_as_error
 from omni_rlvr.rewards.watchdog.time_limit import Limited, awaited_within, keep_watch, within
 from omni_rlvr.rewards.watchdog.watcher import GRACE_S
+from omni_rlvr.stopping import place_of
 from omni_rlvr.types import Example, UserError
 
 FLOAT32_MAX = 3.4028234663852886e38
@@ -249,8 +249,7 @@ def _max_score(name: str, term: Any) -> float | None:
 def _describe(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, CalledExit) else error
     assert cause is not None
-    frame = traceback.extract_tb(cause.__traceback__)[-1]
-    return f"{type(cause).__name__}: {cause} ({frame.filename}:{frame.lineno})"
+    return f"{type(cause).__name__}: {cause} ({place_of(cause)})"
 
 
 def _message(name: str, wrong: str, rows: Rows) -> str:
