@@ -220,3 +220,16 @@ def test_missing_part_of_the_processor(folder, name):
     else:
         path.unlink()
     refused_path(folder, "processor cannot be read")
+
+
+@pytest.mark.parametrize("change", [{"padding_side": "right"}, {"pad_token": None}])
+def test_how_a_tokenizer_pads_changes_nothing(tiny_policy, make_batch, tmp_path, change):
+    tiny_policy.save(tmp_path / "model")
+    file = tmp_path / "model" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    policy = load_policy(str(tmp_path / "model"), "float32", None)
+    wanted, batch = make_batch(tiny_policy, 4), make_batch(policy, 4)
+    assert torch.equal(batch.prompt_mask, wanted.prompt_mask)  # padded on the left
+    seen = policy.prompts(batch, policy.encode(batch)).embeds[batch.prompt_mask.bool()]
+    prompts = tiny_policy.prompts(wanted, tiny_policy.encode(wanted))
+    assert torch.equal(seen, prompts.embeds[wanted.prompt_mask.bool()])

@@ -18,7 +18,7 @@ from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.models.composed import published_layout
 from omni_rlvr.models.composed.model import OmniConfig
 from omni_rlvr.models.composed.processor import SETTINGS, Processor, ProcessorSettings
-from omni_rlvr.models.composed.tokenizers import load_tokenizer
+from omni_rlvr.models.composed.tokenizers import load_tokenizer, with_padding
 from omni_rlvr.models.loading.untrusted import check_settings, one_error
 from omni_rlvr.models.loading.weights import check_pointer
 from omni_rlvr.text.prompts import WORDINGS
@@ -41,7 +41,9 @@ def load_processor(folder: Path) -> Processor:
     with one_error(f"model.path={folder}: the processor cannot be read"):
         settings = ProcessorSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
         return Processor(
-            tokenizer=PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False),
+            tokenizer=with_padding(
+                PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False), folder
+            ),
             image_processor=AutoImageProcessor.from_pretrained(
                 folder / "image_processor",
                 backend=settings.image_backend,

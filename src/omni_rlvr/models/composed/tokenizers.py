@@ -37,9 +37,19 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             )
         if tokenizer.chat_template is None:
             tokenizer.chat_template = _saved_template(folder) or CHAT_TEMPLATE
-    for role in ("eos_token", "pad_token"):
-        if tokenizer.special_tokens_map.get(role) is None:
-            raise UserError(f"model.path={folder}: tokenizer_config.json names no {role}")
+    return with_padding(tokenizer, folder)
+
+
+def with_padding(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
+    """Give a tokenizer a pad token, if it has none.
+
+    Raises:
+        UserError: It has no end token either.
+    """
+    if tokenizer.eos_token is None:
+        raise UserError(f"model.path={folder}: tokenizer_config.json names no eos_token")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # any token will do: masks hide it
     return tokenizer
 
 
