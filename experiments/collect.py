@@ -20,6 +20,7 @@ import pandas as pd
 from omni_rlvr.assembly.compare import completed
 from omni_rlvr.tasks.report.columns import in_order
 from omni_rlvr.tasks.report.gather import RunData, check_labels, gather
+from omni_rlvr.tasks.table import register
 
 SCORES = ("war", "uar", "format", "outside")
 CURVES = (
@@ -50,6 +51,7 @@ def columns(keys: Sequence[str]) -> list[str]:
 
 def collect(places: Sequence[str], keys: Sequence[str]) -> pd.DataFrame:
     """Reads all finished runs."""
+    register()  # the schemas complete the configs of runs of earlier versions
     runs = in_order(gather(places, completed))
     check_labels(runs)
     for run in runs:
