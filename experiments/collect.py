@@ -18,11 +18,11 @@ from typing import Any
 import pandas as pd
 
 from omni_rlvr.assembly.compare import completed
+from omni_rlvr.record import SCORES
 from omni_rlvr.tasks.report.columns import in_order
 from omni_rlvr.tasks.report.gather import RunData, check_labels, gather
 from omni_rlvr.tasks.table import register
 
-SCORES = ("war", "uar", "format", "outside")
 CURVES = (
     "reward", "rewards/accuracy/mean", "rewards/format/mean", "frac_reward_zero_std",
     "completions/mean_length", "completions/clipped_ratio", "kl", "entropy", "grad_norm",
@@ -78,8 +78,9 @@ def value_of(run: RunData, key: str) -> Any:
 def numbers(run: RunData) -> Iterator[tuple[str, int | None, float]]:
     """Yields what a run reached and how it went: (metric, step, value)."""
     for split, scores in run.scores.items():
-        for name in SCORES:
-            yield f"{split}/{name}", None, scores[name]
+        for name in (*SCORES, "outside"):
+            if name in scores:
+                yield f"{split}/{name}", None, scores[name]
         for label, recall in scores["recall"].items():
             if recall is not None:
                 yield f"{split}/recall/{label}", None, recall

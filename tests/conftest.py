@@ -1,53 +1,61 @@
-"""What many tests share: no network, few threads, a tiny random policy, batches without clips."""
+"""What all tests share: no network, few threads, their order; fixtures stand in ``policies``."""
 
 from __future__ import annotations
 
-import copy
+import gc
 import os
+import re
 import signal
 import socket
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is: two processes share two cores
 
 import pytest
-import torch
-
-from omni_rlvr.data.collate import pad_rows, write_prompts
-from omni_rlvr.data.synthetic import emotions, wording
-from omni_rlvr.models.composed import tiny
-from omni_rlvr.models.composed.model import OmniModel
-from omni_rlvr.models.prefix.fast_path import fast_path
-from omni_rlvr.text.prompts import EMOTION_QUESTION
-from omni_rlvr.types import Batch, Example
 
 pytest_plugins = ("browser",)
 HERE = Path(__file__).parent
 PURE = ("functional", "text", "rewards")
 """Folders that run first: they load no model, and say within seconds that a number is wrong."""
 
-torch.set_num_threads(1)  # the suite runs two processes side by side
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
     if signal.getsignal(number) == signal.SIG_IGN:  # as in a script's background job, or nohup
-        signal.signal(number, signal.SIG_DFL)  # what tests start would ignore it too
+        signal.signal(number, lambda *_: None)  # still nothing here, but what tests start hears it
 
+ALL_SLOW = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-QUESTIONS = (
-    "How does this person feel?",
-    "Why?",
-    "Which emotion do the face and the voice of this person show? Name one word.",
-    "What is seen and heard here?",
-)
-SMALL = {"IMAGE_SIZE": 32, "VIDEO_MERGE": 2, "NUM_FRAMES": 2, "SOUND_S": 1}
-"""Sizes of the policy that tests get: what is worked by hand there follows from these."""
-KINDS = ("av", "v", "a", "t")
-"""Video + audio, video only, audio only, text only."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks runs of whole commands as slow, and puts pure tests first and slow ones last."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Loads the fixtures, but not in the process that hands tests out to xdist's workers."""
+    if config.option.dist == "no" or config.option.collectonly:
+        config.pluginmanager.import_plugin("policies")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves modules that are slow as a whole unimported, where slow tests are left out."""
+    if config.option.markexpr != "not slow":
+        return None
+    is_slow = collection_path == HERE / "e2e" or (
+        collection_path.suffix == ".py" and ALL_SLOW.search(collection_path.read_text()) is not None
+    )
+    return is_slow or None  # None leaves it to other plugins
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks runs of whole commands as slow, and puts pure tests first and slow ones last.
+
+    Tests on a device, and those that run the commands of pages, are left out unless they are asked
+    for.
+    """
+    for mark in ("device", "docs"):
+        if mark not in config.option.markexpr:
+            left_out = [item for item in items if item.get_closest_marker(mark)]
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker(mark)]
+    whole = {"browser", "runner", "make_runner", "command"}
 
     def place(item: pytest.Item) -> int:
         if item.get_closest_marker("slow") is not None:
@@ -55,9 +63,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 0 if item.path.relative_to(HERE).parts[0] in PURE else 1
 
     for item in items:
-        if item.path.is_relative_to(HERE / "e2e") or item.get_closest_marker("browser"):
+        asks_for = set(item.fixturenames) if isinstance(item, pytest.Function) else set()
+        if item.path.is_relative_to(HERE / "e2e") or whole & asks_for:
             item.add_marker("slow")
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector what was imported, which it would go through again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -74,132 +88,3 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
     monkeypatch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
-
-
-def tokenizer_texts() -> list[str]:
-    """Questions and reasoned answers, as experiments/tiny_base trains its tokenizer on."""
-    asked = [EMOTION_QUESTION, *wording.CAPTION_QUESTIONS.values(), *QUESTIONS]
-    texts = [*asked, "user", "assistant"]
-    for i in range(50):
-        values = {cue: options[i % len(options)] for cue, options in emotions.CUES.items()}
-        texts.append(wording.reasoning(values, emotions.LABELS[i % len(emotions.LABELS)]))
-    return texts
-
-
-@pytest.fixture(scope="session")
-def build_policy() -> Callable[..., OmniModel]:
-    """A factory of tiny random policies; sizes of ``models.composed.tiny`` can be set by name.
-
-    Small pictures and a short window keep prompts short. Weights are made larger than
-    transformers' start values, so that what a prompt holds moves its logits by much more than
-    rounding does.
-    """
-    tokenizer = tiny.train_tokenizer(tokenizer_texts())
-
-    def build(**sizes: int) -> OmniModel:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, size in {**SMALL, **sizes}.items():
-                patch.setattr(tiny, name, size)
-            torch.manual_seed(0)
-            model = tiny.build_tiny(tiny.build_processor(tokenizer))
-        with torch.no_grad():
-            for part in (model.language_model, model.video_projector, model.audio_projector):
-                for weight in part.parameters():
-                    if weight.ndim == 2:
-                        weight.mul_(3)
-        model.vision_tower.requires_grad_(False)
-        model.audio_tower.requires_grad_(False)
-        return model.eval()
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def _untouched_policy(build_policy: Callable[..., OmniModel]) -> OmniModel:
-    return build_policy()
-
-
-@pytest.fixture
-def tiny_policy(_untouched_policy: OmniModel) -> OmniModel:
-    """A policy of one's own, always with the same weights, towers frozen, in eval mode."""
-    processor = _untouched_policy.processor
-    return copy.deepcopy(_untouched_policy, {id(processor): processor})
-
-
-@pytest.fixture(params=["fast path", "general path"])
-def each_path(request, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs a test twice: as it is, and with the fast path's folder made unimportable."""
-    if request.param == "general path":
-        monkeypatch.setitem(sys.modules, "omni_rlvr.models.prefix.cpu_float32", None)
-    fast_path.cache_clear()
-    assert (fast_path() is None) == (request.param == "general path")
-    yield
-    fast_path.cache_clear()
-
-
-@pytest.fixture
-def make_batch() -> Callable[..., Batch]:
-    """A factory of batches with random media, prompts of unequal length and, if given, targets."""
-
-    def make(
-        policy: OmniModel,
-        n: int,
-        kinds: Sequence[str] = KINDS,
-        targets: Sequence[str] | None = None,
-        seed: int = 0,
-    ) -> Batch:
-        generator = torch.Generator().manual_seed(seed)
-        processor, config = policy.processor, policy.config
-        kinds = [kinds[i % len(kinds)] for i in range(n)]
-        video_rows = [i for i, kind in enumerate(kinds) if "v" in kind]
-        audio_rows = [i for i, kind in enumerate(kinds) if "a" in kind]
-        size = config.vision_config.image_size
-        video = (len(video_rows), processor.settings.num_frames, 3, size, size)
-        audio = (
-            len(audio_rows),
-            config.audio_config.num_mel_bins,
-            2 * config.audio_config.max_source_positions,
-        )
-        pad = processor.tokenizer.pad_token_id
-        video_shapes = [processor.video_shape if "v" in kind else None for kind in kinds]
-        audio_shapes = [processor.audio_shape if "a" in kind else None for kind in kinds]
-        prompt_ids, prompt_mask, prompt_positions = write_prompts(
-            processor, [QUESTIONS[i % 4] for i in range(n)], video_shapes, audio_shapes
-        )
-        pixels = iter(torch.randn(video, generator=generator) if video_rows else ())
-        sounds = iter(torch.randn(audio, generator=generator) if audio_rows else ())
-        completion_ids = completion_mask = None
-        if targets is not None:
-            rows = [processor.target_ids(targets[i % len(targets)]) for i in range(n)]
-            completion_ids, completion_mask = pad_rows(rows, pad=pad, left=False)
-        return Batch(
-            examples=[
-                example(f"clip{i}", question=QUESTIONS[i % 4], answer=emotions.LABELS[0])
-                for i in range(n)
-            ],
-            prompt_ids=prompt_ids,
-            prompt_mask=prompt_mask,
-            prompt_positions=prompt_positions,
-            video_shapes=video_shapes,
-            audio_shapes=audio_shapes,
-            pixel_values=[next(pixels) if "v" in kind else None for kind in kinds],
-            input_features=[next(sounds) if "a" in kind else None for kind in kinds],
-            completion_ids=completion_ids,
-            completion_mask=completion_mask,
-        )
-
-    return make
-
-
-def example(
-    clip_id: str, *, question: str = "?", answer: str = "happy", target: str = ""
-) -> Example:
-    """An example whose clip is never read."""
-    return Example(
-        id=clip_id,
-        question=question,
-        answer=answer,
-        target=target or answer,
-        video=Path(f"{clip_id}.mp4"),
-        source=f"made:{clip_id}",
-    )

@@ -13,10 +13,12 @@ from omni_rlvr.data.collate import pad_rows
 from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.functional.masks import position_ids
 from omni_rlvr.models.composed.model import OmniModel
-from omni_rlvr.models.composed.processor import AUDIO_ID, VIDEO_ID, Processor, ProcessorSettings
+from omni_rlvr.models.composed.processor import Processor, ProcessorSettings
 from omni_rlvr.models.composed.processor_files import media_processors
 from omni_rlvr.models.composed.projectors import pool_grid
 from omni_rlvr.models.composed.towers import patch_features
+from omni_rlvr.models.policy import AUDIO_ID, VIDEO_ID
+from omni_rlvr.models.prefix.scoring import Rows, completion_logits
 from omni_rlvr.rollout.next_token import penalise
 from omni_rlvr.types import AudioShape, Batch, Example, VideoShape
 
@@ -145,7 +147,7 @@ def completions(model: OmniModel, batch: Batch, ids: Tensor, mask: Tensor) -> Te
     """Log-probs of G completions of one prompt, [G, C]."""
     index = torch.zeros(len(ids), dtype=torch.long)
     prompts = model.prompts(batch, model.encode(batch))
-    logits = model.completion_logits(prompts, index, ids, mask)
+    logits = completion_logits(model.language_model, Rows(prompts, index, ids, mask))
     return per_token_logps(logits, ids, temperature=1.0)
 
 

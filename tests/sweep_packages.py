@@ -1,5 +1,6 @@
-"""Where ``make test`` puts joblib and Optuna, the extra ``sweep``: apart from the other packages,
-since Hydra imports all its plugins at every start, and Optuna's takes 0.7 s.
+"""Where ``make test`` puts the extras ``sweep`` and ``ray`` (joblib, Optuna, Submitit, Ray): apart
+from the other packages, since Hydra imports all its plugins at every start, and Optuna's takes
+0.7 s.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import pytest
 
 SWEEP_PACKAGES = Path(sys.prefix) / "sweep"
 needs_plugins = pytest.mark.skipif(
-    not SWEEP_PACKAGES.is_dir(), reason="make test installs joblib and Optuna; they are not there"
+    not SWEEP_PACKAGES.is_dir(),
+    reason="make test installs joblib, Optuna, Submitit and Ray; they are not there",
 )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from every_case import every_case
 from safetensors import SafetensorError
 
 from omni_rlvr.folders import (
@@ -27,7 +28,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("error", "number"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), errno.ENOSPC),
@@ -40,7 +41,7 @@ def names(folder: Path) -> list[str]:
         (RuntimeError("[enforce fail at inline_container.cc:603] . unexpected pos"), errno.EIO),
     ],
 )
-@pytest.mark.parametrize("there", [True, False])
+@every_case("there", [True, False])
 def test_a_disk_that_takes_no_more_leaves_what_was_there(
     tmp_path: Path, error: Exception, number: int, there: bool
 ) -> None:
@@ -137,8 +138,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("file", ["model.safetensors", "image_processor/config.json"])
+@every_case("damage", DAMAGES)
+@every_case("file", ["model.safetensors", "image_processor/config.json"])
 def test_a_file_that_is_not_as_it_was_written_is_named(
     tmp_path: Path, damage: str, file: str
 ) -> None:
@@ -159,7 +160,7 @@ def test_a_file_that_is_not_as_it_was_written_is_named(
     assert wrong.startswith(f"{file} {message}")
 
 
-@pytest.mark.parametrize("text", ["", "abc", "\0\0\0", "0" * 64])
+@every_case("text", ["", "abc", "\0\0\0", "0" * 64])
 def test_digests_that_are_damaged_are_named(tmp_path: Path, text: str) -> None:
     assert check_sums(tmp_path) is None  # a checkpoint from before there were any
     (tmp_path / "SHA256SUMS").write_text(text)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import case_foreign
 import pytest
+from every_case import every_case
 
 from omni_rlvr.data.annotations.rows import read_text
 from omni_rlvr.foreign import HEAD_BYTES, NO_LIST, NO_WEIGHTS, recognise, recognise_file
@@ -15,7 +16,7 @@ OPENED = ("jpeg", "webp", "bmp")
 """Pictures that are known when they are opened: a film may begin like them."""
 
 
-@pytest.mark.parametrize("name", [name for name in case_foreign.CASES if name not in OPENED])
+@every_case("name", [name for name in case_foreign.CASES if name not in OPENED])
 def test_what_it_is(name: str) -> None:
     content, called = case_foreign.CASES[name]
     assert str(recognise(content[:HEAD_BYTES])).startswith(called)
@@ -40,8 +41,8 @@ def test_each_reader_says_what_it_cannot_be(tmp_path: Path) -> None:
         assert (recognise_file(path, NO_WEIGHTS) is None) == is_weights
 
 
-@pytest.mark.parametrize("ending", ["json", "jsonl", "csv", "yaml", "txt"])
-@pytest.mark.parametrize("name", ["lfs", "page", "zip", "zeros"])
+@every_case("ending", ["json", "jsonl", "csv", "yaml", "txt"])
+@every_case("name", ["lfs", "page", "zip", "zeros"])
 def test_a_list_is_named_for_what_it_is(tmp_path: Path, ending: str, name: str) -> None:
     content, called = case_foreign.CASES[name]
     path = tmp_path / f"train.{ending}"

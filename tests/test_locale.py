@@ -33,6 +33,7 @@ confusion_figure([[2, 1], [0, 0]], ["a", "b"], "t", folder / "c.png")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("localedef") is None, reason="no locale can be made")
 def test_decimal_commas_stay_out_of_what_is_written(tmp_path: Path) -> None:
     made = tmp_path / "locales"

@@ -87,9 +87,10 @@ def test_a_reused_process_number_is_not_the_owner(tmp_path: Path) -> None:
 
 def test_of_another_machine_nothing_is_known_and_what_to_do_is_said(tmp_path: Path) -> None:
     write_owner(tmp_path, host="node-7", process=2**22 + 1)
-    with pytest.raises(FolderInUse, match=r"on node-7 .*; wait; if that .* delete the file \.own"):
+    file = tmp_path / OWNER
+    with pytest.raises(FolderInUse, match=rf"on node-7 .*; wait; .* was killed, delete {file}"):
         FolderLock(tmp_path, "wait")
-    (tmp_path / OWNER).unlink()  # as it says
+    file.unlink()  # as it says
     FolderLock(tmp_path, "wait").release()
 
 

@@ -46,6 +46,7 @@ def test_files_of_safetensors_and_folders_of_tempfile_have_the_usual_mode(
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_made_clips_have_it(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from every_case import every_case
 
 from omni_rlvr.record import (
     append_jsonl,
@@ -89,7 +90,7 @@ def test_a_reader_names_lines_that_are_none(tmp_path: Path, caplog) -> None:
     assert f"{path}: line 2, 3, 4, 5, 6 and 3 more: torn or foreign, left out" in caplog.text
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("content", "why"),
     [
         ("", "it is empty"),
@@ -114,7 +115,7 @@ def test_a_full_disk_still_says_that_the_run_failed(tmp_path: Path) -> None:
     assert (tmp_path / "run.json").stat().st_size == size
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("before", "now"),
     [
         ("decode.decode", "shared_prefix.SharedPrefix"),
@@ -132,8 +133,8 @@ def test_a_rollout_function_of_an_earlier_run_is_the_engine_of_this_one(before, 
     assert with_present_targets({"optimizer": kept}) == {"optimizer": kept}
 
 
-@pytest.mark.parametrize("module", ["trackers", "loggers"])
-@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow", "trackio", "metrics_csv"])
+@every_case("module", ["trackers", "loggers"])
+@every_case("logger", ["tensorboard", "wandb", "mlflow", "trackio", "metrics_csv"])
 def test_loggers_of_earlier_runs_have_the_names_of_now(module: str, logger: str) -> None:
     then = {"_target_": f"omni_rlvr.training.{module}.{logger}", "_partial_": True, "prefix": ""}
     conf = Path(__file__).parents[1] / "conf" / "logger"

@@ -9,7 +9,4 @@ JOBS=${JOBS:-1}
 [ "$JOBS" = 1 ] || export OMP_NUM_THREADS=1
 printf '%s\n' $SEEDS | xargs -P "$JOBS" -I{} \
   "$BIN/omni-rlvr" +experiment=quickstart seed={} hydra.run.dir=outputs/quickstart/seed{}
-for seed in $SEEDS; do
-  cp "outputs/quickstart/seed$seed/summary.json" "experiments/quickstart/summary_seed$seed.json"
-done
-"$BIN/python" experiments/quickstart/collect.py
+"$BIN/python" -m experiments.quickstart.collect outputs/quickstart

@@ -15,6 +15,7 @@ from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.functional.losses import sft_loss
 from omni_rlvr.models.composed.model import OmniModel
 from omni_rlvr.models.composed.processor import Processor
+from omni_rlvr.models.prefix.scoring import Rows, completion_logits
 from omni_rlvr.training.schedule import make_schedule
 from omni_rlvr.types import Batch, Features
 
@@ -101,12 +102,9 @@ def named_cues(indices: Tensor) -> list[dict[str, str]]:
 
 def caption_logits(model: OmniModel, batch: Batch, features: Features) -> Tensor:
     prompts = model.prompts(batch, features)
-    return model.completion_logits(
-        prompts,
-        torch.arange(len(prompts)),
-        batch.completion_ids,
-        batch.completion_mask,
-    )
+    owners = torch.arange(len(prompts))
+    rows = Rows(prompts, owners, batch.completion_ids, batch.completion_mask)
+    return completion_logits(model.language_model, rows)
 
 
 def align(model: OmniModel, data: dict, epochs: float) -> None:

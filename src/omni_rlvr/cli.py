@@ -13,30 +13,25 @@ import os
 import select
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-import yaml
-from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from omni_rlvr import stopping
-from omni_rlvr.assembly.composing.arguments import (
-    as_typed,
-    check_flags,
-    checked_arguments,
-    no_option,
-)
-from omni_rlvr.assembly.composing.suggestions import hydras_words
-from omni_rlvr.assembly.composing.wording import as_user_error
-from omni_rlvr.folders import remove_unused
+from omni_rlvr.assembly.announce import announce
+from omni_rlvr.assembly.composing.arguments import check_flags, checked_arguments
+from omni_rlvr.assembly.composing.help_page import conf_dir
+from omni_rlvr.assembly.composing.latest import settle_resume
+from omni_rlvr.assembly.composing.suggestions import composing_error
+from omni_rlvr.folders import no_folder_unused
 from omni_rlvr.pointers import LATEST
+from omni_rlvr.ranks import environment, failure, rendezvous
 from omni_rlvr.rewards.watchdog.time_limit import end_in_time
 from omni_rlvr.tasks.sweep_summary import evaluate_by_default, summarised
 from omni_rlvr.tasks.table import register
@@ -48,70 +43,88 @@ if TYPE_CHECKING:
 
 _QUIET = 128 + signal.SIGPIPE
 """The exit code that a shell shows for a program whose output nobody reads any more."""
-
-_PLUGINS = ("hydra/launcher/joblib", "hydra/sweeper/optuna")
-"""Options of Hydra that need the extra ``sweep``."""
-
-
-def conf_dir() -> str:
-    """Return the folder of option files: the one in the wheel, else the one in the checkout."""
-    packaged = Path(__file__).parent / "conf"
-    return str(packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf")
+EXIT_CODES = {
+    0: "The task is done. Of a sweep: every run is finished.",
+    1: "An error. One that you can mend is one line that begins with `error:`; any other one is a "
+    "traceback. Of a sweep: a run is not finished; of several processes: one of them failed.",
+    2: "A flag that does not exist, such as `--nothing`, with the usage.",
+    128 + signal.SIGINT: "Stopped by Ctrl-C. Training has saved; `resume=latest` goes on.",
+    128 + signal.SIGKILL: "A reward term hung in code that cannot be interrupted; run.json says "
+    "which. Or the system killed the process, for want of memory as a rule.",
+    _QUIET: "Nobody reads the output any more, as after `| head`.",
+    128 + signal.SIGTERM: "Stopped by SIGTERM, SIGHUP or SIGUSR1, as schedulers do. Training has "
+    "saved; `resume=latest` goes on.",
+}
+"""Every code that the command ends with, and what it means."""
 
 
 def task(cfg: DictConfig) -> float | None:
     """Build and run one composed config; a run of a sweep returns the value that a search
     maximises."""
-    from omni_rlvr.tasks.build import build
-    from omni_rlvr.tasks.start import resolved
-    from omni_rlvr.tasks.sweep import SweepJob, begun_run, run_job
-
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
-
-    def built(folder: Path, resume: str | None) -> Ready:
-        cfg.resume = resume
-        return build(cfg, folder, None)
-
     stopping.listen()  # needed where a launcher runs the job in a process of its own
     keep_printing()
     with one_line():  # here too, because Hydra adds a line to exceptions that leave a job
         if hydra_cfg.mode == RunMode.MULTIRUN:
-            if "sweep" not in hydra_cfg.callbacks:
-                raise UserError("~hydra.callbacks.sweep: a sweep is not conducted without it")
-            home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
-            job = SweepJob(hydra_cfg.job.num, home, run_dir, overrides)
-
-            def resolve() -> dict[str, Any]:
-                begun = begun_run(job, resolved(cfg)) or run_dir
-                evaluate_by_default(cfg, overrides, begun)
-                return resolved(cfg)
-
-            return run_job(job, resolve, built)
+            return _run_of_sweep(cfg, run_dir)
         with no_folder_unused(run_dir):
+            if rendezvous.started() is not None:
+                from omni_rlvr.record import leaves
+                from omni_rlvr.tasks.start import resolved
+
+                rendezvous.check_seen(run_dir, "paths.output_root")
+                rendezvous.check_same(leaves(resolved(cfg)))
+            settle_resume(cfg, run_dir.parent)
+            config, typed = announce(cfg, run_dir)
+            from omni_rlvr.assembly.follow_up import close
+            from omni_rlvr.tasks.build import build  # which takes seconds, for torch
+
             ready = build(cfg, run_dir, run_dir.parent / LATEST)
         ready.run()
+        close(config, typed, run_dir, ready.inputs)
     return None
 
 
-@contextlib.contextmanager
-def no_folder_unused(run_dir: Path) -> Iterator[None]:
-    """Remove the folder that Hydra made for a run if the run fails before it writes anything."""
-    try:
-        yield
-    except BaseException:
-        if remove_unused(run_dir):
-            with contextlib.suppress(OSError):  # they hold other runs
-                run_dir.parent.rmdir()
-                run_dir.parents[1].rmdir()
-        raise
+def _run_of_sweep(cfg: DictConfig, run_dir: Path) -> float | None:
+    from omni_rlvr.tasks.build import build
+    from omni_rlvr.tasks.start import resolved
+    from omni_rlvr.tasks.sweep import SweepJob, begun_run, run_job, saved_before_submitit_acts
+
+    hydra_cfg = HydraConfig.get()
+    register()  # anew, where a launcher runs the job in a process of its own
+    if "sweep" not in hydra_cfg.callbacks:
+        raise UserError("~hydra.callbacks.sweep: a sweep is not conducted without it")
+    home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
+    job = SweepJob(hydra_cfg.job.num, home, run_dir, overrides)
+
+    def resolve() -> dict[str, Any]:
+        begun = begun_run(job, resolved(cfg)) or run_dir
+        evaluate_by_default(cfg, overrides, begun)
+        return resolved(cfg)
+
+    def built(folder: Path, resume: str | None) -> Ready:
+        cfg.resume = resume
+        announce(cfg, folder)
+        return build(cfg, folder, None)
+
+    with saved_before_submitit_acts():
+        return run_job(job, resolve, built)
+
+
+def silence_others() -> None:
+    """Print nothing but errors where another process of the same run prints."""
+    if not rendezvous.is_first():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        warnings.simplefilter("ignore")
 
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
     """End the process with one line if the user can mend the error, or asked for a stop."""
     try:
-        yield
+        with failure.told_once():
+            yield
         sys.stdout.flush()  # so that a write error is raised here and not while Python exits
     except Interrupted as stop:
         print(stop)
@@ -121,37 +134,18 @@ def one_line() -> Iterator[None]:
         sys.exit(stopping.exit_code())
     except UserError as error:
         sys.exit(f"error: {printable(' '.join(str(error).split()))}")
-    except OmegaConfBaseException as error:
-        sys.exit(f"error: {as_user_error(error)}")
-    except MissingConfigException as error:
-        hint = "; pip install 'omni-rlvr[sweep]'" if error.missing_cfg_file in _PLUGINS else ""
-        sys.exit(f"error: {_reworded(str(error))}{hint}")
-    except HydraException as error:
-        if (told := as_typed(error, sys.argv[1:])) is not None:
-            sys.exit(f"error: {told}")
-        why = as_user_error(error.__cause__) if isinstance(error.__cause__, ValidationError) else ""
-        sys.exit(f"error: {_reworded(f'{error} {why}')}")
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = "" if mark is None else f"{mark.name}, line {mark.line + 1}: "
-        sys.exit(f"error: {place}{error.problem} (YAML)")
-    except ValueError as error:
-        if not str(error).startswith("Config group override must be"):
-            raise
-        sys.exit(f"error: {no_option(sys.argv[1:])}")
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
         sys.exit(_QUIET)
-    except OSError as error:  # raised by Hydra when it cannot make the run's folder
+    except Exception as error:
+        if (told := composing_error(error, sys.argv[1:])) is not None:
+            sys.exit(f"error: {told}")
+        if not isinstance(error, OSError):
+            raise
+        # raised by Hydra when it cannot make the run's folder
         where = f": {error.filename}; set paths.output_root=DIR" if error.filename else ""
         sys.exit(f"error: {error.strerror}{where}")
-
-
-def _reworded(text: str) -> str:
-    """Reword a message of Hydra; this needs Hydra initialised, which it no longer is."""
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return hydras_words(" ".join(text.split()), sys.argv[1:])
 
 
 def _reader_is_gone() -> bool:
@@ -172,12 +166,22 @@ def main() -> None:
     open_streams()
     logging.raiseExceptions = False  # a full disk must not print tracebacks of log files
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra passes errors on to here
+    # conf/hydra/launcher gets the types of the plugins' options so, in every Hydra before 1.4
+    warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema with the same")
     try:
         with one_line(), summarised():
             stopping.listen()
+            if (how := environment.of_environment(os.environ)) is not None:
+                rendezvous.connect(how)
+                silence_others()
             register()
             sys.argv[1:] = checked_arguments(sys.argv[1:])
             check_flags(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
+        rendezvous.leave()
     finally:
         end_in_time()
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,8 @@ from pathlib import Path
 from omni_rlvr.types import UserError
 
 SUMS = "SHA256SUMS"
+CARD = "README.md"
+"""The model card of a checkpoint. It has no digest, because people edit it."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 """Error numbers of a disk that accepts no more data."""
 _OF_TORCH = ("PytorchStreamWriter", "inline_container", "iostream", "basic_ios")
@@ -146,7 +148,10 @@ def disk_error(error: BaseException) -> OSError | None:
 
 def write_sums(folder: Path) -> None:
     """Write ``SHA256SUMS``: a digest of each file of a folder, and of the folders in it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    without = (SUMS, CARD)
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name not in without
+    )
     lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
@@ -192,3 +197,16 @@ def remove_unused(run_dir: Path) -> bool:
     if unused:
         shutil.rmtree(run_dir)
     return unused
+
+
+@contextlib.contextmanager
+def no_folder_unused(run_dir: Path) -> Iterator[None]:
+    """Remove the folder that Hydra made for a run if the run fails before it writes anything."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # they hold other runs, or another rank was faster
+            if remove_unused(run_dir):
+                run_dir.parent.rmdir()
+                run_dir.parents[1].rmdir()
+        raise

@@ -133,8 +133,11 @@ def check_free(folder: Path, advice: str) -> None:
 
 def _refuse(owner: Owner | None, folder: Path, advice: str) -> None:
     if owner is not None and not (owner.is_gone or owner.is_ours):
-        gone = f"; if that process no longer runs, delete the file {OWNER} there"
-        more = "" if owner.is_here else gone
+        unknown = (
+            f"; whether it still runs cannot be seen from {platform.node()}: if it was killed, "
+            f"delete {folder / OWNER} and start again"
+        )
+        more = "" if owner.is_here else unknown
         raise FolderInUse(f"{folder} is in use by {owner}; {advice}{more}")
 
 

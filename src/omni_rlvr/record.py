@@ -51,6 +51,11 @@ REPLACED = {
 """Names in the modules of now that gave way to another one, with the same options."""
 NOW_OBJECTS = ("omni_rlvr.rollout.hf.generate", "omni_rlvr.rollout.shared_prefix.decode")
 """Functions that were handed over with ``_partial_: true``, where a class is built now."""
+ALL_LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""The default of ``lora.targets`` before each model had its own; of those models it still is."""
+SCORES = ("war", "uar", "weighted_f1", "chosen_war", "format")
+"""The scores in an evaluation's metrics.json that tables and loggers show, in this order. Those of
+questions lack ``weighted_f1``; ``chosen_war`` is there where labels are scored."""
 _NAMED = 5
 """Most line numbers that a message names."""
 PACKAGES = (
@@ -119,6 +124,11 @@ def with_present_targets(config: Any) -> Any:
         present["_target_"] = REPLACED.get(moved, moved)
         if moved in NOW_OBJECTS:
             present.pop("_partial_", None)
+    lora = present.get("lora")
+    if isinstance(lora, dict) and "target_parameters" not in lora:  # written before that option
+        present["lora"] = lora | {"target_parameters": []}
+        if lora.get("targets") == ALL_LORA_TARGETS:
+            present["lora"]["targets"] = None
     return present
 
 
@@ -358,3 +368,14 @@ def _commit() -> str | None:
 def plain(value: object) -> object:
     """Turn a number that JSON does not know, NaN or infinite, into None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def leaves(config: Any, key: str = "") -> dict[str, Any]:
+    """Map the full key of each value to the value."""
+    if not isinstance(config, Mapping) or not config:
+        return {key: config}
+    return {
+        name: value
+        for below in config
+        for name, value in leaves(config[below], f"{key}.{below}".lstrip(".")).items()
+    }

@@ -81,9 +81,13 @@ class _Requests:
             self.hook_before(lost)
             return
         self.first = None
-        asking = threading.Timer(_SOON_S, os.kill, (self.listener, number))
+        asking = threading.Timer(_SOON_S, self._ask, (number,))
         asking.daemon = True
         asking.start()
+
+    def _ask(self, number: int) -> None:
+        if os.getpid() == self.listener:  # else the signal would end the process
+            os.kill(self.listener, number)
 
 
 _requests = _Requests()
@@ -231,6 +235,17 @@ def kept_from_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def hear_no_more() -> None:
+    """Ignore every request from now on: this process has done its work and ends by itself."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def end_at_sigterm() -> None:
+    """Let SIGTERM end this process at once, which only waits to be ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
 """The values that travel from a line of an annotation file to a loss.
 
-One dataclass a stop on the way: Example -> Clip -> Sample -> Batch -> Rollout -> Experience ->
-LossOutput. They hold data and nothing else; what makes them and what reads them lives elsewhere.
+There is one dataclass for each step of the way: Example -> Clip -> Sample -> Batch -> Rollout ->
+Experience -> LossOutput. They hold data only; other files make and read them.
 
-Axes: B prompts, G completions a prompt, N = B*G rows (row ``b*G + g``), P / T prompt / completion
-tokens, F, H, W, C frames, height, width, channels, S audio samples.
+Axes: B prompts, G completions for each prompt, N = B*G rows (row ``b*G + g``), P prompt tokens, T
+completion tokens, F frames, H height, W width, C channels, S audio samples.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,11 +25,11 @@ LEADS = {
     "empty_think": "behind an empty think block, not behind its own reasoning",
     "direct": "without any reasoning",
 }
-"""``lead`` -> where labels are scored, in words for a reader."""
+"""Value of ``lead`` -> the words that tell a reader where labels are scored."""
 
 
 class UserError(Exception):
-    """Something a user can mend: the message names key or file, the value seen and what to do."""
+    """An error that the user can fix: the message names key or file, its value, and a remedy."""
 
 
 class Interrupted(Exception):
@@ -73,50 +73,53 @@ def first_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class VideoShape:
-    """What a prompt needs to know of a clip's picture."""
+    """What the prompt of a clip depends on in its picture."""
 
     num_tokens: int
-    """Prompt tokens that the picture takes."""
+    """The number of prompt tokens for the picture."""
     grid: tuple[int, int, int] | None = None
-    """Steps in time, rows and columns of its tokens, where a family's positions tell them apart."""
+    """The numbers of time steps, rows and columns of its tokens, for model families whose positions
+    have these three axes; else None."""
     seconds_per_grid: float | None = None
-    """From one step in time to the next, for such a family."""
+    """The seconds from one time step to the next, for such a family."""
 
 
 @dataclass(frozen=True)
 class AudioShape:
-    """What a prompt needs to know of a clip's sound."""
+    """What the prompt of a clip depends on in its sound."""
 
     num_tokens: int
-    """Prompt tokens that the sound takes."""
+    """The number of prompt tokens for the sound."""
+    num_frames: int | None = None
+    """Frames of log-mel, for a family whose sounds differ in length."""
 
 
 class Processing(Protocol):
-    """What collating asks of a processor, see ``models/policy.py`` for the rest of it."""
+    """The part of a processor that collating uses; ``models/policy.py`` declares the rest."""
 
     @property
     def pad_token_id(self) -> int:
-        """The id that fills rows up."""
+        """The token id that rows are padded with."""
 
     def video(self, frames: np.ndarray, times_s: np.ndarray) -> tuple[Tensor, VideoShape]:
-        """Process [F, H, W, 3] uint8 frames, shown at [F] seconds, to what a vision tower takes."""
+        """Turn [F, H, W, 3] uint8 frames, shown at [F] seconds, into a vision tower's input."""
 
     def audio(self, waveform: np.ndarray) -> tuple[Tensor, AudioShape]:
-        """Process [S] float32 sound to what an audio tower takes."""
+        """Turn [S] float32 sound into an audio tower's input."""
 
     def prompt(
         self, question: str, video: VideoShape | None, audio: AudioShape | None
     ) -> tuple[list[int], Tensor]:
-        """Tokenise a prompt up to where the assistant speaks.
+        """Tokenise a prompt up to the place where the assistant's turn begins.
 
         Args:
-            question: What is asked.
-            video: Of the picture that it is asked about; None for no picture.
-            audio: Of the sound; None for no sound.
+            question: The question.
+            video: The shape of the picture; None for no picture.
+            audio: The shape of the sound; None for no sound.
 
         Returns:
-            P ids, a placeholder (negative: no token) for each media token, and where they stand:
-            [P] int64, or [3, P] in time, height and width.
+            P token ids, with a negative placeholder for each media token; and their positions: [P]
+            int64, or [3, P] int64 or float32 in time, height and width.
         """
 
     def target_ids(self, text: str) -> list[int]:
@@ -125,7 +128,7 @@ class Processing(Protocol):
 
 @dataclass(frozen=True)
 class Example:
-    """One line of an annotation file, validated; nothing is read from the clip yet."""
+    """One row of an annotation file, validated; its clip has not been opened yet."""
 
     id: str
     """Unique within its data set, e.g. ``clips/000012.mp4``."""
@@ -175,23 +178,23 @@ class Clip:
     frame_times_s: np.ndarray | None = None
     """[F] float64: when each sampled frame is shown, seconds from the start."""
     notes: tuple[ClipNote, ...] = ()
-    """What of it is not as it is in the file."""
+    """The differences between the file and this clip."""
 
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """Frozen towers' outputs of one clip, as a feature cache keeps them."""
+    """The outputs of the frozen towers for one clip, as a feature cache keeps them."""
 
     video: Tensor | None
     """E.g. [F, patches, D_video], or None: no picture."""
     audio: Tensor | None
     """E.g. [frames, D_audio], or None: no sound."""
     video_shape: VideoShape | None
-    """Of the picture; None where there is none."""
+    """The shape of the picture; None if there is none."""
     audio_shape: AudioShape | None
-    """Of the sound; None where there is none."""
+    """The shape of the sound; None if there is none."""
     notes: tuple[ClipNote, ...] = ()
-    """Those of the clip that was encoded."""
+    """The notes on the clip that was encoded."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ class Sample:
 
     example: Example
     clip: Clip | None
-    """None where cached features stand for it."""
+    """None if there are cached features instead."""
     features: ClipFeatures | None = None
 
     @property
@@ -227,7 +230,7 @@ def _has(part: Clip | ClipFeatures | None, name: str) -> bool:
 
 @dataclass(frozen=True)
 class SkippedClip:
-    """Stands for a sample whose clip could not be read under ``dataset.on_bad_media=skip``."""
+    """Takes the place of a sample whose clip could not be read (``dataset.on_bad_media=skip``)."""
 
     example: Example
     reason: str
@@ -239,35 +242,35 @@ class Batch:
 
     examples: Sequence[Example]
     prompt_ids: Tensor
-    """[B, P] int64, left-padded; a placeholder (negative: no token) stands for each media token."""
+    """[B, P] int64, left-padded; a negative placeholder stands for each media token."""
     prompt_mask: Tensor
     """[B, P] int64, 1 on prompt tokens."""
     prompt_positions: Tensor
-    """[B, P] int64, or [3, B, P] in time, height and width; 0 on padding."""
+    """[B, P] int64, or [3, B, P] int64 or float32 in time, height and width; 0 on padding."""
     video_shapes: Sequence[VideoShape | None]
-    """Of each row's picture; None for a row without one."""
+    """The shape of the picture of each row; None for a row without a picture."""
     audio_shapes: Sequence[AudioShape | None]
-    """Of each row's sound; None for a row without any."""
+    """The shape of the sound of each row; None for a row without sound."""
     pixel_values: Sequence[Tensor | None]
-    """What a vision tower takes, e.g. [F, 3, H, W] float32; None where there is no picture, or
-    features stand for it."""
+    """The input of the vision tower, e.g. [F, 3, H, W] float32; None for a row without a picture,
+    or with cached features instead."""
     input_features: Sequence[Tensor | None]
-    """What an audio tower takes, e.g. [M, L] float32 log-mel; None as for pixels."""
+    """The input of the audio tower, e.g. [M, L] float32 log-mel; None as for pixels."""
     features: Features | None = None
-    """Those that came from a cache, None for other rows; None if nothing did."""
+    """The features that came from a cache, None for other rows; None if no row has any."""
     feature_dtype: torch.dtype | None = None
-    """What the cache keeps features in, also those still to come; None without a cache."""
+    """The type in which the cache keeps features; None without a cache."""
     completion_ids: Tensor | None = None
     """[B, T] int64: the tokenised target with its end token (SFT), right-padded."""
     completion_mask: Tensor | None = None
     """[B, T] int64, 1 on target tokens."""
     places: Sequence[int] = ()
-    """[B]: where each prompt stands in the step's whole batch, over all ranks and with what was
-    skipped; empty: 0, 1, .."""
+    """[B]: the index of each prompt in the batch of the step, which is over all ranks and counts
+    skipped clips too; empty stands for 0, 1, ..."""
     skipped: Sequence[SkippedClip] = ()
-    """Clips that were to be in this batch and could not be read."""
+    """The clips of this batch that could not be read."""
     notes: Sequence[Sequence[ClipNote]] = ()
-    """[B]: the notes on the clip of each row; empty where no clip has any."""
+    """[B]: the notes on the clip of each row; empty if no clip has any."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -280,11 +283,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Features:
-    """Tower outputs of B clips, before the (trainable) projectors. Computed once per prompt."""
+    """The outputs of the towers for B clips, before the (trainable) projectors; computed once for
+    each prompt."""
 
     video: Sequence[Tensor | None]
-    """E.g. [F, patches, D_video]; None where there is no picture, and in an experience if the tower
-    trains."""
+    """E.g. [F, patches, D_video]; None for a row without a picture, and in an experience if the
+    tower trains."""
     audio: Sequence[Tensor | None]
     """E.g. [frames, D_audio]; None as for video."""
 
@@ -296,22 +300,24 @@ class Features:
 
 @dataclass(frozen=True)
 class Prompts:
-    """B prompts as a language model takes them."""
+    """B prompts as the input of the language model."""
 
     embeds: Tensor
-    """[B, P, hidden]."""
+    """[B, P, hidden]; wider for a language model whose layers take more than embeddings, and whose
+    embeddings of tokens are then as wide."""
     mask: Tensor
     """[B, P] int64, 1 on tokens, left-padded."""
     positions: Tensor
-    """[B, P] int64, or [3, B, P] for rotary positions in time, height and width; 0 on padding. A
-    completion goes on from one more than its prompt's largest."""
+    """[B, P] int64, or [3, B, P] (float32 where they have fractions) for rotary positions in time,
+    height and width; 0 on padding. The positions of a completion continue from the largest one of
+    its prompt plus 1."""
 
     def __len__(self) -> int:
         return len(self.embeds)
 
-    def first(self, count: int) -> Prompts:
-        """Take the first ``count`` prompts."""
-        return Prompts(self.embeds[:count], self.mask[:count], self.positions[..., :count, :])
+    def rows(self, part: slice) -> Prompts:
+        """Take some of the prompts."""
+        return Prompts(self.embeds[part], self.mask[part], self.positions[..., part, :])
 
 
 @dataclass(frozen=True)
@@ -330,41 +336,43 @@ class Rollout:
     truncated: Tensor
     """[N] bool: no end token within ``max_completion_length``."""
     finite: Tensor
-    """[N] bool: the logits of all its tokens were finite numbers; else its text means nothing."""
+    """[N] bool: the logits of all its tokens were finite; if not, its text is meaningless."""
     activations: object | None = None
-    """What the layers computed on the way, for the first update to start from; None where that was
-    not asked for or cannot be kept. Only ``models/prefix`` looks inside."""
+    """The activations of the layers, from which the first update can start; None if they were not
+    asked for or cannot be kept. Only ``models/prefix`` knows what is in it."""
 
 
 @dataclass(frozen=True)
 class RewardOutput:
-    """What the reward mixture gave N completions."""
+    """The rewards of N completions."""
 
     rewards: Tensor
-    """[N] float32, the weighted sum of the terms; NaN where no term could judge."""
+    """[N] float32, the weighted sum of the terms; NaN where no term gave a score."""
     terms: Mapping[str, Tensor]
     """Each term's [N] float32 score, unweighted; NaN where it returned None."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the shares of a minibatch are divided by."""
+    """The numbers of a minibatch that the shares of its micro-batches are divided by."""
 
     num_sequences: float
-    """Rows, truncated ones included."""
+    """The number of rows, truncated ones included."""
     num_tokens: float
-    """Tokens that the loss counts."""
+    """The number of tokens that count in the loss."""
     num_policy_tokens: float
-    """Tokens whose surrogate counts; as ``num_tokens`` without an entropy mask."""
+    """The number of tokens whose surrogate loss counts; equal to ``num_tokens`` without an entropy
+    mask."""
     num_scored_tokens: float
-    """Those of ``num_tokens`` that go through the policy at all: rows that teach nothing do not."""
+    """The number of those of ``num_tokens`` that go through the policy: rows that cannot change the
+    gradient do not."""
     num_left_out: float
-    """Rows with tokens that teach nothing, and so are in no micro-batch."""
+    """The number of rows with tokens that cannot change the gradient, and are in no micro-batch."""
 
 
 @dataclass(frozen=True)
 class Experience:
-    """All that a policy update reads: prompts, their features, completions and what they earned."""
+    """The input of a policy update: prompts, their features, completions and their advantages."""
 
     batch: Batch
     features: Features
@@ -377,33 +385,35 @@ class Experience:
     advantages: Tensor | None = None
     """[N] float32; None for SFT."""
     old_per_token_logps: Tensor | None = None
-    """[N, T] nats at rollout; None when the policy has not moved since (ratio 1)."""
+    """[N, T] nats at rollout; None while the policy has not changed since then (ratio 1)."""
     ref_per_token_logps: Tensor | None = None
-    """[N, T] nats of the reference; None for no KL in the loss."""
+    """[N, T] nats of the reference policy; None if there is no KL in the loss."""
     contrast_per_token_logps: Tensor | None = None
-    """[N, T] nats of the policy at rollout without one modality; None for no contrast."""
+    """[N, T] nats of the policy at rollout without one modality; None without a contrast term."""
     loss_mask: Tensor | None = None
-    """[N, T] int64, 1 on tokens that the loss counts; None for all of the completions'."""
+    """[N, T] int64, 1 on tokens that count in the loss; None if all tokens of completions do."""
     policy_mask: Tensor | None = None
-    """[N, T] int64, 1 on tokens whose surrogate counts (top entropy); None for all."""
+    """[N, T] int64, 1 on tokens whose surrogate loss counts (top entropy); None for all."""
     num_rollout_tokens: float | None = None
-    """Counted tokens of the whole batch of rollouts over its number of minibatches; None where
-    this is the whole batch."""
+    """The tokens that count in all rollouts of the step, divided by the number of minibatches; None
+    if this experience is all of them."""
     counts: Counts | None = None
-    """Of the whole minibatch over all ranks; None where these rows are all of it."""
+    """The numbers of the whole minibatch over all ranks; None if these rows are all of it."""
     activations: object | None = None
-    """Those of the rows' rollout, see there."""
+    """The activations of the rollout of these rows; see ``Rollout``."""
 
     def __len__(self) -> int:
         return len(self.completion_ids)
 
 
-@dataclass(frozen=True)
-class LossOutput:
-    """A micro-batch's share of the loss and what to log of it."""
+class LossOutput(NamedTuple):
+    """The share of a micro-batch in the loss, and the metrics to log.
+
+    A tuple, because a sharded policy looks for the tensors in what a pass returns.
+    """
 
     loss: Tensor
-    """[] the share: micro-batch shares of one minibatch add up to its loss."""
+    """[]: the shares of the micro-batches add up to the loss of their minibatch."""
     metrics: Mapping[str, Tensor]
-    """Shares too: add them up over micro-batches. A name that ends in ``_min`` or ``_max`` is the
-    least or most of any row instead."""
+    """Shares too, which add up over micro-batches; but a metric whose name ends in ``_min`` or
+    ``_max`` is the least or greatest value of any row."""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from every_case import every_case
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -37,12 +38,12 @@ def read_back(shown: str) -> str:
     return OmegaConf.create({"text": override.value()}).text
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@every_case("text", TEXTS)
 def test_what_is_shown_can_be_typed(text: str) -> None:
     assert read_back(typed("+video", text)) == text
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@every_case("text", TEXTS)
 def test_what_hydra_cannot_read_is_shown_as_it_must_be_typed(text: str) -> None:
     argument = f"+video={text}"
     try:
@@ -55,7 +56,7 @@ def test_what_hydra_cannot_read_is_shown_as_it_must_be_typed(text: str) -> None:
         assert read_back(shown) == text
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("arguments", "words", "whole"),
     [
         (["+video=my", "clip.mp4"], "it belongs to '+video=my' before it", "my clip.mp4"),
@@ -81,7 +82,7 @@ def test_other_errors_of_hydra_are_not_worded_here() -> None:
     assert as_typed(HydraException("Could not find 'x/y'"), []) is None
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("arguments", "words"),
     [
         (["--video=clip.mp4"], "--video=clip.mp4: options have no dashes here; type 'video=\"clip"),

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from omni_rlvr.assembly.compare import completed, computes_the_same, differing, leaves
+from omni_rlvr.assembly.compare import completed, computes_the_same, differing
 from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
+from omni_rlvr.record import leaves
 from omni_rlvr.tasks.table import register
 
 pytestmark = pytest.mark.slow

@@ -71,6 +71,7 @@ def test_an_unfinished_stage_is_passed_over(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path, "rlvr") == old / "rlvr" / "checkpoint"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "said"),
     [
@@ -115,6 +116,7 @@ def test_the_run_of_a_checkpoint_and_how_it_ended(tmp_path: Path) -> None:
     assert run_that_wrote(run / "checkpoint") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -14,12 +14,12 @@ from typing import Any
 from unicodedata import normalize
 
 import pytest
+from every_case import every_case
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from omni_rlvr.assembly.composing.own_readers import OFFERED
 from omni_rlvr.assembly.composing.paths import PATHS, is_path, settle_paths
-from omni_rlvr.assembly.instantiate import check
+from omni_rlvr.assembly.instantiate import OFFERED, check
 from omni_rlvr.assembly.splits import read_split
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.data.readers.annotated import AnnotationReader
@@ -35,7 +35,12 @@ GROUPS = (
     ("model=humanomni_0_5b", "dataset=r1_omni"),
     ("dataset=dfew", "logger=[tensorboard,csv,wandb,mlflow,trackio]"),
 )
-NO_PATH = {"dataset.label_base", "dataset.splits.*.labels.base", "model.trainable.language_model"}
+NO_PATH = {
+    "dataset.label_base",
+    "dataset.splits.*.labels.base",
+    "model.options.use_audio_in_video",
+    "model.trainable.language_model",
+}
 
 
 @functools.cache
@@ -56,7 +61,8 @@ def leaves(node: Any, above: str = "") -> dict[str, Any]:
     return {key: value for part in found for key, value in part.items()}
 
 
-@pytest.mark.parametrize("overrides", GROUPS, ids=" ".join)
+@pytest.mark.slow  # many configs are composed
+@every_case("overrides", GROUPS, ids=" ".join)
 def test_every_option_that_is_named_like_a_path_is_one(overrides: tuple[str, ...]) -> None:
     plain = leaves(OmegaConf.to_container(fresh(*overrides), resolve=False))
     named = re.compile(
@@ -148,6 +154,7 @@ def test_the_cache_of_a_prediction(made: str | None, tmp_path: Path, monkeypatch
     assert (f"features of clips are kept in {outside}" in caplog.text) == (made is None)
 
 
+@pytest.mark.slow  # many configs are composed
 def test_the_cache_is_where_it_was_asked_for(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/me")

@@ -90,11 +90,15 @@ def is_set_in_a_test(option: str) -> bool:
     It does by the whole key, or by its last part as an argument, a key or a field. That is no proof
     that the test shows what the option does, but an option that nobody tested at all is found.
     """
-    last = option.rpartition(".")[2]
-    named = rf"\b_?{last}(=|\" ?[:,\]])|\.{last}\b"
-    if "." in option:
-        named += rf"|\b{re.escape(option)}\b"
-    return re.search(named, _tests()) is not None
+    return option.rpartition(".")[2] in _named() or ("." in option and option in _tests())
+
+
+@cache
+def _named() -> set[str]:
+    """The words in tests that an argument, a key or a field has as its name."""
+    words = re.findall(r"\b(\w+)(?:=|\" ?[:,\]])|\.(\w+)\b", _tests())
+    found = {word for pair in words for word in pair}
+    return found | {word.removeprefix("_") for word in found}
 
 
 @cache

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 PACKAGE = Path(omni_rlvr.__file__).parent
 OVERRIDE = re.compile(r"\b(model(?:\.\w+)+|model/\w+)=(true|false|lora|DIR|FILE)\b")
-MODELS = ("tiny", "compose", "humanomni_0_5b", "humanomni_7b")
+MODELS = ("tiny", "compose", "humanomni_0_5b", "humanomni_7b", "qwen2_5_omni_3b")
 
 
 def advice() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from every_case import every_case
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from test_conf import _hydra, composed
@@ -14,10 +15,12 @@ from omni_rlvr.assembly.composing.suggestions import hydras_words
 from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.types import UserError
 
+pytestmark = pytest.mark.slow  # many configs are composed
+
 __all__ = ["_hydra"]  # a fixture
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("overrides", "said"),
     [
         (["++stage.max_stepz=1"], "stage.max_stepz: there is no such key; did you mean stage.max"),
@@ -49,7 +52,7 @@ def test_an_option_of_ones_own_needs_a_schema(tmp_path: Path) -> None:
         check(composed(path, "stage=bare"))
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("said", "ours"),
     [
         ("Could not override 'stage.max_stepz'. To append to your config use +stage.max_stepz=1",
@@ -74,6 +77,7 @@ def told(*overrides: str) -> str:
     return hydras_words(" ".join(str(error.value).split()), overrides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -123,7 +127,7 @@ def test_a_refusal_names_the_nearest_key_option_or_entry(overrides: list[str], s
     assert told(*overrides) == said
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("text", "said"),
     [
         ("stage: {bta: 1}", "In 'experiment/mine': stage.bta: there is no such key; did you mean "
@@ -143,7 +147,7 @@ def test_an_unknown_key_in_an_experiment_of_ones_own(tmp_path: Path, text: str, 
     assert told(f"hydra.searchpath=[file://{tmp_path}]", "+experiment=mine") == said
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("key", "said"),
     [
         ("task.to", "task.to=DIR"),

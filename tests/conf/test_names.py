@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from every_case import every_case
 from test_conf import _hydra, composed
 
 from omni_rlvr.assembly.composing.names import RESERVED, check_name, check_run_name
@@ -13,7 +14,7 @@ __all__ = ["_hydra"]  # a fixture
 READER = "{_target_: omni_rlvr.data.readers.annotated.AnnotationReader, _partial_: true}"
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("name", "wrong"),
     [
         ("", "is empty"),
@@ -37,7 +38,7 @@ def test_what_cannot_be_a_folder_is_refused(name: str, wrong: str) -> None:
         check_name(name, "dataset.splits")
 
 
-@pytest.mark.parametrize("name", ["test", "val-1", "测试", "ü" * 50, "a b", "x.y", "a=b", "100%"])
+@every_case("name", ["test", "val-1", "测试", "ü" * 50, "a b", "x.y", "a=b", "100%"])
 def test_what_can_be_one_is_not(name: str) -> None:
     check_name(name, "dataset.splits")
 
@@ -49,7 +50,8 @@ def test_an_experiments_name_may_be_folders_in_folders() -> None:
             check_run_name(name)
 
 
-@pytest.mark.parametrize(
+@pytest.mark.slow  # many configs are composed
+@every_case(
     ("overrides", "key"),
     [
         (["name=../esc"], "name: "),

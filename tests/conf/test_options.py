@@ -22,8 +22,8 @@ from omni_rlvr.models.prefix.cpu_float32.activation_reuse import ActivationReuse
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.stages.table import STAGES
+from omni_rlvr.tasks.clips import PolicyInputs
 from omni_rlvr.tasks.dataset.preview import PreviewInputs
-from omni_rlvr.tasks.evaluate import EvaluateInputs
 from omni_rlvr.tasks.table import TASKS
 from omni_rlvr.tasks.train import TrainInputs
 from omni_rlvr.training import callbacks
@@ -159,7 +159,7 @@ def spy(patch: pytest.MonkeyPatch, parts: object, out: dict) -> None:
             )
         patch.setattr(parts.stage, "loss", counted)
         patch.setattr(callbacks, "save_checkpoint", noted)
-    elif isinstance(parts, EvaluateInputs):
+    elif isinstance(parts, PolicyInputs):
         encode, interval = parts.policy.encode, bootstrap.bootstrap_interval
 
         def encoded(batch):

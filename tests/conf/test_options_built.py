@@ -13,14 +13,13 @@ import torch
 from flips import EVALUATE, GRPO, SFT
 from test_options import checkpoint, clips, common, e2e, runner
 
-from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.data.dataset import clip_reader
 from omni_rlvr.media.limits import Limits
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.rollout.hf import Generate
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks import train as training
-from omni_rlvr.tasks.clips import clip_dataset
-from omni_rlvr.tasks.launch.launcher import Launch
+from omni_rlvr.tasks.launch import Launch
 from omni_rlvr.tasks.train import TrainInputs
 from omni_rlvr.types import Example, UserError
 
@@ -48,9 +47,7 @@ def test_the_name_of_a_modality_is_in_its_error(runner) -> None:
 
 def reader_of(parts: TrainInputs):
     """The clip reader that a run would use."""
-    return clip_dataset(
-        parts.clips, [], None, sampling=Sampling.count(1), sample_rate=16_000
-    ).reader
+    return clip_reader(parts.clips.dataset)
 
 
 def test_dataset_options_reach_what_reads(runner, clips: Path, tmp_path: Path) -> None:

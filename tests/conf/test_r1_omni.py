@@ -15,13 +15,16 @@ from omni_rlvr.cli import conf_dir
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.tasks.table import register
 
+pytestmark = pytest.mark.slow  # many configs are composed
+
+register()
+
 CONF = Path(__file__).parents[2] / "conf"
 DATA = ("dataset.root=c", "dataset.annotations.train=a.json", "dataset.annotations.test=b.json")
 
 
 @pytest.fixture(autouse=True)
 def _hydra() -> Iterator[None]:
-    register()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         yield
 
@@ -57,6 +60,7 @@ def test_hyper_parameters(name, wanted) -> None:
         assert config["optimizer"]["betas"] == [0.9, 0.999]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cold_start", "sft_labels", "rlvr", "as_published/rlvr"])
 @pytest.mark.parametrize("hardware", sorted(path.stem for path in (CONF / "hardware").iterdir()))
 def test_hardware_decides_sizes_and_nothing_that_is_learnt(name: str, hardware: str) -> None:
@@ -89,6 +93,7 @@ def test_quirks_are_off_unless_asked_for(name) -> None:
     assert make(composed(f"as_published/{name}")[0]["model"]["options"]) != LoadOptions()
 
 
+@pytest.mark.slow
 def test_as_published() -> None:
     options = {
         name: make(composed(f"as_published/{name}")[0]["model"]["options"])
@@ -108,6 +113,7 @@ def test_as_published() -> None:
     assert reward["terms"]["accuracy"]["_target_"].endswith("PublishedAccuracy")
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_whole_road_compose() -> None:
     names = [f"dataset.annotations.{s}={s}.json" for s in ("cold_start", "sft_labels", "rlvr")]
     cfg = compose("config", overrides=["+experiment=r1_omni/as_published", *DATA, *names])

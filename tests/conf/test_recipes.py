@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from every_case import every_case
 from flips import GRPO
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -50,7 +51,8 @@ def test_every_file_is_here_and_says_where_its_values_are_from() -> None:
         assert "arXiv" in (CONF / f"{name}.yaml").read_text().split("defaults:")[0]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.slow  # many configs are composed
+@every_case("name", RECIPES)
 def test_a_recipe_has_these_values_and_the_defaults(name: str) -> None:
     register()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
@@ -62,6 +64,7 @@ def test_a_recipe_has_these_values_and_the_defaults(name: str) -> None:
     assert {key for key in written if key != "defaults"} == {*RECIPES[name]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_and_logs_under_trls_names(runner, name: str) -> None:
     recipe = [f"stage={name}", *(x for x in GRPO if x != "stage=grpo")]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 
 import pytest
+import torch
 import yaml
+from every_case import every_case
 from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from test_conf import NEEDED, _hydra, composed, refused
+from torch.torch_version import TorchVersion
 
 from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.cli import conf_dir
@@ -102,7 +105,7 @@ def test_a_value_out_of_range_is_named(override: str, grpo: DictConfig) -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("flag", "instead"),
     [
         ("max_epochs=2", "stage.num_train_epochs"),
@@ -117,7 +120,7 @@ def test_a_trainer_flag_that_is_a_stages_is_refused_with_the_option_to_use(flag,
     assert message.endswith(f"use {instead}")
 
 
-@pytest.mark.parametrize("precision", ["16-mixed", "64-true", "bf16-true", "32", "half"])
+@every_case("precision", ["16-mixed", "64-true", "bf16-true", "32", "half"])
 def test_a_precision_that_the_loop_does_not_know_is_named(precision: str) -> None:
     message = refused(f"trainer.precision='{precision}'")
     assert message.startswith(f"trainer.precision='{precision}'")
@@ -134,10 +137,11 @@ def test_a_trainer_without_a_precision_has_lightnings() -> None:
     check(composed("~trainer.precision"))
 
 
-@pytest.mark.parametrize("task", ["evaluate", "predict", "preview", "pipeline"])
+@pytest.mark.slow  # many configs are composed
+@every_case("task", ["evaluate", "predict", "preview", "pipeline"])
 def test_only_training_can_be_resumed(task: str) -> None:
     message = refused(f"task={task}", *NEEDED.get(task, []), "resume=latest")
-    assert message == "resume=latest: only task=train can be resumed"
+    assert message == "resume=latest: only task=train takes it"
 
 
 @pytest.mark.parametrize("seed", ["0", "4294967295"])
@@ -151,7 +155,7 @@ def test_a_seed_out_of_range_is_named(override: str) -> None:
     assert refused(override).startswith("seed=")
 
 
-@pytest.mark.parametrize(
+@every_case(
     "override",
     [
         "task.batch_size=0", "task.max_completion_length=0", "task.num_resamples=0",
@@ -162,7 +166,7 @@ def test_an_evaluation_out_of_range_is_named(override: str) -> None:
     assert refused("task=evaluate", override).startswith(override.partition("=")[0])
 
 
-@pytest.mark.parametrize(
+@every_case(
     "override",
     [
         "task.batch_size=0", "task.max_completion_length=0", "task.temperature=-1",
@@ -174,14 +178,15 @@ def test_a_prediction_out_of_range_is_named(override: str) -> None:
     assert refused("task=predict", override).startswith(override.partition("=")[0])
 
 
-@pytest.mark.parametrize("override", ["+video=a.mp4", "video=a.mp4", "+audio=a.wav"])
-@pytest.mark.parametrize("task", ["train", "evaluate"])
+@pytest.mark.slow  # many configs are composed
+@every_case("override", ["+video=a.mp4", "video=a.mp4", "+audio=a.wav"])
+@every_case("task", ["train", "evaluate"])
 def test_clips_by_name_are_refused_where_nothing_reads_them(task: str, override: str) -> None:
     message = refused(f"task={task}", override)
-    assert message == f"{override.removeprefix('+')}: only task=predict reads it"
+    assert message == f"{override.removeprefix('+')}: only task=predict takes it"
 
 
-@pytest.mark.parametrize(
+@every_case(
     "override",
     [
         "task.batch_size=0", "task.max_completion_length=0", "task.num_resamples=0",
@@ -197,10 +202,10 @@ def test_an_attribution_out_of_range_is_named(override: str) -> None:
 @pytest.mark.parametrize("override", ["html=true", "+html=true", "html=false"])
 def test_a_page_is_refused_where_nothing_makes_it(override: str) -> None:
     value = override.partition("=")[2].capitalize()
-    assert refused("task=attribute", override) == f"html={value}: only task=report makes a page"
+    assert refused("task=attribute", override) == f"html={value}: only task=report takes it"
 
 
-@pytest.mark.parametrize(
+@every_case(
     "override",
     [
         "task.port=-1", "task.port=65536", "task.max_upload_mb=0", "task.max_session_mb=99",
@@ -244,3 +249,55 @@ def test_a_function_is_no_engine() -> None:
     own = ("rollout._target_=builtins.print", "+rollout._partial_=true")
     with pytest.raises(UserError, match=r"rollout\._target_=builtins\.print is no engine.*sample"):
         check(composed("stage=grpo", *own))
+
+
+@every_case("strategy", ["fsdp", "fsdp_cpu_offload", "deepspeed_stage_3", "model_parallel"])
+def test_a_strategy_that_shards_otherwise_is_answered_with_fsdp2(strategy: str) -> None:
+    assert refused(f"trainer.strategy={strategy}").startswith(
+        f"trainer.strategy='{strategy}': use fsdp2"
+    )
+
+
+@every_case("strategy", ["ddp_spawn", "horovod", "null", "2"])
+def test_an_unknown_strategy_is_answered_with_those_there_are(strategy: str) -> None:
+    assert refused(f"trainer.strategy={strategy}").endswith("one of ('auto', 'ddp', 'fsdp2')")
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "fsdp2"])
+def test_a_strategy_that_is_known_passes(strategy: str) -> None:
+    assert check(composed(f"trainer.strategy={strategy}"))[0]["trainer"]["strategy"] == strategy
+
+
+def test_fsdp2_needs_a_pytorch_that_reduces_unused_weights(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.12.1"))
+    assert refused("trainer.strategy=fsdp2") == (
+        "trainer.strategy=fsdp2 needs PyTorch 2.13 or newer, and this is 2.12.1; update it, or use "
+        "trainer.strategy=ddp"
+    )
+    check(composed("trainer.strategy=ddp"))
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_no_sync_without_fsdp2_is_refused(strategy: str) -> None:
+    message = refused("stage.no_sync=true", f"trainer.strategy={strategy}")
+    assert message.startswith(
+        f"stage.no_sync=true is for trainer.strategy=fsdp2, and this is {strategy}"
+    )
+    check(composed("stage.no_sync=true", "trainer.strategy=fsdp2"))
+
+
+def test_fsdp2_in_half_precision_is_refused() -> None:
+    message = refused("trainer.strategy=fsdp2", "trainer.precision=16-mixed")
+    assert message.startswith("trainer.precision='16-mixed'")
+
+
+@pytest.mark.parametrize("task", ["train", "plan"])
+def test_weights_of_4_bits_are_not_trained_and_not_shared_out(task: str) -> None:
+    nf4, lora = (f"task={task}", "model.options.quantize=nf4"), "model/trainable=lora"
+    for more in ((), (lora, "model.trainable.language_model=true")):
+        assert refused(*nf4, *more).startswith(
+            "model.options.quantize=nf4: weights of 4 bits are not trained themselves; train adapt"
+        )
+    assert "fsdp2 does not shard weights of 4 bits" in refused(*nf4, lora, "trainer.strategy=fsdp2")
+    check(composed(*nf4, lora, "trainer.strategy=ddp"))
+    check(composed("task=evaluate", "model.options.quantize=nf4"))

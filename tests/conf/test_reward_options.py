@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from every_case import every_case
 from omegaconf import DictConfig, OmegaConf
 from test_conf import _hydra, composed
 from test_options import leaves_in
@@ -15,6 +16,8 @@ from test_options import leaves_in
 from omni_rlvr.assembly.instantiate import check, make
 from omni_rlvr.rewards.gold import check_gold
 from omni_rlvr.types import Example
+
+pytestmark = pytest.mark.slow  # many configs are composed
 
 __all__ = ["_hydra"]  # a fixture
 
@@ -47,6 +50,10 @@ FLIPS: dict[str, dict[str, tuple[str, str, str, str]]] = {
     "open_vocabulary": {
         "terms.set_f1.synonyms": ("{joy: happy}", OK, "joy, sad", "happy, sad"),
         "weights.set_f1": ("3", OK, "happy", "happy"),
+        "weights.format": ("3", OK, "happy", "happy"),
+    },
+    "question": {
+        "weights.accuracy": ("3", OK, "happy", "happy"),
         "weights.format": ("3", OK, "happy", "happy"),
     },
     "soft_overlong": {
@@ -100,12 +107,13 @@ def reward(*overrides: str, **changes: str) -> Any:
 
 
 def score(text: str, answer: str, gold: str, *overrides: str, **changes: str) -> float:
-    example = Example(id="a", question="?", answer=gold, target=gold, video=None)
+    cues = {"question_kind": "text"}  # for reward=question; the others do not look
+    example = Example(id="a", question="?", answer=gold, target=gold, video=None, cues=cues)
     mixture = reward(*overrides, **changes)
     return mixture([text.format(answer)], [example], [90]).rewards.item()
 
 
-@pytest.mark.parametrize(("file", "option"), [(f, o) for f, table in FLIPS.items() for o in table])
+@every_case(("file", "option"), [(f, o) for f, table in FLIPS.items() for o in table])
 def test_an_option_changes_a_score(file: str, option: str) -> None:
     if file == "math_verify":
         pytest.importorskip("math_verify", reason="math-verify is not installed; it is an extra")

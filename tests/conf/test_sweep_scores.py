@@ -25,6 +25,7 @@ def splits_after(run_dir: Path, *overrides: str) -> list[str]:
     return list(cfg.task.evaluate_after.splits)
 
 
+@pytest.mark.slow
 def test_a_training_run_is_evaluated_on_the_test_split(tmp_path: Path) -> None:
     assert splits_after(tmp_path, "stage=grpo", "modality=video") == ["test"]
     assert splits_after(tmp_path, "+experiment=ablation") == ["test", "ood"]

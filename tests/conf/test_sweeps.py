@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from every_case import every_case
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from sweep_packages import needs_plugins, with_plugins
 from test_conf import CONF, _hydra, cold_start, composed
@@ -46,7 +47,7 @@ def test_the_studies_are_those_promised() -> None:
     assert set(GRIDS) == set(NUM_RUNS)
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@every_case("name", STUDIES)
 def test_a_study_says_what_it_asks(name: str) -> None:
     text = (CONF / "sweep" / f"{name}.yaml").read_text()
     assert text.startswith("# @package _global_\n")
@@ -56,6 +57,7 @@ def test_a_study_says_what_it_asks(name: str) -> None:
     assert re.search(rf"^name: {name}$", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_run_of_a_study_is_another(name: str, tmp_path: Path) -> None:
     runs = grid(name)
@@ -69,6 +71,7 @@ def test_every_run_of_a_study_is_another(name: str, tmp_path: Path) -> None:
         assert config["model"]["path"].endswith("tiny_base")
 
 
+@pytest.mark.slow
 def test_seeds_share_a_cold_start_and_modalities_do_not(tmp_path: Path) -> None:
     def start(*overrides: str) -> str:
         root = f"paths.output_root={tmp_path}"
@@ -79,6 +82,7 @@ def test_seeds_share_a_cold_start_and_modalities_do_not(tmp_path: Path) -> None:
     assert start().startswith(f"{tmp_path}/cold_start/shared/")
 
 
+@pytest.mark.slow
 def test_a_cold_start_of_no_examples_is_the_base(tmp_path: Path) -> None:
     def config(size: int) -> dict:
         over = f"task.start_from.num_examples={size}"
@@ -107,6 +111,7 @@ def test_where_a_run_writes_is_not_what_it_computes() -> None:
     assert identity(config) != identity(check(composed("stage=grpo", "stage.beta=0.1"))[0])
 
 
+@pytest.mark.slow
 @needs_plugins
 def test_the_search_chooses_on_clips_that_are_not_the_tests() -> None:
     shown = subprocess.run(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from every_case import every_case
 
 from omni_rlvr.data.annotations.rows import Row, iterate
-from omni_rlvr.data.annotations.sources import parts
+from omni_rlvr.data.annotations.sources import sources
 from omni_rlvr.types import UserError
 
 
@@ -20,8 +21,12 @@ def write(path: Path, rows: Sequence[Any]) -> Path:
     return path
 
 
+def every_row(path: Path) -> list[Row]:
+    return list(iterate(path))
+
+
 def read_rows(path: Path, *, seed: int) -> list[Row]:
-    read = [(part, list(iterate(part.path))) for part in parts(path, seed=seed)]
+    read = [(part, every_row(part.path)) for part in sources(path, seed=seed)]
     return [rows[index] for part, rows in read for index in part.pick(len(rows))]
 
 
@@ -77,7 +82,7 @@ def test_mixture_as_people_write_it(tmp_path: Path) -> None:
     assert sources[4] == f"{tmp_path}/three.jsonl:3"
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("strategy", "kept"),
     [
         ("all", range(10)),
@@ -111,7 +116,7 @@ def test_entries_of_a_mixture_draw_apart(tmp_path: Path) -> None:
     assert drawn[:5] != drawn[5:]
 
 
-@pytest.mark.parametrize(
+@every_case(
     "strategy",
     [
         *("half", "", "first", "first:", "first:-1", "first:1.5", "first:x", "first: 3", "First:3"),
@@ -123,7 +128,7 @@ def test_unknown_strategy(tmp_path: Path, strategy: Any) -> None:
         read_rows(write_mixture(tmp_path, ten("all"), ten(strategy)), seed=0)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("strategy", "count"), [("first:11", 11), ("random:110%", 11), ("end:0", 0), ("first:0%", 0)]
 )
 def test_more_or_less_than_there_is(tmp_path: Path, strategy: str, count: int) -> None:
@@ -131,7 +136,7 @@ def test_more_or_less_than_there_is(tmp_path: Path, strategy: str, count: int) -
         read_rows(write_mixture(tmp_path, ten(strategy)), seed=0)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("entry", "words"),
     [
         ("sub/ten.json", "has no json_path"),
@@ -153,7 +158,7 @@ def test_missing_file_of_a_mixture(tmp_path: Path) -> None:
         read_rows(write_mixture(tmp_path, {"json_path": "none.json"}), seed=0)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("text", "words"),
     [
         ("datasets: [", "not valid YAML"),
@@ -186,8 +191,8 @@ def test_missing_file(tmp_path: Path, name: str) -> None:
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.yaml"])
-@pytest.mark.parametrize("text", ["", " \n\n"])
+@every_case("name", ["a.json", "a.jsonl", "a.yaml"])
+@every_case("text", ["", " \n\n"])
 def test_empty_file(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=f"{name}: the annotation file is empty"):
@@ -258,11 +263,11 @@ def test_json_that_is_not_a_list(tmp_path: Path, text: str, kind: str) -> None:
 def test_lines_end_as_any_system_ends_them(tmp_path: Path, end: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(end.join(['{"a": 1}', "", '{"a": 2}', ""]).encode())
-    assert [(row.value["a"], row.number) for row in iterate(path)] == [(1, 1), (2, 3)]
+    assert [(row.value["a"], row.number) for row in every_row(path)] == [(1, 1), (2, 3)]
 
 
 def test_a_list_named_jsonl(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('[{"a": 1}]')
     with pytest.raises(UserError, match=r"rows.jsonl:1: .* this is a list; .* is named \.json$"):
-        list(iterate(path))
+        every_row(path)

@@ -10,6 +10,7 @@ import torch
 
 from omni_rlvr.data.collate import Collate, in_one_storage, pad_rows, write_prompts
 from omni_rlvr.functional.masks import position_ids
+from omni_rlvr.models.policy import AUDIO_ID, VIDEO_ID
 from omni_rlvr.types import Clip, Example, Sample, SkippedClip, VideoShape
 
 QUESTION = "How does this person feel?"
@@ -85,8 +86,8 @@ def test_mixed_modalities(collate, processor):
     expected = [(settings.video_tokens, settings.audio_tokens)] * 3
     expected[1], expected[2] = (settings.video_tokens, 0), (0, settings.audio_tokens)
     for row, (video, audio) in enumerate(expected):
-        assert (batch.prompt_ids[row] == processor.video_id).sum() == video
-        assert (batch.prompt_ids[row] == processor.audio_id).sum() == audio
+        assert (batch.prompt_ids[row] == VIDEO_ID).sum() == video
+        assert (batch.prompt_ids[row] == AUDIO_ID).sum() == audio
 
 
 def test_media_rows_are_those_of_their_clips(collate, processor):

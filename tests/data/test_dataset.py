@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from every_case import every_case
 
 from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.media.frame_sampling import Sampling
@@ -73,7 +74,7 @@ def test_a_torn_clip_is_skipped_with_its_reason_and_place() -> None:
     assert len(data.reader.asked) == 1  # no other clip was read for it
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("name", "video", "audio", "missing"),
     [
         ("silent.mp4", False, True, "sound"),

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from every_case import every_case
 from official_trees import lines, read, write
 
 from omni_rlvr.data.annotations.encoding import decode
@@ -29,8 +30,8 @@ def saved(text: str, codec: str) -> bytes:
     return (mark + text).encode(codec)
 
 
-@pytest.mark.parametrize("codec", MARKED)
-@pytest.mark.parametrize("rows", [("video_name,label", "1,happy"), ("1\thappy",), ("1 9 happy",)])
+@every_case("codec", MARKED)
+@every_case("rows", [("video_name,label", "1,happy"), ("1\thappy",), ("1 9 happy",)])
 def test_lists_of_names_with_a_byte_order_mark(tmp_path: Path, codec: str, rows) -> None:
     root = write(tmp_path, {SET_1: saved(lines(*rows), codec)})
     (example,) = read("dfew", root, "train")
@@ -38,7 +39,7 @@ def test_lists_of_names_with_a_byte_order_mark(tmp_path: Path, codec: str, rows)
     assert example.source == f"{root / SET_1}:{len(rows)}"
 
 
-@pytest.mark.parametrize("codec", MARKED)
+@every_case("codec", MARKED)
 def test_quoted_lists_with_a_byte_order_mark(tmp_path: Path, codec: str) -> None:
     rows = lines("Utterance,Emotion,Dialogue_ID,Utterance_ID", '"É, so",joy,0,1')
     root = write(tmp_path, {"train_sent_emo.csv": saved(rows, codec)})
@@ -46,8 +47,8 @@ def test_quoted_lists_with_a_byte_order_mark(tmp_path: Path, codec: str) -> None
     assert (example.question, example.answer) == ("É, so?", "happy")
 
 
-@pytest.mark.parametrize("codec", MARKED)
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.yaml"])
+@every_case("codec", MARKED)
+@every_case("name", ["a.json", "a.jsonl", "a.yaml"])
 def test_annotations_with_a_byte_order_mark(tmp_path: Path, codec: str, name: str) -> None:
     row = json.dumps(ROW, ensure_ascii=False)
     text = {"a.json": f"[{row}]", "a.jsonl": f"{row}\r\n"}.get(
@@ -60,7 +61,7 @@ def test_annotations_with_a_byte_order_mark(tmp_path: Path, codec: str, name: st
     assert example.video == Path("/data/é/1.mp4")
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("codec", "text", "looks"),
     [
         ("latin-1", "Le garçon est fâché, la fille est gênée.", "WINDOWS-1252"),

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from every_case import every_case
 
-from omni_rlvr.data.annotations.example_table import ExampleTable, distinct, suspects
+from omni_rlvr.data.annotations import example_table
+from omni_rlvr.data.annotations.example_table import ExampleTable, distinct, suspects, texts
 from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.types import Example, UserError
 
@@ -75,7 +77,7 @@ def test_rows_of_content_items(tmp_path: Path) -> None:
     assert [e.answer for e in examples] == ["sad", "ok", "sad"]
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("form", "row", "words"),
     [
         ("ms_swift", swift(answer=None), "neither an assistant turn nor a solution"),
@@ -99,7 +101,7 @@ def test_rows_of_content_items(tmp_path: Path) -> None:
         ("messages", swift() | {"messages": [{"role": "user", "content": 1}]}, "neither text"),
     ],
 )
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@every_case("name", ["a.json", "a.jsonl"])
 def test_wrong_records(tmp_path: Path, form: str, row: dict, words: str, name: str) -> None:
     good = items(VIDEO, TEXT) if form == "messages" else swift()
     path = write(tmp_path / name, [good | {"id": "0"}, row])
@@ -137,7 +139,8 @@ def test_a_link_below_the_root_is_the_owners(tmp_path: Path) -> None:
 def test_a_table_is_a_sequence(tmp_path: Path) -> None:
     rows = [swift(f"{i}?", TAGGED.format(i % 3), videos=[f"{i}.mp4"]) for i in range(10)]
     table = read("ms_swift", write(tmp_path / "a.json", rows))
-    whole = list(table)
+    whole = [table[i] for i in range(10)]
+    assert list(table) == whole
     assert len(table) == 10
     assert table[-1] == whole[9]
     for part in (
@@ -152,16 +155,47 @@ def test_a_table_is_a_sequence(tmp_path: Path) -> None:
     with pytest.raises(IndexError):
         table[10]
     assert [e.id for e in distinct(table)] == ["0.mp4", "1.mp4", "2.mp4"]
+    assert table.columns["cues"].null_count == 10  # as check_gold_labels asks
+    assert distinct(table, ("answer", "cues"))[0].id == "0.mp4"
     assert list(suspects(table, ["7?", "frowns. 2", "<|x|>"])) == [2, 5, 7, 8]
     assert list(suspects(table, ["(", "?0"])) == []
     assert list(suspects(whole, ["a"])) == list(range(10))
 
 
+def test_checks_of_texts_look_for_no_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million questions to a network disk take minutes, on each of many ranks."""
+    rows = [swift(f"{i}?", answer="sad" if i else "joy", videos=[f"{i}.mp4"]) for i in range(5)]
+    table = read("ms_swift", write(tmp_path / "a.json", rows))
+    wanted = [(e.id, e.question, e.answer, e.target) for e in table]
+
+    def ask(path: Path) -> Path:
+        raise AssertionError(f"{path} is looked for")
+
+    monkeypatch.setattr(example_table, "located", ask)
+    assert list(texts(table)) == wanted
+    assert [(e.id, e.video) for e in distinct(table, ("answer",))] == [
+        ("0.mp4", Path("/data/0.mp4")), ("1.mp4", Path("/data/1.mp4")),
+    ]  # fmt: skip
+    assert [e.question for e in distinct(table)[1:]] == ["1?"]
+    with pytest.raises(AssertionError, match=r"0\.mp4 is looked for"):
+        table[0]
+
+
+def test_a_table_of_many_batches_is_searched_as_one(tmp_path: Path) -> None:
+    """Rows come in batches of 2,000; each has words of its own, and some of others."""
+    rows = [swift(f"{i % 3}?", TAGGED.format(i // 2), videos=[f"{i}.mp4"]) for i in range(5_000)]
+    table = read("ms_swift", write(tmp_path / "a.jsonl", rows))
+    assert table.columns["target"].num_chunks == 3
+    assert [e.id for e in distinct(table)] == [f"{i}.mp4" for i in range(0, 5_000, 2)]
+    assert list(suspects(table, ["frowns. 2100<", "frowns. 7<"])) == [14, 15, 4_200, 4_201]
+    assert len(suspects(table, ["2?"])) == 1_666
+
+
 # ---- turns of the system and of tools
 
 
-@pytest.mark.parametrize("form", ["ms_swift", "messages"])
-@pytest.mark.parametrize("before", [["system"], ["system", "system"], ["developer"]])
+@every_case("form", ["ms_swift", "messages"])
+@every_case("before", [["system"], ["system", "system"], ["developer"]])
 def test_system_turns_before_the_question_are_dropped(tmp_path: Path, form, before) -> None:
     plain = items(VIDEO, TEXT) if form == "messages" else swift()
     said = [{"role": role, "content": "Be brief."} for role in before]
@@ -170,8 +204,8 @@ def test_system_turns_before_the_question_are_dropped(tmp_path: Path, form, befo
     assert (first.question, first.target) == (second.question, second.target) == ("What?", "sad")
 
 
-@pytest.mark.parametrize("form", ["ms_swift", "messages"])
-@pytest.mark.parametrize(
+@every_case("form", ["ms_swift", "messages"])
+@every_case(
     ("roles", "words"),
     [
         (["system"], "the roles are system; one user turn"),

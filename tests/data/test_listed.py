@@ -10,6 +10,8 @@ from official_trees import composed, lines, read, told, write
 
 from omni_rlvr.types import UserError
 
+pytestmark = pytest.mark.slow  # folders of clips are made
+
 SET_1 = "EmoLabel_DataSplit/{split}(single-labeled)/set_1.csv"
 WORDS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 

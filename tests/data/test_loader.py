@@ -9,15 +9,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from every_case import every_case
 from torch.utils.data import Dataset
 
+from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.data.loader import (
     StepSampler,
     TrainData,
     evaluation_loader,
     make_loader,
     move,
-    num_steps,
     refuse_bad_media,
 )
 from omni_rlvr.types import MediaError, SkippedClip
@@ -26,7 +27,7 @@ from omni_rlvr.types import MediaError, SkippedClip
 def sampler(num_examples: int, **changes) -> StepSampler:
     settings = {"batch_size": 4, "num_steps": 6, "start": 0, "seed": 0}
     settings |= {"rank": 0, "num_ranks": 1}
-    return StepSampler(num_examples, **settings | changes)
+    return StepSampler(num_examples=num_examples, **settings | changes)
 
 
 def flatten(batches: Iterable[list[int]]) -> list[int]:
@@ -46,7 +47,7 @@ class Numbers(Dataset):
         return index
 
 
-@pytest.mark.parametrize(("num_examples", "batch_size"), [(12, 4), (10, 4), (3, 4), (1, 4), (7, 1)])
+@every_case(("num_examples", "batch_size"), [(12, 4), (10, 4), (3, 4), (1, 4), (7, 1)])
 def test_every_epoch_has_every_example_once(num_examples, batch_size):
     num_epochs = 4
     steps = num_epochs * num_examples  # batch_size epochs' worth and more
@@ -64,7 +65,7 @@ def test_epochs_and_seeds_differ():
     assert flatten(sampler(20, num_steps=10)) == flat
 
 
-@pytest.mark.parametrize("start", [0, 1, 4, 5, 11, 12])
+@every_case("start", [0, 1, 4, 5, 11, 12])
 def test_a_resumed_sampler_gives_exactly_the_tail(start):
     whole = list(sampler(10, num_steps=12))
     resumed = sampler(10, num_steps=12, start=start)
@@ -108,7 +109,7 @@ def test_global_random_state_is_neither_read_nor_moved():
     assert list(sampler(10)) == first
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("num_examples", "batch_size", "epochs", "max_steps", "expected"),
     [
         (100, 10, 1, -1, 10),
@@ -127,10 +128,8 @@ def test_global_random_state_is_neither_read_nor_moved():
     ],
 )
 def test_num_steps_by_hand(num_examples, batch_size, epochs, max_steps, expected):
-    got = num_steps(
-        num_examples, batch_size=batch_size, num_train_epochs=epochs, max_steps=max_steps
-    )
-    assert got == expected
+    loop = LoopConfig(batch_size=batch_size, num_train_epochs=epochs, max_steps=max_steps)
+    assert loop.num_steps(num_examples) == expected
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -144,9 +143,15 @@ def test_the_training_loader_follows_the_sampler(num_workers):
 
 @pytest.mark.parametrize(("size", "expected"), [(7, [3, 3, 1]), (6, [3, 3]), (2, [2])])
 def test_evaluation_goes_over_all_in_order(size, expected):
-    batches = list(evaluation_loader(Numbers(size), list, batch_size=3, num_workers=0))
+    def loader(rank: int, num_ranks: int) -> list[list[int]]:
+        how = {"num_workers": 0, "rank": rank, "num_ranks": num_ranks}
+        return list(evaluation_loader(Numbers(size), list, batch_size=3, **how))
+
+    batches = loader(0, 1)
     assert [len(batch) for batch in batches] == expected
     assert flatten(batches) == list(range(size))
+    assert loader(0, 2) == batches[::2]
+    assert loader(1, 2) == batches[1::2]
 
 
 def test_workers_use_one_thread():
@@ -216,6 +221,7 @@ raise RuntimeError("a fault of ours")
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_an_error_ends_does_not_wait_for_its_workers() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", CRASH], capture_output=True, text=True, timeout=90, check=False

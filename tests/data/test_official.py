@@ -17,6 +17,8 @@ from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.assembly.splits import fewer_than_published
 from omni_rlvr.types import UserError
 
+pytestmark = pytest.mark.slow  # folders of clips are made
+
 # ---- RAVDESS
 
 

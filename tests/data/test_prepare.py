@@ -22,6 +22,8 @@ from omni_rlvr.record import read_json
 from omni_rlvr.tasks.build import build
 from omni_rlvr.types import Clip, MediaError, UserError
 
+pytestmark = pytest.mark.slow  # clips are cut
+
 FIRST, LAST = "Ses01F_impro05", "Ses05M_script01_1b"
 
 
@@ -109,6 +111,7 @@ def test_the_reader_reads_these_clips(prepared: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_is_there_is_kept_unless_it_is_older_or_asked_for(
     tree: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -214,6 +217,7 @@ def test_leaving_early_ends_a_child_at_its_work() -> None:
     assert [end for end in ends if "SIGKILL" in end] == ends != []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["avi/DivX/{}.mp4", "avi/{}.MKV", "mp4/{}.mp4"])
 def test_recordings_in_another_container_are_found_and_cut_alike(
     prepared: Path, tree: Path, place: str

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from every_case import every_case
 
 from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.types import Example, UserError
@@ -98,7 +99,7 @@ def test_optional_keys(tmp_path: Path) -> None:
     assert [dict(example.cues) for example in examples] == [cues, {}, {}]
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("human", "question"),
     [
         ("<video>\n<audio>\nWhat?", "What?"),
@@ -118,7 +119,7 @@ def test_placeholders_leave_the_question(tmp_path: Path, human: str, question: s
     assert read_rows(tmp_path, row(conversations=turns))[0].question == question
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("target", "answer"),
     [
         ("sad", "sad"),
@@ -144,7 +145,7 @@ def test_answers_take_the_spelling_of_the_labels(tmp_path: Path) -> None:
 # ---- rows that are wrong
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("value", "kind"),
     [([], "a list"), ("a", "a string"), (1, "a number"), (None, "null"), (True, "a boolean")],
 )
@@ -164,7 +165,7 @@ def test_missing_keys_and_wrong_types(tmp_path: Path) -> None:
         assert_refused(tmp_path, row(conversations=turns), f"conversations[1]: {key} is 3")
 
 
-@pytest.mark.parametrize("turns", [None, [], {}, "sad"])
+@every_case("turns", [None, [], {}, "sad"])
 def test_conversations_that_are_not_a_list(tmp_path: Path, turns: Any) -> None:
     assert_refused(tmp_path, row(conversations=turns), "conversations", repr(turns))
 
@@ -189,7 +190,7 @@ def test_number_of_turns(tmp_path: Path, count: int, words: str) -> None:
     assert_refused(tmp_path, row(conversations=turns), f"has {count} turns; ", words)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("roles", "words"),
     [
         (("system", "gpt"), "has 1 turns after the system; they come in pairs"),
@@ -204,21 +205,21 @@ def test_roles(tmp_path: Path, roles: tuple[str, str], words: str) -> None:
     assert_refused(tmp_path, row(conversations=turns), words)
 
 
-@pytest.mark.parametrize("key", ["video", "audio"])
-@pytest.mark.parametrize("name", [5, "", " ", ["1.mp4"], True, "a\0b", "https://a.org/b.mp4"])
+@every_case("key", ["video", "audio"])
+@every_case("name", [5, "", " ", ["1.mp4"], True, "a\0b", "https://a.org/b.mp4"])
 def test_a_clip_of_a_wrong_type(tmp_path: Path, key: str, name: Any) -> None:
     assert_refused(tmp_path, row(**{key: name}), f"{key} is {name!r}, not the path of a clip")
 
 
-@pytest.mark.parametrize("key", ["video", "audio"])
-@pytest.mark.parametrize(
+@every_case("key", ["video", "audio"])
+@every_case(
     "name", ["../1.mp4", "a/../../1.mp4", "..", "/etc/passwd", "/data/../1.mp4", "/database/1.mp4"]
 )
 def test_a_clip_outside_the_root(tmp_path: Path, key: str, name: str) -> None:
     assert_refused(tmp_path, row(**{key: name}), f"{key} {name!r} is outside", "/data")
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("root", "name", "path"),
     [
         ("/data", "a/../1.mp4", "/data/1.mp4"),
@@ -243,7 +244,7 @@ def test_an_absolute_clip_inside_a_relative_root(
     assert example.video == Path("clips/1.mp4")
 
 
-@pytest.mark.parametrize(
+@every_case(
     "target",
     [
         *("", " \n", "<answer></answer>", "<answer>sad", "<think>sad</think>"),
@@ -266,13 +267,13 @@ def test_an_answer_outside_the_labels(tmp_path: Path, target: str) -> None:
     assert_refused(tmp_path, row(target=target), *words, labels=["sad", "Happy"])
 
 
-@pytest.mark.parametrize("labels", [[], "sad", ["sad", "SAD "], ["sad", " "], [False], [1]])
+@every_case("labels", [[], "sad", ["sad", "SAD "], ["sad", " "], [False], [1]])
 def test_wrong_labels(labels: Any) -> None:
     with pytest.raises(UserError, match="labels: "):
         AnnotationReader("r1_omni", "a.json", "/", labels, 0)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("key", "value"),
     [
         *(("cues", value) for value in ([], "smile", {"mouth": 1}, {"mouth": None})),
@@ -308,8 +309,8 @@ def test_a_mixture_that_lists_a_file_twice(tmp_path: Path) -> None:
 SYSTEM = {"from": "system", "value": "Be brief."}
 
 
-@pytest.mark.parametrize("before", [[SYSTEM], [SYSTEM, SYSTEM], [SYSTEM | {"from": "developer"}]])
-@pytest.mark.parametrize("others", [0, 1], ids=["all", "some rows"])
+@every_case("before", [[SYSTEM], [SYSTEM, SYSTEM], [SYSTEM | {"from": "developer"}]])
+@every_case("others", [0, 1], ids=["all", "some rows"])
 def test_system_turns_before_the_question_are_dropped(tmp_path: Path, before, others: int) -> None:
     turns = row()["conversations"]
     plain = read_rows(tmp_path, row(), *[row(id="other")] * others)
@@ -317,7 +318,7 @@ def test_system_turns_before_the_question_are_dropped(tmp_path: Path, before, ot
     assert list(read) == list(plain)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("roles", "words"),
     [
         (["system"], "has 0 turns after the system; they come in pairs"),

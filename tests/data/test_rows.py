@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import tracemalloc
@@ -10,14 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from every_case import every_case
 
 from omni_rlvr.data.annotations.formats import FORMS
-from omni_rlvr.data.annotations.rows import iterate
+from omni_rlvr.data.annotations.read import Record
+from omni_rlvr.data.annotations.rows import Row, iterate
 from omni_rlvr.data.readers.annotated import AnnotationReader
 from omni_rlvr.types import Example, UserError
 
 TAGGED = "<think>He frowns. {}</think>\n<answer>sad</answer>"
 SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def every_row(path: Path) -> list[Row]:
+    return list(iterate(path))
 
 
 def read(form: str, path: Path) -> list[Example]:
@@ -106,8 +113,8 @@ def items(rng: random.Random, number: int) -> dict[str, Any]:
 ROWS = {"r1_omni": conversation, "ms_swift": swift, "messages": items}
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("seed", range(3))
+@every_case("form", FORMS)
+@every_case("seed", range(3))
 def test_how_a_file_is_laid_out_changes_no_example(tmp_path: Path, form: str, seed: int) -> None:
     rng = random.Random(seed)
     rows = [ROWS[form](rng, number) for number in range(60)]
@@ -131,7 +138,7 @@ def test_how_a_file_is_laid_out_changes_no_example(tmp_path: Path, form: str, se
         assert [e.source.removeprefix(f"{tmp_path / name}") for e in found][: len(places)] == places
 
 
-@pytest.mark.parametrize(
+@every_case(
     "text",
     [
         '{"id": true}',
@@ -148,12 +155,12 @@ def test_rows_are_what_pythons_json_reads(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.jsonl").write_text(f"{{}}\n{text}", "utf-8")
     (tmp_path / "a.json").write_text(f"[{{}}, {text}, {{}}]", "utf-8")
     row = repr(json.loads(text))
-    assert [repr(row.value) for row in iterate(tmp_path / "a.jsonl")] == ["{}", row]
-    found = list(iterate(tmp_path / "a.json"))
+    assert [repr(row.value) for row in every_row(tmp_path / "a.jsonl")] == ["{}", row]
+    found = every_row(tmp_path / "a.json")
     assert [(repr(r.value), r.number) for r in found] == [("{}", 0), (row, 1), ("{}", 2)]
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("text", "wrong"),
     [
         ('{"video": "a"}{"video": "b"}', "a.jsonl:2: not valid JSON: Extra data at column 15"),
@@ -168,11 +175,11 @@ def test_rows_are_what_pythons_json_reads(tmp_path: Path, text: str) -> None:
 def test_a_line_that_is_no_row_is_named(tmp_path: Path, text: str, wrong: str) -> None:
     (tmp_path / "a.jsonl").write_text("{}\n" + text)
     with pytest.raises(UserError) as caught:
-        list(iterate(tmp_path / "a.jsonl"))
+        every_row(tmp_path / "a.jsonl")
     assert str(caught.value).startswith(f"{tmp_path}/{wrong}")
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("text", "wrong"),
     [
         ("[{}]}, {{}]", "a.json:1: not valid JSON: Extra data at column 5"),
@@ -189,7 +196,7 @@ def test_a_line_that_is_no_row_is_named(tmp_path: Path, text: str, wrong: str) -
 def test_a_list_that_is_none_is_named(tmp_path: Path, text: str, wrong: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError) as caught:
-        list(iterate(tmp_path / "a.json"))
+        every_row(tmp_path / "a.json")
     assert str(caught.value).startswith(f"{tmp_path}/{wrong}")
 
 
@@ -199,7 +206,7 @@ def test_a_wrong_encoding_behind_good_rows_is_named(tmp_path: Path, name: str) -
     text = f"[{text.replace(chr(10), ',' + chr(10))}]" if name == "a.json" else text
     (tmp_path / name).write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=rf"{name}:2: is not UTF-8 .*WINDOWS-1252"):
-        list(iterate(tmp_path / name))
+        every_row(tmp_path / name)
 
 
 def test_an_unknown_form_is_named() -> None:
@@ -207,6 +214,61 @@ def test_an_unknown_form_is_named() -> None:
         AnnotationReader("alpaca", "a.json", "/", None, 0)
 
 
+ODD = (
+    *(None, True, 0, 1.0, -3, 10**30, "", " ", "a.mp4", "sad", "happy, sad", "user", "system", []),
+    *(
+        [" "],
+        ["a", "b"],
+        [None],
+        {},
+        {"x": 1},
+        [{"type": "text", "text": "a"}],
+        "<answer></answer>",
+    ),
+)
+
+
+def spoilt(value: Any, rng: random.Random) -> Any:
+    """A copy with one value somewhere replaced or left out, or one more."""
+    if not isinstance(value, dict | list) or not value or rng.random() < 0.2:
+        return rng.choice(ODD)
+    keys = list(range(len(value)) if isinstance(value, list) else value)
+    key, changed = rng.choice(keys), copy.copy(value)
+    how = rng.random()
+    if how < 0.1:
+        del changed[key]
+    elif how < 0.2 and isinstance(value, list):
+        changed.insert(key, copy.deepcopy(rng.choice(value)))
+    else:
+        changed[key] = spoilt(value[key], rng)
+    return changed
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_spoilt_row_is_a_record_or_is_named(form: str) -> None:
+    rng, num_read, unnamed = random.Random(0), 0, []
+    for number in range(3_000):
+        row = ROWS[form](rng, number)
+        row = spoilt(row, rng) if number % 3 else row
+        if not isinstance(row, dict):
+            continue  # ``iterate`` refuses it
+        try:
+            num_read += isinstance(FORMS[form](Row(row, Path("a.jsonl"), number)), Record)
+        except UserError as error:
+            unnamed += [] if str(error).startswith(f"a.jsonl:{number}: ") else [(row, error)]
+    assert not unnamed
+    assert num_read > 1_500
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_encoding_is_checked_in_keys_that_are_not_read(tmp_path: Path, form: str) -> None:
+    text = json.dumps(ROWS[form](random.Random(1), 1) | {"note": "NOTE"})
+    (tmp_path / "a.jsonl").write_bytes(text.replace("NOTE", "f\u00e2ch\u00e9").encode("latin-1"))
+    with pytest.raises(UserError, match=r"a\.jsonl:1: is not UTF-8 .*WINDOWS-1252"):
+        read(form, tmp_path / "a.jsonl")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_row_is_no_python_object(tmp_path: Path, form: str) -> None:
     row = ROWS[form](random.Random(1), 1)

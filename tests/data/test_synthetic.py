@@ -31,6 +31,8 @@ from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import Clip, Example, Sample, SkippedClip, UserError
 
+pytestmark = pytest.mark.slow  # clips are made
+
 NUM_CLIPS = 24
 SECONDS = 2.0
 
@@ -100,6 +102,7 @@ def test_labels_are_balanced_to_within_one(split: str, num_clips: int) -> None:
 # ---- what the annotations say
 
 
+@pytest.mark.slow
 def test_annotations_are_read_as_any_r1_omni_file(split: Path, examples: list[Example]) -> None:
     assert len(examples) == NUM_CLIPS
     assert [e.answer for e in examples] == balanced_labels("rlvr", NUM_CLIPS, 0)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from every_case import every_case
 
 from omni_rlvr.data.readers.annotated import AnnotationReader
-from omni_rlvr.data.synthetic import container, emotions, face, voice, wording
+from omni_rlvr.data.synthetic import emotions, face, generate, voice, wording
 from omni_rlvr.data.synthetic.emotions import (
     CUES,
     LABELS,
@@ -47,7 +48,7 @@ def rows(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(face, "render", lambda *_: "frames")
     monkeypatch.setattr(voice, "synthesise", lambda *_: "sound")
-    monkeypatch.setattr(container, "write_clip", note)
+    monkeypatch.setattr(generate, "write_clip", note)
 
     def make(split: str, num_clips: int) -> list[tuple[dict, tuple[str, bool, bool], str]]:
         written.clear()
@@ -107,7 +108,7 @@ def test_reasoning_names_the_cues_that_the_clip_has_and_no_other(rows) -> None:
         assert match[2] in (label, wording.SHADES[label][1])
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("label", "energy", "word"),
     [
         ("angry", "loud", "angry"),
@@ -196,7 +197,7 @@ def test_posterior_by_hand() -> None:
     assert posterior({}).tolist() == pytest.approx([1 / 7] * 7)
 
 
-@pytest.mark.parametrize("cue", CUES)
+@every_case("cue", CUES)
 def test_a_cues_values_have_probabilities(cue: str) -> None:
     table = emotions.cue_probabilities(cue)
     assert table.shape == (len(LABELS), len(CUES[cue]))
@@ -214,6 +215,7 @@ def drawn() -> list[tuple[str, dict[str, str]]]:
     ]
 
 
+@pytest.mark.slow
 def test_these_are_the_cues_of_the_test_split(rows, drawn) -> None:
     made = rows("test", 3000)[:50]
     assert [(label, row["cues"]) for row, _, label in made] == drawn[:50]
@@ -227,6 +229,7 @@ def hit_rate(drawn: list[tuple[str, dict[str, str]]], known: Mapping[str, object
     return 100 * sum(hits) / len(hits)
 
 
+@pytest.mark.slow
 def test_both_modalities_are_needed(drawn) -> None:
     both, seen, heard = (hit_rate(drawn, known) for known in (CUES, VISUAL, VOCAL))
     assert both >= 88
@@ -235,7 +238,7 @@ def test_both_modalities_are_needed(drawn) -> None:
         assert both - alone >= 18
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("one", "other", "alike", "apart"),
     [
         ("fear", "surprise", VISUAL, VOCAL), ("angry", "disgust", VISUAL, VOCAL),

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
+from every_case import every_case
 
 from omni_rlvr.data.synthetic import generate
 from omni_rlvr.media import clip
@@ -43,7 +43,7 @@ def values(folder: Path, split: str) -> dict[str, np.ndarray]:
     return kept
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@every_case("split", SPLITS)
 def test_a_clip_is_what_it_was(split: str, tmp_path: Path) -> None:
     assert generate.VERSION == 1
     kept = {

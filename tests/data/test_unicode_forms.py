@@ -8,6 +8,7 @@ from unicodedata import normalize
 
 import pyarrow as pa
 import pytest
+from every_case import every_case
 from official_trees import write
 from omegaconf import OmegaConf
 
@@ -38,9 +39,9 @@ def annotated(folder: Path, answer: str, labels: list[str] | None, video: str = 
     return AnnotationReader("r1_omni", str(path), str(folder), labels, 0).read()
 
 
-@pytest.mark.parametrize("answer", FORMS)
-@pytest.mark.parametrize("label", FORMS)
-@pytest.mark.parametrize("said", FORMS)
+@every_case("answer", FORMS)
+@every_case("label", FORMS)
+@every_case("said", FORMS)
 def test_every_right_answer_earns_the_reward(tmp_path: Path, answer, label, said) -> None:
     target = f"<think>Il est {form(answer)}.</think>\n<answer>{form(answer).upper()}</answer>"
     (example,) = annotated(tmp_path, target, [form(label), "triste"])
@@ -93,8 +94,8 @@ def test_words_of_official_lists(listed: str) -> None:
     assert labels.apply(column, str).words.to_pylist() == [form("NFC"), None]
 
 
-@pytest.mark.parametrize("there", ["NFC", "NFD"])
-@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+@every_case("there", ["NFC", "NFD"])
+@every_case("asked", ["NFC", "NFD"])
 def test_paths(tmp_path: Path, there: str, asked: str) -> None:
     root = write(tmp_path / form(there), {f"{form(there)}/1.mp4": ""})
     for video in (f"{form(asked)}/1.mp4", f"{tmp_path}/{form(asked)}/{form(asked)}/1.MP4"):
@@ -112,8 +113,8 @@ def test_annotations_under_a_name_in_another_form(tmp_path: Path) -> None:
     assert len(AnnotationReader("r1_omni", str(path), str(tmp_path), None, 0).read()) == 1
 
 
-@pytest.mark.parametrize("listed", FORMS)
-@pytest.mark.parametrize("said", FORMS)
+@every_case("listed", FORMS)
+@every_case("said", FORMS)
 def test_lexicons(listed: str, said: str) -> None:
     lexicon = Lexicon([form(listed, "fossé")], ["voix"])
     text = f"Le {form(said, 'Fossé')} et la voix"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from every_case import every_case
 from official_trees import composed
 
 from omni_rlvr.data.annotations.labels import LabelMap
@@ -28,6 +29,7 @@ R1_OMNI = {
 """Facts of the paper's code for DFEW, MAFW and RAVDESS; the same words for the others."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words", "expected"),
     [
@@ -43,13 +45,15 @@ def test_words_are_chosen_by_name(name: str, words: str, expected: str) -> None:
         assert LabelMap(split.labels.words, None).ours == expected.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OFFICIAL))
 def test_the_default_is_r1_omnis_where_there_is_one(name: str) -> None:
     dataset = composed(f"dataset={name}", "dataset.root=x").dataset
     assert dataset.words == ("r1_omni" if name in R1_OMNI else "official")
 
 
-@pytest.mark.parametrize("name", sorted(OFFICIAL))
+@pytest.mark.slow  # many configs are composed
+@every_case("name", sorted(OFFICIAL))
 def test_maps_are_of_the_same_official_labels_in_one_order(name: str) -> None:
     """Class numbers count in a map's order: it may not depend on the words."""
     maps = composed(f"dataset={name}", "dataset.root=x").dataset.label_maps.values()

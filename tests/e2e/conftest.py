@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from omegaconf import DictConfig
 
 from omni_rlvr import cli, stopping
 from omni_rlvr.cli import conf_dir
-from omni_rlvr.data.synthetic import container, generate, wording
+from omni_rlvr.data.synthetic import generate, wording
 from omni_rlvr.data.synthetic.emotions import LABELS
 from omni_rlvr.models.composed import tiny
 from omni_rlvr.tasks.build import Ready, build
@@ -41,7 +42,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder: ``clips/``, ``silent.mp4``, ``train.json`` (reasoning), ``test.json`` (5 rows)."""
     folder = tmp_path_factory.mktemp("clips")
     (folder / "clips").mkdir()
-    write = container.write_clip
+    write = generate.write_clip
     with pytest.MonkeyPatch.context() as patch:
         whole = replace(generate.SPLITS["cold_start"], one_modality=0.0)
         patch.setitem(generate.SPLITS, "cold_start", whole)
@@ -51,7 +52,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(NUM_CLIPS)
         ]
         patch.setattr(
-            container,
+            generate,
             "write_clip",
             lambda path, frames, fps, sound, rate: write(path, frames, fps, None, rate),
         )
@@ -104,6 +105,7 @@ class Runner:
         self.root = root
         self.packages: list[Path] = []
         """Folders of packages that the command finds besides the installed ones."""
+        self.started: list[subprocess.Popen[str]] = []
         self.overrides = [
             *common,
             f"paths.output_root={root}",
@@ -148,7 +150,7 @@ class Runner:
 
     def start(self, *overrides: str) -> subprocess.Popen[str]:
         """Starts the command in a process group of its own, as a terminal does."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [CLI, *overrides, *self.overrides],
             env=environment(),
             stdout=subprocess.PIPE,
@@ -156,6 +158,15 @@ class Runner:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Ends what was started and still runs, because a test failed before its end."""
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
 
 
 def environment(*packages: Path) -> dict[str, str]:
@@ -166,9 +177,11 @@ def environment(*packages: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def runner(tmp_path: Path, common: list[str]) -> Runner:
+def runner(tmp_path: Path, common: list[str]) -> Iterator[Runner]:
     """Runs below this test's folder."""
-    return Runner(tmp_path / "outputs", common)
+    runner = Runner(tmp_path / "outputs", common)
+    yield runner
+    runner.end()
 
 
 @pytest.fixture(scope="session")

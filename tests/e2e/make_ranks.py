@@ -1,14 +1,14 @@
-"""Two ranks by forking the test's process: as ``tasks/launch`` does, but torch is there already."""
+"""Two ranks by forking the test's process, which has torch; ``tasks/launch.py`` starts others."""
 
 from __future__ import annotations
 
 import os
 import sys
-import traceback
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from forks import forked
 from torch import distributed
 
 from omni_rlvr.tasks.build import build_one
@@ -19,28 +19,16 @@ TWO = "trainer.devices=2"
 def in_ranks(folder: Path, task: Callable[[], object], num_ranks: int = 2) -> None:
     """Does a task in several processes that know each other; one that fails is an error."""
     folder.mkdir(parents=True, exist_ok=True)
-    children = []
-    for rank in range(num_ranks):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
-            child = os.fork()
-        if child == 0:
-            _do(folder, task, rank, num_ranks)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * num_ranks
+    ranks = [partial(_do, folder, task, rank, num_ranks) for rank in range(num_ranks)]
+    assert forked(ranks) == [0] * num_ranks
 
 
 def _do(folder: Path, task: Callable[[], object], rank: int, num_ranks: int) -> None:
-    try:
-        meeting = f"file://{folder}/meeting"
-        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=num_ranks)
-        if rank > 0:
-            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (until the process ends)
-        task()
-    except BaseException:
-        traceback.print_exc(file=sys.stderr)
-        os._exit(1)
-    os._exit(0)
+    meeting = f"file://{folder}/meeting"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=num_ranks)
+    if rank > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (until the process ends)
+    task()
 
 
 def run_in_ranks(runner, *overrides: str) -> Path:

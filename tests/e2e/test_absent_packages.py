@@ -22,6 +22,7 @@ OPTIONAL = {
     "alembic": "alembic",
     "trackio": "trackio",
     "gradio": "gradio",
+    "bitsandbytes": "bitsandbytes",
 }
 """Module -> distribution."""
 
@@ -56,6 +57,7 @@ def test_tasks_that_need_none_work(runner, clips: Path, bare: None) -> None:
         (("stage=sft", "logger=[csv,trackio]"), "trackio"),
         (("stage=grpo", "reward=math_verify"), "math"),
         (("task=serve",), "serve"),
+        (("task=evaluate", "model.options.quantize=nf4"), "qlora"),
     ],
 )
 def test_a_task_that_needs_one_says_what_to_type(
@@ -68,15 +70,21 @@ def test_a_task_that_needs_one_says_what_to_type(
 
 
 @pytest.mark.parametrize(
-    "overrides", [["-m", "hydra/launcher=joblib"], ["-m", "hydra/sweeper=optuna"]]
+    ("option", "extra"),
+    [
+        ("hydra/launcher=joblib", "sweep"),
+        ("hydra/launcher=submitit_slurm", "sweep"),
+        ("hydra/launcher=ray", "ray"),
+        ("hydra/sweeper=optuna", "sweep"),
+    ],
 )
-def test_the_command_says_how_to_get_a_plugin(runner, overrides: list[str]) -> None:
+def test_the_command_says_how_to_get_a_plugin(runner, option: str, extra: str) -> None:
     if importlib.util.find_spec("hydra_plugins"):
         pytest.skip("the extra sweep is installed")
-    done = runner.command(*overrides)
+    done = runner.command("-m", option)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert done.stderr.endswith("; pip install 'omni-rlvr[sweep]'\n")
+    assert done.stderr.endswith(f"; pip install 'omni-rlvr[{extra}]'\n")
     assert done.stderr.count("\n") == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from omni_rlvr import cli
 
 ROOT = Path(__file__).parents[2]
 CLI = Path(sys.executable).with_name("omni-rlvr")
@@ -201,3 +204,21 @@ def test_a_mistake_with_a_folder_of_ones_own_is_one_line(
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert said in line
+
+
+def test_exit_codes_are_those_of_the_table() -> None:
+    ends = {
+        node.args[0].value
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("sys.exit", "os._exit")
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert ends == {0, 1}
+    assert {*cli.EXIT_CODES} == ends | {2, 130, 137, 141, 143}  # 2 is Python's argparse
+
+
+@pytest.mark.parametrize(("flag", "code"), [("--help", 0), ("--nothing", 2), ("nothing=1", 1)])
+def test_a_command_that_does_no_work_ends_with_its_code(runner, flag: str, code: int) -> None:
+    assert runner.command(flag).returncode == code

@@ -34,7 +34,7 @@ def patched(runner, tmp_path: Path):
 
     def apply(diff: str) -> None:
         for folder in ("src", "conf"):
-            shutil.copytree(ROOT / folder, tmp_path / "tree" / folder)
+            shutil.copytree(ROOT / folder, tmp_path / "tree" / folder, symlinks=True)
         done = subprocess.run(
             ["git", "apply", "--recount", "-"],
             input=diff,

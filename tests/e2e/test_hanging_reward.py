@@ -18,17 +18,25 @@ HANGS = (
 MARK = "OMNI_RLVR_TEST"
 
 
-def marked(value: str) -> list[int]:
-    """Processes that were started with this value of ``MARK`` in their environment."""
-    found = []
+def marked(value: str) -> dict[int, int]:
+    """Processes that run and were started with this value of ``MARK`` in their environment.
+
+    One that has ended counts no more, even where nobody waits for it (a container's first process
+    may not).
+
+    Returns:
+        The number of each -> that of its parent; in order, so older ones first.
+    """
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             environment = (folder / "environ").read_bytes()
-        except OSError:
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # it has ended meanwhile
             continue
-        if f"{MARK}={value}".encode() in environment:
-            found.append(int(folder.name))
-    return found
+        if f"{MARK}={value}".encode() in environment and state not in "ZX":
+            found[int(folder.name)] = int(parent)
+    return dict(sorted(found.items()))
 
 
 def test_a_run_whose_reward_hangs_fails_by_name(runner) -> None:
@@ -81,7 +89,7 @@ def test_a_run_that_cannot_be_interrupted_ends_with_its_workers(runner, monkeypa
     (folder,) = (runner.root / "ended").iterdir()
     assert read_json(folder / "run.json")["status"] == "failed"
     assert "RewardTimeout: reward term mine" in read_json(folder / "run.json")["error"]
-    assert marked(str(runner.root)) == []
+    assert not marked(str(runner.root))
 
 
 def test_of_several_processes_the_one_that_hangs_is_named(runner, monkeypatch) -> None:
@@ -95,4 +103,4 @@ def test_of_several_processes_the_one_that_hangs_is_named(runner, monkeypatch) -
     record = read_json(folder / "run.json")
     assert record["status"] == "failed"
     assert record["error"].startswith("RewardTimeout: reward term mine")
-    assert marked(str(runner.root)) == []
+    assert not marked(str(runner.root))

@@ -97,6 +97,8 @@ def test_a_report_of_runs_is_the_same(previous: Path, again) -> None:
         for folder in (previous / "outputs" / "report" / "run", previous / "expected")
     )
     evaluated, one, other = now.pop("rollout._target_")
+    now = now[[name for name in now if "weighted_f1" not in name and "/war/" not in name]]  # newer
+    now = now[[name for name in now if "/uar/" not in name]]
     then = then.drop(columns="rollout._target_")  # the present names may stand there
     assert evaluated == one != other
     pd.testing.assert_frame_equal(now, then)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from case_sound import clip, tone
 
+from omni_rlvr.models.families import family_of
 from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads
 from omni_rlvr.types import UserError
@@ -91,6 +92,19 @@ def test_what_a_file_has_is_found_and_encoded_for_each_model(
     voice = webm(tmp_path / "voice.webm", (None, "libopus"))
     for as_sound in (False, True):
         assert there(uploads.take(put(uploads, voice), as_sound=as_sound)) == (False, True)
+
+
+def test_a_model_that_does_not_see_is_given_the_sound_alone(make, clips: Path, tmp_path: Path):
+    family_of("qwen2_audio").tiny(0, "qwen2_audio").save(tmp_path / "hears")
+    model = ("model=qwen2_audio_7b", f"model.path={tmp_path}/hears", "model.dtype=float32")
+    with pytest.raises(UserError, match=r"modality=video_audio: .*; set modality=audio"):
+        make(*model)
+    uploads = make(*model, "modality=audio")
+    whole = uploads.take(put(uploads, clips / "clips/000000.mp4"), as_sound=False)
+    assert there(whole) == (False, True)
+    silent = put(uploads, clips / "silent.mp4")
+    with pytest.raises(UserError, match=r"silent\.mp4 has nothing that the model takes"):
+        uploads.take(silent, as_sound=False)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from hydra import initialize_config_dir
 from sweep_packages import SWEEP_PACKAGES, needs_plugins
 
+from omni_rlvr import stopping
 from omni_rlvr.cli import conf_dir
 from omni_rlvr.record import read_json, read_jsonl, write_json
 from omni_rlvr.tasks import start as starting
@@ -144,6 +147,41 @@ def test_a_stopped_run_goes_on_where_it_stopped(
     weights = [run / "checkpoint" / "model.safetensors" for run in (whole, folder)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert goes_on == expected
+
+
+def test_a_run_saves_before_submitit_submits_its_job_again(
+    job, runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Submitit's own handler ends the process there and then, in the middle of a step."""
+    train_step, resubmitted = RLVRModule.training_step, []
+
+    def step(module, batch, batch_idx):
+        if module.step == 1 and not resubmitted:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return train_step(module, batch, batch_idx)
+
+    def submit_again(number: int, frame: object) -> None:
+        resubmitted.append(read_json(runner.root / "sweep" / "a" / "run.json")["status"])
+        raise SystemExit(255)
+
+    monkeypatch.setattr(RLVRModule, "training_step", step)
+    before = signal.signal(signal.SIGUSR2, submit_again)
+    long = [text.replace("save_steps=1", "save_steps=100") for text in LONG]
+    try:
+        with (
+            pytest.raises(SystemExit),
+            stopping.listening(),
+            sweeping.saved_before_submitit_acts(),
+        ):
+            job("a", *long, "seed=1")
+        assert signal.getsignal(signal.SIGUSR2) is submit_again
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert resubmitted == ["interrupted"]
+    assert job("a", *long, "seed=1") is not None
+    steps = read_jsonl(runner.root / "sweep" / "a" / "metrics.jsonl")
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    assert [row["status"] for row in journal(runner)] == ["interrupted", "finished"]
 
 
 @pytest.fixture

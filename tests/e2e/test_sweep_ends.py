@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from omni_rlvr.lock import OWNER, FolderLock
-from omni_rlvr.record import append_jsonl, read_json, read_jsonl
+from omni_rlvr.record import append_jsonl, read_json, read_jsonl, write_json
 from omni_rlvr.tasks import sweep_summary as sweeping
 from omni_rlvr.types import Interrupted, UserError
 
@@ -98,7 +98,9 @@ def started(home: Path, *ended: str) -> None:
     """Writes what three runs leave of which the first ones ended so."""
     home.mkdir(exist_ok=True)
     rows = [{"job": i, "overrides": ["a=1", f"seed={i}"], "run": str(i)} for i in range(3)]
-    append_jsonl(home / sweeping.STARTED, rows)
+    (home / sweeping.STARTED).mkdir()
+    for row in rows:
+        write_json(home / sweeping.STARTED / f"{row['job']}.json", row)
     ends = [{**row, "status": how} for row, how in zip(rows, ended, strict=False)]
     append_jsonl(home / sweeping.JOURNAL, ends)
 
@@ -120,7 +122,7 @@ def test_runs_that_left_no_word_are_told_of(
     becomes: type[BaseException],
 ) -> None:
     started(tmp_path, "finished")
-    sweeping.conducted[tmp_path] = FolderLock(tmp_path, "")
+    sweeping.conducted[tmp_path] = sweeping.Conducted(FolderLock(tmp_path, ""), False)
     with pytest.raises(becomes) as raised, sweeping.summarised():
         raise error
     if isinstance(error, RuntimeError):
@@ -136,11 +138,54 @@ def test_runs_that_left_no_word_are_told_of(
 
 def test_a_sweep_that_lost_a_run_ends_with_1(tmp_path: Path) -> None:
     started(tmp_path, "finished", "skipped")
-    sweeping.conducted[tmp_path] = FolderLock(tmp_path, "")
+    sweeping.conducted[tmp_path] = sweeping.Conducted(FolderLock(tmp_path, ""), False)
     with pytest.raises(SystemExit) as end, sweeping.summarised():
         pass
     assert end.value.code == 1
     assert not (tmp_path / OWNER).exists()  # another sweep may have the folder
+
+
+def test_a_run_is_known_by_its_own_folder_where_the_journal_lacks_it(tmp_path: Path) -> None:
+    """Of two machines that add a line to a file at a time, one may lose its line."""
+    started(tmp_path, "finished")
+    for number, status in ((1, "finished"), (2, "running")):
+        (tmp_path / str(number)).mkdir()
+        write_json(tmp_path / str(number) / "run.json", {"config": {}, "status": status})
+    jobs = sweeping.account(tmp_path, stopped=False, detached=False)
+    assert [job["status"] for job in jobs] == ["finished", "finished", "vanished"]
+    assert [row["status"] for row in read_jsonl(tmp_path / "sweep.jsonl")][1:] == [
+        "finished", "vanished",
+    ]  # fmt: skip
+
+
+def test_of_a_job_that_was_done_again_the_last_word_counts(tmp_path: Path) -> None:
+    started(tmp_path, "interrupted", "finished", "finished")
+    again = {**read_jsonl(tmp_path / "sweep.jsonl")[0], "status": "finished"}
+    append_jsonl(tmp_path / "sweep.jsonl", [again])
+    jobs = sweeping.account(tmp_path, stopped=False, detached=False)
+    assert [job["status"] for job in jobs] == ["finished"] * 3
+
+
+def test_jobs_that_go_on_without_the_sweep_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    started(tmp_path, "finished")
+    (tmp_path / ".submitit").mkdir()
+    (tmp_path / "1").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "1")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as job:  # fmt: skip
+        assert job.stdout is not None
+        assert job.stdout.readline() == "held\n"
+        sweeping.conducted[tmp_path] = sweeping.Conducted(FolderLock(tmp_path, ""), True)
+        with pytest.raises(Interrupted), sweeping.summarised():
+            raise KeyboardInterrupt
+        job.kill()
+    out, err = capsys.readouterr()
+    assert out == "sweep: 1 finished, 0 skipped, 0 failed, 1 interrupted, 1 running\n"
+    assert f"running: seed=1: its job goes on (process {job.pid} on " in err
+    assert f"jobs that were submitted go on or wait for their turn; {tmp_path}/.submitit" in err
 
 
 @pytest.mark.parametrize(

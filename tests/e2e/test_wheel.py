@@ -36,6 +36,7 @@ def test_the_wheel_holds_options_code_and_weights(wheel: Path) -> None:
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"omni_rlvr/conf/{path.relative_to(ROOT / 'conf').as_posix()}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert "omni_rlvr/py.typed" in names
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
     assert wheel.stat().st_size < 12_000_000
 
@@ -45,7 +46,12 @@ def test_the_installed_wheel_answers_from_another_folder(wheel: Path, tmp_path: 
     elsewhere.mkdir()
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
     subprocess.run([*pip, str(target), str(wheel)], check=True, timeout=120)
-    probe = "import omni_rlvr.cli as c; print(c.__file__, c.conf_dir()); c.main()"
+    probe = (
+        "from hydra import compose, initialize_config_module\n"
+        "with initialize_config_module('omni_rlvr.conf', version_base='1.3'):\n"
+        "    assert compose('config').task.name == 'train'\n"
+        "import omni_rlvr.cli as c; print(c.__file__, c.conf_dir()); c.main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", probe, "--help"],
         cwd=elsewhere,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import pytest
+from every_case import every_case
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "structure"))
 
@@ -49,7 +49,7 @@ def test_the_fullest_folder_is_named(tmp_path: Path) -> None:
     assert measures["code lines"] == (3, "")
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("one", "other", "expected"),
     [
         ({"loss": 1.0}, {"loss": 1.0 + 5e-7}, []),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from every_case import every_case
 from safetensors.torch import load_file
 
 from omni_rlvr.functional.advantages import (
@@ -84,8 +85,8 @@ def test_advantages_of_a_group_add_up_to_zero():
     torch.testing.assert_close(sums, torch.zeros(10), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("scale_rewards", ["group", "none"])
-@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 0.7, 1 / 3, -1.1, 1e-8, 1e8])
+@every_case("scale_rewards", ["group", "none"])
+@every_case("value", [0.0, 1.0, 0.1, 0.7, 1 / 3, -1.1, 1e-8, 1e8])
 def test_equal_rewards_give_exactly_zero(value, scale_rewards):
     # The float32 mean of seven or eleven 0.1 is not 0.1: what is left over must not be scaled up.
     for size in (2, 3, 7, 8, 11, 16):
@@ -154,15 +155,15 @@ def test_reinforce_plus_plus_by_hand():
     assert got.tolist() == pytest.approx([-1 / std, 1 / std, -2 / std, 2 / std], abs=1e-6)
 
 
-@pytest.mark.parametrize("estimator", OWN_SCALE)
-@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3])
+@every_case("estimator", OWN_SCALE)
+@every_case("value", [0.1, 0.7, 1 / 3])
 def test_equal_rewards_give_exactly_zero_with_every_estimator(estimator, value):
     for scale in (None, "batch", "none"):
         got = advantages([value] * 21, num_generations=7, estimator=estimator, scale_rewards=scale)
         assert got.tolist() == [0.0] * 21
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("estimator", "scale"),
     [(e, s) for e in OWN_SCALE for s in (None, "group", "batch", "none")
      if (e, s) != ("reinforce_plus_plus", "group")],
@@ -249,8 +250,8 @@ def test_advantages_of_the_reference_end_to_end():
     torch.testing.assert_close(got, data["e2e.advantages"], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e30, 3e38])
-@pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce_plus_plus"])
+@every_case("scale", [1.0, 1e30, 3e38])
+@every_case("estimator", ["grpo", "rloo", "reinforce_plus_plus"])
 def test_large_rewards_have_the_advantages_of_small_ones(estimator: str, scale: float) -> None:
     rewards = torch.tensor([1.0, 0.0, 0.5, 0.5, -1.0, 1.0, 0.0, 1.0]) * scale
     got = compute_advantages(rewards, num_generations=4, estimator=estimator, scale_rewards="batch")

@@ -7,19 +7,21 @@ import math
 import pytest
 import scipy.stats
 import torch
+from every_case import every_case
 
-from omni_rlvr.functional.bootstrap import bootstrap_interval, holm, mcnemar_exact
+from omni_rlvr.functional.bootstrap import (
+    bootstrap_interval,
+    exact_at_the_ends,
+    holm,
+    mcnemar_exact,
+    mean_interval,
+    resolvable_difference,
+)
 
 
 def means(rows: torch.Tensor, *, num_resamples: int = 2000, confidence: float = 0.95, seed=0):
     """Means of the columns with their intervals."""
-    return bootstrap_interval(
-        rows,
-        lambda sums: sums / len(rows),
-        num_resamples=num_resamples,
-        confidence=confidence,
-        seed=seed,
-    )
+    return mean_interval(rows, num_resamples=num_resamples, confidence=confidence, seed=seed)
 
 
 def interval(differences: torch.Tensor, **how):
@@ -28,7 +30,7 @@ def interval(differences: torch.Tensor, **how):
     return low, high
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("first", "second", "p"),
     [
         (0, 0, 1.0),
@@ -94,7 +96,7 @@ def test_the_seed_decides_and_the_sign_mirrors() -> None:
     torch.testing.assert_close(torch.stack(interval(-values)), torch.stack([-high, -low]))
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("num_rows", "how", "message"),
     [
         (0, {}, "at least one row, got none"),
@@ -155,3 +157,55 @@ def test_holm_by_hand() -> None:
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_clips", [150, 500])
+def test_paired_intervals_cover_the_true_difference(num_clips: int) -> None:
+    """1,000 test sets: in at least 93 % of them the 95 % interval holds the true difference.
+
+    The second model alone is right on 20 % of all clips and the first alone on 12 %, so that the
+    true difference is 8 points.
+    """
+    chances = torch.tensor([0.12, 0.68, 0.20])
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.multinomial(chances.expand(1000, 3), num_clips, True, generator=generator)
+    low, high = interval(picks.double() - 1, num_resamples=1000)
+    covered = ((low <= 0.08) & (high >= 0.08)).double().mean().item()
+    assert 0.93 <= covered <= 0.975
+
+
+def test_the_resolvable_difference_by_hand() -> None:
+    # One seed, 4 clips: differences 1, 0, 0, -1, mean 0, variance 2/4; h = 1.96 sqrt(0.5 / 4).
+    one_seed = torch.tensor([[1.0, 0, 0, -1]])
+    expected = 1.959964 * math.sqrt(0.5 / 4)
+    assert resolvable_difference(one_seed, confidence=0.95) == pytest.approx(expected, rel=1e-6)
+    # Two seeds that agree on every clip add nothing over seeds: t * 0.
+    same = one_seed.expand(2, 4)
+    assert resolvable_difference(same, confidence=0.95) == pytest.approx(expected, rel=1e-6)
+    # Seeds' means 0.5 and 0 differ by 0.5: s = 0.5 / sqrt(2), t(1 degree) = 12.7062, K = 2.
+    # Means over seeds of the clips are 1, 0.5, 0, -0.5: variance 0.3125.
+    two = torch.tensor([[1.0, 1, 0, 0], [1.0, 0, 0, -1]])
+    seeds = 12.7062047 * 0.5 / math.sqrt(2) / math.sqrt(2)
+    expected = math.hypot(1.959964 * math.sqrt(0.3125 / 4), seeds)
+    assert resolvable_difference(two, confidence=0.95) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_larger_difference_than_the_resolvable_one_is_outside_chance() -> None:
+    """Of 1,000 pairs of equal models, about 5 % differ by more than what is said to be chance."""
+    chances = torch.tensor([0.15, 0.7, 0.15])
+    generator = torch.Generator().manual_seed(1)
+    picks = torch.multinomial(chances.expand(1000, 3), 400, True, generator=generator) - 1.0
+    beyond = [
+        abs(row.mean().item()) > resolvable_difference(row[None], confidence=0.95) for row in picks
+    ]
+    assert 0.03 <= sum(beyond) / len(beyond) <= 0.07
+
+
+@pytest.mark.parametrize("num", [1, 7, 500])
+def test_the_ends_of_an_interval_are_scipys_exact_ones(num: int) -> None:
+    for hits in (0, num):
+        exact = scipy.stats.binomtest(hits, num).proportion_ci(0.95, "exact")
+        ours = exact_at_the_ends(hits / num, hits / num, hits / num, num, confidence=0.95)
+        assert ours == pytest.approx((exact.low, exact.high), abs=1e-12)
+    assert exact_at_the_ends(0.5, 0.4, 0.6, num, confidence=0.95) == (0.4, 0.6)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from every_case import every_case
 
 from omni_rlvr.functional.logprobs import per_token_entropy, per_token_logps, token_scores
 
@@ -141,8 +142,8 @@ def test_the_entropy_has_a_gradient_where_it_is_asked_for():
     assert (grads[0] - without[0]).norm() > 0.1 * hidden.grad.norm()
 
 
-@pytest.mark.parametrize("entropy_gradient", [False, True])
-@pytest.mark.parametrize("chunk_size", [1, 3, 9])
+@every_case("entropy_gradient", [False, True])
+@every_case("chunk_size", [1, 3, 9])
 def test_chunks_change_neither_scores_nor_gradients(chunk_size, entropy_gradient):
     (whole, grads, _, _), seen = scored(10, entropy_gradient=entropy_gradient), []
     parts, part_grads, _, _ = scored(chunk_size, seen, entropy_gradient=entropy_gradient)

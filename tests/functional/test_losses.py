@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from every_case import every_case
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -76,7 +77,7 @@ def test_a_row_without_tokens_adds_nothing():
     assert sequence_mean(values, mask, num_sequences=2).item() == 1.0
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("ratio", "advantage", "objective", "clipped"),
     [
         (1.0, 1.0, 1.0, None),
@@ -125,7 +126,7 @@ def test_a_sequences_ratio_by_hand():
     assert got.squeeze(1).tolist() == pytest.approx([0.3, 0.6, 0.0])
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("ratio", "advantage", "weight", "clipped"),
     [(1.0, 2.0, 1.0, False), (0.1, 2.0, 0.1, False), (8.0, 2.0, 5.0, True), (8.0, -1, 5.0, False)],
 )
@@ -179,7 +180,7 @@ def test_what_lies_beyond_the_mask_changes_nothing():
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+@every_case("size", [1, 2, 3, 5, 8])
 def test_shares_of_micro_batches_add_up_to_the_whole(size):
     case = {key: value.double() for key, value in random_case().items()}
     logps, mask = case["logps"].requires_grad_(), case["mask"]
@@ -207,8 +208,8 @@ def test_shares_of_micro_batches_add_up_to_the_whole(size):
         assert torch.equal(parts, at_once)  # a token's share does not know how the rows were split
 
 
-@pytest.mark.parametrize("beta", [0.04, 0.0])
-@pytest.mark.parametrize("case", ["s0", "s1"])
+@every_case("beta", [0.04, 0.0])
+@every_case("case", ["s0", "s1"])
 def test_loss_and_gradient_of_the_reference(case, beta):
     data = load_file(PARITY / "grpo.safetensors")
     recorded = json.loads((PARITY / "grpo.json").read_text())["scenarios"][case]

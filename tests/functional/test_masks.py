@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from every_case import every_case
 from safetensors.torch import load_file
 
 from omni_rlvr.functional.masks import completion_mask, lengths, position_ids
@@ -14,7 +15,7 @@ PARITY = Path(__file__).parents[1] / "fixtures" / "parity_A"
 EOS = 9
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("ids", "mask"),
     [
         ([4, 5, 9, 6, 7], [1, 1, 1, 0, 0]),  # the end token counts, what follows does not

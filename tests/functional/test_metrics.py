@@ -9,6 +9,8 @@ import math
 
 import pytest
 import torch
+from every_case import every_case
+from sklearn.metrics import f1_score
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_recall
 
 from omni_rlvr.functional.bootstrap import bootstrap_interval
@@ -18,6 +20,7 @@ from omni_rlvr.functional.metrics import (
     per_class_recall,
     uar,
     war,
+    weighted_f1,
 )
 
 TRUTH = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
@@ -110,15 +113,37 @@ def test_no_sample_scores_nan():
     assert matrix.shape == (3, 4)
     assert math.isnan(war(matrix))
     assert math.isnan(uar(matrix))
+    assert math.isnan(weighted_f1(matrix))
 
 
 def test_scores_of_a_stack_are_the_stack_of_scores():
     matrices = [
         confusion_matrix(*draw(50, 3, accuracy=0.5, seed=s), num_classes=3) for s in range(4)
     ]
-    for statistic in (war, uar, per_class_recall):
+    for statistic in (war, uar, weighted_f1, per_class_recall):
         stacked = statistic(torch.stack(matrices))
         assert torch.equal(stacked, torch.stack([statistic(matrix) for matrix in matrices]))
+
+
+def test_weighted_f1_by_hand():
+    matrix = confusion_matrix(TRUTH, PREDICTED, num_classes=3)
+    # Sizes 4, 2, 2; answers 4 ("0"), 2 ("1"), 0 ("2"); right 3, 1, 0.
+    # F1 2*3/(4+4) = 3/4, 2*1/(2+2) = 1/2, 0; weighted (4 * 3/4 + 2 * 1/2 + 0) / 8 = 1/2.
+    assert weighted_f1(matrix).item() == 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("num_classes", [2, 7, 11])
+def test_weighted_f1_is_sklearns(num_classes: int, seed: int):
+    truth, predicted = draw(60, num_classes, accuracy=0.5, seed=seed)
+    truth = truth.clamp(max=max(1, num_classes - 2))  # in a longer list a class has no clip
+    predicted[::7] = OUTSIDE
+    ours = weighted_f1(confusion_matrix(truth, predicted, num_classes=num_classes)).item()
+    theirs = f1_score(
+        truth.numpy(), predicted.numpy(), labels=range(num_classes), average="weighted",
+        zero_division=0,
+    )  # fmt: skip
+    assert ours == pytest.approx(theirs, abs=1e-12, rel=0)
 
 
 def test_order_of_samples_changes_nothing():
@@ -154,7 +179,7 @@ def test_torchmetrics_agrees(num_classes):
     torch.testing.assert_close(per_class_recall(matrix), recalls, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("truth", "predicted", "message"),
     [
         ([0, 3], [0, 0], r"truth must lie in \[0, 3\), got 3"),

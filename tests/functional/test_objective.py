@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from every_case import every_case
 from torch import Tensor
 
 from omni_rlvr.functional.objective import (
@@ -76,8 +77,8 @@ def run(tokens: Tokens, counts: MinibatchCounts, parts: list[Tensor], **changes)
 ALL = [torch.arange(8)]
 
 
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
-@pytest.mark.parametrize("first_update", [True, False])
+@every_case("loss_type", LOSS_TYPES)
+@every_case("first_update", [True, False])
 def test_one_times_eight_is_eight_times_one(loss_type, first_update):
     tokens = random_tokens(first_update=first_update)
     counts = counts_of(tokens, num_minibatches=2, extra=9)
@@ -92,7 +93,7 @@ def test_one_times_eight_is_eight_times_one(loss_type, first_update):
             assert full.abs().sum() > 0.01
 
 
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@every_case("loss_type", LOSS_TYPES)
 def test_a_first_update_is_the_plain_policy_gradient(loss_type):
     # d L / d log pi_it = - w_i A_i: the ratio is 1 and nothing is clipped. GSPO spreads the same.
     tokens = replace(random_tokens(first_update=True), policy_mask=None, ref_logps=None)
@@ -146,7 +147,7 @@ def test_the_ends_of_rows_by_hand(parts):
     assert run(tokens, left_out, only)[2]["clip_ratio/low_min"] == 0
 
 
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@every_case("loss_type", LOSS_TYPES)
 def test_what_lies_beyond_the_mask_changes_nothing(loss_type):
     tokens = random_tokens()
     outside = tokens.mask == 0
@@ -165,7 +166,7 @@ def test_what_lies_beyond_the_mask_changes_nothing(loss_type):
     assert all(torch.equal(a, b) for a, b in zip(got[1], wanted[1], strict=True))
 
 
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@every_case("loss_type", LOSS_TYPES)
 def test_a_masked_row_teaches_nothing_and_no_tokens_at_all_are_no_nan(loss_type):
     tokens = random_tokens()
     mask = tokens.mask.clone()

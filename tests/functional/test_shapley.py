@@ -6,6 +6,7 @@ from itertools import permutations
 
 import pytest
 import torch
+from every_case import every_case
 
 from omni_rlvr.functional.shapley import interaction, shapley_values
 
@@ -42,7 +43,7 @@ def test_three_players_by_hand():
     assert interaction(values, 0, 1).item() == 2.0
 
 
-@pytest.mark.parametrize("num_players", [1, 2, 3, 4])
+@every_case("num_players", [1, 2, 3, 4])
 def test_equals_the_mean_over_all_orders(num_players: int):
     values = torch.randn(2**num_players, generator=torch.Generator().manual_seed(num_players))
     expected = over_all_orders(values.tolist(), num_players)
@@ -75,7 +76,7 @@ def test_interaction_tells_synergy_from_redundancy():
     assert interaction(torch.tensor([0.0, 1.0, 2.0, 3.0]), 0, 1) == 0
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 6)])
+@every_case("shape", [(), (1,), (3,), (2, 6)])
 def test_what_is_no_game_is_refused(shape: tuple[int, ...]):
     with pytest.raises(ValueError, match=r"2\*\*n"):
         shapley_values(torch.zeros(shape))

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from make_trl import RLOOTrainer, bare, trl_advantages, trl_loss
+from every_case import every_case
+from make_trl import bare, trl_advantages, trl_loss
 from torch import Tensor
 
 from omni_rlvr.functional.advantages import compute_advantages, gdpo_advantages
@@ -76,8 +77,8 @@ def gradients(loss: Tensor, tokens: Tokens) -> list[Tensor]:
     return [torch.zeros(8, 7) if g is None else g for g in grads]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@every_case("variant", VARIANTS)
+@every_case("loss_type", LOSS_TYPES)
 def test_value_and_gradient_of_every_loss_type(loss_type, variant):
     changes = dict(VARIANTS[variant])
     made = {key: changes.pop(key, False) for key in ("first_update", "masked_row")}
@@ -141,8 +142,8 @@ REWARDS = {
 }
 
 
-@pytest.mark.parametrize("rewards", REWARDS)
-@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+@every_case("rewards", REWARDS)
+@every_case("scale", ["group", "batch", "none"])
 def test_group_relative_advantages(rewards, scale):
     values = torch.tensor(REWARDS[rewards])
     theirs = trl_advantages(
@@ -152,7 +153,7 @@ def test_group_relative_advantages(rewards, scale):
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("rewards", REWARDS)
+@every_case("rewards", REWARDS)
 def test_leave_one_out_advantages(rewards):
     values = torch.tensor(REWARDS[rewards])
     theirs = trl_advantages(values.unsqueeze(1), num_generations=4, weights=[1.0], rloo=True)
@@ -212,7 +213,7 @@ def test_a_first_rloo_update_is_trls_up_to_a_constant():
     # that by max_completion_length, which an optimizer such as Adam does not see.
     tokens = random_tokens(0, first_update=True, masked_row=False)
     trainer = bare(
-        RLOOTrainer,
+        "RLOO",
         epsilon_low=0.2,
         epsilon_high=0.2,
         aux_loss_enabled=False,

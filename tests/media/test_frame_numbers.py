@@ -7,6 +7,7 @@ from pathlib import Path
 import case_picture
 import numpy as np
 import pytest
+from every_case import every_case
 
 from omni_rlvr.media.container import look_into
 from omni_rlvr.media.picture import Picture
@@ -36,7 +37,7 @@ EXACT = ("closed.mp4", "closed.mov")
 FAR_APART = (np.arange(0, 50, 7), np.arange(5, 50, 12), np.array([49]))
 
 
-@pytest.mark.parametrize("name", FILMS)
+@every_case("name", FILMS)
 def test_frames_and_their_times_are_those_asked_for(name: str, tmp_path: Path) -> None:
     path, picture = _film(name, tmp_path)
     data = path.read_bytes()

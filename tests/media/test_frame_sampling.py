@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from every_case import every_case
 
 from omni_rlvr.media.frame_sampling import Sampling, uniform_indices
 
@@ -112,7 +113,7 @@ def test_two_joined_files_may_share_a_time() -> None:
     assert indices.tolist() == [0, 1, 2, 3]  # nearest to 0, 0.33, 0.67 and 1 s
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("options", "said"),
     [
         ({"fps": 0.0}, "fps=0.0 must be above 0"),

@@ -14,10 +14,9 @@ import pytest
 import soundfile
 from make_clips import Recipe, write
 
-from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.clip import probe_clip, read_clip
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.limits import Limits, enforce
-from omni_rlvr.media.opening import probe_clip
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import MediaError
@@ -132,6 +131,7 @@ def test_devices_and_pipes_are_not_opened(tmp_path: Path, name: str) -> None:
         read_clip(video, audio, replace(WANTED, want_video=not as_sound))
 
 
+@pytest.mark.slow
 def test_the_address_space_of_the_reading_process_is_bounded(tmp_path: Path) -> None:
     """Within the others, what is decoded may still not fit: 8 frames of 4K are 199 MB."""
     path = write(tmp_path / "clip.mp4", replace(SILENT, width=3840, height=2160))

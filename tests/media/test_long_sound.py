@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from case_sound import HZ, clip, sound_file, sounding_s, tone
+from every_case import every_case
 
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.frame_sampling import Sampling, sound_pieces
@@ -77,7 +78,7 @@ def test_sound_beyond_a_short_picture_is_the_part_that_is_left_out(tmp_path) -> 
     assert [note.kind for note in seen.notes] == ["cut_sound"]
 
 
-@pytest.mark.parametrize(("kind", "seconds", "cut"), [
+@every_case(("kind", "seconds", "cut"), [
     ("WAV", 2.0, False), ("WAV", 2.1, True), ("FLAC", 1.5, False), ("MP3", 2.1, False),
     ("MP3", 2.5, True), ("OGG", 2.5, True),
 ])  # fmt: skip

@@ -8,11 +8,11 @@ from dataclasses import replace
 import case_foreign
 import case_picture
 import pytest
+from every_case import every_case
 from make_clips import Recipe, write
 
-from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.clip import probe_clip, read_clip
 from omni_rlvr.media.frame_sampling import Sampling
-from omni_rlvr.media.opening import probe_clip
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.attribute.page.playable import playable
 from omni_rlvr.tasks.dataset.inspection import inspect_clip
@@ -65,8 +65,8 @@ def test_errors_name_the_file(tmp_path, backend):
         assert str(tmp_path / name) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", case_foreign.CASES)
-@pytest.mark.parametrize("ending", ["mp4", "wav"])
+@every_case("name", case_foreign.CASES)
+@every_case("ending", ["mp4", "wav"])
 def test_what_is_no_media_is_named_for_what_it_is(tmp_path, ending, name):
     content, called = case_foreign.CASES[name]
     path = tmp_path / f"clip.{ending}"
@@ -127,9 +127,9 @@ def test_zero_frames(tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize("backend", ["decord", "av"])
-@pytest.mark.parametrize(("sound", "sound_s"), [("aac", 0.0), ("aac", 1.0), (None, 0.0)])
-@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+@every_case("backend", ["decord", "av"])
+@every_case(("sound", "sound_s"), [("aac", 0.0), ("aac", 1.0), (None, 0.0)])
+@every_case("ending", ["mp4", "mkv"])
 def test_a_clip_of_no_length(tmp_path, ending, sound, sound_s, backend):
     """A container with its streams and no frame in them."""
     recipe = replace(MP4, times_ms=(), sound=sound, sound_s=sound_s)

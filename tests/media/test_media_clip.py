@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
+from every_case import every_case
 from make_clips import AMPLITUDES, NUM_FRAMES, Recipe, level, sine, write
 
 from omni_rlvr.media.clip import read_clip
@@ -75,8 +76,8 @@ def check_sound(waveform: np.ndarray, recipe: Recipe) -> None:
     assert loudness == pytest.approx(np.mean(AMPLITUDES[recipe.layout]), rel=0.05)
 
 
-@pytest.mark.parametrize("backend", ["decord", "av"])
-@pytest.mark.parametrize("name", CASES)
+@every_case("backend", ["decord", "av"])
+@every_case("name", CASES)
 def test_case(tmp_path, name, backend):
     recipe = CASES[name]
     clip = read(write(tmp_path / name, recipe), backend=backend)
@@ -98,7 +99,7 @@ def test_case(tmp_path, name, backend):
         check_sound(clip.waveform, recipe)
 
 
-@pytest.mark.parametrize("name", CASES)
+@every_case("name", CASES)
 def test_back_ends_agree(tmp_path, name):
     path = write(tmp_path / name, CASES[name])
     ours, theirs = read(path, backend="decord"), read(path, backend="av")
@@ -110,9 +111,9 @@ def test_back_ends_agree(tmp_path, name):
         np.testing.assert_allclose(ours.waveform, theirs.waveform, atol=1e-3)
 
 
-@pytest.mark.parametrize("backend", ["decord", "av"])
-@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
-@pytest.mark.parametrize(("degrees", "corner"), [(90, "bl"), (180, "br"), (270, "tr")])
+@every_case("backend", ["decord", "av"])
+@every_case("ending", ["mp4", "mov", "mkv"])
+@every_case(("degrees", "corner"), [(90, "bl"), (180, "br"), (270, "tr")])
 def test_phone_video_is_upright(tmp_path, degrees, corner, ending, backend):
     path = write(tmp_path / f"phone.{ending}", replace(MP4, rotation=degrees, sound=None))
     clip = read(path, backend=backend)
@@ -120,7 +121,7 @@ def test_phone_video_is_upright(tmp_path, degrees, corner, ending, backend):
     assert red_corner(clip.frames[3]) == corner
 
 
-@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3"])
+@every_case("ending", ["wav", "flac", "ogg", "mp3"])
 def test_sidecar_replaces_the_track(tmp_path, ending):
     video = write(tmp_path / "clip.mp4", MP4)
     audio = tmp_path / f"sound.{ending}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 import pytest
+from every_case import every_case
 
 from omni_rlvr.media import files
 from omni_rlvr.media.container import read_bytes
@@ -94,14 +95,14 @@ def test_a_glob_goes_through_links_and_compares_in_one_form(tmp_path: Path, monk
     assert matching(".hid*/*") == [Path(".hidden/2.mp4")]
 
 
-@pytest.mark.parametrize("there", [NFC, NFD])
-@pytest.mark.parametrize("asked", [NFC, NFD])
+@every_case("there", [NFC, NFD])
+@every_case("asked", [NFC, NFD])
 def test_a_name_in_another_unicode_form_is_found(tmp_path: Path, there: str, asked: str) -> None:
     path = touch(tmp_path, f"{there}/{there}.mp4") / there / f"{there}.mp4"
     assert located(tmp_path / asked / f"{asked}.mp4") == path
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("asked", "there", "found"),
     [
         ("1.mp4", ["1.MP4"], "1.MP4"),
@@ -132,7 +133,7 @@ def test_a_folder_that_changes_is_looked_at_again(tmp_path: Path) -> None:
     assert located(tmp_path / "1.mp4").name == "1.MP4"
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("there", "found"),
     [
         ([], "x/1.mp4"),
@@ -202,7 +203,7 @@ def test_home_and_variables_expand(tmp_path: Path, monkeypatch) -> None:
         expanded("$NO_SUCH/x", "video")
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("asked", "words"),
     [
         ("clips/a.mov", "a.mov: no such file (but 'a.mp4' is there)"),

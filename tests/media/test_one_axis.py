@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from case_sound import HZ, clip, sound_file, sounding_s, tone
+from every_case import every_case
 
-from omni_rlvr.data.cuts import Cut
+from omni_rlvr.data.cutting import Cut
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.request import ClipRequest
@@ -31,7 +32,7 @@ def seen(path: Path, **changes):
     return sounding_s(found.waveform), found.frame_times_s, found.notes, found.frames
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@every_case("kind", KINDS)
 def test_sound_that_starts_later_than_the_picture(tmp_path, kind) -> None:
     path = clip(tmp_path / f"a.{kind}", tone(1.0), sound_at_s=1.0)
     sound, times_s, notes, _ = seen(path)
@@ -43,7 +44,7 @@ def test_sound_that_starts_later_than_the_picture(tmp_path, kind) -> None:
         np.testing.assert_allclose(frames[:, 8, 8, 0], [28, 44, 68, 84], atol=3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@every_case("kind", KINDS)
 def test_a_picture_that_starts_later_than_the_sound(tmp_path, kind) -> None:
     sound, times_s, _, frames = seen(clip(tmp_path / f"a.{kind}", tone(1.0), picture_at_s=0.5))
     start_s = START_S.get(kind, 0.0)
@@ -52,7 +53,7 @@ def test_a_picture_that_starts_later_than_the_sound(tmp_path, kind) -> None:
     np.testing.assert_allclose(frames[:, 8, 8, 0], [28, 44, 68, 84], atol=3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@every_case("kind", KINDS)
 def test_missing_packets_are_silence_and_counted(tmp_path, kind) -> None:
     """Packets of 64 ms between 0.3 and 0.6 s are lost: 0.32 to 0.64 s."""
     path = clip(tmp_path / f"a.{kind}", tone(1.0), missing_s=[(0.3, 0.6)])

@@ -8,9 +8,10 @@ from pathlib import Path
 import case_picture
 import numpy as np
 import pytest
+from every_case import every_case
 from make_clips import Recipe, write
 
-from omni_rlvr.data.cuts import Cut
+from omni_rlvr.data.cutting import Cut
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import look_into
 from omni_rlvr.media.frame_sampling import Sampling
@@ -69,10 +70,10 @@ def test_the_tag_of_old_files(tmp_path: Path, degrees: str, corner: str) -> None
     assert seen(path, "decord")[1] == seen(path, "av")[1] == corner
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("message", "corner"), [("rotate=90", "bl"), ("flip=horizontal", "tr"), ("rotate=180", "br")]
 )
-@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+@every_case("ending", ["mp4", "mkv"])
 def test_what_the_codec_itself_says(tmp_path: Path, ending: str, message: str, corner: str) -> None:
     """The bitstream filter turns counter-clockwise."""
     source = write(tmp_path / "plain.mp4", SILENT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
+from every_case import every_case
 from PIL import Image
 
 from omni_rlvr.media.resize import shrink_tall
@@ -15,7 +15,7 @@ def frames(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("height", "width", "first"),
     [
         (36, 12, True),  # 12 rows too many, columns missing

@@ -65,6 +65,7 @@ def same(ours, theirs) -> bool:
     )
 
 
+@pytest.mark.slow  # processes are started
 def test_same_as_direct(clip_path, tmp_path):
     with ClipReader(30.0, 100) as reader:
         assert same(reader.read(clip_path, None, OPTIONS), read_clip(clip_path, None, OPTIONS))
@@ -72,6 +73,7 @@ def test_same_as_direct(clip_path, tmp_path):
             reader.read(tmp_path / "gone.mp4", None, OPTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("video", "message"),
     [
@@ -157,6 +159,7 @@ def gone_within(pid: int, limit_s: float) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_reader_travels(clip_path):
     reader = ClipReader(30.0, 100)
     copy = pickle.loads(pickle.dumps(reader))
@@ -184,6 +187,7 @@ def as_is(clips):
     return clips
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("used_before", [False, True])
 def test_inside_a_loader_worker(clip_path, used_before):
     """Forked workers start their own child, even when the parent already has one."""

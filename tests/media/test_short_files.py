@@ -7,6 +7,7 @@ from pathlib import Path
 import case_picture
 import case_sound
 import pytest
+from every_case import every_case
 
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.frame_sampling import Sampling
@@ -17,7 +18,7 @@ from omni_rlvr.types import Clip, MediaError
 CODECS = {"avi": "mpeg4", "wmv": "wmv2", "mxf": "mpeg2video", "flv": "libx264", "mp4": "libx264"}
 
 
-@pytest.mark.parametrize("suffix", ["mkv", "mp4", "flv", "ts"])
+@every_case("suffix", ["mkv", "mp4", "flv", "ts"])
 def test_a_clip_whose_times_begin_late_is_whole(suffix: str, tmp_path: Path) -> None:
     wave = case_sound.tone(1.0)
     path = tmp_path / f"late.{suffix}"
@@ -45,7 +46,7 @@ def test_the_end_that_an_mxf_promises_is_missed(tmp_path: Path) -> None:
     assert "of the 2.00 s that its header promises" in note.text
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "flv", "wmv", "mxf"])
+@every_case("suffix", ["mp4", "flv", "wmv", "mxf"])
 def test_films_joined_end_to_end_are_counted_where_the_first_alone_is_read(
     suffix: str, tmp_path: Path
 ) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from case_sound import HZ, LOUD, clip, sound_file, sounding_s, tone
+from every_case import every_case
 
-from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.clip import probe_clip, read_clip
 from omni_rlvr.media.frame_sampling import Sampling
-from omni_rlvr.media.opening import probe_clip
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.dataset.inspection import hear_clip, inspect_clip
 from omni_rlvr.types import MediaError
@@ -46,7 +46,7 @@ def stereo(wave: np.ndarray) -> np.ndarray:
 # joined recordings
 
 
-@pytest.mark.parametrize("kind", [*UNCOMPRESSED, "FLAC", "OGG", "MP3"])
+@every_case("kind", [*UNCOMPRESSED, "FLAC", "OGG", "MP3"])
 def test_joined_files_are_read_one_after_the_other(tmp_path, kind) -> None:
     """A mono file and one of another rate and layout behind it, both a tone of one second."""
     rate = 44_100 if kind == "MP3" else 24_000
@@ -107,8 +107,8 @@ def with_size(data: bytes, kind: str, number: int) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("kind", UNCOMPRESSED)
-@pytest.mark.parametrize("number", [0, -1, 8000])
+@every_case("kind", UNCOMPRESSED)
+@every_case("number", [0, -1, 8000])
 def test_bytes_that_are_there_are_read(tmp_path, kind, number) -> None:
     """Two seconds in a file whose header says none, not known, or much too few bytes."""
     whole = sound_file(tone(2.0), kind)
@@ -127,7 +127,7 @@ def test_bytes_that_are_there_are_read(tmp_path, kind, number) -> None:
         assert note.text.endswith("are there; all are read")
 
 
-@pytest.mark.parametrize("kind", UNCOMPRESSED)
+@every_case("kind", UNCOMPRESSED)
 def test_an_end_that_is_missing_is_told(tmp_path, kind) -> None:
     seen = read(tmp_path, sound_file(tone(2.0), kind)[:40_000])
     assert 1.0 < length_s(seen) < 1.25
@@ -137,7 +137,7 @@ def test_an_end_that_is_missing_is_told(tmp_path, kind) -> None:
         inspect_clip(None, tmp_path / "a.sound", WANTED)
 
 
-@pytest.mark.parametrize("kind", UNCOMPRESSED)
+@every_case("kind", UNCOMPRESSED)
 def test_an_empty_file_and_other_chunks_are_what_they_are(tmp_path, kind) -> None:
     assert read(tmp_path, sound_file(np.zeros(0, np.float32), kind)).waveform is None
     if kind == "WAV":
@@ -158,7 +158,7 @@ def test_flac_whose_header_has_another_length(tmp_path, samples, note) -> None:
     assert kinds(seen) == ([note] if note else [])
 
 
-@pytest.mark.parametrize("frames", [0, 20, 2000, None])
+@every_case("frames", [0, 20, 2000, None])
 def test_mp3_whose_header_has_another_length(tmp_path, frames) -> None:
     data = bytearray(sound_file(tone(4.0), "MP3"))
     at = max(data.find(b"Xing"), data.find(b"Info"))
@@ -202,11 +202,11 @@ def test_floats_in_16_bit_range_sound_like_the_16_bit_file(tmp_path) -> None:
         assert note.text.endswith("where 1 is full scale; all are divided by 32768")
 
 
-@pytest.mark.parametrize(("peak", "scale"), [
+@every_case(("peak", "scale"), [
     (1.0, 1.0), (1.5, 1.5), (7.9, 7.9), (9.0, 2.0**15), (32768.0, 2.0**15), (40_000.0, 40_000.0),
     (2.0**23, 2.0**23), (2.0**31, 2.0**31),
 ])  # fmt: skip
-@pytest.mark.parametrize("kind", ["WAV", "W64", "AIFF", "CAF", "AU"])
+@every_case("kind", ["WAV", "W64", "AIFF", "CAF", "AU"])
 def test_what_samples_are_divided_by(tmp_path, kind, peak, scale) -> None:
     wave = tone(0.1) / LOUD * peak
     seen = read(tmp_path, sound_file(stereo(wave), kind, subtype="FLOAT"))
@@ -214,7 +214,7 @@ def test_what_samples_are_divided_by(tmp_path, kind, peak, scale) -> None:
     assert kinds(seen) == ["scaled_sound"] * (scale != 1.0)
 
 
-@pytest.mark.parametrize("value", [1e12, 1e300, np.nan, np.inf])
+@every_case("value", [1e12, 1e300, np.nan, np.inf])
 def test_samples_of_no_range_are_refused(tmp_path, value) -> None:
     wave = np.full(HZ, value)
     with pytest.raises(MediaError, match=r"a\.sound: is no sound \((its samples reach|16000 of)"):

@@ -10,6 +10,7 @@ import torch
 from omni_rlvr.config.trainable import LoraConfig, TrainableConfig
 from omni_rlvr.models.adapters.trainable import apply
 from omni_rlvr.models.loading.load import load_policy
+from omni_rlvr.models.prefix.scoring import Rows, completion_logits
 
 TARGETS = ("happy", "<answer>sad</answer>")
 
@@ -21,12 +22,13 @@ def config(**changes) -> TrainableConfig:
 
 def logits(policy, batch) -> torch.Tensor:
     with torch.no_grad():
-        return policy.completion_logits(
+        rows = Rows(
             policy.prompts(batch, policy.encode(batch)),
             torch.arange(len(batch)),
             batch.completion_ids,
             batch.completion_mask,
         )
+        return completion_logits(policy.language_model, rows)
 
 
 def move(policy) -> None:

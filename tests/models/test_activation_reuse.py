@@ -78,6 +78,7 @@ def passes(monkeypatch) -> list[bool]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("kernel", [True, False])
 @pytest.mark.parametrize("chosen", [list(range(9)), [8, 0, 2, 7], [4]])

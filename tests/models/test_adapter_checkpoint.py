@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import peft
 import pytest
 import torch
 from make_lora import adapted, base, batch, config, logits, move, saved
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from omni_rlvr.config.loading import LoadOptions
@@ -18,6 +19,8 @@ from omni_rlvr.models.adapters import adapter_checkpoint
 from omni_rlvr.models.adapters.trainable import apply, weights_of
 from omni_rlvr.models.loading.load import load_policy, put_onto
 from omni_rlvr.types import UserError
+
+pytestmark = pytest.mark.slow  # checkpoints are written and read
 
 __all__ = ["base", "batch", "saved"]  # fixtures
 
@@ -31,8 +34,9 @@ def test_a_checkpoint_holds_no_base_and_comes_back(saved, base, batch):
         "trained.safetensors",
         "base.json",
         "processor_settings.json",
+        "config.json",  # of the base, for transformers
     }
-    assert not files & {"model.safetensors", "config.json"}
+    assert "model.safetensors" not in files
     names = {name.split(".")[0] for name in load_file(folder / "trained.safetensors")}
     assert names == {"video_projector", "audio_projector"}
     assert torch.equal(logits(load_policy(str(folder), "float32", None), batch), expected)
@@ -95,6 +99,63 @@ def test_another_model_in_the_place_of_the_base_is_noticed(saved, base):
     other.save(base)
     with pytest.raises(UserError, match=r"is not the base it was trained on .*set model\.base=DIR"):
         load_policy(str(saved[0]), "float32", None)
+
+
+def test_a_checkpoint_of_an_earlier_version_knows_its_base_by_all_bytes(saved, base):
+    file = saved[0] / "base.json"
+    fields = json.loads(file.read_text())
+    assert fields["fingerprint"].startswith("sampled:")
+    digest = hashlib.sha256()  # of names and digests of files, worked out anew
+    for name in ("config.json", "model.safetensors"):
+        digest.update(name.encode() + hashlib.sha256((base / name).read_bytes()).digest())
+    file.write_text(json.dumps({**fields, "fingerprint": digest.hexdigest()}))
+    assert adapter_checkpoint.find_base(saved[0], None) == base
+    _change(base / "model.safetensors", -1)
+    with pytest.raises(UserError, match="is not the base it was trained on"):
+        adapter_checkpoint.find_base(saved[0], None)
+
+
+def test_a_large_base_is_known_by_a_sample_of_it(tmp_path):
+    """8 MB: the header, the size and spans of the file count, and half of it is never read."""
+    file = tmp_path / "model.safetensors"
+
+    def seen(**weights: torch.Tensor) -> str:
+        save_file({"a": torch.zeros(2_000_000), "b": torch.ones(8)} | weights, file)
+        return adapter_checkpoint.fingerprint(tmp_path)
+
+    start = seen()
+    assert seen() == start
+    zeros, moved = torch.zeros(2_000_000), torch.zeros(2_000_000)
+    moved[1_000_000:1_100_000] = 1e-3  # as if a twentieth of the weights had been trained
+    for other in (
+        {"a": moved},
+        {"b": torch.zeros(8)},
+        {"a": torch.zeros(2_000_001)},
+        {"a": zeros.view(2, -1)},
+        {"c": torch.ones(1)},
+    ):
+        assert seen(**other) != start
+    assert seen() == start
+    whole = adapter_checkpoint.fingerprint(tmp_path, whole=True)
+    changed = [place for place in range(100_000, 300_000, 20_000) if _is_missed(file, place, start)]
+    assert changed  # between spans
+    _change(file, changed[0])
+    assert adapter_checkpoint.fingerprint(tmp_path, whole=True) != whole
+
+
+def _is_missed(file: Path, place: int, start: str) -> bool:
+    """Whether a sample does not see a byte that is changed."""
+    _change(file, place)
+    missed = adapter_checkpoint.fingerprint(file.parent) == start
+    _change(file, place)
+    return missed
+
+
+def _change(file: Path, place: int) -> None:
+    """Flip a bit of a file."""
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
 
 
 def _cut(file: Path) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import make_lms
 import pytest
 import torch
+from every_case import every_case
 from make_lms import MODELS, SIZES
 from torch import nn
 from transformers import (
@@ -110,6 +111,7 @@ def kernel(request, monkeypatch):
         monkeypatch.setattr("omni_rlvr.models.prefix.attention.has_kernel", lambda device: False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("name", [*MODELS, "thinker"])
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -149,7 +151,7 @@ def test_checkpointing_computes_every_layer_twice():
     assert not model.model.layers[0].gradient_checkpointing  # as before
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("name", "kind"),
     [
         *((name, SharedDecoder) for name in (*MODELS, "thinker")),

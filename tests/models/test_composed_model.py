@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from omni_rlvr.models.policy import AUDIO_ID, VIDEO_ID
 from omni_rlvr.types import Batch, Features
 
 
@@ -48,8 +49,8 @@ def test_a_prompt_has_a_placeholder_for_every_feature(build_policy, make_batch, 
     assert video.shape == (2, policy.processor.settings.video_tokens, hidden)
     assert audio.shape == (2, policy.processor.settings.audio_tokens, hidden)
     for placeholder, tokens in (
-        (policy.processor.video_id, video),
-        (policy.processor.audio_id, audio),
+        (VIDEO_ID, video),
+        (AUDIO_ID, audio),
     ):
         assert ((batch.prompt_ids == placeholder).sum(dim=1) == tokens.shape[1]).all()
 
@@ -70,8 +71,8 @@ def test_features_go_to_their_placeholders_in_order(tiny_policy, make_batch):
         video = tiny_policy.project_video(torch.stack([f for f in features.video if f is not None]))
         audio = tiny_policy.project_audio(torch.stack([f for f in features.audio if f is not None]))
         text = tiny_policy.language_model.get_input_embeddings()(batch.prompt_ids.clamp(min=0))
-    is_video = batch.prompt_ids == tiny_policy.processor.video_id
-    is_audio = batch.prompt_ids == tiny_policy.processor.audio_id
+    is_video = batch.prompt_ids == VIDEO_ID
+    is_audio = batch.prompt_ids == AUDIO_ID
     for place, row in enumerate(rows_with(batch.video_shapes)):
         assert torch.equal(embeds[row, is_video[row]], video[place])
     for place, row in enumerate(rows_with(batch.audio_shapes)):

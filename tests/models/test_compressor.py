@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -14,6 +15,7 @@ from omni_rlvr.models.composed.published_layout import read_settings
 from omni_rlvr.models.loading.load import load_policy
 
 
+@pytest.mark.slow
 def test_the_7b_models_compressor(humanomni, make_batch, tmp_path):
     """6 frames of 2 x 2 tokens: 6 pooled ones, and all 4 of frames 0 and 4."""
     config = copy.deepcopy(humanomni.config)

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from every_case import every_case
 from make_lms import MODELS, make
 
 from omni_rlvr.models.prefix.attention_hook import run_layers
@@ -83,9 +84,7 @@ def turned_by_length(model):
     model.model.rotary_emb.rope_type = "dynamic"
 
 
-@pytest.mark.parametrize(
-    "change", [hooked, subclassed, halved, checkpointed, forwarded, turned_by_length]
-)
+@every_case("change", [hooked, subclassed, halved, checkpointed, forwarded, turned_by_length])
 def test_anything_unusual_goes_through_the_modules(change):
     model = make("qwen2")
     assert FastPath.supports(model, POSITIONS)

@@ -1,23 +1,34 @@
-"""The published 0.5B model, built without memory: every key and shape, and the number of weights.
+"""Published models, built without memory: of the 0.5B model every key and shape, and the number of
+weights; of it and larger ones the memory plan.
 
-The list is written from the fact sheet of the published checkpoints, not from our code.
+Lists and sizes are written from the fact sheets of the published checkpoints, not from our code.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from make_humanomni import build_humanomni
 
+from omni_rlvr.cli import conf_dir
 from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.models.composed.publish import export_published
 from omni_rlvr.models.composed.published_layout import (
     our_key,
     published_key,
     read_config,
     read_settings,
 )
+from omni_rlvr.models.families import family_of
+from omni_rlvr.tasks.build import build
+from omni_rlvr.tasks.table import register
 from omni_rlvr.types import UserError
 
 H, V, INNER, KV, D, A, MEL = 896, 151_936, 4864, 128, 768, 1280, 128
@@ -68,6 +79,7 @@ CONFIG = {
     "vocab_size": V,
 }
 Shapes = dict[str, tuple[int, ...]]
+Fields = dict[str, Any]
 
 
 def linear(name: str, out: int, into: int, *, bias: bool = True) -> Shapes:
@@ -192,6 +204,7 @@ def model() -> OmniModel:
         return OmniModel(read_config(Path(), CONFIG, WANTED))
 
 
+@pytest.mark.slow
 def test_keys_and_shapes(model) -> None:
     seen = {published_key(name): tuple(w.shape) for name, w in model.state_dict().items()}
     assert seen.pop("lm_head.weight") == (V, H)  # tied: not stored
@@ -226,3 +239,124 @@ def test_all_in_one_takes_the_odd_grid_of_so400m() -> None:
     assert config.tokens_per_frame == 14 * 14
     with pytest.raises(UserError, match="13 x 13 and 14 x 14"):
         read_config(Path(), CONFIG, shapes).tokens_per_frame  # noqa: B018
+
+
+def text(hidden: int, inner: int, layers: int, heads: int, kv_heads: int, **more: Any) -> Fields:
+    """A language model's sizes, from the fact sheets of the published checkpoints."""
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": 152_064,
+        "rope_parameters": rope,
+        **more,
+    }
+
+
+EXPERTS = {
+    "head_dim": 128,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 768,
+}
+ENCODER = {
+    "d_model": A,
+    "encoder_layers": 32,
+    "encoder_attention_heads": 20,
+    "encoder_ffn_dim": 4 * A,
+}
+VISION_2_5 = {
+    "hidden_size": 1280, "depth": 32, "num_heads": 16, "intermediate_size": 3420,
+    "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
+}  # fmt: skip
+VISION_3 = {
+    "hidden_size": 1152, "depth": 27, "num_heads": 16, "intermediate_size": 4304,
+    "deepstack_visual_indexes": [8, 16, 24], "num_position_embeddings": 2304,
+}  # fmt: skip
+QWEN = {
+    "qwen2_5_omni_3b": ("qwen2_5_omni_thinker", text(2048, 11_008, 36, 16, 2, vocab_size=V)),
+    "qwen2_5_omni_7b": ("qwen2_5_omni_thinker", text(3584, 18_944, 28, 28, 4)),
+    "qwen3_omni_30b_a3b": ("qwen3_omni_moe_thinker", text(2048, 768, 48, 32, 4, **EXPERTS)),
+}
+"""Option of ``model`` -> its type, and the sizes of its language model."""
+
+
+def write_qwen(folder: Path, name: str) -> None:
+    """Write what a plan reads: config.json of the published size, and a processor."""
+    model_type, sizes = QWEN[name]
+    policy = family_of(model_type).tiny(0, model_type)
+    policy.processor.save(folder)
+    (folder / "processor_settings.json").unlink()  # so that it is as published
+    fields, is_3 = policy.config.to_dict(), model_type.startswith("qwen3")
+    out = sizes["hidden_size"]
+    fields["text_config"] |= sizes
+    fields["text_config"].pop("layer_types", None)
+    if is_3:
+        fields["text_config"]["rope_parameters"] |= {
+            "mrope_section": [24, 20, 20],
+            "mrope_interleaved": True,
+        }
+    fields["vision_config"] |= {**(VISION_3 if is_3 else VISION_2_5), "out_hidden_size": out}
+    fields["audio_config"] |= {**ENCODER, "output_dim": out}
+    (folder / "config.json").write_text(json.dumps(fields))
+    (folder / "model.safetensors").touch()
+
+
+def write_humanomni(folder: Path) -> None:
+    """Write a config, a tokenizer, and a file of weights that has a header and no content."""
+    export_published(build_humanomni(), folder)
+    for file in (*folder.glob("*.safetensors*"), folder / "towers.json"):
+        file.unlink()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    header, end = {}, 0
+    for name, shape in WANTED.items():
+        start, end = end, end + 2 * prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+CONF = Path(__file__).parents[2] / "conf" / "hardware"
+PLANNED = re.compile(r"^# +(\+experiment=.*\S) +(\d+\.\d) GB$", re.MULTILINE)
+PLANS = [
+    (file.stem, *line) for file in CONF.glob("*.yaml") for line in PLANNED.findall(file.read_text())
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """Option of ``model`` -> a folder of its published size."""
+    root = tmp_path_factory.mktemp("published")
+    made = {name: root / name for name in (*QWEN, "humanomni_0_5b")}
+    for name, folder in made.items():
+        folder.mkdir()
+        write_qwen(folder, name) if name in QWEN else write_humanomni(folder)
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("hardware", "command", "gigabytes"), PLANS, ids=map(" ".join, PLANS))
+def test_what_a_file_of_hardware_says_is_planned_and_fits(
+    hardware: str, command: str, gigabytes: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    size = {"8gpu": 24}.get(hardware) or int(hardware.removesuffix("gb"))
+    named = re.search(r" model=(\w+)", command)
+    register()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose(
+            "config",
+            [
+                "task=plan", f"task.device_gb={size}", f"paths.output_root={tmp_path}",
+                "dataset.root=c", "dataset.annotations.train=a.json", *command.split(),
+                f"+hardware={hardware}",
+                f"model.path={folders[named[1] if named else 'humanomni_0_5b']}",
+            ],
+        )  # fmt: skip
+    plan = build(cfg, tmp_path, None).inputs.plan
+    assert plan.fits
+    assert plan.num_bytes / 1e9 == pytest.approx(float(gigabytes), abs=0.1)

@@ -17,6 +17,7 @@ from omni_rlvr.models.adapters.trainable import apply
 from omni_rlvr.models.composed.projectors import pool_grid
 from omni_rlvr.models.composed.towers import patch_features
 from omni_rlvr.models.loading.load import load_policy
+from omni_rlvr.models.policy import AUDIO_ID, VIDEO_ID
 from omni_rlvr.rollout.experience import completion_scores, select
 from omni_rlvr.text.prompts import EMOTION_QUESTION, WORDINGS
 from omni_rlvr.types import Batch, Experience, Features, UserError
@@ -49,8 +50,8 @@ def alone(batch: Batch, row: int) -> Batch:
 
 def test_token_counts(humanomni, make_batch):
     batch = make_batch(humanomni, 1, kinds=("av",))
-    assert (batch.prompt_ids == humanomni.processor.video_id).sum() == 2 * 2 * 2
-    assert (batch.prompt_ids == humanomni.processor.audio_id).sum() == 50 // 3
+    assert (batch.prompt_ids == VIDEO_ID).sum() == 2 * 2 * 2
+    assert (batch.prompt_ids == AUDIO_ID).sum() == 50 // 3
 
 
 def test_the_gate_weighs_branches_by_the_text(humanomni, make_batch):
@@ -172,7 +173,7 @@ def prompt(policy, question: str, **media: bool) -> str:
     """A prompt's text, each placeholder once."""
     ids = prompt_ids(policy.processor, question, **media)
     pieces: list[str] = []
-    names = {policy.processor.video_id: "{V}", policy.processor.audio_id: "{A}"}
+    names = {VIDEO_ID: "{V}", AUDIO_ID: "{A}"}
     for i in ids:
         piece = names.get(i) or policy.processor.tokenizer.decode([i])
         if piece not in names.values() or pieces[-1] != piece:
@@ -198,6 +199,7 @@ def test_the_prompt_by_default(published_folder):
     assert prompt(load(published_folder, ""), "Why?", **BOTH) == f"{head}{media}Why?{tail}"
 
 
+@pytest.mark.slow
 def test_the_prompts_quirks(published_folder):
     sft = load(published_folder, wording="p1_cold_start", media_end="\n\n\n", gate_text="turn")
     assert f"<au_end>\n\n\n{EMOTION_QUESTION} {TAGS}<|im_end|>" in prompt(sft, "ignored", **BOTH)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from omni_rlvr.models.loading.load import load_policy
+from omni_rlvr.models.prefix.scoring import Rows, completion_logits
 from omni_rlvr.types import UserError
 
 WEIGHTS = "model.safetensors"
@@ -27,12 +28,13 @@ def folder(tiny_policy, tmp_path) -> Path:
 
 def logits(policy, batch) -> torch.Tensor:
     with torch.no_grad():
-        return policy.completion_logits(
+        rows = Rows(
             policy.prompts(batch, policy.encode(batch)),
             torch.arange(len(batch)),
             batch.completion_ids,
             batch.completion_mask,
         )
+        return completion_logits(policy.language_model, rows)
 
 
 def refused(folder: Path, *mentions: str, dtype: str = "float32") -> str:
@@ -139,7 +141,7 @@ def test_wrong_model_type(folder, model_type):
     if model_type:
         config["model_type"] = model_type
     (folder / "config.json").write_text(json.dumps(config))
-    refused_path(folder, f"model_type={model_type!r}", "'omni_rlvr'")
+    refused_path(folder, f"model_type={model_type!r}", "known are omni_rlvr, ")
 
 
 def test_config_that_is_a_list(folder):

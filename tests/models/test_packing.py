@@ -1,7 +1,7 @@
 """The layout of a packed row by hand, and products with layers' weights."""
 
-import pytest
 import torch
+from every_case import every_case
 from torch.nn import functional as F
 
 from omni_rlvr.models.prefix.cpu_float32.gemm import linear, pack
@@ -51,18 +51,16 @@ def test_equal_prompts_are_one_block_by_hand():
     assert places(second) == [(11, 14), (11, 14), (14, 14), (14, 14)]
 
 
-@pytest.mark.parametrize(
-    ("sizes", "blocks"), [((5, 5, 5), 1), ((5, 6, 5), 2), ((5, 5, 6), 2), ((300, 300), 2)]
-)
+@every_case(("sizes", "blocks"), [((5, 5, 5), 1), ((5, 6, 5), 2), ((5, 5, 6), 2), ((300, 300), 2)])
 def test_which_prompts_are_one_block(sizes, blocks):
     assert len(Packed(sizes, [[]] * len(sizes)).blocks) == blocks
     assert len(Packed(sizes, [[1, 1]] * len(sizes)).blocks) == blocks
 
 
-@pytest.mark.parametrize("rows", [1, 16, 300])
-@pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize("has_residual", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@every_case("rows", [1, 16, 300])
+@every_case("has_bias", [True, False])
+@every_case("has_residual", [True, False])
+@every_case("dtype", [torch.float32, torch.bfloat16])
 def test_products_equal_torchs(rows, has_bias, has_residual, dtype):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(rows, 48, generator=generator).to(dtype)

@@ -10,6 +10,7 @@ from pathlib import Path
 import parity
 import pytest
 import torch
+from every_case import every_case
 from parity_cases import Case
 from safetensors.torch import load_file
 
@@ -36,7 +37,7 @@ def test_every_expected_tensor_was_compared(rows) -> None:
     assert {"frames", "audio.mel_head", "frames.wide.pad", "e2e.loss", "s0.beta0.04.grad"} <= names
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("change", "seen"),
     [
         (lambda m: setattr(m.config, "vision_select_layer", -1), "a1.vision_features"),

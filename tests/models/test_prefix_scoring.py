@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from omni_rlvr.models.prefix.scoring import Rows, completion_logits
 from omni_rlvr.types import Features
 
 pytestmark = pytest.mark.usefixtures("each_path")
@@ -27,7 +28,7 @@ def plain_logits(policy, prompts, index, ids, mask) -> torch.Tensor:
 
 
 def shared_logits(policy, *inputs) -> torch.Tensor:
-    return policy.completion_logits(*inputs)
+    return completion_logits(policy.language_model, Rows(*inputs))
 
 
 @pytest.fixture

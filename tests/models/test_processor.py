@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from omni_rlvr.models.composed.tiny import SPECIAL_TOKENS
+from omni_rlvr.models.policy import AUDIO_ID, VIDEO_ID
 from omni_rlvr.types import UserError
 
 
@@ -39,5 +40,5 @@ def test_what_passes_makes_no_placeholder(tiny_policy):
     """The reason for it all: placeholders come from the media alone."""
     processor = tiny_policy.processor
     ids = processor.prompt("<video><audio>?", processor.video_shape, None)[0]
-    assert ids.count(processor.video_id) == processor.settings.video_tokens
-    assert processor.audio_id not in ids
+    assert ids.count(VIDEO_ID) == processor.settings.video_tokens
+    assert AUDIO_ID not in ids

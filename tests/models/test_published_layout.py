@@ -175,7 +175,7 @@ def test_code_in_pickled_weights_is_not_run(published_folder, tmp_path, monkeypa
 
 def test_another_architecture(published_folder):
     edit_json(published_folder / "config.json", model_type="Vlm_qwen2")
-    refused(published_folder, "'Vlm_qwen2'", "'HumanOmni_qwen2'")
+    refused(published_folder, "'Vlm_qwen2'", "known are omni_rlvr, HumanOmni_qwen2")
 
 
 def test_missing_tokenizer(published_folder):

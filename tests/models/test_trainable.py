@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from every_case import every_case
 
 from omni_rlvr.config.stage import SftConfig
 from omni_rlvr.config.trainable import LoraConfig, TrainableConfig
 from omni_rlvr.models.adapters.trainable import apply, weights_of
 from omni_rlvr.models.modules import frozen_parts, parts_of, trains
+from omni_rlvr.models.prefix.scoring import Rows, completion_logits
 from omni_rlvr.rollout.experience import completion_scores, select
 from omni_rlvr.stages.sft import SftStage
 from omni_rlvr.types import UserError
@@ -148,12 +150,13 @@ def test_a_tower_that_trains_has_the_gradient_of_a_plain_forward(
     got = gradients(tiny_policy)
     assert any(name.startswith(f"{tower}.") for name in got)
     tiny_policy.zero_grad()
-    logits = tiny_policy.completion_logits(  # everything at once, with gradient everywhere
+    every = Rows(  # everything at once, with gradient everywhere
         tiny_policy.prompts(batch, tiny_policy.encode(batch)),
         torch.arange(4),
         batch.completion_ids,
         batch.completion_mask,
     )
+    logits = completion_logits(tiny_policy.language_model, every)
     picked = logits.log_softmax(-1).gather(-1, batch.completion_ids.unsqueeze(-1)).squeeze(-1)
     (-(picked * batch.completion_mask).sum() / batch.completion_mask.sum()).backward()
     expected = gradients(tiny_policy)
@@ -218,7 +221,7 @@ def test_frozen_is_what_has_no_weight_that_trains(tiny_policy):
     assert not trains(tiny_policy, "gate")
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("change", "message"),
     [
         ({"r": 0}, "lora.r=0 is out of range"),

@@ -18,6 +18,7 @@ from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.models.chat_template import CHAT_TEMPLATE, TURNS, chat_frame
 from omni_rlvr.models.loading.from_parts import Parts, compose_policy
 from omni_rlvr.models.loading.load import load_policy
+from omni_rlvr.models.loading.untrusted import import_bitsandbytes
 from omni_rlvr.types import UserError
 
 pytestmark = pytest.mark.slow
@@ -258,3 +259,19 @@ def test_a_checkpoint_with_such_a_template_is_refused_when_it_is_loaded(folder: 
     assert f"model.path={folder}: its chat template cannot be used: evil" in refused(folder)
     (folder / "chat_template.jinja").unlink()
     assert "has no chat template; copy chat_template.jinja" in refused(folder)
+
+
+def test_bitsandbytes_gets_no_kernel_from_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks = "try:\n    import kernels\nexcept ImportError:\n    kernels = None\n"
+    (tmp_path / "bitsandbytes.py").write_text(asks)
+    (tmp_path / "kernels.py").write_text("")
+    for name in [n for n in sys.modules if n.split(".")[0] in ("bitsandbytes", "kernels")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = import_bitsandbytes()
+    sys.modules.pop("bitsandbytes")
+    assert found is not None
+    assert found.kernels is None
+    assert "kernels" not in sys.modules

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from every_case import every_case
 
 from omni_rlvr.rewards.accuracy import Accuracy
 from omni_rlvr.types import Example, UserError
@@ -17,7 +18,7 @@ def score(synonyms: dict[str, str], answer: str, gold: str) -> float:
     return Accuracy(synonyms=synonyms)([text], [example])[0]
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("answer", "gold", "wanted"),
     [
         ("happiness", "happy", 1.0),
@@ -33,7 +34,7 @@ def test_synonyms(answer: str, gold: str, wanted: float) -> None:
     assert score({"Happiness ": "happy", "joy": "happy"}, answer, gold) == wanted
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("answer", "gold", "wanted"),
     [
         ("sad, happy", "happy, sad", 1.0),  # the same set
@@ -63,7 +64,7 @@ def test_a_synonym_may_map_to_itself() -> None:
     assert score({"happy": "happy", "joy": "happy"}, "joy", "happy") == 1.0
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("synonyms", "words"),
     [
         (None, ["synonyms", "None", "mapping"]),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from every_case import every_case
 
 from omni_rlvr.rewards.base import RewardError
 from omni_rlvr.rewards.callables import Rows, as_reward_callable, score_all
@@ -90,7 +91,7 @@ def score(term: object, lengths: Sequence[int] | None = LENGTHS) -> list[float]:
     return Mixture({"mine": term}, {"mine": 1.0})(TEXTS, EXAMPLES, lengths).rewards.tolist()
 
 
-@pytest.mark.parametrize("name", CALLABLES)
+@every_case("name", CALLABLES)
 def test_every_kind_of_callable_gives_the_same(name: str) -> None:
     assert score(CALLABLES[name]) == [10, 11, 10]  # 5 + 5, 6 + 5, 5 + 5 letters
 
@@ -128,7 +129,7 @@ def one_more(completions: list[str], examples: list[Example], tokenizer: object)
     return []
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("term", "words"),
     [
         (none_at_all, r"test_callables\.none_at_all\(\) is no reward"),
@@ -202,10 +203,8 @@ async def exiting_later_batch(completions: Sequence[str]) -> list[float]:
     sys.exit(3)
 
 
-@pytest.mark.parametrize("timeout_s", [None, 30.0])
-@pytest.mark.parametrize(
-    "term", [exiting_batch, exiting_row, exiting_async_row, exiting_later_batch]
-)
+@every_case("timeout_s", [None, 30.0])
+@every_case("term", [exiting_batch, exiting_row, exiting_async_row, exiting_later_batch])
 def test_a_term_that_calls_exit_is_named_as_one_that_raises(
     term: Callable[..., Any], timeout_s: float | None
 ) -> None:
@@ -252,7 +251,7 @@ def test_completions_and_lengths_must_pair() -> None:
         score(row, [1, 2])
 
 
-@pytest.mark.parametrize(
+@every_case(
     "scores",
     [
         np.array([0.5, 1.0], dtype=np.float32),
@@ -275,7 +274,7 @@ def test_numbers_of_numpy_and_tensors_are_scores(scores: object) -> None:
     assert all(type(score) is float for score in found)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("scores", "wrong"),
     [
         (np.array(0.5), "returned float, not a list of scores"),

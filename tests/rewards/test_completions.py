@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
+from every_case import every_case
 
 from omni_rlvr.rewards.accuracy import Accuracy
 from omni_rlvr.rewards.format import Format
@@ -136,7 +136,7 @@ def test_there_are_enough_different_completions() -> None:
     assert len({text for text, _, _ in COMPLETIONS}) == len(COMPLETIONS) >= 60
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("completion", "accuracy", "form"), COMPLETIONS, ids=[text[:60] for text, _, _ in COMPLETIONS]
 )
 def test_scores(completion: str, accuracy: float, form: float) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from every_case import every_case
 
 from omni_rlvr.rewards.cues import CueCoverage
 from omni_rlvr.types import UserError
@@ -58,7 +59,7 @@ def score(text: str, **changes) -> float:
     )[0]
 
 
-@pytest.mark.parametrize(("think", "wanted"), THOUGHTS, ids=[text[:50] for text, _ in THOUGHTS])
+@every_case(("think", "wanted"), THOUGHTS, ids=[text[:50] for text, _ in THOUGHTS])
 def test_scores(think: str, wanted: float) -> None:
     assert score(f"<think>{think}</think>{ANSWER}") == wanted
 
@@ -66,7 +67,7 @@ def test_scores(think: str, wanted: float) -> None:
 GOOD = THOUGHTS[0][0]
 
 
-@pytest.mark.parametrize(
+@every_case(
     "text",
     [
         GOOD,
@@ -98,7 +99,7 @@ def test_options_change_the_score() -> None:
     assert third([f"<think>{GOOD}</think>"]) == [0]
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("lexicon", "min_other_words", "words"),
     [
         ({}, 3, "lexicon"),

@@ -8,12 +8,14 @@ rows named here. Terms of style and length have a table of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
+from every_case import every_case
 from test_completions import COMPLETIONS, LONG, OK, example
 
 from omni_rlvr.rewards.accuracy import Accuracy
-from omni_rlvr.rewards.choice import MultipleChoice
+from omni_rlvr.rewards.choice import MultipleChoice, Question
 from omni_rlvr.rewards.cues import CueCoverage
 from omni_rlvr.rewards.length import CosineLength, SoftOverlong
 from omni_rlvr.rewards.mathematics import MathVerify
@@ -35,22 +37,29 @@ def check(term, gold: str, row: tuple[str, float], others: Mapping[str, float]) 
     assert term([text], [example(gold)]) == [pytest.approx(wanted.get(text, row[1]))]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@every_case("row", ROWS, ids=IDS)
 def test_multiple_choice(row) -> None:
     check(MultipleChoice(list("ABCD")), "B", row, {"B.": 1})
 
 
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@every_case("row", ROWS, ids=IDS)
+def test_question(row) -> None:
+    text, right = row
+    rows = [replace(example("happy"), cues={"question_kind": "text"})]
+    assert Question()([text], rows) == [right]
+
+
+@every_case("row", ROWS, ids=IDS)
 def test_numeric(row) -> None:
     check(Numeric(abs_tolerance=0, rel_tolerance=0), "42", row, {"42.": 1})
 
 
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@every_case("row", ROWS, ids=IDS)
 def test_set_f1(row) -> None:
     check(SetF1(synonyms={}), "happy", row, {"happy, sad": 2 / 3, "happy\nsad": 2 / 3})
 
 
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@every_case("row", ROWS, ids=IDS)
 def test_mathematics(row) -> None:
     pytest.importorskip("math_verify", reason="math-verify is not installed; it is an extra")
     # It reads past what is no mathematics.
@@ -58,7 +67,7 @@ def test_mathematics(row) -> None:
     check(MathVerify(timeout_s=5), "42", row, dict.fromkeys(lenient, 1))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@every_case("row", ROWS, ids=IDS)
 def test_cosine_length_pays_for_right_answers_only(row) -> None:
     # Half of the limit: the middle of 0.5 to 1 for a right answer, of -1 to -0.5 for a wrong one.
     term = CosineLength(
@@ -87,14 +96,14 @@ REPEATING = {
 """Completion -> share of its 3-grams of words that were there before; none in all others."""
 
 
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@every_case("row", ROWS, ids=IDS)
 def test_repetition(row) -> None:
     assert set(REPEATING) < {text for text, _ in ROWS}
     wanted = -REPEATING.get(row[0], 0)
     assert Repetition(3, -1.0)([row[0]]) == [pytest.approx(wanted, abs=1e-12)]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+@every_case("row", ROWS, ids=IDS)
 def test_terms_of_style_and_length_pay_nothing(row) -> None:
     lexicon = {"visual": ["x", "happy"], "vocal": ["sad"]}
     assert CueCoverage(lexicon, min_other_words=1)([row[0]]) == [0]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from every_case import every_case
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -119,7 +120,7 @@ def test_max_reward_counts_positive_weights() -> None:
     assert mixture.max_reward == 2.5  # 1 * 1 + 3 * 0.5
 
 
-@pytest.mark.parametrize("weight", [True, False, "1.0", None, math.nan, math.inf, -math.inf, 1e39])
+@every_case("weight", [True, False, "1.0", None, math.nan, math.inf, -math.inf, 1e39])
 def test_weights_that_are_not_finite_numbers(weight: object) -> None:
     with pytest.raises(UserError, match=r"reward\.weights\.b: .* is not a (finite )?number"):
         mix(a=([], 1.0), b=([], weight))
@@ -148,7 +149,7 @@ class Endless(Fixed):
     max_score = math.inf
 
 
-@pytest.mark.parametrize("term", [len, Nameless(), "accuracy", None, Endless([])])
+@every_case("term", [len, Nameless(), "accuracy", None, Endless([])])
 def test_what_is_not_a_term(term: Any) -> None:
     with pytest.raises(UserError, match=r"reward\.terms\.odd: .*(it needs|max_score)"):
         Mixture({"odd": term}, {"odd": 1.0})
@@ -166,7 +167,7 @@ def test_a_term_that_raises_names_term_example_and_completion() -> None:
     assert isinstance(caught.value, UserError)
 
 
-@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 1e39, "1.0", [1.0], 1j])
+@every_case("score", [math.nan, math.inf, -math.inf, 1e39, "1.0", [1.0], 1j])
 def test_a_score_that_is_not_finite(score: object) -> None:
     with pytest.raises(RewardError, match="neither a finite number nor None") as caught:
         mix(a=([0.0, score, 0.0], 1.0))(TEXTS, EXAMPLES)
@@ -182,7 +183,7 @@ def test_a_wrong_number_of_scores(scores: list[float]) -> None:
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("scores", [None, 1.0, "110", {"a": 1.0}, torch.tensor(1.0)])
+@every_case("scores", [None, 1.0, "110", {"a": 1.0}, torch.tensor(1.0)])
 def test_what_is_not_a_list_of_scores(scores: object) -> None:
     with pytest.raises(RewardError, match="not a list of scores"):
         mix(a=(scores, 1.0))(TEXTS, EXAMPLES)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from every_case import every_case
 
 from omni_rlvr.rewards.r1_omni import PublishedAccuracy, PublishedFormat
 from omni_rlvr.types import Example, UserError
@@ -21,7 +22,7 @@ def scores(completion: str, solution: str) -> tuple[float, float]:
     return PublishedAccuracy()(*rows)[0], PublishedFormat()(*rows)[0]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[str(i) for i in range(len(ROWS))])
+@every_case("row", ROWS, ids=[str(i) for i in range(len(ROWS))])
 def test_as_recorded(row) -> None:
     assert len(ROWS) == 61
     assert scores(row["completion"], row["solution"]) == (row["accuracy"], row["format"])
@@ -33,7 +34,7 @@ def test_numbers_count_only_for_a_number() -> None:
     assert scores("There are 3 people", "happy")[0] == 0
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("completion", "solution", "accuracy"),
     [
         ("<answer>1 000</answer>", "<answer> 1000 </answer>", 0),  # read as 0, the last number

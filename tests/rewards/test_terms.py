@@ -6,6 +6,7 @@ import math
 import sys
 
 import pytest
+from every_case import every_case
 
 from omni_rlvr.rewards.accuracy import Accuracy
 from omni_rlvr.rewards.choice import MultipleChoice
@@ -24,7 +25,7 @@ def score(term, answer: str, gold: str) -> float:
     return term([f"<think>x</think><answer>{answer}</answer>"], [example])[0]
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("answer", "gold", "wanted"),
     [
         ("B", "B", 1), ("b", "B", 1), ("(B)", "B", 1), ("(b", "B", 1), ("B.", "B", 1),
@@ -53,13 +54,13 @@ def test_a_gold_answer_that_is_no_choice_stops_the_run() -> None:
         score(MultipleChoice(["A", "B"]), "A", "happy")
 
 
-@pytest.mark.parametrize("choices", [[], ["A", "A"], ["A", "a"], ["AB"], [1], ["\u00c4"]])
+@every_case("choices", [[], ["A", "A"], ["A", "a"], ["AB"], [1], ["\u00c4"]])
 def test_choices_that_are_refused(choices) -> None:
     with pytest.raises(UserError, match="choices"):
         MultipleChoice(choices)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("answer", "gold", "wanted"),
     [
         ("42", "42", 1), ("42.0", "42", 1), (" +42 ", "42", 1), ("4.2e1", "42", 1),
@@ -78,7 +79,7 @@ def test_numeric(answer: str, gold: str, wanted: float) -> None:
     assert score(Numeric(abs_tolerance=0.5, rel_tolerance=0.01), answer, gold) == wanted
 
 
-@pytest.mark.parametrize("tolerance", [-1, math.nan, math.inf, "1"])
+@every_case("tolerance", [-1, math.nan, math.inf, "1"])
 def test_tolerances_that_are_refused(tolerance) -> None:
     with pytest.raises(UserError, match="abs_tolerance"):
         Numeric(abs_tolerance=tolerance, rel_tolerance=0)
@@ -91,7 +92,7 @@ def test_a_gold_answer_that_is_no_number_stops_the_run() -> None:
         score(Numeric(abs_tolerance=0, rel_tolerance=0), "1", "happy")
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("answer", "gold", "wanted"),
     [
         ("happy", "happy", 1),
@@ -126,7 +127,7 @@ def test_synonyms_of_the_set_are_checked() -> None:
         SetF1(synonyms={"a": "b", "b": "c"})
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("length", "wanted"),
     # From 80 on, over 20 tokens: -(85 - 80) / 20, and so on.
     [(0, 0), (80, 0), (81, -0.05), (85, -0.25), (90, -0.5), (100, -1), (101, -1), (10_000, -1)],
@@ -139,7 +140,7 @@ def test_soft_overlong_without_a_cache_is_a_step() -> None:
     assert SoftOverlong(100, 0)([""] * 2, [100, 101]) == [0, -1]
 
 
-@pytest.mark.parametrize(("limit", "cache"), [(0, 0), (10, -1), (10, 11), ("10", 1)])
+@every_case(("limit", "cache"), [(0, 0), (10, -1), (10, 11), ("10", 1)])
 def test_overlong_values_that_are_refused(limit, cache) -> None:
     with pytest.raises(UserError, match=r"soft overlong reward, (max_comp|soft_punish)"):
         SoftOverlong(limit, cache)
@@ -153,7 +154,7 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("length", "right", "wrong"),
     # cos 0 = 1, cos pi/4 = 0.7071, cos pi/2 = 0, cos pi = -1, and no further.
     [(0, 1, -1), (25, 0.9268, -0.9268), (50, 0.75, -0.75), (100, 0.5, -0.5), (150, 0.5, -0.5)],
@@ -188,7 +189,7 @@ def test_cosine_length_cannot_judge_what_its_term_cannot() -> None:
     assert CosineLength(Unsure(), 100, **VALUES)(["a"], [None], [1]) == [None]
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("text", "wanted"),
     [
         ("", 0), ("a", 0), ("a b c", 0), ("a b c d e f g", 0),
@@ -218,13 +219,13 @@ def test_the_size_of_the_ngrams_counts() -> None:
     ]
 
 
-@pytest.mark.parametrize(("size", "penalty"), [(0, -1), (3, 0.1), (3, math.nan), ("3", -1)])
+@every_case(("size", "penalty"), [(0, -1), (3, 0.1), (3, math.nan), ("3", -1)])
 def test_repetition_values_that_are_refused(size, penalty) -> None:
     with pytest.raises(UserError, match=r"repetition reward, (ngram_size|max_penalty)"):
         Repetition(size, penalty)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("answer", "gold", "wanted"),
     [
         ("1/2", "0.5", 1), ("\\frac{1}{2}", "0.5", 1), ("$\\frac{2}{4}$", "1/2", 1),

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from every_case import every_case
 
 from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.rollout.experience import by_length, completion_scores, micro_batches, select
@@ -162,7 +163,7 @@ def lengths_only(prompts: list[int], owners: list[int], sizes: list[int]) -> Exp
     return Experience(batch, Features.none(len(prompts)), index, ones[1], ones[1])
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("max_rows", "max_tokens", "expected"),
     [
         (2, 0, [[0, 1], [2, 3], [4]]),  # no budget: by number alone

@@ -27,6 +27,7 @@ def both(policy, batch, *, on_tokens=None, **changes):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -10,6 +10,8 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from omni_rlvr.models.prefix.scoring import completion_logits
+from omni_rlvr.rollout import label_scoring
 from omni_rlvr.rollout.label_scoring import (
     BARE,
     TAGGED,
@@ -127,16 +129,14 @@ def test_a_prefix_of_a_label_does_not_win_by_being_short(tiny_policy, make_batch
     batch = make_batch(tiny_policy, 1)
     base = scores(tiny_policy, batch, [TAGGED])
 
-    logits_of = tiny_policy.completion_logits
-
     def lifted(*inputs):
         """After T scored tokens, lifts token T of ``said``; works on [N, T, V]."""
-        logits = logits_of(*inputs).clone()
+        logits = completion_logits(*inputs).clone()
         for t, token in enumerate(said[: logits.shape[1]]):
             logits[:, t, token] += 50.0
         return logits
 
-    monkeypatch.setattr(tiny_policy, "completion_logits", lifted)
+    monkeypatch.setattr(label_scoring, "completion_logits", lifted)
     got = scores(tiny_policy, batch, [TAGGED]).softmax(dim=-1)[0]
     assert got[LABELS.index("happy face")] > 0.999
     assert got[LABELS.index("happy")] < 1e-6
@@ -252,16 +252,22 @@ def test_the_slot_follows_what_the_prompt_asks_for(tiny_policy):
     asks = "Output the thinking process in <think> </think> and emotion in <answer> </answer> tags."
     assert prompt_slot(processor, EMOTION_QUESTION) is BARE
     assert prompt_slot(processor, f"{EMOTION_QUESTION} {asks}") is TAGGED
-    assert prompt_slot(processor.with_instruction(asks), EMOTION_QUESTION) is TAGGED
+    assert (
+        prompt_slot(
+            replace(processor, settings=replace(processor.settings, instruction=asks)),
+            EMOTION_QUESTION,
+        )
+        is TAGGED
+    )
 
 
 def test_scores_by_hand(tiny_policy, make_batch, monkeypatch):
     """Every token has probability 1/V under equal logits: log p = -n log V."""
     vocabulary = tiny_policy.config.text_config.vocab_size
     monkeypatch.setattr(
-        tiny_policy,
+        label_scoring,
         "completion_logits",
-        lambda prompts, index, ids, mask: torch.zeros(*ids.shape, vocabulary),
+        lambda language_model, rows: torch.zeros(*rows.ids.shape, vocabulary),
     )
     got = scores(tiny_policy, make_batch(tiny_policy, 1), [TAGGED])[0]
     for label, logp in zip(LABELS, got.tolist(), strict=True):

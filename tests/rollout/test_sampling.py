@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from every_case import every_case
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from omni_rlvr.rollout.next_token import next_tokens, penalise
@@ -60,7 +61,7 @@ def test_temperature_divides_the_logits(temperature):
     torch.testing.assert_close(shares(logits, temperature=temperature), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("top_k", "kept"),
     [
         (1, [1]),
@@ -77,7 +78,7 @@ def test_top_k_keeps_the_most_probable_and_renormalises(top_k, kept):
     torch.testing.assert_close(shares(PROBS.log(), top_k=top_k), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("top_p", "kept"),
     [
         (0.01, [1]),  # never fewer than one token
@@ -111,8 +112,8 @@ def test_top_k_comes_before_top_p_as_in_transformers():
     assert shares(PROBS.log(), top_p=0.45)[3] > 0
 
 
-@pytest.mark.parametrize("uniform", [0.0, 1e-300, 0.5, 1 - 2.0**-24, 1 - 2.0**-30, ALMOST_ONE])
-@pytest.mark.parametrize("settings", [{}, {"top_k": 2}, {"top_p": 0.6}, {"temperature": 0.7}])
+@every_case("uniform", [0.0, 1e-300, 0.5, 1 - 2.0**-24, 1 - 2.0**-30, ALMOST_ONE])
+@every_case("settings", [{}, {"top_k": 2}, {"top_p": 0.6}, {"temperature": 0.7}])
 def test_a_token_without_probability_never_comes(uniform, settings):
     # Impossible tokens first, last and between, in a vocabulary whose float32 sum is not 1.
     logits = torch.randn(5000, generator=torch.Generator().manual_seed(0))
@@ -121,8 +122,8 @@ def test_a_token_without_probability_never_comes(uniform, settings):
     assert draw(logits, [uniform], **settings).item() not in impossible
 
 
-@pytest.mark.parametrize("settings", [{"top_k": 3}, {"top_p": 0.3}])
-@pytest.mark.parametrize("uniform", [0.0, ALMOST_ONE])
+@every_case("settings", [{"top_k": 3}, {"top_p": 0.3}])
+@every_case("uniform", [0.0, ALMOST_ONE])
 def test_a_token_that_was_cut_never_comes(uniform, settings):
     # The kept tokens 3, 4, 5 lie in the middle: both ends of the distribution are cut.
     logits = torch.tensor([0.0, 0, 0, 5, 5.1, 5.2, 0, 0])

@@ -99,6 +99,7 @@ def words_of_mass(policy, batch, mass: float) -> tuple[str, ...]:
     return tuple(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_iterations", "kinds"), [(1, ("av", "t")), (2, ("t", "a"))])
 def test_learns_to_start_with_given_words(tiny_policy, make_batch, num_iterations, kinds):
     batch = make_batch(tiny_policy, 2, kinds=kinds)

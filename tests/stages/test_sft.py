@@ -123,6 +123,7 @@ def test_towers_run_once(tiny_policy, make_batch):
     assert sorted(calls) == ["SiglipVisionModel", "WhisperEncoder"]
 
 
+@pytest.mark.slow
 def test_overfits_one_batch(tiny_policy, make_batch):
     experience = prepare(tiny_policy, make_batch(tiny_policy, 4, targets=TARGETS))
     weights = [p for p in tiny_policy.parameters() if p.requires_grad]

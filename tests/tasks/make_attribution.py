@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from omni_rlvr.data.synthetic.container import write_clip
+from omni_rlvr.data.synthetic.generate import write_clip
 from omni_rlvr.record import append_jsonl, write_json
 from omni_rlvr.tasks.attribute import tables
 from omni_rlvr.tasks.attribute.selection import choose, measured

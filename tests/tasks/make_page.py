@@ -24,8 +24,7 @@ def main(folder: Path) -> None:
 
     from omni_rlvr.config.dataset import DatasetConfig
     from omni_rlvr.config.tasks import ServeTask
-    from omni_rlvr.tasks.serve.page import Page, build_page
-    from omni_rlvr.tasks.serve.site import site
+    from omni_rlvr.tasks.serve.page import Page, build_page, site
     from omni_rlvr.tasks.serve.uploads import Uploads
     from omni_rlvr.types import UserError
 
@@ -33,7 +32,8 @@ def main(folder: Path) -> None:
     clips = SimpleNamespace(
         dataset=DatasetConfig(), modality=SimpleNamespace(video=True, audio=True)
     )
-    models = [SimpleNamespace(path="none")]
+    policy = SimpleNamespace(towers=lambda: {"video": None, "audio": None})
+    models = [SimpleNamespace(path="none", policy=policy)]
     parts: Any = SimpleNamespace(task=task, clips=clips, models=models, examples=[], lexicon=None)
     uploads: Any = Uploads(parts, folder, None)  # type: ignore[arg-type]
 

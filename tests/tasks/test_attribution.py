@@ -14,12 +14,11 @@ from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.rollout.label_scoring import BARE, TAGGED, label_logps
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.tasks.attribute import subset_scores as module
-from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
-from omni_rlvr.tasks.attribute.subsets import mixed
+from omni_rlvr.tasks.attribute.subset_scores import Method, SubsetScorer
 from omni_rlvr.types import Batch, Features
 
 LABELS = ("happy", "sad", "neutral")
-METHOD = Method(LABELS, 2, "drop", "direct", swap=True, max_completion_length=6, num_prompts=4)
+METHOD = Method(LABELS, "drop", "direct", max_completion_length=6, num_prompts=4, swap=True)
 KIND = {0: "t", 1: "a", 2: "v", 3: "av"}
 
 
@@ -33,9 +32,7 @@ def scored(policy, batch, method=METHOD, *, seed=0):
     with torch.no_grad():
         features = policy.encode(batch)
     generator = torch.Generator().manual_seed(seed)
-    return score_batch(
-        policy, SharedPrefix(), batch, features, method, blanks=Blanks(policy), generator=generator
-    )
+    return SubsetScorer(policy, SharedPrefix(), method).score(batch, features, generator)
 
 
 @pytest.mark.parametrize("subset", [0, 1, 2, 3])
@@ -68,8 +65,8 @@ def test_towers_run_once_a_clip(tiny_policy, make_batch, monkeypatch):
     with torch.no_grad():
         features = tiny_policy.encode(batch)
     monkeypatch.setattr(tiny_policy, "encode", None)
-    how = {"blanks": Blanks(tiny_policy), "generator": torch.Generator()}
-    score_batch(tiny_policy, SharedPrefix(), batch, features, METHOD, **how)
+    scorer = SubsetScorer(tiny_policy, SharedPrefix(), METHOD)
+    scorer.score(batch, features, torch.Generator())
 
 
 def test_absent_is_what_the_option_says(tiny_policy, make_batch):
@@ -106,7 +103,10 @@ def test_a_clip_without_a_donor_has_no_values(tiny_policy, make_batch):
 
 
 def test_leads_differ_and_own_reasoning_is_the_policys(tiny_policy, make_batch):
-    tiny_policy.processor = tiny_policy.processor.with_instruction("in <answer> </answer> tags")
+    tiny_policy.processor = replace(
+        tiny_policy.processor,
+        settings=replace(tiny_policy.processor.settings, instruction="in <answer> </answer> tags"),
+    )
     batch = labelled(make_batch(tiny_policy, 3, ("av",)))
     direct, empty, own = (
         scored(tiny_policy, batch, replace(METHOD, lead=lead))
@@ -125,7 +125,7 @@ def test_the_label_is_scored_behind_the_reasoning_that_was_written(
     batch = labelled(make_batch(tiny_policy, 2, ("av",)))
     reasoned = "<think>a smile</think><answer>"
     slot = replace(TAGGED, text=reasoned)
-    monkeypatch.setattr(module, "completion_slot", lambda processor, ids, mask: slot)
+    monkeypatch.setattr(module, "reply_slots", lambda *_, otherwise: [slot] * len(otherwise))
     method = replace(METHOD, lead="own_reasoning", swap=False)
     with torch.no_grad():
         prompts = tiny_policy.prompts(batch, tiny_policy.encode(batch))
@@ -159,15 +159,8 @@ def test_where_one_modality_decides_it_gets_all(
     monkeypatch.setattr(
         module, "label_logps", lambda policy, prompts, slots, labels: prompts.log_softmax(-1)
     )
-    scores = score_batch(
-        tiny_policy,
-        SharedPrefix(),
-        batch,
-        features,
-        METHOD,
-        blanks=Blanks(tiny_policy),
-        generator=torch.Generator(),
-    )
+    scorer = SubsetScorer(tiny_policy, SharedPrefix(), METHOD)
+    scores = scorer.score(batch, features, torch.Generator())
     gold = torch.arange(9) % 3
     values = scores.logps[torch.arange(9), :, gold]
     phi = shapley_values(values)
@@ -184,6 +177,7 @@ def test_where_one_modality_decides_it_gets_all(
     assert len(giver) == 9
 
 
+@pytest.mark.slow
 def test_how_many_prompts_go_together_changes_no_value(tiny_policy, make_batch):
     batch = labelled(make_batch(tiny_policy, 5, ("av", "v")))
     one, all_ = (
@@ -213,26 +207,24 @@ def test_a_blank_has_the_shape_of_what_it_stands_in_for(monkeypatch):
     features = Features(batch.pixel_values, batch.input_features)
     seen = []
 
-    def scored_mixes(policy, engine, batch, media, mixes, method):
-        seen.append(mixed(batch, media, mixes, policy.processor))
-        return torch.zeros(len(mixes), len(LABELS)), None
+    def make_prompts(policy, asked, shown, **limits):
+        seen.append((asked, shown))
+        return asked
 
-    monkeypatch.setattr(module, "score_mixes", scored_mixes)
-    score_batch(
-        policy,
-        SharedPrefix(),
-        batch,
-        features,
-        replace(METHOD, absent="silence_grey", swap=False),
-        blanks=Blanks(policy),
-        generator=torch.Generator(),
+    monkeypatch.setattr(module, "make_prompts", make_prompts)
+    monkeypatch.setattr(module, "prompt_slot", lambda processor, question: BARE)
+    monkeypatch.setattr(
+        module, "label_logps", lambda policy, asked, **how: torch.zeros(len(asked), len(LABELS))
     )
-    ((asked, shown),) = seen
+    method = replace(METHOD, absent="silence_grey", swap=False, num_prompts=99)
+    SubsetScorer(policy, SharedPrefix(), method).score(batch, features, torch.Generator())
     whole = dict(zip(("ann", "bob", "cy"), batch.prompt_mask.sum(dim=1).tolist(), strict=True))
-    for example, length in zip(asked.examples, asked.prompt_mask.sum(dim=1), strict=True):
-        assert length == whole[example.id]
-    for shape, clip in zip(asked.video_shapes, shown.video, strict=True):
-        assert len(clip) == shape.num_tokens
+    for asked, shown in seen:
+        for example, length in zip(asked.examples, asked.prompt_mask.sum(dim=1), strict=True):
+            assert length == whole[example.id]
+        for shape, clip in zip(asked.video_shapes, shown.video, strict=True):
+            assert len(clip) == shape.num_tokens
     # one picture a shape (4 and 2 frames), one sound a shape (0.8 s and 2.1 s), each encoded once
     assert len(encoded) == 4
-    assert sum(bool((clip == 0).all()) for clip in shown.video) == 5  # 2 + 2 + 1 subsets
+    pictures = [clip for _, shown in seen for clip in shown.video]
+    assert sum(bool((clip == 0).all()) for clip in pictures) == 5  # 2 + 2 + 1 subsets

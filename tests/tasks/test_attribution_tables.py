@@ -145,6 +145,7 @@ def test_swaps_by_hand():
     assert tables.swap_summary(empty, num_resamples=50) == {"num_swaps": 0}
 
 
+@pytest.mark.slow  # a figure is drawn
 @pytest.mark.parametrize("swapped", [True, False])
 def test_the_picture_is_drawn_with_names_as_they_are(tmp_path: Path, swapped: bool):
     names = ("<b>happy</b>", "$sad$")

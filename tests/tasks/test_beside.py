@@ -16,7 +16,15 @@ from omni_rlvr.tasks.evaluate import published_markdown
 from omni_rlvr.tasks.table import register
 from omni_rlvr.types import UserError
 
-SCORES = {"test": {"war": 61.234, "uar": 50.0, "war_ci": [59.2, 63.1], "num_clips": 2341}}
+SCORES = {
+    "test": {
+        "war": 61.234,
+        "uar": 50.0,
+        "weighted_f1": 60.0,
+        "war_ci": [59.2, 63.1],
+        "num_clips": 2341,
+    }
+}
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +50,8 @@ def test_the_table_of_a_data_set(name: str, numbers: tuple[str, ...], labels: st
     for number in (*numbers, "**61.23** [59.2, 63.1]", "50.00", "fold 1 of", labels):
         assert number in text
     assert "arXiv 2503.05379" in text
+    assert "60.00 |" in text
+    assert "published WAR than 1.9 points on test may be chance" in text  # (63.1 - 59.2) / 2
 
 
 def test_a_score_that_is_no_pair_is_refused() -> None:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pandas as pd
-import pytest
+from every_case import every_case
 from make_runs import make_run
 
 from omni_rlvr.tasks.report.cells import csv_cell, latex, latex_cell, markdown, markdown_cell
@@ -16,7 +16,7 @@ from omni_rlvr.tasks.report.frames import write_table
 from omni_rlvr.tasks.report.gather import names_of
 
 
-@pytest.mark.parametrize(
+@every_case(
     "text",
     ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "-", "+-1"],
 )
@@ -24,7 +24,7 @@ def test_a_formula_is_a_text(text: str) -> None:
     assert csv_cell(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("value", ["-0.5", "-1e-5", "+3", "-inf", -0.5, 3, None, "a=b", "a-b", ""])
+@every_case("value", ["-0.5", "-1e-5", "+3", "-inf", -0.5, 3, None, "a=b", "a-b", ""])
 def test_a_number_and_an_ordinary_text_stay_as_they_are(value: object) -> None:
     assert csv_cell(value) == value
 
@@ -67,7 +67,7 @@ def test_markdown_shows_what_it_is_given() -> None:
     assert len(table.splitlines()) == 3
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("text", "shown"),
     [
         ("$x_1$", "\\$x_1\\$"),

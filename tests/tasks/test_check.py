@@ -16,14 +16,14 @@ import av
 import pytest
 from hydra import compose, initialize_config_dir
 
+from omni_rlvr.assembly.composed import Clips
 from omni_rlvr.assembly.splits import published_counts
 from omni_rlvr.cli import conf_dir
+from omni_rlvr.config.dataset import DatasetConfig, ModalityConfig
 from omni_rlvr.data.synthetic.generate import split_folder
-from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.record import read_json
 from omni_rlvr.tasks.build import build
-from omni_rlvr.tasks.dataset.check import CheckInputs
-from omni_rlvr.tasks.dataset.open_clips import PROBE, probe_clips
+from omni_rlvr.tasks.dataset.check import PROBE, CheckInputs, probe_clips
 from omni_rlvr.tasks.table import register
 from omni_rlvr.types import Example, UserError
 
@@ -86,6 +86,7 @@ SKIP = "dataset.on_bad_media=skip"
 TEST = "task.splits=[test]"
 
 
+@pytest.mark.slow
 def test_counts_and_clips(checked: Callable, dfew: Path, capsys: pytest.CaptureFixture) -> None:
     report = checked(SKIP, "dataset.known_bad=[Clip/original/00004.mp4]")
     assert list(report) == ["train", "test"]
@@ -111,6 +112,7 @@ def test_counts_and_clips(checked: Callable, dfew: Path, capsys: pytest.CaptureF
     assert "checked: " in out
 
 
+@pytest.mark.slow
 def test_bad_clips_end_the_task_with_one_line(checked: Callable) -> None:
     with pytest.raises(UserError) as caught:
         checked(TEST)
@@ -119,6 +121,7 @@ def test_bad_clips_end_the_task_with_one_line(checked: Callable) -> None:
     assert checked(TEST, SKIP)["test"]["bad"]
 
 
+@pytest.mark.slow
 def test_modalities_decide_what_is_bad(checked: Callable) -> None:
     audio = checked(TEST, SKIP, "modality=audio")["test"]
     assert [clip["id"][-5] for clip in audio["bad"]] == ["2", "4"]
@@ -128,6 +131,7 @@ def test_modalities_decide_what_is_bad(checked: Callable) -> None:
     assert [clip["id"][-5] for clip in video["bad"]] == ["3", "4"]
 
 
+@pytest.mark.slow
 def test_bad_clips_listed(checked: Callable, capsys: pytest.CaptureFixture) -> None:
     checked(TEST, SKIP, "task.max_listed=1", "dataset.published_source=hearsay")
     out = capsys.readouterr().out
@@ -140,6 +144,7 @@ def test_bad_clips_listed(checked: Callable, capsys: pytest.CaptureFixture) -> N
         checked("dataset.folds=[2]")
 
 
+@pytest.mark.slow
 def test_a_fault_in_the_middle_is_found_by_decoding_all(
     checked: Callable, dfew: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -175,24 +180,20 @@ def test_published_counts_are_in_our_words() -> None:
     assert published_counts(published, "dev", None, None) == {}
 
 
+@pytest.mark.slow
 def test_a_fault_of_ours_ends_probing(dfew: Path) -> None:
     example = Example("a", "?", "b", "b", video=dfew / "Clip/original/00001.mp4")
-    options = {"num_workers": 2, "want_video": True, "want_audio": True}
-
-    def faulty() -> ClipReader:
-        return ClipReader(20, 100, "omni_rlvr.types:require")
-
+    clips = Clips(DatasetConfig(), ModalityConfig(), {})
     with pytest.raises(RuntimeError, match="fault in omni_rlvr"):
-        list(probe_clips([example] * 3, make_reader=faulty, **options))
-    findings = probe_clips(
-        [example] * 50, make_reader=lambda: ClipReader(20, 100, PROBE), **options
-    )
+        list(probe_clips([example] * 3, clips, "omni_rlvr.types:require", window_s=None))
+    findings = probe_clips([example] * 50, clips, PROBE, window_s=None)
     assert next(findings).reason is None
     started = time.monotonic()
     findings.close()  # as Ctrl-C does
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command(dfew: Path, tmp_path: Path) -> None:
     list_1 = tmp_path / TEST_1
     list_1.parent.mkdir(parents=True)
@@ -229,6 +230,7 @@ def test_ctrl_c_ends_the_command(dfew: Path, tmp_path: Path) -> None:
     assert read_json(record)["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_clips_that_nobody_asked_for_are_not_made(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from omni_rlvr.data.synthetic import emotions, wording
-from omni_rlvr.tasks.attribute.claims import Claim, find_claims
+from omni_rlvr.tasks.attribute.reasoning import Claim, find_claims
 
 
 def test_every_cue_value_is_read_back():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 import pytest
+from every_case import every_case
 
 from omni_rlvr.tasks.attribute.page.class_chart import LABEL, RIGHT, WIDTH, class_chart, round_ticks
 
@@ -43,7 +44,7 @@ def test_classes_without_whole_clips_are_left_out_and_names_are_text() -> None:
     assert class_chart({"all": {"num_clips": 1, "num_whole": 0}, "by_class": {}}, unit="nats") == ""
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("low", "high", "expected"),
     [
         (0.0, 1.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),

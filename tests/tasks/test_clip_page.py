@@ -272,6 +272,7 @@ def test_without_chosen_clips_the_page_says_so(tmp_path: Path, browser_page: Pag
     assert browser_page.locator("#table").is_hidden()
 
 
+@pytest.mark.slow
 def test_rules_are_told_of_in_full(twelve: Path) -> None:
     data = blocks(twelve.read_text())["rows"]
     assert data["rules"] == list(RULES)

@@ -8,8 +8,9 @@ import matplotlib.image
 import pytest
 from case_reports import make_quickstart
 
+from omni_rlvr.config.tasks import ReportTask
 from omni_rlvr.record import read_json
-from omni_rlvr.tasks.evaluate import score, write_evaluation
+from omni_rlvr.tasks.evaluate import Evaluation, score, write_evaluation
 from omni_rlvr.tasks.report import drawing, plots
 from omni_rlvr.tasks.report.summary import summarise, write_summary
 from omni_rlvr.tasks.report.write import write_all
@@ -99,18 +100,19 @@ def test_a_picture_that_fails_costs_no_score(
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
     labels = ["happy", "sad"]
     scores, rows = scores_over(labels)
-    write_evaluation(tmp_path / "test", "test", scores, rows)
+    write_evaluation(tmp_path / "test", Evaluation(rows, scores))
     assert read_json(tmp_path / "test" / "metrics.json")["war"] == 100.0
     assert caplog.messages == [
         f"{tmp_path}/test/confusion.png: the picture was not drawn: RuntimeError: no luck"
     ]
-    models = {"rlvr": {"test": scores}}
-    files = write_summary(tmp_path, summarise(models, {}, {}, {}), models, {}, labels)
+    models, answers = {"rlvr": {"test": scores}}, {"rlvr": {"test": rows}}
+    summary = summarise(models, {}, {}, {}, answers=answers, gain=[])
+    files = write_summary(tmp_path, summary, models, {}, labels)
     assert [file.name for file in files] == ["summary.json", "summary.md"]
     run = make_quickstart(tmp_path / "runs")
     (tmp_path / "out").mkdir()
     options = {"allow_different_labels": False, "num_resamples": 10, "max_groups": 8}
-    files = write_all(tmp_path / "out", [str(run)], dict, baseline="", **options)
+    files = write_all(tmp_path / "out", [str(run)], dict, ReportTask(**options))
     assert "Settings" in files[0].read_text()
     assert "scores_test.png: the picture was not drawn" in caplog.text
 

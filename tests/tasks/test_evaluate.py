@@ -1,4 +1,4 @@
-"""Evaluation by hand: what counts as an answer, what it is compared with, and every score."""
+"""Evaluation by hand: what counts as an answer, what it is with_outcome with, and every score."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from dataclasses import replace
 
 import pytest
 import torch
+from every_case import every_case
 
-from omni_rlvr.config.sampling import SamplingConfig
+from omni_rlvr.config.sampling import SamplingConfig, greedy
 from omni_rlvr.config.tasks import EvaluateTask
+from omni_rlvr.rollout import label_scoring
+from omni_rlvr.rollout.encode import encode
 from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
-from omni_rlvr.tasks.evaluate import evaluate, judge, score
-from omni_rlvr.types import Rollout, SkippedClip, UserError
+from omni_rlvr.tasks import evaluate as evaluating
+from omni_rlvr.tasks.evaluate import OUTCOMES, answered, judge, score, scored, with_outcome
+from omni_rlvr.tasks.predict import predict
+from omni_rlvr.types import Features, Rollout, SkippedClip, UserError
 
 LABELS = ("happy", "sad", "neutral")
 
 
-def answered(label: str, completion: str, labels=LABELS) -> dict[str, object]:
+def judged(label: str, completion: str, labels=LABELS) -> dict[str, object]:
     return judge("clip", label, completion, labels)
 
 
@@ -26,7 +31,7 @@ def well_formed(answer: str) -> str:
 
 
 def test_a_row_by_hand():
-    assert answered("sad", well_formed("sad")) == {
+    assert judged("sad", well_formed("sad")) == {
         "id": "clip",
         "label": "sad",
         "predicted": "sad",
@@ -36,7 +41,7 @@ def test_a_row_by_hand():
     }
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("completion", "predicted", "is_well_formed"),
     [
         (well_formed("happy"), "happy", True),
@@ -55,26 +60,26 @@ def test_a_row_by_hand():
     ],
 )
 def test_what_is_read_from_a_completion(completion, predicted, is_well_formed):
-    row = answered("sad", completion)
+    row = judged("sad", completion)
     assert row["predicted"] == predicted
     assert row["well_formed"] is is_well_formed
     assert row["correct"] is (predicted == "sad")
 
 
 def test_a_label_keeps_the_spelling_of_the_list():
-    row = answered("Happy", "happy", labels=("Happy", "Sad"))
+    row = judged("Happy", "happy", labels=("Happy", "Sad"))
     assert row["predicted"] == "Happy"
     assert row["correct"]
 
 
 def test_scores_by_hand():
     rows = [
-        answered("happy", well_formed("happy")),
-        answered("happy", "happy"),
-        answered("happy", well_formed("sad")),
-        answered("happy", well_formed("joy")),
-        answered("sad", well_formed("sad")),
-        answered("sad", ""),
+        judged("happy", well_formed("happy")),
+        judged("happy", "happy"),
+        judged("happy", well_formed("sad")),
+        judged("happy", well_formed("joy")),
+        judged("sad", well_formed("sad")),
+        judged("sad", ""),
     ]
     scores = score(rows, LABELS, num_resamples=200)
     # Right: 2 of 4 happy, 1 of 2 sad; neutral has no clip. WAR 3/6, UAR (1/2 + 1/2) / 2.
@@ -89,7 +94,7 @@ def test_scores_by_hand():
 
 
 def test_war_and_uar_differ_when_classes_do():
-    rows = [answered("happy", "happy")] * 9 + [answered("sad", "happy")]
+    rows = [judged("happy", "happy")] * 9 + [judged("sad", "happy")]
     scores = score(rows, LABELS, num_resamples=200)
     # 9 of 10; (100 + 0) / 2.
     assert (scores["war"], scores["uar"]) == (90.0, 50.0)
@@ -97,26 +102,78 @@ def test_war_and_uar_differ_when_classes_do():
     assert 60 <= low < 90 < high <= 100
 
 
-def test_all_right_leaves_no_interval():
-    scores = score([answered("sad", well_formed("sad"))] * 5, LABELS, num_resamples=50)
-    assert scores["war_ci"] == scores["uar_ci"] == [100.0, 100.0]
+def test_all_right_or_wrong_on_few_clips_is_not_certain():
+    scores = score([judged("sad", well_formed("sad"))] * 5, LABELS, num_resamples=50)
+    # 0.025^(1/5) = 0.4782: a model that is right in 47.8 % answers five in a row with chance 0.025
+    assert scores["war_ci"] == scores["uar_ci"] == [47.82, 100.0]
+    wrong = score([judged("sad", "happy")] * 7, LABELS, num_resamples=50)
+    assert wrong["war_ci"] == [0.0, 40.96]  # 1 - 0.025^(1/7)
     assert scores["format"] == 100.0
     assert scores["outside"] == 0.0
 
 
 def test_the_order_of_clips_changes_no_score():
-    rows = [answered("happy", "happy"), answered("sad", "joy"), answered("neutral", "sad")]
+    rows = [judged("happy", "happy"), judged("sad", "joy"), judged("neutral", "sad")]
     forward, backward = (score(r, LABELS, num_resamples=100) for r in (rows, rows[::-1]))
     assert forward == backward
 
 
 def test_no_answer_is_not_the_label_none():
     labels = ("None", "happy")
-    rows = [answered("None", "", labels), answered("happy", "happy", labels)]
+    rows = [judged("None", "", labels), judged("happy", "happy", labels)]
     scores = score(rows, labels, num_resamples=50)
     assert scores["war"] == 50.0
     assert scores["outside"] == 50.0
-    assert answered("None", "none", labels)["correct"]
+    assert judged("None", "none", labels)["correct"]
+
+
+@pytest.mark.parametrize(
+    ("completion", "chosen", "outcome"),
+    [
+        (well_formed("sad"), "sad", "right"),
+        ("<think>sad</think>", "sad", "unparseable"),
+        ("<answer></answer><answer>sad</answer>", "sad", "unparseable"),
+        (well_formed("gloomy"), "sad", "outside"),
+        ("I think sad", "sad", "outside"),  # a bare text is an answer as a whole
+        (well_formed(""), "sad", "unparseable"),
+        ("", "sad", "unparseable"),  # nothing was said
+        (well_formed("happy"), "sad", "another_label"),
+        (well_formed("sad"), "happy", "won"),
+        (well_formed("happy"), "happy", "wrong"),
+        ("", "happy", "wrong"),
+    ],
+)
+def test_the_outcome_of_a_clip(completion: str, chosen: str, outcome: str):
+    row = with_outcome(judged("sad", completion), chosen, behind_reasoning=True)
+    assert (row["chosen"], row["outcome"], row["scored_after"]) == (chosen, outcome, "completion")
+    assert outcome in OUTCOMES
+
+
+def test_scores_of_chosen_labels_by_hand():
+    said = [
+        ("happy", well_formed("happy"), "happy"),  # right
+        ("happy", well_formed("joy"), "happy"),  # outside
+        ("happy", well_formed("joy"), "sad"),  # wrong
+        ("sad", well_formed("happy"), "sad"),  # another label
+        ("sad", "<think>", "sad"),  # unparseable
+        ("neutral", well_formed("neutral"), "sad"),  # won
+    ]
+    rows = [
+        with_outcome(judged(label, text), chosen, behind_reasoning=text != "<think>")
+        for label, text, chosen in said
+    ]
+    scores = score(rows, LABELS, num_resamples=100)
+    counts = dict.fromkeys(OUTCOMES, 1)
+    assert scores["outcomes"] == counts
+    # Chosen right: 4 of 6; recalls 2/3, 2/2, 0/1.
+    # Generated right: 2 of 6 = (4 - 1 - 1 - 1 + 1) / 6.
+    assert (scores["chosen_war"], scores["chosen_uar"]) == (66.67, 55.56)
+    assert scores["war"] == 33.33
+    # Answers "happy" 2, "sad" 0, "neutral" 1; F1 2/(3+2), 0, 2/(1+1): (3 * 0.4 + 0 + 1) / 6.
+    assert scores["weighted_f1"] == 36.67
+    assert scores["chosen_after_prompt"] == 16.67  # 1 of 6
+    low, high = scores["chosen_war_ci"]
+    assert low <= 66.67 <= high
 
 
 class Told:
@@ -136,52 +193,37 @@ class Told:
         raise AssertionError("an evaluation updates nothing")
 
 
-def run(policy, batches, *, engine: RolloutEngine | None = None, done=None, length: int = 7):
-    ticks = [] if done is None else done
-    return evaluate(
-        policy,
-        engine or SharedPrefix(),
-        batches,
-        LABELS,
+def run(policy, batches, *, engine: RolloutEngine | None = None, length: int = 7):
+    task, engine = (
         EvaluateTask(max_completion_length=length, num_resamples=20),
-        on_features=lambda batch, features: None,
-        on_batch=ticks.append,
+        engine or SharedPrefix(),
     )
+    rows = []
+    for batch in batches:
+        features = encode(policy, batch) if len(batch) else Features([], [])
+        rows += answered(policy, engine, batch, features, LABELS, task)
+    return scored(rows, LABELS, task)
 
 
 def test_batches_are_judged_row_by_row(tiny_policy, make_batch):
     engine = Told(["happy", "sad"], [well_formed("happy")])
-    done: list[int] = []
     batches = [make_batch(tiny_policy, 2), make_batch(tiny_policy, 1)]  # every gold label is happy
-    result = run(tiny_policy, batches, engine=engine, done=done)
+    result = run(tiny_policy, batches, engine=engine)
     assert [row["id"] for row in result.predictions] == ["clip0", "clip1", "clip0"]
     assert [row["correct"] for row in result.predictions] == [True, False, True]
     assert result.scores["war"] == 66.67
-    assert result.skipped == []
-    assert done == [2, 1]
     how = SamplingConfig(num_generations=1, max_completion_length=7, temperature=0)
     assert engine.calls == [(2, how), (1, how)]
 
 
-def test_skipped_clips_are_counted_and_not_scored(tiny_policy, make_batch):
-    engine = Told(["happy", "happy"])
+def test_a_batch_without_a_clip_is_not_asked_about(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 2)
     lost = SkippedClip(batch.examples[0], "torn file")
     empty = replace(batch, examples=[], skipped=[lost])
-    done: list[int] = []
     batches = [replace(batch, skipped=[lost]), empty]
-    result = run(tiny_policy, batches, engine=engine, done=done)
-    assert result.skipped == [lost, lost]
+    result = run(tiny_policy, batches, engine=Told(["happy", "happy"]))
     assert len(result.predictions) == 2
     assert result.scores["war"] == 100.0
-    assert done == [3, 1]
-
-
-def test_nothing_read_is_an_error(tiny_policy, make_batch):
-    batch = make_batch(tiny_policy, 1)
-    lost = replace(batch, examples=[], skipped=[SkippedClip(batch.examples[0], "torn file")])
-    with pytest.raises(UserError, match="none of the 2 clips could be read"):
-        run(tiny_policy, [lost, lost])
 
 
 def test_batch_size_changes_no_prediction(tiny_policy, make_batch):
@@ -192,3 +234,42 @@ def test_batch_size_changes_no_prediction(tiny_policy, make_batch):
     shorter = run(tiny_policy, [make_batch(tiny_policy, 4)], length=1)
     for short, long in zip(shorter.predictions, whole.predictions, strict=True):
         assert str(long["completion"]).startswith(str(short["completion"]).rstrip("\ufffd"))
+
+
+def test_the_chosen_label_is_the_most_likely_behind_the_own_reasoning(
+    tiny_policy, make_batch, monkeypatch
+):
+    """The choice is that of ``predict``, which gives every label a probability."""
+    batch = make_batch(tiny_policy, 5)
+    features = encode(tiny_policy, batch)
+    monkeypatch.setattr(label_scoring, "LOGITS_AT_ONCE", 2 * 3 * 570 * 12)  # not all five at once
+    task = EvaluateTask(max_completion_length=7, num_resamples=20)
+    rows = answered(tiny_policy, SharedPrefix(), batch, features, LABELS, task)
+    predictions = predict(
+        tiny_policy,
+        SharedPrefix(),
+        batch,
+        features,
+        LABELS,
+        answer_form="auto",
+        sampling=greedy(max_completion_length=7),
+        generator=torch.Generator(),
+        on_tokens=None,
+    )
+    for row, prediction in zip(rows, predictions, strict=True):
+        assert row["completion"] == prediction.completion
+        assert row["chosen"] == max(prediction.probabilities, key=prediction.probabilities.get)
+        assert row["scored_after"] == prediction.scored_after
+    without = EvaluateTask(max_completion_length=7, score_labels=False)
+    (row, *_) = answered(tiny_policy, SharedPrefix(), batch, features, LABELS, without)
+    assert "chosen" not in row
+    assert "outcome" not in row
+
+
+def test_labels_whose_scores_are_not_finite_are_refused(tiny_policy, make_batch, monkeypatch):
+    batch = make_batch(tiny_policy, 2)
+    nan = torch.full((2, len(LABELS)), float("nan"))
+    monkeypatch.setattr(evaluating, "label_logps", lambda *_, **__: nan)
+    task = EvaluateTask(max_completion_length=3)
+    with pytest.raises(UserError, match="clip0: the log-probabilities of the labels are not"):
+        answered(tiny_policy, SharedPrefix(), batch, encode(tiny_policy, batch), LABELS, task)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from omni_rlvr.tasks.attribute.claims import Claim
 from omni_rlvr.tasks.attribute.faithfulness import faithfulness_summary, faithfulness_table
-from omni_rlvr.tasks.attribute.reasoning import Reasoning
+from omni_rlvr.tasks.attribute.reasoning import Claim, Reasoning
 from omni_rlvr.text.modality_words import WordCounts
 
 BROWS, PITCH = Claim("brows", "raised"), Claim("pitch", "high")

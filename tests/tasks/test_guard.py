@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("gradio")
+pytestmark = pytest.mark.slow  # a page is started
 
 META = {"_type": "gradio.FileData"}
 JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"

@@ -10,10 +10,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from every_case import every_case
 from make_clips import Recipe, write
 
+from omni_rlvr.media.clip import probe_clip
 from omni_rlvr.media.frame_sampling import Sampling
-from omni_rlvr.media.opening import probe_clip
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.dataset import inspection
 from omni_rlvr.tasks.dataset.inspection import inspect_clip
@@ -42,7 +43,7 @@ def damage(path: Path, stream: str, share: float) -> float:
     return time_s
 
 
-@pytest.mark.parametrize(("name", "recipe"), KINDS)
+@every_case(("name", "recipe"), KINDS)
 def test_whole_clips_pass_and_say_what_they_hold(tmp_path, name, recipe):
     path = write(tmp_path / name, recipe)
     seen, opened = (read(path, None, WANTED) for read in (inspect_clip, probe_clip))
@@ -55,7 +56,7 @@ def test_whole_clips_pass_and_say_what_they_hold(tmp_path, name, recipe):
     assert inspect_clip(silent, None, audio_only).waveform is None
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("name", "recipe", "stream"),
     [
         *((*kind, "video") for kind in KINDS[:3]),

@@ -7,19 +7,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from omni_rlvr.config.sampling import SamplingOptions
+from omni_rlvr.config.sampling import SamplingOptions, greedy
 from omni_rlvr.config.stage import GrpoConfig
 from omni_rlvr.config.tasks import EvaluateTask
 from omni_rlvr.models.composed.model import OmniModel
+from omni_rlvr.rollout.encode import encode
 from omni_rlvr.rollout.experience import completion_scores
 from omni_rlvr.rollout.label_scoring import TAGGED, label_logps
 from omni_rlvr.rollout.shared_prefix import SharedPrefix
 from omni_rlvr.stages.grpo import GrpoStage
 from omni_rlvr.tasks.attribute.probe import ModalityProbe, game_metrics
-from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
-from omni_rlvr.tasks.evaluate import evaluate
+from omni_rlvr.tasks.attribute.subset_scores import Method, SubsetScorer
+from omni_rlvr.tasks.evaluate import answered
 from omni_rlvr.tasks.predict import predict
 from omni_rlvr.types import Features, Prompts, RewardOutput
+
+pytestmark = pytest.mark.slow  # every task runs twice
 
 LABELS, LENGTH = ("happy", "sad", "neutral"), 6
 KIND = {0: "t", 1: "a", 2: "v", 3: "av"}
@@ -91,7 +94,10 @@ def some_of(features: Features, subset: int) -> Features:
 
 def asked_for_tags(policy, batch):
     """The same batch, its questions asking for tags; and labels in turn."""
-    policy.processor = policy.processor.with_instruction("in <answer> </answer> tags")
+    policy.processor = replace(
+        policy.processor,
+        settings=replace(policy.processor.settings, instruction="in <answer> </answer> tags"),
+    )
     labels = [LABELS[i % 3] for i in range(len(batch))]
     examples = [replace(e, answer=a) for e, a in zip(batch.examples, labels, strict=True)]
     return replace(batch, examples=examples)
@@ -132,33 +138,24 @@ def test_it_is_trained_so(spread, make_batch):
 
 def test_it_is_evaluated_so(spread, make_batch):
     batch = make_batch(spread, 4)
-    result = evaluate(
-        spread,
-        SharedPrefix(),
-        [batch],
-        ("happy", "sad"),
-        EvaluateTask(max_completion_length=LENGTH, num_resamples=10),
-        on_features=lambda batch, features: None,
-        on_batch=lambda done: None,
-    )
+    task = EvaluateTask(max_completion_length=LENGTH)
+    rows = answered(spread, SharedPrefix(), batch, encode(spread, batch), ("happy", "sad"), task)
     prompts = prompts_of(spread, batch)
     expected = [plain_greedy(spread, prompts, row) for row in range(4)]
-    assert [row["completion"] for row in result.predictions] == expected
+    assert [row["completion"] for row in rows] == expected
 
 
 def test_it_predicts_so(spread, make_batch):
     batch = make_batch(spread, 4)
-    (said,) = predict(
+    said = predict(
         spread,
         SharedPrefix(),
-        [batch],
+        batch,
+        encode(spread, batch),
         LABELS,
         answer_form="tags",
-        temperature=0,
-        repetition_penalty=1,
-        max_completion_length=LENGTH,
+        sampling=greedy(max_completion_length=LENGTH),
         generator=torch.Generator(),
-        on_features=lambda batch, features: None,
         on_tokens=None,
     )
     prompts = prompts_of(spread, batch)
@@ -189,9 +186,9 @@ def test_it_is_attributed_so(spread, make_batch, lead: str, subset: int):
         features = spread.encode(batch)
         left = some_of(features, subset)
         prompts = spread.prompts(alone, left)
-    method = Method(LABELS, 2, "drop", lead, swap=False, max_completion_length=4, num_prompts=4)
-    how = {"blanks": Blanks(spread), "generator": torch.Generator()}
-    got = score_batch(spread, SharedPrefix(), batch, features, method, **how).logps[:, subset]
+    method = Method(LABELS, "drop", lead, max_completion_length=4, num_prompts=4)
+    scorer = SubsetScorer(spread, SharedPrefix(), method)
+    got = scorer.score(batch, features, torch.Generator()).logps[:, subset]
     torch.testing.assert_close(got, plain_labels(spread, prompts), atol=2e-4, rtol=0)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from every_case import every_case
 from make_clips import Recipe, write
 
 from omni_rlvr.media.clip import read_clip
@@ -44,7 +45,7 @@ def test_a_file_that_every_browser_plays_is_kept(tmp_path: Path) -> None:
     assert clip.data == path.read_bytes()
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("name", "recipe"),
     [
         ("a.avi", Recipe(picture="mpeg4", sound="mp3")),

@@ -94,6 +94,7 @@ def test_curves_of_an_sft_run_show_its_loss_alone(tmp_path):
     assert_picture(tmp_path / "curves.png", least=350)
 
 
+@pytest.mark.slow
 def test_curves_of_an_rl_run_show_rewards_and_no_loss(tmp_path):
     figure = learning_curves({"rlvr": rl(40)}, tmp_path / "curves.png", colours=COLOURS)
     assert titles(figure) == [
@@ -105,6 +106,7 @@ def test_curves_of_an_rl_run_show_rewards_and_no_loss(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_curves_of_several_runs_share_panels_and_one_legend(tmp_path):
     runs = {"cold_start": sft(30), "sft_labels": sft(20), "rlvr": rl(30)}
     figure = learning_curves(runs, tmp_path / "curves.png", colours=COLOURS)

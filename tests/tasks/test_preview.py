@@ -43,6 +43,7 @@ def words(axes) -> str:
     return "\n".join(text.get_text().strip() for text in axes.texts)
 
 
+@pytest.mark.slow
 def test_a_row_holds_frames_sound_and_words(tmp_path):
     target = "<think>He smiles.</think>\n<answer>happy</answer>"
     clip = sample(num_frames=3, sound=tone(440), target=target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from every_case import every_case
 
 from omni_rlvr.tasks.attribute.reasoning import agrees, read_reasoning
 from omni_rlvr.text.modality_words import Lexicon
@@ -40,7 +41,7 @@ def test_without_known_cues_nothing_is_claimed():
     assert said.words.visual == 1
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("text", "answer"),
     [("happy", "happy"), ("face", None), ("<think>face</think>", None), ("", None)],
 )
@@ -55,7 +56,7 @@ def test_only_the_think_block_counts():
     assert (said.words.visual, said.words.vocal) == (1, 0)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("lean", "video", "audio", "expected"),
     [
         (0.5, 2.0, 1.0, True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -10,14 +11,17 @@ import pandas as pd
 import pytest
 from make_runs import make_run, weight
 
-from omni_rlvr.record import append_jsonl
-from omni_rlvr.tasks.report import html
+from omni_rlvr.config.tasks import ReportTask
+from omni_rlvr.record import append_jsonl, read_json, read_jsonl
+from omni_rlvr.tasks.report import write
 from omni_rlvr.tasks.report.cells import latex, markdown
 from omni_rlvr.tasks.report.columns import differing, in_order, label
 from omni_rlvr.tasks.report.frames import printed, runs_table, settings_table
 from omni_rlvr.tasks.report.gather import gather
 from omni_rlvr.tasks.report.write import named_runs, write_all
 from omni_rlvr.types import UserError
+
+pytestmark = pytest.mark.slow  # figures are drawn
 
 TEN = [True] * 10
 OPTIONS = {"allow_different_labels": False, "num_resamples": 200, "max_groups": 8}
@@ -38,7 +42,9 @@ def sweep(tmp_path: Path) -> Path:
 def report(tmp_path: Path, *places: Path | str, baseline: str = "", **changed) -> Path:
     out = tmp_path / "report"
     out.mkdir(exist_ok=True)
-    write_all(out, [str(p) for p in places], dict, baseline=baseline, **{**OPTIONS, **changed})
+    write_all(
+        out, [str(p) for p in places], dict, ReportTask(baseline=baseline, **{**OPTIONS, **changed})
+    )
     return out
 
 
@@ -195,6 +201,63 @@ def test_every_picture_of_a_report_is_drawn(
     assert {"confusion_test.png", "recall_test.png", "scores_test.png"} <= drawn
 
 
+def test_below_a_table_stands_which_differences_may_be_chance(tmp_path: Path, sweep: Path) -> None:
+    """Weights 0 and 1 are 30 and 20 points apart on seeds 0 and 1, on 10 clips."""
+    out = report(tmp_path, sweep)
+    # Seeds 0 and 1: clips 6, 7, 8 and clips 8, 9 are gained; averaged over seeds 0.5, 0.5, 1, 0.5:
+    # sum 2.5, squares 1.75, variance 0.175 - 0.0625; over clips 1.96 sqrt(0.1125 / 10) = 0.2079.
+    # Over seeds: means 0.3 and 0.2, s = 0.1 / sqrt(2), t(1) = 12.706: 12.706 * 0.05 = 0.6353.
+    # h = sqrt(0.2079^2 + 0.6353^2) = 0.6685
+    said = "On test, two rows that differ by less than 66.8 points of WAR may differ by chance"
+    assert said in (out / "settings.md").read_text()
+    assert said in (out / "report.html").read_text()
+    assert "10 clips, 2 seeds)" in (out / "settings.md").read_text()
+    # Runs are compared one by one. The widest apart have 6 and 10 right: four differences of 1 and
+    # six of 0, 1.96 sqrt(0.24 / 10) = 0.3036.
+    assert "less than 30.4 points" in (out / "runs.md").read_text()
+
+
+def test_a_report_says_what_a_run_gained_over_its_baseline(tmp_path: Path) -> None:
+    """Two evaluations that were made one by one are taken apart like a pipeline's."""
+    for name, outcomes in (("before", ["right", "outside"]), ("after", ["right", "right"])):
+        run = make_run(tmp_path / name, [True, outcomes[1] == "right"])
+        rows = read_jsonl(run / "test" / "predictions.jsonl")
+        for row, outcome in zip(rows, outcomes, strict=True):
+            row |= {"chosen": row["label"], "outcome": outcome}
+        write_jsonl(run / "test" / "predictions.jsonl", rows)
+    out = report(tmp_path, tmp_path / "before", tmp_path / "after", baseline="before")
+    page = (out / "report.html").read_text()
+    assert "On test, after changes WAR of before by +50.0 [" in page
+    assert "fewer outside the list +50.0" in page
+
+
+def test_a_report_without_predictions_has_no_limit(tmp_path: Path, sweep: Path) -> None:
+    for run in sweep.iterdir():
+        (run / "test" / "predictions.jsonl").unlink()
+    assert "may differ by chance" not in (report(tmp_path, sweep) / "report.html").read_text()
+
+
+def test_an_evaluation_of_an_earlier_version_gets_its_weighted_f1(sweep: Path) -> None:
+    file = sweep / "w0_s0" / "test" / "metrics.json"
+    scores = read_json(file)
+    now = scores.pop("weighted_f1")
+    file.write_text(json.dumps(scores))
+    (run, *_) = gather([str(sweep / "w0_s0")], dict)
+    assert run.scores["test"]["weighted_f1"] == now
+    assert "test/chosen_war" not in runs_table([run], [], [{}])  # nothing was chosen then
+
+
+def test_a_single_run_has_its_interval_in_every_table(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "one", [True] * 5 + [False] * 5)
+    out = report(tmp_path, tmp_path / "runs")
+    low, high = read_json(tmp_path / "runs" / "one" / "test" / "metrics.json")["war_ci"]
+    cell = f"50.0 [{low:.1f}, {high:.1f}]"
+    for file in ("runs.md", "settings.md", "report.html"):
+        assert cell in (out / file).read_text()
+    frame = pd.read_csv(out / "runs.csv")
+    assert (frame["test/war/low"][0], frame["test/war/high"][0]) == (low, high)
+
+
 def test_every_format_holds_the_table(tmp_path: Path, sweep: Path) -> None:
     out = report(tmp_path, sweep)
     parquet, csv = pd.read_parquet(out / "settings.parquet"), pd.read_csv(out / "settings.csv")
@@ -222,6 +285,7 @@ def test_the_page_needs_nothing_beside_it_and_escapes_names(tmp_path: Path) -> N
     assert "prefers-color-scheme: dark" in text
 
 
+@pytest.mark.slow
 def test_settings_beyond_the_most_are_left_out_and_counted(tmp_path: Path, sweep: Path) -> None:
     whole = (report(tmp_path, sweep) / "report.html").read_text()
     short = (report(tmp_path, sweep, max_groups=1) / "report.html").read_text()
@@ -229,6 +293,7 @@ def test_settings_beyond_the_most_are_left_out_and_counted(tmp_path: Path, sweep
     assert "1 settings are left out here" in short
 
 
+@pytest.mark.slow
 def test_a_heat_map_needs_two_keys(tmp_path: Path, sweep: Path) -> None:
     assert not list((report(tmp_path, sweep) / "figures").glob("heat*"))
     for value in (0, 1):
@@ -240,7 +305,7 @@ def test_a_heat_map_needs_two_keys(tmp_path: Path, sweep: Path) -> None:
 
 
 def test_words_stand_on_the_left_and_numbers_on_the_right() -> None:
-    text = html.table(["setting", "difference", "ahead"], [["beta=0", "+1.9", "3 of 3"]])
+    text = write.table(["setting", "difference", "ahead"], [["beta=0", "+1.9", "3 of 3"]])
     assert text.count('class="words"') == 2  # the head and the cell of the first column
     assert '<td class="words">beta=0</td><td>+1.9</td><td>3 of 3</td>' in text
 

@@ -11,6 +11,7 @@ from case_reports import make_quickstart, make_sweep
 from make_runs import make_run, weight
 from matplotlib.figure import Figure
 
+from omni_rlvr.config.tasks import ReportTask
 from omni_rlvr.tasks.report import figures
 from omni_rlvr.tasks.report.columns import differing, in_order, setting_names, settings_of
 from omni_rlvr.tasks.report.gather import gather
@@ -23,7 +24,7 @@ TEN = [True] * 10
 def report(tmp_path: Path, place: Path, **changed) -> Path:
     out = tmp_path / "report"
     out.mkdir()
-    write_all(out, [str(place)], dict, **{**OPTIONS, **changed})
+    write_all(out, [str(place)], dict, ReportTask(**{**OPTIONS, **changed}))
     return out
 
 
@@ -41,6 +42,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     return kept
 
 
+@pytest.mark.slow
 def test_each_model_of_a_quickstart_has_its_own_row(tmp_path: Path, saved) -> None:
     out = report(tmp_path, make_quickstart(tmp_path / "quickstart"))
     table = pd.read_csv(out / "settings.csv", keep_default_na=False)
@@ -65,6 +67,7 @@ def test_each_model_of_a_quickstart_has_its_own_row(tmp_path: Path, saved) -> No
     ]
 
 
+@pytest.mark.slow
 def test_a_model_has_one_colour_and_a_picture_its_own_title(tmp_path: Path, saved) -> None:
     report(tmp_path, make_quickstart(tmp_path / "quickstart"))
     legend = saved["curves.png"].legends[0]
@@ -88,6 +91,7 @@ def test_a_model_has_one_colour_and_a_picture_its_own_title(tmp_path: Path, save
     assert len({*titles}) == len(titles)
 
 
+@pytest.mark.slow
 def test_seeds_of_a_quickstart_are_averaged_and_nothing_else_is(tmp_path: Path) -> None:
     for seed in (0, 1):
         make_quickstart(tmp_path / "quickstart" / f"2026-01-0{seed + 1}_12-00-00", seed=seed)
@@ -159,6 +163,7 @@ def test_long_names_lose_keys_that_are_not_needed() -> None:
     assert setting_names(rows, keys, limit=20) == ["a=0", "a=1", "a=2", "a=3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 14, 80])
 def test_pictures_of_any_number_of_runs_are_of_a_size_to_look_at(
     tmp_path: Path, count: int, saved
@@ -173,6 +178,7 @@ def test_pictures_of_any_number_of_runs_are_of_a_size_to_look_at(
         assert all(axes.get_position().width > 0.2 for axes in saved[name].axes), name
 
 
+@pytest.mark.slow
 def test_very_many_settings_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "MAX_DOTS", 3)
     text = (report(tmp_path, make_sweep(tmp_path / "sweep", 10)) / "report.html").read_text()

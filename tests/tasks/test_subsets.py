@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from every_case import every_case
 from make_shapes import StretchingProcessor, clip_of
 
 from omni_rlvr.data.collate import Collate
@@ -13,7 +14,7 @@ from omni_rlvr.tasks.attribute.subsets import (
     NO_DONOR,
     Media,
     Mix,
-    Stand,
+    Replacements,
     distinct_mixes,
     find_donors,
     mixed,
@@ -22,7 +23,7 @@ from omni_rlvr.tasks.attribute.subsets import (
 )
 from omni_rlvr.types import AudioShape, Features, Sample
 
-DROP = Stand([None] * 8, [None] * 8)
+DROP = Replacements([None] * 8, [None] * 8)
 
 
 def encoded(policy, batch):
@@ -45,8 +46,8 @@ def test_subsets_are_numbered_by_bits(tiny_policy, make_batch):
 
 def test_a_clip_lacks_what_it_lacks_whatever_stands_for_it(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 3, ("v", "a", "t"))
-    stand = Stand([1] * 3, [1] * 3)
-    mixes = subset_mixes(batch, stand, num_players=2)
+    replacements = Replacements([1] * 3, [1] * 3)
+    mixes = subset_mixes(batch, replacements, num_players=2)
     assert [(m.video, m.audio) for m in mixes] == [
         (1, None), (1, None), (0, None), (0, None),  # no sound; another picture, or its own
         (None, 1), (None, 1), (None, 1), (None, 1),  # no picture; row 1 stands in for itself
@@ -74,7 +75,10 @@ def test_a_mix_is_what_collating_would_have_made(tiny_policy, make_batch, kind: 
 
 
 def test_text_left_out_leaves_the_instruction(tiny_policy, make_batch):
-    processor = tiny_policy.processor.with_instruction("Answer now.")
+    processor = replace(
+        tiny_policy.processor,
+        settings=replace(tiny_policy.processor.settings, instruction="Answer now."),
+    )
     batch = make_batch(tiny_policy, 1, ("av",))
     media = Media.of(batch, encoded(tiny_policy, batch))
     out, _ = mixed(batch, media, [Mix(0, None, None, False)], processor)
@@ -124,7 +128,7 @@ def test_distinct_mixes_are_found_again(tiny_policy, make_batch):
         assert batch.examples[same.row].question == batch.examples[mix.row].question
 
 
-@pytest.mark.parametrize("seed", range(5))
+@every_case("seed", range(5))
 def test_donors_are_of_another_label_and_taken_once(seed: int):
     labels = ["sad"] * 5 + ["happy"] * 3 + ["angry"] * 2 + ["fear"]
     rows = [row for row in range(11) if row != 10]

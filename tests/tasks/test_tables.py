@@ -17,7 +17,8 @@ from omni_rlvr.tasks.report.text_tables import (
 
 
 def split(war: float, uar: float, answered: float, lo: float, hi: float) -> dict:
-    return {"war": war, "uar": uar, "format": answered, "war_ci": [lo, hi]}
+    scores = {"war": war, "uar": uar, "weighted_f1": war, "format": answered, "war_ci": [lo, hi]}
+    return scores | {"chosen_war": war, "chosen_war_ci": [lo, hi]}
 
 
 @pytest.fixture
@@ -53,18 +54,31 @@ def render(summary: dict) -> str:
     return console.file.getvalue()
 
 
+def rows(text: str, start: str) -> list[list[str]]:
+    """The words of the lines that start with ``start``, without pipes."""
+    lines = [x for x in text.splitlines() if x.strip(" |").startswith(start)]
+    return [line.replace("|", " ").split() for line in lines]
+
+
 def row(text: str, start: str) -> list[str]:
     """The words of the one line that starts with ``start``, without pipes."""
-    (line,) = [x for x in text.splitlines() if x.strip(" |").startswith(start)]
-    return line.replace("|", " ").split()
+    (line,) = rows(text, start)
+    return line
 
 
 @pytest.mark.parametrize("write", [render, summary_markdown])
 def test_rows_hold_the_numbers_in_the_order_of_the_header(summary, write):
     text = write(summary)
-    test, ood = ["54.3", "[50.0,", "58.6]", "52.8", "98.4"], ["41.2", "[36.9,", "45.4]", "40.1"]
-    assert row(text, "cold start") == ["cold", "start", *test, *ood, "96.5"]
-    assert row(text, "oracle") == ["oracle", "*", "96.8", "-", "-", "95.2", "-", "-"]
+    test, ood = ["54.3", "[50.0,", "58.6]"], ["41.2", "[36.9,", "45.4]"]
+    assert rows(text, "cold start") == [
+        ["cold", "start", *test, *test, "52.8", "54.3", "98.4"],
+        ["cold", "start", *ood, *ood, "40.1", "41.2", "96.5"],
+    ]
+    nothing = ["-"] * 4
+    assert rows(text, "oracle") == [
+        ["oracle", "*", "96.8", *nothing],
+        ["oracle", "*", "95.2", *nothing],
+    ]
     assert row(text, "video + audio") == ["video", "+", "audio", "88.7"]
     assert "* given the true cue values" in text
 
@@ -91,16 +105,23 @@ def test_time_is_written_for_people(summary, write):
 def test_widest_numbers_fit_80_columns(summary):
     full = split(100.0, 100.0, 100.0, 100.0, 100.0)
     summary["models"] = {"sft_labels": {"test": full, "ood": full}}
+    points = {"difference": -100.0, "low": -100.0, "high": +100.0}
+    summary["gain"] = {"from": "cold_start", "to": "sft_labels", "parts": {}}
+    summary["differences"] = {"cold_start": {"test": {"war": points, "chosen_war": points}}}
     text = render(summary)
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    assert row(text, "SFT labels")[2:] == ["100.0", "[100.0,", "100.0]", "100.0", "100.0"] * 2
+    full_row = ["SFT", "labels", *["100.0", "[100.0,", "100.0]"] * 2, *["100.0"] * 3]
+    assert full_row in rows(text, "SFT labels")
+    assert row(text, "cold start, test")[3:] == ["-100.0", "[-100.0,", "+100.0]"] * 2
 
 
 def test_header_names_split_and_interval(summary):
-    header = summary_markdown(summary).splitlines()[0]
-    assert header.split(" | ")[1:3] == ["test WAR [95%]", "test UAR"]
-    assert "OOD WAR [95%]" in header
+    lines = summary_markdown(summary).splitlines()
+    chosen = "WAR, chosen from the list [95%]"
+    header = f"| WAR [95%] | {chosen} | UAR | weighted F1 | format |"
+    assert lines[0] == f"| on test {header}"
+    assert f"| on OOD {header}" in lines
     assert "WAR [95%]" in render(summary)
 
 
@@ -108,21 +129,27 @@ def test_header_names_split_and_interval(summary):
 def test_absent_parts_leave_no_trace(summary, write):
     bare = {"models": {"rlvr": {"test": summary["models"]["rlvr"]["test"]}}}
     text = write(bare)
-    for word in ("oracle", "modality", "time:", "*"):
+    for word in ("oracle", "modality", "time:", "*", "minus", "may differ by chance"):
         assert word not in text
-    assert row(text, "RLVR")[-3:] == ["-", "-", "-"]
+    for name in (
+        "chosen_war",
+        "chosen_war_ci",
+        "weighted_f1",
+    ):  # of an earlier version, and of questions
+        del bare["models"]["rlvr"]["test"][name]
+    assert row(write(bare), "RLVR")[-3:] == ["91.0]", "87.9", "99.8"]
 
 
 def test_nan_is_shown_as_absent(summary):
     summary["models"]["base"]["test"]["uar"] = float("nan")
     text = summary_markdown(summary)
     assert "nan" not in text
-    assert row(text, "base")[4] == "-"
+    assert [words[7] for words in rows(text, "base")] == ["-", "13.8"]
 
 
 def test_markdown_tables_are_well_formed(summary):
-    first, second = summary_markdown(summary).split("\n\n")[:2]
-    for block, columns in ((first, 7), (second, 2)):
+    first, second, third = summary_markdown(summary).split("\n\n")[:3]
+    for block, columns in ((first, 6), (second, 6), (third, 2)):
         lines = block.splitlines()
         assert {line.count("|") for line in lines} == {columns + 1}
         assert set(lines[1]) <= set("| :-")

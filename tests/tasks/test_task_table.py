@@ -7,13 +7,14 @@ import inspect
 from dataclasses import fields
 
 import pytest
+from every_case import every_case
 
 from omni_rlvr.config.stage import GrpoConfig, SftConfig
 from omni_rlvr.stages.table import STAGES, name_of
 from omni_rlvr.tasks.table import TASKS, row_of
 
 
-@pytest.mark.parametrize("name", TASKS)
+@every_case("name", TASKS)
 def test_a_tasks_file_builds_and_runs_it(name: str) -> None:
     row = TASKS[name]
     assert {field.name: field.default for field in fields(row.config)}["name"] == name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from every_case import every_case
 
 from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.types import UserError
@@ -10,7 +11,7 @@ from omni_rlvr.types import UserError
 LEXICON = Lexicon(["face", "Smile"], ["voice", "pitch"])
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("text", "visual", "vocal", "lean"),
     [
         ("The face shows a smile; the voice is high.", 2, 1, 1 / 3),
@@ -60,12 +61,12 @@ def test_of_a_phrase_with_both_only_the_words_are_marked():
     assert len(counted) == counts.visual + counts.vocal
 
 
-@pytest.mark.parametrize("text", ["", " ", ".", "face", " ... and", "\n\nvoice\n"])
+@every_case("text", ["", " ", ".", "face", " ... and", "\n\nvoice\n"])
 def test_segments_make_up_the_text(text: str):
     assert "".join(s.text for s in LEXICON.segments(text)) == text
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("visual", "vocal", "message"),
     [
         ([], ["voice"], r"lexicon\.visual=\[\] is empty"),

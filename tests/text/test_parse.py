@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-import pytest
+from every_case import every_case
 
 from omni_rlvr.text.parse import Parsed, normalise_label, parse
 
@@ -24,7 +24,7 @@ def test_contents_are_stripped() -> None:
     assert parsed == Parsed("a\nb", "sad", None, True)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("text", "bare"),
     [
         ("happy", "happy"),
@@ -41,12 +41,12 @@ def test_text_without_the_four_tags_is_bare(text: str, bare: str) -> None:
     assert parse(text) == Parsed(None, None, bare, False)
 
 
-@pytest.mark.parametrize("tag", ["<think>", "</think>", "<answer>", "</answer>"])
+@every_case("tag", ["<think>", "</think>", "<answer>", "</answer>"])
 def test_a_single_tag_is_neither_bare_nor_an_answer(tag: str) -> None:
     assert parse(f"happy {tag}") == Parsed(None, None, None, False)
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("text", "answer"),
     [
         ("<answer>sad</answer>", "sad"),
@@ -87,7 +87,7 @@ def test_answer_of_text_that_is_not_well_formed(text: str, answer: str | None) -
     assert not parsed.well_formed
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("text", "think"),
     [
         ("<think>a</think>", "a"),
@@ -131,13 +131,13 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("unit", HOSTILE.values(), ids=HOSTILE.keys())
+@every_case("unit", HOSTILE.values(), ids=HOSTILE.keys())
 def test_ten_thousand_hostile_characters_are_parsed(unit: str) -> None:
     text = f"<think>{unit * (10_000 // len(unit))}</think>\n<answer>sad</answer>"
     assert parse(text).bare is None
 
 
-@pytest.mark.parametrize("unit", HOSTILE.values(), ids=HOSTILE.keys())
+@every_case("unit", HOSTILE.values(), ids=HOSTILE.keys())
 def test_steps_grow_in_proportion_to_the_tags(unit: str) -> None:
     """Lines executed for twice the text are at most twice as many, so no step is repeated a tag."""
     once, twice = _lines_executed(unit * 500), _lines_executed(unit * 1000)

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from omni_rlvr.tasks.dataset.check import SplitReport, report_tables
 from omni_rlvr.tasks.predictions_text import BAR_WIDTH, show_prediction
+from omni_rlvr.text.progress import progress_bar
 from omni_rlvr.text.terminal import keep_printing, open_streams
-from omni_rlvr.training.progress import progress_bar
 
 WORDS = ("高兴", "fâché", "…", "\udcff", "𝒳")
 ENCODINGS = ("ascii", "latin-1", "cp1252", "gbk", "utf-8")
@@ -55,8 +55,8 @@ def test_what_tasks_print(encoding: str, monkeypatch) -> None:
     show_prediction(prediction(WORDS[0]))
     report = SplitReport("train", {"total": 1, WORDS[1]: 1}, {}, {WORDS[0]: 2})
     Console().print(report_tables([report], WORDS[2], 3))
-    with progress_bar(WORDS[0], 2) as progress:
-        progress.advance(progress.task_ids[0], 2)
+    with progress_bar(WORDS[0], 2) as advance:
+        advance(2)
     sys.stdout.flush()
     text = printed.getvalue().decode(encoding)
     for word in (WORDS[0], WORDS[1]):

@@ -6,10 +6,12 @@ import errno
 import os
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from every_case import every_case
 
 from omni_rlvr.models.loading.load import load_policy
 from omni_rlvr.pointers import point_to
@@ -23,6 +25,10 @@ class SmallPolicy:
 
     def __init__(self, number: int):
         self.number = number
+        self.config = SimpleNamespace(model_type="small")
+
+    def towers(self) -> dict:
+        return {}
 
     def save(self, folder: Path) -> None:
         (folder / "weights").write_text(str(self.number))
@@ -128,6 +134,7 @@ def test_a_partial_folder_of_the_same_step_is_not_mixed_in(tmp_path):
     (partial / "model-00002.safetensors").write_text("old")
     folder = save(tmp_path, 10)
     assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
         "SHA256SUMS",
         "trainer_state.pt",
         "weights",
@@ -227,7 +234,7 @@ def test_resuming_a_run_without_checkpoint_is_named(tmp_path):
         load_state(tmp_path / "checkpoint")
 
 
-@pytest.mark.parametrize("share", [0, 0.1, 0.9, None])
+@every_case("share", [0, 0.1, 0.9, None])
 def test_a_torn_or_foreign_trainer_state_is_one_line_and_says_what_to_do(tmp_path, share):
     path = save(tmp_path, 10) / "trainer_state.pt"
     data = path.read_bytes()

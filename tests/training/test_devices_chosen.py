@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from every_case import every_case
 
 from omni_rlvr.training.devices import device_numbers, take_device
 from omni_rlvr.types import UserError
 
 
-@pytest.mark.parametrize(
+@every_case(
     ("devices", "numbers"), [(1, [0]), (2, [0, 1]), ("2", [0, 1]), ("auto", [0]), (-1, [0])]
 )
 def test_on_a_cpu_devices_are_processes(devices, numbers) -> None:
     assert device_numbers("cpu", devices) == numbers
 
 
-@pytest.mark.parametrize("devices", [0, "some", [], [0, 0], ["a"], 1.5])
+@every_case("devices", [0, "some", [], [0, 0], ["a"], 1.5])
 def test_what_means_no_device_is_refused(devices) -> None:
     with pytest.raises(UserError, match=r"^trainer\.devices="):
         device_numbers("cpu", devices)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from every_case import every_case
 
 from omni_rlvr.training.schedule import lr_scale, make_schedule
 
@@ -38,9 +39,9 @@ def test_warm_up_rounds_up_to_whole_steps():
     assert scales(50, 0.03, "constant")[:3] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-@pytest.mark.parametrize("kind", ["cosine", "linear", "constant"])
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 10, 101])
-@pytest.mark.parametrize("warmup_ratio", [0.0, 0.03, 0.5, 0.99])
+@every_case("kind", ["cosine", "linear", "constant"])
+@every_case("num_steps", [1, 2, 3, 10, 101])
+@every_case("warmup_ratio", [0.0, 0.03, 0.5, 0.99])
 def test_every_step_learns_and_none_exceeds_the_peak(kind, num_steps, warmup_ratio):
     values = scales(num_steps, warmup_ratio, kind)
     assert all(0 < value <= 1 for value in values)

@@ -27,6 +27,7 @@ print(rounds(50))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_large_blocks_are_not_fetched_again():
     out = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)

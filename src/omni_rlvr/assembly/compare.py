@@ -16,7 +16,7 @@ from omni_rlvr.assembly.composing.checks import locate
 from omni_rlvr.assembly.composing.register import LOAD_OPTIONS, schemas
 from omni_rlvr.config.dataset import FeatureCacheConfig
 from omni_rlvr.config.root import RootConfig
-from omni_rlvr.record import NOT_IDENTITY
+from omni_rlvr.record import NOT_IDENTITY, leaves
 
 _ABSENT = object()
 
@@ -62,17 +62,6 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model, Mapping) and model.get("options") is None:
         whole["model"] = {**model, "options": LOAD_OPTIONS}
     return whole
-
-
-def leaves(config: Any, key: str = "") -> dict[str, Any]:
-    """Map the full key of each value to the value."""
-    if not isinstance(config, Mapping) or not config:
-        return {key: config}
-    return {
-        name: value
-        for below in config
-        for name, value in leaves(config[below], f"{key}.{below}".lstrip(".")).items()
-    }
 
 
 def _options() -> Iterator[tuple[str, str, type]]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from omni_rlvr import distributed
 from omni_rlvr.config.dataset import DatasetConfig, FeatureCacheConfig, ModalityConfig
 from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.config.trainable import TrainableConfig
 from omni_rlvr.types import Example
+
+if TYPE_CHECKING:
+    from omni_rlvr.models.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ class Composed:
     trainable: TrainableConfig
     feature_cache: FeatureCacheConfig
     devices: Sequence[int]
-    """The numbers of the devices that the task runs on, with one process for each."""
+    """The numbers of the devices that the task runs on in this machine, with one process for each.
+    """
+    launches: bool
+    """Whether the task launches these processes: this one is not one of them."""
     base: Path | None
     """The folder that the base of new adapters is written to; None if no base is written."""
-
-    @property
-    def wants_launch(self) -> bool:
-        """Whether processes must be launched: the task has more devices than it has processes."""
-        return len(self.devices) > distributed.num_ranks()
+    policy: Policy | None
+    """A policy that is loaded already, by the Python API; None if the task loads it."""

@@ -6,13 +6,14 @@ Only this file calls Hydra's ``instantiate``.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from hydra import compose
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from omni_rlvr.assembly.composing.checks import (
@@ -20,17 +21,22 @@ from omni_rlvr.assembly.composing.checks import (
     check_finite,
     check_named,
     check_optimizer,
+    check_quantized,
     check_targets,
     check_trainer,
+    locate,
 )
 from omni_rlvr.assembly.composing.keys import TYPED, check_keys
 from omni_rlvr.assembly.composing.names import check_names
-from omni_rlvr.assembly.composing.own_readers import fit_own_readers
 from omni_rlvr.assembly.composing.paths import settle_paths
+from omni_rlvr.assembly.composing.register import OWN_KEYS, SCHEMAS
 from omni_rlvr.assembly.composing.suggestions import hydras_words
 from omni_rlvr.assembly.composing.wording import as_user_error
-from omni_rlvr.config.tasks import EvaluateTask, PredictTask, ReportTask, TrainTask
+from omni_rlvr.config.tasks import EvaluateTask
 from omni_rlvr.types import UserError, require
+
+OFFERED = ("form", "annotations", "root", "labels", "seed")
+"""The arguments that the files r1_omni, ms_swift and messages give their reader."""
 
 
 def compose_step(overrides: list[str]) -> DictConfig:
@@ -68,10 +74,24 @@ def make(config: Any, **overrides: Any) -> Any:
 
 
 def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Resolve a config and check types, ranges and targets.
+    """Resolve a config and check types, ranges and targets; see ``check_values``.
+
+    Targets are imported, and torch with them.
+    """
+    config, typed = check_values(cfg)
+    groups = ("dataset", "reward", "rollout", "lexicon", "optimizer", "trainer", "logger")
+    for key in (*groups, "callbacks"):
+        check_targets(config[key], key)
+    check_engine(config["rollout"])
+    check_targets(loader_of(config["model"]), "model")
+    return config, typed
+
+
+def check_values(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Resolve a config and check types, ranges and names, which needs no slow import.
 
     This changes ``cfg`` itself: paths are expanded (``composing.paths``) and arguments are left out
-    that a user's own reader does not take (``composing.own_readers``).
+    that a user's own reader does not take (``fit_own_readers``).
 
     Returns:
         The resolved config as plain values, and the typed groups (task, dataset, modality, stage,
@@ -92,21 +112,12 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     require(0 <= config["seed"] < 2**32, "seed", config["seed"], "from 0 to 2**32 - 1")
     check_finite(config, "")
     check_optimizer(config["optimizer"])
-    check_trainer(config["trainer"])
+    check_trainer(config["trainer"], no_sync=typed["stage"].no_sync)
     task = typed["task"]
-    if (config["runs"] is not None) != isinstance(task, ReportTask):
-        raise UserError(
-            f"runs={config['runs']}: task=report needs runs=FOLDER, a glob, or '[a,b]'; "
-            "no other task takes it"
-        )
-    for key, kind, told in (
-        ("html", ReportTask, "only task=report makes a page"),
-        ("resume", TrainTask, "only task=train can be resumed"),
-        ("video", PredictTask, "only task=predict reads it"),
-        ("audio", PredictTask, "only task=predict reads it"),
-    ):
-        if config[key] is not None and not isinstance(task, kind):
-            raise UserError(f"{key}={config[key]}: {told}")
+    check_quantized(config, task, typed["trainable"])
+    for key, name in OWN_KEYS.items():
+        if config[key] is not None and type(task) is not SCHEMAS["task"][name]:
+            raise UserError(f"{key}={config[key]}: only task={name} takes it")
     if isinstance(task, EvaluateTask):
         require(bool(task.splits), "task.splits", [], "at least one split")
     for key in ("reward", "rollout", "lexicon", "optimizer", "trainer", "model"):
@@ -115,12 +126,43 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         for name, value in (config[key] or {}).items():
             check_named(value, f"{key}.{name}")
     check_names(config)
-    groups = ("dataset", "reward", "rollout", "lexicon", "optimizer", "trainer", "logger")
-    for key in (*groups, "callbacks"):
-        check_targets(config[key], key)
-    check_engine(config["rollout"])
-    check_targets(loader_of(config["model"]), "model")
     return config, typed
+
+
+def fit_own_readers(cfg: DictConfig) -> None:
+    """Remove the arguments that a user's own reader does not take from the splits, in place.
+
+    A user may name a reader in place of ours: ``dataset.splits.train._target_=mine.Reader``. The
+    file of the data set gives the arguments of our reader. A user's reader gets those of them that
+    it has parameters for, and no root or annotation file is required that it does not take.
+
+    Raises:
+        UserError: The reader cannot be imported.
+    """
+    splits: Any = OmegaConf.to_container(cfg.dataset.splits, resolve=False)
+    own = [
+        split
+        for split, reader in splits.items()
+        if isinstance(reader, Mapping)
+        and isinstance(reader.get("_target_"), str)
+        and not reader["_target_"].startswith("omni_rlvr.")
+    ]
+    for split in own:
+        target = locate(splits[split]["_target_"], f"dataset.splits.{split}")
+        if not callable(target):
+            continue  # ``check_targets`` says so
+        takes = inspect.signature(target).parameters.values()
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+            continue
+        unknown = {*OFFERED} - {parameter.name for parameter in takes}
+        with open_dict(cfg):
+            for name in unknown & splits[split].keys():
+                del cfg.dataset.splits[split][name]
+                del splits[split][name]
+    if own and OmegaConf.is_missing(cfg.dataset, "root"):
+        files = cfg.dataset.annotations
+        if not any("root" in reader and files.get(name, "?") for name, reader in splits.items()):
+            cfg.dataset.root = "."
 
 
 def resolve(cfg: DictConfig) -> DictConfig:

@@ -8,23 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from torch import nn
 
+from omni_rlvr import distributed
 from omni_rlvr.assembly.composed import Composed
+from omni_rlvr.data.annotations.example_table import texts
 from omni_rlvr.models.loading.fingerprint import weights_hash
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import read_record
 from omni_rlvr.types import Example, UserError
 
 
-def origin_of(policy: Policy, examples: Iterable[Example]) -> dict[str, str]:
-    """Compute digests of the weights and of the examples that training starts from."""
+def origin_of(policy: Policy, examples: Sequence[Example]) -> dict[str, str]:
+    """Compute digests of the weights and of the examples that training starts from.
+
+    The first rank computes them for all; others may not have the weights yet.
+    """
+    found = distributed.gather(_digests(policy, examples) if distributed.is_first() else None)[0]
+    assert found is not None
+    return found
+
+
+def _digests(policy: Policy, examples: Sequence[Example]) -> dict[str, str]:
     assert isinstance(policy, nn.Module)
     digest = hashlib.sha256()
-    for example in examples:
-        fields = (example.id, example.question, example.answer, example.target)
+    for fields in texts(examples):
         digest.update(json.dumps(fields).encode())
     return {"weights": weights_hash(policy), "examples": digest.hexdigest()}
 

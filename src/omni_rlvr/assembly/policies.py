@@ -15,6 +15,7 @@ from omni_rlvr import distributed
 from omni_rlvr.assembly.composed import Clips, Composed
 from omni_rlvr.assembly.composing.latest import has_finished, how_it_ended, run_that_wrote
 from omni_rlvr.assembly.instantiate import loader_of, make
+from omni_rlvr.config.dataset import ModalityConfig
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.config.tasks import TrainTask
 from omni_rlvr.data.annotations.example_table import suspects
@@ -31,19 +32,25 @@ from omni_rlvr.types import Example, UserError
 log = logging.getLogger(__name__)
 
 
+LONG_GB = 1.0
+"""Of weights, from which on it is said that they are being read."""
+
+
 def load_policy(composed: Composed, examples: Mapping[str, Sequence[Example]]) -> Policy:
     """Load the policy of a config, and check that no text of the examples holds a special token.
 
     A resumed run that wrote a base for its adapters loads this base; it does not compose its parts
-    again.
+    again. A rank that will be sent its weights gets them on the meta device.
 
     Raises:
-        UserError: The checkpoint cannot be loaded, or the text of an example holds a special token.
+        UserError: The checkpoint cannot be loaded, has no tower for a modality that is used, or the
+            text of an example holds a special token.
     """
     model: Any = composed.cfg.model
     if composed.base is not None and composed.cfg.resume is not None:
         model = OmegaConf.merge(model, {"path": str(composed.base), "base": None})
-    policy = load(model)
+    policy = load(model) if reads_weights(composed) else skeleton(model)
+    check_modality(policy, composed.modality)
     for rows in examples.values():
         tokens = policy.processor.tokenizer.get_added_vocab()
         for index in suspects(rows, list(tokens)):
@@ -51,6 +58,21 @@ def load_policy(composed: Composed, examples: Mapping[str, Sequence[Example]]) -
             policy.processor.check_text(example.question, example.source)
             policy.processor.check_text(example.target, example.source)
     return policy
+
+
+def check_modality(policy: Policy, modality: ModalityConfig) -> None:
+    """Refuse a modality that a model has no tower for.
+
+    Raises:
+        UserError: It names the option that the model can be used with.
+    """
+    towers = policy.towers()
+    for name, is_used in (("video", modality.video), ("audio", modality.audio)):
+        if is_used and name not in towers:
+            raise UserError(
+                f"modality={modality.name}: a model of model_type={policy.config.model_type} takes "
+                f"no {name}; set modality={'_'.join(towers)}"
+            )
 
 
 def load(model: DictConfig) -> Policy:
@@ -61,15 +83,72 @@ def load(model: DictConfig) -> Policy:
     given = (
         model.base is not None and model.path is not None
     )  # without model.path, a base is written there
-    policy = _onto_base(model) if given else make(loader_of(model))
-    if model.path is not None and distributed.is_first():
-        checkpoint = follow(Path(model.path))
+    checkpoint = None if model.path is None else follow(Path(model.path))
+    if checkpoint is not None and distributed.is_first():
+        size = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors")) / 1e9
+        if size >= LONG_GB:
+            told = f"model: reading {size:.1f} GB from {checkpoint}"
+            print(told, file=sys.stderr, flush=True)  # stdout is for answers
+    policy = _onto_base(model, reads=True) if given else make(loader_of(model))
+    if checkpoint is not None and distributed.is_first():
         run = run_that_wrote(checkpoint)
         ended = "" if run is None else f" (its run {how_it_ended(run)})"
-        print(f"model: {checkpoint}{ended}", file=sys.stderr, flush=True)  # stdout is for answers
+        print(f"model: {checkpoint}{ended}", file=sys.stderr, flush=True)
         if run is not None and not has_finished(run):
             log.warning("model.path=%s: its run %s", checkpoint, how_it_ended(run))
     return policy
+
+
+SKELETONS = {
+    "omni_rlvr.models.loading.load.load_policy": "omni_rlvr.models.loading.load.load_skeleton",
+    "omni_rlvr.models.loading.from_parts.compose_policy": (
+        "omni_rlvr.models.loading.from_parts.compose_skeleton"
+    ),
+}
+"""``model._target_`` -> what builds the same without weights."""
+
+
+def has_skeleton(model: DictConfig) -> bool:
+    """Say whether a model can be built without weights: not one that another loader loads."""
+    return model._target_ in SKELETONS
+
+
+def reads_weights(composed: Composed) -> bool:
+    """Tell whether this process reads the weights that it trains.
+
+    Under ``trainer.strategy=fsdp2`` the first rank does, and sends the others their parts, so that
+    a machine does not hold a model for each of its devices.
+    """
+    shares = composed.place.config["trainer"].get("strategy") == "fsdp2"
+    sent = shares and isinstance(composed.task, TrainTask) and has_skeleton(composed.cfg.model)
+    return distributed.is_first() or not sent
+
+
+def skeleton(model: DictConfig) -> Policy:
+    """Build the policy that ``load`` loads on the meta device.
+
+    Raises:
+        UserError: A loader of one's own loads it, or the checkpoint cannot be read.
+    """
+    if not has_skeleton(model):
+        raise UserError(
+            f"model._target_={model._target_}: only models that this package loads can be built "
+            f"without their weights ({', '.join(SKELETONS)})"
+        )
+    given = model.base is not None and model.path is not None
+    return _onto_base(model, reads=False) if given else make(_loader(model, reads=False))
+
+
+def load_resumed(composed: Composed, saved: Path) -> Policy:
+    """Load a whole checkpoint of the run that is resumed, as ``load_policy`` does."""
+    reads = reads_weights(composed)
+    return make(_loader(composed.cfg.model, reads=reads), path=str(saved), instruction=None)
+
+
+def _loader(model: DictConfig, *, reads: bool) -> dict[str, Any]:
+    """Select what loads a model, or what builds it without weights."""
+    loader = loader_of(model)
+    return loader if reads else {**loader, "_target_": SKELETONS[model._target_]}
 
 
 def load_other(model: DictConfig, path: str) -> Policy:
@@ -78,17 +157,17 @@ def load_other(model: DictConfig, path: str) -> Policy:
     return load(other)
 
 
-def _onto_base(model: DictConfig) -> Policy:
+def _onto_base(model: DictConfig, *, reads: bool) -> Policy:
     folder = follow(Path(model.path))
-    check_written(folder)
+    if reads:
+        check_written(folder)
     options = (make(model.options) if "options" in model else None) or LoadOptions()
     if is_bare_adapter(folder):
-        bare: Any = load_bare(folder, model.base, model.dtype, model.instruction, options)
-        return bare
+        return load_bare(folder, model.base, model.dtype, model.instruction, options, reads=reads)
     if not is_adapter_checkpoint(folder):
         raise UserError(f"model.base={model.base}: model.path={folder} has no adapter to put on it")
     base = find_base(folder, model.base)
-    policy = make(loader_of(model), path=str(base), instruction=None)
+    policy = make(_loader(model, reads=reads), path=str(base), instruction=None)
     put_onto(policy, base, folder, options, model.instruction)
     return policy
 
@@ -162,4 +241,6 @@ def feature_cache(config: Any, clips: Clips, policy: Policy) -> FeatureCache | N
         )
     if not config.enabled or trained:
         return None
-    return open_cache(config, tower_fingerprints(policy), use, policy.processor.common_shapes)
+    towers = distributed.gather(tower_fingerprints(policy) if distributed.is_first() else None)[0]
+    assert towers is not None
+    return open_cache(config, towers, use, policy.processor.common_shapes)

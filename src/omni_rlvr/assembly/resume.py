@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from omni_rlvr.assembly.compare import differing, leaves
+from omni_rlvr.assembly.compare import differing
 from omni_rlvr.folders import check_sums
 from omni_rlvr.lock import IN_USE, check_free
 from omni_rlvr.pointers import (
@@ -25,7 +25,7 @@ from omni_rlvr.pointers import (
     problem,
     whole_before,
 )
-from omni_rlvr.record import STOPPED, read_record
+from omni_rlvr.record import STOPPED, leaves, read_record
 from omni_rlvr.types import UserError
 
 log = logging.getLogger(__name__)
@@ -49,12 +49,15 @@ MAY_DIFFER = (
     # what machine does it; rounding differs, as on any other machine
     "trainer.accelerator",
     "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
     "trainer.log_every_n_steps",
     "trainer.enable_*",
     "stage.micro_batch_size",
     "stage.max_tokens_per_micro_batch",
     "stage.gradient_checkpointing",
     "stage.reuse_rollout",
+    "stage.no_sync",
     # how clips are fetched
     "dataset.num_workers",
     "dataset.splits.*.num_workers",
@@ -75,6 +78,7 @@ MAY_DIFFER = (
     "dataset.published*",
     "dataset.known_bad*",
     "task.evaluate_after.batch_size",
+    "task.evaluate_after.score_labels",
 )
 """Keys of the config, ``*`` for anything."""
 PLACES = ("paths.output_root", "paths.data_root", "dataset.root", "dataset.annotations.*")

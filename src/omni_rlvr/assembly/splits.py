@@ -10,6 +10,7 @@ from omni_rlvr.assembly.composed import Clips, Composed
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig, lacks_file
 from omni_rlvr.data.annotations.example_table import ExampleTable, distinct
+from omni_rlvr.text.questions import KIND
 from omni_rlvr.types import Example, UserError
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ def check_gold_labels(clips: Clips, splits: Iterable[str]) -> None:
     """
     labels = clips.dataset.labels
     for split in splits:
-        for example in distinct(clips.examples[split]):
-            if example.answer not in labels:
+        for example in distinct(clips.examples[split], ("answer", "cues")):
+            if KIND not in example.cues and example.answer not in labels:
                 raise UserError(
                     f"{example.source}: the split {split!r} cannot be evaluated: its answer "
                     f"{example.answer!r} is not one of dataset.labels=[{', '.join(labels)}]"

@@ -1,7 +1,7 @@
-"""What a person chooses of data and modality: dataclasses that are their own Hydra schemas.
+"""The options of data sets, modalities and the feature cache: dataclasses that are Hydra schemas.
 
-``"???"`` is Hydra's mark for a value that must be given. No torch is imported: the command line
-reads this file first.
+``"???"`` is Hydra's mark for a value that must be given. This file imports no torch, because the
+command line reads it before anything else.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from omni_rlvr.types import field_check, require
 
 @dataclass
 class ModalityConfig:
-    """Which parts of a clip are used, in training and evaluation alike."""
+    """Which modalities of a clip are used, in training and in evaluation."""
 
     name: str = "???"
+    """The name that tables and folders of sweeps show."""
     video: bool = True
+    """Whether the model sees the picture of a clip."""
     audio: bool = True
+    """Whether the model hears the sound of a clip."""
 
     def __post_init__(self) -> None:
         require(self.video or self.audio, "modality", self.name, "video, audio, or both must be on")
@@ -30,16 +33,18 @@ class ModalityConfig:
 
 @dataclass
 class FeatureCacheConfig:
-    """Keeps frozen towers' features on disk, for every epoch, ablation and evaluation."""
+    """Keep the features of frozen towers on disk, for every epoch, ablation and evaluation."""
 
     enabled: bool = True
-    """A tower that trains switches it off, and says so."""
+    """Whether there is a cache. It is off while a tower trains, which the log says."""
     folder: str = "${paths.data_root}/features"
-    """Holds a folder for each tower, processor and dtype; any of it may be deleted."""
+    """The folder of the cache, with a folder in it for each tower, processor and dtype. All of it
+    may be deleted at any time."""
     dtype: str = "bfloat16"
-    """What features are rounded to: "bfloat16", "float16" or "float32"."""
+    """The type that features are rounded to: "bfloat16", "float16" or "float32"."""
     max_gb: float = 20.0
-    """Size, in 10^9 bytes, at which nothing is added; half is for picture, half for sound."""
+    """The size, in 10^9 bytes, from which on nothing is added; half is for pictures, half for
+    sounds."""
 
     def __post_init__(self) -> None:
         check = field_check(self, "feature_cache")
@@ -53,55 +58,59 @@ class DatasetConfig:
     """Where clips and labels come from, and how clips are read."""
 
     name: str = "???"
+    """The name that run.json, tables and reports give the data set."""
     splits: dict[str, Any] = field(default_factory=dict)
-    """Split name -> reader (a ``_target_`` with ``read()``)."""
+    """Split name -> its reader: a ``_target_`` with a method ``read()``."""
     labels: list[str] = field(default_factory=list)
-    """The fixed label list that WAR and UAR are over."""
+    """The list of labels that WAR, UAR and weighted F1 are computed over."""
     root: str = "???"
-    """The folder in front of every clip path, where a data set's readers take one."""
+    """The folder that the paths of clips are relative to, if the readers of the data set use one.
+    """
     annotations: dict[str, str] = field(default_factory=dict)
-    """Split name -> annotation file, where a data set's readers take one."""
+    """Split name -> annotation file, if the readers of the data set use one."""
     train_split: str = "???"
-    """The split a stage trains on."""
+    """The split that a stage trains on."""
     max_train_examples: int = -1
-    """Trains on the first examples of the split only; -1 takes all."""
+    """Train on only this many examples of the split, the first ones; -1 takes all."""
     on_bad_media: str = "raise"
-    """What to do with a clip that cannot be read: "raise", or "skip" it (its whole group goes,
-    counted and named)."""
+    """What to do about a clip that cannot be read: "raise" an error, or "skip" it with its whole
+    group of completions. Skipped clips are counted and named in run.json."""
     decode_timeout_s: float = 20.0
-    """Most seconds reading one clip may take."""
+    """The most seconds that reading one clip may take."""
     max_clips_per_process: int = 2000
-    """Clips after which a decoding process is replaced: decord leaks memory."""
+    """The number of clips after which a decoding process is replaced, because decord leaks memory.
+    """
     max_frame_pixels: int = Limits.max_frame_pixels
-    """Most pixels a frame may have; 4096 x 4096 admits 4K."""
+    """The most pixels that a frame may have; 4096 x 4096 admits 4K."""
     max_frames: int = Limits.max_frames
-    """Most frames a picture may have: 500,000 are 2.3 hours at 60 a second."""
+    """The most frames that a clip may have; 500,000 are 2.3 hours at 60 frames a second."""
     max_duration_s: float = Limits.max_duration_s
-    """Most seconds a clip may last."""
+    """The most seconds that a clip may last."""
     min_sample_rate: int = Limits.min_sample_rate
-    """Least samples of sound a second, in the file."""
+    """The lowest sample rate that the sound in a file may have, in Hz."""
     max_sample_rate: int = Limits.max_sample_rate
-    """Most samples of sound a second, in the file."""
+    """The highest sample rate that the sound in a file may have, in Hz."""
     max_streams: int = Limits.max_streams
-    """Most streams a file may hold: pictures, sounds, subtitles, attachments."""
+    """The most streams that a file may hold: pictures, sounds, subtitles, attachments."""
     max_memory_gb: float = Limits.max_memory_gb
-    """Most gigabytes (of 1e9 bytes) that a process may take for reading one clip; the file itself
-    counts, since it is read whole."""
+    """The most memory that a process may take for reading one clip, in 10^9 bytes. The file itself
+    counts, because it is read as a whole."""
     num_workers: int = 2
-    """Processes that read clips ahead, for each device; 0 reads in the main process."""
+    """The number of processes for each device that read clips ahead; 0 reads in the main process.
+    """
     published: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What the release says of itself, for task=check: split (or ``split/fold``) -> official label,
-    or ``total`` -> number of clips, or [least, most]."""
+    """The published numbers of clips, for task=check: split (or ``split/fold``) -> official label
+    (or ``total``) -> number, or [least, most]."""
     published_source: str = ""
-    """Where these numbers stand."""
+    """Where these numbers were published."""
     published_scores: dict[str, list[float]] = field(default_factory=dict)
-    """Method -> [WAR, UAR] in percent, shown beside an evaluation's."""
+    """Method -> its published [WAR, UAR] in percent, shown beside those of an evaluation."""
     published_scores_note: str = ""
-    """Where they stand, on which clips and labels they are."""
+    """Where these scores were published, and on which clips and labels."""
     known_bad: list[str] = field(default_factory=list)
-    """Ids of clips that are known to be broken in the release itself."""
+    """The ids of clips that are known to be broken in the release itself."""
     layout: dict[str, Any] = field(default_factory=dict)
-    """What this data set's readers offer beside; see its YAML."""
+    """Further options of this data set's readers; its YAML explains them."""
 
     def __post_init__(self) -> None:
         self.labels = [nfc(label) for label in self.labels]
@@ -119,12 +128,12 @@ class DatasetConfig:
 
     @property
     def limits(self) -> Limits:
-        """How much one clip may ask for."""
+        """The limits on what one clip may require."""
         return Limits.of(vars(self))
 
 
 def lacks_file(dataset: DatasetConfig, split: str) -> bool:
-    """Tell whether a split wants an annotation file and was given none."""
+    """Tell whether a split needs an annotation file and none was given."""
     return "annotations" in dataset.splits[split] and not dataset.annotations.get(split, "?")
 
 
@@ -133,15 +142,17 @@ class OfficialConfig(DatasetConfig):
     """A data set that was released with its own layout, labels and folds."""
 
     fold: int | None = None
-    """Whose clips are the test split, where the data set has folds; others are trained on."""
+    """The fold whose clips are the test split, if the data set has folds; the others are for
+    training."""
     folds: list[int] = field(default_factory=list)
-    """The folds there are; empty for a data set without."""
+    """The folds of the data set; empty if it has none."""
     words: str = "???"
-    """Which of ``label_maps`` is used."""
+    """The name of the label map that is used, of those in ``label_maps``."""
     label_maps: dict[str, dict[str, str | None]] = field(default_factory=dict)
-    """Name -> official label -> our word, in official order; null leaves such clips out."""
+    """Name -> official label -> the word that stands for it here, in the official order. null
+    leaves the clips of that label out."""
     label_base: int | None = None
-    """The number of the first class, 0 or 1, where labels are numbers; null finds out."""
+    """The number of the first class, 0 or 1, if labels are numbers; null finds it in the file."""
     question: str = EMOTION_QUESTION
     """The question that is asked about every clip."""
 

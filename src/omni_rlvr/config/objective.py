@@ -1,8 +1,8 @@
-"""What a person tunes of the objective: its loss, advantages, KL, masks and modality terms.
+"""The options of the training objective: loss, advantages, KL, masks and modality terms.
 
-Names are TRL's, or ms-swift's where TRL has none. ``GrpoConfig`` takes these fields in, so they are
-spelled ``stage.loss_type`` and so on. Each default lives here and nowhere else; no torch is
-imported.
+The names are those of TRL, or of ms-swift where TRL has no such option. ``GrpoConfig`` inherits
+these fields, so that on the command line they are ``stage.loss_type`` and so on. This file imports
+no torch, because the command line reads it before anything else.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ CHOICES = {
     "kl_estimator": ("k1", "k2", "k3"),
     "contrast_modality": ("video", "audio"),
 }
-"""Option -> the names it takes."""
+"""Option -> the values that it can have."""
 OPTIONAL = ("scale_rewards", "contrast_modality")
+"""Of these options, those that can also be null."""
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo")
-"""Loss types with a clipped ratio."""
+"""The loss types that clip the probability ratio."""
 CISPO_EPSILON_HIGH = 5.0
-"""The most a weight of cispo may be, where ``epsilon_high`` is null."""
+"""The upper bound of a token's weight in cispo if ``epsilon_high`` is null."""
 
 
 @dataclass
@@ -33,56 +34,62 @@ class ObjectiveConfig:
     """The objective; the defaults are R1-Omni's (arXiv 2503.05379)."""
 
     loss_type: str = "grpo"
-    """Surrogate and normaliser: grpo, bnpo, dr_grpo, dapo, gspo, cispo or sapo; functional/
-    objective.py has the table."""
+    """The surrogate loss and how it is normalised: grpo, bnpo, dr_grpo, dapo, gspo, cispo or sapo.
+    The table in functional/objective.py compares them."""
     epsilon: float = 0.2
-    """Lower clip range of the probability ratio; cispo and sapo have none."""
+    """How far below 1 the probability ratio is clipped; cispo and sapo do not clip it."""
     epsilon_high: float | None = None
-    """Upper clip range; null takes ``epsilon``. With cispo the most a weight may be, 1 or more,
-    and null takes ScaleRL's 5 (arXiv 2510.13786), as TRL advises."""
+    """How far above 1 the probability ratio is clipped; null takes ``epsilon``. With cispo it is
+    the upper bound of a token's weight, 1 or more, and null takes 5 as in ScaleRL (arXiv
+    2510.13786), which TRL advises."""
     delta: float | None = None
-    """Bound on the ratio where the advantage is negative (two-sided clip), above 1 + epsilon_high;
-    null sets none."""
+    """The upper bound of the probability ratio where the advantage is negative (two-sided
+    clipping), greater than 1 + epsilon_high; null sets no bound."""
     sapo_temperature_pos: float = 1.0
-    """sapo's tau > 0 where the advantage is positive."""
+    """The temperature tau > 0 of sapo where the advantage is positive."""
     sapo_temperature_neg: float = 1.05
-    """sapo's tau > 0 elsewhere."""
+    """The temperature tau > 0 of sapo where the advantage is zero or negative."""
     advantage_estimator: str = "grpo"
-    """Baseline of a reward: grpo (mean of its group), rloo (mean of the others of its group),
-    reinforce_plus_plus (mean of the batch) or reinforce_plus_plus_baseline (mean of its group)."""
+    """The baseline that is subtracted from a reward: the mean of its group (grpo), the mean of the
+    other rewards of its group (rloo), the mean of the batch (reinforce_plus_plus), or again the
+    mean of its group (reinforce_plus_plus_baseline, which differs from grpo in its scale)."""
     scale_rewards: str | None = None
-    """What advantages are divided by: "group" the group's std, "batch" the batch's, "none" nothing;
-    null takes the estimator's own: grpo group, rloo none, both reinforce_plus_plus batch."""
+    """What advantages are divided by: the standard deviation of the group ("group"), that of the
+    batch ("batch"), or nothing ("none"). null takes what belongs to the estimator: group for grpo,
+    none for rloo, batch for both reinforce_plus_plus."""
     multi_objective_aggregation: str = "sum_then_normalize"
-    """"normalize_then_sum" normalises each reward term in its group before they are added up (GDPO,
-    arXiv 2601.05242)."""
+    """"sum_then_normalize" adds up the reward terms and normalises the sum; "normalize_then_sum"
+    normalises each term within its group before they are added up (GDPO, arXiv 2601.05242)."""
     beta: float = 0.04
-    """Weight of the KL to the reference; 0 loads no reference."""
+    """The weight of the KL divergence from the reference policy; with 0 no reference is loaded."""
     kl_estimator: str = "k3"
-    """k1, k2 or k3. k1 in the loss has a gradient of zero mean: it is for the reward."""
+    """The estimator of the KL divergence: k1, k2 or k3. In the loss, the gradient of k1 is zero on
+    average, so k1 is for ``kl_in_reward``."""
     kl_in_reward: bool = False
-    """Takes beta times the KL of the whole completion off its reward, and none off the loss."""
+    """Whether beta times the KL of a completion is subtracted from its reward, instead of being
+    added to the loss."""
     entropy_coef: float = 0.0
-    """Weight of the mean entropy of the policy's tokens, in nats, as a bonus."""
+    """The weight of an entropy bonus: the mean entropy of the policy at each token, in nats."""
     top_entropy_quantile: float = 1.0
-    """Share of the batch's tokens, those of highest entropy at rollout, whose surrogate counts
-    (arXiv 2506.01939); 1 takes all."""
+    """The share of the batch's tokens that have a surrogate loss: those with the highest entropy at
+    rollout (arXiv 2506.01939); 1 takes all tokens."""
     mask_truncated_completions: bool = False
-    """Completions without an end token teach nothing."""
+    """Whether completions without an end token are left out of the loss."""
     max_resample_times: int = 0
-    """Times that groups of equal rewards are sampled again (dynamic sampling); 0 is off."""
+    """How often groups with equal rewards are sampled again (dynamic sampling); 0 is off."""
     modality_dropout: float = 0.0
-    """Probability that a whole group is asked without its video or without its audio, where it has
-    both."""
+    """The probability that a group with video and audio is sampled and trained without one of the
+    two."""
     contrast_coef: float = 0.0
-    """gamma, weight of the KL from the policy without ``contrast_modality``, which is made larger
-    (PAPO, arXiv 2507.06448; 0.01 to 0.02 there); 0 is off."""
+    """The weight gamma of a term that makes the KL divergence from the same policy without
+    ``contrast_modality`` larger (PAPO, arXiv 2507.06448, where it is 0.01 to 0.02); 0 is off."""
     contrast_modality: str | None = None
-    """"video" or "audio": what the other policy of ``contrast_coef`` is not shown."""
+    """"video" or "audio": the modality that is left out for ``contrast_coef``; null if that is 0.
+    """
 
     @property
     def upper_clip(self) -> float:
-        """What ``epsilon_high`` stands for."""
+        """The value of ``epsilon_high``, with null resolved."""
         if self.epsilon_high is not None:
             return self.epsilon_high
         return CISPO_EPSILON_HIGH if self.loss_type == "cispo" else self.epsilon

@@ -28,19 +28,33 @@ class RootConfig:
     """The whole config."""
 
     task: Any = MISSING
+    """What the run does: train, evaluate, predict, report, ..."""
     dataset: DatasetConfig = MISSING
+    """Where clips, labels and questions come from, and how they are read."""
     model: Any = MISSING
+    """The model that is trained or asked, how it is loaded, and what of it trains."""
     modality: ModalityConfig = MISSING
+    """What of a clip the model gets: the picture, the sound, or both."""
     reward: Any = MISSING
+    """How a completion is scored: named terms and a weight for each."""
     lexicon: Any = MISSING
+    """The words of a reasoning that speak of what is seen and of what is heard."""
     stage: Any = MISSING
+    """How the model is trained: supervised, or by one of the policy-gradient objectives."""
     rollout: Any = MISSING
+    """The engine that samples completions, in training and in every other task."""
     optimizer: Any = MISSING
+    """How weights are updated from gradients."""
     trainer: Any = MISSING
+    """The flags of Lightning's Trainer: devices, strategy, precision."""
     logger: Any = field(default_factory=dict)
+    """Where metrics are sent besides metrics.jsonl; several options in a list."""
     callbacks: Any = field(default_factory=dict)
+    """What watches a training run: the progress bar, tables of completions, the probe."""
     paths: PathsConfig = MISSING
+    """The folders that runs are written to and data is read from."""
     feature_cache: FeatureCacheConfig = field(default_factory=FeatureCacheConfig)
+    """The features of frozen towers on disk, which are then computed once."""
     name: str = MISSING
     """The experiment's name: runs go to ``outputs/<name>/<date_time>``."""
     seed: int = 0

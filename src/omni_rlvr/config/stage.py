@@ -34,6 +34,10 @@ class LoopConfig:
     gradient_checkpointing: bool = False
     """Whether layers keep only their inputs and are computed again in the backward pass, which
     takes less memory and more time."""
+    no_sync: bool = False
+    """Whether trainer.strategy=fsdp2 reduces gradients once an update, and not after each
+    micro-batch. Less is sent, and every device holds the whole gradient until then. ddp always
+    reduces once an update, and one device never does."""
     max_grad_norm: float = 1.0
     """The largest global norm of the gradient, to which it is clipped; 0 is off."""
     lr_scheduler_type: str = "cosine"
@@ -50,6 +54,13 @@ class LoopConfig:
     """The number of checkpoints that are kept, the newest ones; 1 or more."""
     logging_steps: int = 1
     """The number of steps between lines of metrics.jsonl."""
+
+    def num_steps(self, num_examples: int) -> int:
+        """Count the steps of a run: ``max_steps``, or as many as the epochs take."""
+        if self.max_steps > 0:
+            return self.max_steps
+        rounds = num_examples * self.num_train_epochs / self.batch_size
+        return max(1, math.ceil(rounds - 1e-9))  # 100 * 0.07 / 7 is 1, whatever rounding says
 
     @property
     def updates_per_step(self) -> int:

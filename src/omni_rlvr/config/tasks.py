@@ -17,7 +17,7 @@ from omni_rlvr.types import LEADS, field_check
 
 @dataclass
 class EvaluateTask:
-    """Generate answers greedily for labelled splits and measure WAR, UAR and format."""
+    """Generate answers greedily for labelled splits; measure WAR, UAR, weighted F1 and format."""
 
     name: str = "evaluate"
     splits: list[str] = field(default_factory=lambda: ["test"])
@@ -30,6 +30,10 @@ class EvaluateTask:
     """Values above 1 make tokens less likely that the answer already holds; 1 is off."""
     max_clips: int = 0
     """Evaluate on only this many clips, the first ones; 0 takes all."""
+    score_labels: bool = True
+    """Whether the model also chooses a label of the list by likelihood, behind its own reasoning.
+    WAR of these choices (``chosen_war``) says what is recognised, whatever words the generated
+    answers use. Questions without a label list have no such choice."""
     num_resamples: int = 2000
     """The number of bootstrap resamples for the 95 % interval."""
 
@@ -119,11 +123,20 @@ class PipelineTask:
     """The splits that every model is evaluated on."""
     modality: dict[str, list[str]] = field(default_factory=dict)
     """Modality name -> overrides of an evaluation on the first of ``splits``."""
+    gain: list[str] = field(default_factory=list)
+    """Two models of ``evaluate``: what the second one gains over the first is taken apart into
+    recognition and vocabulary, and all models are compared with the second. An empty list leaves
+    both out."""
 
     def __post_init__(self) -> None:
         check = field_check(self, "task")
         check("stages", bool(self.stages), "at least one")
         check("evaluate", bool(self.splits and self.evaluate), "at least one, with task.splits")
+        two = len(set(self.gain)) == len(self.gain) == 2 and set(self.gain) <= self.evaluate.keys()
+        known = ", ".join(self.evaluate)
+        check(
+            "gain", two or not self.gain, f"two different models of task.evaluate ({known}), or []"
+        )
 
 
 @dataclass
@@ -199,6 +212,31 @@ class CacheTask:
 
 
 @dataclass
+class PlanTask:
+    """Estimate the memory of a training run before anything is loaded."""
+
+    name: str = "plan"
+    clip_s: float = 10.0
+    """The length of the clips to plan for, in seconds."""
+    frame_height: int = 360
+    """The height of their pictures, in pixels."""
+    frame_width: int = 640
+    """The width of their pictures, in pixels."""
+    target_length: int = 256
+    """The number of tokens of the longest target; used with stages that sample nothing."""
+    device_gb: float | None = None
+    """The memory of the device, in 10^9 bytes; null takes the device that is there."""
+
+    def __post_init__(self) -> None:
+        check = field_check(self, "task")
+        check("clip_s", 0 < self.clip_s < math.inf, "above 0")
+        for key in ("frame_height", "frame_width", "target_length"):
+            check(key, vars(self)[key] >= 1, "1 or more")
+        known = self.device_gb is None or 0 < self.device_gb < math.inf
+        check("device_gb", known, "above 0, or null")
+
+
+@dataclass
 class PrepareTask:
     """Cut clips out of the recordings of a data set that is released without clips."""
 
@@ -252,7 +290,10 @@ class ExportTask:
 
     name: str = "export"
     to: str = MISSING
-    """The folder to write; it must not exist yet."""
+    """The folder to write, or ``hub:OWNER/NAME`` for a repository on the Hugging Face hub, which is
+    made. The folder must not exist yet, and the repository must hold no files."""
+    private: bool = True
+    """Whether a repository that is made on the hub can be seen by its owner alone."""
     layout: str = "omni"
     """The file layout: "omni" is this project's own, "humanomni" is what HumanOmni's code reads."""
 

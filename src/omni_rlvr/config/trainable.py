@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 
 from omni_rlvr.types import UserError, field_check
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""All linear layers of a transformer block."""
-
 
 @dataclass
 class LoraConfig:
@@ -29,8 +26,14 @@ class LoraConfig:
     """The scale s is alpha / r."""
     dropout: float = 0.0
     """The dropout probability on the input of an adapter while training, in [0, 1)."""
-    targets: list[str] = field(default_factory=lambda: list(TARGETS))
-    """Linear layers whose names end in one of these get adapters; each must match a layer."""
+    targets: list[str] | None = None
+    """Linear layers whose names end in one of these get adapters; each must match a layer. null
+    takes the model's own: all linear layers of its blocks, or attention alone where its experts are
+    no linear layers (Qwen3-Omni)."""
+    target_parameters: list[str] = field(default_factory=list)
+    """Parameters that are in no linear layer and get adapters too, by the ends of their names:
+    [experts.gate_up_proj, experts.down_proj] for the experts of Qwen3-Omni. Each forward pass adds
+    the adapters to all experts, so that this takes the memory of one more layer's experts."""
     parts: list[str] = field(default_factory=lambda: ["language_model"])
     """The parts of the model whose layers get adapters; each must hold a match."""
     use_rslora: bool = False
@@ -48,7 +51,9 @@ class LoraConfig:
         check("r", self.r >= 1, "1 or more")
         check("alpha", self.alpha >= 1, "1 or more")
         check("dropout", 0 <= self.dropout < 1, "in [0, 1)")
-        check("targets", bool(self.targets), "at least one suffix")
+        check("targets", self.targets is None or bool(self.targets), "at least one suffix")
+        bare = not self.target_parameters or self.dropout == 0
+        check("dropout", bare, "0 where target_parameters are given, as peft asks")
         check("parts", bool(self.parts), "at least one part")
 
     def _changed(self) -> list[str]:

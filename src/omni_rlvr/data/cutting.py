@@ -8,12 +8,13 @@ run that was stopped (``folders.whole_files`` would put them in place at the end
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from omni_rlvr.data.cuts import Cut
+from omni_rlvr.config.dataset import DatasetConfig
+from omni_rlvr.data.dataset import clip_reader
 from omni_rlvr.media.sandbox.pool import in_children
 from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import MediaError
@@ -22,6 +23,22 @@ CUT = "omni_rlvr.tasks.dataset.split_screen:cut_clips"
 """What a worker's child calls."""
 SPAN_S = 5.0
 """Seconds of a recording that may take as long as reading one clip."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A clip to make: a time span of one half of a split screen, with a sound of its own."""
+
+    source: Path
+    """The recording."""
+    half: str
+    """Which half of its picture: "left" or "right"."""
+    start_s: float
+    end_s: float
+    sound: Path
+    """The sound file of the clip, taken whole."""
+    clip: Path
+    """The mp4 to write."""
 
 
 @runtime_checkable
@@ -52,19 +69,14 @@ def is_there(cut: Cut) -> bool:
 
 
 def cut_all(
-    cuts: Sequence[Cut],
-    folder: Path,
-    *,
-    make_reader: Callable[[], ClipReader],
-    num_workers: int,
+    cuts: Sequence[Cut], folder: Path, dataset: DatasetConfig
 ) -> Generator[list[Attempt], None, None]:
     """Make clips.
 
     Args:
         cuts: All that are to be made, of any recordings.
         folder: For unfinished clips, on the file system of the finished ones.
-        make_reader: Makes the reader of one worker; its child calls ``CUT``.
-        num_workers: Recordings decoded at the same time, at least 1.
+        dataset: The config, which limits how recordings are read and how many at a time.
 
     Returns:
         The attempts of one recording at a time, as they come. Leaving early stops the workers.
@@ -76,8 +88,8 @@ def cut_all(
     yield from in_children(
         len(of_each),
         lambda index, reader: _attempt(of_each[index], folder, reader),
-        make_reader=make_reader,
-        num_workers=min(num_workers, len(of_each)),
+        make_reader=lambda: clip_reader(dataset, CUT),
+        num_workers=max(1, min(dataset.num_workers, len(of_each))),
     )
 
 

@@ -6,40 +6,41 @@ place. Whether that ends the run is decided where batches arrive (``loader.refus
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset
 
+from omni_rlvr.config.dataset import DatasetConfig
 from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.media.request import ClipRequest
-from omni_rlvr.media.sandbox.reader import ClipReader
+from omni_rlvr.media.sandbox.reader import READ, ClipReader
 from omni_rlvr.types import Example, MediaError, Sample, SkippedClip
 
 
+def clip_reader(dataset: DatasetConfig, function: str = READ) -> ClipReader:
+    """Make a reader of a data set's clips, with the limits that its config sets.
+
+    Args:
+        dataset: The config.
+        function: What the reader's child process calls, ``package.module:name``.
+    """
+    return ClipReader(
+        dataset.decode_timeout_s, dataset.max_clips_per_process, function, dataset.limits
+    )
+
+
+@dataclass(eq=False)
 class ClipDataset(Dataset):
-    """Examples with their clips."""
+    """Examples with their clips; nothing is read before an item is asked for."""
 
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        reader: ClipReader,
-        request: ClipRequest,
-        *,
-        cache: FeatureCache | None,
-    ):
-        """Hold examples; nothing is read yet.
-
-        Args:
-            examples: What to read.
-            reader: Reads clips in a child process, with a time limit.
-            request: What of a clip is read.
-            cache: Where clips' features may be; such a clip is not read.
-        """
-        self.examples = examples
-        self.reader = reader
-        self.request = request
-        self.cache = cache
+    examples: Sequence[Example]
+    reader: ClipReader
+    """Reads clips in a child process, with a time limit."""
+    request: ClipRequest
+    """What of a clip is read."""
+    cache: FeatureCache | None
+    """Where clips' features may be; such a clip is not read."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -62,8 +63,7 @@ class ClipDataset(Dataset):
 
     def samples_of(self, examples: Sequence[Example]) -> Iterator[Sample]:
         """Read other examples as these are read, one by one; leaves out what cannot be read."""
-        other = copy.copy(self)
-        other.examples = examples
+        other = replace(self, examples=examples)
         items = (other[i] for i in range(len(examples)))
         return (item for item in items if isinstance(item, Sample))
 

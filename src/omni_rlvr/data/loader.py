@@ -8,11 +8,10 @@ at batch k.
 from __future__ import annotations
 
 import atexit
-import math
 import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from omni_rlvr.data.dataset import ClipDataset
 from omni_rlvr.types import Batch, Features, MediaError
 
 
+@dataclass(eq=False, kw_only=True)
 class StepSampler(Sampler[list[int]]):
     """Batches of indices for steps ``start``..``num_steps``; each epoch is another permutation.
 
@@ -33,58 +33,42 @@ class StepSampler(Sampler[list[int]]):
     part of the batch a minibatch is.
     """
 
-    def __init__(
-        self,
-        num_examples: int,
-        *,
-        batch_size: int,
-        num_steps: int,
-        start: int,
-        seed: int,
-        rank: int,
-        num_ranks: int,
-    ):
-        """Hold the plan; ``num_examples`` is at least 1, ``batch_size`` that of all ranks."""
-        self.num_examples = num_examples
-        self.batch_size = batch_size
-        self.num_steps = num_steps
-        self.start = start
-        self.seed = seed
-        self.rank = rank
-        self.num_ranks = num_ranks
+    num_examples: int
+    """At least 1."""
+    batch_size: int
+    """The number of prompts in a batch of all ranks together."""
+    num_steps: int
+    start: int
+    seed: int
+    rank: int
+    num_ranks: int
 
     def __len__(self) -> int:
         return self.num_steps - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, order = -1, []
+        epoch, order = -1, torch.empty(0)
         for step in range(self.start, self.num_steps):
             batch = []
-            for place in range(step * self.batch_size, (step + 1) * self.batch_size):
+            first, end = step * self.batch_size + self.rank, (step + 1) * self.batch_size
+            for place in range(first, end, self.num_ranks):
                 if place // self.num_examples != epoch:
                     epoch = place // self.num_examples
                     order = self.permutation(epoch)
-                batch.append(order[place % self.num_examples])
-            yield batch[self.rank :: self.num_ranks]
+                batch.append(int(order[place % self.num_examples]))
+            yield batch
 
     def places(self, batch: Batch) -> list[int]:
         """Where the prompts of a rank's batch stand in the batch of all ranks."""
         return [place * self.num_ranks + self.rank for place in batch.places]
 
-    def permutation(self, epoch: int) -> list[int]:
-        """Return the order of an epoch."""
+    def permutation(self, epoch: int) -> Tensor:
+        """Return the order of an epoch, [num_examples].
+
+        A tensor, whose 8 bytes an example are a fifth of what a list of integers takes.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(self.num_examples, generator=generator).tolist()
-
-
-def num_steps(
-    num_examples: int, *, batch_size: int, num_train_epochs: float, max_steps: int
-) -> int:
-    """Count a run's steps: ``max_steps``, or as many as the epochs take."""
-    if max_steps > 0:
-        return max_steps
-    rounds = num_examples * num_train_epochs / batch_size
-    return max(1, math.ceil(rounds - 1e-9))  # 100 * 0.07 / 7 is one step, whatever rounding says
+        return torch.randperm(self.num_examples, generator=generator)
 
 
 class TrainData(LightningDataModule):
@@ -152,10 +136,16 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def evaluation_loader(
-    dataset: ClipDataset, collate: Collate, *, batch_size: int, num_workers: int
+    dataset: ClipDataset,
+    collate: Collate,
+    *,
+    batch_size: int,
+    num_workers: int,
+    rank: int,
+    num_ranks: int,
 ) -> DataLoader[Batch]:
-    """Make a loader over all examples in order."""
-    order = torch.arange(len(dataset)).split(batch_size)
+    """Make a loader over a rank's batches: each ``num_ranks``-th of those of all examples."""
+    order = torch.arange(len(dataset)).split(batch_size)[rank::num_ranks]
     return make_loader(dataset, collate, [rows.tolist() for rows in order], num_workers=num_workers)
 
 

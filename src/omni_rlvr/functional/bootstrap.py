@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 _DRAWS_AT_ONCE = 2**19
@@ -80,6 +81,71 @@ def bootstrap_interval(
     return statistic(counts[None] @ rows)[0], low, high
 
 
+def mean_interval(
+    rows: Tensor, *, num_resamples: int, confidence: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the means of the columns of N rows, with their bootstrap intervals.
+
+    With a row a clip and its difference between two models in a column, this is the paired interval
+    of the difference of their scores.
+
+    Args:
+        rows: [N, J] numbers.
+        num_resamples: See ``bootstrap_interval``.
+        confidence: See ``bootstrap_interval``.
+        seed: See ``bootstrap_interval``.
+
+    Returns:
+        ``(mean, lo, hi)``, [J] float64 each.
+    """
+    return bootstrap_interval(
+        rows,
+        lambda sums: sums / len(rows),
+        num_resamples=num_resamples,
+        confidence=confidence,
+        seed=seed,
+    )
+
+
+def resolvable_difference(differences: Tensor, *, confidence: float) -> float:
+    """Compute the smallest mean difference that these clips and seeds tell from none.
+
+    It is half the width of the normal interval of the mean difference between two models:
+
+        h = sqrt((z s_clips / sqrt(N))^2 + (t s_seeds / sqrt(K))^2)
+
+    ``s_clips`` is the standard deviation over clips of the differences averaged over seeds, and
+    ``s_seeds`` that over seeds of the differences averaged over clips; z is the normal quantile and
+    t Student's with K - 1 degrees of freedom. With one seed the second term is unknown and left
+    out: h then speaks of these two models, not of two ways to train.
+
+    Args:
+        differences: [K, N] for K seeds and N clips: the score of one model minus the other's.
+        confidence: As of the interval, in (0, 1).
+
+    Returns:
+        h, in the unit of the differences.
+
+    Raises:
+        ValueError: There is no clip or no seed.
+
+    Note:
+        It holds for one pair, without a correction for the number of pairs that a table has. A true
+        difference of h is seen in half of all test sets; to see it in four of five takes 1.43 h.
+    """
+    num_seeds, num_clips = differences.shape
+    if differences.numel() == 0:
+        raise ValueError(f"a difference needs clips and seeds, got {list(differences.shape)}")
+    differences = differences.double()
+    quantile = (1 + confidence) / 2
+    of_clips = differences.mean(dim=0).std(correction=0).item() / math.sqrt(num_clips)
+    clips = float(ndtri(quantile)) * of_clips
+    if num_seeds == 1:
+        return clips
+    of_seeds = differences.mean(dim=1).std(correction=1).item() / math.sqrt(num_seeds)
+    return math.hypot(clips, float(stdtrit(num_seeds - 1, quantile)) * of_seeds)
+
+
 def _draw_rows(counts: Tensor, num_resamples: int, generator: torch.Generator) -> Tensor:
     """Draw N rows that occur once each, one by one, [R, N] float64: how often each was drawn."""
     picks = torch.randint(len(counts), (num_resamples, len(counts)), generator=generator)
@@ -101,6 +167,34 @@ def _draw_counts(counts: Tensor, num_resamples: int, generator: torch.Generator)
         drawn[:, row] = torch.binomial(left, share.expand_as(left), generator)
         left, unseen = left - drawn[:, row], unseen - count
     return drawn
+
+
+def exact_at_the_ends(
+    value: float, low: float, high: float, num: int, *, confidence: float
+) -> tuple[float, float]:
+    """Open an interval of a proportion that is 0 or 1, where all resamples are alike.
+
+    Of n tries none succeeded: a chance up to ``1 - (alpha / 2)^(1 / n)`` makes that likely enough,
+    with ``alpha = 1 - confidence``. Of n successes likewise.
+
+    Args:
+        value: The proportion.
+        low: Lower end of its bootstrap interval.
+        high: Upper end of it.
+        num: n.
+        confidence: Of the interval.
+
+    Returns:
+        The interval; as it was unless the proportion is 0 or 1.
+
+    Reference:
+        Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case of the
+        binomial (Biometrika, 1934).
+    """
+    reach = 1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / num)
+    if value == 0.0:
+        return low, reach
+    return (1.0 - reach, high) if value == 1.0 else (low, high)
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:

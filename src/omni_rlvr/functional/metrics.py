@@ -1,4 +1,4 @@
-"""How well answers agree with gold labels: confusion counts, recall, WAR and UAR.
+"""How well answers agree with gold labels: confusion counts, recall, WAR, UAR and weighted F1.
 
 The confusion matrix is the one sufficient statistic: every score is read off it, a stack of
 resampled matrices included. An answer outside the label list sits in the last column and is always
@@ -86,6 +86,28 @@ def uar(matrix: Tensor) -> Tensor:
         zero, so its UAR is lower.
     """
     return per_class_recall(matrix).nanmean(-1)
+
+
+def weighted_f1(matrix: Tensor) -> Tensor:
+    """F1 of each class, weighted by class size: the official measure of MELD and MER.
+
+    ``wF1 = sum_c (n_c / N) 2 m[c, c] / (n_c + a_c)``, ``a_c = sum_i m[i, c]`` the answers "c"
+
+    Args:
+        matrix: [..., C, C + 1] counts from ``confusion_matrix``.
+
+    Returns:
+        [...] float64 fraction; NaN for an empty matrix.
+
+    Note:
+        Equal to scikit-learn's ``f1_score(average="weighted", labels=range(C))``: an answer outside
+        the label list is a miss of its gold class and a false answer of no class.
+    """
+    sizes = matrix.double().sum(-1)
+    answered = matrix.double().sum(-2)[..., :-1]
+    f1 = 2 * _hits(matrix) / (sizes + answered)
+    # A class without a clip has weight 0, and without an answer 0 / 0 as well.
+    return (sizes * f1.nan_to_num(0.0)).sum(-1) / sizes.sum(-1)
 
 
 def _hits(matrix: Tensor) -> Tensor:

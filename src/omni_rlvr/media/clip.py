@@ -1,4 +1,4 @@
-"""One clip, read: bytes from disk once, frames and waveform from these bytes.
+"""Read a clip, or only open it: bytes from disk once, frames and waveform from these bytes.
 
 Every fault of a file is raised as a MediaError that names it. ``sandbox`` adds a time limit.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from omni_rlvr.media.audio import Heard, read_sidecar, read_track
+from omni_rlvr.media.audio import Heard, has_samples, read_sidecar, read_track, sidecar_s
 from omni_rlvr.media.container import (
     Contents,
     Sound,
@@ -21,7 +21,7 @@ from omni_rlvr.media.container import (
     read_bytes,
     reason,
 )
-from omni_rlvr.media.frame_sampling import sound_pieces
+from omni_rlvr.media.frame_sampling import Sampling, sound_pieces
 from omni_rlvr.media.picture import Picture, need_readable
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.media.sound_file import finish_header, is_sound_file, split_joined
@@ -62,6 +62,8 @@ def read_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> C
             indices = request.sampling.indices(picture.times_s, picture.duration_s)
             with decoding(video, "picture"):
                 frames = read_frames(data, picture, indices, backend=request.backend)
+                if request.frame_size is not None:
+                    frames = request.frame_size.resized(frames)
             times_s = picture.times_s[indices]
         if request.want_audio and audio is None and contents.sound is not None:
             if contents.picture is None and is_sound_file(data):
@@ -176,3 +178,59 @@ def other_sound(data: bytes, path: Path, why: str) -> tuple[Sound, tuple[ClipNot
     if contents.sound is None:
         raise MediaError(f"{path}: was named as a sound file but has no sound track")
     return contents.sound, contents.notes
+
+
+def probe_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
+    """Open one clip without decoding all of it: one frame, and the first samples of its sound.
+
+    It refuses what ``read_clip`` refuses when it opens a file, and a stream that has no decoder or
+    whose first packet is broken. A fault in the middle of a file is found only by reading it all.
+
+    Args:
+        video: As ``read_clip``.
+        audio: As ``read_clip``.
+        request: ``want_video`` is whether a picture must be there, ``want_audio`` whether the
+            container's sound must have a decoder; a clip may be without sound.
+
+    Returns:
+        The clip with one frame and the times of all that would be sampled, if it has a picture, and
+        an empty waveform if it has sound.
+
+    Raises:
+        MediaError: As ``read_clip``.
+    """
+    has_sound = False
+    frames, times_s, duration_s = None, None, 0.0
+    notes: tuple[ClipNote, ...] = ()
+    if video is not None:
+        data = read_bytes(video)
+        contents = look_into(data, video)
+        notes = contents.notes
+        if contents.picture is not None or request.want_video:
+            one_frame = replace(
+                request, sampling=Sampling.count(1), want_video=True, want_audio=False
+            )
+            seen = read_clip(video, None, one_frame)
+            frames, duration_s = seen.frames, seen.duration_s
+        if contents.picture is not None and len(contents.picture.pts):
+            shown = contents.picture.times_s
+            times_s = shown[request.sampling.indices(shown, contents.picture.duration_s)]
+        if contents.sound is not None and audio is None:
+            has_sound = not request.want_audio or has_samples(data, contents.sound, video)
+            duration_s = duration_s or contents.sound.duration_s
+    if audio is not None:
+        sound_s = _sidecar_s(audio)
+        has_sound = sound_s > 0
+        duration_s = duration_s or sound_s
+    waveform = np.zeros(0, dtype=np.float32) if has_sound else None
+    return Clip(frames, waveform, duration_s, times_s, notes)
+
+
+def _sidecar_s(path: Path) -> float:
+    """Read the seconds of a sound file; 0 if it holds no samples."""
+    data = read_bytes(path)
+    try:
+        return sidecar_s([finish_header(part)[0] for part in split_joined(data)], path)
+    except soundfile.LibsndfileError as error:
+        sound, _ = other_sound(data, path, error.error_string)
+    return max(sound.promised_s, 1e-3) if has_samples(data, sound, path) else 0.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.resize import FrameSize
 
 Backend = Literal["decord", "av"]
 
@@ -25,5 +26,8 @@ class ClipRequest:
     window_s: float | None = None
     """Most seconds of sound that the model takes; of a longer sound only what lies around the
     sampled frames is kept, and a note says how much is not. None keeps all."""
+    frame_size: FrameSize | None = None
+    """How frames are resized before they leave the process that decodes them; None leaves them as
+    they are in the file."""
     backend: Backend = "decord"
     """What decodes frames: ``decord`` (PyAV steps in where it cannot) or ``av``."""

@@ -1,4 +1,6 @@
-"""Resize the height of tall frames first, as Pillow 13 does: rounding depends on the order.
+"""Resize frames: to a size that follows from their own, and tall ones height first.
+
+Rounding depends on the order of the two passes.
 
 A resize is one pass over rows and one over columns, each rounded to whole grey levels. Pillow 13
 takes the order that costs less, earlier ones always rows before columns, and a pixel can differ by
@@ -7,8 +9,61 @@ a few levels. With the columns' pass taken here, every Pillow gives the same pic
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
+
+MAX_ASPECT_RATIO = 200
+"""Of a frame that keeps its proportions; a longer strip has no size that a model takes."""
+
+
+@dataclass(frozen=True)
+class FrameSize:
+    """A rule for the size of frames that keeps their proportions."""
+
+    multiple_of: int
+    """What height and width can be divided by."""
+    min_pixels: int
+    """Least height times width."""
+    max_pixels: int
+    """Most height times width."""
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """Compute the height and width that a frame is resized to.
+
+        Raises:
+            ValueError: The frame is a strip, more than 200 times as long as it is wide.
+
+        Reference:
+            qwen-vl-utils and transformers, ``smart_resize``.
+        """
+        if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+            raise ValueError(
+                f"frames of {width} x {height} are more than {MAX_ASPECT_RATIO} times as long as "
+                "they are wide"
+            )
+        unit = self.multiple_of
+        rows, columns = round(height / unit), round(width / unit)
+        if rows * columns * unit**2 > self.max_pixels:
+            shrink = math.sqrt(height * width / self.max_pixels)
+            rows = max(1, math.floor(height / shrink / unit))
+            columns = max(1, math.floor(width / shrink / unit))
+        elif rows * columns * unit**2 < self.min_pixels:
+            enlarge = math.sqrt(self.min_pixels / (height * width))
+            rows = math.ceil(height * enlarge / unit)
+            columns = math.ceil(width * enlarge / unit)
+        return rows * unit, columns * unit
+
+    def resized(self, frames: np.ndarray) -> np.ndarray:
+        """Resize [F, H, W, 3] uint8 frames (bicubic); frames of the right size stay as they are."""
+        height, width = self.of(*frames.shape[1:3])
+        if (height, width) == frames.shape[1:3]:
+            return frames
+        bicubic = Image.Resampling.BICUBIC
+        made = (Image.fromarray(frame).resize((width, height), bicubic) for frame in frames)
+        return np.stack([np.asarray(frame) for frame in made])
 
 
 def shrink_tall(frames: np.ndarray, height: int, width: int, resample: int) -> np.ndarray:

@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from omni_rlvr.config.loading import LoadOptions
-from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.policy import Policy, TimeAxis
+from omni_rlvr.types import Batch
 
-if TYPE_CHECKING:  # that file asks this one for the family that joins parts
+if TYPE_CHECKING:
+    from omni_rlvr.models.encoding import Encoding
+
+    # that file asks this one for the family that joins parts
     from omni_rlvr.models.loading.from_parts import Parts
 
 COMPOSED = "omni_rlvr"
@@ -24,6 +28,11 @@ COMPOSED = "omni_rlvr"
 FAMILIES = {
     COMPOSED: "composed",
     "HumanOmni_qwen2": "composed",  # as R1-Omni and HumanOmni were published
+    "qwen2_audio": "qwen2_audio",
+    "qwen2_5_omni": "qwen_omni",  # with a talker, as published
+    "qwen2_5_omni_thinker": "qwen_omni",
+    "qwen3_omni_moe": "qwen_omni",  # with a talker, as published
+    "qwen3_omni_moe_thinker": "qwen_omni",
 }
 """``model_type`` -> folder under ``models/``."""
 
@@ -53,16 +62,37 @@ class Family(Protocol):
             UserError: The folder cannot be read, or its weights do not fit its config.
         """
 
-    def tiny(self, seed: int) -> Policy:
-        """Build a small policy from nothing, with random weights, for tests."""
-
-    def compose(
-        self, parts: Parts, dtype: torch.dtype, options: LoadOptions, instruction: str | None
+    def skeleton(
+        self,
+        folder: Path,
+        dtype: torch.dtype,
+        options: LoadOptions,
+        instruction: str | None,
     ) -> Policy:
-        """Join parts that were trained apart to a new policy.
+        """Build what ``load`` gives but for the weights.
+
+        Returns:
+            The policy on the meta device, where weights have shapes and take no memory, with its
+            processor.
 
         Raises:
-            UserError: A part cannot be read, or the family's models are not joined from parts.
+            UserError: As for ``load``, but no weight is read.
+        """
+
+    def encoding(self, policy: Policy, batch: Batch) -> Encoding:
+        """Say what encoding a batch takes; nothing is computed.
+
+        Args:
+            policy: What ``skeleton`` built.
+            batch: Clips on the meta device.
+        """
+
+    def tiny(self, seed: int, model_type: str) -> Policy:
+        """Build a small policy from nothing, with random weights, for tests.
+
+        Args:
+            seed: Of the weights.
+            model_type: Which of the family's models; types that differ in files alone are one.
         """
 
     def put_processor(
@@ -70,11 +100,27 @@ class Family(Protocol):
     ) -> None:
         """Give a policy the processor that an adapter checkpoint was saved with."""
 
-    def sound_window_s(self, folder: Path | None) -> float:
+    def sound_window_s(self, folder: Path | None) -> float | None:
         """Read how many seconds of sound a checkpoint's model takes, without loading it.
 
         Args:
-            folder: The checkpoint; None, or a folder without settings, gives the family's own.
+            folder: The checkpoint with its processor; None, or a folder without settings, gives
+                the family's own.
+
+        Returns:
+            None for any number.
+        """
+
+    def time_axis(self, folder: Path, base: Path, options: LoadOptions) -> TimeAxis | None:
+        """Read what certifies the time axis of a checkpoint's clips, without loading its weights.
+
+        Args:
+            folder: The checkpoint with its processor.
+            base: Where config.json is: the checkpoint, or the base of its adapters.
+            options: What is changed of it.
+
+        Returns:
+            None where positions do not tell when something is seen or heard.
         """
 
     def own_name(self, name: str) -> str:
@@ -94,7 +140,34 @@ class Family(Protocol):
         """
 
 
+class ComposedFamily(Family, Protocol):
+    """What the family offers besides whose models are joined from parts."""
+
+    def compose(
+        self, parts: Parts, dtype: torch.dtype, options: LoadOptions, instruction: str | None
+    ) -> Policy:
+        """Join parts that were trained apart to a new policy.
+
+        Raises:
+            UserError: A part cannot be read.
+        """
+
+    def compose_skeleton(
+        self, parts: Parts, dtype: torch.dtype, options: LoadOptions, instruction: str | None
+    ) -> Policy:
+        """Build what ``compose`` gives but for the weights; see ``skeleton``."""
+
+    def register_auto_classes(self) -> None:
+        """Register the family's classes with transformers' Auto classes; see ``omni_rlvr.hf``."""
+
+
 def family_of(model_type: str) -> Family:
     """Import the family of a ``model_type``, which has to be one of ``FAMILIES``."""
     family: Any = import_module(f"omni_rlvr.models.{FAMILIES[model_type]}.family")
+    return family
+
+
+def composed_family() -> ComposedFamily:
+    """Import the family whose models are joined from parts."""
+    family: Any = family_of(COMPOSED)
     return family

@@ -7,18 +7,28 @@ transformers causal LM, so that rollout and update can share a prompt's keys and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.resize import FrameSize
 from omni_rlvr.models.modules import Modules
 from omni_rlvr.types import AudioShape, Batch, Features, Processing, Prompts, VideoShape
+
+VIDEO_ID, AUDIO_ID = -201, -202
+"""Placeholders: each stands in a prompt for one token of a picture, or of a sound. They are
+negative, so that they are no tokens of any vocabulary."""
+P = ParamSpec("P")
+T = TypeVar("T")
+BLOCK_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Names of all linear layers of a transformer block, attention's first."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,26 @@ class AdapterCheckpoint:
     """Of the base's content."""
     names: frozenset[str]
     """Weights, apart from adapters, that are or were trained; under their names in the base."""
+    quantized: str | None = None
+    """How the base was rounded while they trained; None if it was not."""
+
+
+class TimeAxis(Protocol):
+    """What certifies that a model sees and hears the same moments, without its weights."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which frames of a clip the model is shown."""
+
+    def time_axis_error_s(self, frame_times_s: np.ndarray) -> tuple[float, float]:
+        """Compute how far apart picture and sound of one position are in a sounding clip.
+
+        Args:
+            frame_times_s: [F] when the sampled frames are shown.
+
+        Returns:
+            The largest distance, and the time from one step of the picture to the next; seconds.
+        """
 
 
 class Processor(Processing, Protocol):
@@ -67,8 +97,12 @@ class Processor(Processing, Protocol):
         """Of the sound that is processed, in Hz."""
 
     @property
-    def window_s(self) -> float:
-        """Length of the longest sound that can be processed, in seconds."""
+    def frame_size(self) -> FrameSize | None:
+        """How frames are resized where they are decoded; None hands them on as they are."""
+
+    @property
+    def window_s(self) -> float | None:
+        """Length of the longest sound that can be processed, in seconds; None for any length."""
 
     @property
     def common_shapes(self) -> Mapping[str, VideoShape | AudioShape]:
@@ -92,14 +126,14 @@ class Processor(Processing, Protocol):
         """Decode completions ([N, T] ids and mask) up to their first end token."""
 
     def fingerprint(self) -> dict[str, dict[str, object]]:
-        """Return the "video" and the "audio" settings that change features, as plain values."""
+        """Return the settings that change the features of each tower, as plain values."""
 
     def save(self, folder: Path) -> None:
         """Write all that is needed to load it into a checkpoint folder."""
 
 
 class Policy(Modules, Protocol):
-    """A video + audio language model and its processor."""
+    """A language model that sees, hears or both, and its processor."""
 
     processor: Processor
     language_model: PreTrainedModel
@@ -113,8 +147,17 @@ class Policy(Modules, Protocol):
         """Weights that are constants, e.g. a table of sinusoids; whatever the options say."""
 
     @property
+    def lora_targets(self) -> Sequence[str]:
+        """Linear layers that get adapters where a config names none, by the ends of their names."""
+
+    @property
     def dtype(self) -> torch.dtype:
         """The type of its weights."""
+
+    def __call__(
+        self, task: Callable[Concatenate[Policy, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``task(policy, ...)``: the one door to a pass with gradient; see ``sharding``."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """List all weights, frozen ones too."""
@@ -132,7 +175,7 @@ class Policy(Modules, Protocol):
         """Move all weights."""
 
     def towers(self) -> Mapping[str, nn.Module]:
-        """Return the "video" and the "audio" tower."""
+        """Return the "video" and the "audio" tower, or the one that the model has."""
 
     def tower_config(self) -> dict[str, object]:
         """Return what decides features beside weights and processor, as plain values."""
@@ -146,17 +189,34 @@ class Policy(Modules, Protocol):
         This is the only way to a prompt: training, evaluation and attribution all take it.
         """
 
-    def completion_logits(
-        self,
-        prompts: Prompts,
-        prompt_index: Tensor,
-        completion_ids: Tensor,
-        completion_mask: Tensor,
-    ) -> Tensor:
-        """Compute the logits that predict each completion token: [N, T, V], each prompt once."""
-
     def frozen_copy(self) -> Policy:
         """Copy what trains, share what does not, and freeze the copy: the reference policy."""
 
     def save(self, folder: Path) -> None:
         """Write a folder that ``load_policy`` reads back."""
+
+
+def embed_prompts(
+    language_model: PreTrainedModel, batch: Batch, *, video: Tensor | None, audio: Tensor | None
+) -> Prompts:
+    """Embed prompts, with the tokens of pictures and sounds at their placeholders.
+
+    Args:
+        language_model: It embeds the text.
+        batch: The prompts.
+        video: [n, width] tokens of all pictures, in the order of the prompts; None for no picture.
+        audio: The same for all sounds.
+
+    Raises:
+        ValueError: There are more or fewer placeholders than tokens.
+    """
+    ids = batch.prompt_ids
+    embeds = language_model.get_input_embeddings()(ids.clamp(min=0))
+    for placeholder, tokens in ((VIDEO_ID, video), (AUDIO_ID, audio)):
+        places = ids == placeholder
+        num_places, num_tokens = int(places.sum()), 0 if tokens is None else len(tokens)
+        if num_places != num_tokens:
+            raise ValueError(f"{num_places} placeholders for {num_tokens} tokens of media")
+        if tokens is not None:
+            embeds = embeds.masked_scatter(places.unsqueeze(-1), tokens.to(embeds.dtype))
+    return Prompts(embeds, batch.prompt_mask, batch.prompt_positions)

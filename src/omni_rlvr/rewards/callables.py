@@ -20,8 +20,13 @@ from numbers import Real
 from typing import Any
 
 from omni_rlvr.rewards.base import CalledExit, RewardError, RewardTimeout, exit_as_error
-from omni_rlvr.rewards.watchdog.time_limit import Limited, awaited_within, keep_watch, within
-from omni_rlvr.rewards.watchdog.watcher import GRACE_S
+from omni_rlvr.rewards.watchdog.time_limit import (
+    LOOP_S,
+    Limited,
+    awaited_within,
+    keep_watch,
+    within,
+)
 from omni_rlvr.stopping import place_of
 from omni_rlvr.types import Example, UserError
 
@@ -187,8 +192,8 @@ def as_reward_callable(name: str, term: object, timeout_s: float | None = None) 
 def _run(terms: Sequence[RewardCallable], rows: Rows) -> list[list[float]]:
     """Await async terms together.
 
-    The whole has a limit too, for what no call's own limit ends: a term that blocks the event loop
-    in a task of its own, or that catches that it is cancelled.
+    The whole has a limit too, for what no call's own limit ends: a term that blocks the event loop,
+    or that catches that it is cancelled.
     """
 
     async def all_of_them() -> list[list[float]]:
@@ -199,7 +204,7 @@ def _run(terms: Sequence[RewardCallable], rows: Rows) -> list[list[float]]:
         return asyncio.run(all_of_them())
     names = ", ".join(term.name for term in terms)
     limited = Limited(timeout_s, functools.partial(_message, names, rows=rows))
-    return within(limited, lambda: asyncio.run(all_of_them()), timeout_s + GRACE_S)
+    return within(limited, lambda: asyncio.run(all_of_them()), more_s=LOOP_S)
 
 
 def score_all(terms: Sequence[RewardCallable], rows: Rows) -> dict[str, list[float]]:

@@ -1,7 +1,7 @@
-"""The multiple-choice term: does the answer name the gold option, by its letter?
+"""Terms for questions: is the option right, or the answer to whatever kind of question a row asks?
 
-The letter may stand in brackets, be followed by ``.``, ``)`` or ``:`` and then by the option's
-text, which is not compared: ``B``, ``(b)``, ``B. happy``.
+``text/questions.py`` reads and compares answers. Rows that say what kind of question they ask come
+from ``data/readers/questions.py``; all kinds may stand in one batch.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import re
 from collections.abc import Sequence
 
 from omni_rlvr.text.parse import parse
+from omni_rlvr.text.questions import KIND, read_letter, score_answer
 from omni_rlvr.types import Example, UserError
-
-_OPTION = re.compile(r"\(?([a-z])(?:[).:]+(?:\s.*)?)?", re.IGNORECASE | re.DOTALL | re.ASCII)
 
 
 class MultipleChoice:
     """1.0 where the answer's option is the gold answer's, else 0.0.
 
-    An answer that names a second option, ``B. or C``, is wrong.
+    The letter may stand in brackets, be followed by ``.``, ``)`` or ``:`` and then by the option's
+    text, which is not compared: ``B``, ``(b)``, ``B. happy``. An
+    answer that names a second option, ``B. or C``, is wrong.
 
     Args:
         choices: The letters that can be chosen, e.g. ``[A, B, C, D]``.
@@ -37,8 +38,7 @@ class MultipleChoice:
             )
         if len(set(letters)) < len(letters):
             raise UserError(f"multiple choice reward, choices: {list(choices)!r} repeat a letter")
-        self._choices = letters
-        self._other = re.compile(rf"\b[{''.join(letters)}]\b", re.ASCII)
+        self._choices = "".join(letters)
 
     def __call__(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
         """Score N completions, 1.0 or 0.0 each."""
@@ -46,15 +46,39 @@ class MultipleChoice:
         return [self._score(parse(text).answer, example.answer) for text, example in rows]
 
     def _score(self, answer: str | None, gold: str) -> float:
-        wanted = self._letter(gold)
+        wanted = read_letter(gold, self._choices)
         if wanted is None:
             raise ValueError(f"the gold answer {gold!r} names none of {', '.join(self._choices)}")
-        return 1.0 if answer and self._letter(answer) == wanted else 0.0
+        return 1.0 if answer and read_letter(answer, self._choices) == wanted else 0.0
 
-    def _letter(self, text: str) -> str | None:
-        found = _OPTION.fullmatch(text.strip())
-        if found is None:
-            return None
-        letter = found[1].upper()
-        others = {*self._other.findall(text[found.end(1) :])} - {letter}
-        return letter if letter in self._choices and not others else None
+
+class Question:
+    """1.0 for a right answer in its tag, 0.0 for a wrong or unparsed one; F1 for several letters.
+
+    Reference:
+        The rule-based rewards of Video-R1, arXiv 2503.21776, section 3.2.
+
+    Note:
+        The reference searches the text for an answer, gives free text its ROUGE score, and a
+        regression one minus its relative error; here an answer stands alone, text must be equal,
+        and a number is right within a tolerance.
+    """
+
+    max_score = 1.0
+
+    def __call__(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
+        """Score N completions, 0.0 to 1.0 each.
+
+        Raises:
+            ValueError: A row does not say what kind of question it asks.
+        """
+        rows = zip(completions, examples, strict=True)
+        return [self._score(parse(text).answer, example) for text, example in rows]
+
+    def _score(self, answer: str | None, example: Example) -> float:
+        if KIND not in example.cues:
+            raise ValueError(
+                f"{example.source}: its row says no kind of question; this term is for "
+                "dataset=questions"
+            )
+        return score_answer(answer, example.answer, example.cues) or 0.0

@@ -7,15 +7,11 @@ exponent. No unit, no words, no arithmetic.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 from omni_rlvr.text.parse import parse
+from omni_rlvr.text.questions import read_number
 from omni_rlvr.types import Example, UserError
-
-_NUMBER = re.compile(
-    r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII
-)
 
 
 class Numeric:
@@ -50,15 +46,3 @@ class Numeric:
         if given is None:
             return 0.0
         return float(abs(given - wanted) <= max(self._absolute, self._relative * abs(wanted)))
-
-
-def read_number(text: str) -> float | None:
-    """Read a finite number that stands alone, or None."""
-    text = text.strip()
-    if _NUMBER.fullmatch(text) is None:
-        return None
-    try:
-        value = float(text.replace(",", ""))
-    except ValueError:  # the pattern lets "." and "e5" through
-        return None
-    return value if math.isfinite(value) else None

@@ -96,7 +96,8 @@ def check_room(policy: Policy, batch: Batch, num_new: Tensor | int, key: str) ->
         raise UserError(
             f"{example.id or 'the clip'}: a prompt of {prompt} tokens and a completion of up to "
             f"{new} are {prompt + new}, and this model knows {limit} positions "
-            f"(max_position_embeddings); lower {key} or model.options.num_frames"
+            f"(max_position_embeddings); lower {key} or model.options.num_frames "
+            "(max_frames, where frames are taken at a rate)"
         )
 
 

@@ -19,6 +19,7 @@ from omni_rlvr.models.modules import trains
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.prefix.fast_path import select_activations
 from omni_rlvr.models.prefix.scoring import Rows, completion_hidden
+from omni_rlvr.models.sharding import is_sharded
 from omni_rlvr.rollout.encode import completed, encode
 from omni_rlvr.types import Batch, Experience, Features
 
@@ -52,6 +53,10 @@ def completion_scores(
     # a tower that trains makes its features here, with gradient
     made = policy.encode(_not_encoded(batch, known))
     prompts = policy.prompts(batch, completed(known, made))
+    if is_sharded(policy) and torch.is_grad_enabled():
+        # where no weight before the first layer trains, that layer's reduction would come last on
+        # this rank, and first on another whose clips have a projector that does
+        prompts.embeds.requires_grad_()
     rows = Rows(
         prompts, experience.prompt_index, experience.completion_ids, experience.completion_mask
     )

@@ -20,7 +20,8 @@ from torch import Tensor
 from omni_rlvr.data.collate import pad_rows
 from omni_rlvr.functional.logprobs import per_token_logps
 from omni_rlvr.models.policy import Policy, Processor
-from omni_rlvr.models.prefix.scoring import first_positions
+from omni_rlvr.models.prefix.scoring import Rows, completion_logits, first_positions
+from omni_rlvr.rollout.experience import LOGITS_AT_ONCE
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Prompts
 
@@ -78,6 +79,27 @@ def completion_slot(
     return replace(TAGGED, ids=ids[:kept].tolist(), text=lead)
 
 
+def reply_slots(
+    processor: Processor,
+    completion_ids: Tensor,
+    completion_mask: Tensor,
+    *,
+    otherwise: Sequence[AnswerSlot],
+) -> list[AnswerSlot]:
+    """Cut each of B completions off as ``completion_slot`` does.
+
+    Args:
+        processor: whose tokens these are.
+        completion_ids: [B, T].
+        completion_mask: [B, T].
+        otherwise: B slots for completions whose tags hold no answer.
+    """
+    return [
+        completion_slot(processor, ids, mask) or slot
+        for ids, mask, slot in zip(completion_ids, completion_mask, otherwise, strict=True)
+    ]
+
+
 def _text(processor: Processor, ids: Tensor) -> str:
     return processor.decode(ids.unsqueeze(0), torch.ones_like(ids).unsqueeze(0))[0]
 
@@ -105,7 +127,7 @@ def label_logps(
         labels: L different labels.
 
     Returns:
-        [B, L] float32, in nats.
+        [B, L] float32, in nats. As many prompts are scored at once as LOGITS_AT_ONCE allows.
 
     Note:
         A sum, not a mean over tokens: it is the probability of the very words. A label of more
@@ -113,6 +135,17 @@ def label_logps(
     """
     tokenise = cache(lambda slot: _tokenise(policy.processor, slot, labels))
     pairs = [tokenise(replace(slot, ids=tuple(slot.ids))) for slot in slots]  # many are the same
+    longest = max(len(row) for _, rows in pairs for row in rows)
+    vocab_size = policy.language_model.config.get_text_config().vocab_size
+    at_once = max(1, LOGITS_AT_ONCE // (vocab_size * longest * len(labels)))
+    if len(slots) > at_once:
+        parts = [slice(start, start + at_once) for start in range(0, len(slots), at_once)]
+        return torch.cat(
+            [
+                label_logps(policy, prompts.rows(part), slots=slots[part], labels=labels)
+                for part in parts
+            ]
+        )
     pad, device = policy.processor.pad_token_id, prompts.embeds.device
     lead_ids, lead_mask = pad_rows([lead for lead, _ in pairs], pad=pad, left=False)
     ids, mask = pad_rows([row for _, rows in pairs for row in rows], pad=pad, left=False)
@@ -123,7 +156,7 @@ def label_logps(
         lead_mask.to(device),
     )
     owners = torch.arange(len(slots), device=device).repeat_interleave(len(labels))
-    logits = policy.completion_logits(whole, owners, ids, mask)
+    logits = completion_logits(policy.language_model, Rows(whole, owners, ids, mask))
     logps = per_token_logps(logits, ids, temperature=1.0)
     return logps.masked_fill(mask == 0, 0.0).sum(dim=1).unflatten(0, (len(slots), len(labels)))
 

@@ -7,6 +7,7 @@ generator a prompt, which other prompts there are changes nothing either.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,16 @@ from omni_rlvr.config.sampling import SamplingConfig
 
 Generators = torch.Generator | Sequence[torch.Generator]
 """One for all prompts, or one for each; on the CPU."""
+
+
+def seed_of(seed: int, what: str) -> int:
+    """Hash to a seed that is independent of the seeds of anything else.
+
+    Args:
+        seed: The seed of the run.
+        what: Names what the random numbers are for: a prompt, a clip, a batch.
+    """
+    return int.from_bytes(hashlib.blake2b(f"{seed} {what}".encode(), digest_size=4).digest())
 
 
 def uniforms(generator: Generators, num_rows: int) -> Tensor:

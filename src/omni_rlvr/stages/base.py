@@ -47,6 +47,8 @@ class Stage(Protocol):
 
     with_target: bool
     """Whether batches contain the annotated target."""
+    reference: Policy | None
+    """The frozen policy that it compares with, which is held on the devices as the policy is."""
 
     def prepare(self, policy: Policy, batch: Batch, generator: Generators) -> Prepared:
         """Make experience from a rank's batch, without gradient; run the towers once a prompt.

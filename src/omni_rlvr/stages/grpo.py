@@ -26,6 +26,7 @@ from omni_rlvr.functional.logprobs import TokenScores
 from omni_rlvr.functional.objective import top_entropy_mask
 from omni_rlvr.models.adapters.reference import is_at
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.sharding import gathered, is_sharded
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.encode import encode, make_prompts, without_encoded
 from omni_rlvr.rollout.engine import RolloutEngine
@@ -89,27 +90,28 @@ class GrpoStage:
         Each clip is encoded once.
         """
         config = self.config
-        features = all_features = encode(policy, batch)
-        batch = without_encoded(batch)
-        if config.modality_dropout > 0:
-            batch, features = drop_modalities(
-                batch,
-                features,
-                policy.processor,
-                probability=config.modality_dropout,
-                generator=generator,
+        with gathered(policy):
+            features = all_features = encode(policy, batch)
+            batch = without_encoded(batch)
+            if config.modality_dropout > 0:
+                batch, features = drop_modalities(
+                    batch,
+                    features,
+                    policy.processor,
+                    probability=config.modality_dropout,
+                    generator=generator,
+                )
+            first = self._sampled(policy, batch, features, generator)
+            scored, num_resampled = refill(
+                first,
+                lambda prompts: self._sampled(
+                    policy,
+                    *select_prompts(batch, features, prompts.to(batch.prompt_ids.device)),
+                    generators_of(generator, prompts),
+                ),
+                num_generations=config.num_generations,
+                max_resample_times=config.max_resample_times,
             )
-        first = self._sampled(policy, batch, features, generator)
-        scored, num_resampled = refill(
-            first,
-            lambda prompts: self._sampled(
-                policy,
-                *select_prompts(batch, features, prompts.to(batch.prompt_ids.device)),
-                generators_of(generator, prompts),
-            ),
-            num_generations=config.num_generations,
-            max_resample_times=config.max_resample_times,
-        )
         rollout, device = scored.rollout, batch.prompt_ids.device
         experience = Experience(
             batch=batch,
@@ -161,6 +163,8 @@ class GrpoStage:
                     rows = torch.isin(numbers, prompts).nonzero().squeeze(1)
                     part = select(experience, rows.to(experience.prompt_index.device))
                 yield with_counts(part, counts_of(self.config, part))
+                # an update may have been made; ranks can compare their parts in ``prepare`` alone
+                self._has_left_reference |= is_sharded(self.reference)
 
     def micro_batches(self, minibatch: Experience) -> list[Tensor]:
         """Split the rows whose gradient may differ from zero into micro-batches."""
@@ -169,16 +173,24 @@ class GrpoStage:
     def loss(self, policy: Policy, rows: Experience, minibatch: Experience) -> LossOutput:
         """Compute a micro-batch's share of the objective."""
         scores = self._scores(policy, rows)
-        if rows.ref_per_token_logps is not None and self._is_at_reference(policy):
+        if rows.ref_per_token_logps is not None and (
+            not self._has_left_reference if is_sharded(policy) else self._is_at_reference(policy)
+        ):
             # with equal weights the KL is 0, but two passes round differently: use one for both
             rows = replace(rows, ref_per_token_logps=scores.logps.detach())
         return policy_loss(self.config, rows, minibatch, scores)
 
     def _is_at_reference(self, policy: Policy) -> bool:
-        """Whether all weights still equal those of the reference, so that the KL is 0."""
+        """Whether all weights still equal those of the reference, so that the KL is 0.
+
+        Where they are sharded, every rank asks, since each compares its own part.
+        """
         if not self._has_left_reference:
             assert self.reference is not None
-            self._has_left_reference = not is_at(policy, self.reference)
+            is_equal = is_at(policy, self.reference)
+            if is_sharded(policy):
+                is_equal = all(distributed.gather(is_equal))
+            self._has_left_reference = not is_equal
         return not self._has_left_reference
 
     def _sampled(
@@ -212,7 +224,8 @@ class GrpoStage:
         """
         config, old = self.config, None
         if config.updates_per_step > 1 or config.kl_in_reward or config.top_entropy_quantile < 1:
-            old, entropy = self._score_all(policy, experience)
+            with gathered(policy):
+                old, entropy = self._score_all(policy, experience)
             if config.top_entropy_quantile < 1:
                 mask = loss_mask_of(experience)
                 counted = torch.cat(distributed.gather(entropy[mask.bool()].cpu()))
@@ -223,9 +236,10 @@ class GrpoStage:
                 experience = replace(experience, old_per_token_logps=old)
         if self.reference is not None:
             reference = self.reference.to(device=experience.completion_ids.device)
-            ref = old
-            if old is None or not self._is_at_reference(policy):
-                ref, _ = self._score_all(reference, experience)
+            ref, is_at_reference = old, self._is_at_reference(policy)
+            if old is None or not is_at_reference:
+                with gathered(reference if is_sharded(reference) else policy):
+                    ref, _ = self._score_all(reference, experience)
             experience = replace(experience, ref_per_token_logps=ref)
         if config.contrast_modality is not None:
             lacks = torch.ones(len(experience.batch), dtype=torch.bool)
@@ -236,9 +250,10 @@ class GrpoStage:
                 video=lacks & (config.contrast_modality == "video"),
                 audio=lacks & (config.contrast_modality == "audio"),
             )
-            contrast, _ = self._score_all(
-                policy, replace(experience, batch=batch, features=features)
-            )
+            with gathered(policy):
+                contrast, _ = self._score_all(
+                    policy, replace(experience, batch=batch, features=features)
+                )
             experience = replace(experience, contrast_per_token_logps=contrast)
         return experience
 

@@ -35,6 +35,7 @@ class SftStage:
     """
 
     with_target = True
+    reference = None
 
     def __init__(self, config: SftConfig):
         """Hold the hyper-parameters."""

@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from omni_rlvr import stopping
 from omni_rlvr.assembly.assemble import assemble
 from omni_rlvr.assembly.composed import Place
-from omni_rlvr.assembly.composing.latest import stopped_at_the_start
+from omni_rlvr.assembly.composing.latest import settle_resume
 from omni_rlvr.assembly.instantiate import check
-from omni_rlvr.pointers import LATEST, run_of
-from omni_rlvr.tasks.launch.launcher import Launch, launch
+from omni_rlvr.pointers import run_of
+from omni_rlvr.tasks.launch import Launch, launch
 from omni_rlvr.tasks.start import Start, run_from_start, start_of
 from omni_rlvr.tasks.table import row_of
 
@@ -68,9 +68,7 @@ def build_one(cfg: DictConfig, run_dir: Path, latest: Path | None) -> Ready:
     For a task on several devices, this checks what needs no model and returns its launch. Each of
     the launched processes calls this function again to build the task itself.
     """
-    if cfg.resume == LATEST and (stopped := stopped_at_the_start(run_dir.parent)) is not None:
-        print(f"resume={LATEST}: {stopped} was stopped before its first checkpoint; starts anew")
-        cfg.resume = None
+    settle_resume(cfg, run_dir.parent)
     config, typed = check(cfg)
     row = row_of(typed["task"])
     place = Place(run_dir if cfg.resume is None else run_of(run_dir), latest, config)

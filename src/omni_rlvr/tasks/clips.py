@@ -1,66 +1,75 @@
-"""From annotations to batches: the data sets and loaders that tasks share."""
+"""What tasks that ask a policy about clips share: their inputs, and how ranks share the clips."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 
-from omni_rlvr.assembly.composed import Clips
+from omni_rlvr import distributed
+from omni_rlvr.assembly.composed import Clips, Composed, Place
+from omni_rlvr.assembly.instantiate import make
+from omni_rlvr.assembly.policies import feature_cache, load_policy
 from omni_rlvr.data.collate import Collate
-from omni_rlvr.data.dataset import ClipDataset
+from omni_rlvr.data.dataset import ClipDataset, clip_reader
 from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.data.loader import evaluation_loader, move, refuse_bad_media
-from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.request import ClipRequest
-from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.models.policy import Policy, Processor
+from omni_rlvr.models.sharding import gathered
+from omni_rlvr.record import RunRecord
 from omni_rlvr.rollout.encode import encode
-from omni_rlvr.training.progress import progress_bar
-from omni_rlvr.types import Batch, Example, Features
+from omni_rlvr.rollout.engine import RolloutEngine
+from omni_rlvr.text.progress import progress_bar
+from omni_rlvr.training.devices import take_device
+from omni_rlvr.types import Batch, ClipNote, Example, Features
+
+T = TypeVar("T")
 
 
-def clip_dataset(
-    clips: Clips,
-    examples: Sequence[Example],
-    cache: FeatureCache | None,
-    *,
-    sampling: Sampling,
-    sample_rate: int,
-    window_s: float | None = None,
-) -> ClipDataset:
-    """Make the dataset that reads these examples' clips, or their cached features.
+@dataclass(frozen=True)
+class PolicyInputs:
+    """What a task starts from that asks a policy about clips."""
 
-    Without ``window_s`` all of a sound is kept, to show it to a person; a processor refuses more
-    than its window.
-    """
-    request = ClipRequest(
-        sampling, sample_rate, clips.modality.video, clips.modality.audio, window_s=window_s
-    )
-    return ClipDataset(
-        examples,
-        ClipReader(
-            clips.dataset.decode_timeout_s,
-            clips.dataset.max_clips_per_process,
-            limits=clips.dataset.limits,
-        ),
-        request,
-        cache=cache,
-    )
+    place: Place
+    clips: Clips
+    task: Any
+    """The dataclass of the task's options."""
+    policy: Policy
+    cache: FeatureCache | None
+    engine: RolloutEngine
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this rank."""
+        return take_device(self.place.config["trainer"], distributed.local_rank())
+
+
+def policy_inputs(composed: Composed, clips: Clips) -> PolicyInputs:
+    """Load the policy, open the cache of its features, and build the engine that samples."""
+    policy = composed.policy or load_policy(composed, clips.examples)
+    cache = feature_cache(composed.feature_cache, clips, policy)
+    engine = make(composed.cfg.rollout)
+    return PolicyInputs(composed.place, clips, composed.task, policy, cache, engine)
+
+
+def clip_request(processor: Processor, *, video: bool, audio: bool) -> ClipRequest:
+    """Say what a policy's processor takes of a clip."""
+    sampling, rate, window_s = processor.sampling, processor.sample_rate, processor.window_s
+    frame_size = processor.frame_size
+    return ClipRequest(sampling, rate, video, audio, window_s=window_s, frame_size=frame_size)
 
 
 def processed_clips(
     clips: Clips, examples: Sequence[Example], processor: Processor, cache: FeatureCache | None
 ) -> ClipDataset:
-    """Make the dataset that reads clips as a policy's processor wants them."""
-    return clip_dataset(
-        clips,
-        examples,
-        cache,
-        sampling=processor.sampling,
-        sample_rate=processor.sample_rate,
-        window_s=processor.window_s,
-    )
+    """Make the dataset that reads clips, or their cached features, as a processor takes them."""
+    used = clips.modality
+    request = clip_request(processor, video=used.video, audio=used.audio)
+    return ClipDataset(examples, clip_reader(clips.dataset), request, cache)
 
 
 def collate(processor: Processor, cache: FeatureCache | None, *, with_target: bool) -> Collate:
@@ -68,59 +77,75 @@ def collate(processor: Processor, cache: FeatureCache | None, *, with_target: bo
     return Collate(processor, with_target, None if cache is None else cache.dtype)
 
 
-def batches(
-    clips: Clips,
-    examples: Sequence[Example],
-    processor: Processor,
-    cache: FeatureCache | None,
-    *,
-    batch_size: int,
-    device: torch.device,
-) -> Iterator[Batch]:
-    """Read examples in order, batch by batch, onto a device.
-
-    Raises:
-        MediaError: a clip cannot be read and ``dataset.on_bad_media`` is "raise".
-    """
-    loader = evaluation_loader(
-        processed_clips(clips, examples, processor, cache),
-        collate(processor, cache, with_target=False),
-        batch_size=batch_size,
-        num_workers=clips.dataset.num_workers if len(examples) > 1 else 0,
-    )
-    for batch in loader:
-        yield move(refuse_bad_media(batch, clips.dataset.on_bad_media), device)
-
-
 def keeper(cache: FeatureCache | None) -> Callable[[Batch, Features], None]:
     """Return what stores the features of each batch, if there is a cache."""
     return cache.put if cache is not None else lambda batch, features: None
 
 
-def encoded_batches(
-    clips: Clips,
+@torch.no_grad()
+def for_each_batch(
+    inputs: PolicyInputs,
+    record: RunRecord,
     examples: Sequence[Example],
-    policy: Policy,
-    cache: FeatureCache | None,
+    do: Callable[[Batch, Features], T],
+    then: Callable[[T], object],
     *,
     batch_size: int,
-    device: torch.device,
-    title: str,
-) -> Iterator[tuple[Batch, Features]]:
-    """Read examples in order and encode them, batch by batch, while a progress bar is shown.
+    title: str | None,
+) -> None:
+    """Do something with examples batch by batch, with a batch on each rank at a time.
 
-    Features go into the cache. A batch whose clips were all skipped comes with no features.
+    Batches are read, encoded, put into the cache and done by one rank each, in turn. All ranks
+    synchronise after each round, and then have all its results, in the order of the examples.
+    Batches are the same on any number of ranks.
+
+    Args:
+        inputs: How clips are read, the policy that encodes them, and the cache of features.
+        record: Notes the clips that could not be read, and the notes on the others.
+        examples: The clips to read, the same on every rank.
+        do: Is called with each batch on the rank that reads it; ``places`` counts all examples, and
+            a batch whose clips were all skipped has no features. What it returns is sent to all
+            ranks: small, and on the CPU.
+        then: Is called on every rank with each result, in the order of the examples.
+        batch_size: The number of clips encoded together.
+        title: Stands before the progress bar; None shows no bar.
 
     Raises:
-        MediaError: a clip cannot be read and ``dataset.on_bad_media`` is "raise".
+        MediaError: A clip cannot be read, and ``dataset.on_bad_media`` is "raise".
     """
-    keep = keeper(cache)
-    with progress_bar(title, len(examples)) as progress:
-        for batch in batches(
-            clips, examples, policy.processor, cache, batch_size=batch_size, device=device
-        ):
-            features = encode(policy, batch) if len(batch) > 0 else Features([], [])
-            if len(batch) > 0:
-                keep(batch, features)
-            yield batch, features
-            progress.advance(progress.task_ids[0], len(batch) + len(batch.skipped))
+    clips, policy, cache = inputs.clips, inputs.policy, inputs.cache
+    keep, device = keeper(cache), inputs.device
+    policy.eval().to(device=device)
+    rank, num_ranks = distributed.rank(), distributed.num_ranks()
+    loader = evaluation_loader(
+        processed_clips(clips, examples, policy.processor, cache),
+        collate(policy.processor, cache, with_target=False),
+        batch_size=batch_size,
+        num_workers=clips.dataset.num_workers if len(examples) > 1 else 0,
+        rank=rank,
+        num_ranks=num_ranks,
+    )
+
+    def done(first: int) -> tuple[T, list[tuple[str, str]], list[tuple[str, ClipNote]]]:
+        batch = move(refuse_bad_media(next(batches), clips.dataset.on_bad_media), device)
+        places = [first + place for place in batch.places or range(len(batch))]
+        batch, features = replace(batch, places=places), Features([], [])
+        if len(batch) > 0:
+            features = encode(policy, batch)
+            keep(batch, features)
+        skipped = [(clip.example.id, clip.reason) for clip in batch.skipped]
+        return do(batch, features), skipped, batch.noted()
+
+    bar = nullcontext(None) if title is None else progress_bar(title, len(examples))
+    with gathered(policy), bar as advance:
+        batches, round_size = iter(loader), batch_size * num_ranks
+        for start in range(0, len(examples), round_size):
+            first = start + rank * batch_size
+            for found in distributed.gather(done(first) if first < len(examples) else None):
+                if found is not None:
+                    result, skipped, notes = found
+                    record.add_skipped(skipped)
+                    record.add_notes(notes)
+                    then(result)
+            if advance is not None:
+                advance(min(round_size, len(examples) - start))

@@ -2,148 +2,154 @@
 
 The answer is the text in the answer tag. A completion without any tag counts as the answer as a
 whole, because a model that is trained on labels alone says just "happy". An answer that is not in
-the label list is wrong, and counted as ``outside``.
+the label list is wrong, and counted as ``outside``. Questions without a label list are judged by
+their kind; an answer that cannot be read as one of its kind is counted as ``unparsed``.
+
+Beside the generated answer, the label is chosen that is most likely behind the model's own
+reasoning. A model that recognises the emotion and calls it by a word outside the list is right
+there and wrong in WAR; ``OUTCOMES`` tell the two apart, clip by clip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from omni_rlvr import distributed
-from omni_rlvr.assembly.composed import Clips, Composed, Place
-from omni_rlvr.assembly.instantiate import make
-from omni_rlvr.assembly.policies import feature_cache, load_policy
+from omni_rlvr.assembly.composed import Clips, Composed
 from omni_rlvr.assembly.splits import check_gold_labels, read_clips
 from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig
 from omni_rlvr.config.sampling import greedy
 from omni_rlvr.config.tasks import EvaluateTask
-from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.folders import whole_folder
 from omni_rlvr.functional import bootstrap, metrics
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.record import RunRecord, append_jsonl, write_json
-from omni_rlvr.rollout.encode import encode, make_prompts
+from omni_rlvr.rollout.encode import make_prompts
 from omni_rlvr.rollout.engine import RolloutEngine, require_finite
-from omni_rlvr.tasks.clips import batches, keeper
-from omni_rlvr.tasks.launch.launcher import Launch, launch_of
+from omni_rlvr.rollout.label_scoring import label_logps, prompt_slot, reply_slots
+from omni_rlvr.tasks.clips import PolicyInputs, for_each_batch, policy_inputs
+from omni_rlvr.tasks.launch import Launch, launch_of
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.tasks.report.cells import markdown_cell
 from omni_rlvr.tasks.report.drawing import spared
 from omni_rlvr.tasks.report.plots import confusion_figure
-from omni_rlvr.text.parse import normalise_label, parse
-from omni_rlvr.training.devices import take_device
-from omni_rlvr.training.progress import progress_bar
-from omni_rlvr.types import Batch, ClipNote, Features, SkippedClip, UserError
+from omni_rlvr.text.parse import label_named, parse
+from omni_rlvr.text.questions import KIND, KINDS, score_answer
+from omni_rlvr.types import Batch, Example, Features, UserError
+
+OUTCOMES = ("right", "unparseable", "outside", "another_label", "won", "wrong")
+"""What happened to a clip, by two answers: the label chosen by likelihood and the generated answer.
+
+In the first four the chosen label is right (C). The generated answer is right too, or it is lost:
+its tags hold no answer (U), it is outside the label list (O), or it is another label (W). In the
+last two the chosen label is wrong; the generated answer is right all the same (N), or wrong too.
+"""
 
 
-@dataclass(frozen=True)
-class EvaluateInputs:
-    """The inputs of ``run``."""
-
-    place: Place
-    clips: Clips
-    task: EvaluateTask
-    policy: Policy
-    cache: FeatureCache | None
-    engine: RolloutEngine
-
-
-def build(composed: Composed) -> EvaluateInputs | Launch:
+def build(composed: Composed) -> PolicyInputs | Launch:
     """Read the splits, load the policy and open the cache."""
     clips = read_clips(composed, composed.task.splits)
     check_gold_labels(clips, composed.task.splits)
-    if composed.wants_launch:
+    if composed.launches:
         return launch_of(composed)
-    policy = load_policy(composed, clips.examples)
-    cache = feature_cache(composed.feature_cache, clips, policy)
-    engine = make(composed.cfg.rollout)
-    return EvaluateInputs(composed.place, clips, composed.task, policy, cache, engine)
+    inputs = policy_inputs(composed, clips)
+    if composed.task.score_labels:
+        for label in clips.dataset.labels:
+            inputs.policy.processor.check_text(label, "dataset.labels")
+    return inputs
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The answers of a policy on a split, and their scores."""
 
-    predictions: list[dict[str, object]]
-    """One row for each clip: id, label, predicted, completion, well_formed, correct."""
+    predictions: Sequence[dict[str, object]]
+    """One row for each clip: id, label, predicted, completion, well_formed, correct; chosen and
+    outcome where labels are scored."""
     scores: dict[str, Any]
-    """war, uar, format, outside, war_ci, uar_ci and recall in percent; confusion in counts."""
-    skipped: list[SkippedClip]
-    notes: list[tuple[str, ClipNote]]
-    """The notes on clips, each with the id of its clip."""
+    """war, uar, weighted_f1, the same of the chosen labels (chosen_war, ...), their intervals
+    (war_ci, ...), format, outside and recall in percent; confusion and outcomes in counts."""
 
 
 @torch.no_grad()
-def evaluate(
+def answered(
     policy: Policy,
     engine: RolloutEngine,
-    batches: Iterable[Batch],
+    batch: Batch,
+    features: Features,
     labels: Sequence[str],
     task: EvaluateTask,
-    *,
-    on_features: Callable[[Batch, Features], None],
-    on_batch: Callable[[int], None],
-) -> Evaluation:
-    """Evaluate a policy greedily. Each of n ranks answers every n-th clip and returns all scores.
+) -> list[dict[str, object]]:
+    """Answer for the clips of a batch greedily, and judge each answer.
 
     Args:
         policy: The policy, in eval mode.
         engine: The engine that generates the answers.
-        batches: The clips of this rank, in order, on the policy's device.
+        batch: The clips, on the policy's device.
+        features: Theirs.
         labels: The fixed label list.
-        task: How answers are generated and scores computed.
-        on_features: Called with each batch and its features, to fill a feature cache.
-        on_batch: Called after each batch with its number of clips, for a progress bar.
+        task: How answers are generated.
 
     Raises:
-        UserError: No clip could be read, or the logits of a clip are not finite.
+        UserError: The logits of a clip are not finite.
     """
-    predictions: list[dict[str, object]] = []
-    skipped: list[SkippedClip] = []
-    notes: list[tuple[str, ClipNote]] = []
-    places: list[int] = []
-    num_seen = 0
-    for batch in batches:
-        skipped += batch.skipped
-        notes += batch.noted()
-        places += [num_seen + place for place in batch.places or range(len(batch))]
-        num_seen += len(batch) + len(batch.skipped)
-        if len(batch) > 0:
-            features = encode(policy, batch)
-            on_features(batch, features)
-            length, key = task.max_completion_length, "task.max_completion_length"
-            prompts = make_prompts(policy, batch, features, num_new=length, key=key)
-            sampling = greedy(
-                max_completion_length=length, repetition_penalty=task.repetition_penalty
+    if len(batch) == 0:
+        return []
+    length, key = task.max_completion_length, "task.max_completion_length"
+    prompts = make_prompts(policy, batch, features, num_new=length, key=key)
+    sampling = greedy(max_completion_length=length, repetition_penalty=task.repetition_penalty)
+    rollout = engine.sample(policy, prompts, sampling, torch.Generator(), None)
+    require_finite(rollout, batch.examples)
+    rows = [
+        judge_question(e, text) if KIND in e.cues else judge(e.id, e.answer, text, labels)
+        for e, text in zip(batch.examples, rollout.texts, strict=True)
+    ]
+    if not task.score_labels or any(KIND in example.cues for example in batch.examples):
+        return rows
+    slots = reply_slots(
+        policy.processor,
+        rollout.completion_ids,
+        rollout.completion_mask,
+        otherwise=[prompt_slot(policy.processor, e.question) for e in batch.examples],
+    )
+    logps = label_logps(policy, prompts, slots=slots, labels=labels)
+    for example, row_logps in zip(batch.examples, logps, strict=True):
+        if not row_logps.isfinite().all():
+            raise UserError(
+                f"{example.id}: the log-probabilities of the labels are not finite; try "
+                "model.dtype=float32, or task.score_labels=false"
             )
-            rollout = engine.sample(policy, prompts, sampling, torch.Generator(), None)
-            require_finite(rollout, batch.examples)
-            rows = zip(batch.examples, rollout.texts, strict=True)
-            predictions += [judge(e.id, e.answer, text, labels) for e, text in rows]
-        on_batch(len(batch) + len(batch.skipped))
-    step, start = distributed.num_ranks(), distributed.rank()
-    predictions = distributed.in_order(predictions, [place * step + start for place in places])
-    skipped = [clip for part in distributed.gather(skipped) for clip in part]
-    notes = [pair for part in distributed.gather(notes) for pair in part]
-    if not predictions:
-        raise UserError(f"nothing to evaluate: none of the {len(skipped)} clips could be read")
-    scores = score(predictions, labels, num_resamples=task.num_resamples)
-    return Evaluation(predictions, scores, skipped, notes)
+    chosen = [labels[i] for i in logps.argmax(dim=-1).tolist()]
+    return [
+        with_outcome(row, label, behind_reasoning=bool(slot.ids))
+        for row, label, slot in zip(rows, chosen, slots, strict=True)
+    ]
+
+
+def scored(
+    predictions: Sequence[dict[str, object]], labels: Sequence[str], task: EvaluateTask
+) -> Evaluation:
+    """Score judged predictions, of which there is at least one."""
+    if "kind" in predictions[0]:
+        scores = score_questions(predictions, num_resamples=task.num_resamples)
+    else:
+        scores = score(predictions, labels, num_resamples=task.num_resamples)
+    return Evaluation(predictions, scores)
 
 
 def judge(clip_id: str, label: str, completion: str, labels: Sequence[str]) -> dict[str, object]:
     """Parse the answer of one completion and compare it with the gold label."""
     parsed = parse(completion)
-    answer = parsed.answer if parsed.bare is None else parsed.bare
-    known = {normalise_label(name): name for name in labels}
-    predicted = known.get(normalise_label(answer)) if answer is not None else None
+    predicted = label_named(parsed.said, labels)
     return {
         "id": clip_id,
         "label": label,
@@ -154,122 +160,298 @@ def judge(clip_id: str, label: str, completion: str, labels: Sequence[str]) -> d
     }
 
 
+def with_outcome(
+    row: Mapping[str, Any], chosen: str, *, behind_reasoning: bool
+) -> dict[str, object]:
+    """Add to a judged row the label that was chosen by likelihood, and the outcome of both answers.
+
+    Args:
+        row: From ``judge``.
+        chosen: The most likely label.
+        behind_reasoning: Whether it was chosen behind the model's own reasoning, and not directly
+            after the prompt, as for a reply whose tags hold no answer.
+    """
+    if chosen != row["label"]:
+        outcome = "won" if row["correct"] else "wrong"
+    elif row["correct"]:
+        outcome = "right"
+    elif row["predicted"] is not None:
+        outcome = "another_label"
+    else:
+        outcome = "outside" if parse(row["completion"]).said else "unparseable"  # or nothing
+    after = "completion" if behind_reasoning else "prompt"
+    return {**row, "chosen": chosen, "scored_after": after, "outcome": outcome}
+
+
 def score(
-    predictions: Sequence[dict[str, object]], labels: Sequence[str], *, num_resamples: int
+    predictions: Sequence[Mapping[str, Any]], labels: Sequence[str], *, num_resamples: int
 ) -> dict[str, Any]:
     """Compute all scores, in percent, from judged predictions."""
-    place: dict[object, int] = {name: i for i, name in enumerate(labels)}
-    truth = torch.tensor([place[str(p["label"])] for p in predictions])
-    guess = torch.tensor([place.get(p["predicted"], metrics.OUTSIDE) for p in predictions])
-    matrix = metrics.confusion_matrix(truth, guess, num_classes=len(labels))
-    value, low, high = bootstrap.bootstrap_interval(
-        torch.eye(matrix.numel()),
-        lambda sums: _averages(sums.view(-1, *matrix.shape)),
-        counts=matrix.flatten(),
-        num_resamples=num_resamples,
-        confidence=0.95,
-        seed=0,
-    )
+    matrix = _confusion(predictions, "predicted", labels)
     recall = zip(labels, metrics.per_class_recall(matrix).tolist(), strict=True)
-    return {
+    scores = {
         "num_clips": len(predictions),
-        "war": _percent(value[0].item()),
-        "war_ci": [_percent(low[0].item()), _percent(high[0].item())],
-        "uar": _percent(value[1].item()),
-        "uar_ci": [_percent(low[1].item()), _percent(high[1].item())],
+        **averages(matrix, num_resamples=num_resamples),
         "format": _percent(sum(bool(p["well_formed"]) for p in predictions) / len(predictions)),
-        "outside": _percent((guess == metrics.OUTSIDE).float().mean().item()),
+        "outside": _percent(sum(p["predicted"] is None for p in predictions) / len(predictions)),
         "recall": {name: None if r != r else _percent(r) for name, r in recall},  # NaN: no clip
         "labels": list(labels),
         "confusion": matrix.tolist(),
     }
+    if all("chosen" in row for row in predictions):
+        matrix = _confusion(predictions, "chosen", labels)
+        of_chosen = averages(matrix, num_resamples=num_resamples)
+        scores |= {f"chosen_{name}": value for name, value in of_chosen.items()}
+        after_prompt = sum(row["scored_after"] == "prompt" for row in predictions)
+        scores["chosen_after_prompt"] = _percent(after_prompt / len(predictions))
+        counts = Counter(str(p["outcome"]) for p in predictions)
+        scores["outcomes"] = {name: counts[name] for name in OUTCOMES}
+    return scores
 
 
-def _averages(matrices: Tensor) -> Tensor:
-    """Compute WAR and UAR of confusion matrices [R, K, K]: [R, 2]."""
-    return torch.stack([metrics.war(matrices), metrics.uar(matrices)], dim=-1)
+def averages(matrix: Tensor, *, num_resamples: int) -> dict[str, Any]:
+    """Compute WAR, UAR and weighted F1 of a confusion matrix in percent, with 95 % intervals."""
+    kinds = {"war": metrics.war, "uar": metrics.uar, "weighted_f1": metrics.weighted_f1}
+    counts = matrix.flatten()
+    cells = counts.nonzero().flatten()  # of a long label list few are occupied
+    values = bootstrap.bootstrap_interval(
+        one_hot(cells, matrix.numel()),
+        lambda sums: torch.stack(
+            [kind(sums.view(-1, *matrix.shape)) for kind in kinds.values()], dim=-1
+        ),
+        counts=counts[cells],
+        num_resamples=num_resamples,
+        confidence=0.95,
+        seed=0,
+    )
+    num_clips = int(counts.sum())
+    scores: dict[str, Any] = {}
+    for name, value, low, high in zip(kinds, *(part.tolist() for part in values), strict=True):
+        # exact for WAR; for the others, which are 0 or 1 with it, better than no width at all
+        low, high = bootstrap.exact_at_the_ends(value, low, high, num_clips, confidence=0.95)
+        scores |= {name: _percent(value), f"{name}_ci": [_percent(low), _percent(high)]}
+    return scores
+
+
+def _confusion(
+    predictions: Sequence[Mapping[str, Any]], answer: str, labels: Sequence[str]
+) -> Tensor:
+    place: dict[object, int] = {name: i for i, name in enumerate(labels)}
+    truth = torch.tensor([place[str(p["label"])] for p in predictions])
+    guess = torch.tensor([place.get(p[answer], metrics.OUTSIDE) for p in predictions])
+    return metrics.confusion_matrix(truth, guess, num_classes=len(labels))
 
 
 def _percent(fraction: float) -> float:
     return round(100 * fraction, 2)
 
 
-def write_evaluation(
-    folder: Path,
-    split: str,
-    scores: Mapping[str, Any],
-    predictions: Sequence[Mapping[str, object]],
-) -> None:
+def judge_question(example: Example, completion: str) -> dict[str, object]:
+    """Judge a completion; a score of None is that of an unparsed answer."""
+    parsed = parse(completion)
+    answer = parsed.answer if parsed.bare is None else parsed.bare
+    score = score_answer(answer, example.answer, example.cues)
+    return {
+        "id": example.id,
+        "label": example.answer,
+        "kind": example.cues[KIND],
+        "predicted": None if score is None else answer,
+        "score": score,
+        "correct": score == 1.0,
+        "well_formed": parsed.well_formed,
+        "completion": completion,
+    }
+
+
+def score_questions(
+    predictions: Sequence[Mapping[str, Any]], *, num_resamples: int
+) -> dict[str, Any]:
+    """Compute all scores, in percent.
+
+    Returns:
+        ``war``, the share of all questions that is right, and ``uar``, the mean of the shares of
+        the kinds, with intervals: what these are for classes. ``score`` gives several letters their
+        F1. ``unparsed`` is the share that could not be read, which all others count as wrong.
+        ``kinds`` holds these for each kind, and ``recall`` the share of it that is right.
+    """
+    kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in predictions)]
+    rows = [[row for row in predictions if row["kind"] == kind] for kind in kinds]
+    right = [sum(bool(row["correct"]) for row in some) for some in rows]
+    # cells of (kind, wrong or right)
+    cells = torch.tensor([[len(some) - n, n] for some, n in zip(rows, right, strict=True)])
+    value, low, high = bootstrap.bootstrap_interval(
+        torch.eye(cells.numel()),
+        lambda sums: _shares(sums.view(-1, *cells.shape)),
+        counts=cells.flatten(),
+        num_resamples=num_resamples,
+        confidence=0.95,
+        seed=0,
+    )
+    of_all = _of(predictions)
+    by_kind = {kind: _of(some) for kind, some in zip(kinds, rows, strict=True)}
+    return {
+        **of_all,
+        "war": _percent(value[0].item()),
+        "war_ci": [_percent(low[0].item()), _percent(high[0].item())],
+        "uar": _percent(value[1].item()),
+        "uar_ci": [_percent(low[1].item()), _percent(high[1].item())],
+        "outside": of_all["unparsed"],
+        "recall": {kind: found["accuracy"] for kind, found in by_kind.items()},
+        "labels": kinds,
+        "kinds": by_kind,
+    }
+
+
+def scores_line(split: str, scores: Mapping[str, Any]) -> str:
+    """Say the scores of a split in a line, and in a second one what the chosen labels show."""
+
+    def interval(name: str) -> str:
+        low, high = scores[f"{name}_ci"]
+        return f"{scores[name]:.1f} [{low:.1f}, {high:.1f}]"
+
+    line = (
+        f"{split}: WAR {interval('war')}  UAR {scores['uar']:.1f}  weighted F1 "
+        f"{scores['weighted_f1']:.1f}  format {scores['format']:.1f}  ({scores['num_clips']} clips)"
+    )
+    if "outcomes" not in scores:
+        return line
+    counts = scores["outcomes"]
+    lost = {name: counts[name] for name in ("unparseable", "outside", "another_label")}
+    num_right = counts["right"] + sum(lost.values())
+    if num_right + counts["won"] == 0:
+        return f"{line}\n  WAR, chosen from the list: {interval('chosen_war')}"
+    return (
+        f"{line}\n  WAR, chosen from the list: {interval('chosen_war')}. The generated answer "
+        f"misses {sum(lost.values())} of these {num_right} clips\n  ({lost['unparseable']} "
+        f"unparseable, {lost['outside']} outside the list, {lost['another_label']} another label) "
+        f"and gets {counts['won']} others right"
+    )
+
+
+def questions_line(split: str, scores: Mapping[str, Any]) -> str:
+    """Say the scores of a split in a line, then those of each kind."""
+
+    def told(name: str, one: Mapping[str, Any]) -> str:
+        return (
+            f"{name}: right {one['accuracy']:.1f}  score {one['score']:.1f}  "
+            f"unparsed {one['unparsed']:.1f}  format {one['format']:.1f}  ({one['num_clips']})"
+        )
+
+    rows = [f"  {told(kind, found)}" for kind, found in scores["kinds"].items()]
+    return "\n".join([told(split, scores), *rows])
+
+
+def _of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def share(key: str) -> float:
+        return _percent(sum(float(row[key] or 0) for row in rows) / len(rows))
+
+    return {
+        "num_clips": len(rows),
+        "accuracy": share("correct"),
+        "score": share("score"),
+        "unparsed": _percent(sum(row["score"] is None for row in rows) / len(rows)),
+        "format": share("well_formed"),
+    }
+
+
+def _shares(cells: torch.Tensor) -> torch.Tensor:
+    """Compute the share that is right, of all and as a mean over kinds: [R, K, 2] -> [R, 2]."""
+    right, there = cells[..., 1], cells.sum(dim=-1)
+    of_all = right.sum(dim=-1) / there.sum(dim=-1)
+    return torch.stack([of_all, (right / there).nanmean(dim=-1)], dim=-1)
+
+
+def write_evaluation(folder: Path, result: Evaluation) -> None:
     """Write predictions.jsonl and metrics.json, both or neither, and then confusion.png.
+
+    The folder has the name of the split.
 
     Raises:
         OSError: The disk is full, or cannot be written.
     """
-    title = f"{split}: WAR {scores['war']:.1f} %, UAR {scores['uar']:.1f} %"
+    scores = result.scores
     with whole_folder(folder) as partial:
-        append_jsonl(partial / "predictions.jsonl", predictions)
+        append_jsonl(partial / "predictions.jsonl", result.predictions)
         write_json(partial / "metrics.json", scores)
+    if "confusion" not in scores:  # questions have no classes that could be confused
+        return
+    names = {"war": "WAR", "uar": "UAR", "weighted_f1": "weighted F1"}
+    shown = ", ".join(f"{name} {scores[key]:.1f} %" for key, name in names.items())
+    title = f"{folder.name}: {shown}"
     with spared(folder / "confusion.png"):
         confusion_figure(scores["confusion"], scores["labels"], title, folder / "confusion.png")
 
 
-def run(inputs: EvaluateInputs) -> dict[str, dict]:
+def run(inputs: PolicyInputs) -> dict[str, dict]:
     """Evaluate a policy on each split of the task; return the scores of each split."""
-    device = take_device(inputs.place.config["trainer"], distributed.rank())
     dataset = inputs.clips.dataset
-    with recorded(inputs.place, device=str(device)) as record:
-        scores = score_splits(inputs, record, device)
+    with recorded(inputs.place, device=str(inputs.device)) as record:
+        scores = score_splits(inputs, record)
         if dataset.published_scores and distributed.is_first():
             text = published_markdown(scores, dataset)
             (inputs.place.run_dir / "published.md").write_text(text, encoding="utf-8")
             print(f"\n{text}")
-        record.finish("finished")
     move_latest(inputs.place)
     return scores
 
 
-def score_splits(
-    inputs: EvaluateInputs, record: RunRecord, device: torch.device
-) -> dict[str, dict]:
-    """Evaluate within a run that is open already; return the scores of each split."""
-    task, clips, policy = inputs.task, inputs.clips, inputs.policy
-    policy.eval().to(device=device)
-    scores = {}
+def score_splits(inputs: PolicyInputs, record: RunRecord) -> dict[str, dict]:
+    """Evaluate within a run that is open already; return the scores of each split.
+
+    Raises:
+        UserError: No clip of a split could be read.
+    """
+    task, clips = inputs.task, inputs.clips
+    labels, scores = clips.dataset.labels, {}
     for split in task.splits:
         examples = clips.examples[split][: task.max_clips or None]
-        examples = examples[distributed.rank() :: distributed.num_ranks()]
-        with progress_bar(f"evaluating {split}", len(examples)) as progress:
-            result = evaluate(
-                policy,
-                inputs.engine,
-                batches(
-                    clips,
-                    examples,
-                    policy.processor,
-                    inputs.cache,
-                    batch_size=task.batch_size,
-                    device=device,
-                ),
-                clips.dataset.labels,
-                task,
-                on_features=keeper(inputs.cache),
-                on_batch=partial(progress.advance, progress.task_ids[0]),
-            )
-        record.add_skipped((clip.example.id, clip.reason) for clip in result.skipped)
-        record.add_notes(result.notes)
-        if distributed.is_first():
-            folder = inputs.place.run_dir / split
-            write_evaluation(folder, split, result.scores, result.predictions)
-        scores[split] = result.scores
-        print(
-            f"{split}: WAR {result.scores['war']:.1f}  UAR {result.scores['uar']:.1f}  "
-            f"format {result.scores['format']:.1f}  ({result.scores['num_clips']} clips)"
+        predictions: list[dict[str, object]] = []
+        for_each_batch(
+            inputs,
+            record,
+            examples,
+            lambda batch, features: answered(
+                inputs.policy, inputs.engine, batch, features, labels, task
+            ),
+            predictions.extend,
+            batch_size=_batch_size(len(examples), task.batch_size),
+            title=f"evaluating {split}",
         )
+        if not predictions:
+            raise UserError(f"nothing to evaluate: none of the {len(examples)} clips could be read")
+        result = scored(predictions, labels, task)
+        if inputs.place.config["task"]["name"] == "train":
+            result.scores["num_trained_on"] = _num_trained_on(clips, examples)
+        if distributed.is_first():
+            write_evaluation(inputs.place.run_dir / split, result)
+        scores[split] = result.scores
+        say = questions_line if "kinds" in result.scores else scores_line
+        print(say(split, result.scores))
+        if count := result.scores.get("num_trained_on"):
+            print(
+                f"  {count} of these {len(examples)} clips were trained on: this is no measure of "
+                "how well the model does on others"
+            )
     return scores
 
 
+def _num_trained_on(clips: Clips, examples: Sequence[Example]) -> int:
+    """Count the examples whose files are those of an example of the training split."""
+    trained = {(e.video, e.audio) for e in clips.examples[clips.dataset.train_split]}
+    return sum((example.video, example.audio) in trained for example in examples)
+
+
+def _batch_size(num_clips: int, at_most: int) -> int:
+    """Choose a size with which all ranks have equal numbers of batches, of about one size."""
+    num_ranks = distributed.num_ranks()
+    if num_ranks == 1:
+        return at_most
+    rounds = max(1, math.ceil(num_clips / (at_most * num_ranks)))
+    return max(1, math.ceil(num_clips / (rounds * num_ranks)))
+
+
 def published_markdown(scores: Mapping[str, Mapping[str, Any]], dataset: DatasetConfig) -> str:
-    """Make a Markdown table of WAR and UAR of each split, below the published scores.
+    """Make a Markdown table of the scores of each split, below the published ones.
 
     Args:
         scores: Split -> scores of an evaluation, in percent.
@@ -278,17 +460,25 @@ def published_markdown(scores: Mapping[str, Mapping[str, Any]], dataset: Dataset
     Returns:
         The table, then the fold, the label list and the source of the published scores.
     """
-    rows = [("method", "clips", "WAR", "UAR"), (":---", "---:", "---:", "---:")]
+    rows = [("method", "clips", "WAR", "UAR", "weighted F1"), (":---", *["---:"] * 4)]
     for method, (war, uar) in dataset.published_scores.items():
-        rows.append((markdown_cell(method), "", f"{war:.2f}", f"{uar:.2f}"))
+        rows.append((markdown_cell(method), "", f"{war:.2f}", f"{uar:.2f}", ""))
     for split, found in scores.items():
         name, count = f"**this run**, {markdown_cell(split)}", f"{found['num_clips']:,}"
         low, high = found["war_ci"]
         ours = f"**{found['war']:.2f}** [{low:.1f}, {high:.1f}]"
-        rows.append((name, count, ours, f"{found['uar']:.2f}"))
+        f1 = f"{found['weighted_f1']:.2f}" if "weighted_f1" in found else ""  # not of questions
+        rows.append((name, count, ours, f"{found['uar']:.2f}", f1))
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
     where = dataset.name
     if isinstance(dataset, OfficialConfig) and dataset.fold is not None:
         where += f", fold {dataset.fold} of {dataset.folds}"
     labels = f"{len(dataset.labels)} labels: {', '.join(dataset.labels)}"
-    return f"{table}\n\nthis run: {where}; {labels}\npublished: {dataset.published_scores_note}\n"
+    halves = {s: (found["war_ci"][1] - found["war_ci"][0]) / 2 for s, found in scores.items()}
+    reach = ", ".join(f"{half:.1f} points on {split}" for split, half in halves.items())
+    return (
+        f"{table}\n\nthis run: {where}; {labels}\n"
+        f"A smaller difference to a published WAR than {reach} may be chance: so far the 95 % "
+        "interval of this run alone reaches, and the published run has one as well.\n"
+        f"published: {dataset.published_scores_note}\n"
+    )

@@ -11,7 +11,8 @@ from omni_rlvr.assembly.composed import Place
 from omni_rlvr.folders import DISK_ERRORS, disk_error
 from omni_rlvr.lock import IN_USE, FolderLock
 from omni_rlvr.pointers import clear_way, point_to
-from omni_rlvr.record import RunRecord, say_failed, writing_to
+from omni_rlvr.ranks import failure
+from omni_rlvr.record import RunRecord, close_record, say_failed, writing_to
 from omni_rlvr.rewards.watchdog.time_limit import reported_in
 from omni_rlvr.types import Interrupted, UserError
 
@@ -38,8 +39,11 @@ def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
                 clear_way(place.latest, place.run_dir)
             with stopping.without_exit():
                 yield record
+            record.finish("finished")
         except BaseException as error:
-            _close(record, error)
+            # torchrun and elastic ask the others to stop when one rank fails: its error counts
+            with contextlib.suppress(stopping.Stopped), stopping.whole():
+                _close(record, error)
             full = disk_error(error)
             if full is None or full.errno not in DISK_ERRORS:
                 raise
@@ -50,11 +54,21 @@ def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
 
 
 def _close(record: RunRecord, error: BaseException) -> None:
-    """Record in run.json that a run was interrupted or failed."""
-    stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+    """Record in run.json that a run was interrupted or failed.
+
+    The rank that failed first records it too: rank 0 may be ended before it can.
+    """
+    text, is_mine = "", True
+    if not isinstance(error, Interrupted):  # else all stop together, and none has failed
+        text, is_mine = failure.cause_of(error, record.folder)
+    stopped = not text or failure.is_stop(text)
+    end = ("interrupted", None) if stopped else ("failed", text)
     try:
-        record.update(error=None if stopped else f"{type(error).__name__}: {error}")
-        record.finish("interrupted" if stopped else "failed")
+        if record.writes:
+            record.update(error=end[1])
+            record.finish(end[0])
+        elif is_mine and not stopped:
+            close_record(record.folder, *end)
     except OSError as second:  # the disk is full; the user must see the first error
         log.warning("run.json could not be updated: %s", second)
         if record.writes and not stopped:

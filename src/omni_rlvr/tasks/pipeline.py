@@ -18,6 +18,7 @@ from omni_rlvr.assembly.composed import Composed, Place
 from omni_rlvr.assembly.instantiate import check_step, compose_step
 from omni_rlvr.config.tasks import PipelineTask
 from omni_rlvr.pointers import CHECKPOINT
+from omni_rlvr.record import read_jsonl
 from omni_rlvr.tasks import build as building
 from omni_rlvr.tasks.build import Ready
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
@@ -80,7 +81,7 @@ def run(inputs: PipelineInputs) -> None:
     task, run_dir = inputs.task, inputs.place.run_dir
     folders = {name: run_dir / name for name in task.stages}
     seconds: dict[str, float] = {}
-    with recorded(inputs.place, device="cpu") as record:
+    with recorded(inputs.place, device="cpu"):
         for name, overrides in task.stages.items():
             with timed(seconds, name):
                 _step(inputs, overrides, name).run()
@@ -98,9 +99,17 @@ def run(inputs: PipelineInputs) -> None:
                 over = [*overrides, f"task.splits=[{task.splits[0]}]", ONE_DEVICE]
                 evaluation = _step(inputs, over, f"evaluate/modality_{name}")
                 modality[name] = evaluation.run()[task.splits[0]]
-        summary = summarise(models, modality, oracle_scores(examples), seconds)
+        answers = {
+            name: {
+                split: read_jsonl(run_dir / "evaluate" / name / split / "predictions.jsonl")
+                for split in splits
+            }
+            for name, splits in models.items()
+        }
+        summary = summarise(
+            models, modality, oracle_scores(examples), seconds, answers=answers, gain=task.gain
+        )
         files = write_summary(run_dir, summary, models, folders, inputs.labels)
-        record.finish("finished")
     move_latest(inputs.place)
     Console().print(summary_table(summary))
     print("written:", *(str(file) for file in files), sep="\n  ")

@@ -6,7 +6,7 @@ after the prompt; every prediction says which. The task ``evaluate`` is for clip
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,37 +14,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omni_rlvr.assembly.composed import Clips, Composed, Place
-from omni_rlvr.assembly.instantiate import make
-from omni_rlvr.assembly.policies import feature_cache, load_policy
+from omni_rlvr.assembly.composed import Clips, Composed
 from omni_rlvr.config.dataset import DatasetConfig
 from omni_rlvr.config.sampling import SamplingConfig
-from omni_rlvr.config.tasks import PredictTask
-from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.data.readers.files import FileReader
 from omni_rlvr.media.files import in_words
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.record import append_jsonl
-from omni_rlvr.rollout.encode import encode, make_prompts
+from omni_rlvr.record import RunRecord
+from omni_rlvr.rollout.encode import make_prompts
 from omni_rlvr.rollout.engine import OnTokens, RolloutEngine, require_finite
 from omni_rlvr.rollout.label_scoring import (
     BARE,
     TAGGED,
     AnswerSlot,
-    completion_slot,
     label_logps,
     prompt_slot,
+    reply_slots,
 )
-from omni_rlvr.tasks.clips import batches, keeper
+from omni_rlvr.rollout.next_token import Generators, seed_of
+from omni_rlvr.tasks.clips import PolicyInputs, for_each_batch, policy_inputs
+from omni_rlvr.tasks.launch import Launch, launch_of
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.tasks.predictions_text import TextStream, show_prediction, summary_line
-from omni_rlvr.text.parse import nfc, normalise_label, parse
+from omni_rlvr.text.parse import label_named, nfc, normalise_label, parse
 from omni_rlvr.text.prompts import EMOTION_QUESTION
-from omni_rlvr.training.devices import device_of
-from omni_rlvr.training.progress import progress_bar
 from omni_rlvr.types import (
     Batch,
-    ClipNote,
     Example,
     Features,
     Interrupted,
@@ -55,17 +50,10 @@ from omni_rlvr.types import (
 
 
 @dataclass(frozen=True)
-class PredictInputs:
-    """The inputs of ``run``."""
+class PredictInputs(PolicyInputs):
+    """The inputs of ``run``; ``clips`` has one split, named "predict"."""
 
-    place: Place
-    clips: Clips
-    """One split, named "predict"."""
-    task: PredictTask
     labels: Sequence[str]
-    policy: Policy
-    cache: FeatureCache | None
-    engine: RolloutEngine
     left_out: Mapping[str, Sequence[str]]
     """Reason -> names of the files in the folder or glob that are left out for it."""
 
@@ -75,19 +63,23 @@ class PredictInputs:
         return self.clips.examples["predict"]
 
 
-def build(composed: Composed) -> PredictInputs:
-    """Find the clips, load the policy and check the labels."""
+def build(composed: Composed) -> PredictInputs | Launch:
+    """Find the clips, load the policy and check the labels.
+
+    A single clip is answered in this process, which shows the answer as it comes.
+    """
     cfg, task = composed.cfg, composed.task
     files = FileReader(
         cfg.video, cfg.audio, EMOTION_QUESTION if task.question is None else task.question
     )
     clips = Clips(composed.dataset, composed.modality, {"predict": files.read()})
-    policy = load_policy(composed, clips.examples)
-    cache = feature_cache(composed.feature_cache, clips, policy)
-    labels = probability_labels(task.labels, composed.dataset, policy)
-    return PredictInputs(
-        composed.place, clips, task, labels, policy, cache, make(cfg.rollout), files.left_out
-    )
+    if composed.launches:
+        if len(clips.examples["predict"]) > 1:
+            return launch_of(composed)
+        print(f"one clip: of trainer.devices={cfg.trainer.devices} one is used")
+    inputs = policy_inputs(composed, clips)
+    labels = probability_labels(task.labels, composed.dataset, inputs.policy)
+    return PredictInputs(**vars(inputs), labels=labels, left_out=files.left_out)
 
 
 def probability_labels(own: Sequence[str], dataset: DatasetConfig, policy: Policy) -> list[str]:
@@ -110,7 +102,9 @@ class Prediction:
     """The answer of a model about one clip; its ``vars`` are a row of predictions.jsonl."""
 
     id: str
+    """The clip: its path below the folder that was given."""
     completion: str | None = None
+    """What the model wrote."""
     think: str | None = None
     """The reasoning, where the completion holds one think block."""
     answer: str | None = None
@@ -126,7 +120,9 @@ class Prediction:
     answer_form: str | None = None
     """"tags" or "bare"."""
     has_video: bool | None = None
+    """Whether the model saw a picture."""
     has_audio: bool | None = None
+    """Whether the model heard a sound."""
     truncated: bool | None = None
     """No end token within ``max_completion_length``."""
     notes: Sequence[dict[str, str]] = ()
@@ -139,75 +135,59 @@ class Prediction:
 def predict(
     policy: Policy,
     engine: RolloutEngine,
-    batches: Iterable[Batch],
+    batch: Batch,
+    features: Features,
     labels: Sequence[str],
     *,
     answer_form: str,
-    temperature: float,
-    repetition_penalty: float,
-    max_completion_length: int,
-    generator: torch.Generator,
-    on_features: Callable[[Batch, Features], None],
+    sampling: SamplingConfig,
+    generator: Generators,
     on_tokens: OnTokens | None,
-) -> Iterator[list[Prediction]]:
-    """Answer batch by batch.
+) -> list[Prediction]:
+    """Answer for the clips of a batch.
 
     Args:
         policy: The policy, in eval mode.
         engine: The engine that generates the answers.
-        batches: The clips, on the policy's device.
+        batch: The clips, on the policy's device.
+        features: Theirs.
         labels: The labels that get probabilities.
         answer_form: "tags", "bare" or "auto", see ``PredictTask``.
-        temperature: The divisor of the logits; 0 decodes greedily.
-        repetition_penalty: Values above 1 make tokens less likely that the answer already holds.
-        max_completion_length: The most tokens that an answer may have.
-        generator: The source of random numbers, on the CPU.
-        on_features: Called with each batch and its features, to fill a feature cache.
+        sampling: How the one answer for each clip is sampled.
+        generator: The source of random numbers, or one a clip, on the CPU.
         on_tokens: Called with each token as it is generated; see ``RolloutEngine``.
 
-    Yields:
-        The predictions of a batch; those of clips that could not be read come last.
+    Returns:
+        The predictions; those of clips that could not be read come last.
 
     Raises:
         UserError: The device cannot sample, or the logits of a clip are not finite.
     """
-    for batch in batches:
-        read: list[Prediction] = []
-        if len(batch) > 0:
-            features = encode(policy, batch)
-            on_features(batch, features)
-            key = "task.max_completion_length"
-            prompts = make_prompts(policy, batch, features, num_new=max_completion_length, key=key)
-            if temperature > 0 and prompts.embeds.device.type == "mps":
-                raise UserError(
-                    f"task.temperature={temperature}: sampling needs float64, which mps does not "
-                    "have; use task.temperature=0 or trainer.accelerator=cpu"
-                )
-            sampling = SamplingConfig(
-                num_generations=1,
-                max_completion_length=max_completion_length,
-                temperature=temperature,
-                repetition_penalty=repetition_penalty,
-            )
-            rollout = engine.sample(policy, prompts, sampling, generator, on_tokens)
-            require_finite(rollout, batch.examples)
-            slots = _slots(policy, batch, rollout, answer_form)
-            logps = label_logps(policy, prompts, slots=slots, labels=labels)
-            read = _predictions(batch, rollout, slots, logps.cpu(), labels)
-        yield [*read, *(Prediction(clip.example.id, error=clip.reason) for clip in batch.skipped)]
+    unread = [Prediction(clip.example.id, error=clip.reason) for clip in batch.skipped]
+    if len(batch) == 0:
+        return unread
+    length, key = sampling.max_completion_length, "task.max_completion_length"
+    prompts = make_prompts(policy, batch, features, num_new=length, key=key)
+    if sampling.temperature > 0 and prompts.embeds.device.type == "mps":
+        raise UserError(
+            f"task.temperature={sampling.temperature}: sampling needs float64, which mps does not "
+            "have; use task.temperature=0 or trainer.accelerator=cpu"
+        )
+    rollout = engine.sample(policy, prompts, sampling, generator, on_tokens)
+    require_finite(rollout, batch.examples)
+    slots = _slots(policy, batch, rollout, answer_form)
+    logps = label_logps(policy, prompts, slots=slots, labels=labels)
+    return [*_predictions(batch, rollout, slots, logps.cpu(), labels), *unread]
 
 
 def _slots(policy: Policy, batch: Batch, rollout: Rollout, answer_form: str) -> list[AnswerSlot]:
-    processor = policy.processor
     if answer_form == "bare":
         return [BARE] * len(batch)
-    return [
-        completion_slot(processor, ids, mask)
-        or (TAGGED if answer_form == "tags" else prompt_slot(processor, example.question))
-        for example, ids, mask in zip(
-            batch.examples, rollout.completion_ids, rollout.completion_mask, strict=True
-        )
-    ]
+    slots = [TAGGED] * len(batch)
+    if answer_form == "auto":
+        slots = [prompt_slot(policy.processor, example.question) for example in batch.examples]
+    ids, mask = rollout.completion_ids, rollout.completion_mask
+    return reply_slots(policy.processor, ids, mask, otherwise=slots)
 
 
 def _predictions(
@@ -219,18 +199,16 @@ def _predictions(
 ) -> list[Prediction]:
     probs = logps.softmax(dim=-1).tolist()
     listed = logps.logsumexp(dim=-1).exp().clamp(max=1).tolist()  # only rounding exceeds 1
-    known = {normalise_label(name): name for name in labels}
     out: list[Prediction] = []
     for i, (text, slot) in enumerate(zip(rollout.texts, slots, strict=True)):
         parsed = parse(text)
-        answer = parsed.answer if parsed.bare is None else parsed.bare
         out.append(
             Prediction(
                 id=batch.examples[i].id,
                 completion=text,
                 think=parsed.think,
-                answer=answer,
-                predicted=None if answer is None else known.get(normalise_label(answer)),
+                answer=parsed.said,
+                predicted=label_named(parsed.said, labels),
                 probabilities=dict(zip(labels, probs[i], strict=True)),
                 list_probability=listed[i],
                 scored_after="completion" if slot.ids else "prompt",
@@ -246,74 +224,78 @@ def _predictions(
 
 def run(inputs: PredictInputs) -> None:
     """Write answers to predictions.jsonl; a single answer is shown while it is generated."""
-    device = device_of(inputs.place.config["trainer"]["accelerator"])
-    inputs.policy.eval().to(device=device)
     file = inputs.place.run_dir / "predictions.jsonl"
-    with recorded(inputs.place, device=str(device)) as record:
+    with recorded(inputs.place, device=str(inputs.device)) as record:
         try:
-            rows = (_predict_one if len(inputs.examples) == 1 else _predict_many)(inputs, device)
+            (_predict_one if len(inputs.examples) == 1 else _predict_many)(inputs, record)
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; what was predicted by then is in {file}") from None
-        record.add_skipped((row["id"], row["error"]) for row in rows if row["error"])
-        record.add_notes((row["id"], ClipNote(**note)) for row in rows for note in row["notes"])
         if inputs.left_out:
             print(f"left out: {in_words(inputs.left_out)}")
             record.update(left_out=dict(inputs.left_out))
-        record.finish("finished")
     move_latest(inputs.place)
     print(f"written: {file}")
 
 
-def _predict_one(inputs: PredictInputs, device: torch.device) -> list[dict[str, Any]]:
+def _predict_one(inputs: PredictInputs, record: RunRecord) -> None:
     stream = TextStream(inputs.policy.processor.decode, partial(print, end="", flush=True))
-    ((row,),) = _predicted(inputs, device, stream.on_tokens if inputs.task.stream else None)
+    on_tokens = stream.on_tokens if inputs.task.stream else None
+    (row,) = _predicted(inputs, record, title=None, on_tokens=on_tokens)
     if row["error"]:
         raise UserError(row["error"])
     stream.end(row["completion"])
     show_prediction(row)
-    return [row]
 
 
-def _predict_many(inputs: PredictInputs, device: torch.device) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    with progress_bar("predicting", len(inputs.examples)) as progress:
-        for new in _predicted(inputs, device, None):
-            rows += new
-            progress.advance(progress.task_ids[0], len(new))
+def _predict_many(inputs: PredictInputs, record: RunRecord) -> None:
+    rows = _predicted(inputs, record, title="predicting", on_tokens=None)
     if all(row["error"] for row in rows):
         raise UserError(
             f"nothing to predict: none of the {len(rows)} clips could be read; "
             f"the first: {rows[0]['error']}"
         )
     print(summary_line(rows))
-    return rows
 
 
 def _predicted(
-    inputs: PredictInputs, device: torch.device, on_tokens: Callable[[Tensor, Tensor], None] | None
-) -> Iterator[list[dict[str, Any]]]:
+    inputs: PredictInputs, record: RunRecord, *, title: str | None, on_tokens: OnTokens | None
+) -> list[dict[str, Any]]:
     """Predict batch by batch; each batch is in the file before the next one begins."""
-    task = inputs.task
-    for batch in predict(
-        inputs.policy,
-        inputs.engine,
-        batches(
-            inputs.clips,
-            inputs.examples,
-            inputs.policy.processor,
-            inputs.cache,
-            batch_size=task.batch_size,
-            device=device,
-        ),
-        inputs.labels,
-        answer_form=task.answer_form,
+    task, seed = inputs.task, inputs.place.config["seed"]
+    sampling = SamplingConfig(
+        num_generations=1,
+        max_completion_length=task.max_completion_length,
         temperature=task.temperature,
         repetition_penalty=task.repetition_penalty,
-        max_completion_length=task.max_completion_length,
-        generator=torch.Generator().manual_seed(inputs.place.config["seed"]),
-        on_features=keeper(inputs.cache),
-        on_tokens=on_tokens,
-    ):
-        rows = [vars(prediction) for prediction in batch]
-        append_jsonl(inputs.place.run_dir / "predictions.jsonl", rows)
-        yield rows
+    )
+    rows: list[dict[str, Any]] = []
+
+    def predicted(batch: Batch, features: Features) -> list[dict[str, Any]]:
+        seeds = [seed_of(seed, example.id) for example in batch.examples]
+        predictions = predict(
+            inputs.policy,
+            inputs.engine,
+            batch,
+            features,
+            inputs.labels,
+            answer_form=task.answer_form,
+            sampling=sampling,
+            generator=[torch.Generator().manual_seed(one) for one in seeds],
+            on_tokens=on_tokens,
+        )
+        return [vars(prediction) for prediction in predictions]
+
+    def keep(new: list[dict[str, Any]]) -> None:
+        record.log("predictions.jsonl", new)
+        rows.extend(new)
+
+    for_each_batch(
+        inputs,
+        record,
+        inputs.examples,
+        predicted,
+        keep,
+        batch_size=task.batch_size,
+        title=title,
+    )
+    return rows

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -88,18 +89,19 @@ def summary_line(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(rows)} clips: {', '.join(said)}"
 
 
+@dataclass
 class TextStream:
     """Write one completion token by token.
 
     A token may end inside a character, so the text is written up to its last complete character.
     """
 
-    def __init__(self, decode: Callable[[Tensor, Tensor], list[str]], write: Callable[[str], None]):
-        """Take a processor's ``decode``, and the function that writes text."""
-        self.decode = decode
-        self.write = write
-        self.ids: list[int] = []
-        self.num_written = 0
+    decode: Callable[[Tensor, Tensor], list[str]]
+    """That of a processor."""
+    write: Callable[[str], None]
+    """Writes text."""
+    ids: list[int] = field(default_factory=list)
+    num_written: int = 0
 
     def on_tokens(self, rows: Tensor, tokens: Tensor) -> None:
         """Take the tokens of a decoding step; row 0 is the completion that is written."""

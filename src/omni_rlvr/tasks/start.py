@@ -6,6 +6,7 @@ others wait for it or find it there.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from omni_rlvr.assembly.compare import computes_the_same
 from omni_rlvr.assembly.instantiate import check, compose_step
 from omni_rlvr.lock import FolderInUse, FolderLock
 from omni_rlvr.pointers import CHECKPOINT
+from omni_rlvr.ranks import rendezvous
 from omni_rlvr.record import finished_config, identity
 
 if TYPE_CHECKING:
@@ -81,8 +83,8 @@ def _shared(config: dict[str, Any]) -> Path:
 def run_from_start(inputs: Start) -> None:
     """Train the start unless it is there, then do what starts from it."""
     folder = inputs.run_dir
-    with locked(folder):
-        if finished_config(folder) is None:
+    with locked(folder) if rendezvous.is_first() else contextlib.nullcontext():
+        if rendezvous.broadcast(lambda: str(finished_config(folder) is None)) == "True":
             print(f"start: {folder} is made first; other runs will find it there", flush=True)
             inputs.build_start().run()
         else:

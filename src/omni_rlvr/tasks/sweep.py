@@ -6,11 +6,13 @@ A run that fails does not end the sweep. All runs of a sweep write below one fol
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,35 @@ def run_job(
         row["run"] = os.path.relpath(run_dir, job.home)
         row["seconds"] = round(time.perf_counter() - started, 2)
         append_jsonl(job.home / JOURNAL, [row])
+
+
+@contextlib.contextmanager
+def saved_before_submitit_acts() -> Iterator[None]:
+    """Let a run stop and save before Submitit submits its job again.
+
+    Submitit has a job told by SIGUSR2 that its time is nearly over or that it must make room. Its
+    own handler would end the process in the middle of a step; here it acts once the run has saved.
+    """
+    submitit = signal.getsignal(signal.SIGUSR2)
+    if not callable(submitit):
+        yield
+        return
+    is_asked = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal is_asked
+        is_asked = True
+        os.kill(os.getpid(), signal.SIGUSR1)  # which ``stopping`` listens to
+
+    signal.signal(signal.SIGUSR2, stop)
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt, SystemExit):
+        if is_asked:
+            submitit(signal.SIGUSR2, None)  # ends this process
+        raise
+    finally:
+        signal.signal(signal.SIGUSR2, submitit)
 
 
 def finished_run(job: SweepJob, config: dict[str, Any]) -> Path | None:

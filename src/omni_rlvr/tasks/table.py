@@ -7,6 +7,7 @@ option are answered without importing torch.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -24,6 +25,8 @@ class TaskRow:
     """It holds ``build(composed) -> inputs``, which checks and loads, and ``run(inputs)``."""
     several_devices: bool = False
     """Whether it can run on several devices; its ``build`` then returns a ``Launch`` first."""
+    own_keys: Sequence[str] = ()
+    """Keys at the root of the config that no other task takes."""
 
     def load(self) -> ModuleType:
         """Import the module."""
@@ -31,17 +34,18 @@ class TaskRow:
 
 
 TASKS = {
-    "train": TaskRow(tasks.TrainTask, "omni_rlvr.tasks.train", several_devices=True),
-    "evaluate": TaskRow(tasks.EvaluateTask, "omni_rlvr.tasks.evaluate", several_devices=True),
-    "attribute": TaskRow(tasks.AttributeTask, "omni_rlvr.tasks.attribute.task"),
-    "cache": TaskRow(tasks.CacheTask, "omni_rlvr.tasks.cache"),
-    "predict": TaskRow(tasks.PredictTask, "omni_rlvr.tasks.predict"),
+    "train": TaskRow(tasks.TrainTask, "omni_rlvr.tasks.train", True, own_keys=("resume",)),
+    "evaluate": TaskRow(tasks.EvaluateTask, "omni_rlvr.tasks.evaluate", True),
+    "attribute": TaskRow(tasks.AttributeTask, "omni_rlvr.tasks.attribute.task", True),
+    "cache": TaskRow(tasks.CacheTask, "omni_rlvr.tasks.cache", True),
+    "predict": TaskRow(tasks.PredictTask, "omni_rlvr.tasks.predict", True, ("video", "audio")),
+    "plan": TaskRow(tasks.PlanTask, "omni_rlvr.tasks.plan.task"),
     "prepare": TaskRow(tasks.PrepareTask, "omni_rlvr.tasks.dataset.prepare"),
     "preview": TaskRow(tasks.PreviewTask, "omni_rlvr.tasks.dataset.preview"),
     "check": TaskRow(tasks.CheckTask, "omni_rlvr.tasks.dataset.check"),
     "pipeline": TaskRow(tasks.PipelineTask, "omni_rlvr.tasks.pipeline"),
     "export": TaskRow(tasks.ExportTask, "omni_rlvr.tasks.export"),
-    "report": TaskRow(tasks.ReportTask, "omni_rlvr.tasks.report.write"),
+    "report": TaskRow(tasks.ReportTask, "omni_rlvr.tasks.report.write", own_keys=("runs", "html")),
     "serve": TaskRow(tasks.ServeTask, "omni_rlvr.tasks.serve.serve"),
 }
 
@@ -53,4 +57,5 @@ def row_of(task: object) -> TaskRow:
 
 def register() -> None:
     """Make the schemas of all tasks and stages, and the resolvers, known to Hydra."""
-    composing.register({name: row.config for name, row in TASKS.items()})
+    own_keys = {key: name for name, row in TASKS.items() for key in row.own_keys}
+    composing.register({name: row.config for name, row in TASKS.items()}, own_keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,9 @@ from torch.optim import Optimizer
 
 from omni_rlvr import distributed, stopping
 from omni_rlvr.assembly.composed import Clips, Composed, Place
-from omni_rlvr.assembly.instantiate import loader_of, make
+from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.assembly.origin import check_origin, origin_of
-from omni_rlvr.assembly.policies import feature_cache, load_policy, write_base
+from omni_rlvr.assembly.policies import feature_cache, load_policy, load_resumed, write_base
 from omni_rlvr.assembly.resume import check_resume, resumed_checkpoint
 from omni_rlvr.assembly.splits import check_gold_labels, read_clips
 from omni_rlvr.assembly.stage import build_reward, build_stage, check_rollout
@@ -24,31 +25,34 @@ from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.config.tasks import EvaluateTask
 from omni_rlvr.data.features.cache import FeatureCache
-from omni_rlvr.data.loader import StepSampler, TrainData, num_steps
+from omni_rlvr.data.loader import StepSampler, TrainData
 from omni_rlvr.models.adapters.trainable import Count, apply
 from omni_rlvr.models.loading.hub import find_checkpoint
 from omni_rlvr.models.loading.load import put_onto
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, clear_way, point_to, step_folder
+from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, clear_way, follow, point_to, step_folder
+from omni_rlvr.ranks import rendezvous
 from omni_rlvr.record import keep_steps
 from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.stages.base import Stage
-from omni_rlvr.tasks.attribute.probe import ModalityProbe
-from omni_rlvr.tasks.clips import collate, keeper, processed_clips
-from omni_rlvr.tasks.evaluate import EvaluateInputs, score_splits
-from omni_rlvr.tasks.launch.launcher import Launch, launch_of
+from omni_rlvr.tasks.clips import PolicyInputs, collate, keeper, processed_clips
+from omni_rlvr.tasks.evaluate import score_splits
+from omni_rlvr.tasks.launch import Launch, launch_of
 from omni_rlvr.tasks.lifecycle import recorded
+from omni_rlvr.tasks.plan.task import check_before_loading
 from omni_rlvr.tasks.report.text_tables import trainable_table
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume, Unrewarded
 from omni_rlvr.training.checkpoint import take_in_copy
 from omni_rlvr.training.devices import take_device
 from omni_rlvr.training.loggers import CompletionsTable, check_installed, tracking
+from omni_rlvr.training.model_card import write_card
 from omni_rlvr.training.module import RLVRModule
+from omni_rlvr.training.parallel import parallel_of
 from omni_rlvr.training.progress import ProgressBar
 from omni_rlvr.training.trainer import build_trainer, keep_freed_memory
 from omni_rlvr.types import Interrupted, UserError
 
-LOOK_ON = (CompletionsTable, ModalityProbe, ProgressBar, Unrewarded)
+LOOK_ON = (CompletionsTable, ProgressBar, Unrewarded)
 """Callbacks that only observe a run, so that only the first of several ranks needs them."""
 
 
@@ -74,25 +78,28 @@ class TrainInputs:
     """Digests of the weights and examples that training starts from, written to run.json."""
     counts: Sequence[Count]
     """The number of trained weights in each part of the model."""
-    evaluation: EvaluateInputs | None
+    evaluation: PolicyInputs | None
     """The evaluation of the trained policy; None for no evaluation."""
 
 
 def build(composed: Composed) -> TrainInputs | Launch:
     """Read the annotations, score gold answers, load the policy, and build what trains it."""
     cfg, place = composed.cfg, composed.place
-    if cfg.resume is not None:
+    if cfg.resume is not None and rendezvous.is_first():  # which then locks it
         check_resume(place.run_dir, cfg.resume, place.config)
     check_rollout(composed)
     after: EvaluateTask = composed.task.evaluate_after
     clips = read_clips(composed, [composed.dataset.train_split, *after.splits])
     check_gold_labels(clips, after.splits)
     reward = build_reward(composed, clips)
-    if composed.wants_launch:
+    if composed.launches:
         return launch_of(composed)
+    training = _training_clips(clips)
+    num_examples = len(training.examples[composed.dataset.train_split])
+    print(f"data: {num_examples:,} examples, {composed.stage.num_steps(num_examples):,} steps")
+    check_before_loading(composed, clips.examples[composed.dataset.train_split])
     policy = load_policy(composed, clips.examples)
     saved = None if cfg.resume is None else resumed_checkpoint(place.run_dir, cfg.resume)
-    training = _training_clips(clips)
     origin = origin_of(policy, training.examples[clips.dataset.train_split])
     if saved is not None:
         check_origin(composed, origin)
@@ -125,7 +132,7 @@ def build(composed: Composed) -> TrainInputs | Launch:
         resume=saved,
         origin=origin,
         counts=counts,
-        evaluation=EvaluateInputs(place, clips, after, policy, cache, engine)
+        evaluation=PolicyInputs(place, clips, after, policy, cache, engine)
         if after.splits
         else None,
     )
@@ -136,7 +143,7 @@ def _resumed(composed: Composed, policy: Policy, saved: Path) -> Policy:
     if policy.adapter_checkpoint is not None:
         put_onto(policy, policy.adapter_checkpoint.base, saved, LoadOptions(), None)
     else:
-        policy = make(loader_of(composed.cfg.model), path=str(saved), instruction=None)
+        policy = load_resumed(composed, saved)
     apply(policy, composed.trainable, saved)
     return policy
 
@@ -166,10 +173,17 @@ def run(inputs: TrainInputs) -> None:
     callbacks = [
         c for c in inputs.callbacks if distributed.is_first() or not isinstance(c, LOOK_ON)
     ]
-    device = take_device(inputs.place.config["trainer"], distributed.rank())
-    trainer = build_trainer(inputs.make_trainer, [*callbacks, *own], device)
+    device = take_device(inputs.place.config["trainer"], distributed.local_rank())
+    strategy = inputs.place.config["trainer"].get("strategy", "auto")
     Console().print(trainable_table(inputs.counts))
-    with recorded(inputs.place, device=str(trainer.strategy.root_device)) as record:
+    with (
+        parallel_of(strategy, device, no_sync=loop.no_sync) as parallel,
+        # before the record is opened: what Lightning refuses leaves no run behind
+        nullcontext(
+            build_trainer(inputs.make_trainer, [*callbacks, *own], device, parallel)
+        ) as trainer,
+        recorded(inputs.place, device=str(trainer.strategy.root_device)) as record,
+    ):
         if distributed.is_first():
             _go_back(inputs, start)
         record.update(origin=inputs.origin, trainable=[asdict(count) for count in inputs.counts])
@@ -182,6 +196,7 @@ def run(inputs: TrainInputs) -> None:
                 inputs.make_optimizer,
                 loop,
                 record,
+                parallel=parallel,
                 on_features=keeper(inputs.cache),
                 num_updates=steps * loop.updates_per_step,
                 seed=seed,
@@ -196,10 +211,13 @@ def run(inputs: TrainInputs) -> None:
                     f"stopped at step {module.step} of {steps}; resume={run_dir} goes on"
                 )
             if inputs.evaluation is not None:
-                scores = score_splits(inputs.evaluation, record, device)
+                scores = score_splits(inputs.evaluation, record)
+                if distributed.is_first():
+                    checkpoint = follow(run_dir / CHECKPOINT).resolve()
+                    name, step = checkpoint.name, module.step
+                    write_card(checkpoint, inputs.policy, run_dir, step=step, path=name)
                 for tracker in trackers:
                     tracker.log_scores(scores, step=steps)
-            record.finish("finished")
     print(f"checkpoint: {run_dir / CHECKPOINT}")
 
 
@@ -220,17 +238,12 @@ def _data(inputs: TrainInputs, start: int, seed: int) -> tuple[TrainData, int]:
     """Make the training data from step ``start`` on, and count the steps of the whole run."""
     loop, dataset, processor = inputs.loop, inputs.clips.dataset, inputs.policy.processor
     examples = inputs.clips.examples[dataset.train_split]
-    steps = num_steps(
-        len(examples),
-        batch_size=loop.batch_size,
-        num_train_epochs=loop.num_train_epochs,
-        max_steps=loop.max_steps,
-    )
+    steps = loop.num_steps(len(examples))
     data = TrainData(
         processed_clips(inputs.clips, examples, processor, inputs.cache),
         collate(processor, inputs.cache, with_target=inputs.stage.with_target),
         StepSampler(
-            len(examples),
+            num_examples=len(examples),
             batch_size=loop.batch_size,
             num_steps=steps,
             start=start,

@@ -32,6 +32,14 @@ class Parsed:
     well_formed: bool
     """One think block, then one answer block, neither empty, nothing else but white space."""
 
+    @property
+    def said(self) -> str | None:
+        """The answer, or the whole of a text without tags: a model trained on labels says just one.
+
+        None where the tags hold no answer.
+        """
+        return self.answer if self.bare is None else self.bare
+
 
 def parse(text: str) -> Parsed:
     """Parse a completion by the strict rules of ``<think>...</think> <answer>...</answer>``.
@@ -88,6 +96,12 @@ def normalise_label(text: str) -> str:
     """
     folded = text.strip().casefold()
     return folded if folded.isascii() else nfc(nfc(text).strip().casefold())
+
+
+def label_named(answer: str | None, labels: Sequence[str]) -> str | None:
+    """Find the label that an answer is, in the spelling of the list; None if it is none of it."""
+    known = {normalise_label(label): label for label in labels}
+    return None if answer is None else known.get(normalise_label(answer))
 
 
 def listed_labels(text: str) -> list[str]:

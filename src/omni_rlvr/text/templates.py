@@ -6,7 +6,9 @@ that is not given is an error instead of an empty place.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -21,3 +23,9 @@ def templates(folder: Path) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+@cache
+def macros(file: Path) -> Any:
+    """Return the macros of a template file, as functions that give escaped HTML."""
+    return templates(file.parent).get_template(file.name).module

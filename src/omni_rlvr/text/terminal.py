@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import sys
+from typing import TextIO
 from unicodedata import category
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,22 @@ def open_streams() -> None:
             setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+class LogHandler(logging.StreamHandler):
+    """Prints log records to what ``sys.stdout`` is at the time, as ``print`` does.
+
+    A progress bar takes the place of ``sys.stdout`` while it is drawn, so that lines stand above
+    it. A handler that keeps the stream it began with writes into the bar.
+    """
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        """The present ``sys.stdout``."""
+        return sys.stdout
 
 
 def keep_printing() -> None:

@@ -16,10 +16,12 @@ from torch import Tensor
 from omni_rlvr import distributed, stopping
 from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.models.loading.weights import not_finite
+from omni_rlvr.models.sharding import gathered
 from omni_rlvr.pointers import point_to
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.training.checkpoint import last_good, load_state, save_checkpoint
 from omni_rlvr.training.module import RLVRModule
+from omni_rlvr.training.parallel import load_optimizer_state, optimizer_state
 from omni_rlvr.types import UserError
 
 log = logging.getLogger(__name__)
@@ -74,19 +76,21 @@ class Checkpoints(Callback):
         pl_module.movement.warn()
 
     def save(self, module: RLVRModule) -> None:
-        """Write the checkpoint. All ranks hold the same weights, so only the first one writes."""
+        """Write the checkpoint that one device would write; the first rank does."""
         self.saved_step = module.step
-        if not distributed.is_first():
-            return
-        optimizer = module.optimizer.optimizer.state_dict()
         state = {
-            "optimizer": optimizer,
+            "optimizer": optimizer_state(module.policy, module.optimizer.optimizer),
             "schedule": module.schedule.state_dict(),
             "num_tokens": module.num_tokens,
             "num_bad_steps": module.bad_steps.in_a_row,
             "has_moved": module.movement.has_moved,
         }
-        wrong = not_finite([*module.policy.named_parameters(), *_tensors(optimizer)])
+        with gathered(module.policy):
+            if distributed.is_first():
+                self._write(module, state)
+
+    def _write(self, module: RLVRModule, state: dict[str, Any]) -> None:
+        wrong = not_finite([*module.policy.named_parameters(), *_tensors(state["optimizer"])])
         if wrong:
             raise UserError(
                 f"step {module.step} left NaN or infinite numbers in {', '.join(wrong[:3])} "
@@ -121,7 +125,8 @@ class Resume(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
         """Restore, once Lightning has built the optimizer."""
         # Lightning's wrapper does not pass a state on to the optimizer inside, which does step
-        pl_module.optimizer.optimizer.load_state_dict(self.state["optimizer"])
+        optimizer = pl_module.optimizer.optimizer
+        load_optimizer_state(pl_module.policy, optimizer, self.state["optimizer"])
         pl_module.schedule.load_state_dict(self.state["schedule"])
         pl_module.step, pl_module.num_tokens = self.step, self.state["num_tokens"]
         pl_module.bad_steps.in_a_row = self.state.get("num_bad_steps", 0)
@@ -135,10 +140,10 @@ class Resume(Callback):
 
 def _tensors(optimizer: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """List the tensors of an optimizer's state_dict, each with a name for messages."""
-    for number, state in optimizer["state"].items():
+    for weight, state in optimizer["state"].items():
         for name, value in state.items():
             if isinstance(value, Tensor):
-                yield f"the optimizer's {name} of weight {number}", value
+                yield f"the optimizer's {name} of weight {weight}", value
 
 
 class CleanStop(Callback):

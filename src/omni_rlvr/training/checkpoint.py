@@ -27,6 +27,7 @@ from omni_rlvr.pointers import (
     step_folder,
     step_of,
 )
+from omni_rlvr.training.model_card import write_card
 from omni_rlvr.types import UserError
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: 
     try:
         with whole_folder(folder, sums=True) as partial:
             policy.save(partial)
+            write_card(partial, policy, run, step=step, path=folder.name)
             # given a path, torch.save would hide the system's error behind one of its own
             with (partial / TRAINER_STATE).open("wb") as file:
                 torch.save({**state, "step": step, "rng": _rng_state()}, file)

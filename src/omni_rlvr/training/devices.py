@@ -1,8 +1,11 @@
-"""Choose the devices that ``trainer.accelerator`` and ``trainer.devices`` mean."""
+"""Choose the devices of ``trainer.accelerator`` and ``trainer.devices``; read their memory."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +13,8 @@ import torch
 from omni_rlvr.types import UserError, require
 
 ALL = ("auto", "-1", -1)
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+"""The limit of a container; "max" where there is none."""
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -65,16 +70,41 @@ def device_numbers(accelerator: str, devices: int | str | Sequence[int]) -> list
     return numbers
 
 
-def take_device(trainer: Mapping[str, Any], rank: int) -> torch.device:
+def take_device(trainer: Mapping[str, Any], local_rank: int) -> torch.device:
     """Return the device of a rank and make it the current device of this process.
 
     Args:
         trainer: the config group.
-        rank: of this process.
+        local_rank: of this process, among those on its machine.
     """
     device = device_of(trainer["accelerator"])
     if device.type != "cuda":
         return device
-    number = device_numbers(trainer["accelerator"], trainer["devices"])[rank]
+    number = device_numbers(trainer["accelerator"], trainer["devices"])[local_rank]
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A device, and its memory in bytes; None where that is not known."""
+
+    name: str
+    num_bytes: int | None
+
+
+def memory_of(device: torch.device, number: int) -> DeviceMemory:
+    """Read the whole memory of a device: that of a GPU, or of this machine.
+
+    Args:
+        device: Its kind.
+        number: Of the GPU.
+    """
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(number)
+        return DeviceMemory(f"{properties.name} ({number})", properties.total_memory)
+    if device.type != "cpu" or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return DeviceMemory(device.type, None)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = CGROUP.read_text().strip() if CGROUP.is_file() else "max"
+    return DeviceMemory("this machine", min(machine, int(limit)) if limit.isdigit() else machine)

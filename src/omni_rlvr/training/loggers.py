@@ -15,6 +15,7 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,13 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from omni_rlvr.folders import write_file
-from omni_rlvr.record import RunRecord, plain, read_jsonl
+from omni_rlvr.record import SCORES, RunRecord, leaves, plain, read_jsonl
 from omni_rlvr.training.module import RLVRModule
 from omni_rlvr.types import Interrupted, UserError
 
 log = logging.getLogger(__name__)
 
 Rows = Sequence[Mapping[str, object]]
-SCORES = ("war", "uar", "format")
 STEP = "step"
 
 
@@ -68,7 +68,8 @@ class Tracker(Logger):
     def log_scores(self, scores: Mapping[str, Mapping[str, float]], step: int) -> None:
         """Send the scores of an evaluation, as TRL names those of several data sets."""
         stem = "eval/" if self.prefix else "eval_"
-        self._send({f"{stem}{s}_{n}": scores[s][n] for s in scores for n in SCORES}, step)
+        sent = {f"{stem}{s}_{n}": scores[s][n] for s in scores for n in SCORES if n in scores[s]}
+        self._send(sent, step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: ``tracking`` sends the config, which Lightning does not know."""
@@ -79,7 +80,8 @@ class Tracker(Logger):
     def log_config(self, config: Mapping[str, Any]) -> None:
         """Send a run's resolved config, where that is of use."""
         if isinstance(self.logger, MLFlowLogger):
-            self.logger.log_hyperparams({self.allowed(k): v for k, v in _flat(config, "")})
+            named = {self.allowed(key.replace(".", "/")): v for key, v in leaves(config).items()}
+            self.logger.log_hyperparams(named)
         elif not isinstance(self.logger, TensorBoardLogger):  # which would log a made-up metric too
             self.logger.log_hyperparams(dict(config))
 
@@ -201,21 +203,17 @@ def run_name(folder: Path) -> str:
     return "/".join(folder.absolute().parts[-2:])
 
 
+@dataclass
 class AllowedNames:
     """Map names to those that a service takes: no two become one, each change is logged once."""
 
-    def __init__(self, service: str, forbidden: re.Pattern[str], *, max_length: int):
-        """Hold the rules.
-
-        Args:
-            service: its name, for the log.
-            forbidden: matches a character that the service refuses.
-            max_length: most characters of a name.
-        """
-        self.service = service
-        self.forbidden = forbidden
-        self.max_length = max_length
-        self.known: dict[str, str] = {}
+    service: str
+    """Its name, for the log."""
+    forbidden: re.Pattern[str]
+    """Matches a character that the service refuses."""
+    max_length: int
+    """The most characters of a name."""
+    known: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, name: str) -> str:
         """Return the name to use at the service."""
@@ -230,15 +228,6 @@ class AllowedNames:
                 log.warning("%s takes no name like %r; it is %r there", self.service, name, allowed)
             self.known[name] = allowed
         return self.known[name]
-
-
-def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield ``stage/beta`` and its value for every value of a config."""
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ arithmetic here is that of logging.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -23,15 +22,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from omni_rlvr import distributed, stopping
 from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.sharding import whole
 from omni_rlvr.record import RunRecord
 from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.rollout.experience import select
+from omni_rlvr.rollout.next_token import seed_of
 from omni_rlvr.stages.base import Prepared, Stage, add_up
 from omni_rlvr.stages.global_batch import places_of
 from omni_rlvr.training.bad_steps import BadSteps, is_finite, what_is_wrong
 from omni_rlvr.training.movement import Movement
-from omni_rlvr.training.schedule import make_schedule
-from omni_rlvr.types import NOTE_KINDS, Batch, Experience, Features, UserError
+from omni_rlvr.training.parallel import Parallel
+from omni_rlvr.training.schedule import build_optimizer, make_schedule
+from omni_rlvr.types import NOTE_KINDS, Batch, Experience, Features
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class RLVRModule(LightningModule):
         loop: LoopConfig,
         record: RunRecord,
         *,
+        parallel: Parallel,
         on_features: Callable[[Batch, Features], None],
         num_updates: int,
         seed: int,
@@ -63,6 +66,7 @@ class RLVRModule(LightningModule):
             make_optimizer: is called with the trainable weights.
             loop: micro-batch size, clipping, schedule.
             record: gets metrics and completions.
+            parallel: sums the gradients of all ranks.
             on_features: is called with each batch and its tower outputs, for a feature cache.
             num_updates: optimiser steps of the whole run, for the schedule.
             seed: seed of sampling.
@@ -75,6 +79,7 @@ class RLVRModule(LightningModule):
         self.make_optimizer = make_optimizer
         self.loop = loop
         self.record = record
+        self.parallel = parallel
         self.on_features = on_features
         self.num_updates = num_updates
         self.seed = seed
@@ -90,10 +95,7 @@ class RLVRModule(LightningModule):
 
     def configure_optimizers(self):
         """Build the optimizer of the trainable weights, and its schedule."""
-        try:
-            optimizer = self.make_optimizer(self._trained())
-        except (ValueError, TypeError) as error:
-            raise UserError(f"optimizer: {error}") from error
+        optimizer = build_optimizer(self.make_optimizer, self._trained())
         schedule = make_schedule(
             optimizer,
             num_steps=self.num_updates,
@@ -102,16 +104,20 @@ class RLVRModule(LightningModule):
         )
         return [optimizer], [schedule]
 
+    def configure_model(self) -> None:
+        """Share the weights out, if the strategy does that."""
+        self.parallel.shard(self, self.policy, self.stage.reference)
+
     def on_fit_start(self) -> None:
-        """Start all ranks from the same weights."""
-        distributed.start_equal(self._trained())
+        """Give the engine the weights, and note them."""
         self.engine.sync(self.policy)
         self.movement = Movement(self._trained())
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Run one step: rollout and rewards (neither for SFT), then the updates."""
         started = time.perf_counter()
-        torch.manual_seed(_seed(self.seed, self.step, f"rank {distributed.rank()}"))  # of dropout
+        # of dropout
+        torch.manual_seed(seed_of(self.seed, f"{self.step} rank {distributed.rank()}"))
         metrics: dict[str, float] = {"media/failed": float(self._note_skipped(batch))}
         metrics |= self._count_notes(batch)
         (num_prompts,) = distributed.total([len(batch)])
@@ -170,23 +176,28 @@ class RLVRModule(LightningModule):
         optimizer, schedule = self.optimizer, self.schedule
         shares: dict[str, float] = {}
         optimizer.zero_grad()
-        for rows in self.stage.micro_batches(minibatch):
-            out = self.stage.loss(self.policy, select(minibatch, rows), minibatch)
-            if out.loss.requires_grad:  # else no trainable weight has a part in these rows
-                self.manual_backward(out.loss)
-            add_up(shares, out.metrics)
+        parts = self.stage.micro_batches(minibatch)
+        num_idle = self.parallel.num_idle(len(parts))
+        with self.parallel.accumulating(self):
+            for rows in parts:
+                out = self.policy(self.stage.loss, select(minibatch, rows), minibatch)
+                if out.loss.requires_grad:  # else no trainable weight has a part in these rows
+                    self.parallel.backward(self, out.loss)
+                add_up(shares, out.metrics)
+            for _ in range(num_idle):
+                self.parallel.idle(self, self.policy)
         sums: dict[str, float] = {}
         for part in distributed.gather(shares):
             add_up(sums, part)
         trained = self._trained()
-        weights = distributed.sum_gradients(trained)
+        weights = self.parallel.reduce(self, trained)
         if not weights:  # no gradient at all: take the step of a zero gradient, as one device would
             weights = trained
             for weight in weights:
                 weight.grad = torch.zeros_like(weight)
             sums["loss"] = 0.0
         limit = self.loop.max_grad_norm or float("inf")
-        sums["grad_norm"] = nn.utils.clip_grad_norm_(weights, limit).item()
+        sums["grad_norm"] = whole(nn.utils.clip_grad_norm_(weights, limit)).item()
         sums["learning_rate"] = float(schedule.get_last_lr()[0])
         if is_finite(sums):
             optimizer.step()
@@ -271,7 +282,7 @@ class RLVRModule(LightningModule):
 
     def _generators(self, batch: Batch) -> list[torch.Generator]:
         return [
-            torch.Generator().manual_seed(_seed(self.seed, self.step, f"prompt {place}"))
+            torch.Generator().manual_seed(seed_of(self.seed, f"{self.step} prompt {place}"))
             for place in places_of(batch)
         ]
 
@@ -282,12 +293,6 @@ class RLVRModule(LightningModule):
             self.record.log("metrics.jsonl", [{"step": self.step, **values}])
             for logger in self.loggers:
                 logger.log_metrics(values, step=self.step)
-
-
-def _seed(seed: int, step: int, what: str) -> int:
-    """Hash to a seed that is independent of the seeds of other steps and prompts."""
-    digest = hashlib.blake2b(f"{seed} {step} {what}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest)
 
 
 def _in_order(rows: list[dict[str, object]], batch: Batch) -> list[dict[str, object]]:

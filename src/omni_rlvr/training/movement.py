@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from omni_rlvr.distributed import gather
+from omni_rlvr.models.sharding import own_part
+
 log = logging.getLogger(__name__)
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -21,9 +24,11 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 def fingerprint(weights: Iterable[Tensor]) -> list[int]:
     """Sum the bits of each weight, read as integers.
 
-    A sum of floats could hide a change in its rounding. All sums go to the CPU in one copy.
+    A sum of floats could hide a change in its rounding. All sums go to the CPU in one copy. Of
+    weights that are sharded over ranks, this rank's part is read.
     """
-    sums = [weight.detach().view(_BITS[weight.element_size()]).sum() for weight in weights]
+    parts = [own_part(weight.detach()) for weight in weights]
+    sums = [part.view(_BITS[part.element_size()]).sum() for part in parts]
     return torch.stack(sums).tolist() if sums else []
 
 
@@ -49,8 +54,9 @@ class Movement:
 
     @property
     def has_moved(self) -> bool:
-        """Whether any weight differs from its value at the start."""
-        self.moved_before = self.moved_before or fingerprint(self.weights) != self._start
+        """Whether any weight differs from its value at the start; every rank asks."""
+        if not self.moved_before:
+            self.moved_before = any(gather(fingerprint(self.weights) != self._start))
         return self.moved_before
 
     def why_not(self) -> str | None:

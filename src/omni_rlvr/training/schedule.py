@@ -1,4 +1,4 @@
-"""The learning rate over a run: linear warm-up, then cosine, linear or constant.
+"""The optimizer and its learning rate: linear warm-up, then cosine, linear or constant.
 
 transformers' schedules of these names begin the warm-up at 0, so that the first step teaches
 nothing, and cosine rises again behind the last step. torch's LambdaLR does the rest.
@@ -7,9 +7,25 @@ nothing, and cosine rises again behind the last step. torch's LambdaLR does the 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from omni_rlvr.types import UserError
+
+
+def build_optimizer(make: Callable[..., Optimizer], weights: Sequence[nn.Parameter]) -> Optimizer:
+    """Build the optimizer of the config for weights.
+
+    Raises:
+        UserError: It refuses an option.
+    """
+    try:
+        return make(weights)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"optimizer: {error}") from error
 
 
 def lr_scale(step: int, *, num_steps: int, warmup_ratio: float, kind: str) -> float:

@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from omni_rlvr.training.parallel import Parallel
 from omni_rlvr.types import UserError
 
 
@@ -19,6 +20,7 @@ def build_trainer(
     make: Callable[..., Trainer],
     callbacks: Sequence[Callback],
     device: torch.device,
+    parallel: Parallel,
 ) -> Trainer:
     """Build the trainer of one rank, which runs on the device of that rank.
 
@@ -26,6 +28,7 @@ def build_trainer(
         make: makes Lightning's Trainer with the options of the config.
         callbacks: all callbacks, in the order in which they are called.
         device: of this process.
+        parallel: the strategy.
 
     Raises:
         UserError: Lightning refuses an option.
@@ -41,6 +44,9 @@ def build_trainer(
             callbacks=list(callbacks),
             logger=False,  # ``tracking`` opens them later, in the run's folder
             devices=1 if device.index is None else [device.index],
+            num_nodes=1,  # the ranks know each other; Lightning runs on this one
+            **parallel.options(),
+            use_distributed_sampler=False,  # the sampler knows the ranks
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {error}") from error

@@ -1,8 +1,8 @@
-"""What a person typed that Hydra cannot read, and how it must be typed.
+"""Check the arguments of the command line, and say how to type those that Hydra cannot read.
 
-Hydra reads ``KEY=VALUE`` by a grammar: spaces at the ends, commas, brackets, quotes, ``=`` and
-letters beyond ASCII mean something there, or nothing. A value in double quotes is a text whatever
-it holds; the shell then wants single quotes around the whole.
+Hydra parses ``KEY=VALUE`` by a grammar in which spaces at the ends, commas, brackets, quotes, ``=``
+and letters beyond ASCII have a meaning or are not allowed. A value in double quotes is always a
+text; the shell then needs single quotes around the whole argument.
 """
 
 from __future__ import annotations
@@ -30,10 +30,15 @@ _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*?)'\n", re.DOTALL)
 _REFERENCE = re.compile(r"(\\*)\$\{")
 
 
-def typed(key: str, value: str) -> str:
-    """How a shell's command line says that an option is this text."""
+def override(key: str, value: str) -> str:
+    """Write an override whose value is this text, whatever signs are in it."""
     text = _REFERENCE.sub(lambda match: rf"{match[1] * 2}\${{", value)
-    return shlex.quote(f"{key}={QuotedString(text, Quote.double).with_quotes()}")
+    return f"{key}={QuotedString(text, Quote.double).with_quotes()}"
+
+
+def typed(key: str, value: str) -> str:
+    """Write an option whose value is this text as an argument for a shell."""
+    return shlex.quote(override(key, value))
 
 
 FLAGS = {
@@ -43,14 +48,15 @@ FLAGS = {
     "--info": "-i",
     "--shell-completion": "-sc",
 }
-"""Hydra's flags that say what is to be done, and their short forms."""
+"""Hydra's flags that say what is to be done -> their short forms."""
 
 
 def check_flags(arguments: Sequence[str]) -> None:
     """Refuse two flags that ask for different things.
 
     Raises:
-        UserError: two of them; of a sweep, names a command that prints the config of its first run.
+        UserError: There are two of them. For a sweep with ``--cfg``, the message gives a command
+            that prints the config of its first run.
     """
     wanted = {
         long
@@ -81,17 +87,17 @@ def _first_value(argument: str) -> str:
 
 
 def checked_arguments(arguments: Sequence[str]) -> list[str]:
-    """Refuse what Hydra would take for something else than the text that was meant.
+    """Refuse arguments that Hydra would read as something else than the text that was meant.
 
     Args:
-        arguments: of the command line, without the command.
+        arguments: The command line without the command.
 
     Returns:
-        The arguments, with the home folder in place of a ``~`` that begins a path: shells leave it
-        there behind ``KEY=``, and Hydra cannot read it.
+        The arguments. A ``~`` at the start of a path is replaced by the home folder, because shells
+        leave it as it is after ``KEY=``, and Hydra cannot read it.
 
     Raises:
-        UserError: an option has dashes before it, or a text looks like a number.
+        UserError: An option has dashes before it, or a text looks like a number.
     """
     known = {*_GROUPS, *(field.name for field in fields(RootConfig))}
     checked = []
@@ -113,10 +119,10 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
 def _check_text(argument: str, key: str, value: str) -> None:
     try:
         read = OverridesParser.create().parse_override(argument).value()
-    except HydraException:  # Hydra meets it too, and ``as_typed`` words it
+    except HydraException:  # Hydra will raise it again, and ``as_typed`` words it
         return
     if isinstance(read, str) and is_path(key.lstrip("+")):
-        own_path(read, key.lstrip("+"))  # a user or variable that is not there is named at once
+        own_path(read, key.lstrip("+"))  # reports a user or variable that does not exist
     if isinstance(read, bool | int | float) and str(read) != value:
         raise UserError(
             f"{argument}: {value} is read as {read}, which is another name; to give it as it "
@@ -125,11 +131,11 @@ def _check_text(argument: str, key: str, value: str) -> None:
 
 
 def as_typed(error: HydraException, arguments: Sequence[str]) -> UserError | None:
-    """Put into words what Hydra says of an argument that it cannot read; None for other errors.
+    """Reword Hydra's error about an argument that it cannot read; None for other errors.
 
     Args:
-        error: what Hydra raised.
-        arguments: of the command line, without the command.
+        error: What Hydra raised.
+        arguments: The command line without the command.
     """
     if isinstance(error, OverrideParseException):
         return UserError(_unreadable(error.override, arguments))
@@ -146,7 +152,7 @@ def as_typed(error: HydraException, arguments: Sequence[str]) -> UserError | Non
 
 
 def no_option(arguments: Sequence[str]) -> UserError:
-    """Put into words what Hydra says of a group that is not given the name of an option."""
+    """Reword Hydra's error about a group whose value is not the name of an option."""
     given = []
     for argument in arguments:
         key, _, value = argument.partition("=")

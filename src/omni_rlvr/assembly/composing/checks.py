@@ -14,8 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omni_rlvr.config.tasks import PlanTask, TrainTask
+from omni_rlvr.config.trainable import TrainableConfig
 from omni_rlvr.types import UserError, require
 
+STRATEGIES = ("auto", "ddp", "fsdp2")
+"""Values of ``trainer.strategy``; auto is ddp where there are several processes."""
+FSDP2_NEEDS = "2.13"
+"""The first PyTorch whose ``fully_shard`` reduces weights that a rank does not use."""
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
@@ -52,7 +58,7 @@ def check_finite(config: object, key: str) -> None:
     """Refuse NaN and infinity anywhere in a resolved config: no option means either.
 
     Raises:
-        UserError: names the key.
+        UserError: There is one; the message names its key.
     """
     if isinstance(config, Mapping):
         for name, value in config.items():
@@ -84,10 +90,14 @@ def check_optimizer(optimizer: Mapping[str, Any]) -> None:
         require(lr > 0, "optimizer.lr", lr, wanted)
 
 
-def check_trainer(trainer: dict[str, Any]) -> None:
+def check_trainer(trainer: dict[str, Any], *, no_sync: bool) -> None:
     """Refuse flags of Lightning's trainer that have no effect, or do harm, in this loop.
 
     The flags that this loop reads itself must be given, because Lightning's defaults do not apply.
+
+    Args:
+        trainer: The config group.
+        no_sync: ``stage.no_sync``, which fsdp2 alone has a use for.
     """
     for flag, example in (("accelerator", "auto"), ("devices", "1")):
         if flag not in trainer:
@@ -100,16 +110,63 @@ def check_trainer(trainer: dict[str, Any]) -> None:
         "max_steps": "stage.max_steps",
         "accumulate_grad_batches": "stage.micro_batch_size",
         "gradient_clip_val": "stage.max_grad_norm",
-        "strategy": "trainer.devices: gradients are summed once an update (distributed.py)",
-        "num_nodes": "trainer.devices, on one machine",
     }
     for flag, instead in ours.items():
         if flag in trainer:
             raise UserError(f"trainer.{flag}={trainer[flag]!r} has no effect here; use {instead}")
+    strategy = trainer.get("strategy", "auto")
+    _check_strategy(strategy)
+    if no_sync and strategy != "fsdp2":
+        raise UserError(
+            f"stage.no_sync=true is for trainer.strategy=fsdp2, and this is {strategy}, which "
+            "sends gradients once an update without it; leave it out"
+        )
     allowed = ("32-true", "bf16-mixed")
     if "precision" in trainer:
         precision = trainer["precision"]
         require(precision in allowed, "trainer.precision", precision, f"one of {allowed}")
+
+
+def check_quantized(config: Mapping[str, Any], task: object, trainable: TrainableConfig) -> None:
+    """Refuse to train weights of 4 bits, or to shard them.
+
+    Args:
+        config: The resolved config.
+        task: The options of the task.
+        trainable: What would train.
+    """
+    how = (config["model"].get("options") or {}).get("quantize")
+    if how is None or not isinstance(task, TrainTask | PlanTask):
+        return
+    key = f"model.options.quantize={how}"
+    if trainable.language_model:
+        raise UserError(
+            f"{key}: weights of 4 bits are not trained themselves; train adapters on them: "
+            "model/trainable=lora"
+        )
+    if config["trainer"].get("strategy") == "fsdp2":
+        raise UserError(
+            f"{key}: trainer.strategy=fsdp2 does not shard weights of 4 bits; use "
+            "trainer.strategy=ddp, where each device holds all of them"
+        )
+
+
+def _check_strategy(strategy: object) -> None:
+    """Refuse a strategy that this loop, or this PyTorch, does not have."""
+    if strategy not in STRATEGIES and str(strategy).startswith(("fsdp", "deepspeed", "model_p")):
+        raise UserError(
+            f"trainer.strategy={strategy!r}: use fsdp2, which shards weights, gradients and "
+            "optimizer state over the devices by PyTorch's fully_shard"
+        )
+    require(strategy in STRATEGIES, "trainer.strategy", strategy, f"one of {STRATEGIES}")
+    if strategy == "fsdp2":
+        import torch  # slow, and nothing else here needs it
+
+        if torch.__version__ < FSDP2_NEEDS:
+            raise UserError(
+                f"trainer.strategy=fsdp2 needs PyTorch {FSDP2_NEEDS} or newer, and this is "
+                f"{torch.__version__}; update it, or use trainer.strategy=ddp"
+            )
 
 
 def locate(path: str, key: str) -> object:

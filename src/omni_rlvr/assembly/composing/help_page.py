@@ -15,9 +15,20 @@ from omegaconf import DictConfig
 
 from omni_rlvr.config.root import RootConfig
 
-GLOBAL_GROUPS = ("experiment", "sweep", "hardware", "debug")
-"""Groups whose files set values of other groups; the command line adds them with ``+``."""
+GLOBAL_GROUPS = {
+    "experiment": "A whole run: its task, stage, data and values, with the time that it takes.",
+    "sweep": "A study: which values a run is repeated with; it also needs ``-m``.",
+    "hardware": "What a machine asks for: micro-batches, precision, adapters, devices.",
+    "debug": "Short runs that show whether the rest of a command works.",
+}
+"""Groups whose files set values of other groups, which the command line adds with ``+`` -> what
+an option of theirs is."""
 WIDTH = 100
+
+
+def conf_dir() -> str:
+    """Return the folder of option files; in a checkout it is a link to the one at the top."""
+    return str((Path(__file__).parents[2] / "conf").resolve())
 
 
 def option_lines(kind: str, *, _root_: DictConfig) -> str:

@@ -91,30 +91,8 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
     return f"{key}: there is no such key; {has}"
 
 
-def open_table(key: str, config: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Find the table with entries of free names, e.g. ``task.stages``, that an unknown key is in.
-
-    Args:
-        key: The unknown key.
-        config: The composed config without it; may be empty.
-
-    Returns:
-        The table and the entry that it lacks; None and "" where the key is in no such table, or in
-        an entry that is there.
-    """
-    parts = key.split(".")
-    for place in range(1, len(parts)):
-        table, entry = ".".join(parts[:place]), parts[place]
-        value: Any = config
-        for name in parts[:place]:
-            value = value.get(name, {}) if isinstance(value, Mapping) else {}
-        if table in _open_tables() and entry not in (value or {}):
-            return table, entry
-    return None, ""
-
-
-def _open_tables() -> set[str]:
-    """Name the tables whose entries a user names freely."""
+def open_tables() -> set[str]:
+    """Name the tables whose entries a user names freely, e.g. ``task.stages``."""
     found = {"reward.terms", "reward.weights", "logger", "callbacks"}
     for group, _, schema in schemas():
         for name, kind in get_type_hints(schema).items():

@@ -1,7 +1,7 @@
-"""The newest run of an experiment, for ``${latest:NAME}``, and how a run ended.
+"""Find the newest run of an experiment, for ``${latest:NAME}``, and say how a run ended.
 
-A run is the experiment's own, or a stage of that name in a pipeline: after the quickstart,
-``${latest:rlvr}`` is the RLVR stage of it. A run that did not finish is never taken in silence.
+A run may also be a stage of that name in a pipeline: after the quickstart, ``${latest:rlvr}`` is
+the RLVR stage of the quickstart. A run that did not finish is an error, with the ways to use it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from omni_rlvr.lock import IN_USE, check_free
 from omni_rlvr.pointers import (
     CHECKPOINT,
@@ -23,6 +25,7 @@ from omni_rlvr.pointers import (
     problem,
     run_of,
 )
+from omni_rlvr.ranks import rendezvous
 from omni_rlvr.record import STOPPED, find_record, finished_config, read_record
 from omni_rlvr.types import UserError
 
@@ -38,7 +41,8 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
         The checkpoint's folder without links in it, or None where there is no such run.
 
     Raises:
-        UserError: The newest run did not finish; says how to go on with it and how to take it.
+        UserError: The newest run did not finish; the message says how to resume it, and how to use
+            it as it is.
     """
     runs = [*_own_run(root, experiment), *_finished_stages(root, experiment)]
     if not runs:
@@ -64,7 +68,7 @@ def run_that_wrote(checkpoint: Path) -> Path | None:
 
 
 def has_finished(run: Path) -> bool:
-    """Whether run.json says that a run came to its end."""
+    """Tell whether a run finished, by its run.json."""
     return finished_config(run) is not None
 
 
@@ -92,7 +96,7 @@ def _own_run(root: Path, experiment: str) -> Iterator[Path]:
 
 
 def _refuse_lost(latest: Path) -> None:
-    """Name a run that has a checkpoint where the link to it was lost, e.g. in copying."""
+    """Name a run with a checkpoint if the link to it was lost, e.g. in copying."""
     newest = newest_run(latest.parent)
     if newest is not None:
         taken = shlex.quote(f"model.path={newest / CHECKPOINT}")
@@ -103,7 +107,7 @@ def _refuse_lost(latest: Path) -> None:
 
 
 def _finished_stages(root: Path, experiment: str) -> Iterator[Path]:
-    """Yield the stages of that name that finished, of all pipelines."""
+    """Yield the finished stages of that name in all pipelines."""
     for file in root.glob(f"*/*/{experiment}/run.json"):
         stage, pipeline = file.parent, find_record(file.parents[1])
         is_stage = pipeline is not None and experiment in pipeline["config"]["task"].get(
@@ -120,7 +124,7 @@ def _started(run: Path) -> float:
 
 
 def _go_on(run: Path, record: dict[str, Any]) -> str:
-    """Give the command that goes on with a run of task=train."""
+    """Give the command that resumes a run of task=train."""
     command = [text for text in record["command"] if not text.startswith("resume=")]
     return f"'{shlex.join([*command, f'resume={run}'])}' goes on with it"
 
@@ -138,17 +142,45 @@ def _last_step(path: Path) -> int | None:
         return None
 
 
-def stopped_at_the_start(home: Path) -> Path | None:
-    """Find the last run of a name that was stopped before its first checkpoint.
+def settle_resume(cfg: DictConfig, home: Path) -> None:
+    """Let ``resume=latest`` begin a run where a scheduler's job has nothing to go on from.
 
-    A scheduler gives a job that it starts again the command line of before, ``resume=latest``
-    included; there is nothing to go on from, and the run begins anew.
+    A scheduler starts a job again with the same command line. Two cases are told, and begin anew:
+    the job was stopped before its first checkpoint; it was started as several processes (torchrun,
+    srun, a PyTorchJob) and this is its first start. A person who types the command has mistaken the
+    name in the latter case, and is told so by ``check_resume``.
+
+    Args:
+        cfg: The composed config, which is changed.
+        home: The folder of all runs of the name.
+    """
+    if cfg.resume == LATEST and (why := rendezvous.broadcast(lambda: _why_anew(home))):
+        print(f"resume={LATEST}: {why}; starts anew", flush=True)
+        cfg.resume = None
+
+
+def _why_anew(home: Path) -> str:
+    """Say why ``resume=latest`` begins a new run; empty where it does not."""
+    if (stopped := stopped_at_the_start(home)) is not None:
+        return f"{stopped} was stopped before its first checkpoint"
+    is_first = not any(home.glob("*/run.json")) and newest_run(home) is None
+    lost = problem(home / LATEST) or (home / LATEST).exists()
+    if rendezvous.started() is not None and is_first and not lost:
+        return f"{home} has no run yet"
+    return ""
+
+
+def stopped_at_the_start(home: Path) -> Path | None:
+    """Find the last run of a name, if it was stopped before its first checkpoint.
+
+    A scheduler starts a job again with the same command line, which may hold ``resume=latest``. If
+    there is no checkpoint to resume from, the run must begin anew.
 
     Args:
         home: The folder of all runs of the name.
 
     Returns:
-        Its folder; None where an earlier run can go on, or the last one ended otherwise.
+        Its folder; None if an earlier run can be resumed, or the last one ended in another way.
 
     Raises:
         FolderInUse: Another process is at work in it.

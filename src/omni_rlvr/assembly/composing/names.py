@@ -1,4 +1,4 @@
-"""Names that become folders or parts of metrics: checked here, once, before anything is written."""
+"""Check the names that become folders or parts of metrics, before anything is written."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from omni_rlvr.record import identity
 from omni_rlvr.types import UserError
 
 MAX_BYTES = 100
-"""Of a name: file systems take 255, and a run adds to it."""
+"""The most bytes of a name: file systems allow 255, and a run appends to some names."""
 RESERVED = (
     "checkpoint", "checkpoints", "completions", "evaluate", "latest", "metrics", "mlflow",
     "predictions", "run", "shared", "sweep", "tensorboard", "wandb",
 )  # fmt: skip
-"""What a run's folder holds besides folders that are named by the config."""
+"""Names of files and folders that a run writes itself into its folder."""
 NOT_IN_A_NAME = ("sweep", "experiment", "debug", "name", "paths", "hydra", "logger", "callbacks")
 LONGEST_NAME = 80
 
 
 def check_names(config: Mapping[str, Any]) -> None:
-    """Check every name of a resolved config that becomes a folder or a part of a metric's name.
+    """Check every name in a resolved config that becomes a folder or a part of a metric's name.
 
     Raises:
-        UserError: a name that cannot be one; names its key.
+        UserError: A name is not allowed; the message names its key.
     """
     check_run_name(config["name"])
     check_name(config["dataset"]["name"], "dataset.name")
@@ -42,7 +42,7 @@ def check_names(config: Mapping[str, Any]) -> None:
 
 
 def check_run_name(name: str) -> None:
-    """Check the name of an experiment; ``/`` makes folders in folders of it."""
+    """Check the name of an experiment, in which ``/`` separates nested folders."""
     for part in name.split("/"):
         check_name(part, "name", name)
 
@@ -51,9 +51,9 @@ def check_name(name: str, key: str, whole: str | None = None) -> None:
     """Check one name.
 
     Args:
-        name: what becomes a folder.
-        key: its place in the config.
-        whole: what the user gave, where ``name`` is a part of it.
+        name: The name of a folder.
+        key: Its key in the config.
+        whole: What the user gave, if ``name`` is a part of it.
     """
     wrong = None
     if not name.strip():
@@ -91,11 +91,11 @@ def _check_all(names: Iterable[str], key: str, reserved: Iterable[str]) -> None:
 
 
 def run_name(overrides: Sequence[str], *, _root_: DictConfig) -> str:
-    """Names a sweep's run by its overrides and by what it computes: ``beta-0.04_seed-1_3f2a9c1b``.
+    """Name a run of a sweep by its overrides and a hash of its config: ``beta-0.04_3f2a9c1b``.
 
     Args:
-        overrides: of the run, ``key=value`` each.
-        _root_: its composed config, handed in by OmegaConf.
+        overrides: The overrides of the run, each ``key=value``.
+        _root_: Its composed config, which OmegaConf passes.
     """
     config = OmegaConf.create({k: v for k, v in _root_.items_ex(resolve=False) if k != "hydra"})
     try:

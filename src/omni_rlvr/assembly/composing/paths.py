@@ -1,7 +1,7 @@
-"""The options that are paths: ``~`` and variables in them expand, whichever option it is.
+"""Expand ``~`` and environment variables in every option that is a path.
 
-Everything that is a path is listed here once. A config is settled in place before it is resolved,
-so that run.json, checkpoints and messages hold the path itself.
+``PATHS`` lists these options. They are expanded in the composed config before it is resolved, so
+that run.json, checkpoints and messages hold the expanded paths.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ PATHS = (
     "audio",
 )
 _MADE = ("features", "synthetic")
-"""Folders in ``paths.data_root`` that show that a working folder is a project's."""
+"""Folders in ``paths.data_root`` by which the working folder of a project is recognised."""
 
 
 def is_path(key: str) -> bool:
-    """Whether an option, by its full key, is a path."""
+    """Tell whether the option with this full key is a path."""
     return any(fnmatchcase(key, pattern) for pattern in PATHS)
 
 
 def own_path(text: str, key: str = "paths.output_root") -> str:
-    """Return a path with ``~`` and variables expanded, spelled as it is on disk.
+    """Expand ``~`` and variables in a path, and give it the spelling that it has on disk.
 
     Raises:
-        UserError: there is no such user or variable.
+        UserError: There is no such user or variable.
     """
     text = expanded(text, key)
     if "${" in text or os.path.lexists(text):
@@ -65,10 +65,10 @@ def own_path(text: str, key: str = "paths.output_root") -> str:
 
 
 def settle_paths(cfg: DictConfig) -> None:
-    """Expand every path of a composed config in place; what refers to another option follows it.
+    """Expand every path in a composed config, in place; references to other options stay.
 
     Raises:
-        UserError: a path names a user or a variable that is not there.
+        UserError: A path holds a user or a variable that does not exist.
     """
     plain = OmegaConf.to_container(cfg, resolve=False)
     for pattern in PATHS:
@@ -78,7 +78,7 @@ def settle_paths(cfg: DictConfig) -> None:
 
 
 def _settle(node: Any, plain: Any, parts: list[str], above: str) -> None:
-    """Settle what lies below a node; ``plain`` is the same without references resolved."""
+    """Expand the paths below a node; ``plain`` is the same part with references unresolved."""
     if not isinstance(plain, dict):
         return
     for name in [n for n in plain if fnmatchcase(str(n), parts[0])]:
@@ -96,7 +96,7 @@ def _settle(node: Any, plain: Any, parts: list[str], above: str) -> None:
 
 
 def _settle_cache(cfg: DictConfig, plain: Any) -> None:
-    """Keep the features of a prediction in the user's cache folder where there is no project."""
+    """Keep the features of a prediction in the user's cache folder if there is no project."""
     data_root = PathsConfig.data_root
     if (
         plain["feature_cache"]["folder"] != FeatureCacheConfig.folder

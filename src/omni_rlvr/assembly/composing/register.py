@@ -19,6 +19,7 @@ from omni_rlvr.config import root, trainable
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.folders import new_folder
 from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, LATEST, run_of
+from omni_rlvr.ranks import rendezvous
 from omni_rlvr.rewards.watchdog.time_limit import DEFAULT_S
 from omni_rlvr.stages.table import STAGES
 from omni_rlvr.text.prompts import EMOTION_QUESTION
@@ -33,6 +34,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "paths": {"schema": root.PathsConfig},
 }
 """Group -> option -> its dataclass; ``conf/GROUP/OPTION.yaml`` names the dataclass."""
+OWN_KEYS: dict[str, str] = {}
+"""Key at the root of the config -> the one task that takes it; ``register`` fills it."""
 BASES = ("schema", "official")
 """Options without a file: a data set's own file begins with one of them."""
 LOAD_OPTIONS = {
@@ -61,16 +64,18 @@ class _NotCopied(dict):
         return self
 
 
-def register(tasks: Mapping[str, type]) -> None:
+def register(tasks: Mapping[str, type], own_keys: Mapping[str, str]) -> None:
     """Register schemas and resolvers with Hydra; call this once, before Hydra composes.
 
     A schema is stored under the name of its class, so that a file in ``conf/`` shows where its
     fields are defined: ``defaults: [/SftConfig@_here_]``.
 
     Args:
-        tasks: name of each task -> its dataclass, see ``tasks/table.py``.
+        tasks: The name of each task -> its dataclass, see ``tasks/table.py``.
+        own_keys: A key at the root of the config -> the one task that takes it.
     """
     SCHEMAS["task"] = dict(tasks)
+    OWN_KEYS.update(own_keys)
     store = ConfigStore.instance()
     store.repo = _NotCopied(store.repo)
     store.store(name="RootConfig", node=root.RootConfig)
@@ -89,6 +94,7 @@ def register(tasks: Mapping[str, type]) -> None:
     OmegaConf.register_new_resolver("label_words", _label_words, replace=True)
     # a config is given one folder, however often it asks
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("rank_0s", _rank_0s, replace=True)
     OmegaConf.register_new_resolver("own_path", own_path, replace=True)
     OmegaConf.register_new_resolver("sweep_run", run_name, replace=True)
     OmegaConf.register_new_resolver("emotion_question", lambda: EMOTION_QUESTION, replace=True)
@@ -139,7 +145,12 @@ def _latest_if_any(experiment: str, *, _root_) -> str | None:
 
 
 def _run_dir(output_root: str, name: str, resume: str | None) -> str:
-    """Return the folder of this run: the one that is resumed, or a new one named by the time.
+    """Return the folder of this run, which rank 0 chooses for all ranks."""
+    return rendezvous.broadcast(lambda: run_folder(output_root, name, resume))
+
+
+def run_folder(output_root: str, name: str, resume: str | None) -> str:
+    """Choose the folder of this run: the one that is resumed, or a new one named by the time.
 
     Whether that one can be resumed is for ``build`` to check. A new one is made here, since of
     several commands that start in one second each must have its own.
@@ -161,3 +172,8 @@ def _run_dir(output_root: str, name: str, resume: str | None) -> str:
         return str(new_folder(folder))
     except OSError:  # Hydra will try to make it too, and say what is wrong
         return str(folder)
+
+
+def _rank_0s(value: str, otherwise: str | None) -> str | None:
+    """Return a value on the process that writes, and another one on other ranks."""
+    return value if rendezvous.is_first() else otherwise

@@ -13,18 +13,58 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
+import yaml
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from omni_rlvr.assembly.composing.help_page import GLOBAL_GROUPS, options_in
-from omni_rlvr.assembly.composing.keys import TYPED, names_of, no_such_key, open_table
+from omni_rlvr.assembly.composing.arguments import as_typed, no_option
+from omni_rlvr.assembly.composing.help_page import GLOBAL_GROUPS, conf_dir, options_in
+from omni_rlvr.assembly.composing.keys import TYPED, names_of, no_such_key, open_tables
+from omni_rlvr.assembly.composing.wording import as_user_error
 from omni_rlvr.config.root import RootConfig
+from omni_rlvr.record import leaves
+from omni_rlvr.types import UserError
 
 _OURS = ("config", "hydra/config")
 """Files of ours whose name says nothing to a user."""
+_SEARCH = "hydra/sweeper/optuna"
+"""An option of Hydra that needs the extra ``sweep``, and has no file in ``conf/``."""
+
+
+def composing_error(error: Exception, arguments: Sequence[str]) -> UserError | None:
+    """Reword what Hydra, OmegaConf or YAML raised while a config was composed; None for others.
+
+    Args:
+        error: What was raised; Hydra need not be initialised any more.
+        arguments: The overrides that were composed, flags among them.
+    """
+    match error:
+        case OmegaConfBaseException():
+            return as_user_error(error)
+        case MissingConfigException(missing_cfg_file=file):
+            hint = "; pip install 'omni-rlvr[sweep]'" if file == _SEARCH else ""
+            return UserError(f"{_reworded(str(error), arguments)}{hint}")
+        case HydraException():
+            if (told := as_typed(error, arguments)) is not None:
+                return told
+            cause = error.__cause__
+            why = as_user_error(cause) if isinstance(cause, ValidationError) else ""
+            return UserError(_reworded(f"{error} {why}", arguments))
+        case yaml.MarkedYAMLError(problem_mark=mark):
+            place = "" if mark is None else f"{mark.name}, line {mark.line + 1}: "
+            return UserError(f"{place}{error.problem} (YAML)")
+        case ValueError() if str(error).startswith("Config group override must be"):
+            return no_option(arguments)
+    return None
+
+
+def _reworded(text: str, arguments: Sequence[str]) -> str:
+    """Reword a message of Hydra with Hydra initialised once more."""
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return hydras_words(" ".join(text.split()), arguments)
 
 
 def hydras_words(text: str, arguments: Sequence[str] = ()) -> str:
@@ -45,7 +85,7 @@ def hydras_words(text: str, arguments: Sequence[str] = ()) -> str:
     if value := re.match(r"\w+ raised while composing config: (.*) full_key: (\S+)", said):
         return f"{place}{value[2]}: {value[1]}"
     if key := re.match(r"Could not delete from config\. '(.+?)' does not exist", said):
-        return no_such_key(key[1], _keys(_composed(key[1], arguments)))
+        return no_such_key(key[1], leaves(_composed(key[1], arguments)))
     if key := re.fullmatch(r"Error merging override ~([^= ]+)", said):
         return f"~{key[1]}: {key[1]} cannot be deleted; give it a value: {key[1]}=VALUE"
     if key := re.match(r"Could not override '(.+?)'\. (To append to|No match in)", said):
@@ -69,7 +109,7 @@ def _no_such_key(key: str, arguments: Sequence[str], text: str) -> str:
     above, name, below = _first_unknown(key, config)
     near = difflib.get_close_matches(name, _at(config, above), n=1)
     meant = ".".join([above, *near, *below])
-    if open_table(key, config)[0] is not None:
+    if above in open_tables():
         told = f"{above}.{name}: {above} has no such entry"
         return (
             f"{told}; did you mean {meant}? Or add one with +{given}"
@@ -80,7 +120,7 @@ def _no_such_key(key: str, arguments: Sequence[str], text: str) -> str:
         return f"{key}: there is no such key; did you mean {meant}?"
     if not near and above and group not in (*TYPED, "paths") and group in names_of(RootConfig):
         return f"{key}: {above} has no such key; add one with +{given}"
-    return no_such_key(key, _keys(config))
+    return no_such_key(key, leaves(config))
 
 
 def _first_unknown(key: str, config: Mapping[str, Any]) -> tuple[str, str, list[str]]:
@@ -154,12 +194,3 @@ def _at(config: Mapping[str, Any], key: str) -> list[str]:
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return [str(name) for name in value] if isinstance(value, Mapping) else []
-
-
-def _keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List all keys of a composed config that hold a value."""
-    found = []
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        found += _keys(value, f"{key}.") if isinstance(value, Mapping) and value else [key]
-    return found

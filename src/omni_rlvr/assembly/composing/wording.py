@@ -1,4 +1,4 @@
-"""Words an error of OmegaConf or Hydra as one line that speaks of the command line's keys."""
+"""Reword errors of OmegaConf and Hydra as one line, in terms of the keys of the config."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ WORDS = {
     r"Recursive interpolation detected": "it refers to itself",
     r"Unsupported interpolation type (\S+)": r"${\1:...} is no function that configs know",
 }
-"""What OmegaConf says of a value that refers to another -> what is said in its place."""
+"""Pattern of OmegaConf's message about a value that refers to another -> the words instead."""
 
 
 def as_user_error(error: BaseException) -> UserError:
-    """Find the UserError that a library wrapped, or word the library's own as one.
+    """Find the UserError that a library wrapped, or reword the library's own error as one.
 
     Args:
         error: What composing, resolving or instantiating a config raised.
 
     Returns:
-        An error whose text names the key, and holds nothing of how configs are resolved.
+        An error whose message names the key, without details of how configs are resolved.
     """
     for cause in _chain(error):
         if isinstance(cause, UserError):
@@ -46,7 +46,7 @@ def as_user_error(error: BaseException) -> UserError:
 
 
 def _of_key(error: BaseException, text: str) -> str:
-    """Put the key that could not be set before a text that does not begin with such a key."""
+    """Put the key that could not be set before a message that does not begin with it."""
     key = error.full_key if isinstance(error, OmegaConfBaseException) else None
     return text if not key or text.startswith(key.split(".")[0]) else f"{key}: {text}"
 

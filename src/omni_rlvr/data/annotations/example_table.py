@@ -1,16 +1,18 @@
 """Many examples as Arrow columns: an ``Example`` is made when it is asked for.
 
 A million annotations as Python objects take gigabytes and seconds; as columns, neither. What the
-columns hold was validated by ``validate``; a slice is a view and copies nothing.
+columns hold was validated by ``validate``; a slice is a view and copies nothing. An example that is
+asked for has its clip looked for on the disk, which ``distinct`` and ``texts`` spare those who need
+no clip: a million questions to a network disk take minutes.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,9 @@ from omni_rlvr.types import Example
 TEXTS = ("id", "question", "answer", "target", "video", "audio", "cues")
 """Columns of strings. Paths are relative to the root; ``cues`` is a JSON object; the last three may
 be null."""
+_PLACE = ("file", "number")
+_BATCH = 2_000
+"""Rows that are Python objects at one time while a table is iterated over."""
 
 
 class ExampleTable(Sequence[Example]):
@@ -33,12 +38,17 @@ class ExampleTable(Sequence[Example]):
             ``rows.place``).
         root: The folder in front of every path.
         left_out: Label -> rows that its map leaves out of the data set.
+        locate: Whether paths are spelled as on the disk, see ``media.files.located``, or else as
+            annotated.
     """
 
-    def __init__(self, columns: pa.Table, root: Path, left_out: Mapping[str, int]) -> None:
+    def __init__(
+        self, columns: pa.Table, root: Path, left_out: Mapping[str, int], *, locate: bool = True
+    ) -> None:
         self.columns = columns
         self.root = root
         self.left_out = dict(left_out)
+        self.locate = locate
 
     def __len__(self) -> int:
         return int(self.columns.num_rows)
@@ -56,19 +66,71 @@ class ExampleTable(Sequence[Example]):
                 part = self.columns.slice(rows.start, len(rows))
             else:
                 part = self.columns.take(pa.array(rows, pa.int64()))
-            return ExampleTable(part, self.root, self.left_out)
+            return self._of(part)
         row = range(len(self))[index]  # IndexError where there is none
-        value = {name: self.columns[name][row].as_py() for name in TEXTS}
+        return self._example(*(self.columns[name][row].as_py() for name in (*TEXTS, *_PLACE)))
+
+    def __iter__(self) -> Iterator[Example]:
+        for row in _rows(self.columns, (*TEXTS, *_PLACE)):
+            yield self._example(*row)
+
+    def first_of_each(self, names: Sequence[str]) -> ExampleTable:
+        """Return the first example of each combination of values, with paths as annotated."""
+        codes = np.zeros(len(self), np.int64)
+        for name in names:
+            encoded = _encoded(self.columns[name])
+            # a row without a value has -1 for it
+            words = np.concatenate([c.indices.fill_null(-1).to_numpy() for c in encoded.chunks])
+            codes = codes * (len(encoded.chunk(0).dictionary) + 1) + words + 1
+        _, first = np.unique(codes, return_index=True)
+        return self._of(self.columns.take(pa.array(np.sort(first))), locate=False)
+
+    def _of(self, columns: pa.Table, *, locate: bool | None = None) -> ExampleTable:
+        locate = self.locate if locate is None else locate
+        return ExampleTable(columns, self.root, self.left_out, locate=locate)
+
+    def _example(
+        self,
+        name: str,
+        question: str,
+        answer: str,
+        target: str,
+        video: str | None,
+        audio: str | None,
+        cues: str | None,
+        file: str,
+        number: int | None,
+    ) -> Example:
         return Example(
-            id=value["id"],
-            question=value["question"],
-            answer=value["answer"],
-            target=value["target"],
-            video=None if value["video"] is None else located(self.root / value["video"]),
-            audio=None if value["audio"] is None else located(self.root / value["audio"]),
-            cues={} if value["cues"] is None else json.loads(value["cues"]),
-            source=source(self.columns, row),
+            id=name,
+            question=question,
+            answer=answer,
+            target=target,
+            video=None if video is None else self._path(video),
+            audio=None if audio is None else self._path(audio),
+            cues={} if cues is None else json.loads(cues),
+            source=place(file, number),
         )
+
+    def _path(self, name: str) -> Path:
+        path = self.root / name
+        return located(path) if self.locate else path
+
+
+def _rows(columns: pa.Table, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    for start in range(0, columns.num_rows, _BATCH):
+        part = columns.slice(start, _BATCH)
+        yield from zip(*(part[name].to_pylist() for name in names), strict=True)
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Encode a column with one dictionary for all its chunks.
+
+    Strings become one chunk before: Arrow would give each chunk the words of all chunks so far.
+    """
+    if not pa.types.is_dictionary(column.type):
+        column = pa.chunked_array([column.cast(pa.large_string()).combine_chunks()])
+    return column.dictionary_encode().unify_dictionaries()
 
 
 def source(columns: pa.Table, row: int) -> str:
@@ -81,25 +143,29 @@ def suspects(examples: Sequence[Example], words: Sequence[str]) -> Sequence[int]
     if not isinstance(examples, ExampleTable) or not words:
         return range(len(examples))
     found = pa.chunked_array([np.zeros(len(examples), bool)])
+    pattern = "|".join(map(re.escape, words))
     for name in ("question", "target"):
-        encoded = examples.columns[name].dictionary_encode().unify_dictionaries()
-        texts = encoded.chunk(0).dictionary
-        hits = pc.match_substring_regex(texts, "|".join(map(re.escape, words)))
-        if pc.any(hits).as_py():
+        column = examples.columns[name]
+        if pa.types.is_dictionary(column.type):
+            encoded = _encoded(column)
+            hits = pc.match_substring_regex(encoded.chunk(0).dictionary, pattern)
             found = pc.or_(found, pa.chunked_array([hits.take(c.indices) for c in encoded.chunks]))
+        else:
+            found = pc.or_(found, pc.match_substring_regex(column, pattern))
     return pc.indices_nonzero(found).to_pylist()
 
 
-def distinct(examples: Sequence[Example]) -> Sequence[Example]:
-    """One example, the first, of each pair of answer and target."""
-    if not isinstance(examples, ExampleTable):
-        return examples
-    codes = np.zeros(len(examples), np.int64)
-    for name in ("answer", "target"):
-        encoded = examples.columns[name].dictionary_encode().unify_dictionaries()
-        words = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
-        codes = codes * len(encoded.chunk(0).dictionary) + words
-    _, first = np.unique(codes, return_index=True)
-    return ExampleTable(
-        examples.columns.take(pa.array(np.sort(first))), examples.root, examples.left_out
-    )
+def distinct(
+    examples: Sequence[Example], by: Sequence[str] = ("answer", "target")
+) -> Sequence[Example]:
+    """One example, the first, of each pair of answer and target, or of other columns."""
+    return examples.first_of_each(by) if isinstance(examples, ExampleTable) else examples
+
+
+def texts(examples: Sequence[Example]) -> Iterator[tuple[str, str, str, str]]:
+    """Iterate over the id, question, answer and target of every example."""
+    if isinstance(examples, ExampleTable):
+        yield from _rows(examples.columns, TEXTS[:4])
+        return
+    for example in examples:
+        yield example.id, example.question, example.answer, example.target

@@ -68,19 +68,42 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
     return pa.table({**columns, "number": pa.array(numbers)})
 
 
-def read_quoted(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
+def read_quoted(
+    path: Path,
+    names: Mapping[str, Sequence[str]],
+    optional: Mapping[str, Sequence[str]] | None = None,
+) -> pa.Table:
     """Read a small csv file with a header, quoted texts and an encoding of its time.
 
-    Args and Returns as in ``read_list``.
+    Args:
+        path: The file; it exists.
+        names: Column -> what the header may call it.
+        optional: The same for columns that need not be there. Where this is given, a row with more
+            cells than the header is refused.
+
+    Returns:
+        The columns that are there as stripped text, and ``number``, the line of each row.
+
+    Raises:
+        UserError: The file is empty or no such list; names the line.
     """
     text = read_text(path, western=True)
     delimiter = _delimiter(text.partition("\n")[0], ",")
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     header = [name.strip().casefold() for name in reader.fieldnames or ()]
     reader.fieldnames = header
-    places = {column: header[_place(header, called, path)] for column, called in names.items()}
-    columns: dict[str, list] = {column: [] for column in (*names, "number")}
+    found = {c: called for c, called in (optional or {}).items() if {*called} & {*header}}
+    places = {
+        column: header[_place(header, called, path)]
+        for column, called in {**names, **found}.items()
+    }
+    columns: dict[str, list] = {column: [] for column in (*places, "number")}
     for row in reader:
+        if optional is not None and None in row:
+            raise UserError(
+                f"{path}:{reader.line_num}: holds {len(header) + len(row[None])} cells, but the "
+                f"header {len(header)}; put a text that holds {delimiter!r} in double quotes"
+            )
         for column, name in places.items():
             if row[name] is None:
                 raise UserError(f"{path}:{reader.line_num}: the column {name} is missing")

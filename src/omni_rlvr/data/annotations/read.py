@@ -1,8 +1,7 @@
 """Read JSON annotations of a given form to raw columns.
 
-A form is a function that makes a record of any row, or raises the error that says what is wrong
-with it. Records become Arrow columns in batches, so that few of them are Python objects at one
-time.
+A form makes a record of a row, or raises the error that says what is wrong with it. Records become
+Arrow columns in batches, so that few of them are Python objects at one time.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import pyarrow as pa
 
 from omni_rlvr.data.annotations.example_table import ExampleTable
 from omni_rlvr.data.annotations.rows import Row, iterate, place
-from omni_rlvr.data.annotations.sources import Part, parts
+from omni_rlvr.data.annotations.sources import Source, sources
 from omni_rlvr.data.annotations.validate import RAW, files, to_examples
 from omni_rlvr.types import UserError
 
@@ -38,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 Form: TypeAlias = Callable[[Row], Record]
-"""A layout of JSON annotations: makes a record of a row, or raises a UserError that names it."""
+"""A layout of JSON annotations: makes the record of a row, or raises a UserError that names it."""
 
 
 def read_json(
@@ -47,7 +46,7 @@ def read_json(
     """Read and validate an annotation file or mixture.
 
     Args:
-        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``sources.parts``.
+        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``sources``.
         form: How a row is laid out.
         root: The folder that clips are relative to.
         labels: The answers that may occur; None for any.
@@ -56,13 +55,13 @@ def read_json(
     Raises:
         UserError: Something in the files is not as described; names the file and line.
     """
-    raw = pa.concat_tables(_picked(part, form) for part in parts(annotations, seed=seed))
+    raw = pa.concat_tables(_picked(source, form) for source in sources(annotations, seed=seed))
     return to_examples(raw, root, labels, {})
 
 
-def _picked(part: Part, form: Form) -> pa.Table:
-    raw = _table(part.path, form)
-    rows = part.pick(raw.num_rows)
+def _picked(source: Source, form: Form) -> pa.Table:
+    raw = _table(source.path, form)
+    rows = source.pick(raw.num_rows)
     return raw if len(rows) == raw.num_rows else raw.take(pa.array(rows, pa.int64()))
 
 
@@ -70,10 +69,10 @@ def _table(path: Path, form: Form) -> pa.Table:
     batches, places, rows = [], [], iterate(path)
     while True:
         # A row is dropped as soon as its record is made: a dict takes ten times as much memory.
-        some = [(form(row), row.number) for row in itertools.islice(rows, _BATCH)]
+        some = [(row.number, form(row)) for row in itertools.islice(rows, _BATCH)]
         if not some:
             break
-        records, numbers = zip(*some, strict=True)
+        numbers, records = zip(*some, strict=True)
         try:
             batches.append(_batch(records))
         except UnicodeEncodeError:

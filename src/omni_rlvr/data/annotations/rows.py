@@ -126,8 +126,7 @@ def _list_rows(data: bytes, path: Path) -> Iterator[Row]:
     number = 0
     try:
         for raw in _SPLIT(data):  # views of the file's bytes
-            value = _DECODE(raw)
-            yield _row(value, path, number)
+            yield _row(_DECODE(raw), path, number)
             number += 1
     except _REFUSED:
         values = _parse_json(read_text(path), path, 1)

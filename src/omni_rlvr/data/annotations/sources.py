@@ -24,12 +24,12 @@ _MIXTURES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
-class Part:
+class Source:
     """A file of annotations and which of its rows are taken."""
 
     path: Path
     strategy: object
-    source: str
+    where: str
     """Where the strategy stands, for messages."""
     seed: str
     """Decides what ``random:N`` draws."""
@@ -45,13 +45,13 @@ class Part:
         match = _STRATEGY.fullmatch(self.strategy) if isinstance(self.strategy, str) else None
         if match is None:
             raise UserError(
-                f"{self.source}: unknown sampling_strategy {self.strategy!r}; known: {_STRATEGIES}"
+                f"{self.where}: unknown sampling_strategy {self.strategy!r}; known: {_STRATEGIES}"
             )
         kind, number, percent = match[1], int(match[2]), bool(match[3])
         count = -(-number * num_rows // 100) if percent else number
         if not 1 <= count <= num_rows:
             raise UserError(
-                f"{self.source}: sampling_strategy {self.strategy!r} asks for {count} of "
+                f"{self.where}: sampling_strategy {self.strategy!r} asks for {count} of "
                 f"{num_rows} rows"
             )
         if kind == "random":
@@ -59,7 +59,7 @@ class Part:
         return range(count) if kind == "first" else range(num_rows - count, num_rows)
 
 
-def parts(path: Path, *, seed: int) -> list[Part]:
+def sources(path: Path, *, seed: int) -> list[Source]:
     """List the files that an annotation file stands for.
 
     Args:
@@ -71,12 +71,12 @@ def parts(path: Path, *, seed: int) -> list[Part]:
     """
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
-        return [Part(path, "all", str(path), "")]
+        return [Source(path, "all", str(path), "")]
     if suffix not in _MIXTURES:
         known = ", ".join((*SUFFIXES, *_MIXTURES))
         raise UserError(f"{path}: unknown kind of annotation file {suffix!r}; known: {known}")
     return [
-        _part(path.parent, entry, f"{path}: datasets[{index}]", f"{seed}:{index}")
+        _source(path.parent, entry, f"{path}: datasets[{index}]", f"{seed}:{index}")
         for index, entry in enumerate(_entries(path))
     ]
 
@@ -96,7 +96,7 @@ def _entries(path: Path) -> list[object]:
     return entries
 
 
-def _part(folder: Path, entry: object, source: str, seed: str) -> Part:
+def _source(folder: Path, entry: object, source: str, seed: str) -> Source:
     if not isinstance(entry, dict) or "json_path" not in entry:
         raise UserError(f"{source}: {entry!r} has no json_path")
     unknown = [key for key in entry if key not in ("json_path", "sampling_strategy")]
@@ -110,4 +110,4 @@ def _part(folder: Path, entry: object, source: str, seed: str) -> Part:
     if Path(json_path).suffix.lower() not in SUFFIXES:
         raise UserError(f"{source}: json_path {json_path!r} must end in .json or .jsonl")
     strategy = entry.get("sampling_strategy", "all")
-    return Part(folder / json_path, strategy, source, seed)
+    return Source(folder / json_path, strategy, source, seed)

@@ -171,11 +171,11 @@ def open_cache(
 
     Args:
         config: Folder, dtype, size limit.
-        towers: "video" and "audio" -> all that decides that tower's features.
+        towers: "video" and "audio", those that there are -> all that decides a tower's features.
         use: Which modalities the run uses.
         common_shapes: See ``FeatureCache``.
     """
-    stores = {}
+    stores: dict[str, FeatureStore | None] = {"video": None, "audio": None}
     for name, decides in towers.items():
         about = {"modality": name, "version": VERSION, "dtype": config.dtype, **decides}
         text = json.dumps(about, sort_keys=True, default=str)

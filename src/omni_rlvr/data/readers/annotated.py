@@ -1,13 +1,13 @@
-"""Read annotation files in JSON: one class, and a form that says how their rows are laid out.
+"""Read annotation files in JSON; the form says which keys their rows have.
 
-Everything is validated while reading and nothing is read from the clips: a wrong line is found
-before a model is loaded.
+Every row is validated, but no clip is opened: an error in a row is found before a model is loaded.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from omni_rlvr.data.annotations.example_table import ExampleTable
@@ -20,36 +20,36 @@ from omni_rlvr.types import require
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class AnnotationReader:
-    """Reads rows that ask one question about a clip and give its answer.
+    """Reads rows that each ask one question about a clip and give its answer.
 
-    A row is about at most one video and one sound file, and at least one of them. An ``id`` that is
-    left out is the clip's path as written, with ``#2``, ``#3`` added where a clip is annotated
-    again; an ``id`` that is given twice is refused.
+    A row names one video, one sound file, or both. Without an ``id``, the id of an example is the
+    path of its clip as written, with ``#2``, ``#3`` appended if the clip is annotated several
+    times. An ``id`` that is given twice is an error.
 
     Args:
-        form: "r1_omni", "ms_swift" or "messages": what keys a row has, see
+        form: "r1_omni", "ms_swift" or "messages": the keys of a row, see
             ``data/annotations/formats``.
-        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``sources.parts``; relative to
-            the working folder, or to ``root`` where it is not found there.
-        root: The folder that clips are relative to; a path cannot leave it (links below it are the
-            owner's, and followed).
-        labels: The answers that may occur, matched but for case, kept in this spelling; None for
-            any.
-        seed: Decides what ``random:N`` of a YAML mixture draws.
+        annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``sources``; relative to
+            the working folder or, if it is not there, to ``root``.
+        root: The folder that the paths of clips are relative to. No path may lead out of it, but
+            symbolic links in it are followed wherever they lead.
+        labels: The answers that may occur, compared without regard to case and kept in the spelling
+            of this list; None for any.
+        seed: The seed of ``random:N`` in a YAML mixture.
     """
 
-    def __init__(
-        self, form: str, annotations: str, root: str, labels: Sequence[str] | None, seed: int
-    ) -> None:
-        require(form in FORMS, "form", form, f"one of {', '.join(FORMS)}")
-        if labels is not None:
-            spellings(labels)
-        self._form = FORMS[form]
-        self._annotations = Path(annotations)
-        self._root = Path(root)
-        self._labels = labels
-        self._seed = seed
+    form: str
+    annotations: str
+    root: str
+    labels: Sequence[str] | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        require(self.form in FORMS, "form", self.form, f"one of {', '.join(FORMS)}")
+        if self.labels is not None:
+            spellings(self.labels)
 
     def read(self) -> ExampleTable:
         """Read and validate every annotation.
@@ -61,14 +61,14 @@ class AnnotationReader:
             UserError: Something in the files is not as described; the message begins with the file
                 and line.
         """
-        return read_json(self._file(), self._form, self._root, self._labels, self._seed)
+        file = annotation_file(self.annotations, self.root)
+        return read_json(file, FORMS[self.form], Path(self.root), self.labels, self.seed)
 
-    def _file(self) -> Path:
-        """Return the annotation file: below the working folder, or else below the root."""
-        below = self._root / self._annotations
-        if located(self._annotations).exists() or not located(below).exists():
-            return self._annotations
-        log.info(
-            "dataset.annotations: %s is not in %s; %s is read", self._annotations, Path.cwd(), below
-        )
-        return below
+
+def annotation_file(annotations: str, root: str) -> Path:
+    """Find an annotation file below the working folder, or else below the root."""
+    named, below = Path(annotations), Path(root, annotations)
+    if located(named).exists() or not located(below).exists():
+        return named
+    log.info("dataset.annotations: %s is not in %s; %s is read", named, Path.cwd(), below)
+    return below

@@ -1,9 +1,10 @@
-"""Clips without annotations: a file, a folder or a glob becomes examples that ask one question."""
+"""Find clips without annotations, by a file, a folder or a glob, and ask one question of each."""
 
 from __future__ import annotations
 
 import glob
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omni_rlvr.media.files import (
@@ -21,45 +22,45 @@ from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Example, UserError
 
 _SUFFIXES = {"video": VIDEO, "audio": AUDIO}
-"""What is taken from a folder; a file that is named, or matches a glob, may have any suffix."""
+"""Suffixes of the files taken from a folder; a file named itself or by a glob may have any."""
 _CLIP_FOLDERS = "folders that are named like clips"
 _OTHER = {"video": "audio", "audio": "video"}
 
 
+@dataclass
 class FileReader:
     """Finds clips by name.
 
     Args:
-        video: Video files, or None. A folder gives the videos directly in it.
-        audio: Sound files, or None; with ``video`` they replace the sound of the video of the same
-            name but for the suffix (one of each need not share a name).
-        question: What is asked about every clip.
+        video: Video files, or None. A folder stands for the videos directly in it.
+        audio: Sound files, or None. With ``video``, each replaces the sound of the video that has
+            its name but for the suffix; a single video and a single sound may differ in name.
+        question: The question about every clip.
     """
 
-    def __init__(self, video: str | None, audio: str | None, question: str) -> None:
-        self._video = video
-        self._audio = audio
-        self._question = question
-        self.left_out: dict[str, list[str]] = {}
-        """Reason -> the names of what lies in a folder, or matches a glob, and was not taken."""
+    video: str | None
+    audio: str | None
+    question: str
+    left_out: dict[str, list[str]] = field(init=False, default_factory=dict)
+    """Reason -> the names of the entries of a folder or glob that were left out for it."""
 
     def read(self) -> list[Example]:
-        """Look for the files; nothing is read from them. What is not taken is in ``left_out``.
+        """Find the files, without opening them; ``left_out`` names those that are not taken.
 
         Returns:
             Examples in the order of their names, at least one, without gold labels.
 
         Raises:
-            UserError: Nothing was named, nothing is there, or videos and sounds do not pair up.
+            UserError: No file is named or found, or videos and sounds do not match by name.
         """
-        if self._video is None and self._audio is None:
+        if self.video is None and self.audio is None:
             raise UserError(
                 "video must be given, e.g. +video=clip.mp4 (a file, a folder or a quoted glob); "
                 "or +audio=voice.wav"
             )
         left_out: dict[str, list[str]] = {}
-        videos = None if self._video is None else find("video", self._video, left_out)
-        sounds = None if self._audio is None else find("audio", self._audio, left_out)
+        videos = None if self.video is None else find("video", self.video, left_out)
+        sounds = None if self.audio is None else find("audio", self.audio, left_out)
         taken = {printable(path.name) for path in (*(videos or ()), *(sounds or ()))}
         others = {why: [n for n in names if n not in taken] for why, names in left_out.items()}
         self.left_out = {why: names for why, names in others.items() if names}
@@ -69,13 +70,13 @@ class FileReader:
         name = printable(str(video or audio))
         return Example(
             id=name,
-            question=self._question,
+            question=self.question,
             answer="",
             target="",
             video=video,
             audio=audio,
             source=f"from {'audio' if video is None else 'video'}="
-            f"{self._audio if video is None else self._video}",
+            f"{self.audio if video is None else self.video}",
         )
 
 
@@ -85,7 +86,7 @@ def find(key: str, name: str, left_out: dict[str, list[str]]) -> list[Path]:
     Args:
         key: The option, "video" or "audio".
         name: A file, a folder or a glob (``**`` goes through folders).
-        left_out: What was not taken is added to it: reason -> names.
+        left_out: Reason -> names; the names of files that are not taken are added to it.
 
     Returns:
         Sorted paths, at least one.
@@ -146,7 +147,7 @@ def _leave_out(path: Path, why: str, left_out: dict[str, list[str]]) -> None:
 
 
 def _not_taken(key: str, path: Path) -> str | None:
-    """Why an entry of a folder is not one of its clips; None if it is."""
+    """Say why an entry of a folder is not one of its clips; None if it is one."""
     other = _OTHER[key]
     if path.name.startswith("."):
         return "hidden files"

@@ -1,8 +1,9 @@
-"""Read a split of the synthetic data set; make its clips first if they do not exist."""
+"""Read a split of the synthetic data set; if its clips do not exist, make them first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from omni_rlvr.data.readers.annotated import AnnotationReader
@@ -10,37 +11,28 @@ from omni_rlvr.data.synthetic.generate import ANNOTATIONS, ensure_split, split_f
 from omni_rlvr.types import Example
 
 
+@dataclass(frozen=True)
 class SyntheticReader:
-    """One split, in the R1-Omni annotation format."""
+    """Reads a split, in the R1-Omni annotation format.
 
-    def __init__(
-        self,
-        split: str,
-        root: str,
-        labels: Sequence[str] | None,
-        num_clips: int,
-        seed: int,
-        num_workers: int,
-    ):
-        """Hold the settings.
+    Args:
+        split: "caption", "cold_start", "rlvr", "test" or "ood".
+        root: The folder for all versions of the data set.
+        labels: The answers that may occur; None for any (captions).
+        num_clips: The number of clips in the split.
+        seed: The seed of the data set, which is not that of the run.
+        num_workers: The number of processes that make clips.
+    """
 
-        Args:
-            split: "caption", "cold_start", "rlvr", "test" or "ood".
-            root: folder for all versions of the data set.
-            labels: the label list; None takes any answer (captions).
-            num_clips: how many clips the split has.
-            seed: of the data set, apart from the run's.
-            num_workers: processes that make clips.
-        """
-        self.split = split
-        self.root = root
-        self.labels = labels
-        self.num_clips = num_clips
-        self.seed = seed
-        self.num_workers = num_workers
+    split: str
+    root: str
+    labels: Sequence[str] | None
+    num_clips: int
+    seed: int
+    num_workers: int
 
     def is_made(self) -> bool:
-        """Say whether reading finds the clips there, and need not make them."""
+        """Tell whether the clips exist, so that reading does not have to make them."""
         folder = split_folder(Path(self.root), self.split, self.num_clips, self.seed)
         return (folder / ANNOTATIONS).exists()
 
@@ -53,6 +45,5 @@ class SyntheticReader:
             seed=self.seed,
             num_workers=self.num_workers,
         )
-        return AnnotationReader(
-            "r1_omni", str(folder / ANNOTATIONS), str(folder), self.labels, self.seed
-        ).read()
+        file = str(folder / ANNOTATIONS)
+        return AnnotationReader("r1_omni", file, str(folder), self.labels, self.seed).read()

@@ -19,11 +19,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import av
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from omni_rlvr.data.synthetic import container, emotions, face, voice, wording
+from omni_rlvr.data.synthetic import emotions, face, voice, wording
 from omni_rlvr.folders import set_usual_mode
+from omni_rlvr.text.progress import progress_bar
 from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
@@ -117,18 +118,14 @@ def make_clips(folder: Path, split: str, num_clips: int, seed: int, num_workers:
     labels = balanced_labels(split, num_clips, seed)
     make = partial(make_clip, folder / "clips", split, seed)
     rows = []
-    columns = (
-        TextColumn("making {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
     spawn = multiprocessing.get_context("spawn")
-    with Progress(*columns) as progress, ProcessPoolExecutor(num_workers, mp_context=spawn) as pool:
-        bar = progress.add_task(f"{split} clips", total=num_clips)
+    with (
+        progress_bar(f"making {split} clips", num_clips) as advance,
+        ProcessPoolExecutor(num_workers, mp_context=spawn) as pool,
+    ):
         for row in pool.map(make, range(num_clips), labels, chunksize=16):
             rows.append(row)
-            progress.advance(bar)
+            advance(1)
     spec = {"split": split, "seed": seed, **asdict(SPLITS[split])}
     (folder / "spec.json").write_text(json.dumps(spec, indent=1))
     (folder / ANNOTATIONS).write_text(json.dumps(rows, indent=1))
@@ -155,7 +152,7 @@ def make_clip(folder: Path, split: str, seed: int, index: int, label: str) -> di
     missing = rng.choice(["nothing", "picture", "sound"], p=[1 - 2 * lone, lone, lone])
     seen, heard = missing != "picture", missing != "sound"
     name = f"{index:06d}.{'mp4' if seen else 'm4a'}"
-    container.write_clip(
+    write_clip(
         folder / name, frames if seen else None, FPS, sound if heard else None, voice.SAMPLE_RATE
     )
     there = {**(emotions.VISUAL if seen else {}), **(emotions.VOCAL if heard else {})}
@@ -185,3 +182,38 @@ def _turns(target: str, values: dict[str, str], label: str) -> list[dict[str, st
 
 def _split_number(split: str) -> int:
     return list(SPLITS).index(split)
+
+
+def write_clip(
+    path: Path,
+    frames: np.ndarray | None,
+    fps: int,
+    waveform: np.ndarray | None,
+    sample_rate: int,
+) -> None:
+    """Encode a clip; the same input gives the same bytes.
+
+    Args:
+        path: where to write; its ending names the container.
+        frames: [F, H, W, 3] uint8 RGB, or None for a clip without picture.
+        fps: frames per second.
+        waveform: [S] float32 mono in [-1, 1], or None for a clip without sound track.
+        sample_rate: of the waveform, Hz.
+    """
+    options = {"preset": "superfast", "crf": "23", "threads": "1"}
+    with av.open(str(path), "w") as container:
+        video = audio = None
+        if frames is not None:
+            video = container.add_stream("libx264", rate=fps, options=options)
+            video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        if waveform is not None:
+            audio = container.add_stream("aac", rate=sample_rate, layout="mono")
+        if video is not None and frames is not None:
+            for picture in frames:
+                container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(video.encode(None))
+        if audio is not None and waveform is not None:
+            sound = av.AudioFrame.from_ndarray(waveform[None, :], format="fltp", layout="mono")
+            sound.sample_rate = sample_rate
+            container.mux(audio.encode(sound))
+            container.mux(audio.encode(None))

@@ -1,9 +1,9 @@
-"""Checkpoints of a policy with adapters: what differs from a base, and which base that is.
+"""Checkpoints of a policy: the whole model or, with adapters, what differs from which base.
 
-    adapters/<part>/       the part's adapter in peft's own format
+    adapters/<part>/       a part's adapter in peft's own format
     trained.safetensors    other weights that were trained, e.g. the projectors
-    base.json              the base's folder (also as seen from here) and fingerprint, and the
-                           names in trained.safetensors
+    base.json              the base's folder (also as seen from here) and fingerprint, whether it
+                           was rounded to 4 bits, and the names in trained.safetensors
 
 The base is not copied. Its fingerprint is that of its content, so that it may move, and so that
 another model in its place is noticed.
@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -26,10 +28,22 @@ from omni_rlvr.models.adapters import lora
 from omni_rlvr.models.loading.weights import save_weights
 from omni_rlvr.models.modules import Modules, parts_of, place_of
 from omni_rlvr.models.policy import AdapterCheckpoint
+from omni_rlvr.models.sharding import state_of
 from omni_rlvr.pointers import follow
 from omni_rlvr.types import UserError
 
 BASE, TRAINED, ADAPTERS = "base.json", "trained.safetensors", "adapters"
+SAMPLED = "sampled:"
+"""Before a fingerprint that not all bytes of large files went into."""
+_SPAN, _NUM_SPANS = 2**16, 64
+"""Bytes of a span, and how many of them are read of a file that is larger than all of them."""
+
+
+class Saved(Modules, Protocol):
+    """What is asked of a policy that is saved."""
+
+    processor: Any
+    adapter_checkpoint: AdapterCheckpoint | None
 
 
 def is_adapter_checkpoint(folder: Path) -> bool:
@@ -37,8 +51,19 @@ def is_adapter_checkpoint(folder: Path) -> bool:
     return (folder / BASE).exists()
 
 
-def fingerprint(folder: Path) -> str:
-    """Compute the SHA-256 of a checkpoint's config and weight files, names included.
+def fingerprint(folder: Path, *, whole: bool = False) -> str:
+    """Compute a SHA-256 of a checkpoint's config and weight files, names included.
+
+    Of a large file these count: its size, the header in which safetensors lists all weights, and
+    spans of bytes from its start to its end. Training moves all weights of a matrix, so that
+    another model of the same shapes differs in them; a few bytes that were damaged may be missed.
+
+    Args:
+        folder: The checkpoint.
+        whole: Whether all bytes of large files count, as in checkpoints of earlier versions.
+
+    Returns:
+        The digest, with ``SAMPLED`` before it unless it is of whole files.
 
     Raises:
         UserError: There are none.
@@ -51,8 +76,22 @@ def fingerprint(folder: Path) -> str:
     for file in sorted(file for file in files if file.exists()):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+            if whole or file.stat().st_size <= _SPAN * _NUM_SPANS:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            else:
+                _add_sample(digest, stream, file.stat().st_size)
+    return digest.hexdigest() if whole else SAMPLED + digest.hexdigest()
+
+
+def _add_sample(digest: Any, stream: BinaryIO, size: int) -> None:
+    """Add the header of a large file, and spans of it that are equally far apart."""
+    start = stream.read(8)  # in safetensors: how long the header is
+    digest.update(size.to_bytes(8, "little") + start)
+    if Path(stream.name).suffix == ".safetensors":
+        digest.update(stream.read(min(int.from_bytes(start, "little"), size)))
+    for i in range(_NUM_SPANS):
+        stream.seek(i * (size - _SPAN) // (_NUM_SPANS - 1))
+        digest.update(stream.read(_SPAN))
 
 
 def find_base(folder: Path, given: str | None) -> Path:
@@ -72,10 +111,12 @@ def find_base(folder: Path, given: str | None) -> Path:
         raise UserError(
             f"model.path={folder}: its base ({key}) is not at {base}; set model.base=DIR"
         )
-    if (seen := fingerprint(base)) != checkpoint.fingerprint:
+    wanted = checkpoint.fingerprint
+    if (seen := fingerprint(base, whole=not wanted.startswith(SAMPLED))) != wanted:
+        seen, wanted = (text.removeprefix(SAMPLED)[:12] for text in (seen, wanted))
         raise UserError(
             f"model.path={folder}: {base} is not the base it was trained on (fingerprint "
-            f"{seen[:12]}, not {checkpoint.fingerprint[:12]}); set model.base=DIR"
+            f"{seen}, not {wanted}); set model.base=DIR"
         )
     return base.resolve()
 
@@ -88,27 +129,52 @@ def own_weights(policy: Modules, *, every_name: bool = False) -> dict[str, nn.Pa
         every_name: Whether one that is tied comes under each of its names.
     """
     return {
-        name.replace(".base_layer.", "."): weight
+        lora.base_name(name): weight
         for name, weight in policy.named_parameters(remove_duplicate=not every_name)
         if not lora.is_adapter(name)
     }
 
 
-def save_adapter_checkpoint(policy: Modules, checkpoint: AdapterCheckpoint, folder: Path) -> None:
-    """Write adapters, trained weights and what they belong to.
+def save_policy(
+    policy: Saved, folder: Path, model: Callable[[], Any], *, excluded: str | None = None
+) -> None:
+    """Write the processor of a policy, and its whole model, or its adapters and what trained.
+
+    Args:
+        policy: The policy.
+        folder: Where to.
+        model: Gives the model of transformers that holds all weights of the policy; its config and
+            weights are written for a policy without adapters.
+        excluded: See ``lora.save_adapters``.
 
     Raises:
         OSError: The disk is full, or the folder cannot be written.
     """
+    policy.processor.save(folder)
+    if policy.adapter_checkpoint is not None:
+        _save_adapters(policy, policy.adapter_checkpoint, folder, excluded)
+        return
+    whole = model()
+    try:
+        whole.save_pretrained(folder, state_dict=state_of(whole))
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(f"cannot write {folder}: {error}") from error
+
+
+def _save_adapters(
+    policy: Modules, checkpoint: AdapterCheckpoint, folder: Path, excluded: str | None
+) -> None:
+    """Write adapters, trained weights and what they belong to."""
     own = own_weights(policy)
     weights = {name: own[name].detach().contiguous() for name in sorted(checkpoint.names)}
     save_weights(weights, folder / TRAINED)
-    lora.save_adapters(parts_of(policy), folder / ADAPTERS)
+    lora.save_adapters(parts_of(policy), folder / ADAPTERS, excluded)
     fields = {
         "path": str(checkpoint.base),
         "relative": os.path.relpath(checkpoint.base, folder.resolve()),
         "fingerprint": checkpoint.fingerprint,
         "weights": [*weights],
+        "quantized": checkpoint.quantized,
     }
     (folder / BASE).write_text(json.dumps(fields, indent=1), encoding="utf-8")
 
@@ -139,7 +205,7 @@ def restore_adapter_checkpoint(policy: Modules, folder: Path, base: Path) -> Ada
     }
     replace_weights(policy, whole, f"the adapters in {folder / ADAPTERS}", is_tied=False)
     replace_weights(policy, weights, f"model.path={folder}: {TRAINED}", is_tied=True)
-    return AdapterCheckpoint(base, checkpoint.fingerprint, checkpoint.names | {*whole})
+    return replace(checkpoint, base=base, names=checkpoint.names | {*whole})
 
 
 @torch.no_grad()
@@ -165,7 +231,10 @@ def replace_weights(
     every = {name: own_name for own_name in own for name in names[id(own[own_name])]}
     for name, value in weights.items():
         if name not in every or own[every[name]].shape != value.shape:
-            seen = list(own[every[name]].shape) if name in every else "absent"
+            here = own.get(every.get(name, name))
+            seen = "absent" if here is None else list(here.shape)
+            if here is not None and not here.is_floating_point():
+                seen = "in 4 bits (model.options.quantize)"
             raise UserError(f"{source}: {name} is {list(value.shape)}, and {seen} in the base")
         tied = [other for other in names[id(own[every[name]])] if other != name]
         alike = [t for t in tied if t in weights and torch.equal(weights[t], value)]
@@ -185,6 +254,7 @@ def _read(folder: Path) -> AdapterCheckpoint:
         moved = folder.resolve() / fields.get("relative", base)
         if not base.exists() and moved.exists():
             base = moved
-        return AdapterCheckpoint(base, fields["fingerprint"], frozenset(fields["weights"]))
+        names, rounded = frozenset(fields["weights"]), fields.get("quantized")
+        return AdapterCheckpoint(base, fields["fingerprint"], names, rounded)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"model.path={folder}: {BASE} cannot be read: {error}") from error

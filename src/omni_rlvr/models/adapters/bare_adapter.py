@@ -26,6 +26,13 @@ from omni_rlvr.models.policy import AdapterCheckpoint, Policy
 from omni_rlvr.types import UserError
 
 
+def base_here(folder: Path, given: str | None) -> Path | None:
+    """Find the base of such an adapter if it is a folder here; nothing is downloaded."""
+    named = str(given or read_settings(folder).get("base_model_name_or_path"))
+    places = [folder / named, Path(named).expanduser()]
+    return next((place for place in places if place.is_dir()), None)
+
+
 def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Path:
     """Find the base of an adapter that was saved in peft's own format.
 
@@ -45,10 +52,8 @@ def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Pa
             "set model.base=DIR"
         )
     source = f"model.base={given}" if given else f"{CONFIG} names {named!r}"
-    places = [folder / str(named), Path(str(named)).expanduser()]
-    base = next((place for place in places if place.is_dir()), None)
     try:
-        base = base or find_checkpoint(str(named), allow_pickle=allow_pickle)
+        base = base_here(folder, given) or find_checkpoint(str(named), allow_pickle=allow_pickle)
     except UserError as error:
         raise UserError(
             f"model.path={folder}: its base ({source}) is not there; set model.base=DIR"
@@ -100,7 +105,7 @@ def _locate(policy: Policy, layers: Collection[str], key: str, folder: Path) -> 
     """Find the part that an adapter's weight belongs to, and its name within the part."""
     for name in (key, family_of(policy.config.model_type).own_name(key)):
         layer = layer_of(name) if lora.is_adapter(name) else name.rpartition(".")[0]
-        if layer in layers:
+        if lora.base_name(layer) in layers:
             part = part_of_weight(policy, f"{layer}.")
             place = place_of(policy, part)
             if name.startswith(f"{place}."):

@@ -10,14 +10,17 @@ Reference: LoRA, arXiv 2106.09685.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import peft
+from peft.tuners.lora import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer, cast_adapter_dtype
 from torch import Tensor, nn
 
 from omni_rlvr.config.trainable import LoraConfig
+from omni_rlvr.distributed import gather
 from omni_rlvr.models.adapters.peft_format import (
     PREFIX,
     WEIGHTS,
@@ -26,16 +29,24 @@ from omni_rlvr.models.adapters.peft_format import (
     read_adapter,
 )
 from omni_rlvr.models.loading.weights import save_weights
+from omni_rlvr.models.sharding import state_of
 from omni_rlvr.types import UserError, first_line
 
 NAME = "default"
 """peft's name for the one adapter a part has."""
 KEY = "model.trainable.lora"
+BASE_LAYER = "base_layer"
+"""peft's name for the layer that an adapter stands around."""
 
 
 def is_adapter(name: str) -> bool:
     """Say whether a weight's name is that of an adapter's weight."""
     return any(step.startswith("lora_") for step in name.split("."))
+
+
+def base_name(name: str) -> str:
+    """Name a weight of the base as it is without adapters around it."""
+    return ".".join(step for step in name.split(".") if step != BASE_LAYER)
 
 
 def adapted(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -52,7 +63,7 @@ def inject(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
 
     Args:
         parts: All parts of a policy by name; ``config.parts`` says which get adapters.
-        config: Rank, scale, targets.
+        config: Rank, scale, targets; these must be given.
 
     Raises:
         UserError: A part that is not there, a target that matches no layer, or a part without
@@ -60,11 +71,12 @@ def inject(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
     """
     targets = find_targets(parts, config)
     for name, suffixes in targets.items():
-        _inject_one(parts[name], _peft_config(name, suffixes, config))
+        _inject_one(parts[name], _peft_config(name, parts[name], suffixes, config))
 
 
 def find_targets(parts: Mapping[str, nn.Module], config: LoraConfig) -> dict[str, list[str]]:
-    """Say which suffixes match linear layers of which part."""
+    """Say which suffixes match linear layers of which part, and check the bare parameters."""
+    assert config.targets is not None  # whoever calls has put the model's own there
     layers: dict[str, list[str]] = {}
     for name in config.parts:
         if name not in parts:
@@ -83,6 +95,13 @@ def find_targets(parts: Mapping[str, nn.Module], config: LoraConfig) -> dict[str
         name: [s for s in config.targets if any(_matches(layer, s) for layer in names)]
         for name, names in layers.items()
     }
+    for suffix in config.target_parameters:
+        if not any(_parameters(parts[name], [suffix]) for name in layers):
+            bare = [n for name in layers for n, w in parts[name].named_parameters() if w.ndim == 3]
+            raise UserError(
+                f"{KEY}.target_parameters: {suffix!r} matches no parameter of {', '.join(layers)}; "
+                f"there are e.g. {', '.join(_some(bare)) or 'none that are not in a linear layer'}"
+            )
     for name, suffixes in found.items():
         if not suffixes:
             raise UserError(
@@ -104,8 +123,9 @@ def linear_layers(part: nn.Module) -> list[str]:
         for name, module in part.named_modules()
         # a layer with an adapter hides its linear layer, which is then named base_layer
         if isinstance(module, nn.Linear | BaseTunerLayer)
+        and not isinstance(module, ParamWrapper)
         and not is_adapter(name)
-        and not name.endswith("base_layer")
+        and not name.endswith(BASE_LAYER)
         and id(module.weight) not in tied
     ]
 
@@ -128,22 +148,33 @@ def merge(policy: nn.Module) -> None:
 
 def drop_idle(policy: nn.Module) -> None:
     """Take out adapters that were never trained; what the policy computes stays the same."""
-    if not any(
-        weight.any() for name, weight in policy.named_parameters() if ".lora_B." in f".{name}"
-    ):
+    is_trained = any(
+        weight.any()
+        for name, weight in policy.named_parameters()
+        if ".lora_B." in f".{name}" and not weight.is_meta
+    )
+    if not gather(is_trained)[0]:  # other ranks may not have the weights yet
         _take_out(policy, lambda layer: None)
 
 
-def save_adapters(parts: Mapping[str, nn.Module], folder: Path) -> None:
+def save_adapters(parts: Mapping[str, nn.Module], folder: Path, excluded: str | None) -> None:
     """Write each part's adapter in peft's format, to ``folder/<part>``.
+
+    Args:
+        parts: All parts of a policy by name.
+        folder: Where to.
+        excluded: A regular expression of layers beside the language model that its targets match
+            too, in the whole model that others put its adapter onto; None for none.
 
     Raises:
         OSError: The disk is full, or the folder cannot be written.
     """
     for name, part in adapted(parts).items():
         state = {PREFIX + key: value.contiguous() for key, value in _state(part).items()}
-        config = copy.copy(config_of(part))
+        config: Any = copy.copy(config_of(part))
         config.inference_mode = True  # as peft saves it
+        if name == "language_model":
+            config.exclude_modules = excluded
         (folder / name).mkdir(parents=True)
         save_weights(state, folder / name / WEIGHTS)
         config.save_pretrained(str(folder / name))
@@ -195,6 +226,8 @@ def put_adapter(
         if own and not adapted({name: part}):
             layers = {layer_of(key): layer_of(keys[key]) for key in own}
             linear = linear_layers(part)
+            bare = {name.rpartition(".")[0] for name in _parameters(part, adapter.parameters)}
+            layers = {own: name for own, name in layers.items() if base_name(own) not in bare}
             for layer in layers:
                 if layer not in linear:
                     raise ValueError(
@@ -232,7 +265,8 @@ def _fill(part: nn.Module, weights: Mapping[str, Tensor]) -> None:
         wrong = sorted(k for k in {*shapes, *own} if shapes.get(k) != own.get(k))
         raise ValueError(f"its weights are not those of its config, e.g. {wrong[0]}")
     state = {PREFIX + key: weight for key, weight in weights.items()}
-    peft.set_peft_model_state_dict(part, state, adapter_name=NAME)
+    is_skeleton = any(weight.is_meta for weight in part.parameters())
+    peft.set_peft_model_state_dict(part, state, adapter_name=NAME, low_cpu_mem_usage=is_skeleton)
 
 
 def check_same(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
@@ -246,7 +280,7 @@ def check_same(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
     if {*has} != {*config.parts}:
         raise UserError(f"{KEY}.parts={config.parts}: the checkpoint has {[*has]}; {advice}")
     for name, suffixes in find_targets(parts, config).items():
-        seen, wanted = config_of(has[name]), _peft_config(name, suffixes, config)
+        seen, wanted = config_of(has[name]), _peft_config(name, has[name], suffixes, config)
         forms = ("use_dora", "lora_bias", "rank_pattern", "alpha_pattern")
         if foreign := [form for form in forms if vars(seen)[form]]:
             raise UserError(
@@ -258,13 +292,19 @@ def check_same(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
             "lora_alpha": "alpha",
             "lora_dropout": "dropout",
             "target_modules": "targets",
+            "target_parameters": "target_parameters",
             "use_rslora": "use_rslora",
         }.items():
-            if vars(seen)[key] != vars(wanted)[key]:
+            if _plain(vars(seen)[key]) != _plain(vars(wanted)[key]):
                 raise UserError(
                     f"{KEY}.{ours}={vars(config)[ours]!r}: the checkpoint's adapter of {name} "
                     f"has {vars(seen)[key]!r}; {advice}"
                 )
+
+
+def _plain(value: Any) -> Any:
+    """Give names as a set: peft has a list before it puts an adapter in, and None for no names."""
+    return {*(value or ())} if value is None or isinstance(value, list | set) else value
 
 
 def config_of(part: nn.Module) -> peft.PeftConfig:
@@ -274,16 +314,26 @@ def config_of(part: nn.Module) -> peft.PeftConfig:
     return configs[NAME]
 
 
-def _peft_config(part: str, suffixes: list[str], config: LoraConfig) -> peft.LoraConfig:
+def _peft_config(
+    name: str, part: nn.Module, suffixes: list[str], config: LoraConfig
+) -> peft.LoraConfig:
+    bare = [s for s in config.target_parameters if _parameters(part, [s])]
     return peft.LoraConfig(
         r=config.r,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=suffixes,
+        target_parameters=bare or None,
         use_rslora=config.use_rslora,
         bias="none",
-        task_type="CAUSAL_LM" if part == "language_model" else None,
+        task_type="CAUSAL_LM" if name == "language_model" else None,
     )
+
+
+def _parameters(part: nn.Module, suffixes: Collection[str]) -> list[str]:
+    """Name the parameters that suffixes match, as they are without adapters."""
+    names = (base_name(name) for name, _ in part.named_parameters() if not is_adapter(name))
+    return [name for name in names if any(_matches(name, suffix) for suffix in suffixes)]
 
 
 def _inject_one(part: nn.Module, config: peft.PeftConfig) -> None:
@@ -294,13 +344,18 @@ def _inject_one(part: nn.Module, config: peft.PeftConfig) -> None:
 
 
 def _state(part: nn.Module) -> dict[str, Tensor]:
-    return peft.get_peft_model_state_dict(part, adapter_name=NAME, save_embedding_layers=False)
+    return peft.get_peft_model_state_dict(
+        part, state_dict=state_of(part), adapter_name=NAME, save_embedding_layers=False
+    )
 
 
 def _take_out(policy: nn.Module, first: Callable[[BaseTunerLayer], None]) -> None:
     layers = [(n, m) for n, m in policy.named_modules() if isinstance(m, BaseTunerLayer)]
-    for name, layer in layers:
+    for _, layer in layers:
         first(layer)
+    for name, layer in layers:
+        if name.endswith(f".{BASE_LAYER}"):
+            continue  # one of two adapters around the same layer: the outer one is replaced
         parent = policy.get_submodule(name.rpartition(".")[0])
         setattr(parent, name.rpartition(".")[2], layer.get_base_layer())
     # without its layers the config would still make peft and transformers take the model for an

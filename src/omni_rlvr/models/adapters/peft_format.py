@@ -34,11 +34,10 @@ _PASSED_OVER = {
 _APPLIED = {
     "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "lora_bias", "rank_pattern",
     "alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
-    "modules_to_save", "bias", "init_lora_weights",
+    "modules_to_save", "bias", "init_lora_weights", "target_parameters",
 }  # fmt: skip
 _MEANINGS = {
     "trainable_token_indices": "embeddings of single tokens, which are kept in a form of their own",
-    "target_parameters": "adapters of bare parameters, not of layers",
     "layer_replication": "a model with repeated layers",
     "alora_invocation_tokens": "an adapter that is on only after certain tokens",
     "megatron_config": "layers of Megatron",
@@ -57,6 +56,11 @@ class PeftAdapter:
     weights: Mapping[str, Tensor]
     """By names below the model that it was put on; adapters' weights, and whole weights that stand
     in place of the base's (``modules_to_save``, biases)."""
+
+    @property
+    def parameters(self) -> list[str]:
+        """Ends of the names of parameters that are in no linear layer and have adapters."""
+        return self.settings.get("target_parameters") or []
 
     def alpha(self, layer: str) -> float:
         """Return the alpha of a layer, by its name below the model that the adapter was put on."""
@@ -80,6 +84,7 @@ class PeftAdapter:
             rank_pattern={own: seen for own, seen in ranks.items() if seen != rank},
             alpha_pattern={own: seen for own, seen in alphas.items() if seen != alpha},
             target_modules=targets,
+            target_parameters=self.parameters or None,
             bias="none",
             **{
                 name: self.settings[name]
@@ -121,11 +126,14 @@ def read_adapter(folder: Path, *, allow_pickle: bool) -> PeftAdapter:
         )
     else:
         weights = unpickle(folder / PICKLED)
-    named = {
-        key.removeprefix(PREFIX).replace(".base_layer.", "."): weight
-        for key, weight in weights.items()
-    }
+    named = {_own_key(key.removeprefix(PREFIX)): weight for key, weight in weights.items()}
     return PeftAdapter(folder, settings, named)
+
+
+def _own_key(key: str) -> str:
+    """Name a whole weight as it is without adapters; of two adapters around the same layer, the
+    inner one keeps ``base_layer`` in its name."""
+    return key if ".lora_" in key else key.replace(".base_layer.", ".")
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

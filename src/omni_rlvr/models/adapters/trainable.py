@@ -7,9 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
-from omni_rlvr.config.trainable import TrainableConfig
+from omni_rlvr.config.trainable import LoraConfig, TrainableConfig
 from omni_rlvr.models.adapters import lora
 from omni_rlvr.models.adapters.adapter_checkpoint import fingerprint, own_weights
+from omni_rlvr.models.loading.quantize import num_weights, quantized
 from omni_rlvr.models.modules import part_of_weight, parts_of
 from omni_rlvr.models.policy import AdapterCheckpoint, Policy
 from omni_rlvr.types import UserError
@@ -56,18 +57,14 @@ def apply(policy: Policy, config: TrainableConfig, base: str | Path | None) -> l
             LoRA settings than those of the adapter that was loaded.
     """
     parts = parts_of(policy)
-    has_adapter = bool(lora.adapted(parts))
-    if config.lora.enabled:
-        if has_adapter:
-            lora.check_same(parts, config.lora)
-        else:
-            lora.inject(parts, config.lora)
-    elif has_adapter:
+    if lora.adapted(parts) and config.lora.enabled:
+        lora.check_same(parts, _own_targets(policy, config.lora))
+    elif lora.adapted(parts):
         raise UserError(
             f"model.path={base} has an adapter and {KEY}.lora.enabled is false; "
             "add model/trainable=lora, or merge the adapter first with task=export"
         )
-    _set(policy, config)
+    arrange(policy, config)
     if config.lora.enabled:
         if policy.adapter_checkpoint is None:
             folder = Path("null" if base is None else base)
@@ -76,9 +73,24 @@ def apply(policy: Policy, config: TrainableConfig, base: str | Path | None) -> l
             )
         trained = {name for name, weight in own_weights(policy).items() if weight.requires_grad}
         policy.adapter_checkpoint = replace(
-            policy.adapter_checkpoint, names=policy.adapter_checkpoint.names | trained
+            policy.adapter_checkpoint,
+            names=policy.adapter_checkpoint.names | trained,
+            quantized=quantized(policy),
         )
     return count(policy)
+
+
+def arrange(policy: Policy, config: TrainableConfig) -> None:
+    """Set what trains, and put new adapters into a policy that has none; see ``apply``."""
+    parts = parts_of(policy)
+    if config.lora.enabled and not lora.adapted(parts):
+        lora.inject(parts, _own_targets(policy, config.lora))
+    _set(policy, config)
+
+
+def _own_targets(policy: Policy, config: LoraConfig) -> LoraConfig:
+    """Take the model's own targets where none are chosen."""
+    return config if config.targets is not None else replace(config, targets=[*policy.lora_targets])
 
 
 def count(policy: Policy) -> list[Count]:
@@ -86,7 +98,7 @@ def count(policy: Policy) -> list[Count]:
     return [
         Count(
             part,
-            sum(w.numel() for w in weights.values()),
+            sum(map(num_weights, weights.values())),
             sum(w.numel() for w in weights.values() if w.requires_grad),
         )
         for part, weights in weights_of(policy).items()

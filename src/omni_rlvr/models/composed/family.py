@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import WhisperFeatureExtractor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    WhisperFeatureExtractor,
+)
 
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.models.composed import tiny as tiny_model
-from omni_rlvr.models.composed.from_parts import join
-from omni_rlvr.models.composed.model import OmniModel
-from omni_rlvr.models.composed.processor import SETTINGS
+from omni_rlvr.models.composed.from_parts import join, outline
+from omni_rlvr.models.composed.model import OmniConfig, OmniModel
 from omni_rlvr.models.composed.processor_files import (
     changed_settings,
     check_tokens,
@@ -20,16 +26,21 @@ from omni_rlvr.models.composed.processor_files import (
     published_processor,
 )
 from omni_rlvr.models.composed.publish import export_published
-from omni_rlvr.models.composed.published_layout import our_key
-from omni_rlvr.models.composed.reading import is_published, read_model
+from omni_rlvr.models.composed.published_layout import MODEL_TYPE, our_key
+from omni_rlvr.models.composed.reading import is_published, read_config, read_model
 from omni_rlvr.models.composed.tokenizers import load_gate_tokenizer
-from omni_rlvr.models.loading.config_file import read_fields
+from omni_rlvr.models.encoding import Encoding, measure_encoding
+from omni_rlvr.models.loading.config_file import SETTINGS, read_fields
 from omni_rlvr.models.loading.from_parts import Parts
 from omni_rlvr.models.loading.hub import find_checkpoint
+from omni_rlvr.models.loading.pretrained import on_meta
 from omni_rlvr.models.loading.weights import check_finite
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.types import UserError
+from omni_rlvr.types import Batch, UserError
 
+MODEL_TYPES = (OmniConfig.model_type, MODEL_TYPE)
+RATE_OPTIONS = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "use_audio_in_video")
+"""Options of models that take frames at a rate and in their own shape."""
 GATE_OPTIONS = ("gate_vocab", "gate_text", "bert_dropout", "reset_gate")
 TINY_TEXTS = ("How does this person feel?", "user", "assistant", "<think></think>", "happy sad")
 """What the tokenizer of ``tiny`` is trained on; it can spell any other text byte by byte."""
@@ -39,24 +50,53 @@ def load(
     folder: Path, dtype: torch.dtype, options: LoadOptions, instruction: str | None
 ) -> OmniModel:
     """Load a checkpoint of ours, or HumanOmni's and R1-Omni's as they were published."""
-    fields = read_fields(folder)
-    is_new = is_published(fields)
-    if not is_new and not (folder / SETTINGS).exists():
-        raise UserError(f"model.path={folder} is no checkpoint: {SETTINGS} is missing")
+    fields = _fields(folder)
     model = read_model(folder, fields, dtype, allow_pickle=options.allow_pickle)
-    if is_new:
+    _give_processor(folder, model, fields)
+    model = _finish(folder, model, options, instruction, is_new=is_published(fields))
+    check_finite(folder, model.named_parameters())
+    return model
+
+
+def skeleton(
+    folder: Path, dtype: torch.dtype, options: LoadOptions, instruction: str | None
+) -> OmniModel:
+    """Build a checkpoint's model on the meta device."""
+    fields = _fields(folder)
+    config = read_config(folder, fields, allow_pickle=options.allow_pickle)
+    with on_meta(dtype):
+        model = OmniModel(config)
+    _give_processor(folder, model, fields)
+    return _finish(folder, model, options, instruction, is_new=False)
+
+
+def encoding(policy: Policy, batch: Batch) -> Encoding:
+    """Run the towers on the meta device: they ask for shapes alone."""
+    return measure_encoding(policy, batch)
+
+
+def _fields(folder: Path) -> dict[str, Any]:
+    """Read config.json of a folder that is whole."""
+    fields = read_fields(folder)
+    if not is_published(fields) and not (folder / SETTINGS).exists():
+        raise UserError(f"model.path={folder} is no checkpoint: {SETTINGS} is missing")
+    return fields
+
+
+def _give_processor(folder: Path, model: OmniModel, fields: dict[str, Any]) -> None:
+    if is_published(fields):
         model.processor = published_processor(folder, model.config, fields)
     else:
         model.processor = load_processor(folder)
         check_tokens(folder, model.config, model.processor.settings)
-    return _finish(folder, model, options, instruction, is_new=is_new)
 
 
-def tiny(seed: int) -> OmniModel:
+def tiny(seed: int, model_type: str) -> OmniModel:
     """Build the tiny model with random weights that are large enough for a prompt to matter.
 
     As transformers draws them, logits would hardly depend on what was read.
     """
+    assert model_type in MODEL_TYPES  # they differ in files alone
     processor = tiny_model.build_processor(tiny_model.train_tokenizer(TINY_TEXTS))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
@@ -73,7 +113,26 @@ def compose(
     parts: Parts, dtype: torch.dtype, options: LoadOptions, instruction: str | None
 ) -> OmniModel:
     """Join parts that were trained apart to a new policy."""
-    model, folder = join(parts, dtype, allow_pickle=options.allow_pickle), Path()
+    model = join(parts, dtype, allow_pickle=options.allow_pickle)
+    model = _composed(model, parts, options, instruction)
+    check_finite(Path(), model.named_parameters())
+    return model
+
+
+def compose_skeleton(
+    parts: Parts, dtype: torch.dtype, options: LoadOptions, instruction: str | None
+) -> OmniModel:
+    """Build the model that parts are joined to, on the meta device."""
+    with torch.device("meta"):
+        model = outline(parts)
+    return _composed(model.to(dtype), parts, options, instruction)
+
+
+def _composed(
+    model: OmniModel, parts: Parts, options: LoadOptions, instruction: str | None
+) -> OmniModel:
+    """Finish a model of parts, whose gate reads with the tokenizer of its BERT."""
+    folder = Path()
     if parts.gate_bert is not None:
         folder = find_checkpoint(parts.gate_bert, allow_pickle=options.allow_pickle)
         vocab = folder / "vocab.txt"
@@ -106,6 +165,10 @@ def sound_window_s(folder: Path | None) -> float:
     return extractor.n_samples / extractor.sampling_rate
 
 
+def time_axis(folder: Path, base: Path, options: LoadOptions) -> None:
+    """Return None: positions count tokens in this family."""
+
+
 def own_name(name: str) -> str:
     """Name a weight of the published layout as ours; a name without a known prefix stays."""
     return our_key(name)
@@ -120,6 +183,16 @@ def export(policy: Policy, folder: Path, layout: str) -> None:
         policy.save(folder)
     else:
         raise UserError(f"task.layout={layout}: this model is written as omni or humanomni")
+
+
+def register_auto_classes() -> None:
+    """Register the config, the model and the processor with transformers' Auto classes."""
+    from omni_rlvr.models.composed.auto_classes import OmniForConditionalGeneration, OmniProcessor
+
+    AutoConfig.register(OmniConfig.model_type, OmniConfig, exist_ok=True)
+    for kind in (AutoModel, AutoModelForMultimodalLM):
+        kind.register(OmniConfig, OmniForConditionalGeneration, exist_ok=True)
+    AutoProcessor.register(OmniConfig, OmniProcessor, exist_ok=True)
 
 
 def _finish(
@@ -140,8 +213,13 @@ def _finish(
         is_new: Whether nothing was trained here yet; only then is a gate reset.
 
     Raises:
-        UserError: An option that the model has no use for, or weights that are NaN or infinite.
+        UserError: An option that the model has no use for.
     """
+    if given := [name for name in RATE_OPTIONS if vars(options)[name] is not None]:
+        raise UserError(
+            f"model.options.{given[0]} is for models that take frames at a rate; this one takes "
+            f"num_frames={model.processor.settings.num_frames}, each of one size"
+        )
     settings = changed_settings(model.processor.settings, model.config, options, instruction)
     model.processor = replace(model.processor, settings=settings)
     if model.gate is not None:
@@ -156,5 +234,4 @@ def _finish(
             f"model.options.{given[0]} is for models with an instruction gate; "
             f"model.path={folder} has none"
         )
-    check_finite(folder, model.named_parameters())
     return model.requires_grad_(False).eval()

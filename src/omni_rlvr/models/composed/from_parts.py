@@ -18,7 +18,7 @@ from omni_rlvr.models.chat_template import CHAT_TEMPLATE
 from omni_rlvr.models.composed.model import OmniConfig, OmniModel
 from omni_rlvr.models.composed.processor import Processor, ProcessorSettings
 from omni_rlvr.models.loading.from_parts import Parts
-from omni_rlvr.models.loading.hub import find_checkpoint
+from omni_rlvr.models.loading.hub import find_checkpoint, show_downloads_only
 from omni_rlvr.models.loading.untrusted import check_settings, one_error
 from omni_rlvr.models.loading.weights import PICKLE_ADVICE
 from omni_rlvr.types import UserError
@@ -31,13 +31,19 @@ JOINTS = (
 
 def join(parts: Parts, dtype: Any, *, allow_pickle: bool) -> OmniModel:
     """Build a model of parts, with their weights and a processor."""
+    model = outline(parts)
+    model.to(dtype)
+    _fill(model, parts, allow_pickle=allow_pickle)
+    return model
+
+
+def outline(parts: Parts) -> Any:
+    """Build a model of parts on the current device, with a processor and new weights."""
     config = OmniConfig(
         **{f"{name}_config": _config(parts, name) for name in ("vision", "audio", "text", "gate")},
         **{name: vars(parts)[name] for name in JOINTS},
     )
     model: Any = OmniModel(config)
-    model.to(dtype)
-    _fill(model, parts, allow_pickle=allow_pickle)
     model.processor = _processor(model.config, parts)
     return model
 
@@ -108,6 +114,7 @@ def _read(key: str, parts: Parts, kind: Any) -> Any:
 def _read_weights(key: str, parts: Parts, kind: Any, *, allow_pickle: bool) -> Any:
     """Read a part with its weights, or say which part cannot be read."""
     source = f"model.parts.{key}={vars(parts)[key]}"
+    show_downloads_only()
     folder = find_checkpoint(vars(parts)[key], allow_pickle=allow_pickle)
     if (folder / ADAPTER_CONFIG).exists():
         raise UserError(f"{source} holds an adapter; merge it into its base with peft first")

@@ -10,12 +10,12 @@ frozen towers run once per prompt and projectors train. No sampling and no loss 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -25,21 +25,27 @@ from transformers import (
     PreTrainedModel,
 )
 
-from omni_rlvr.models.adapters.adapter_checkpoint import save_adapter_checkpoint
+from omni_rlvr.models.adapters.adapter_checkpoint import save_policy
 from omni_rlvr.models.adapters.reference import frozen_copy
-from omni_rlvr.models.composed.compressor import SlowFast, compressed_tokens
-from omni_rlvr.models.composed.gate import InstructionGate, needs_gate
-from omni_rlvr.models.composed.processor import AUDIO_ID, VIDEO_ID, Processor
-from omni_rlvr.models.composed.projectors import build_video_projector, mlp, tokens_per_frame
+from omni_rlvr.models.composed.processor import Processor
+from omni_rlvr.models.composed.projectors import (
+    InstructionGate,
+    SlowFast,
+    build_video_projector,
+    compressed_tokens,
+    mlp,
+    needs_gate,
+    tokens_per_frame,
+)
 from omni_rlvr.models.composed.towers import (
     build_audio_head,
     build_audio_tower,
     grid_side,
     patch_features,
 )
+from omni_rlvr.models.loading.config_file import GENERATION
 from omni_rlvr.models.modules import frozen_parts
-from omni_rlvr.models.policy import AdapterCheckpoint
-from omni_rlvr.models.prefix.scoring import Rows, completion_logits
+from omni_rlvr.models.policy import BLOCK_LAYERS, AdapterCheckpoint, embed_prompts
 from omni_rlvr.types import Batch, Features, Prompts, UserError, require
 
 PART_TYPES = {
@@ -149,6 +155,7 @@ class OmniModel(PreTrainedModel):
     places = PLACES
     never_trained = ("audio_tower.embed_positions.weight",)
     """Whisper's sinusoids, which it stores as a weight."""
+    lora_targets = BLOCK_LAYERS
 
     def __init__(self, config: OmniConfig):
         super().__init__(config)
@@ -172,6 +179,10 @@ class OmniModel(PreTrainedModel):
             self.gate = InstructionGate(config.gate_config, config.gate_hidden_size, dropout=False)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
+
+    def forward(self, task: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a task on this policy: the one door, around which sharded weights are gathered."""
+        return task(self, *args, **kwargs)
 
     def train(self, mode: bool = True) -> OmniModel:
         """Switch what trains; frozen parts stay in eval mode.
@@ -254,43 +265,42 @@ class OmniModel(PreTrainedModel):
 
     def prompts(self, batch: Batch, features: Features) -> Prompts:
         """Embed prompts with projected features at their placeholders."""
-        ids = batch.prompt_ids  # placeholders are negative: no token of any vocabulary
-        embeds = self.language_model.get_input_embeddings()(ids.clamp(min=0))
-        if video := [clip for clip in features.video if clip is not None]:
-            tokens = self.project_video(torch.stack(video), self.branch_weights(batch))
-            embeds = _put(embeds, ids == VIDEO_ID, tokens)
-        if audio := [clip for clip in features.audio if clip is not None]:
-            tokens = self.project_audio(torch.stack(audio))
-            embeds = _put(embeds, ids == AUDIO_ID, tokens)
-        return Prompts(embeds, batch.prompt_mask, batch.prompt_positions)
+        has_pictures = any(clip is not None for clip in features.video)
+        weights = self.branch_weights(batch) if has_pictures else None
+        return self.prompts_with(batch, features, weights)
 
-    def completion_logits(
-        self,
-        prompts: Prompts,
-        prompt_index: Tensor,
-        completion_ids: Tensor,
-        completion_mask: Tensor,
-    ) -> Tensor:
-        """Compute the logits that predict each completion token, [N, T, V]; see ``prefix``."""
-        rows = Rows(prompts, prompt_index, completion_ids, completion_mask)
-        return completion_logits(self.language_model, rows)
+    def prompts_with(self, batch: Batch, features: Features, weights: Tensor | None) -> Prompts:
+        """Embed prompts as ``prompts`` does, given the gate's weights [Bv, 3]; None without one."""
+        video = audio = None
+        if pictures := [clip for clip in features.video if clip is not None]:
+            tokens = self.project_video(torch.stack(pictures), weights)
+            video = tokens.flatten(0, 1)
+        if sounds := [clip for clip in features.audio if clip is not None]:
+            audio = self.project_audio(torch.stack(sounds)).flatten(0, 1)
+        return embed_prompts(self.language_model, batch, video=video, audio=audio)
 
     def frozen_copy(self) -> OmniModel:
         """Copy what trains, share what does not, freeze the copy: the reference policy."""
-        return frozen_copy(self, [self.processor, *frozen_parts(self)])
+        return frozen_copy(self)
 
     def save(self, folder: Path) -> None:
         """Write config, safetensors weights and processor; ``load_policy`` reads it back.
 
-        With adapters, only what differs from the base is written; see ``adapter_checkpoint``.
+        With adapters, only what differs from the base is written; see ``adapter_checkpoint``. What
+        ``generate`` needs is for transformers, and so is the config beside adapters.
         """
-        self.processor.save(folder)
+        save_policy(self, folder, lambda: self)
         if self.adapter_checkpoint is not None:
-            return save_adapter_checkpoint(self, self.adapter_checkpoint, folder)
-        try:
-            self.save_pretrained(folder)
-        except SafetensorError as error:  # its word for a full disk
-            raise OSError(f"cannot write {folder}: {error}") from error
+            self.config.save_pretrained(folder)
+        fields = json.dumps(generation_fields(self.config, self.processor), indent=1)
+        (folder / GENERATION).write_text(fields, encoding="utf-8")
+
+
+def generation_fields(config: OmniConfig, processor: Processor) -> dict[str, Any]:
+    """Return the fields of generation_config.json: what was published, and the end tokens."""
+    published = (config.published or {"generation": {}})["generation"]
+    ends = {"eos_token_id": processor.stop_ids, "pad_token_id": processor.pad_token_id}
+    return {**published, **ends}
 
 
 def _in_one_stack(
@@ -304,13 +314,6 @@ def _in_one_stack(
     there = [clip for clip in clips if clip is not None]
     made = iter(encode(torch.stack(there)).unbind(0) if there else ())
     return [None if clip is None else next(made) for clip in clips]
-
-
-def _put(embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
-    """Replace the embeddings at placeholders, in order of rows and positions."""
-    if places.sum() != tokens.shape[0] * tokens.shape[1]:
-        raise ValueError(f"{int(places.sum())} placeholders for {tuple(tokens.shape[:2])} tokens")
-    return embeds.masked_scatter(places.unsqueeze(-1), tokens.to(embeds.dtype))
 
 
 def _without_noise(value: Any) -> Any:

@@ -8,9 +8,8 @@ checkpoint always gets the prompt, picture size and sound window it was trained 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,16 @@ from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.resize import shrink_tall
-from omni_rlvr.models.chat_template import ChatFrame, chat_frame
+from omni_rlvr.models import tokenizing
+from omni_rlvr.models.chat_template import ChatFrame
+from omni_rlvr.models.loading.config_file import SETTINGS
+from omni_rlvr.models.policy import AUDIO_ID, VIDEO_ID
 from omni_rlvr.text import prompts
-from omni_rlvr.types import AudioShape, UserError, VideoShape, require
+from omni_rlvr.types import AudioShape, VideoShape, require
 
-SETTINGS = "processor_settings.json"
 GATE = "gate"
 """The gate's vocabulary is saved as ``gate-vocab.txt``."""
 VIDEO, AUDIO = "<|video|>", "<|audio|>"
-VIDEO_ID, AUDIO_ID = -201, -202
-"""Stand in a prompt for one picture or sound token; negative, so that any tokenizer will do."""
 _BLANK_PIXELS, _BLANK_S = 32, 1
 """Of a grey frame and of silence, before processing makes them the size of any other clip."""
 STRAY = "<|vision_start|><|video_pad|><|vision_end|>"
@@ -112,16 +111,7 @@ class Processor:
         Raises:
             UserError: there is no template, or it cannot be used.
         """
-        tokenizer = self.tokenizer
-        source = str(tokenizer.name_or_path)
-        try:
-            template = tokenizer.get_chat_template()
-        except ValueError as error:
-            raise UserError(
-                f"model.path={source}: the tokenizer has no chat template; copy "
-                "chat_template.jinja from the model that it was trained from"
-            ) from error
-        return chat_frame(template, tokenizer.special_tokens_map, source)
+        return tokenizing.chat_frame_of(self.tokenizer)
 
     def checked(self) -> Processor:
         """Return the processor itself, once its chat template has proved usable.
@@ -133,19 +123,9 @@ class Processor:
         return self
 
     @property
-    def video_id(self) -> int:
-        """The placeholder id that stands for one picture token."""
-        return VIDEO_ID
-
-    @property
-    def audio_id(self) -> int:
-        """The placeholder id that stands for one sound token."""
-        return AUDIO_ID
-
-    @property
     def pad_token_id(self) -> int:
         """The id that fills rows up."""
-        return self.tokenizer.get_vocab()[str(self.tokenizer.pad_token)]
+        return tokenizing.pad_id(self.tokenizer)
 
     @property
     def stop_ids(self) -> list[int]:
@@ -173,13 +153,13 @@ class Processor:
         return self.feature_extractor.sampling_rate
 
     @property
+    def frame_size(self) -> None:
+        """None: all frames get one size, in ``video``."""
+
+    @property
     def window_s(self) -> float:
         """Length of the longest sound that the feature extractor takes, in seconds."""
         return self.feature_extractor.n_samples / self.sample_rate
-
-    def with_instruction(self, instruction: str) -> Processor:
-        """Return the same processor with another instruction after the question."""
-        return replace(self, settings=replace(self.settings, instruction=instruction))
 
     def prompt(
         self, question: str, video: VideoShape | None, audio: AudioShape | None
@@ -194,11 +174,7 @@ class Processor:
             VIDEO: [] if video is None else [VIDEO_ID] * video.num_tokens,
             AUDIO: [] if audio is None else [AUDIO_ID] * audio.num_tokens,
         }
-        ids: list[int] = []
-        for piece in re.split(
-            f"({re.escape(VIDEO)}|{re.escape(AUDIO)})", self.chat_frame.around(turn)
-        ):
-            ids += media.get(piece) or self.tokenizer.encode(piece, add_special_tokens=False)
+        ids = tokenizing.encode_around(self.tokenizer, self.chat_frame.around(turn), media)
         return ids, torch.arange(len(ids))
 
     def gate_text(self, question: str, *, has_audio: bool) -> str:
@@ -232,7 +208,7 @@ class Processor:
 
     def target_ids(self, text: str) -> list[int]:
         """Tokenise a completion with its end token."""
-        return [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+        return tokenizing.target_ids(self.tokenizer, text)
 
     def check_text(self, text: str, source: str) -> None:
         """Refuse text that the tokenizer would read as a placeholder or an end of turn.
@@ -240,23 +216,11 @@ class Processor:
         Raises:
             UserError: names where the text stands and the token.
         """
-        added = self.tokenizer.added_tokens_decoder.values()  # Qwen3 adds <think>: not special
-        for token in (VIDEO, AUDIO, *(str(t) for t in added if t.special)):
-            if token in text:
-                raise UserError(f"{source}: the text holds the special token {token}; remove it")
+        tokenizing.refuse_special_tokens(self.tokenizer, (VIDEO, AUDIO), text, source)
 
     def decode(self, completion_ids: Tensor, completion_mask: Tensor) -> list[str]:
-        """Decode completions ([N, T] ids and mask) up to their first end token.
-
-        Special tokens before it are kept as text: what judges a completion must see all of it, or
-        a model could hide there what no reader is shown.
-        """
-        rows = []
-        for ids, mask in zip(completion_ids.tolist(), completion_mask.bool().tolist(), strict=True):
-            row = [token for token, counts in zip(ids, mask, strict=True) if counts]
-            end = next((i for i, token in enumerate(row) if token in self.stop_ids), len(row))
-            rows.append(row[:end])
-        return self.tokenizer.batch_decode(rows, skip_special_tokens=False)
+        """Decode completions ([N, T] ids and mask) up to their first end token."""
+        return tokenizing.decode(self.tokenizer, self.stop_ids, completion_ids, completion_mask)
 
     @property
     def video_shape(self) -> VideoShape:

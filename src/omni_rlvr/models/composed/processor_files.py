@@ -17,11 +17,12 @@ from transformers import (
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.models.composed import published_layout
 from omni_rlvr.models.composed.model import OmniConfig
-from omni_rlvr.models.composed.processor import SETTINGS, Processor, ProcessorSettings
-from omni_rlvr.models.composed.tokenizers import load_tokenizer, with_padding
+from omni_rlvr.models.composed.processor import Processor, ProcessorSettings
+from omni_rlvr.models.composed.tokenizers import load_tokenizer
+from omni_rlvr.models.loading.config_file import SETTINGS
 from omni_rlvr.models.loading.untrusted import check_settings, one_error
 from omni_rlvr.models.loading.weights import check_pointer
-from omni_rlvr.text.prompts import WORDINGS
+from omni_rlvr.models.tokenizing import with_padding
 from omni_rlvr.types import UserError
 
 FRAMES_PER_SECOND = 50
@@ -94,12 +95,7 @@ def changed_settings(
         for name in ("image_fit", "media_end", "stray_vision_tokens", "mask_stops", "gate_text")
         if vars(options)[name] is not None
     }
-    if options.wording is not None:
-        wording = WORDINGS[options.wording]
-        changes["question"], changes["question_end"] = wording.question, wording.separator
-        changes["instruction"] = wording.instruction
-    if instruction is not None:
-        changes["instruction"] = instruction
+    changes |= options.prompt_text(instruction)
     if options.num_frames is not None:
         changes["num_frames"] = options.num_frames
         changes["video_tokens"] = config.video_tokens(options.num_frames)

@@ -2,21 +2,25 @@
 
 ``PatchMlp`` merges m x m neighbouring patches and projects them. ``ThreeBranch`` is HumanOmni's:
 two convolutional branches (interaction, body) and a per-patch one (face) see the same frames, and
-a sample's three gate weights add them up. RegNet stages are timm's.
+the three weights that ``InstructionGate`` gives a prompt add them up. ``SlowFast`` is the frame
+compressor of HumanOmni-7B. RegNet stages are timm's.
 """
 
 from __future__ import annotations
 
-from timm.layers import LayerNorm2d
-from timm.models.regnet import RegStage
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import BertConfig, BertModel
 
 from omni_rlvr.types import UserError
 
 THREE_BRANCH = {"all_in_one_small": (2, 0), "all_in_one": (4, 1)}
 """Type -> blocks of each RegNet stage, and spatial padding of the convolution between them."""
 KINDS = ("mlp2x_gelu", *THREE_BRANCH)
+NUM_BRANCHES = 3
+STRIDE = 4
+"""Every so many frames one keeps all its tokens, beginning with the first."""
 
 
 def mlp(width: int, hidden: int) -> nn.Sequential:
@@ -122,6 +126,79 @@ class ThreeBranch(nn.Module):
         return video + body + face
 
 
+class InstructionGate(nn.Module):
+    """HumanOmni's gate: a prompt's text decides how much each branch of the video counts.
+
+    text -> BERT's first token -> MLP -> softmax: three weights a prompt, for video, body and face.
+    BERT drops nothing out unless ``dropout`` is set.
+    """
+
+    def __init__(self, config: BertConfig, hidden: int, *, dropout: bool):
+        super().__init__()
+        self.bert = BertModel(config)
+        self.head = nn.Sequential(
+            nn.Linear(config.hidden_size, hidden), nn.GELU(), nn.Linear(hidden, NUM_BRANCHES)
+        )
+        self.dropout = dropout
+
+    def train(self, mode: bool = True) -> InstructionGate:
+        """Switch the MLP; BERT too only where its dropout is wanted."""
+        super().train(mode)
+        # the authors trained with BERT's dropout on, frozen or not; an option does as they did
+        self.bert.train(mode and self.dropout)
+        return self
+
+    def summary(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Encode texts ([N, L] ids and mask) to BERT's first token, [N, width]."""
+        return self.bert(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Weigh the branches for each text ([N, L] ids and mask): [N, 3], rows add up to 1."""
+        return self.head(self.summary(ids, mask)).softmax(dim=1)
+
+    def reset(self) -> None:
+        """Draw the MLP's weights anew: the reference loses them when a stage starts."""
+        for layer in self.head:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+
+
+def needs_gate(video_projector: str) -> bool:
+    """Say whether a projector has branches to weigh."""
+    return video_projector in THREE_BRANCH
+
+
+class SlowFast(nn.Module):
+    """HumanOmni-7B's compressor: each frame pooled 2 x 2 (fast), every fourth one whole (slow).
+
+    Its two linear layers are in the published weights and read by nothing; they are kept so that a
+    checkpoint can be exported as it came.
+
+    Reference:
+        HumanMLLM/HumanOmni, as described in prose; not compared with numbers of its code.
+    """
+
+    def __init__(self, hidden: int, size: int):
+        super().__init__()
+        self.vlm_query_projector = nn.Linear(hidden, size)
+        self.vlm_key_projector = nn.Linear(hidden, size)
+
+    def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
+        """Compress [Bv, F * n, hidden] to [Bv, F * n / 4 + F / 4 * n, hidden]."""
+        frames = tokens.unflatten(1, (num_frames, -1))
+        side = round(frames.shape[2] ** 0.5)
+        grid = frames.flatten(0, 1).transpose(1, 2).unflatten(2, (side, side))
+        fast = functional.avg_pool2d(grid, 2).flatten(2).transpose(1, 2)
+        slow = frames[:, ::STRIDE].flatten(1, 2)
+        return torch.cat([fast.unflatten(0, (len(tokens), -1)).flatten(1, 2), slow], dim=1)
+
+
+def compressed_tokens(num_frames: int, per_frame: int) -> int:
+    """Count a clip's tokens after compression."""
+    side = round(per_frame**0.5)
+    return num_frames * (side // 2) ** 2 + len(range(0, num_frames, STRIDE)) * per_frame
+
+
 def pool_grid(tokens: Tensor) -> Tensor:
     """Halve a square grid of tokens, [N, side^2, D], bilinearly; odd sides round up."""
     side = round(tokens.shape[1] ** 0.5)
@@ -134,7 +211,11 @@ def _half(side: int) -> int:
     return (side + 1) // 2
 
 
-def _stage(depth: int, width: int, hidden: int) -> RegStage:
+def _stage(depth: int, width: int, hidden: int) -> nn.Module:
+    # here, since few models need it, and it takes an eighth of the time of a start
+    from timm.layers import LayerNorm2d
+    from timm.models.regnet import RegStage
+
     return RegStage(
         depth, width, hidden, stride=1, dilation=1, act_layer=nn.SiLU, norm_layer=LayerNorm2d
     )

@@ -15,10 +15,10 @@ from omni_rlvr.models.composed.presets import PRESETS, TOWERS, is_preset
 from omni_rlvr.models.composed.projectors import THREE_BRANCH
 from omni_rlvr.models.composed.published_layout import (
     AUDIO_POOL,
-    GENERATION,
     MODEL_TYPE,
     published_key,
 )
+from omni_rlvr.models.loading.config_file import GENERATION
 from omni_rlvr.models.loading.weights import SINGLE, save_weights
 from omni_rlvr.types import UserError
 

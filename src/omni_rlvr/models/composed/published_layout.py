@@ -15,15 +15,15 @@ from typing import Any
 
 from transformers import Qwen2Config
 
-from omni_rlvr.models.composed.gate import needs_gate
 from omni_rlvr.models.composed.model import OmniConfig
 from omni_rlvr.models.composed.presets import AUDIO, BERT, VISION, Shapes, find_towers
 from omni_rlvr.models.composed.processor import ProcessorSettings
+from omni_rlvr.models.composed.projectors import needs_gate
+from omni_rlvr.models.loading.config_file import GENERATION
 from omni_rlvr.text.prompts import INSTRUCTION
 from omni_rlvr.types import UserError
 
 MODEL_TYPE = "HumanOmni_qwen2"
-GENERATION = "generation_config.json"
 AUDIO_POOL = 3
 """Sound frames whose mean becomes a token."""
 COMPRESSOR = "model.feature_compressor."

@@ -6,13 +6,13 @@ on the way; a weight that is missing, unexpected or of another shape is an error
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers.utils import logging as transformers_logging
 
 from omni_rlvr.models.composed import published_layout
 from omni_rlvr.models.composed.model import OmniConfig, OmniModel
@@ -45,20 +45,41 @@ def read_model(
         UserError: The weights cannot be read, or do not fit config.json.
     """
     weights = open_weights(folder, dtype, allow_pickle=allow_pickle)
-    transformers_logging.disable_progress_bar()
+    with _as_one_error(folder):
+        config = _config(folder, fields, weights)
+        if not is_published(fields):
+            return _fill(folder, config, weights, dtype, str)
+        weights = {published_layout.our_key(name): weight for name, weight in weights.items()}
+        return _fill(folder, config, weights, dtype, published_layout.published_key)
+
+
+def read_config(folder: Path, fields: dict[str, Any], *, allow_pickle: bool) -> OmniConfig:
+    """Read a model's config alone; of weights no more than their shapes.
+
+    Raises:
+        UserError: The config cannot be read.
+    """
+    weights: dict[str, Any] = {}
+    if is_published(fields):  # its config does not say all
+        weights = open_weights(folder, torch.float32, allow_pickle=allow_pickle)
+    with _as_one_error(folder):
+        return _config(folder, fields, weights)
+
+
+def _config(folder: Path, fields: dict[str, Any], weights: dict[str, Any]) -> OmniConfig:
+    if is_published(fields):
+        return published_layout.read_config(folder, fields, shapes_of(weights))
+    try:
+        return OmniConfig.from_pretrained(folder, trust_remote_code=False)
+    except UserError as error:  # it does not know the folder
+        raise UserError(f"model.path={folder}: {error}") from error
+
+
+@contextmanager
+def _as_one_error(folder: Path) -> Iterator[None]:
     with one_error(f"model.path={folder}: the checkpoint cannot be read"):
         try:
-            if is_published(fields):
-                config = published_layout.read_config(folder, fields, shapes_of(weights))
-                weights = {
-                    published_layout.our_key(name): weight for name, weight in weights.items()
-                }
-                return _fill(folder, config, weights, dtype, published_layout.published_key)
-            try:
-                config = OmniConfig.from_pretrained(folder, trust_remote_code=False)
-            except UserError as error:  # it does not know the folder
-                raise UserError(f"model.path={folder}: {error}") from error
-            return _fill(folder, config, weights, dtype, str)
+            yield
         except StrictDataclassError as error:
             reason = " ".join(str(error).split())
             raise UserError(f"model.path={folder}: {CONFIG} is not consistent: {reason}") from error

@@ -12,6 +12,7 @@ from omni_rlvr.models.chat_template import CHAT_TEMPLATE
 from omni_rlvr.models.composed.processor import GATE
 from omni_rlvr.models.loading.untrusted import one_error
 from omni_rlvr.models.loading.weights import check_pointer
+from omni_rlvr.models.tokenizing import with_padding
 from omni_rlvr.types import UserError
 
 PACKAGED = Path(__file__).parents[1] / "bert_base_uncased" / "vocab.txt"
@@ -38,19 +39,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         if tokenizer.chat_template is None:
             tokenizer.chat_template = _saved_template(folder) or CHAT_TEMPLATE
     return with_padding(tokenizer, folder)
-
-
-def with_padding(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
-    """Give a tokenizer a pad token, if it has none.
-
-    Raises:
-        UserError: It has no end token either.
-    """
-    if tokenizer.eos_token is None:
-        raise UserError(f"model.path={folder}: tokenizer_config.json names no eos_token")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # any token will do: masks hide it
-    return tokenizer
 
 
 def load_gate_tokenizer(folder: Path, vocab: str | None, *, size: int) -> BertWordPieceTokenizer:

@@ -12,6 +12,9 @@ from omni_rlvr.models.loading.weights import SINGLE, has_weights
 from omni_rlvr.types import UserError
 
 CONFIG = "config.json"
+GENERATION = "generation_config.json"
+SETTINGS = "processor_settings.json"
+"""What a checkpoint of ours says of its processor, beside transformers' own files."""
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
@@ -26,14 +29,28 @@ def read_fields(folder: Path) -> dict[str, Any]:
         hint = "; did you mean its checkpoint/ folder?" if (folder / "checkpoint").exists() else ""
         raise UserError(f"model.path={folder} is no checkpoint: {missing[0]} is missing{hint}")
     check_settings(folder, f"model.path={folder}")
+    fields = _read_json(folder)
+    if fields.get("model_type") not in FAMILIES:
+        raise UserError(
+            f"model.path={folder}: {CONFIG} says model_type={fields.get('model_type')!r}, which no "
+            f"family reads; known are {', '.join(FAMILIES)}"
+        )
+    return fields
+
+
+def model_type_of(folder: Path) -> str | None:
+    """Read which family a folder's model is of; None if it has no config.json, or of no family.
+
+    Raises:
+        UserError: config.json is not JSON.
+    """
+    seen = _read_json(folder).get("model_type") if (folder / CONFIG).is_file() else None
+    return seen if seen in FAMILIES else None
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
     try:
         fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"model.path={folder}: {CONFIG} is not JSON: {error}") from error
-    model_type = fields.get("model_type") if isinstance(fields, dict) else None
-    if model_type not in FAMILIES:
-        raise UserError(
-            f"model.path={folder}: {CONFIG} says model_type={model_type!r}, "
-            f"this model reads {' and '.join(map(repr, FAMILIES))}"
-        )
-    return fields
+    return fields if isinstance(fields, dict) else {}

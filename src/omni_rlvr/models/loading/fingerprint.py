@@ -10,6 +10,7 @@ import hashlib
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from omni_rlvr.models.policy import Policy
 
@@ -21,6 +22,12 @@ def tower_fingerprints(policy: Policy) -> dict[str, dict[str, object]]:
         name: {"weights": weights_hash(tower), **preprocessing[name], "config": config}
         for name, tower in policy.towers().items()
     }
+
+
+def plain_config(config: PreTrainedConfig) -> dict[str, object]:
+    """Return the fields of a tower's config that decide its features, as plain values."""
+    noise = {"_name_or_path", "transformers_version", "architectures", "dtype"}
+    return {name: value for name, value in config.to_dict().items() if name not in noise}
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from omni_rlvr.config.loading import LoadOptions
-from omni_rlvr.models.families import COMPOSED, family_of
-from omni_rlvr.models.loading.load import DTYPES, load_policy
+from omni_rlvr.models.families import composed_family
+from omni_rlvr.models.loading.load import DTYPES, load_policy, load_skeleton
 from omni_rlvr.models.policy import Policy
-from omni_rlvr.types import require
+from omni_rlvr.types import UserError, require
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,31 @@ def compose_policy(
     """
     if path is not None:
         return load_policy(path, dtype, instruction, options)
+    options = _checked(dtype, options)
+    return composed_family().compose(parts, DTYPES[dtype], options, instruction)
+
+
+def compose_skeleton(
+    path: str | None,
+    dtype: str,
+    instruction: str | None,
+    parts: Parts,
+    options: LoadOptions | None = None,
+) -> Policy:
+    """Build what ``compose_policy`` gives, on the meta device; see ``ComposedFamily``."""
+    if path is not None:
+        return load_skeleton(path, dtype, instruction, options)
+    options = _checked(dtype, options)
+    return composed_family().compose_skeleton(parts, DTYPES[dtype], options, instruction)
+
+
+def _checked(dtype: str, options: LoadOptions | None) -> LoadOptions:
+    """Refuse to round what is joined here: it is written as the base of its adapters."""
     require(dtype in DTYPES, "model.dtype", dtype, f"one of {', '.join(DTYPES)}")
     options = options or LoadOptions()
-    return family_of(COMPOSED).compose(parts, DTYPES[dtype], options, instruction)
+    if options.quantize is not None:
+        raise UserError(
+            f"model.options.quantize={options.quantize}: a model is joined from parts in its own "
+            "type; train and save it first, then round what model.path names"
+        )
+    return options

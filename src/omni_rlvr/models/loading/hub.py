@@ -7,6 +7,8 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+from transformers.utils import logging as transformers_logging
 
 from omni_rlvr.foreign import NO_WEIGHTS, recognise_file
 from omni_rlvr.pointers import follow, problem
@@ -15,6 +17,11 @@ from omni_rlvr.types import UserError, first_line
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SAFE = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 _PICKLED = ["*.bin"]
+
+
+def is_hub_id(path: str) -> bool:
+    """Say whether a path is a name on the hub, and no folder here."""
+    return _ID.fullmatch(path) is not None and not follow(Path(path)).exists()
 
 
 def check_pointers(folder: Path) -> None:
@@ -32,6 +39,17 @@ def check_pointers(folder: Path) -> None:
         raise UserError(f"model.path={folder}: {path.relative_to(folder)} is {found}{more}")
 
 
+def show_downloads_only() -> None:
+    """Turn off the bars that transformers shows while it loads, among our own lines.
+
+    The bars of a download stay: a download may take an hour, and nothing else is shown meanwhile.
+    """
+    are_shown = not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()  # and the hub's with it
+    if are_shown:
+        enable_progress_bars()
+
+
 def find_checkpoint(path: str, *, allow_pickle: bool) -> Path:
     """Return the folder that ``path`` names, after a download if it is a hub id.
 
@@ -42,7 +60,7 @@ def find_checkpoint(path: str, *, allow_pickle: bool) -> Path:
     if folder.is_dir():
         check_pointers(folder)
         return folder
-    if folder.exists() or not _ID.fullmatch(path):
+    if not is_hub_id(path):
         raise UserError(
             f"model.path={path} is not a folder{problem(Path(path))}; give a checkpoint folder, "
             "e.g. outputs/cold_start/latest/checkpoint, or a hub id, e.g. StarJiaxing/R1-Omni-0.5B"

@@ -7,7 +7,7 @@ their base.
 
 from __future__ import annotations
 
-import json
+import logging
 from pathlib import Path
 
 import torch
@@ -20,15 +20,23 @@ from omni_rlvr.models.adapters.adapter_checkpoint import (
     is_adapter_checkpoint,
     restore_adapter_checkpoint,
 )
-from omni_rlvr.models.adapters.bare_adapter import find_bare_base, put_bare
+from omni_rlvr.models.adapters.bare_adapter import base_here, find_bare_base, put_bare
 from omni_rlvr.models.adapters.peft_format import is_bare_adapter
-from omni_rlvr.models.families import COMPOSED, FAMILIES, family_of
-from omni_rlvr.models.loading.config_file import CONFIG, read_fields
-from omni_rlvr.models.loading.hub import check_pointers, find_checkpoint
+from omni_rlvr.models.families import COMPOSED, Family, family_of
+from omni_rlvr.models.loading.config_file import CONFIG, model_type_of, read_fields
+from omni_rlvr.models.loading.hub import check_pointers, find_checkpoint, show_downloads_only
+from omni_rlvr.models.loading.quantize import (
+    bitsandbytes,
+    check_can_quantize,
+    quantize,
+    quantized,
+)
 from omni_rlvr.models.loading.weights import check_finite
-from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.policy import Policy, TimeAxis
 from omni_rlvr.pointers import TRAINER_STATE, follow, whole_before
 from omni_rlvr.types import UserError
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -52,22 +60,58 @@ def load_policy(
     Raises:
         UserError: The folder is no checkpoint, or its weights do not fit its config.
     """
+    return _loaded(path, dtype, instruction, options or LoadOptions(), reads=True)
+
+
+def load_skeleton(
+    path: str, dtype: str, instruction: str | None, options: LoadOptions | None = None
+) -> Policy:
+    """Build what ``load_policy`` gives of a checkpoint, with its adapters but without weights.
+
+    Args:
+        path: As for ``load_policy``; a hub id is downloaded.
+        dtype: As for ``load_policy``.
+        instruction: As for ``load_policy``.
+        options: As for ``load_policy``.
+
+    Returns:
+        The policy on the meta device; see ``Family.skeleton``.
+
+    Raises:
+        UserError: The folder is no checkpoint.
+    """
+    return _loaded(path, dtype, instruction, options or LoadOptions(), reads=False)
+
+
+def _loaded(
+    path: str, dtype: str, instruction: str | None, options: LoadOptions, *, reads: bool
+) -> Policy:
+    """Build the policy of a checkpoint; its weights are read, or left on the meta device."""
     if dtype not in DTYPES:
         raise UserError(f"model.dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
-    options = options or LoadOptions()
+    show_downloads_only()
     given = follow(Path(path))
-    check_pointers(given)  # before their checksums: it says more
-    check_written(given)
+    if reads:
+        check_pointers(given)  # before their checksums: it says more
+        check_written(given)
     if is_adapter_checkpoint(given):
         base = find_base(given, None)
-        policy = load_policy(str(base), dtype, None, options)
+        policy = _loaded(str(base), dtype, None, options, reads=reads)
         put_onto(policy, base, given, options, instruction)
         return policy
     folder = find_checkpoint(path, allow_pickle=options.allow_pickle)
     if is_bare_adapter(folder):
-        return load_bare(folder, None, dtype, instruction, options)
+        return load_bare(folder, None, dtype, instruction, options, reads=reads)
     family = family_of(read_fields(folder)["model_type"])
-    return family.load(folder, DTYPES[dtype], options, instruction)
+    if options.quantize is not None:  # what speaks against it is said before weights are read
+        if reads:
+            bitsandbytes()
+        check_can_quantize(family.skeleton(folder, DTYPES[dtype], options, instruction))
+    build = family.load if reads else family.skeleton
+    policy = build(folder, DTYPES[dtype], options, instruction)
+    if reads and options.quantize is not None:
+        quantize(policy)
+    return policy
 
 
 def check_written(folder: Path) -> None:
@@ -88,7 +132,13 @@ def check_written(folder: Path) -> None:
 
 
 def load_bare(
-    folder: Path, base: str | None, dtype: str, instruction: str | None, options: LoadOptions
+    folder: Path,
+    base: str | None,
+    dtype: str,
+    instruction: str | None,
+    options: LoadOptions,
+    *,
+    reads: bool,
 ) -> Policy:
     """Load an adapter folder of peft's own with its base.
 
@@ -98,13 +148,14 @@ def load_bare(
         dtype: Of the base.
         instruction: Text after the question; None keeps the base's.
         options: Of the base.
+        reads: Whether weights are read, and not left on the meta device.
 
     Raises:
         UserError: There is no base, or the adapter does not fit it.
     """
     allow_pickle = options.allow_pickle
     found = find_bare_base(folder, base, allow_pickle=allow_pickle)
-    policy = load_policy(str(found), dtype, instruction, options)
+    policy = _loaded(str(found), dtype, instruction, options, reads=reads)
     policy.adapter_checkpoint = put_bare(policy, folder, found, allow_pickle=allow_pickle)
     policy.requires_grad_(False).eval()
     return policy
@@ -114,22 +165,56 @@ def put_onto(
     policy: Policy, base: Path, folder: Path, options: LoadOptions, instruction: str | None
 ) -> None:
     """Put what an adapter checkpoint holds onto its loaded base, with its processor."""
-    policy.adapter_checkpoint = restore_adapter_checkpoint(policy, folder, base)
+    checkpoint = restore_adapter_checkpoint(policy, folder, base)
+    policy.adapter_checkpoint = checkpoint
+    is_bare = next(policy.parameters()).is_meta  # weights of a skeleton are never rounded
+    if checkpoint.quantized != quantized(policy) and distributed.is_first() and not is_bare:
+        log.warning(
+            "model.path=%s: its adapters were trained on a base with model.options.quantize=%s, "
+            "and are put onto one with %s: it answers otherwise than in training",
+            folder, checkpoint.quantized or "null", quantized(policy) or "null",
+        )  # fmt: skip
     check_finite(folder, policy.named_parameters())
     family_of(policy.config.model_type).put_processor(policy, folder, options, instruction)
     policy.requires_grad_(False).eval()
 
 
-def sound_window_s(path: str | None) -> float:
-    """Find how many seconds of sound a model takes, without loading it.
+def sound_window_s(path: str | None, base: str | None = None) -> float | None:
+    """Find how many seconds of sound a model takes, without loading it; None for any number.
 
     Args:
         path: A checkpoint folder; for anything else it is the window of models joined from parts.
+        base: Where the base of an adapter is; None takes the one that it names.
     """
-    folder = None if path is None else Path(path)
-    model_type = COMPOSED
-    if folder is not None and (folder / CONFIG).is_file():
-        fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        seen = fields.get("model_type") if isinstance(fields, dict) else None
-        model_type = seen if seen in FAMILIES else COMPOSED
-    return family_of(model_type).sound_window_s(folder)
+    folder, config = _folders(path, base)
+    return _family_at(config).sound_window_s(folder)
+
+
+def time_axis(path: str | None, base: str | None, options: LoadOptions) -> TimeAxis | None:
+    """Find what certifies the time axis of a model's clips, without loading its weights.
+
+    Args:
+        path: A checkpoint folder; for anything else there is no certificate.
+        base: Where the base of an adapter is; None takes the one that it names.
+        options: What is changed of the checkpoint.
+    """
+    folder, config = _folders(path, base)
+    if folder is None or config is None or not (config / CONFIG).is_file():
+        return None
+    return _family_at(config).time_axis(folder, config, options)
+
+
+def _folders(path: str | None, base: str | None) -> tuple[Path | None, Path | None]:
+    """Find the folder of a checkpoint's processor, and that of its config.json."""
+    if path is None:
+        return None, None
+    folder = follow(Path(path))
+    if is_adapter_checkpoint(folder):
+        return folder, find_base(folder, base)
+    if is_bare_adapter(folder):
+        folder = base_here(folder, base) or folder
+    return folder, folder
+
+
+def _family_at(folder: Path | None) -> Family:
+    return family_of((None if folder is None else model_type_of(folder)) or COMPOSED)

@@ -7,10 +7,14 @@ library would fetch code, or read weights in another form, are refused by name.
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from omni_rlvr.types import UserError, first_line
@@ -39,6 +43,30 @@ def one_error(what: str) -> Iterator[None]:
         if CODE in str(error):
             reason = "it needs code that comes with it, and that is never run here"
         raise UserError(f"{what}: {reason}") from error
+
+
+def import_bitsandbytes() -> ModuleType | None:
+    """Import bitsandbytes without the package ``kernels``; None if it cannot be imported.
+
+    Where both are installed, bitsandbytes asks the hub for a kernel by name while it is imported,
+    on CPUs with AVX512-BF16, and runs what it gets. Without, it has its own.
+    """
+    if not importlib.util.find_spec("bitsandbytes"):
+        return None
+    log, there = logging.getLogger("bitsandbytes"), sys.modules.get("kernels")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it would warn that kernels is not there
+    sys.modules["kernels"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("bitsandbytes")
+    except (ImportError, OSError, RuntimeError):
+        return None
+    finally:
+        log.setLevel(level)
+        if there is None:
+            del sys.modules["kernels"]
+        else:
+            sys.modules["kernels"] = there
 
 
 def check_settings(folder: Path, source: str) -> None:

@@ -152,7 +152,7 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
     return [
         name
         for name, tensor in tensors
-        if tensor.is_floating_point() and tensor.numel()
+        if tensor.is_floating_point() and tensor.numel() and not tensor.is_meta
         # a NaN anywhere is both the least and the largest
         if not torch.stack(tensor.detach().aminmax()).isfinite().all()
     ]

@@ -191,6 +191,25 @@ def plain_prompt(
     )
 
 
+def score_bytes(dtype: torch.dtype) -> float:
+    """Count what ``plain_shared`` keeps for backward, in bytes a score (a query and its key)."""
+    n, heads, prefix, own = 2, 2, 256, 128
+    query, keys, values, far_keys, far_values = (
+        torch.empty(*shape, 1, dtype=dtype, device="meta").requires_grad_()
+        for shape in (*[(n, heads, own)] * 3, *[(1, heads, prefix)] * 2)
+    )
+    kept: dict[int, Tensor] = {}
+
+    def note(saved: Tensor) -> Tensor:
+        kept[saved.untyped_storage()._cdata] = saved
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved), torch.enable_grad():
+        plain_shared(query, (far_keys, far_values), keys, values, 1.0)
+    size = sum(saved.untyped_storage().nbytes() for saved in kept.values())
+    return size / (n * heads * own * (prefix + own))
+
+
 def plain_shared(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
     """Do what ``shared_flash`` does in differentiable operations; keeps the scores."""
     kv_heads, length, b = keys.shape[1], query.shape[2], len(prefix[0])

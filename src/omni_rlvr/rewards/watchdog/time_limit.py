@@ -11,25 +11,26 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import ctypes
+import faulthandler
+import json
 import math
-import mmap
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import traceback
+import time
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 from omni_rlvr.rewards.base import RewardTimeout, exit_as_error
-from omni_rlvr.rewards.watchdog.watcher import GRACE_S, INTERRUPT, SEPARATOR, Call
+from omni_rlvr.rewards.watchdog.watcher import INTERRUPT
 from omni_rlvr.stopping import kept_from_children
 from omni_rlvr.types import UserError
 
@@ -37,7 +38,8 @@ DEFAULT_S = 60.0
 """Of ``reward.timeout_s``."""
 _EXIT_S = 5.0
 """How long threads of an interrupted call may keep the process from its end."""
-_MESSAGE_SIZE = 4000
+LOOP_S = 1.0
+"""How much later than the limit of each coroutine an event loop that blocks is interrupted."""
 Result = TypeVar("Result")
 
 
@@ -45,7 +47,7 @@ class _Interrupt(BaseException):
     """Raised where a call hangs; no ``except Exception`` of a term catches it."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Limited:
     """A call with a time limit."""
 
@@ -62,56 +64,78 @@ class Limited:
             )
         )
 
-    @cached_property
-    def report(self) -> bytes:
-        """What the watcher says, and where, if the call cannot be interrupted."""
-        message = str(self.late("could not be interrupted"))[:_MESSAGE_SIZE]
-        return SEPARATOR.join([*_places, message]).encode(errors="backslashreplace")
-
 
 @dataclass
+class _Call:
+    """A call under way, on the main thread."""
+
+    limited: Limited
+    limit_s: float
+    since: float = 0.0
+    late: RewardTimeout | None = None
+    """What it is told about that it was late; the first thing counts."""
+
+
 class _Watched:
     """What this process knows of its calls, and of the process that watches them."""
 
-    owner: int
-    """The process that started the watcher; a fork starts its own."""
-    watcher: subprocess.Popen[bytes]
-    call: Call
-    handler_before: Any = None
-    under_way: list[tuple[float, bytes]] = field(default_factory=list)
-    """Seconds and reports of calls, from the outermost to the innermost."""
-    num_calls: int = 0
-    late: RewardTimeout | None = None
-    """What was said of a coroutine that was cancelled, and may have caught that."""
-    threads_before: Sequence[threading.Thread] = ()
-    """Those that ran before the calls under way."""
-    threads_left: set[threading.Thread] = field(default_factory=set)
-    """Those that interrupted calls started."""
-    is_leaving: bool = False
+    def __init__(self) -> None:
+        """Start a watcher, and share a file in memory with it."""
+        self.owner = os.getpid()  # a fork starts its own
+        self.call: _Call | None = None
+        self.numbers = count()
+        self.handler_before: Any = None
+        if sys.platform == "linux":  # in memory: a full disk does not matter
+            self.shown = os.memfd_create("omni-rlvr")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self.shown = os.dup(file.fileno())
+        watcher = "omni_rlvr.rewards.watchdog.watcher"
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        with kept_from_children():
+            self.watcher = subprocess.Popen(
+                [sys.executable, "-P", "-S", "-m", watcher, str(self.owner), str(self.shown)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[self.shown],
+                env={**os.environ, "PYTHONPATH": path},
+            )
 
-    def show(self) -> None:
-        """Show the innermost call to the watcher, as a new one."""
-        self.call.number = 0
-        if self.under_way:
-            self.call.limit_s, self.call.text = self.under_way[-1]
-            self.num_calls += 1
-            self.call.number = self.num_calls
+    def show(self, call: _Call | None) -> None:
+        """Show a call to the watcher as one that begins now."""
+        self.call, line = call, ""
+        if call is not None:
+            call.since = time.monotonic()
+            told = str(call.limited.late("could not be interrupted"))
+            line = json.dumps([next(self.numbers), call.limit_s, *_places, told])
+        os.pwrite(self.shown, f"{line}\n".encode(), 0)
 
-    def leave(self, depth: int) -> bool:
-        """Leave a call, if it was not left before, and return whether it was interrupted."""
-        number, self.call.number = self.call.number, 0
-        del self.under_way[depth:]
-        is_late = self.call.interrupted == number != 0
-        if is_late:
-            new = {*threading.enumerate()}.difference(self.threads_before)
-            self.threads_left |= {thread for thread in new if not thread.daemon}
-        self.show()
-        return is_late
+    def handle(self, number: int, frame: types.FrameType | None) -> None:
+        """Take the watcher's signal, unless the call that it was meant for has ended."""
+        global _was_late
+        call = self.call
+        if call is None or self.owner != os.getpid():
+            if callable(self.handler_before):
+                self.handler_before(number, frame)
+        elif time.monotonic() - call.since >= call.limit_s:
+            while frame and frame.f_back and frame.f_back.f_code.co_filename != __file__:
+                frame = frame.f_back  # up to where the term was entered
+            if frame and call.late is None:
+                limited = _awaited.get() or call.limited
+                where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                call.late = limited.late(f"was interrupted ({where})")
+            _was_late = True
+            raise _Interrupt
 
 
 _watched: _Watched | None = None
+_was_late = False
+"""Whether a call was late, so that it may have left threads that hang."""
+_cancelled: list[asyncio.Task[Any]] = []
+"""Late coroutines. One that goes on in spite of it is kept: closing it might hang, too."""
 _places = ("", "")
 """Where the watcher writes down what hangs: the run's folder, and a file; empty where not."""
+_awaited: ContextVar[Limited | None] = ContextVar("awaited", default=None)
+"""The call whose coroutine the event loop runs now, or a task that it started."""
 
 
 def checked_limit(timeout_s: Any) -> float | None:
@@ -142,24 +166,20 @@ def keep_watch() -> None:
         _watched.watcher.returncode = 0  # not our child to wait for
         _watched = None
     if _watched is None or _watched.watcher.poll() is not None:
-        _watched = _start()
-    if not _watched.under_way:
-        _watched.threads_before, _watched.late = threading.enumerate(), None
+        _watched = _Watched()
     handler = signal.getsignal(INTERRUPT)
-    if handler is not _handle:
+    if handler != _watched.handle:
         _watched.handler_before = handler
-        signal.signal(INTERRUPT, _handle)
+        signal.signal(INTERRUPT, _watched.handle)
 
 
-def within(
-    limited: Limited, function: Callable[[], Result], limit_s: float | None = None
-) -> Result:
+def within(limited: Limited, function: Callable[[], Result], more_s: float = 0.0) -> Result:
     """Call a function that must return in time.
 
     Args:
         limited: its limit, and how messages name it.
         function: what is called; what it raises in time is raised as it is.
-        limit_s: another limit than the one that messages name.
+        more_s: seconds beyond the limit that messages name.
 
     Raises:
         RewardTimeout: it was late and was interrupted, whatever it did about that.
@@ -167,71 +187,52 @@ def within(
     watched = _watched
     if watched is None or threading.current_thread() is not threading.main_thread():
         return function()
-    depth, is_late = len(watched.under_way), False
+    call, outer = _Call(limited, limited.limit_s + more_s), watched.call
     try:
-        watched.under_way.append((limited.limit_s if limit_s is None else limit_s, limited.report))
-        watched.show()
         try:
+            watched.show(call)
             result = function()
         finally:
-            is_late = watched.leave(depth)
-    except _Interrupt as error:
-        watched.leave(depth)
-        if depth == 0 and watched.late is not None:
-            raise watched.late from error
-        where = traceback.extract_tb(error.__traceback__)[1]  # the first is that of this function
-        raise limited.late(f"was interrupted ({where.filename}:{where.lineno})") from error
-    except Exception as error:
-        if is_late:
-            raise limited.late("was interrupted") from error
-        raise
-    if is_late:
-        raise limited.late("was interrupted")
+            watched.show(outer)
+    except (_Interrupt, Exception) as error:
+        if call.late is None or call.late is error:
+            raise
+        watched.show(outer)  # the interrupt may have come before the line above
+        raise call.late from error
+    if call.late is not None:
+        raise call.late
     return result
 
 
 async def awaited_within(
     limited: Limited, call: Callable[[], Coroutine[Any, Any, Result]]
 ) -> Result:
-    """Await a coroutine that must return in time, and must not block the event loop for longer.
+    """Await a coroutine that must return in time.
+
+    What blocks the event loop, or hangs although it is cancelled, needs a ``within`` around it.
 
     Args:
         limited: its limit, and how messages name it.
         call: makes the coroutine.
 
     Raises:
-        RewardTimeout: it was late and was cancelled or interrupted.
+        RewardTimeout: it was late and was cancelled.
     """
 
-    async def stepped() -> Result:
-        return await _in_steps(limited, call())
+    async def named() -> Result:
+        _awaited.set(limited)
+        with exit_as_error():  # here: asyncio lets SystemExit out of a task, past who awaits it
+            return await call()
 
-    task = asyncio.create_task(stepped())
+    task = asyncio.create_task(named())
     if (await asyncio.wait([task], timeout=limited.limit_s))[0]:
         return task.result()
     task.cancel()
+    _cancelled.append(task)
     late = limited.late("was cancelled")
-    if _watched is not None and _watched.under_way:
-        _watched.under_way[0], _watched.late = (GRACE_S, limited.report), late
+    if _watched is not None and _watched.call is not None and _watched.call.late is None:
+        _watched.call.late = late
     raise late
-
-
-@types.coroutine
-def _in_steps(
-    limited: Limited, coroutine: Coroutine[Any, Any, Result]
-) -> Generator[Any, Any, Result]:
-    """Await a coroutine, each of its steps within the limit."""
-    step: Callable[[], Any] = partial(coroutine.send, None)
-    while True:
-        try:
-            with exit_as_error():  # here: asyncio lets SystemExit out of a task, past who awaits it
-                waits_for = within(limited, step)
-        except StopIteration as end:
-            return end.value
-        try:
-            step = partial(coroutine.send, (yield waits_for))
-        except BaseException as error:
-            step = partial(coroutine.throw, error)
 
 
 @contextlib.contextmanager
@@ -256,56 +257,13 @@ def end_in_time() -> None:
 
     Python waits for threads before it ends, and an interrupted call may have left some that hang.
     """
-    watched = _watched
-    if watched is None or watched.owner != os.getpid():
-        return
-    if any(thread.is_alive() for thread in watched.threads_left):
+    others = (t for t in threading.enumerate() if t is not threading.main_thread())
+    may_hang = any(not task.done() for task in _cancelled) or any(not t.daemon for t in others)
+    if _was_late and may_hang:
         sys.stdout.flush()
-        watched.is_leaving = True
-        watched.under_way = [(_EXIT_S, b"")]
-        watched.show()
-
-
-def _handle(number: int, frame: types.FrameType | None) -> None:
-    """Take the watcher's signal."""
-    watched = _watched
-    assert watched is not None
-    call = watched.call
-    if watched.owner == os.getpid() and call.number != 0 and call.interrupted == call.number:
-        if watched.is_leaving or call.ended == call.number:
-            os._exit(1)
-        raise _Interrupt
-    if callable(watched.handler_before):
-        watched.handler_before(number, frame)
-
-
-def _start() -> _Watched:
-    """Start a watcher, and share memory with it."""
-    with contextlib.ExitStack() as stack:
-        if sys.platform == "linux":
-            file = stack.enter_context(os.fdopen(os.memfd_create("omni-rlvr"), "r+b"))
-        else:
-            file = stack.enter_context(tempfile.TemporaryFile())
-        file.write(bytes(ctypes.sizeof(Call)))  # all of it, so that a full disk is an error here
-        file.flush()
-        call = Call.from_buffer(mmap.mmap(file.fileno(), ctypes.sizeof(Call)))
-        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-        arguments = [str(os.getpid()), str(file.fileno())]
-        with kept_from_children():
-            watcher = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-S",
-                    "-m",
-                    "omni_rlvr.rewards.watchdog.watcher",
-                    *arguments,
-                ],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[file.fileno()],
-                env={**os.environ, "PYTHONPATH": path},
-            )
-    return _Watched(os.getpid(), watcher, call)
+        null = os.open(os.devnull, os.O_WRONLY)
+        # its thread is one of C, which ends the process even where this one holds Python's lock
+        faulthandler.dump_traceback_later(_EXIT_S, exit=True, file=null)
 
 
 @atexit.register

@@ -1,25 +1,24 @@
 """The process that watches calls of reward terms: ``python -m omni_rlvr.rewards.watchdog.watcher``.
 
 It needs nothing of the process that it watches, not even Python's lock, which a C library may hold
-for ever. It reads from shared memory what is under way. A call that is late is interrupted by a
+for ever. It reads from a file in memory what is under way. A call that is late is interrupted by a
 signal; where that does not help, this process says in run.json and on the terminal what hangs, and
-ends the watched process with all that it started. It ends with the watched process.
+kills the watched process with all that it started. It ends with the watched process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import mmap
+import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from omni_rlvr.folders import write_file
-from omni_rlvr.record import close_record
+import psutil
+
+from omni_rlvr.record import close_record, find_record, write_json
 
 INTERRUPT = signal.SIGURG
 """The signal that interrupts a call. Nobody uses it, and a process without a handler ignores it."""
@@ -30,27 +29,9 @@ _AGAIN_S = 1.0
 _TICK_S = 0.1
 _LONGEST_TICK_S = 1.0
 """More than this counts as this: where both processes were stopped (Ctrl-Z), no call is late."""
-_DYING_S = 1.0
-SEPARATOR = "\x1f"
-"""Of the texts of a call."""
-_TEXT_SIZE = 1 << 16
-
-
-class Call(ctypes.Structure):
-    """The call under way, in memory that both processes see; aligned fields are written whole."""
-
-    _fields_ = (
-        ("number", ctypes.c_uint64),  # 0: nothing is under way
-        ("limit_s", ctypes.c_double),
-        ("interrupted", ctypes.c_uint64),  # the number of the call that was interrupted last
-        ("ended", ctypes.c_uint64),  # that of the call that ends the process
-        ("text", ctypes.c_char * _TEXT_SIZE),  # a folder with a run.json, a file, and a message
-    )
-    number: int
-    limit_s: float
-    interrupted: int
-    ended: int
-    text: bytes
+_TURN_S = 0.5
+"""Of several ranks that hang, each waits so much longer than the one before it to say so."""
+_LARGEST = 1 << 20
 
 
 def main(watched: int, descriptor: int) -> None:
@@ -58,96 +39,66 @@ def main(watched: int, descriptor: int) -> None:
 
     Args:
         watched: its number.
-        descriptor: an open file, the memory that it shares.
+        descriptor: an open file, whose first line is the call under way, or empty.
     """
-    call = Call.from_buffer(mmap.mmap(descriptor, ctypes.sizeof(Call)))
-    number, waited_s, next_s = 0, 0.0, 0.0
+    call, waited_s, next_s = b"", 0.0, 0.0
     before = time.monotonic()
     while os.getppid() == watched:
         time.sleep(_TICK_S)
         now = time.monotonic()
         tick_s, before = min(now - before, _LONGEST_TICK_S), now
-        if number == 0 or call.number != number:
-            number, waited_s, next_s = call.number, 0.0, call.limit_s
+        line = os.pread(descriptor, _LARGEST, 0).partition(b"\n")[0]
+        if not line or line != call:  # it may be half written; the next tick sees it whole
+            call, waited_s, next_s = line, 0.0, 0.0
             continue
+        _, limit_s, run_dir, outcome_file, message = json.loads(line)
         waited_s += tick_s
-        if waited_s > call.limit_s + GRACE_S:
-            _end(call, watched)
+        if waited_s > limit_s + GRACE_S:
+            _end(watched, run_dir, outcome_file, message)
             return
-        if waited_s >= next_s:
-            call.interrupted = number
-            _send(watched, INTERRUPT)
+        if waited_s >= max(limit_s, next_s):
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.kill(watched, INTERRUPT)
             next_s = waited_s + _AGAIN_S
 
 
-def _end(call: Call, watched: int) -> None:
-    """Say what hangs, and end the watched process and what it started."""
-    started = _started_by(watched)
-    try:
-        _report(call.text)
-    finally:
-        call.interrupted = call.ended = call.number
-        _send(watched, INTERRUPT)  # its handler leaves with exit code 1
-        until = time.monotonic() + _DYING_S
-        while os.getppid() == watched and time.monotonic() < until:
-            time.sleep(_TICK_S / 10)
-        for process in ([watched] if os.getppid() == watched else []) + started:
-            _send(process, signal.SIGKILL)
-
-
-def _send(process: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended
-        os.kill(process, number)
-
-
-def _report(text: bytes) -> None:
-    """Write down what hangs: for the process that launched this rank, or in run.json and here."""
-    run_dir, outcome_file, message = text.decode().split(SEPARATOR, 2)
-    if outcome_file:
-        write_file(Path(outcome_file), message.encode())
-        return
-    try:
-        if run_dir:
-            close_record(Path(run_dir), "failed", f"RewardTimeout: {message}")
-    finally:
-        cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # which a progress bar hides
-        print(f"{cursor}\nerror: {' '.join(message.split())}", file=sys.stderr, flush=True)
-
-
-def _started_by(process: int) -> list[int]:
-    """List everything that a process started, and what that started, but for this process.
+def _end(watched: int, run_dir: str, outcome_file: str, message: str) -> None:
+    """Say what hangs, and kill the watched process and what it started.
 
     What has left for a session of its own was meant to outlive it, as loggers' services are.
     """
-    parents = _parents()
-    found = [process]
-    for known in found:
-        found += [p for p, parent in parents.items() if parent == known and p != os.getpid()]
-    return [p for p in found[1:] if _session(p) == _session(process)]
-
-
-def _parents() -> dict[int, int]:
-    """Map every process to its parent."""
-    if not Path("/proc/self/stat").exists():
-        shown = subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
-        ).stdout
-        return {int(line.split()[0]): int(line.split()[1]) for line in shown.splitlines()}
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            # behind the name, which may hold anything: the state and the parent
-            parents[int(folder.name)] = int(
-                (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
-            )
-    return parents
-
-
-def _session(process: int) -> int | None:
     try:
-        return os.getsid(process)
-    except OSError:  # it has ended meanwhile
-        return None
+        process, session = psutil.Process(watched), os.getsid(watched)
+        started = [one for one in process.children(recursive=True) if one.pid != os.getpid()]
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return  # it has just ended
+    try:
+        _report(f"RewardTimeout: {message}", run_dir, outcome_file)
+    finally:
+        for one in (process, *started):
+            with contextlib.suppress(psutil.Error, OSError):  # it has ended
+                if os.getsid(one.pid) == session:
+                    one.kill()
+
+
+def _report(error: str, run_dir: str, outcome_file: str) -> None:
+    """Write down what hangs: in elastic's error file of this rank, or in run.json and here."""
+    if outcome_file:
+        said = {"message": error, "timestamp": int(time.time()), "kind": "user"}
+        write_json(Path(outcome_file), said)
+        return
+    if run_dir:
+        rank = int(os.environ.get("LOCAL_RANK", "0"))  # see ranks.rendezvous
+        time.sleep(min(rank * _TURN_S, GRACE_S))
+        if (find_record(Path(run_dir)) or {}).get("status") == "failed":
+            return  # all ranks hang, and another one has told it
+    try:
+        if run_dir:
+            close_record(Path(run_dir), "failed", error)
+    finally:
+        cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # which a progress bar hides
+        line = " ".join(error.removeprefix("RewardTimeout: ").split())
+        print(f"{cursor}\nerror: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
+from omni_rlvr import distributed
 from omni_rlvr.data.loader import TrainData, move
 from omni_rlvr.functional.shapley import interaction, shapley_values
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.sharding import gathered
 from omni_rlvr.rollout.encode import encode, make_prompts
 from omni_rlvr.rollout.engine import RolloutEngine
 from omni_rlvr.tasks.attribute.reasoning import agrees, read_reasoning
-from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, reasoned, score_batch
+from omni_rlvr.tasks.attribute.subset_scores import Method, SubsetScorer, reasoned
 from omni_rlvr.tasks.attribute.subsets import AUDIO, SUBSETS, VIDEO
 from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.training.module import RLVRModule
@@ -40,6 +43,17 @@ class Reader(Protocol):
 
     def read(self) -> list[Example]:
         """Read the examples."""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What was found out about a clip."""
+
+    example: Example
+    logps: Tensor
+    """[4, L] float64, the label list's log-probabilities under each subset."""
+    text: str
+    """The reasoning; empty if the probe reads none."""
 
 
 class ModalityProbe(Callback):
@@ -78,69 +92,76 @@ class ModalityProbe(Callback):
         self.lexicon = lexicon
         self.method = Method(
             labels=list(labels),
-            num_players=2,
             absent="drop",
             lead=lead,
-            swap=False,
             max_completion_length=max_completion_length,
             num_prompts=num_clips,
         )
         self.batch: Batch | None = None
+        """This rank's clips: each of n ranks has every n-th."""
         self.features = Features([], [])
+        self.is_on = False
 
     def on_train_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
         """Read the probe set and encode it once."""
         # Lightning sets the attribute as the fit begins, and does not declare it
         assert isinstance(trainer.datamodule, TrainData)  # type: ignore[attr-defined]
         batch = probe_set(trainer.datamodule, self)  # type: ignore[attr-defined]
-        if batch is None:
+        self.is_on = any(distributed.gather(batch is not None))
+        if not self.is_on and distributed.is_first():
             log.warning(
                 "modality probe: off, since no clip has picture, sound and an answer of "
                 "dataset.labels; callbacks=default leaves it out without a word"
             )
-            return
-        self.batch = move(batch, pl_module.device)
-        with torch.no_grad():
-            self.features = encode(pl_module.policy, self.batch)
+        self.batch = batch and move(batch, pl_module.device)
+        with torch.no_grad(), gathered(pl_module.policy):
+            if self.batch is not None:
+                self.features = encode(pl_module.policy, self.batch)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: RLVRModule, batch: Batch, batch_idx: int
     ) -> None:
         """Probe when it is time to, before the step changes the policy."""
-        due = pl_module.step == 0 or (pl_module.step + 1) % self.every_n_steps == 0
-        if due and self.batch is not None:
+        is_due = pl_module.step == 0 or (pl_module.step + 1) % self.every_n_steps == 0
+        if self.is_on and is_due:
             pl_module.probed = self.probe(pl_module.policy, pl_module.engine)
 
-    @torch.no_grad()
     def probe(self, policy: Policy, engine: RolloutEngine) -> dict[str, float]:
-        """Score the probe set; return ``modality/*`` metrics."""
-        assert self.batch is not None
+        """Score the probe set, a part of it on each rank; return ``modality/*`` metrics."""
         started = time.perf_counter()
+        with gathered(policy):
+            own = [] if self.batch is None else self._scored(self.batch, policy, engine)
+        rank, num_ranks = distributed.rank(), distributed.num_ranks()
+        scored = distributed.in_order(own, [rank + i * num_ranks for i in range(len(own))])
+        p = torch.stack([one.logps for one in scored])
+        labels = list(self.method.labels)
+        gold = torch.tensor([labels.index(one.example.answer) for one in scored])
+        metrics = game_metrics(p, gold)
+        if self.lexicon is not None:
+            examples, texts = [one.example for one in scored], [one.text for one in scored]
+            metrics |= self._faithfulness(p, texts, examples, self.lexicon)
+        metrics["probe_s"] = time.perf_counter() - started
+        return {f"modality/{name}": value for name, value in metrics.items()}
+
+    @torch.no_grad()
+    def _scored(self, batch: Batch, policy: Policy, engine: RolloutEngine) -> list[Probed]:
+        """Score the clips of this rank."""
         policy.eval()
-        generator, length = torch.Generator(), self.method.max_completion_length
-        scores = score_batch(
-            policy,
-            engine,
-            self.batch,
-            self.features,
-            self.method,
-            blanks=Blanks(policy),
-            generator=generator,
-        )
+        length, generator = self.method.max_completion_length, torch.Generator()
+        scores = SubsetScorer(policy, engine, self.method).score(batch, self.features, generator)
         texts = scores.texts
         if self.lexicon is not None and texts is None:
             key = "callbacks.probe.max_completion_length"
-            prompts = make_prompts(policy, self.batch, self.features, num_new=length, key=key)
+            prompts = make_prompts(policy, batch, self.features, num_new=length, key=key)
             texts = reasoned(policy, engine, prompts, length, generator).texts
         policy.train()
-        p = scores.logps.double().log_softmax(dim=-1).cpu()
-        labels = list(self.method.labels)
-        gold = torch.tensor([labels.index(e.answer) for e in self.batch.examples])
-        metrics = game_metrics(p, gold)
-        if self.lexicon is not None and texts is not None:
-            metrics |= self._faithfulness(p, texts, self.batch.examples, self.lexicon)
-        metrics["probe_s"] = time.perf_counter() - started
-        return {f"modality/{name}": value for name, value in metrics.items()}
+        logps = scores.logps.double().log_softmax(dim=-1).cpu()
+        return [
+            Probed(example, row, text)
+            for example, row, text in zip(
+                batch.examples, logps, texts or [""] * len(batch), strict=True
+            )
+        ]
 
     def _faithfulness(
         self, p: Tensor, texts: Sequence[str], examples: Sequence[Example], lexicon: Lexicon
@@ -180,9 +201,12 @@ def game_metrics(p: Tensor, gold: Tensor) -> dict[str, float]:
 
 
 def probe_set(data: TrainData, probe: ModalityProbe) -> Batch | None:
-    """Read the clips to probe, as training reads its own; None if none of those tried is usable.
+    """Read the clips to probe, as training reads its own, and take this rank's of them.
 
     A clip needs picture, sound and a gold answer of the label list.
+
+    Returns:
+        Every n-th of the clips on n ranks; None if there is none of those that were tried.
     """
     dataset = data.dataset
     if not (dataset.request.want_video and dataset.request.want_audio):
@@ -196,7 +220,8 @@ def probe_set(data: TrainData, probe: ModalityProbe) -> Batch | None:
             samples.append(sample)
         if len(samples) == probe.num_clips:
             break
-    return data.collate(samples) if samples else None
+    own = samples[distributed.rank() :: distributed.num_ranks()]
+    return data.collate(own) if own else None
 
 
 def spread(examples: Sequence[Example], count: int) -> list[Example]:

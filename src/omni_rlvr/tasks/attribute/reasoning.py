@@ -1,18 +1,47 @@
 """Read one completion's reasoning: which modality its think block leans to, and what it claims.
 
 The lean comes from a declared lexicon, the claims from the wording of a data set that knows its
-cues. Nothing here depends on the policy; ``agrees`` compares the lean with what drove the answer.
+cues: a value right before a cue's noun is a claim ("raised brows"), the inverse of
+``wording.phrase``, and no other wording counts. Nothing here depends on the policy; ``agrees``
+compares the lean with what drove the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from omni_rlvr.tasks.attribute.claims import Claim, find_claims
+from omni_rlvr.data.synthetic.emotions import CUES, VISUAL
+from omni_rlvr.data.synthetic.wording import phrase
 from omni_rlvr.text.modality_words import Lexicon, WordCounts
-from omni_rlvr.text.parse import normalise_label, parse
+from omni_rlvr.text.parse import label_named, parse
 from omni_rlvr.types import Example
+
+_PHRASES = {phrase(cue, value): (cue, value) for cue, values in CUES.items() for value in values}
+_CLAIM = re.compile(rf"\b(?:{'|'.join(map(re.escape, _PHRASES))})\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement about one cue."""
+
+    cue: str
+    value: str
+
+    @property
+    def is_visual(self) -> bool:
+        """Whether the claim is about the face (else about the voice)."""
+        return self.cue in VISUAL
+
+    def is_true(self, cues: Mapping[str, str]) -> bool:
+        """Whether the clip has this cue value; a claim about a cue that it lacks is false."""
+        return cues.get(self.cue) == self.value
+
+
+def find_claims(text: str) -> list[Claim]:
+    """Find all claims, in the order they are made."""
+    return [Claim(*_PHRASES[match.group().lower()]) for match in _CLAIM.finditer(text)]
 
 
 @dataclass(frozen=True)
@@ -35,12 +64,10 @@ def read_reasoning(
 ) -> Reasoning:
     """Read a completion about a clip."""
     parsed = parse(text)
-    answer = parsed.answer if parsed.bare is None else parsed.bare
-    known = {normalise_label(label): label for label in labels}
     claims = find_claims(parsed.think) if parsed.think and example.cues else []
     return Reasoning(
         think=parsed.think,
-        answer=None if answer is None else known.get(normalise_label(answer)),
+        answer=label_named(parsed.said, labels),
         words=lexicon.count(parsed.think or ""),
         claims=claims,
         false_claims=[claim for claim in claims if not claim.is_true(example.cues)],

@@ -55,28 +55,28 @@ class Mix:
 
 
 @dataclass(frozen=True)
-class Stand:
+class Replacements:
     """For each clip, the row of the media that replaces an absent modality; None for no medium."""
 
     video: Sequence[int | None]
     audio: Sequence[int | None]
 
 
-def subset_mixes(batch: Batch, stand: Stand, *, num_players: int) -> list[Mix]:
+def subset_mixes(batch: Batch, replacements: Replacements, *, num_players: int) -> list[Mix]:
     """List every subset of the players for every row: row ``b * 2**n + subset``.
 
     A clip that lacks a modality lacks it in every subset, whatever replaces absent modalities.
 
     Args:
         batch: B rows.
-        stand: for rows that have the modality, what replaces it.
+        replacements: for rows that have the modality, what replaces it.
         num_players: 2 (audio, video) or 3 (and the prompt text).
     """
     return [
         Mix(
             row,
-            video=None if video is None else row if subset & 2 else stand.video[row],
-            audio=None if audio is None else row if subset & 1 else stand.audio[row],
+            video=None if video is None else row if subset & 2 else replacements.video[row],
+            audio=None if audio is None else row if subset & 1 else replacements.audio[row],
             text=bool(subset & 4) or num_players == 2,
         )
         for row, (video, audio) in enumerate(

@@ -11,32 +11,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from omni_rlvr.assembly.composed import Clips, Composed, Place
+from omni_rlvr import distributed
+from omni_rlvr.assembly.composed import Clips, Composed
 from omni_rlvr.assembly.instantiate import make
-from omni_rlvr.assembly.policies import feature_cache, load_policy
 from omni_rlvr.assembly.splits import read_clips
-from omni_rlvr.config.tasks import AttributeTask
-from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.folders import whole_folder
-from omni_rlvr.models.policy import Policy
-from omni_rlvr.record import write_json
+from omni_rlvr.record import RunRecord, write_json
 from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.rollout.encode import make_prompts
-from omni_rlvr.rollout.engine import RolloutEngine
+from omni_rlvr.rollout.next_token import seed_of
 from omni_rlvr.tasks.attribute.page_clips import write_selection
 from omni_rlvr.tasks.attribute.reasoning import read_reasoning
-from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, reasoned, score_batch
-from omni_rlvr.tasks.clips import encoded_batches
+from omni_rlvr.tasks.attribute.subset_scores import Method, SubsetScorer, reasoned
+from omni_rlvr.tasks.clips import PolicyInputs, for_each_batch, policy_inputs
+from omni_rlvr.tasks.launch import Launch, launch_of
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.text.modality_words import Lexicon
-from omni_rlvr.training.devices import device_of
 from omni_rlvr.types import (
     LEADS,
     Batch,
-    ClipNote,
     Example,
     Features,
-    SkippedClip,
     UserError,
     require,
 )
@@ -51,31 +46,29 @@ TRUSTED = 0.8
 
 
 @dataclass(frozen=True)
-class AttributeInputs:
+class AttributeInputs(PolicyInputs):
     """The inputs of task=attribute."""
 
-    place: Place
-    clips: Clips
-    task: AttributeTask
-    policy: Policy
-    cache: FeatureCache | None
-    engine: RolloutEngine
     lexicon: Lexicon
     reward: Mixture | None
     """Scores the completions of selected clips, where completions are asked for."""
 
+    def examples(self, split: str) -> Sequence[Example]:
+        """Return the clips of a split that are measured."""
+        return self.clips.examples[split][: self.task.max_clips or None]
 
-def build(composed: Composed) -> AttributeInputs:
+
+def build(composed: Composed) -> AttributeInputs | Launch:
     """Read the splits, check that there is something to compare, and load the policy."""
     cfg, task = composed.cfg, composed.task
     clips = read_clips(composed, task.splits)
     check_attribution(clips)
+    if composed.launches:
+        return launch_of(composed)
     # this reward is only shown and nothing learns from it, so gold answers need no check
     reward = make(cfg.reward) if task.num_chosen and task.num_generations else None
-    policy = load_policy(composed, clips.examples)
-    cache = feature_cache(composed.feature_cache, clips, policy)
-    engine, lexicon = make(cfg.rollout), make(cfg.lexicon)
-    return AttributeInputs(composed.place, clips, task, policy, cache, engine, lexicon, reward)
+    inputs = policy_inputs(composed, clips)
+    return AttributeInputs(**vars(inputs), lexicon=make(cfg.lexicon), reward=reward)
 
 
 def check_attribution(clips: Clips) -> None:
@@ -97,7 +90,7 @@ def check_attribution(clips: Clips) -> None:
 
 @dataclass
 class Measured:
-    """What was scored so far of one split."""
+    """What was scored of one batch, or so far of one split."""
 
     examples: list[Example] = field(default_factory=list)
     has_video: list[bool] = field(default_factory=list)
@@ -107,36 +100,34 @@ class Measured:
     pairs: list[tuple[int, int]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     """Completions of the first examples, as many as were to be reasoned about."""
-    skipped: list[SkippedClip] = field(default_factory=list)
-    notes: list[tuple[str, ClipNote]] = field(default_factory=list)
+
+    def add(self, batch: Measured) -> None:
+        """Add what was scored of the next batch."""
+        before = len(self.examples)
+        pairs = [(before + picture, before + sound) for picture, sound in batch.pairs]
+        for name, values in (vars(batch) | {"pairs": pairs}).items():
+            vars(self)[name].extend(values)
 
 
 def run(parts: AttributeInputs) -> dict[str, dict]:
-    """Measure each split of the task, and return each split's report."""
-    device = device_of(parts.place.config["trainer"]["accelerator"])
-    parts.policy.eval().to(device=device)
+    """Measure each split of the task; the first rank returns each split's report."""
     reports = {}
-    with recorded(parts.place, device=str(device)) as record:
+    with recorded(parts.place, device=str(parts.device)) as record:
         for split in parts.task.splits:
-            measured = _measure(parts, split, device)
-            record.add_skipped((clip.example.id, clip.reason) for clip in measured.skipped)
-            record.add_notes(measured.notes)
-            reports[split] = _write(parts, split, measured)
-            print(f"{split}: {_sentence(reports[split])}")
+            measured = _measure(parts, split, record)
+            if distributed.is_first():
+                reports[split] = _write(parts, split, measured)
+                print(f"{split}: {_sentence(reports[split])}")
             if parts.task.num_chosen:
-                write_selection(parts, split, measured.examples, device)
-        record.finish("finished")
+                write_selection(parts, split, measured.examples, record)
     move_latest(parts.place)
     return reports
 
 
-@torch.no_grad()
-def _measure(parts: AttributeInputs, split: str, device: torch.device) -> Measured:
+def _measure(parts: AttributeInputs, split: str, record: RunRecord) -> Measured:
     """Score every clip, in a shuffled order, since donors come from the same batch."""
-    task, examples = parts.task, parts.clips.examples[split]
-    examples = examples[: task.max_clips] if task.max_clips else examples
-    generator = torch.Generator().manual_seed(parts.place.config["seed"])
-    order = torch.randperm(len(examples), generator=generator).tolist()
+    task, examples, seed = parts.task, parts.examples(split), parts.place.config["seed"]
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
     method = Method(
         labels=parts.clips.dataset.labels,
         num_players=3 if task.text else 2,
@@ -146,48 +137,50 @@ def _measure(parts: AttributeInputs, split: str, device: torch.device) -> Measur
         max_completion_length=task.max_completion_length,
         num_prompts=task.batch_size,
     )
-    out, blanks = Measured(), Blanks(parts.policy)
-    for batch, features in encoded_batches(
-        parts.clips,
-        [examples[i] for i in order],
-        parts.policy,
-        parts.cache,
-        batch_size=math.ceil(len(examples) / math.ceil(len(examples) / task.batch_size)),
-        device=device,
-        title=f"attributing {split}",
-    ):
-        out.skipped += batch.skipped
-        out.notes += batch.noted()
+    scorer, out = SubsetScorer(parts.policy, parts.engine, method), Measured()
+
+    def measured(batch: Batch, features: Features) -> Measured:
         if len(batch) == 0:
-            continue
-        scores = score_batch(
-            parts.policy, parts.engine, batch, features, method, blanks=blanks, generator=generator
+            return Measured()
+        donors = torch.Generator().manual_seed(seed_of(seed, f"donors {batch.places[0]}"))
+        scores = scorer.score(batch, features, donors)
+        return Measured(
+            examples=list(batch.examples),
+            has_video=[shape is not None for shape in batch.video_shapes],
+            has_audio=[shape is not None for shape in batch.audio_shapes],
+            logps=[scores.logps.cpu()],
+            swaps=[scores.swaps.cpu()],
+            pairs=list(scores.pairs),
+            texts=list(scores.texts or _texts(parts, batch, features)),
         )
-        before = len(out.examples)
-        out.examples += batch.examples
-        out.has_video += [shape is not None for shape in batch.video_shapes]
-        out.has_audio += [shape is not None for shape in batch.audio_shapes]
-        out.logps.append(scores.logps.cpu())
-        out.swaps.append(scores.swaps.cpu())
-        out.pairs += [(before + picture, before + sound) for picture, sound in scores.pairs]
-        out.texts += scores.texts or _texts(parts, batch, features, before)
+
+    for_each_batch(
+        parts,
+        record,
+        [examples[i] for i in order],
+        measured,
+        out.add,
+        batch_size=math.ceil(len(examples) / math.ceil(len(examples) / task.batch_size)),
+        title=f"attributing {split}",
+    )
     if not out.examples:
-        raise UserError(f"nothing to attribute: none of the {len(out.skipped)} clips could be read")
+        raise UserError(f"nothing to attribute: none of the {len(examples)} clips could be read")
     return out
 
 
-def _texts(parts: AttributeInputs, batch: Batch, features: Features, before: int) -> Sequence[str]:
-    """Write completions of whole clips until ``task.num_reasoned`` clips have one.
+def _texts(parts: AttributeInputs, batch: Batch, features: Features) -> Sequence[str]:
+    """Write completions of the whole clips among the first ``task.num_reasoned``.
 
     Clips come in an order that the seed drew, so that the first ones are a sample of all.
     """
     task, length = parts.task, parts.task.max_completion_length
-    wanted = len(batch) if task.num_reasoned == -1 else min(task.num_reasoned - before, len(batch))
-    if wanted <= 0:
+    every = task.num_reasoned == -1
+    wanted = sum(every or place < task.num_reasoned for place in batch.places)
+    if wanted == 0:
         return []
     prompts = make_prompts(
         parts.policy, batch, features, num_new=length, key="task.max_completion_length"
-    ).first(wanted)
+    ).rows(slice(wanted))
     return reasoned(parts.policy, parts.engine, prompts, length, torch.Generator()).texts
 
 
@@ -210,7 +203,7 @@ def _write(parts: AttributeInputs, split: str, measured: Measured) -> dict[str, 
         "split": split,
         "method": _described(parts),
         "labels": list(names),
-        "num_skipped": len(measured.skipped),
+        "num_skipped": len(parts.examples(split)) - len(measured.examples),
         "all": tables.summary(clips, num_resamples=task.num_resamples),
         "by_class": tables.by_class(clips, names, num_resamples=task.num_resamples),
         "swap": None,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 from rich import box
 from rich.console import Console, Group
@@ -24,22 +24,33 @@ from omni_rlvr.assembly.composed import Clips, Composed, Place
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.assembly.splits import TOTAL, num_left_out, published_of, read_clips
 from omni_rlvr.config.dataset import DatasetConfig, lacks_file
+from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.config.tasks import CheckTask
 from omni_rlvr.data.annotations.example_table import ExampleTable
+from omni_rlvr.data.dataset import clip_reader
 from omni_rlvr.data.readers.synthetic import SyntheticReader
+from omni_rlvr.media.frame_sampling import Sampling
+from omni_rlvr.media.request import ClipRequest
+from omni_rlvr.media.sandbox.pool import in_children
 from omni_rlvr.media.sandbox.reader import ClipReader
-from omni_rlvr.models.loading.load import sound_window_s
+from omni_rlvr.models.loading.load import sound_window_s, time_axis
+from omni_rlvr.models.policy import TimeAxis
+from omni_rlvr.pointers import follow
 from omni_rlvr.record import write_json
-from omni_rlvr.tasks.dataset.open_clips import INSPECT, PROBE, Finding, probe_clips
 from omni_rlvr.tasks.lifecycle import recorded
-from omni_rlvr.training.progress import progress_bar
-from omni_rlvr.types import Example, Interrupted, UserError
+from omni_rlvr.text.progress import progress_bar
+from omni_rlvr.types import ClipNote, Example, Interrupted, MediaError, UserError
 
 log = logging.getLogger(__name__)
 
 CAUSES = {"cut_sound": " (model= and model.path= say what model hears them)"}
 MAX_LABELS = 40
 """More labels than these are not shown one by one."""
+PROBE = "omni_rlvr.tasks.dataset.inspection:hear_clip"
+INSPECT = "omni_rlvr.tasks.dataset.inspection:inspect_clip"
+"""What a worker's child calls: to open a clip and hear its sound, or to decode all of it."""
+_NUM_FRAMES = 8
+"""Frames that are sampled as training would, where a clip is decoded; R1-Omni's number."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +60,27 @@ class CheckInputs:
     place: Place
     clips: Clips
     task: CheckTask
-    window_s: float
-    """Seconds of sound that the model takes."""
+    window_s: float | None
+    """Seconds of sound that the model takes; None for any number."""
+    time_axis: TimeAxis | None = None
+    """What certifies the time axis of the model's clips; None where positions tell no time."""
 
 
 def build(composed: Composed) -> CheckInputs:
     """Read the splits: those of the task, or else all that are there."""
     task, dataset = composed.task, composed.dataset
     clips = read_clips(composed, task.splits or _there(dataset))
-    window_s = sound_window_s(composed.place.config["model"]["path"])
-    return CheckInputs(composed.place, clips, task, window_s)
+    model = composed.cfg.model
+    options = (make(model.options) if "options" in model else None) or LoadOptions()
+    if model.path is not None and not follow(Path(model.path)).exists():
+        log.warning(
+            "model.path=%s is no folder here: a sound window of 30 s is assumed, and the time axis "
+            "is not checked; download the model first",
+            model.path,
+        )
+    certificate = time_axis(model.path, model.base, options) if clips.modality.video else None
+    window_s = sound_window_s(model.path, model.base)
+    return CheckInputs(composed.place, clips, task, window_s, certificate)
 
 
 def _there(dataset: DatasetConfig) -> list[str]:
@@ -105,6 +127,9 @@ class SplitReport:
     """Clip's id, kind and text of each note on a clip."""
     duration_s: dict[str, float] = field(default_factory=dict)
     """min, median and max over the clips that open."""
+    time_axis: dict[str, Any] | None = None
+    """id, apart_s and step_s of the clip whose picture and sound of one position are furthest
+    apart; None without a model that tells the time, or without clips that have both."""
 
     @property
     def differs(self) -> list[str]:
@@ -112,56 +137,125 @@ class SplitReport:
         return [k for k, wanted in self.published.items() if not _fits(self.counts[k], wanted)]
 
 
-def _check_split(split: str, parts: CheckInputs, on_clip: Callable[[], object]) -> SplitReport:
+@dataclass(frozen=True)
+class Finding:
+    """What is known of a clip after opening it."""
+
+    index: int
+    has_picture: bool
+    has_sound: bool
+    duration_s: float
+    reason: str | None
+    """Why it cannot be used, or None."""
+    notes: tuple[ClipNote, ...] = ()
+    """How what a model is shown differs from the file."""
+    frame_times_s: np.ndarray | None = None
+    """When the frames are shown that training would sample; None without a picture."""
+
+
+def probe_clips(
+    examples: Sequence[Example],
+    clips: Clips,
+    function: str,
+    *,
+    window_s: float | None,
+    sampling: Sampling | None = None,
+) -> Generator[Finding, None, None]:
+    """Open the clips of examples, several at a time, each worker in a child process of its own.
+
+    A clip is bad if it lacks the picture, or the sound where pictures are not used.
+
+    Args:
+        examples: The examples whose clips are opened.
+        clips: The options for reading clips.
+        function: What a child process calls: ``PROBE`` or ``INSPECT``.
+        window_s: The most seconds of sound that a model takes; None for any number.
+        sampling: Which frames a model is shown; None for eight.
+
+    Returns:
+        One finding for each example, in any order. Closing it (Ctrl-C does) stops the workers.
+    """
+    used, sampling = clips.modality, sampling or Sampling.count(_NUM_FRAMES)
+    request = ClipRequest(sampling, 16_000, used.video, used.audio, window_s=window_s)
+    yield from in_children(
+        len(examples),
+        lambda index, reader: _open(examples[index], index, reader, request),
+        make_reader=lambda: clip_reader(clips.dataset, function),
+        num_workers=max(1, min(clips.dataset.num_workers, len(examples))),
+    )
+
+
+def _open(example: Example, index: int, reader: ClipReader, request: ClipRequest) -> Finding:
+    try:
+        clip = reader.read(example.video, example.audio, request)
+    except MediaError as error:
+        return Finding(index, False, False, 0.0, str(error))
+    has_video, has_audio = clip.frames is not None, clip.waveform is not None
+    reason = None
+    if not ((request.want_video and has_video) or (request.want_audio and has_audio)):
+        wanted = "sound" if request.want_audio else "picture"
+        reason = f"{example.video or example.audio} has no {wanted}, the only modality in use"
+    times_s, notes = clip.frame_times_s, clip.notes
+    return Finding(index, has_video, has_audio, clip.duration_s, reason, notes, times_s)
+
+
+def _check_split(split: str, parts: CheckInputs, on_clip: Callable[[int], None]) -> SplitReport:
     """Open or decode the clips of a split as reading would, and report what was found.
 
     Args:
         split: The split.
         parts: The clips, and how they are checked.
-        on_clip: Called after each clip, for a progress bar.
+        on_clip: Called with 1 after each clip, for a progress bar.
     """
-    examples, dataset = parts.clips.examples[split], parts.clips.dataset
+    examples = parts.clips.examples[split]
     function = INSPECT if parts.task.decode == "all" else PROBE
-    published = published_of(split, dataset)
     findings = []
     probing = probe_clips(
         examples,
-        make_reader=lambda: ClipReader(
-            dataset.decode_timeout_s, dataset.max_clips_per_process, function, dataset.limits
-        ),
-        num_workers=max(1, min(dataset.num_workers, len(examples))),
-        want_video=parts.clips.modality.video,
-        want_audio=parts.clips.modality.audio,
+        parts.clips,
+        function,
         window_s=parts.window_s,
+        sampling=None if parts.time_axis is None else parts.time_axis.sampling,
     )
     try:
         for finding in probing:
             findings.append(finding)
-            on_clip()
+            on_clip(1)
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped while checking {split}, after {len(findings)} of {len(examples)} clips"
         ) from None
     finally:
         probing.close()
-    return gather(split, examples, findings, published, dataset.known_bad)
+    report = gather(split, parts.clips, findings)
+    if parts.time_axis is not None and parts.clips.modality.audio:
+        report.time_axis = worst_time_axis(examples, findings, parts.time_axis)
+    return report
 
 
-def conclude(
-    reports: Sequence[SplitReport],
-    dataset: DatasetConfig,
-    decode: str,
-    max_listed: int,
-    folder: Path,
-) -> None:
+def worst_time_axis(
+    examples: Sequence[Example], findings: Iterable[Finding], axis: TimeAxis
+) -> dict[str, Any] | None:
+    """Find the clip whose picture and sound are furthest apart; None if no clip has both."""
+    worst: dict[str, Any] | None = None
+    for finding in findings:
+        if finding.has_sound and finding.frame_times_s is not None:
+            error_s, step_s = axis.time_axis_error_s(finding.frame_times_s)
+            if worst is None or error_s > worst["apart_s"]:
+                name = examples[finding.index].id
+                worst = {"id": name, "apart_s": round(error_s, 4), "step_s": round(step_s, 4)}
+    return worst
+
+
+def conclude(reports: Sequence[SplitReport], parts: CheckInputs) -> None:
     """Print the reports and write check.json.
 
     Raises:
         UserError: Clips are bad and ``dataset.on_bad_media`` is "raise".
     """
-    file = folder / "check.json"
+    dataset, task, file = parts.clips.dataset, parts.task, parts.place.run_dir / "check.json"
     write_json(file, {report.split: vars(report) for report in reports})
-    Console().print(report_tables(reports, dataset.published_source, max_listed))
+    Console().print(report_tables(reports, dataset.published_source, task.max_listed))
     num_bad = sum(len(report.bad) for report in reports)
     if num_bad and dataset.on_bad_media == "raise":
         num_clips = sum(report.counts[TOTAL] for report in reports)
@@ -170,25 +264,12 @@ def conclude(
             "or dataset.on_bad_media=skip leaves them out"
         )
     partly = " (all sound, one frame each; task.decode=all decodes clips whole)"
-    print(f"checked: {file}{'' if decode == 'all' else partly}")
+    print(f"checked: {file}{'' if task.decode == 'all' else partly}")
 
 
-def gather(
-    split: str,
-    examples: Sequence[Example],
-    findings: Iterable[Finding],
-    published: Mapping[str, Any],
-    known_bad: Sequence[str],
-) -> SplitReport:
-    """Gather a split's report from its findings.
-
-    Args:
-        split: Its name.
-        examples: All of them.
-        findings: One an example, in any order.
-        published: As ``published_counts`` gives it.
-        known_bad: Ids of clips that the release itself is known to have broken.
-    """
+def gather(split: str, clips: Clips, findings: Iterable[Finding]) -> SplitReport:
+    """Gather the report of a split from its findings, one for each example, in any order."""
+    examples, published = clips.examples[split], published_of(split, clips.dataset)
     counts = _counts(examples)
     counts |= {label: 0 for label in published if label not in counts}
     report = SplitReport(split, counts, dict(published), num_left_out(examples))
@@ -204,7 +285,7 @@ def gather(
         if finding.reason is not None:
             row = {"id": example.id, "path": str(example.video or example.audio)}
             row |= {"annotation": example.source, "reason": finding.reason}
-            report.bad.append({**row, "known": example.id in known_bad})
+            report.bad.append({**row, "known": example.id in clips.dataset.known_bad})
         report.notes += [{"id": example.id, **vars(note)} for note in finding.notes]
         if opens and not finding.has_sound:
             report.without_sound.append(example.id)
@@ -239,6 +320,13 @@ def report_tables(reports: Sequence[SplitReport], source: str, max_listed: int) 
         for kind, number in Counter(note["kind"] for note in notes).items():
             lines.append(f"{split}: clips with {kind}: {number}{CAUSES.get(kind, '')}")
         lines += [f"{n['kind']} {split} {n['id']}: {n['text']}" for n in notes[:max_listed]]
+        if (worst := report.time_axis) is not None:
+            verdict = "" if worst["apart_s"] < worst["step_s"] else "; that is wrong"
+            lines.append(
+                f"{split}: time axis: picture and sound of one position are at most "
+                f"{worst['apart_s']:.2f} s apart ({worst['id']}, whose picture has a step of "
+                f"{worst['step_s']:.2f} s{verdict})"
+            )
         if len(notes) > max_listed:
             lines.append(f"... and {len(notes) - max_listed} more in {split}, all in check.json")
     return Group(*head, _clip_table(reports), *(Text(f" {line}") for line in lines))
@@ -297,11 +385,9 @@ def _number(wanted: Any) -> str:
 
 def run(parts: CheckInputs) -> None:
     """Check the splits and write check.json; bad clips are an error unless they are skipped."""
-    reports, clips, task = [], parts.clips, parts.task
-    with recorded(parts.place, device="cpu") as record:
+    reports, clips = [], parts.clips
+    with recorded(parts.place, device="cpu"):
         for split, examples in clips.examples.items():
-            with progress_bar(f"checking {split}", len(examples)) as progress:
-                advance = partial(progress.advance, progress.task_ids[0])
+            with progress_bar(f"checking {split}", len(examples)) as advance:
                 reports.append(_check_split(split, parts, advance))
-        conclude(reports, clips.dataset, task.decode, task.max_listed, parts.place.run_dir)
-        record.finish("finished")
+        conclude(reports, parts)

@@ -1,6 +1,6 @@
 """A clip decoded from end to end, to find a fault in its middle before a training run does.
 
-It refuses what ``opening.probe_clip`` and ``clip.read_clip`` refuse, and besides: frames that the
+It refuses what ``clip.probe_clip`` and ``clip.read_clip`` refuse, and besides: frames that the
 decoder itself marks as damaged (training would see its repair of them), and a file that ends before
 its header says. A few wrong bytes may still decode to a wrong picture that no decoder notices.
 """
@@ -13,9 +13,8 @@ from pathlib import Path
 
 import av
 
-from omni_rlvr.media.clip import read_clip
+from omni_rlvr.media.clip import probe_clip, read_clip
 from omni_rlvr.media.container import look_into, open_container, read_bytes
-from omni_rlvr.media.opening import probe_clip
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.types import Clip, ClipNote, MediaError
 
@@ -29,7 +28,7 @@ _MEND = "convert or download it again"
 def inspect_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
     """Decode one clip as training would, then all of it, for ``sandbox.reader.ClipReader``.
 
-    Args and Returns: as ``opening.probe_clip``; only what is wanted is decoded.
+    Args and Returns: as ``clip.probe_clip``; only what is wanted is decoded.
 
     Raises:
         MediaError: As ``read_clip``; a frame is damaged; or a file is shorter than it says.
@@ -47,7 +46,7 @@ def inspect_clip(video: Path | None, audio: Path | None, request: ClipRequest) -
 def hear_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
     """Open a clip and decode its sound as training would, for ``sandbox.reader.ClipReader``.
 
-    Args and Returns: as ``opening.probe_clip``, with the notes on the clip.
+    Args and Returns: as ``clip.probe_clip``, with the notes on the clip.
 
     Raises:
         MediaError: As ``probe_clip``, and if the sound cannot be decoded to its end.

@@ -13,13 +13,11 @@ from omni_rlvr.assembly.composed import Composed, Place
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.config.dataset import DatasetConfig
 from omni_rlvr.config.tasks import PrepareTask
-from omni_rlvr.data.cuts import Cut
-from omni_rlvr.data.cutting import CUT, Attempt, CutReader, cut_all, is_there
-from omni_rlvr.media.sandbox.reader import ClipReader
+from omni_rlvr.data.cutting import Attempt, Cut, CutReader, cut_all, is_there
 from omni_rlvr.record import write_json
 from omni_rlvr.tasks.lifecycle import recorded
+from omni_rlvr.text.progress import progress_bar
 from omni_rlvr.text.terminal import printable
-from omni_rlvr.training.progress import progress_bar
 from omni_rlvr.types import Interrupted, UserError
 
 MAX_LISTED = 10
@@ -70,7 +68,7 @@ def run(parts: PrepareInputs) -> None:
     """
     wanted = [cut for cut in parts.cuts if parts.task.overwrite or not is_there(cut)]
     num_kept = len(parts.cuts) - len(wanted)
-    with recorded(parts.place, device="cpu") as record:
+    with recorded(parts.place, device="cpu"):
         attempts = _cut(parts, wanted) if wanted else []
         failed = {a.cut.clip.stem: a.failure for a in attempts if a.failure is not None}
         num_made = len(attempts) - len(failed)
@@ -89,29 +87,19 @@ def run(parts: PrepareInputs) -> None:
                 f"{len(failed)} of {len(parts.cuts)} clips could not be made, all in {file}; mend "
                 "what is named there and give the command again: it makes what is missing"
             )
-        record.finish("finished")
 
 
 def _cut(parts: PrepareInputs, wanted: list[Cut]) -> list[Attempt]:
-    dataset, attempts = parts.dataset, list[Attempt]()
+    attempts: list[Attempt] = []
     with (
         _workshop(wanted[0].clip.parent) as folder,
-        progress_bar("cutting clips", len(wanted)) as progress,
-        closing(
-            cut_all(
-                wanted,
-                folder,
-                make_reader=lambda: ClipReader(
-                    dataset.decode_timeout_s, dataset.max_clips_per_process, CUT, dataset.limits
-                ),
-                num_workers=max(1, dataset.num_workers),
-            )
-        ) as cutting,
+        progress_bar("cutting clips", len(wanted)) as advance,
+        closing(cut_all(wanted, folder, parts.dataset)) as cutting,
     ):
         try:
             for done in cutting:
                 attempts += done
-                progress.advance(progress.task_ids[0], len(done))
+                advance(len(done))
         except KeyboardInterrupt:
             raise Interrupted(
                 f"stopped after {len(attempts)} of {len(wanted)} clips; the same command goes on"

@@ -21,8 +21,9 @@ from matplotlib.ticker import MaxNLocator
 from omni_rlvr.assembly.composed import Clips, Composed, Place
 from omni_rlvr.assembly.splits import read_clips
 from omni_rlvr.config.tasks import PreviewTask
+from omni_rlvr.data.dataset import ClipDataset, clip_reader
 from omni_rlvr.media.frame_sampling import Sampling
-from omni_rlvr.tasks.clips import clip_dataset
+from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.tasks.dataset.mel import LOUDNESS_DB, NUM_MELS, log_mel, mel_edges_hz
 from omni_rlvr.tasks.lifecycle import recorded
 from omni_rlvr.tasks.report.drawing import INK, plain_text, save
@@ -164,9 +165,9 @@ def run(parts: PreviewInputs) -> None:
     """Draw the sheet into the run's folder."""
     task, sample_rate = parts.task, 16_000
     examples = parts.clips.examples[task.split][: task.num_clips]
-    dataset = clip_dataset(
-        parts.clips, examples, None, sampling=Sampling.count(8), sample_rate=sample_rate
-    )
+    used = parts.clips.modality  # without a window: people are shown all of a sound
+    request = ClipRequest(Sampling.count(8), sample_rate, used.video, used.audio)
+    dataset = ClipDataset(examples, clip_reader(parts.clips.dataset), request, None)
     read = [dataset[i] for i in range(len(dataset))]
     samples = [item for item in read if isinstance(item, Sample)]
     if not samples:
@@ -182,5 +183,4 @@ def run(parts: PreviewInputs) -> None:
         preview_sheet(
             samples, path, sample_rate=sample_rate, max_reasoning_chars=task.max_reasoning_chars
         )
-        record.finish("finished")
     print(f"preview: {path}")

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.filter import Graph
 
-from omni_rlvr.data.cuts import Cut
+from omni_rlvr.data.cutting import Cut
 from omni_rlvr.media.clip import read_clip
 from omni_rlvr.media.container import look_into, open_container, read_bytes, reason
 from omni_rlvr.media.frame_sampling import Sampling

@@ -1,21 +1,32 @@
-"""Test runs against a named baseline, clip by clip on the same test sets."""
+"""Test runs against each other, clip by clip on the same test sets.
+
+Runs are tested against a named baseline; ``resolution`` says how far apart two must be.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
 import torch
 
-from omni_rlvr.functional.bootstrap import bootstrap_interval, holm, mcnemar_exact
+from omni_rlvr.functional.bootstrap import (
+    holm,
+    mcnemar_exact,
+    mean_interval,
+    resolvable_difference,
+)
 from omni_rlvr.tasks.report.columns import SEED, Row, label
 from omni_rlvr.tasks.report.gather import RunData
 from omni_rlvr.types import UserError
 
 CONFIDENCE = 0.95
+MAX_COMPARED = 12
+"""Most rows of a table that are compared with one another for its resolution: the best ones."""
 
 
 @dataclass(frozen=True)
@@ -152,14 +163,57 @@ def compare_settings(
     return pd.DataFrame(rows)
 
 
+@dataclass(frozen=True)
+class Resolution:
+    """How far apart two rows of a table must be."""
+
+    points: float
+    """Half the width of the widest 95 % interval of a difference of WAR between two rows."""
+    num_clips: int
+    num_seeds: int
+    """The clips and seeds of that pair of rows."""
+    left_out: int = 0
+    """Rows that are in no pair: their seeds or clips are others, or they are not among the best."""
+
+
+def resolution(rows: Mapping[str, Mapping[int, Mapping[str, bool]]]) -> Resolution | None:
+    """Find how far two rows of a table must be apart for more than chance.
+
+    Args:
+        rows: Row -> seed -> clip -> whether it was answered right. The ``MAX_COMPARED`` best rows
+            are compared with each other, on the clips that both have.
+
+    Returns:
+        None where no two rows have the same seeds and a clip in common, or where none differ.
+    """
+    known = {name: seeds for name, seeds in rows.items() if seeds and all(seeds.values())}
+    war = {
+        name: sum(sum(clips.values()) / len(clips) for clips in seeds.values()) / len(seeds)
+        for name, seeds in known.items()
+    }
+    best = sorted(known, key=lambda name: -war[name])[:MAX_COMPARED]
+    found: list[Resolution] = []
+    paired: set[str] = set()
+    for name, other in combinations(best, 2):
+        one, two = known[name], known[other]
+        clips = [set(clips) for row in (one, two) for clips in row.values()]
+        ids = sorted(set.intersection(*clips))
+        if one.keys() != two.keys() or not ids:
+            continue
+        apart = [[float(one[s][i]) - float(two[s][i]) for i in ids] for s in one]
+        half = resolvable_difference(torch.tensor(apart), confidence=CONFIDENCE)
+        found.append(Resolution(100 * half, len(ids), len(one)))
+        paired |= {name, other}
+    widest = max(found, key=lambda one: one.points, default=None)
+    if widest is None or widest.points == 0:
+        return None
+    return replace(widest, left_out=len(rows) - len(paired))
+
+
 def _points(differences: torch.Tensor, num_resamples: int) -> list[dict[str, float]]:
     """Average each row of differences over clips, in points of WAR, with its 95 % interval."""
-    _, low, high = bootstrap_interval(
-        differences.T,
-        lambda sums: sums / differences.shape[1],
-        num_resamples=num_resamples,
-        confidence=CONFIDENCE,
-        seed=0,
+    _, low, high = mean_interval(
+        differences.T, num_resamples=num_resamples, confidence=CONFIDENCE, seed=0
     )
     return [
         {"difference": 100 * row.mean().item(), "low": 100 * start, "high": 100 * end}

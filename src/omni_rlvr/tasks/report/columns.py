@@ -19,7 +19,7 @@ MODEL = "model.path"
 GROUPS = ("modality", "dataset", "task")
 """Groups whose name replaces their other keys where the name determines them."""
 NOT_SETTINGS = re.compile(
-    r"name$|(task|task\.evaluate_after)\.(splits|batch_size|num_resamples)$"
+    r"name$|(task|task\.evaluate_after)\.(splits|batch_size|num_resamples|score_labels)$"
     r"|dataset\.num_workers$|feature_cache\."
 )
 """Keys that do not change results: names, batch sizes, and what is measured afterwards."""

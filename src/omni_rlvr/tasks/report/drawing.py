@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from unicodedata import category, east_asian_width
 
 import matplotlib as mpl
@@ -41,18 +41,19 @@ REGULAR = 400
 CHAR_IN = 0.0085
 """Mean width of a character, in inches a point of font size."""
 
-Function = TypeVar("Function", bound=Any)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def plain_text(draw: Function) -> Function:
+def plain_text(draw: Callable[P, T]) -> Callable[P, T]:
     """Make a function draw every text as it stands: ``$a^b$`` is five characters."""
 
     @wraps(draw)
-    def drawn(*args: Any, **kwargs: Any) -> Any:
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
         with mpl.rc_context({"text.parse_math": False, "text.usetex": False}):
             return draw(*args, **kwargs)
 
-    return drawn  # type: ignore[return-value]
+    return drawn
 
 
 def model_colours(names: Iterable[str]) -> dict[str, Any]:

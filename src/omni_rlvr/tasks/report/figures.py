@@ -145,7 +145,10 @@ def recalls(settings: Settings, split: str, colours: Colours, path: Path) -> str
 def confusions(settings: Settings, split: str, path: Path) -> str | None:
     """Draw a panel a setting: colour is the share of the gold class, counts add up over runs."""
     panels = {}
-    for name, scored in _scores(settings, split).items():
+    for name, found in _scores(settings, split).items():
+        scored = [scores for scores in found if "confusion" in scores]  # questions have no classes
+        if not scored:
+            continue
         same = [s["confusion"] for s in scored if s["labels"] == scored[0]["labels"]]
         panels[name] = (np.sum(same, axis=0), scored[0]["labels"], len(same))
     if not panels:

@@ -1,27 +1,30 @@
 """Make the tables of a report as data frames: a row a run, or a row a setting over its seeds.
 
 Files hold plain numbers (parquet, csv) or what a paper prints (Markdown, LaTeX): 81.7 ± 1.5, where
-± is the sample standard deviation over seeds (ddof 1).
+± is the sample standard deviation over seeds (ddof 1), or of one run 81.7 [78.2, 85.0], its 95 %
+interval over clips.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from omni_rlvr.record import SCORES
 from omni_rlvr.tasks.report.cells import csv_cell, latex, markdown
 from omni_rlvr.tasks.report.columns import SEED, Row
 from omni_rlvr.tasks.report.gather import RunData
 
-SCORES = ("war", "uar", "format")
 TRAINING = ("reward", "loss")
 """Columns in place of the scores where no run was evaluated."""
 ABSENT = "-"
 MEAN, STD = "mean", "std"
-POINTS = ("difference", "low", "high")
+LOW, HIGH = "low", "high"
+POINTS = ("difference", LOW, HIGH)
 """Columns of a comparison, in points of WAR."""
 
 
@@ -35,7 +38,12 @@ def runs_table(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Ro
         row: Row = {"run": run.name, "status": run.record["status"], **value}
         for split in splits:
             scores = run.scores.get(split, {})
-            row |= {f"{split}/{score}": scores.get(score) for score in SCORES}
+            for score in SCORES:
+                if any(score in other.scores.get(split, {}) for other in runs):
+                    row[f"{split}/{score}"] = scores.get(score)
+                if any(f"{score}_ci" in other.scores.get(split, {}) for other in runs):
+                    ends = scores.get(f"{score}_ci", [None, None])
+                    row |= {f"{split}/{score}/{LOW}": ends[0], f"{split}/{score}/{HIGH}": ends[1]}
         if not splits:
             row |= {f"training/{name}": mean for name, mean in run.last_values(TRAINING).items()}
         rows.append(row | {"seconds": run.seconds})
@@ -71,6 +79,10 @@ def settings_table(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
             values = part[score].dropna().astype(float)
             row[f"{score}/{MEAN}"] = values.mean() if len(values) else None
             row[f"{score}/{STD}"] = values.std(ddof=1) if len(values) > 1 else None
+            for end in (LOW, HIGH):
+                if f"{score}/{end}" in part:
+                    alone = len(part) == 1
+                    row[f"{score}/{end}"] = part[f"{score}/{end}"].iloc[0] if alone else math.nan
         rows.append(row)
     return pd.DataFrame(rows, columns=None if rows else [*by, "runs"])
 
@@ -86,19 +98,20 @@ def printed(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     Returns:
         The header, and the cells of every row.
     """
-    columns = [c for c in frame.columns if not c.endswith(f"/{STD}")]
+    columns = [c for c in frame.columns if not c.endswith((f"/{STD}", f"/{LOW}", f"/{HIGH}"))]
     header = [c.removesuffix(f"/{MEAN}") for c in columns]
     rows = [[_cell(row, column) for column in columns] for row in frame.to_dict("records")]
     return header, rows
 
 
-def write_table(frame: pd.DataFrame, stem: Path) -> list[Path]:
-    """Write a table as parquet, csv, Markdown and LaTeX; return the files."""
+def write_table(frame: pd.DataFrame, stem: Path, notes: Sequence[str] = ()) -> list[Path]:
+    """Write a table as parquet, csv, Markdown (with notes below) and LaTeX; return the files."""
     files = [stem.with_suffix(suffix) for suffix in (".parquet", ".csv", ".md", ".tex")]
     header, rows = printed(frame)
     frame.to_parquet(files[0], index=False)
     frame.map(csv_cell).rename(columns=csv_cell).to_csv(files[1], index=False)
-    files[2].write_text(markdown(header, rows) + "\n", encoding="utf-8")
+    blocks = [markdown(header, rows), *notes]
+    files[2].write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
     files[3].write_text(latex(header, rows), encoding="utf-8")
     return files
 
@@ -112,11 +125,18 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
         spread = row[f"{column.removesuffix(MEAN)}{STD}"]
         form = ".3f" if column.split("/")[-2] in TRAINING else ".1f"
         alone = spread is None or spread != spread
-        return f"{value:{form}}" if alone else f"{value:{form}} ± {spread:{form}}"
+        text = f"{value:{form}}" if alone else f"{value:{form}} ± {spread:{form}}"
+        return f"{text}{_ends(row, column.removesuffix(f'/{MEAN}'))}"
     if tail in TRAINING and "/" in column:
         return f"{value:.3f}"
     if tail in SCORES or column == "seconds":
-        return f"{value:.1f}"
+        return f"{value:.1f}{_ends(row, column)}"
     if column in POINTS:
         return f"{value:+.1f}"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _ends(row: Mapping[str, Any], score: str) -> str:
+    """Write the interval of a score, where the table has one."""
+    low, high = row.get(f"{score}/{LOW}"), row.get(f"{score}/{HIGH}")
+    return "" if low is None or high is None or low != low else f" [{low:.1f}, {high:.1f}]"

@@ -14,6 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from omni_rlvr.functional.metrics import weighted_f1
 from omni_rlvr.pointers import CHECKPOINT, LATEST, follow
 from omni_rlvr.record import read_json, read_jsonl, read_record
 from omni_rlvr.types import UserError
@@ -65,10 +68,13 @@ class RunData:
         means = {name: sum(values) / len(values) for name, values in found.items() if values}
         return {"reward": means["reward"]} if "reward" in means else means
 
+    def answers(self, split: str) -> list[dict[str, Any]]:
+        """Read its predictions on a split; none where the file is gone."""
+        return read_jsonl(self.folder / split / "predictions.jsonl")
+
     def correct(self, split: str) -> dict[str, bool]:
         """Read which clips of a split it got right, by id."""
-        rows = read_jsonl(self.folder / split / "predictions.jsonl")
-        return {row["id"]: row["correct"] for row in rows}
+        return {row["id"]: row["correct"] for row in self.answers(split)}
 
 
 def gather(places: Sequence[str], complete: Complete) -> list[RunData]:
@@ -161,7 +167,16 @@ def _read(name: str, folder: Path, complete: Complete) -> RunData:
     record = read_record(folder)
     record["config"] = complete(record["config"])
     paths = sorted(folder.glob("*/metrics.json"))
-    return RunData(name, folder, record, {path.parent.name: read_json(path) for path in paths})
+    return RunData(name, folder, record, {path.parent.name: _scores(path) for path in paths})
+
+
+def _scores(path: Path) -> dict[str, Any]:
+    """Read metrics.json; evaluations of earlier versions get their weighted F1 here."""
+    scores = read_json(path)
+    if "confusion" in scores and "weighted_f1" not in scores:
+        f1 = weighted_f1(torch.tensor(scores["confusion"])).item()
+        scores["weighted_f1"] = round(100 * f1, 2)
+    return scores
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:

@@ -21,10 +21,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from omni_rlvr.tasks.report.drawing import INK, plain_text, save, shortened, width_of
-from omni_rlvr.tasks.report.text_tables import SPLITS, display_name
+from omni_rlvr.tasks.report.text_tables import PARTS, display_name, split_name
 
 MODALITY = "by modality"
 MAX_SIDE_IN = 16.0
@@ -232,14 +233,15 @@ def summary_bars(
     Returns:
         The figure, already saved: a panel a split and, where known, one for modality.
     """
+    models = summary["models"]
     panels = {
-        f"{SPLITS[split]} split": {m: s[split] for m, s in summary["models"].items() if split in s}
-        for split in SPLITS
+        f"{split_name(split)} split": {m: s[split] for m, s in models.items() if split in s}
+        for split in dict.fromkeys(split for splits in models.values() for split in splits)
     }
     if summary.get("modality"):
         panels[MODALITY] = summary["modality"]
     panels = {title: bars for title, bars in panels.items() if bars}
-    oracle = {f"{SPLITS[k]} split": s["war"] for k, s in summary.get("oracle", {}).items()}
+    oracle = {f"{split_name(k)} split": s["war"] for k, s in summary.get("oracle", {}).items()}
     sizes = [len(bars) for bars in panels.values()]
     with sns.axes_style("whitegrid"):
         figure = Figure(figsize=(1.2 + 1.0 * sum(sizes), 4.2), layout="constrained")
@@ -258,6 +260,46 @@ def summary_bars(
     )
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle("Weighted average recall (accuracy)")
+    return save(figure, path)
+
+
+@plain_text
+def gain_waterfall(summary: Mapping[str, Any], split: str, path: Path) -> Figure:
+    """Draw how one model's WAR becomes another's: the five differences, one after another.
+
+    Args:
+        summary: With a ``gain``, as ``summary.summarise`` makes it.
+        split: Where the gain was measured.
+        path: The picture to write; its suffix names the format.
+
+    Returns:
+        The figure, already saved.
+    """
+    first, second, parts = (summary["gain"][key] for key in ("from", "to", "parts"))
+    shares = {name: 100 * parts[split][name] / parts[split]["num_clips"] for name in PARTS}
+    start, end = (summary["models"][name][split]["war"] for name in (first, second))
+    with sns.axes_style("whitegrid"):
+        figure = Figure(figsize=(8.6, 4.2), layout="constrained")
+        axes = figure.subplots()
+    axes.bar([0, len(PARTS) + 1], [start, end], 0.6, color="0.6")
+    level, tops = start, [start]
+    for i, share in enumerate(shares.values(), start=1):
+        colour = sns.color_palette("colorblind")[0 if i == 1 else 2] if share >= 0 else "#b3423a"
+        axes.bar(i, abs(share), 0.6, bottom=min(level, level + share), color=colour)
+        axes.plot([i - 0.7, i + 0.3], [level, level], color=INK, linewidth=0.8)
+        tops.append(max(level, level + share))
+        level += share
+    axes.plot([len(PARTS) + 0.3, len(PARTS) + 0.7], [level, level], color=INK, linewidth=0.8)
+    values = [f"{start:.1f}", *(f"{share:+.1f}" for share in shares.values()), f"{end:.1f}"]
+    for i, (top, value) in enumerate(zip([*tops, end], values, strict=True)):
+        axes.annotate(value, (i, top), (0, 3), textcoords="offset points", ha="center", color=INK)
+    names = [display_name(first), *PARTS.values(), display_name(second)]
+    axes.set_xticks(range(len(names)), [_wrapped(name) for name in names])
+    lowest = min(0.0, *(bar.get_y() for bar in axes.patches if isinstance(bar, Rectangle)))
+    axes.set(ylim=(1.12 * lowest, 1.12 * max(*tops, end, 1.0)), ylabel="WAR (%)")
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set_title(f"What {names[-1]} adds to {names[0]} on {split_name(split)}")
+    axes.grid(axis="x", visible=False)
     return save(figure, path)
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from omni_rlvr.data.synthetic.emotions import CUES, LABELS, oracle_label
-from omni_rlvr.record import read_jsonl, write_json
+from omni_rlvr.record import SCORES, read_jsonl, write_json
 from omni_rlvr.tasks.report import plots
+from omni_rlvr.tasks.report.baseline import resolution
 from omni_rlvr.tasks.report.drawing import model_colours, spared
+from omni_rlvr.tasks.report.gain import differences, gain_parts, paired_rows
 from omni_rlvr.tasks.report.text_tables import summary_markdown
 from omni_rlvr.types import Example
 
 Scores = Mapping[str, Mapping]
+Answers = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+"""Model -> split -> rows of predictions.jsonl."""
+SHOWN = (*SCORES, "war_ci", "chosen_war_ci", "chosen_after_prompt", "outcomes")
 
 
 def oracle_scores(examples: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, float]]:
@@ -40,18 +47,74 @@ def summarise(
     modality: Scores,
     oracle: Mapping[str, Mapping[str, float]],
     seconds: Mapping[str, float],
+    *,
+    answers: Answers,
+    gain: Sequence[str],
 ) -> dict:
-    """Select from all scores what a reader compares, in percent."""
-    shown = ("war", "uar", "format", "war_ci")
-    return {
+    """Select from all scores what a reader compares, in percent, and compare the models.
+
+    Args:
+        models: Model -> split -> scores.
+        modality: Modality -> scores.
+        oracle: From ``oracle_scores``.
+        seconds: Step -> how long it took.
+        answers: The rows behind ``models``.
+        gain: Two models, or none: what the second gains over the first is taken apart.
+    """
+    summary = {
         "models": {
-            name: {split: {key: s[key] for key in shown} for split, s in splits.items()}
+            name: {split: {key: s[key] for key in SHOWN if key in s} for split, s in splits.items()}
             for name, splits in models.items()
         },
         "modality": {name: {"war": scores["war"]} for name, scores in modality.items()},
         "oracle": dict(oracle),
         "seconds": dict(seconds),
+        "resolution": resolutions(answers),
+        "unshared": unshared(answers),
     }
+    if gain:
+        first, second = gain
+        splits = [
+            split
+            for split, rows in answers[second].items()
+            if paired_rows(answers[first].get(split, []), rows)[0]
+        ]
+        parts = {s: gain_parts(answers[first][s], answers[second][s]) for s in splits}
+        summary["gain"] = {"from": first, "to": second, "parts": parts}
+        summary["differences"] = {
+            name: {
+                s: differences(rows[s], answers[second][s])
+                for s in splits
+                if paired_rows(rows.get(s, []), answers[second][s])[0]
+            }
+            for name, rows in answers.items()
+            if name != second
+        }
+    return summary
+
+
+def resolutions(answers: Answers) -> dict[str, dict[str, float]]:
+    """Find for each split how far two models must be apart."""
+    out = {}
+    for split in dict.fromkeys(split for splits in answers.values() for split in splits):
+        right = {
+            name: {0: {row["id"]: row["correct"] for row in splits[split]}}
+            for name, splits in answers.items()
+            if split in splits
+        }
+        if found := resolution(right):
+            out[split] = asdict(found)
+    return out
+
+
+def unshared(answers: Answers) -> dict[str, int]:
+    """Count for each split the clips that not all models have an answer to, if there are any."""
+    out = {}
+    for split in dict.fromkeys(split for splits in answers.values() for split in splits):
+        ids = [{r["id"] for r in splits[split]} for splits in answers.values() if split in splits]
+        if odd := set.union(*ids) - set.intersection(*ids):
+            out[split] = len(odd)
+    return out
 
 
 def write_summary(
@@ -79,6 +142,11 @@ def write_summary(
     with spared(pictures[1]):
         curves = {name: read_jsonl(run / "metrics.jsonl") for name, run in stages.items()}
         plots.learning_curves(curves, pictures[1], colours=colours)
+    for split, parts in summary.get("gain", {}).get("parts", {}).items():
+        if "recognition" in parts:
+            pictures.append(folder / f"gain_{split}.png")
+            with spared(pictures[-1]):
+                plots.gain_waterfall(summary, split, pictures[-1])
     for split in next(iter(models.values())):
         recalls = {
             name: [float("nan") if r is None else r / 100 for r in splits[split]["recall"].values()]

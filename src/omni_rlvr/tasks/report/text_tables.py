@@ -1,9 +1,7 @@
 """Lay out tables for a terminal or Markdown: what trains, scores of models and of modalities.
 
-The same cells go to a terminal (rich, at most 80 columns) and to Markdown. A summary holds percent
-already: ``models`` {name: {test|ood: {war, uar, format, war_ci}}}, and where known ``oracle``
-{test|ood: {war}}, ``modality`` {video|audio|video_audio: {war}} and ``seconds`` {step: s}. Nothing
-is computed here.
+The same cells go to a terminal (rich, at most 80 columns) and to Markdown. ``summary.summarise``
+makes the summaries, in percent and points. Nothing is computed here but shares of counts.
 """
 
 from __future__ import annotations
@@ -16,14 +14,23 @@ from rich.table import Table
 from rich.text import Text
 
 from omni_rlvr.models.adapters.trainable import Count
+from omni_rlvr.tasks.report.baseline import Resolution
 from omni_rlvr.tasks.report.cells import markdown
 
-SPLITS = {"test": "test", "ood": "OOD"}
-"""The splits of a summary, in the order they are shown."""
+SPLITS = {"ood": "OOD"}
+"""Splits whose name a reader sees otherwise."""
 
 ORACLE = "oracle *"
 ORACLE_NOTE = "* given the true cue values, not the clip"
 ABSENT = "-"
+PARTS = {
+    "recognition": "recognition",
+    "unparseable": "fewer unparseable",
+    "outside": "fewer outside the list",
+    "another_label": "fewer another label",
+    "won": "right though not chosen",
+}
+"""The five differences that a gain consists of."""
 
 _NAMES = {
     "sft_labels": "SFT labels",
@@ -73,43 +80,147 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return _rich(header, rows, rule_before=None)
 
 
+def _scored_without_reasoning(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Name the models whose labels were chosen after the prompt, with the share of their clips."""
+    shares = {
+        name: max(found.get("chosen_after_prompt", 0.0) for found in splits.values())
+        for name, splits in models.items()
+    }
+    said = [f"{display_name(name)} {share:.1f} %" for name, share in shares.items() if share]
+    return f" (at most {', '.join(said)} of the clips)." if said else "."
+
+
+def split_name(split: str) -> str:
+    """Turn the name of a split into the words a reader sees."""
+    return SPLITS.get(split, split)
+
+
 def _tables(summary: Mapping[str, Any], gap: str) -> list[tuple[list[str], list[list[str]]]]:
-    """Give header and rows of the table of models and, where known, of that of modalities."""
-    columns = [
-        f"{s}{gap}{name}" for s in SPLITS.values() for name in ("WAR [95%]", "UAR", "format")
-    ]
-    models = dict(summary["models"])
-    if summary.get("oracle"):
-        models[ORACLE] = summary["oracle"]
-    rows = []
-    for name, splits in models.items():
-        cells = [display_name(name)]
-        for scores in (splits.get(split, {}) for split in SPLITS):
-            cells += [_war(scores), _percent(scores.get("uar")), _percent(scores.get("format"))]
-        rows.append(cells)
-    tables = [(["model", *columns], rows)]
+    """Give header and rows of each table: models by split, differences, modalities."""
+    models = summary["models"]
+    chosen = f"WAR, chosen{gap}from the list [95%]"
+    columns = {
+        "WAR [95%]": lambda scores: _interval(scores, "war"),
+        chosen: lambda scores: _interval(scores, "chosen_war"),
+        "UAR": lambda scores: _percent(scores.get("uar")),
+        f"weighted{gap}F1": lambda scores: _percent(scores.get("weighted_f1")),
+        "format": lambda scores: _percent(scores.get("format")),
+    }
+    tables = []
+    for split in dict.fromkeys(split for splits in models.values() for split in splits):
+        scores = [splits.get(split, {}) for splits in models.values()]
+        cells = {title: [cell(one) for one in scores] for title, cell in columns.items()}
+        shown = {title: column for title, column in cells.items() if set(column) != {ABSENT}}
+        lines = [list(row) for row in zip(map(display_name, models), *shown.values(), strict=True)]
+        if oracle := summary.get("oracle", {}).get(split):
+            lines.append([ORACLE, _percent(oracle["war"]), *[ABSENT] * (len(shown) - 1)])
+        tables.append(([f"on {split_name(split)}", *shown], lines))
+    if differences := summary.get("differences"):
+        found = {
+            f"{display_name(name)}, {split_name(split)}": gaps
+            for name, splits in differences.items()
+            for split, gaps in splits.items()
+        }
+        head, gaps = [f"{display_name(summary['gain']['to'])} minus", "WAR [95%]"], found.values()
+        lines = [[name, _gap(one, "war")] for name, one in found.items()]
+        if any("chosen_war" in one for one in gaps):
+            head.append(chosen)
+            lines = [[*line, _gap(o, "chosen_war")] for line, o in zip(lines, gaps, strict=True)]
+        tables.append((head, lines))
     if summary.get("modality"):
         modalities = summary["modality"].items()
-        rows = [[display_name(name), _war(scores)] for name, scores in modalities]
+        rows = [[display_name(name), _interval(scores, "war")] for name, scores in modalities]
         tables.append((["modality", "WAR"], rows))
     return tables
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
-    notes = ["WAR: accuracy. UAR: mean recall over classes. All in percent."]
+    scores = [found for splits in summary["models"].values() for found in splits.values()]
+    notes = ["WAR: accuracy of the generated answers. UAR: mean recall over classes. In percent."]
+    if any("chosen_war" in found for found in scores):
+        notes.append(
+            "Chosen from the list: accuracy of the label that is most likely behind the model's "
+            "own reasoning; after the prompt, where a reply has no answer in tags"
+            + _scored_without_reasoning(summary["models"])
+        )
+    if unshared := summary.get("unshared"):
+        counts = ", ".join(f"{n} of {split_name(split)}" for split, n in unshared.items())
+        notes.append(
+            f"Some models lack an answer to clips that others have ({counts}); two models are "
+            "compared on the clips that both answered."
+        )
     if summary.get("oracle"):
         notes.append(ORACLE_NOTE)
+    if gain := summary.get("gain"):
+        names = (gain["from"], gain["to"])
+        notes += [
+            gain_sentence(names, split, parts, summary["differences"][gain["from"]][split])
+            for split, parts in gain["parts"].items()
+        ]
+    for split, found in summary.get("resolution", {}).items():
+        notes.append(resolution_text(split, Resolution(**found)))
     if summary.get("seconds"):
         steps = [f"{display_name(k)} {_clock(s)}" for k, s in summary["seconds"].items()]
         notes.append("time: " + ", ".join(steps))
     return notes
 
 
-def _war(scores: Mapping[str, Any]) -> str:
-    interval = scores.get("war_ci")
+def gain_sentence(
+    names: tuple[str, str],
+    split: str,
+    parts: Mapping[str, float],
+    found: Mapping[str, Mapping[str, float]],
+) -> str:
+    """Say what a model gains over another on a split: by recognition, and by vocabulary.
+
+    Args:
+        names: The first model, and the one that gains.
+        split: Where both were evaluated.
+        parts: From ``gain.gain_parts``.
+        found: From ``gain.differences``.
+    """
+    first, second = map(display_name, names)
+    text = f"On {split_name(split)}, {second} changes WAR of {first} by {_gap(found, 'war')} points"
+    if "recognition" not in parts:
+        return f"{text}."
+    points = {name: 100 * parts[name] / parts["num_clips"] for name in PARTS}
+    return (
+        f"{text}, and WAR, chosen from the list, by {_gap(found, 'chosen_war')}: the latter is "
+        f"recognition, the other {vocabulary_text(points)}."
+    )
+
+
+def vocabulary_text(points: Mapping[str, float]) -> str:
+    """Say how many points of a gain are no recognition, and what they are, by the keys of PARTS."""
+    others = {words: points[name] for name, words in PARTS.items() if name != "recognition"}
+    said = [f"{words} {share:+.1f}" for words, share in others.items() if abs(share) >= 0.05]
+    details = f" ({', '.join(said)})" if said else ""
+    return f"{sum(others.values()):+.1f} points are vocabulary{details}"
+
+
+def resolution_text(split: str, found: Resolution) -> str:
+    """Say which differences between rows of a table may be chance."""
+    how = f"{found.num_clips} clips, "
+    how += f"{found.num_seeds} seeds" if found.num_seeds > 1 else "one seed: others may differ more"
+    if found.left_out:
+        how += f"; {found.left_out} rows of other seeds or clips, or of lower WAR, are left out"
+    return (
+        f"On {split_name(split)}, two rows that differ by less than {found.points:.1f} points of "
+        f"WAR may differ by chance (half the widest 95 % interval of such a difference; {how})."
+    )
+
+
+def _interval(scores: Mapping[str, Any], name: str) -> str:
+    interval = scores.get(f"{name}_ci")
     if interval is None:
-        return _percent(scores.get("war"))
-    return f"{_percent(scores['war'])} [{_percent(interval[0])}, {_percent(interval[1])}]"
+        return _percent(scores.get(name))
+    return f"{_percent(scores[name])} [{_percent(interval[0])}, {_percent(interval[1])}]"
+
+
+def _gap(found: Mapping[str, Mapping[str, float]], name: str) -> str:
+    if name not in found:
+        return ABSENT
+    return "{difference:+.1f} [{low:+.1f}, {high:+.1f}]".format(**found[name])
 
 
 def _percent(value: float | None) -> str:

@@ -1,13 +1,20 @@
-"""Write a report: gather runs, make tables, test, draw, and put all of it on one page."""
+"""Write a report: gather runs, make tables, test, draw, and put all of it on one page.
+
+The page is one HTML file that needs nothing beside it: style, script and pictures are inside. It
+consists of sections, and a section of blocks of HTML. A click on the head of a column sorts its
+table.
+"""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from rich.console import Console
 
 from omni_rlvr.assembly.compare import completed
 from omni_rlvr.assembly.composed import Composed, Place
@@ -15,19 +22,26 @@ from omni_rlvr.config.tasks import ReportTask
 from omni_rlvr.folders import whole_files
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.tasks.report import baseline as paired_tests
-from omni_rlvr.tasks.report import columns, figures, frames, html
-from omni_rlvr.tasks.report.columns import MODEL, SEED, differing
+from omni_rlvr.tasks.report import columns, figures, frames
+from omni_rlvr.tasks.report.columns import MODEL, SEED, Row, differing
 from omni_rlvr.tasks.report.drawing import model_colours, spared
-from omni_rlvr.tasks.report.gather import Complete, RunData, check_labels, gather
+from omni_rlvr.tasks.report.gain import differences, gain_parts
+from omni_rlvr.tasks.report.gather import Complete, RunData, check_labels, gather, runs_below
 from omni_rlvr.tasks.report.plots import MAX_NAME
+from omni_rlvr.tasks.report.text_tables import gain_sentence, plain_table, resolution_text
+from omni_rlvr.text.templates import macros, templates
+from omni_rlvr.types import require
 
 Settings = Mapping[str, Sequence[RunData]]
 """Name of a setting -> its runs, which are one line, bar or panel of a figure."""
 
+BLOCKS = Path(__file__).with_name("blocks.html")
+"""Makes the blocks of the page, and escapes every text in them."""
 TABLES = {
     "settings": (
         "Settings",
-        "Percent, mean ± sample standard deviation over the runs of a setting.",
+        "Percent, mean ± sample standard deviation over the runs of a setting; of a single run, "
+        "its 95 % interval over clips.",
     ),
     "comparisons": (
         "Settings against the baseline",
@@ -64,9 +78,14 @@ def build(composed: Composed) -> ReportInputs:
 
 
 def named_runs(runs: Any) -> list[str]:
-    """List what is gathered: a list as it is; a text split at its commas, unless it is a folder."""
+    """List what is gathered: a list as it is; a text split at its commas, unless it is a folder.
+
+    Raises:
+        UserError: No runs are named.
+    """
     if isinstance(runs, list):
         return [str(place) for place in runs]
+    require(runs is not None, "runs", runs, "task=report needs runs=FOLDER, a glob, or '[a,b]'")
     text = str(runs)
     return [text] if Path(text).exists() else [part for part in text.split(",") if part]
 
@@ -75,11 +94,7 @@ def write_all(
     folder: Path,
     places: Sequence[str],
     complete: Complete,
-    *,
-    baseline: str,
-    allow_different_labels: bool,
-    num_resamples: int,
-    max_groups: int,
+    task: ReportTask,
 ) -> list[Path]:
     """Write tables, figures and ``report.html``; return the files that a reader opens first.
 
@@ -87,16 +102,14 @@ def write_all(
         folder: where they go; it exists.
         places: runs, folders of runs, or globs of either.
         complete: makes configs of earlier versions comparable.
-        baseline: a run's name or COLUMN:VALUE; empty for no tests.
-        allow_different_labels: whether scores over different label lists may stand side by side.
-        num_resamples: of the bootstrap intervals.
-        max_groups: most settings in a figure with a panel or colour a setting.
+        task: The options of the report.
 
     Raises:
         UserError: nothing to gather, different label lists or test sets, or no such baseline.
     """
+    baseline, num_resamples = task.baseline, task.num_resamples
     runs = columns.in_order(gather(places, complete))
-    if not allow_different_labels:
+    if not task.allow_different_labels:
         check_labels(runs)
     keys, values = differing(runs)
     pairs = paired_tests.pair_with_baseline(runs, keys, values, baseline) if baseline else []
@@ -114,18 +127,21 @@ def write_all(
             paired, shared, num_resamples=num_resamples
         )
         tables["comparisons_runs"] = paired_tests.compare_runs(paired, num_resamples=num_resamples)
+    settings = _by_setting(counted, own_keys, own_values)
+    notes = {
+        "settings": _resolutions(settings),
+        "runs": _resolutions_of_runs(runs),
+        "comparisons_runs": [text for pair in pairs for text in _gains(pair)],
+    }
     sections: dict[str, list[Markup]] = {}
     for name, (title, text) in TABLES.items():
         if name in tables:
-            frames.write_table(tables[name], folder / name)
+            below = notes.get(name, [])
+            frames.write_table(tables[name], folder / name, below)
             title = f"{title} {baseline}" if name.startswith("comparisons") else title
-            sections[title] = [html.table(*frames.printed(tables[name])), html.note(text)]
-    by = [key for key in own_keys if key != SEED]
-    names = columns.setting_names(own_values, by, limit=MAX_NAME)
-    settings: dict[str, list[RunData]] = {}
-    for run, name in zip(counted, names, strict=True):
-        settings.setdefault(name, []).append(run)
-    shown = _shown(settings, {pair.baseline.name for pair in pairs}, max_groups)
+            small_print = [note(line) for line in (text, *below)]
+            sections[title] = [table(*frames.printed(tables[name])), *small_print]
+    shown = _shown(settings, {pair.baseline.name for pair in pairs}, task.max_groups)
     trained = {run.name: [run] for run in runs if run.finished and run not in counted}
     models = {id(run): row.get(MODEL) for run, row in zip(counted, own_values, strict=True)}
     colours = _colours(shown, trained, models)
@@ -133,14 +149,14 @@ def write_all(
     draw("Learning curves", "curves.png", figures.curves, {**shown, **trained}, colours)
     for split in frames.splits_of(counted):
         draw("Scores", f"scores_{split}.png", figures.score_dots, settings, split, colours)
-        for file, table in figures.heat_tables(frame, own_keys, split).items():
-            draw("Scores", file, figures.heat_map, table, split)
+        for file, heat in figures.heat_tables(frame, own_keys, split).items():
+            draw("Scores", file, figures.heat_map, heat, split)
         draw("Recall per class", f"recall_{split}.png", figures.recalls, shown, split, colours)
         draw("Confusion", f"confusion_{split}.png", figures.confusions, shown, split)
     left_out = len(settings) - len(shown)
     for title, blocks in draw.sections.items():
         if blocks and left_out and title != "Scores":
-            blocks.append(html.note(f"{left_out} settings are left out here: task.max_groups."))
+            blocks.append(note(f"{left_out} settings are left out here: task.max_groups."))
     intro = f"{len(runs)} runs, {len(tables['settings'])} settings. {_provenance(runs)}"
     if pairs:
         tested = {run.name for pair in pairs for run in (pair.run, pair.baseline)}
@@ -148,8 +164,82 @@ def write_all(
         if alone:
             intro += f" Without a run of the baseline to test against: {', '.join(alone)}."
     page = folder / "report.html"
-    html.write_page(page, "Runs side by side", intro, {**sections, **draw.sections})
+    write_page(page, "Runs side by side", intro, {**sections, **draw.sections})
     return [page, *(folder / f"{name}.csv" for name in tables)]
+
+
+def _by_setting(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row]) -> Settings:
+    """Group runs by the name of their setting."""
+    by = [key for key in keys if key != SEED]
+    settings: dict[str, list[RunData]] = {}
+    names = columns.setting_names(values, by, limit=MAX_NAME)
+    for run, name in zip(runs, names, strict=True):
+        settings.setdefault(name, []).append(run)
+    return settings
+
+
+def _resolutions(settings: Settings) -> list[str]:
+    """Say for each split how far apart settings must be."""
+    runs = [run for own in settings.values() for run in own]
+    return _limits(
+        {
+            split: {
+                name: {run.record["seed"]: run.correct(split) for run in own if split in run.scores}
+                for name, own in settings.items()
+            }
+            for split in frames.splits_of(runs)
+        }
+    )
+
+
+def _resolutions_of_runs(runs: Sequence[RunData]) -> list[str]:
+    """Say the same of single runs, whatever their seeds."""
+    done = [run for run in runs if run.finished]
+    return _limits(
+        {
+            split: {run.name: {0: run.correct(split)} for run in done if split in run.scores}
+            for split in frames.splits_of(done)
+        }
+    )
+
+
+def _limits(splits: Mapping[str, Mapping[str, Mapping[int, Mapping[str, bool]]]]) -> list[str]:
+    found = {split: paired_tests.resolution(rows) for split, rows in splits.items()}
+    return [resolution_text(split, limit) for split, limit in found.items() if limit is not None]
+
+
+def _gains(pair: paired_tests.Pair) -> list[str]:
+    """Say for each split what a run gains over its baseline, if both scored labels."""
+    names, said = (pair.baseline.name, pair.run.name), []
+    for split in pair.run.scores:
+        rows = [run.answers(split) for run in (pair.baseline, pair.run)]
+        if all(row and "outcome" in row[0] for row in rows):
+            said.append(gain_sentence(names, split, gain_parts(*rows), differences(*rows)))
+    return said
+
+
+def write_page(path: Path, title: str, intro: str, sections: Mapping[str, list[Markup]]) -> None:
+    """Write a page of sections, title -> blocks; sections without blocks are left out."""
+    kept = {name: blocks for name, blocks in sections.items() if blocks}
+    page = templates(BLOCKS.parent).get_template("page.html")
+    path.write_text(page.render(title=title, intro=intro, sections=kept), encoding="utf-8")
+
+
+def note(text: str) -> Markup:
+    """Make small print."""
+    return Markup(macros(BLOCKS).note(text))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    """Make a table that can be sorted; columns of words are aligned on the left."""
+    columns = zip(*rows, strict=True)
+    words = [any(cell[:1].isalpha() for cell in column) for column in columns]
+    return Markup(macros(BLOCKS).table(header, rows, words or [False] * len(header)))
+
+
+def picture(path: Path, caption: str) -> Markup:
+    """Put a PNG into the page, with its caption."""
+    return Markup(macros(BLOCKS).picture(base64.b64encode(path.read_bytes()).decode(), caption))
 
 
 class Drawing:
@@ -169,7 +259,7 @@ class Drawing:
         path = self.folder / file
         with spared(path):
             if caption := figure(*shown, path):
-                self.sections[section].append(html.picture(path, caption))
+                self.sections[section].append(picture(path, caption))
 
 
 def _colours(shown: Settings, trained: Settings, models: Mapping[int, Any]) -> dict[str, Any]:
@@ -202,27 +292,41 @@ def _provenance(runs: Sequence[RunData]) -> str:
     return text
 
 
+def write_sweep_table(home: Path, folders: Sequence[Path], complete: Complete) -> None:
+    """Put runs into one table: sweep.* with a row a setting, sweep_runs.* with a row a run.
+
+    Runs that neither train nor are evaluated have no row; there is no table if none has one.
+
+    Raises:
+        UserError: their scores are over different label lists.
+    """
+    places = [str(folder) for folder in folders if next(runs_below(folder), None) is not None]
+    if not places:
+        return
+    runs = columns.in_order(gather(places, complete))
+    check_labels(runs)
+    alone = _resolutions_of_runs(runs)
+    frames.write_table(frames.runs_table(runs, *differing(runs)), home / "sweep_runs", alone)
+    counted = columns.settings_of(runs)
+    keys, values = differing(counted)
+    settings = frames.settings_table(frames.runs_table(counted, keys, values), keys)
+    notes = _resolutions(_by_setting(counted, keys, values))
+    files = frames.write_table(settings, home / "sweep", notes)
+    Console().print(plain_table(*frames.printed(settings)), *notes, sep="\n", markup=False)
+    print(f"table: {files[2]}; figures and tests: omni-rlvr task=report runs={home}")
+
+
 def run(parts: ReportInputs) -> None:
     """Gather runs and write tables, figures and one HTML page into the run's folder."""
     place, task = parts.place, parts.task
-    with recorded(place, device="cpu") as record:
-        with whole_files(place.run_dir) as folder:
-            if parts.html:
-                from omni_rlvr.tasks.attribute.page.clip_page import write_clip_page
+    with recorded(place, device="cpu"), whole_files(place.run_dir) as folder:
+        if parts.html:
+            from omni_rlvr.tasks.attribute.page.clip_page import write_clip_page
 
-                made = [folder / "modalities.html"]
-                write_clip_page(made[0], parts.runs)
-            else:
-                made = write_all(
-                    folder,
-                    parts.runs,
-                    completed,
-                    baseline=task.baseline,
-                    allow_different_labels=task.allow_different_labels,
-                    num_resamples=task.num_resamples,
-                    max_groups=task.max_groups,
-                )
-            files = [place.run_dir / file.relative_to(folder) for file in made]
-        record.finish("finished")
+            made = [folder / "modalities.html"]
+            write_clip_page(made[0], parts.runs)
+        else:
+            made = write_all(folder, parts.runs, completed, task)
+        files = [place.run_dir / file.relative_to(folder) for file in made]
     move_latest(place)
     print("written:", *(str(file) for file in files), sep="\n  ")

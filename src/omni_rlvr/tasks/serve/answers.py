@@ -1,7 +1,7 @@
-"""Asks a model about an uploaded clip: the completion while it is generated, and what drove it.
+"""Ask a model about an uploaded clip: stream the completion, then measure what drove the answer.
 
-The answer and its probabilities are computed as by task=predict, the value of each modality as by
-task=attribute. Both use the outputs of the towers that were computed on upload.
+The answer and its probabilities are computed as in task=predict, the value of each modality as in
+task=attribute. Both reuse the outputs of the towers, which were computed at the upload.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from omni_rlvr.config.sampling import greedy
 from omni_rlvr.data.collate import Collate
 from omni_rlvr.data.loader import move
 from omni_rlvr.functional.shapley import shapley_values
-from omni_rlvr.tasks.attribute.subset_scores import Blanks, Method, score_batch
+from omni_rlvr.rollout.encode import encode
+from omni_rlvr.tasks.attribute.subset_scores import Method, SubsetScorer
 from omni_rlvr.tasks.attribute.subsets import SUBSETS
 from omni_rlvr.tasks.predict import Prediction, predict
 from omni_rlvr.tasks.predictions_text import TextStream
@@ -27,42 +29,42 @@ from omni_rlvr.tasks.serve.uploads import Upload
 from omni_rlvr.types import Batch, ClipFeatures, Example, Features, Sample, UserError
 
 ABSENT = ClipFeatures(None, None, None, None)
-"""Of a modality that is not shown."""
+"""The features of a modality that is not shown."""
 
 
 class Stopped(Exception):
-    """Raised in the worker when nobody waits for the answer any more."""
+    """Raised in the worker once nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The files of a visitor, or what a model is shown of them: a picture, a sound, or both."""
+    """The uploads of a visitor, or those that a model is shown: a picture, a sound, or both."""
 
     video: Upload | None = None
-    """Where the picture comes from, if there is one."""
+    """The upload with the picture, if there is one."""
     audio: Upload | None = None
-    """Where the sound comes from, if it is a file of its own or alone is shown."""
+    """The upload with the sound, if that is a file of its own or the only one shown."""
 
     @property
     def uploads(self) -> list[Upload]:
-        """The files that are there, the picture's first."""
+        """The uploads, that of the picture first."""
         return [upload for upload in (self.video, self.audio) if upload is not None]
 
 
 @dataclass(frozen=True)
 class Game:
-    """What each modality did for one label."""
+    """The contribution of each modality to one label."""
 
     label: str
     probabilities: Mapping[str, float]
-    """Of the label under each subset of the modalities: none, audio, video, both."""
+    """Subset of the modalities (none, audio, video, both) -> the probability of the label."""
     phi: Mapping[str, float]
-    """Shapley value of "audio" and "video", in the unit of ``task.value``."""
+    """The Shapley values of "audio" and "video", in the unit of ``task.value``."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """All that a model has to say about a clip."""
+    """The result of asking one model about a clip."""
 
     prediction: Prediction
     game: Game
@@ -71,34 +73,46 @@ class Answer:
 def ask(
     parts: ServeInputs, place: int, clip: Clip, question: str, stop: threading.Event
 ) -> Generator[str, None, Answer]:
-    """Ask one model; use its value with ``yield from``.
+    """Ask one model; ``yield from`` gives its answer.
 
     Args:
-        parts: the models and how they are asked.
-        place: the index of the model.
-        clip: what the model is shown.
-        question: what the model is asked.
-        stop: an event that is set when the server ends.
+        parts: The models, and how they are asked.
+        place: The index of the model.
+        clip: What the model is shown.
+        question: The question.
+        stop: An event that is set when the server ends.
 
     Yields:
-        Pieces of the completion, as they come.
+        Pieces of the completion, as they are generated.
 
     Raises:
-        UserError: the question holds a special token.
-        Stopped: the server ends.
+        UserError: The question holds a special token.
+        Stopped: The server ends.
     """
     model = parts.models[place]
     model.policy.processor.check_text(question, "question")
     batch = _batch(model, clip, question, place)
 
+    @torch.no_grad()
     def work(write: Callable[[str], None]) -> Answer:
         stream = TextStream(model.policy.processor.decode, write)
 
         def on_tokens(rows: Tensor, tokens: Tensor) -> None:
-            write("")  # ends it if nobody waits, even where the tokens are no text yet
+            write("")  # raises if nobody waits any more, even if the tokens are no text yet
             stream.on_tokens(rows, tokens)
 
-        prediction, features = _predict(parts, model, batch, on_tokens)
+        features = encode(model.policy, batch)
+        (prediction,) = predict(
+            model.policy,
+            parts.engine,
+            batch,
+            features,
+            parts.labels,
+            answer_form="auto",
+            sampling=greedy(max_completion_length=parts.task.max_completion_length),
+            generator=torch.Generator(),
+            on_tokens=on_tokens,
+        )
         stream.end(prediction.completion or "")
         return Answer(prediction, _game(parts, model, batch, features, prediction))
 
@@ -118,29 +132,6 @@ def _batch(model: ServedModel, clip: Clip, question: str, place: int) -> Batch:
     return move(collate([sample]), next(policy.parameters()).device)
 
 
-def _predict(
-    parts: ServeInputs,
-    model: ServedModel,
-    batch: Batch,
-    on_tokens: Callable[[Tensor, Tensor], None],
-) -> tuple[Prediction, Features]:
-    kept: list[Features] = []
-    ((prediction,),) = predict(
-        model.policy,
-        parts.engine,
-        [batch],
-        parts.labels,
-        answer_form="auto",
-        temperature=0.0,
-        repetition_penalty=1.0,
-        max_completion_length=parts.task.max_completion_length,
-        generator=torch.Generator(),
-        on_features=lambda _, features: kept.append(features),
-        on_tokens=on_tokens,
-    )
-    return prediction, kept[0]
-
-
 def _game(
     parts: ServeInputs, model: ServedModel, batch: Batch, features: Features, said: Prediction
 ) -> Game:
@@ -148,22 +139,13 @@ def _game(
     task = parts.task
     method = Method(
         labels=parts.labels,
-        num_players=2,
         absent=task.absent,
         lead=task.lead,
-        swap=False,
         max_completion_length=task.max_completion_length,
         num_prompts=len(SUBSETS),
     )
-    scores = score_batch(
-        model.policy,
-        parts.engine,
-        batch,
-        features,
-        method,
-        blanks=Blanks(model.policy),
-        generator=torch.Generator(),
-    )
+    scorer = SubsetScorer(model.policy, parts.engine, method)
+    scores = scorer.score(batch, features, torch.Generator())
     logps = scores.logps[0].double().log_softmax(dim=-1)  # [4, L]
     label = said.predicted or parts.labels[int(logps[-1].argmax())]
     of_label = logps[:, list(parts.labels).index(label)].cpu()

@@ -1,8 +1,7 @@
-"""How long a clip really is, before any of it is decoded.
+"""Measure the length of a clip without decoding it, so that long uploads can be refused.
 
-Headers may not tell (a browser's recordings) or tell of one stream only, so the packets are counted
-out. For whoever has to refuse long clips; see ``media/opening`` for what else is known without
-decoding.
+The header of a file may not hold the length (as in recordings of browsers), or only that of one
+stream. Therefore the time stamps of all packets are read.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from pathlib import Path
 
 import av
 
+from omni_rlvr.media.clip import probe_clip
 from omni_rlvr.media.container import open_container, read_bytes
-from omni_rlvr.media.opening import probe_clip
 from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.types import Clip
 
 
 def measure_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
-    """Open a clip as ``opening.probe_clip`` does, for ``sandbox.reader.ClipReader``.
+    """Open a clip as ``clip.probe_clip`` does, for ``sandbox.reader.ClipReader``.
 
     Args:
         video: As there.

@@ -1,4 +1,4 @@
-"""Middleware before the page's web application that refuses what its own page never asks for.
+"""Middleware that refuses requests which the page itself never makes.
 
 Gradio answers many more addresses than the page needs: proxies, downloads by URL, editors, calls
 that bypass the queue. This file says which addresses are answered, to which hosts and origins, how
@@ -38,13 +38,13 @@ READ = re.compile(
 WRITTEN = (UPLOAD, JOIN, f"{API}/cancel", f"{API}/reset")
 """Addresses that answer POST."""
 MAX_JSON = 100_000
-"""Most bytes of a request other than an upload."""
+"""The most bytes of a request that is not an upload."""
 FORM_BYTES = 10_000
 """Bytes of an upload that may be the form around the file."""
 MAX_DISCARDED = 64_000_000
-"""Bytes of a refused request that are read and discarded, so that its sender sees the answer."""
+"""The most bytes of a refused request that are read, so that its sender receives the answer."""
 MAX_DISCARDING_S = 10
-"""Most seconds that this may take."""
+"""The most seconds that this may take."""
 COOKIE = "omni_rlvr_visitor"
 HEADERS = {
     "Content-Security-Policy": "frame-ancestors 'none'",

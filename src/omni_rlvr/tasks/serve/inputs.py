@@ -1,4 +1,4 @@
-"""What task=serve needs: one or two checkpoints, and clips to try."""
+"""The inputs of task=serve: one or two checkpoints, and example clips."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from omni_rlvr.assembly.composed import Clips, Composed, Place
 from omni_rlvr.assembly.instantiate import make
-from omni_rlvr.assembly.policies import load, load_other
+from omni_rlvr.assembly.policies import check_modality, load, load_other
 from omni_rlvr.config.dataset import DatasetConfig, lacks_file
 from omni_rlvr.config.tasks import ServeTask
 from omni_rlvr.models.policy import Policy
@@ -20,20 +20,20 @@ from omni_rlvr.types import Example, UserError
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that a page answers with."""
+    """A model that the page asks."""
 
     path: str
-    """Where it came from: its name on the page."""
+    """The path of its checkpoint, which names it on the page."""
     policy: Policy
 
 
 @dataclass(frozen=True)
 class ServeInputs:
-    """All that a page for clips needs."""
+    """The inputs of the page."""
 
     place: Place
     clips: Clips
-    """How clips are read; one split, "examples", of clips to try."""
+    """How clips are read, and one split, "examples", with the example clips."""
     task: ServeTask
     labels: Sequence[str]
     models: Sequence[ServedModel]
@@ -43,12 +43,12 @@ class ServeInputs:
 
     @property
     def examples(self) -> Sequence[Example]:
-        """The clips to try."""
+        """The example clips."""
         return self.clips.examples["examples"]
 
 
 def build(composed: Composed) -> ServeInputs:
-    """Load one or two checkpoints, and find clips to try.
+    """Load one or two checkpoints, and choose the example clips.
 
     Raises:
         UserError: Gradio is not installed, or a checkpoint, the labels or the question are wrong.
@@ -65,6 +65,7 @@ def build(composed: Composed) -> ServeInputs:
     if task.compare is not None:
         models.append(ServedModel(task.compare, load_other(cfg.model, task.compare)))
     for model in models:
+        check_modality(model.policy, composed.modality)
         labels = probability_labels(task.labels, dataset, model.policy)
         model.policy.processor.check_text(task.question or "", "task.question")
     clips = Clips(dataset, composed.modality, {"examples": examples})
@@ -74,7 +75,7 @@ def build(composed: Composed) -> ServeInputs:
 
 
 def _read(dataset: DatasetConfig, split: str, num_examples: int) -> Sequence[Example]:
-    """Read a split, where the data set has it; a reader that makes its clips makes only so many."""
+    """Read a split, if the data set has it; synthetic clips are made only as many as needed."""
     reader = dataset.splits.get(split)
     if reader is None or lacks_file(dataset, split) or num_examples == 0:
         return []

@@ -1,13 +1,14 @@
-"""The page: a visitor's files and question on the left, a column of answers for each model on the
-right.
+"""The page: uploads and question on the left, a column of answers for each model on the right.
 
-A session holds the uploads that were read. Files are not needed once they were read, and are
-deleted when their answer is there. Every event waits in one queue, since there is one model.
+The state of a session holds the uploads that were read. Their files are not needed any more then,
+and are deleted once the answer is there. All events wait in one queue, because the models can do
+one thing at a time.
 """
 
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI
+from gradio.components import Component
 
+from omni_rlvr.config.tasks import LOOPBACK
 from omni_rlvr.tasks.serve import render
 from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
+from omni_rlvr.tasks.serve.guard import Guard
 from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads, shown_name
 from omni_rlvr.text.prompts import EMOTION_QUESTION
@@ -34,17 +39,19 @@ HEAD = (
 )
 MAX_QUESTION = 500
 """Characters."""
+FONT = ["system-ui", "sans-serif"]
+MONO = ["ui-monospace", "monospace"]
 
 
 class Page:
-    """Answers the page's events."""
+    """Handle the events of the page."""
 
     def __init__(self, parts: ServeInputs, uploads: Uploads, stop: threading.Event):
         """Remember the models, the folder of uploads, and the event set when the server ends."""
         self.parts, self.uploads, self.stop = parts, uploads, stop
 
     def take(self, session: Clip, path: str | None, *, kind: str) -> tuple[Clip, str]:
-        """Read a visitor's file, or forget the one before: kind is "video" or "audio"."""
+        """Read an uploaded file in place of the one before; ``kind`` is "video" or "audio"."""
         before: Upload | None = vars(session)[kind]
         if before is not None and str(before.path) != path:
             self.uploads.delete(before.path)
@@ -62,7 +69,7 @@ class Page:
         return session, _given(session)
 
     def run(self, session: Clip, modality: str, question: str) -> Iterator[tuple[str, ...]]:
-        """Ask one model after the other; yield the message and every column, again and again."""
+        """Ask one model after the other; yield the message and all columns at every change."""
         columns = [render.panel(model.path, "") for model in self.parts.models]
         try:
             clip, note = _shown(session, modality)
@@ -95,7 +102,7 @@ class Page:
         yield render.answer(answer, lexicon, **options), False
 
     def example(self, example: Example) -> tuple[str | None, str | None]:
-        """Copy a clip of the data set to the folder of visitors' files."""
+        """Copy an example clip to the folder of uploads."""
         return self._copied(example.video), self._copied(example.audio)
 
     def _copied(self, path: Path | None) -> str | None:
@@ -114,6 +121,7 @@ def build_page(page: Page) -> gr.Blocks:
     """Lay the page out."""
     parts = page.parts
     chosen = (parts.clips.modality.video, parts.clips.modality.audio)
+    sees = all("video" in model.policy.towers() for model in parts.models)
     with gr.Blocks(title="omni-rlvr", analytics_enabled=False) as blocks:
         session = gr.State(Clip())
         gr.HTML(HEAD, elem_id="head")
@@ -122,7 +130,7 @@ def build_page(page: Page) -> gr.Blocks:
                 video, audio = _media(parts)
                 message = gr.HTML(render.message(START, kind="note"), elem_id="message")
                 modality = gr.Radio(
-                    list(MODALITIES),
+                    [name for name, (video, _) in MODALITIES.items() if sees or not video],
                     value=next(name for name, shown in MODALITIES.items() if shown == chosen),
                     label="Show the model",
                     elem_id="modality",
@@ -172,7 +180,7 @@ def _media(parts: ServeInputs) -> tuple[gr.Video, gr.Audio]:
 
 
 def _tries(examples: Sequence[Example]) -> list[tuple[gr.Button, Example]]:
-    """Add a button for each clip to try, named by its label."""
+    """Add a button for each example clip, named by its label."""
     if not examples:
         return []
     gr.HTML('<div class="omni"><h4>Or try a clip of the data set; its label is</h4></div>')
@@ -186,7 +194,7 @@ def _tries(examples: Sequence[Example]) -> list[tuple[gr.Button, Example]]:
 def _event(
     listen: Callable[..., Any], handler: Callable[..., Any], inputs: list, outputs: list
 ) -> Any:
-    """Add an event that waits for the one before: there is one model and one reader of files."""
+    """Add an event that waits for those before it: models and readers do one thing at a time."""
     return listen(
         handler,
         inputs,
@@ -199,7 +207,7 @@ def _event(
 
 
 def _given(session: Clip) -> str:
-    """Make the message that describes a visitor's files."""
+    """Make the message that describes the uploads."""
     found = []
     for upload in session.uploads:
         kinds = {(True, True): "picture and sound", (True, False): "picture only"}
@@ -210,10 +218,10 @@ def _given(session: Clip) -> str:
 
 
 def _shown(session: Clip, modality: str) -> tuple[Clip, str]:
-    """Choose what the model is shown, and a sentence where that is less than asked for.
+    """Choose what the model is shown, and a sentence if that is less than was asked for.
 
     Raises:
-        UserError: nothing was given, or nothing of that kind.
+        UserError: There is no upload, or none with that modality.
     """
     if modality not in MODALITIES:
         raise UserError(f"{modality} is no choice of modalities.")
@@ -230,3 +238,45 @@ def _shown(session: Clip, modality: str) -> tuple[Clip, str]:
     if want_video and want_audio and clip.video is None:
         return clip, "There is no picture; the model hears the sound only."
     return clip, ""
+
+
+def site(blocks: gr.Blocks, uploads: Uploads, *, port: int, css: str) -> FastAPI:
+    """Put the page into a web application behind the guard.
+
+    Args:
+        blocks: the page.
+        uploads: where visitors' files lie, and how large they may be.
+        port: the port that the page will listen on.
+        css: the style sheet of the page.
+    """
+    app = FastAPI(openapi_url=None)
+    task = uploads.task
+    own = () if task.is_local else (task.host, socket.gethostname(), socket.getfqdn())
+    app.add_middleware(
+        Guard,
+        uploads=uploads,
+        events={
+            number: [isinstance(p, Component) and p.data_model is not None for p in event.inputs]
+            for number, event in blocks.fns.items()
+        },
+        hosts=[name.lower() for name in (*LOOPBACK, *own, *task.allowed_hosts)],
+        by_address=not task.is_local,
+        port=port,
+    )
+    blocks.queue(max_size=32, api_open=False)
+    mounted = gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        server_port=port,
+        footer_links=[],
+        run_history=False,
+        max_file_size=int(task.max_upload_mb * 1e6),
+        ssr_mode=False,
+        mcp_server=False,
+        show_error=False,
+        theme=gr.themes.Default(font=FONT, font_mono=MONO, primary_hue="blue"),
+        css=css,
+    )
+    blocks.has_launched = True  # Gradio's own check of paths is off until then
+    return mounted

@@ -1,11 +1,11 @@
-"""What a model said as HTML, made with ``answer.html``, which escapes every text: what comes from
-outside is shown, never run. Strings in, strings out.
+"""Show answers as HTML, with the macros of ``answer.html``, which escape every text.
+
+Text of models and visitors can therefore never become markup or code. Strings in, strings out.
 """
 
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,16 @@ from omni_rlvr.tasks.predict import Prediction
 from omni_rlvr.tasks.predictions_text import scoring_line
 from omni_rlvr.tasks.serve.answers import Answer
 from omni_rlvr.text.modality_words import Lexicon, Segment
-from omni_rlvr.text.templates import templates
+from omni_rlvr.text.templates import macros
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import LEADS
 
+MACROS = Path(__file__).with_name("answer.html")
 MAX_ANSWER = 60
 """Characters of an answer that is no label."""
 TAGS = re.compile(r"(</?(?:think|answer)>)")
 LEAST_NATS = 1.0
-"""What a bar of full length stands for at least."""
+"""The least value that a bar of full length stands for."""
 SUBSET_NAMES = {"none": "neither", "audio": "sound", "video": "picture", "both": "both"}
 PLAYERS = {"video": "picture", "audio": "sound"}
 ABSENT = {
@@ -33,7 +34,7 @@ ABSENT = {
 
 
 def title(path: str) -> str:
-    """Return a checkpoint's short name: its run, not the folder "checkpoint"."""
+    """Return the short name of a checkpoint: its run, without the folder "checkpoint"."""
     parts = [part for part in Path(path).parts if part not in ("/", "checkpoint")]
     return "/".join(parts[-2:]) or path
 
@@ -42,27 +43,27 @@ def panel(path: str, body: str, *, busy: bool = False) -> str:
     """Make one model's column.
 
     Args:
-        path: Of its checkpoint. The name shown may break into lines behind a separator alone.
-        body: HTML, from the functions of this file.
-        busy: Whether it is still speaking.
+        path: The path of its checkpoint. Lines of the name break only after a separator.
+        body: HTML that a function of this file made.
+        busy: Whether the model is still generating.
     """
     parts = re.split(r"(?<=[/_-])", printable(title(path)))
-    return str(_macros().panel(path, parts, Markup(body), str(busy)))
+    return str(macros(MACROS).panel(path, parts, Markup(body), str(busy)))
 
 
 def waiting(text: str) -> str:
-    """Make what stands where an answer will be."""
-    return str(_macros().waiting(text))
+    """Make a placeholder for an answer."""
+    return str(macros(MACROS).waiting(text))
 
 
 def message(text: str, *, kind: str) -> str:
     """Make a sentence for the visitor; kind: "error" or "note"."""
-    return str(_macros().message(printable(text), kind))
+    return str(macros(MACROS).message(printable(text), kind))
 
 
 def reasoning(text: str, lexicon: Lexicon, *, busy: bool = False) -> str:
-    """Show a completion or its beginning: words of sight and hearing are marked, tags are dim."""
-    return str(_macros().reasoning(_parts(text, lexicon), busy))
+    """Show a completion, or its beginning, with words of sight and hearing marked and tags dim."""
+    return str(macros(MACROS).reasoning(_parts(text, lexicon), busy))
 
 
 def _parts(text: str, lexicon: Lexicon) -> list[str | Segment]:
@@ -80,7 +81,7 @@ def answer(said: Answer, lexicon: Lexicon, *, value: str, lead: str, absent: str
     text = prediction.predicted or prediction.answer or "none given"
     short = text if len(text) <= MAX_ANSWER else f"{text[:MAX_ANSWER]}…"
     return str(
-        _macros().answer(
+        macros(MACROS).answer(
             _parts(prediction.completion or "", lexicon),
             printable(short),
             "; ".join(_notes(prediction)),
@@ -92,7 +93,7 @@ def answer(said: Answer, lexicon: Lexicon, *, value: str, lead: str, absent: str
 
 
 def _notes(said: Prediction) -> list[str]:
-    """Say what the answer was read from."""
+    """Say which modalities the answer is from, and what is unusual about it."""
     notes = [f"from {' and '.join(PLAYERS[player] for player in _there(said))}"]
     if said.answer is not None and said.predicted is None:
         notes.append("not one of the labels")
@@ -102,7 +103,7 @@ def _notes(said: Prediction) -> list[str]:
 
 
 def _game(said: Answer, *, value: str, lead: str, absent: str) -> dict[str, Any]:
-    """Return Shapley bars, and the probabilities that they come from."""
+    """Return the Shapley bars, and the probabilities that they are computed from."""
     game, there = said.game, _there(said.prediction)
     subsets = [
         (name, p)
@@ -127,7 +128,7 @@ def _bar(name: str, share: float) -> dict[str, Any]:
 
 
 def _signed_bar(name: str, phi: float, widest: float, value: str) -> dict[str, Any]:
-    """Return a bar to the right of the middle if it spoke for the label, to the left if against."""
+    """Return a bar to the right of the middle for a positive value, to the left for a negative."""
     return {
         "name": name,
         "phi": phi,
@@ -140,9 +141,3 @@ def _signed_bar(name: str, phi: float, widest: float, value: str) -> dict[str, A
 
 def _there(said: Prediction) -> list[str]:
     return [player for player in PLAYERS if vars(said)[f"has_{player}"]]
-
-
-@cache
-def _macros() -> Any:
-    """Return the macros of ``answer.html``."""
-    return templates(Path(__file__).parent).get_template("answer.html").module

@@ -1,7 +1,7 @@
-"""task=serve: from its inputs to a page that listens, until Ctrl-C.
+"""The task ``serve``: serve the page until Ctrl-C.
 
-Nothing leaves this machine: no telemetry, no share link, no file or font from elsewhere. What
-visitors upload lies in a temporary folder that goes with the server.
+Nothing is sent to or fetched from other machines: no telemetry, no share link, no files or fonts.
+Uploads are kept in a temporary folder, which is deleted when the server ends.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from omni_rlvr.types import Interrupted, UserError
 __all__ = ["build", "run"]
 
 PREFIX = "omni-rlvr-serve-"
-"""Of the temporary folder's name."""
+"""How the name of the temporary folder begins."""
 SWEEP_S = 30
-"""Seconds between two looks for files that nobody came back for."""
+"""Seconds between two searches for uploads that have become too old."""
 SETTINGS = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_SHARE": "False",
@@ -36,15 +36,15 @@ SETTINGS = {
     "GRADIO_SSR_MODE": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
-"""What Gradio reads from the environment."""
+"""Environment variables that Gradio reads."""
 
 
 def run(parts: ServeInputs) -> None:
     """Serve the page until Ctrl-C.
 
     Raises:
-        UserError: the server cannot listen on the address.
-        Interrupted: Ctrl-C.
+        UserError: The server cannot listen on the address.
+        Interrupted: Ctrl-C was pressed.
     """
     device = device_of(parts.place.config["trainer"]["accelerator"])
     for model in parts.models:
@@ -61,8 +61,7 @@ def _serve(parts: ServeInputs, uploads: Uploads, listening: socket.socket) -> No
     os.environ.update(SETTINGS, GRADIO_TEMP_DIR=str(uploads.folder))
     import uvicorn  # Gradio reads the environment when it is imported
 
-    from omni_rlvr.tasks.serve.page import Page, build_page
-    from omni_rlvr.tasks.serve.site import site
+    from omni_rlvr.tasks.serve.page import Page, build_page, site
 
     stop = threading.Event()
     host, port = listening.getsockname()[:2]
@@ -82,13 +81,13 @@ def _serve(parts: ServeInputs, uploads: Uploads, listening: socket.socket) -> No
             uploads.sweep()
     finally:
         stop.set()
-        logging.getLogger("uvicorn.error").disabled = True  # visitors are cut off, and that is all
+        logging.getLogger("uvicorn.error").disabled = True  # it would report cut connections
         server.should_exit = True
         running.join()
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Open the port before anything is loaded for it, so that a port in use shows at once."""
+    """Open the port first, so that a port in use is reported before anything slow happens."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -1,7 +1,7 @@
-"""Reads a visitor's files: each is checked before it is decoded, read once, and deleted.
+"""Read uploaded files: each is checked before it is decoded, read once, and deleted.
 
-Only the outputs of the towers remain of a file, a few small tensors in its owner's session. Another
-question about the same clip needs nothing else.
+Only the outputs of the towers are kept, a few small tensors in the session of the visitor. Further
+questions about the same clip need nothing else.
 """
 
 from __future__ import annotations
@@ -18,36 +18,38 @@ from pathlib import Path
 import torch
 
 from omni_rlvr.data.collate import Collate
+from omni_rlvr.data.dataset import clip_reader
 from omni_rlvr.data.loader import move
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.request import ClipRequest
-from omni_rlvr.media.sandbox.reader import READ, ClipReader
+from omni_rlvr.media.sandbox.reader import READ
+from omni_rlvr.tasks.clips import clip_request
 from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Clip, ClipFeatures, Example, MediaError, Sample, UserError
 
 MEASURE = "omni_rlvr.tasks.serve.clip_length:measure_clip"
 SESSIONS = 10
-"""The folder holds this many times ``task.max_session_mb``."""
+"""The folder may hold this many times ``task.max_session_mb``."""
 
 GLANCE = ClipRequest(Sampling.count(1), 16_000, want_video=False, want_audio=False)
-"""What is read of a file to check it, before the model needs any of it."""
+"""What is read of a file to check it, before it is read for the models."""
 
 BLOCK = 4096
-"""Bytes that a file counts for at least: an empty one takes room on a disk too."""
+"""The least bytes that a file counts for, since an empty one takes room on a disk too."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A visitor's file that was read."""
+    """An uploaded file that was read."""
 
     path: Path
-    """Where it lay, or still lies."""
+    """Its path; the file may be deleted by now."""
     duration_s: float
     features: Sequence[ClipFeatures]
-    """Of each model: the towers' outputs, None for what the file does not have."""
+    """For each model, the outputs of its towers; None for a modality that the file lacks."""
     notes: Sequence[str] = ()
-    """How what a model is shown differs from the file; each is the end of a sentence."""
+    """How what a model is shown differs from the file; each completes a sentence."""
 
     @property
     def has_video(self) -> bool:
@@ -61,18 +63,14 @@ class Upload:
 
 
 class Uploads:
-    """The folder that files come into, and what reads them. Not for several threads at once."""
+    """The folder of uploads and the readers of its files; not for several threads at once."""
 
     def __init__(self, parts: ServeInputs, folder: Path, device: torch.device):
-        """Take an empty folder that nobody else writes to."""
+        """Use an empty folder that nobody else writes to."""
         self.task, self.models, self.device = parts.task, parts.models, device
         self.folder = folder.resolve()
-        dataset = parts.clips.dataset
         self.measure, self.reader = (
-            ClipReader(
-                dataset.decode_timeout_s, dataset.max_clips_per_process, function, dataset.limits
-            )
-            for function in (MEASURE, READ)
+            clip_reader(parts.clips.dataset, function) for function in (MEASURE, READ)
         )
         self.lock = threading.Lock()  # of the three below
         self.num_coming = 0
@@ -80,7 +78,7 @@ class Uploads:
         self.owned: defaultdict[str, set[str]] = defaultdict(set)
 
     def holds(self, path: str) -> bool:
-        """Whether a path is, letter by letter, that of a file in the folder."""
+        """Tell whether a path is exactly that of a file in the folder, without links or dots."""
         try:
             real = Path(path).resolve(strict=True)
         except (OSError, RuntimeError, ValueError):  # missing, a loop of links, a zero byte
@@ -88,14 +86,14 @@ class Uploads:
         return str(real) == path and self.folder in real.parents and real.is_file()
 
     def reserve(self, visitor: str, size: int) -> None:
-        """Make room for a file of ``size`` bytes before any of it is read.
+        """Reserve room for a file before any of it is received.
 
         Args:
-            visitor: whose it will be, e.g. a browser session; "" for the page's own copies.
-            size: in bytes.
+            visitor: The session that the file belongs to; "" for the page's own copies.
+            size: The size of the file in bytes.
 
         Raises:
-            UserError: it is too large, or the visitor or all visitors together hold too much.
+            UserError: The file is too large, or this visitor or all visitors hold too much.
         """
         assert self.task.max_session_mb is not None  # resolved where it was checked
         one = self.task.max_session_mb * 1e6
@@ -114,7 +112,7 @@ class Uploads:
             self.num_coming += 1
 
     def release(self, visitor: str, size: int, paths: Sequence[str]) -> None:
-        """End what ``reserve`` began: the files at ``paths`` now count as the visitor's."""
+        """End a reservation: from now on the files at ``paths`` count as the visitor's."""
         with self.lock:
             self.coming[visitor] -= size
             self.num_coming -= 1
@@ -132,11 +130,11 @@ class Uploads:
         """Read a file and run the towers on it.
 
         Args:
-            path: in the folder.
-            as_sound: whether only its sound is wanted.
+            path: The path of the file, in the folder.
+            as_sound: Whether only its sound is wanted.
 
         Raises:
-            UserError: it is too large, too long, or cannot be read; one sentence, with its name.
+            UserError: The file is too large, too long, or cannot be read.
         """
         video, audio = (None, path) if as_sound else (path, None)
         name = shown_name(path)
@@ -153,6 +151,8 @@ class Uploads:
             if seen.frames is None and seen.waveform is None:
                 raise UserError(f"{name} has neither picture nor sound.")
             features, notes = self._features(video, audio, seen)
+            if all(one.video is None and one.audio is None for one in features):
+                raise UserError(f"{name} has nothing that the model takes: it has no sound.")
         except MediaError as error:
             raise UserError(f"{printable(str(error).replace(str(path), name))}.") from error
         return Upload(path, seen.duration_s, features, notes)
@@ -171,15 +171,13 @@ class Uploads:
         clips: dict[ClipRequest, Clip] = {}
         features = []
         for model in self.models:
-            processor = model.policy.processor
-            request = ClipRequest(
-                processor.sampling,
-                processor.sample_rate,
-                want_video=seen.frames is not None,
-                want_audio=seen.waveform is not None,
-                window_s=processor.window_s,
-            )
-            if request not in clips:  # two models mostly want the same
+            processor, towers = model.policy.processor, model.policy.towers()
+            there = {
+                "video": seen.frames is not None and "video" in towers,
+                "audio": seen.waveform is not None and "audio" in towers,
+            }
+            request = clip_request(processor, **there)
+            if request not in clips:  # two models mostly need the same
                 clips[request] = self.reader.read(video, audio, request)
             sample = Sample(Example("", "", "", "", video, audio), clips[request])
             batch = move(Collate(processor, with_target=False)([sample]), self.device)
@@ -190,7 +188,7 @@ class Uploads:
         return features, list(dict.fromkeys(notes))
 
     def delete(self, path: Path) -> None:
-        """Delete a file of the folder, and the folder it had for itself."""
+        """Delete a file, and the folder that held this file alone."""
         if self.folder not in path.resolve().parents:
             return
         path.unlink(missing_ok=True)
@@ -199,7 +197,7 @@ class Uploads:
                 path.parent.rmdir()
 
     def sweep(self) -> None:
-        """Delete what has lain here longer than ``task.keep_upload_s``."""
+        """Delete files that are older than ``task.keep_upload_s``."""
         oldest = time.time() - self.task.keep_upload_s
         for path in [p for p in self.folder.rglob("*") if p.is_file()]:
             with contextlib.suppress(FileNotFoundError):
@@ -223,5 +221,5 @@ def _bytes(paths: Iterable[str]) -> int:
 
 
 def shown_name(path: Path) -> str:
-    """Give a file's name as its owner knows it; it may hold anything, HTML too."""
+    """Return the name of a file as its owner knows it; it may hold anything, HTML too."""
     return printable(path.name)

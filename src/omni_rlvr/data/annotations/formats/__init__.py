@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from omni_rlvr.data.annotations.formats.messages import record as messages
-from omni_rlvr.data.annotations.formats.ms_swift import record as ms_swift
-from omni_rlvr.data.annotations.formats.r1_omni import record as r1_omni
+from omni_rlvr.data.annotations.formats import messages, ms_swift, r1_omni
 from omni_rlvr.data.annotations.read import Form
 
-FORMS: dict[str, Form] = {"r1_omni": r1_omni, "ms_swift": ms_swift, "messages": messages}
+FORMS: dict[str, Form] = {
+    "r1_omni": r1_omni.record,
+    "ms_swift": ms_swift.record,
+    "messages": messages.record,
+}

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from omni_rlvr.data.annotations.formats.fields import contents, own_id, target_of
+from omni_rlvr.data.annotations.formats.fields import (
+    contents,
+    own_id,
+    target_of,
+)
 from omni_rlvr.data.annotations.read import Record
 from omni_rlvr.data.annotations.rows import Row
 from omni_rlvr.types import UserError

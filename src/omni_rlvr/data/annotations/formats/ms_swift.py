@@ -8,7 +8,11 @@ says belongs to a checkpoint's chat template. ``rejected_response`` and other ke
 
 from __future__ import annotations
 
-from omni_rlvr.data.annotations.formats.fields import contents, own_id, target_of
+from omni_rlvr.data.annotations.formats.fields import (
+    contents,
+    own_id,
+    target_of,
+)
 from omni_rlvr.data.annotations.read import Record
 from omni_rlvr.data.annotations.rows import Row
 from omni_rlvr.types import UserError

@@ -11,7 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from omni_rlvr.data.annotations.formats.fields import keys_of, num_system, odd_role, own_id
+from omni_rlvr.data.annotations.formats.fields import (
+    keys_of,
+    num_system,
+    odd_role,
+    own_id,
+)
 from omni_rlvr.data.annotations.read import Record
 from omni_rlvr.data.annotations.rows import Row
 from omni_rlvr.types import UserError

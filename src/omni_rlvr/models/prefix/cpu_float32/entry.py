@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from omni_rlvr.models.prefix.attention_hook import Layout
 from omni_rlvr.models.prefix.cpu_float32.activation_reuse import ActivationReuse
 from omni_rlvr.models.prefix.cpu_float32.decoder import FastDecoder
-from omni_rlvr.models.prefix.cpu_float32.layers import FastLayers, is_supported
+from omni_rlvr.models.prefix.cpu_float32.layers import Activations, FastLayers, is_supported
 from omni_rlvr.models.prefix.packing import Order
 
 
@@ -58,6 +60,32 @@ class FastPath:
             known = activations.by_layer(language_model, embeds[:num], positions[:num], order, ids)
         row, places = embeds[source].unsqueeze(0), positions[source].unsqueeze(0)
         return FastLayers(language_model)(row, places, order.packed, known=known)[0]
+
+    @staticmethod
+    def run_layout(
+        language_model: PreTrainedModel, embeds: Tensor, positions: Tensor, layout: Layout
+    ) -> Tensor:
+        """Run the layers under any layout, as ``attention_hook.run_layers`` does."""
+        return FastLayers(language_model)(embeds, positions, layout)
+
+    @staticmethod
+    def recorded(
+        language_model: PreTrainedModel, embeds: Tensor, positions: Tensor, layout: Layout
+    ) -> float:
+        """Count what a rollout keeps for the update, in bytes a token."""
+        record: list[Activations] = []
+        with torch.no_grad():
+            FastLayers(language_model)(embeds, positions, layout, record=record)
+        kept = [tensor for made in record for tensor in made if isinstance(tensor, Tensor)]
+        return sum(tensor.nbytes for tensor in kept) / embeds.shape[1]
+
+    @staticmethod
+    def packed_bytes(language_model: PreTrainedModel) -> int:
+        """Count the weights that ``make_decoder`` copies, in bytes."""
+        layers = FastLayers(language_model).layers
+        joined = [one for la in layers for one in (la.query, la.keys_values, la.o_proj)]
+        joined += [one for la in layers for one in (la.gate_up, la.down)]
+        return sum(linear.weight.nbytes for one in joined for linear in one.linears)
 
     @staticmethod
     def select(activations: object, rows: Tensor) -> object:

@@ -163,7 +163,8 @@ def rotary_cos_sin(model: Any, hidden: Tensor, positions: Tensor) -> tuple[Tenso
 def is_supported(language_model: PreTrainedModel) -> bool:
     """Say whether a model's layers can be run on their weights, with the same result."""
     model: Any = language_model.model
-    if torch.is_autocast_enabled(model.device.type):
+    # torch knows of no autocast on the meta device
+    if model.device.type != "meta" and torch.is_autocast_enabled(model.device.type):
         return False
     if model.rotary_emb.rope_type in BY_LENGTH:
         return False

@@ -84,8 +84,10 @@ def _lean(selected: dict[str, Any], clip: dict[str, Any], lexicon: Lexicon) -> d
     words = lexicon.count(parse(selected["completion"]).think or "")
     suffix = {clip["predicted"]: "_predicted", clip["label"]: ""}.get(selected["answer"])
     whole = suffix is not None and clip["has_audio"] and clip["has_video"]
-    phi = [_number(clip[f"phi_{name}{suffix}"]) if whole else None for name in ("video", "audio")]
-    judged = None if None in phi else agrees(words.lean, phi[0], phi[1])  # type: ignore[arg-type]
+    video, audio = (
+        _number(clip[f"phi_{name}{suffix}"]) if whole else None for name in ("video", "audio")
+    )
+    judged = None if video is None or audio is None else agrees(words.lean, video, audio)
     return {"visual": words.visual, "vocal": words.vocal, "agrees": judged}
 
 

@@ -1,0 +1,122 @@
+"""What a command will do: said from the composed config alone, and so before slow imports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from omni_rlvr.assembly.composing.latest import how_it_ended
+from omni_rlvr.assembly.instantiate import check_values
+from omni_rlvr.config.stage import GrpoConfig, LoopConfig
+from omni_rlvr.config.tasks import PipelineTask, PredictTask, TrainTask
+from omni_rlvr.pointers import run_of
+from omni_rlvr.ranks import rendezvous
+from omni_rlvr.record import find_record
+from omni_rlvr.stages.table import name_of
+
+ANNOUNCED = ("train", "evaluate", "attribute", "cache", "predict", "pipeline")
+"""Tasks that a person waits for."""
+ANSWERS = "predict"
+"""The task whose output is for other programs too: what it will do is said on stderr."""
+
+
+def announce(cfg: DictConfig, run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Say what a command will do, once its config is checked; of several ranks the first does.
+
+    Returns:
+        The resolved config and the typed groups, see ``check_values``.
+    """
+    config, typed = check_values(cfg)
+    if rendezvous.is_first() and config["task"]["name"] in ANNOUNCED:
+        stream = sys.stderr if config["task"]["name"] == ANSWERS else sys.stdout
+        print(*announcement(config, typed, run_dir), sep="\n", file=stream, flush=True)
+    return config, typed
+
+
+def announcement(
+    config: Mapping[str, Any], typed: Mapping[str, Any], run_dir: Path
+) -> Iterator[str]:
+    """Describe a task by its config, line by line."""
+    task, trainer = typed["task"], config["trainer"]
+    what = [f"task={config['task']['name']}"]
+    if isinstance(task, TrainTask):
+        what.append(f"stage={name_of(typed['stage'])}")
+    yield f"{config['name']}: {' '.join(what)}"
+    if isinstance(task, PipelineTask):
+        yield _line("train", ", then ".join(task.stages))
+        yield _line("evaluate", f"{', '.join(task.evaluate)} on {', '.join(task.splits)}")
+        if task.modality:
+            yield _line("compare", f"{', '.join(task.modality)} on {task.splits[0]}")
+    else:
+        start = _start(config, task, run_dir)
+        yield _line("start" if isinstance(task, TrainTask) else "model", start)
+        if not isinstance(task, PredictTask) or config["video"] or config["audio"]:
+            yield _line(
+                "data", _data(config, task)
+            )  # else no clip is given, which is refused later
+        if isinstance(task, TrainTask):
+            yield _line("steps", _steps(config, typed["stage"]))
+        if isinstance(task, TrainTask) and typed["stage"].samples:
+            weights = config["reward"].get("weights") or {}
+            yield _line("rewards", ", ".join(f"{name} x {w:g}" for name, w in weights.items()))
+        nodes = trainer.get("num_nodes", 1)
+        on = f"{trainer['accelerator']}, devices={trainer['devices']}"
+        yield _line("device", f"{on} on each of {nodes} machines" if nodes > 1 else on)
+    yield _line("output", short(run_of(run_dir) if config["resume"] else run_dir))
+
+
+def _line(name: str, text: str) -> str:
+    return f"  {name:<9}{text}"
+
+
+def _start(config: Mapping[str, Any], task: object, run_dir: Path) -> str:
+    """Name the checkpoint that a model is loaded from."""
+    model, resume = config["model"], config["resume"]
+    if resume is not None:
+        run = run_of(run_dir)
+        ended = f", which {how_it_ended(run)}" if find_record(run) is not None else ""
+        return f"resume={resume}{ended}"
+    if isinstance(task, TrainTask) and task.start_from.overrides and task.start_from.num_examples:
+        return f"the run of {' '.join(task.start_from.overrides)}"
+    if model["path"] is None:
+        return "joined from parts, projectors at random"
+    base = f", adapters on {short(Path(model['base']))}" if model.get("base") else ""
+    return f"{short(Path(model['path']))}{base}"
+
+
+def _data(config: Mapping[str, Any], task: object) -> str:
+    """Name the clips that a task reads."""
+    if config["video"] or config["audio"]:
+        return " with the sound of ".join(filter(None, [config["video"], config["audio"]]))
+    dataset = config["dataset"]
+    splits = [dataset["train_split"]] if isinstance(task, TrainTask) else config["task"]["splits"]
+    where = f"dataset={dataset['name']} in {short(Path(dataset['root']))}"
+    return (
+        f"{', '.join(splits or ['all splits'])} of {where}, modality={config['modality']['name']}"
+    )
+
+
+def _steps(config: Mapping[str, Any], stage: LoopConfig) -> str:
+    """Say how long training is, in steps if the number of examples is in the config."""
+    dataset = config["dataset"]
+    known = dataset["splits"].get(dataset["train_split"], {}).get("num_clips")
+    each = f"{stage.batch_size} prompts"
+    if isinstance(stage, GrpoConfig):
+        each += f" with {stage.num_generations} completions each"
+    if stage.max_steps > 0:
+        return f"{stage.max_steps} of {each}"
+    epochs = f"{stage.num_train_epochs:g} epochs"
+    if known is None:
+        return f"{epochs}, {each} a step"
+    limit = dataset["max_train_examples"]
+    num_examples = min(known, limit) if limit > 0 else known
+    return f"{stage.num_steps(num_examples)} of {each}: {epochs} of {num_examples:,} examples"
+
+
+def short(path: Path) -> str:
+    """Write a path as it is typed in the working folder, if it lies there."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

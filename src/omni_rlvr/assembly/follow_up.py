@@ -1,0 +1,236 @@
+"""What a command says at its end: where its results lie, and three commands that make sense next.
+
+The commands are made of the present one and composed before they are printed, so that they work as
+they are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from omni_rlvr.assembly.announce import short
+from omni_rlvr.assembly.composing.arguments import override
+from omni_rlvr.assembly.composing.help_page import options_in
+from omni_rlvr.assembly.instantiate import check_values, compose_step
+from omni_rlvr.config.dataset import DatasetConfig, lacks_file
+from omni_rlvr.config.stage import LoopConfig
+from omni_rlvr.config.tasks import AttributeTask, EvaluateTask, PipelineTask, TrainTask
+from omni_rlvr.pointers import CHECKPOINT, run_of
+from omni_rlvr.ranks import rendezvous
+from omni_rlvr.record import read_jsonl
+from omni_rlvr.text.chart import charts
+from omni_rlvr.types import UserError
+
+CLOSED = ("train", "evaluate", "attribute", "pipeline")
+"""Tasks that something follows."""
+NUM_COMMANDS = 3
+CARRIED = (
+    *("dataset", "model", "modality", "lexicon", "paths", "feature_cache"),
+    *("trainer.accelerator", "trainer.devices"),  # of one machine: nothing else starts the others
+)
+"""Options on the command line, with those below them, that the next commands need too."""
+OWN = ("model.path", "dataset.train_split", "dataset.max_train_examples", "model.parts")
+"""Options of these groups that belong to the run itself."""
+TRAINABLE = ("model/trainable", "model.trainable")
+"""What trains: commands that do not train need none of it."""
+USUAL = {"dataset": "synthetic", "model": "tiny"}
+"""What experiments outside a family of their own begin with."""
+CURVES = {"reward": "reward", "accuracy": "rewards/accuracy/mean", "loss": "loss"}
+"""Title of a chart -> its metric."""
+WIDE, WIDEST = 100, 140
+"""Columns of a terminal from which on charts are drawn, and the most that they take."""
+PLAIN = re.compile(r"(?=.*/)[\w./+@:%-]+", re.ASCII)
+"""Paths that Hydra and a shell read as they are."""
+
+
+def close(
+    config: Mapping[str, Any], typed: Mapping[str, Any], run_dir: Path, inputs: object
+) -> None:
+    """Say where the results of a finished command lie, and what makes sense next.
+
+    Args:
+        config: Of the task, resolved as it began: ``${latest:NAME}`` may be another run by now.
+        typed: Its typed groups.
+        run_dir: The folder of the run.
+        inputs: What the task's ``build`` returned; one of its clips is taken as an example.
+    """
+    if not rendezvous.is_first() or config["task"]["name"] not in CLOSED:
+        return
+    run = run_of(run_dir) if config["resume"] else run_dir
+    if isinstance(typed["task"], TrainTask):
+        for line in _curves(run):
+            print(line)
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in run.iterdir())
+    width = Console().width
+    print(f"output: {short(run)}")
+    shown = [name for name in names if not name.startswith(".")]
+    print("  " + _folded(shown, width - 2, "  ", "\n  "))
+    commands = next_commands(config, typed, run, _example_clip(inputs))
+    if commands:
+        print("next:")
+    for command in commands:
+        print(_folded(["  omni-rlvr", *map(shlex.quote, command)], width - 2, " ", " \\\n      "))
+
+
+def _folded(texts: Sequence[str], width: int, gap: str, line_end: str) -> str:
+    """Join texts, in lines of a width where they can be broken."""
+    whole, used = texts[0], len(texts[0])
+    for text in texts[1:]:
+        fits = used + len(gap) + len(text) <= width
+        whole += f"{gap if fits else line_end}{text}"
+        used = used + len(gap) + len(text) if fits else len(line_end.splitlines()[-1]) + len(text)
+    return whole
+
+
+def _curves(run: Path) -> list[str]:
+    """Draw reward and accuracy, or the loss, where a terminal has room for it."""
+    console = Console()
+    file = run / "metrics.jsonl"
+    if not console.is_interactive or console.width < WIDE or console.encoding != "utf-8":
+        return []
+    rows = read_jsonl(file) if file.exists() else []
+    curves = [
+        (title, [row[key] for row in rows if row.get(key) is not None])
+        for title, key in CURVES.items()
+    ]
+    drawn = [(title, values) for title, values in curves if values]
+    if len(drawn) > 1:  # the loss of RLVR says nothing
+        drawn = [(title, values) for title, values in drawn if title != "loss"]
+    return charts(drawn, min(console.width, WIDEST))
+
+
+def _example_clip(inputs: object) -> str | None:
+    """Find the file of a clip that a task has read, if it holds its clips."""
+    clips = vars(inputs).get("clips")
+    examples = [] if clips is None else [e for split in clips.examples.values() for e in split[:8]]
+    return next((short(e.video) for e in examples if e.video is not None), None)
+
+
+def next_commands(
+    config: Mapping[str, Any], typed: Mapping[str, Any], run: Path, clip: str | None
+) -> list[list[str]]:
+    """List the arguments of commands that make sense after a task; each of them composes.
+
+    Args:
+        config: Of the task, resolved.
+        typed: Its typed groups.
+        run: The folder of the run.
+        clip: A file to answer about.
+    """
+    found: list[list[str]] = []
+    for name, own in _candidates(config, typed["task"], typed["stage"], run, clip):
+        overrides = own if name.startswith("task=") else _completed(name, own)
+        if overrides and len(found) < NUM_COMMANDS:
+            found.append([*_flags(), *overrides])
+    return found
+
+
+def _candidates(
+    config: Mapping[str, Any], task: object, stage: LoopConfig, run: Path, clip: str | None
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield experiments that may follow, the best ones first, with overrides of their own."""
+    trains, path = isinstance(task, TrainTask), config["model"]["path"]
+    if isinstance(task, PipelineTask):
+        path = run / [*task.stages][-1] / CHECKPOINT
+    elif trains:
+        path = run / CHECKPOINT
+    onto = [] if path is None else [_written("model.path", short(Path(path)))]
+    if isinstance(task, TrainTask) and not stage.samples:
+        yield "rlvr", onto
+    if isinstance(task, TrainTask) and not task.evaluate_after.splits:
+        yield "evaluate", onto
+    if isinstance(task, AttributeTask):
+        yield "task=report", ["task=report", _written("runs", short(run)), "+html=true"]
+    elif not trains or stage.samples:
+        yield "attribute", onto
+    if isinstance(task, EvaluateTask):
+        yield "task=report", ["task=report", _written("runs", short(run.parent))]
+    has_page = importlib.util.find_spec("gradio") is not None
+    if has_page and (not trains or stage.samples):
+        yield "serve", onto
+    if clip is not None:
+        yield "predict", [*onto, f"+{_written('video', clip)}"]
+    skips = config["dataset"]["on_bad_media"] == "skip"  # else a clip without sound ends it
+    if config["modality"]["name"] == "video_audio" and skips:
+        yield "evaluate", [*onto, "modality=audio"]
+    if has_page and trains and not stage.samples:
+        yield "serve", onto
+
+
+def _completed(name: str, own: Sequence[str]) -> list[str]:
+    """Complete a command by what the present one says of clips and models; none if it is wrong.
+
+    An experiment of the same family comes first: ``r1_omni/evaluate`` after ``r1_omni/rlvr``.
+    """
+    hydra = HydraConfig.get()
+    sources, choices = hydra.runtime.config_sources, hydra.runtime.choices
+    folders = [Path(source.path) for source in sources if source.schema == "file"]
+    family = str(choices.get("experiment") or "").rpartition("/")[0]
+    own_family = f"{family}/{name}" in options_in(folders).get("experiment", [])
+    carried = [text for text in hydra.overrides.task if _is_carried(text, trains=name == "rlvr")]
+    keys = {_key(text) for text in [*carried, *own]}
+    carried = [text for text in carried if _key(text) not in {_key(other) for other in own}]
+    if not own_family:
+        carried[:0] = [
+            f"{group}={choices[group]}"
+            for group, usual in USUAL.items()
+            if group not in keys and choices[group] not in (usual, "compose")
+        ]
+    overrides = [f"+experiment={family}/{name}" if own_family else f"+experiment={name}"]
+    overrides += [*carried, *own]
+    if name == "serve" and (family or "model" in keys):
+        overrides.append("task.compare=null")  # the latest cold start may be of another model
+    try:
+        config, typed = check_values(compose_step(overrides))
+    except (HydraException, OmegaConfBaseException, UserError, ValueError):
+        return []
+    dataset: DatasetConfig = typed["dataset"]
+    wanted = config["task"].get("splits") or []
+    if isinstance(typed["task"], TrainTask):
+        wanted = [dataset.train_split]
+    there = [
+        split for split in wanted if split in dataset.splits and not lacks_file(dataset, split)
+    ]
+    if there != wanted and not isinstance(typed["task"], TrainTask):
+        overrides.append(f"task.splits=[{','.join(there)}]")
+    return overrides if there or not wanted else []
+
+
+def _flags() -> list[str]:
+    """Repeat the folder of a user's own options, if the command named one."""
+    sources = HydraConfig.get().runtime.config_sources
+    own = [source.path for source in sources if source.provider == "command-line"]
+    return [text for path in own for text in ("--config-dir", short(Path(path)))]
+
+
+def _is_carried(text: str, *, trains: bool) -> bool:
+    """Tell whether an override of this command belongs to the next ones."""
+    key = _key(text)
+    if text.startswith("~") or _below(key, OWN) or (_below(key, TRAINABLE) and not trains):
+        return False
+    if key == "hardware":
+        return trains
+    return _below(key, CARRIED) and text != "model=compose"
+
+
+def _below(key: str, tops: Sequence[str]) -> bool:
+    return any(key == top or key.startswith((f"{top}.", f"{top}/")) for top in tops)
+
+
+def _key(text: str) -> str:
+    return text.partition("=")[0].lstrip("+")
+
+
+def _written(key: str, value: str) -> str:
+    """Write an override, in quotes only where Hydra needs them."""
+    return f"{key}={value}" if PLAIN.fullmatch(value) else override(key, value)

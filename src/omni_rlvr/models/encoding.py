@@ -1,0 +1,53 @@
+"""What the towers of a policy on the meta device take and give: shapes, nothing is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.prefix.measure import SavedBytes
+from omni_rlvr.types import Batch, Features
+
+AT_ONCE = 3
+"""Tensors of the size of the largest that exist at one time in a tower."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What encoding a batch takes."""
+
+    features: Features
+    """On the meta device."""
+    working_bytes: int
+    """What the towers compute with at one time, without gradient."""
+    kept_bytes: int
+    """What those towers that train keep for backward."""
+
+
+def measure_encoding(policy: Policy, batch: Batch) -> Encoding:
+    """Run towers that ask for the shapes of their inputs, and not for values, on a meta batch."""
+    largest, saved = _Largest(), SavedBytes(policy.parameters())
+    hooks = torch.autograd.graph.saved_tensors_hooks(saved, lambda tensor: tensor)
+    with largest, torch.no_grad():
+        features = policy.encode(batch)
+    with hooks, torch.enable_grad():
+        policy.encode(batch)
+    return Encoding(features, AT_ONCE * largest.num_bytes, saved.num_bytes)
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the largest tensor that is made."""
+
+    num_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, list | tuple) else [made]:
+            if isinstance(tensor, Tensor):
+                self.num_bytes = max(self.num_bytes, tensor.nbytes)
+        return made

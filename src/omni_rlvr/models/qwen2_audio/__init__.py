@@ -1,0 +1,1 @@
+"""Qwen2-Audio: models that hear and do not see."""

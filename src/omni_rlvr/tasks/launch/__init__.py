@@ -1,1 +1,0 @@
-"""Runs on several devices: one process each."""
