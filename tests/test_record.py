@@ -96,8 +96,8 @@ def test_a_reader_names_lines_that_are_none(tmp_path: Path, caplog) -> None:
         ("", "it is empty"),
         ("\0\0\0", "it is empty"),
         ('{"status": "runn', "Unterminated string"),
-        ("[]", "not what a run leaves"),
-        ('{"status": "running"}', "not what a run leaves"),
+        ("[]", "not written by a run"),
+        ('{"status": "running"}', "not written by a run"),
     ],
 )
 def test_a_damaged_run_json_is_named(tmp_path: Path, content: str, why: str) -> None:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left behind."""
+    """The results of a run."""
 
     folder: Path
     """The folder of the run."""
@@ -55,8 +55,8 @@ class RunResult:
     """For training, the last value of each metric; for evaluation and attribution, split ->
     scores; for a pipeline, its summary. Empty for other tasks."""
     table: pd.DataFrame
-    """For training, a row a logged step; for evaluation, a row a split; for attribution and
-    prediction, a row a clip; for a pipeline, a row for each model and split. Empty for others."""
+    """One row per logged step for training, per split for evaluation, per clip for attribution and
+    prediction, per model and split for a pipeline. Empty for other tasks."""
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
@@ -69,7 +69,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
         UserError: A key or an option does not exist, or a value has the wrong type.
     """
     register()
-    with _told(overrides), _hydra():
+    with _user_errors(overrides), _hydra():
         return hydra.compose("config", overrides=checked_arguments(overrides))
 
 
@@ -80,7 +80,7 @@ def run(config: DictConfig) -> RunResult:
         config: From ``compose``; it may have been changed since.
 
     Raises:
-        UserError: Something is wrong that a user can mend.
+        UserError: There is an error that the user can fix.
         Interrupted: The process was asked to stop; training has saved a checkpoint.
 
     Note:
@@ -91,7 +91,7 @@ def run(config: DictConfig) -> RunResult:
 
     _refuse_in_import()
     register()
-    with _told(()), _hydra():
+    with _user_errors(()), _hydra():
         root, name = str(config.paths.output_root), str(config.name)
         folder = Path(run_folder(root, name, config.resume))
         with no_folder_unused(folder):
@@ -105,7 +105,7 @@ def evaluate(checkpoint: str | Path, overrides: Sequence[str] = ()) -> RunResult
 
     Args:
         checkpoint: The folder of a checkpoint.
-        overrides: Others, e.g. ``["dataset=dfew", "dataset.root=DIR", "modality=audio"]``.
+        overrides: Further ones, e.g. ``["dataset=dfew", "dataset.root=DIR", "modality=audio"]``.
 
     Raises:
         UserError: As ``run``.
@@ -118,7 +118,7 @@ def attribute(checkpoint: str | Path, overrides: Sequence[str] = ()) -> RunResul
 
     Args:
         checkpoint: The folder of a checkpoint.
-        overrides: Others, e.g. ``["task.max_clips=100"]``.
+        overrides: Further ones, e.g. ``["task.max_clips=100"]``.
 
     Raises:
         UserError: As ``run``.
@@ -131,7 +131,7 @@ def load_policy(checkpoint: str | Path, overrides: Sequence[str] = ()) -> Policy
 
     Args:
         checkpoint: The folder of a checkpoint, or a name on the hub.
-        overrides: Others, e.g. ``["model=humanomni_0_5b", "model.dtype=bfloat16"]``.
+        overrides: Further ones, e.g. ``["model=humanomni_0_5b", "model.dtype=bfloat16"]``.
 
     Raises:
         UserError: It cannot be loaded.
@@ -141,7 +141,7 @@ def load_policy(checkpoint: str | Path, overrides: Sequence[str] = ()) -> Policy
     from omni_rlvr.training.devices import device_of
 
     config = compose([override("model.path", str(checkpoint)), *overrides])
-    with _told(overrides), _hydra():
+    with _user_errors(overrides), _hydra():
         check(config)
         policy = load(config.model).eval()
         return policy.to(device=device_of(config.trainer.accelerator))
@@ -160,7 +160,7 @@ def predict(
         policy: From ``load_policy``; it moves to the device of ``trainer.accelerator``.
         video: The clip's file; None for a sound alone.
         audio: A sound file of its own; None for the sound of the video.
-        overrides: Others, e.g. ``["task.labels=[happy,sad]"]``.
+        overrides: Further ones, e.g. ``["task.labels=[happy,sad]"]``.
 
     Raises:
         UserError: The clip cannot be read.
@@ -174,7 +174,7 @@ def predict(
     given = [override(key, str(file)) for key, file in files.items() if file is not None]
     own = ["task=predict", "task.stream=false", "feature_cache.enabled=false", *given]
     config = compose([*own, *overrides])
-    with tempfile.TemporaryDirectory() as folder, _told(overrides), _hydra():
+    with tempfile.TemporaryDirectory() as folder, _user_errors(overrides), _hydra():
         resolved, typed = check(config)
         place = Place(Path(folder), None, resolved)
         composed = assemble(config, place, typed, several_devices=False)
@@ -213,22 +213,22 @@ def _refuse_in_import() -> None:
 
 @contextlib.contextmanager
 def _hydra() -> Iterator[None]:
-    """Initialise Hydra inside, which steps of a pipeline need too, and then put back what was."""
+    """Initialise Hydra inside, which steps of a pipeline need too, and restore its state after."""
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         yield
 
 
 @contextlib.contextmanager
-def _told(overrides: Sequence[str]) -> Iterator[None]:
-    """Raise what the command would print as one line as a UserError with that text."""
+def _user_errors(overrides: Sequence[str]) -> Iterator[None]:
+    """Raise the errors that the command prints as one line as UserErrors with that text."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if (told := composing_error(error, overrides)) is None:
+        if (reworded := composing_error(error, overrides)) is None:
             raise
-        raise told from error
+        raise reworded from error
 
 
 def _result(folder: Path, task: str) -> RunResult:

@@ -78,7 +78,7 @@ def task(cfg: DictConfig) -> float | None:
             settle_resume(cfg, run_dir.parent)
             config, typed = announce(cfg, run_dir)
             from omni_rlvr.assembly.follow_up import close
-            from omni_rlvr.tasks.build import build  # which takes seconds, for torch
+            from omni_rlvr.tasks.build import build  # takes seconds, because it imports torch
 
             ready = build(cfg, run_dir, run_dir.parent / LATEST)
         ready.run()
@@ -94,7 +94,7 @@ def _run_of_sweep(cfg: DictConfig, run_dir: Path) -> float | None:
     hydra_cfg = HydraConfig.get()
     register()  # anew, where a launcher runs the job in a process of its own
     if "sweep" not in hydra_cfg.callbacks:
-        raise UserError("~hydra.callbacks.sweep: a sweep is not conducted without it")
+        raise UserError("~hydra.callbacks.sweep: a sweep does not work without it; leave it there")
     home, overrides = Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task)
     job = SweepJob(hydra_cfg.job.num, home, run_dir, overrides)
 
@@ -113,7 +113,7 @@ def _run_of_sweep(cfg: DictConfig, run_dir: Path) -> float | None:
 
 
 def silence_others() -> None:
-    """Print nothing but errors where another process of the same run prints."""
+    """Print only errors in this process, if another one of the same run prints."""
     if not rendezvous.is_first():
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         warnings.simplefilter("ignore")
@@ -123,7 +123,7 @@ def silence_others() -> None:
 def one_line() -> Iterator[None]:
     """End the process with one line if the user can mend the error, or asked for a stop."""
     try:
-        with failure.told_once():
+        with failure.reported_once():
             yield
         sys.stdout.flush()  # so that a write error is raised here and not while Python exits
     except Interrupted as stop:
@@ -139,8 +139,8 @@ def one_line() -> Iterator[None]:
             raise
         sys.exit(_QUIET)
     except Exception as error:
-        if (told := composing_error(error, sys.argv[1:])) is not None:
-            sys.exit(f"error: {told}")
+        if (reworded := composing_error(error, sys.argv[1:])) is not None:
+            sys.exit(f"error: {reworded}")
         if not isinstance(error, OSError):
             raise
         # raised by Hydra when it cannot make the run's folder

@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """Return the number of this process, from 0."""
+    """Return the rank of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def local_rank() -> int:
-    """Return the number of this process among those of the run on its machine, from 0."""
+    """Return the rank of this process among those of the run on its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", rank())) if distributed.is_initialized() else 0
 
 
@@ -50,6 +50,6 @@ def total(values: Sequence[float]) -> list[float]:
 
 
 def in_order(rows: Sequence[T], places: Sequence[int]) -> list[T]:
-    """Collect the rows of all ranks, in the order of their places in the whole batch."""
+    """Collect the rows of all ranks, in the order of their places in the global batch."""
     found = [pair for part in gather(list(zip(places, rows, strict=True))) for pair in part]
     return [row for _, row in sorted(found, key=lambda pair: pair[0])]

@@ -1,7 +1,8 @@
-"""Folders that are there whole or not at all, that nobody else has made, and that can be checked.
+"""Write folders completely or not at all, make new ones, and check them by digests.
 
-A folder is written under another name and renamed when it is whole, so that a kill or a full disk
-leaves the one before. ``SHA256SUMS`` in it holds a digest of each file, as ``sha256sum -c`` reads.
+A folder is written under another name and renamed when it is complete, so that a killed process or
+a full disk leaves the previous one. ``SHA256SUMS`` holds a digest of each file, for
+``sha256sum -c``.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ _OF_TORCH = ("PytorchStreamWriter", "inline_container", "iostream", "basic_ios")
 
 
 def new_folder(wanted: Path) -> Path:
-    """Make a folder that was not there: ``wanted``, or the next of that name with a number.
+    """Make a folder that does not exist yet: ``wanted``, or that name with a number.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be made.
     """
     wanted.parent.mkdir(parents=True, exist_ok=True)
     folder, number = wanted, 0
@@ -46,12 +47,12 @@ def new_folder(wanted: Path) -> Path:
 
 @contextlib.contextmanager
 def whole_folder(folder: Path, *, sums: bool = False) -> Iterator[Path]:
-    """Yield a folder to write into, which takes the place of ``folder`` once all is written.
+    """Yield a folder to write into, which replaces ``folder`` once all is written.
 
-    Whatever goes wrong, ``folder`` stays as it was and nothing else is left.
+    After any error ``folder`` is as before, and nothing else is left.
 
     Args:
-        folder: what is to be there.
+        folder: the folder to write or to replace.
         sums: whether a digest of each file is written, for ``check_sums``.
 
     Raises:
@@ -87,7 +88,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
     """Yield a folder to write into, whose content moves into ``folder`` once all is written.
 
     Args:
-        folder: is there, and keeps what else it holds.
+        folder: an existing folder; its other files stay.
 
     Raises:
         OSError: the disk is full, or cannot be written.
@@ -103,8 +104,8 @@ def whole_files(folder: Path) -> Iterator[Path]:
 def set_usual_mode(path: Path) -> None:
     """Give a file or folder the permissions that ``open`` or ``mkdir`` would: the umask's.
 
-    safetensors and ``tempfile`` make what only its owner can read, so that a checkpoint or a data
-    set on a shared disk would be of no use to a group.
+    safetensors and ``tempfile`` make files that only their owner can read, so that a group could
+    not use a checkpoint or a data set on a shared disk.
     """
     umask = os.umask(0o077)
     os.umask(umask)
@@ -113,23 +114,23 @@ def set_usual_mode(path: Path) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace a file in one step; what cannot be written whole leaves the one before.
+    """Replace a file in one step; if it cannot be written, the previous one stays.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(data)
         os.replace(partial, path)
     except OSError:
-        with contextlib.suppress(OSError):  # what went wrong first is said
+        with contextlib.suppress(OSError):  # the first error is the one to report
             partial.unlink(missing_ok=True)
         raise
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """Find the system's error in what a library raised; None if it is of another kind."""
+    """Find the system's error in an exception of a library; None if there is none."""
     if isinstance(error, UserError) or not isinstance(error, Exception):
         return None
     if isinstance(error, OSError) and error.errno:
@@ -157,14 +158,14 @@ def write_sums(folder: Path) -> None:
 
 
 def check_sums(folder: Path, *, but: Sequence[str] = ()) -> str | None:
-    """Compare a folder's files with what was written.
+    """Compare a folder's files with the digests in its ``SHA256SUMS``.
 
     Args:
-        folder: one without ``SHA256SUMS`` has nothing to compare with.
-        but: names of files that are not looked at.
+        folder: without ``SHA256SUMS`` in it, nothing is compared.
+        but: names of files that are not compared.
 
     Returns:
-        What is wrong with the first file that is missing or changed; None if all are as they were.
+        A text about the first file that is missing or changed; None if all files are intact.
     """
     if not (folder / SUMS).exists():
         return None
@@ -190,7 +191,7 @@ def _digest(path: Path) -> str:
 
 
 def remove_unused(run_dir: Path) -> bool:
-    """Remove a run's folder that holds nothing but what Hydra made; say whether it did."""
+    """Remove a run's folder if it holds only files that Hydra made; return whether it did."""
     unused = run_dir.is_dir() and all(
         path.name == ".hydra" or path.suffix == ".log" for path in run_dir.iterdir()
     )
@@ -205,7 +206,7 @@ def no_folder_unused(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # they hold other runs, or another rank was faster
+        with contextlib.suppress(OSError):  # the parents hold other runs, or a rank was faster
             if remove_unused(run_dir):
                 run_dir.parent.rmdir()
                 run_dir.parents[1].rmdir()

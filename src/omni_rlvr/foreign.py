@@ -1,7 +1,7 @@
-"""Recognises files that are not what their names promise, e.g. pointers, web pages, archives.
+"""Recognise files that are not what their names promise, e.g. pointers, web pages, archives.
 
-Downloads and clones leave such files. Only the first bytes are looked at. The reader of a kind of
-file says which of these its files cannot be.
+Downloads and clones leave such files. Only the first bytes are read. Each reader names the kinds
+that its own files cannot be.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HEAD_BYTES = 4096
-"""Number of bytes at the start of a file that are looked at."""
+"""Number of bytes at the start of a file that are read."""
 NO_LIST = ("pointer", "page", "archive", "picture", "data", "zeros")
 """Kinds that an annotation file cannot be: it is text, and may be JSON."""
 NO_WEIGHTS = ("pointer", "page", "picture")
 """Kinds that a checkpoint file cannot be: it may be JSON, text, or pickled weights in a zip."""
 
-_AGAIN = "download it again, and look whether its address is right and whether it asks for a login"
+_AGAIN = "download it again, and check whether its address is right and whether it needs a login"
 _UNPACK = "unpack it, and name what is in it"
 _NAME_CLIP = "name the clip that belongs there"
 _NAME_FILE = "name the file that belongs there"
@@ -71,10 +71,10 @@ def recognise(head: bytes) -> Foreign | None:
         size = _SIZE.search(head)
         stands_for = f" of {int(size[1]):,} bytes" if size else ""
         what = f"a Git-LFS pointer, not the file itself{stands_for}"
-        return Foreign("pointer", what, "run 'git lfs pull' in the clone that it is of")
+        return Foreign("pointer", what, "run 'git lfs pull' in its clone")
     if head.startswith(b"/annex/objects/"):
         what = "a git-annex pointer, not the file itself"
-        return Foreign("pointer", what, "run 'git annex get' on it in the clone that it is of")
+        return Foreign("pointer", what, "run 'git annex get' on it in its clone")
     for start, magic, kind, what, remedy in _MAGIC:
         if head.startswith(magic, start):
             return Foreign(kind, what, remedy)
@@ -100,7 +100,7 @@ def _recognise_text(head: bytes) -> Foreign | None:
     try:
         text = head.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        if error.start < HEAD_BYTES - 4:  # a character that is cut at the end is none
+        if error.start < HEAD_BYTES - 4:  # the last character may be cut off at HEAD_BYTES
             return None
         text = head[: error.start].decode("utf-8-sig").strip()
     if not text or _CONTROL.search(head):

@@ -1,7 +1,7 @@
 """Every name that a run writes into its files, and what it means; the documentation lists them.
 
 Nothing reads this at run time. ``tests/e2e/test_glossary.py`` runs small trainings, evaluations and
-attributions and holds that each name in their files is here, and that each name here is written.
+attributions and checks that each name in their files is here, and that each name here is written.
 ``{...}`` in a name stands for what a run gives: a reward term, a label, a subset of modalities.
 """
 
@@ -26,7 +26,7 @@ TRAINING = {
     "learning_rate": "The learning rate of the updates.",
     "num_tokens": "Tokens of prompts and completions trained on since the run began, on all "
     "devices; a prompt counts once for each of its completions.",
-    "tokens/s": "Such tokens of this step divided by its time.",
+    "tokens/s": "Those tokens of this step divided by its seconds.",
     "step_time": "Seconds that the step took: rollout, rewards and updates.",
     "mean_token_accuracy": "For a supervised stage, the share of target tokens that are the "
     "policy's most probable ones.",
@@ -36,17 +36,18 @@ TRAINING = {
     "entropy": "The entropy of the policy's next-token distribution, mean over tokens, in nats.",
     "clip_ratio/low_mean": "The share of tokens (of sequences for gspo) whose ratio is below the "
     "clip range where the advantage is negative.",
-    "clip_ratio/low_min": "The least such share of a completion.",
+    "clip_ratio/low_min": "The least such share in one completion.",
     "clip_ratio/high_mean": "The share of tokens (of sequences for gspo) whose ratio is above the "
     "clip range where the advantage is positive.",
-    "clip_ratio/high_max": "The greatest such share of a completion.",
+    "clip_ratio/high_max": "The greatest such share in one completion.",
     "clip_ratio/region_mean": "The share of tokens clipped on either side.",
     "cispo_clip_ratio": "For `stage.loss_type=cispo`, the share of tokens whose weight was "
     "clipped.",
     "reward": "The weighted sum of the reward terms, mean over completions.",
     "reward_std": "Its standard deviation over the whole batch.",
     "reward_std_within_group": "The mean of the groups' standard deviations.",
-    "frac_reward_zero_std": "The share of groups whose rewards are all equal, which teach nothing.",
+    "frac_reward_zero_std": "The share of groups whose rewards are all equal: their advantages are "
+    "0.",
     "rewards/{term}/mean": "A reward term without its weight, mean over completions.",
     "rewards/{term}/std": "Its standard deviation over the batch.",
     "completions/mean_length": "The mean length of completions, in tokens.",
@@ -84,7 +85,7 @@ SCORES = {
     "uar_ci": "Its 95 % bootstrap interval.",
     "weighted_f1": "F1 of each class weighted by its size, in percent.",
     "weighted_f1_ci": "Its 95 % bootstrap interval.",
-    "chosen_war": "WAR of the labels that are most likely behind the model's own reasoning.",
+    "chosen_war": "WAR of the labels that are most likely after the model's own reasoning.",
     "chosen_war_ci": "Its 95 % bootstrap interval.",
     "chosen_uar": "UAR of these labels.",
     "chosen_uar_ci": "Its 95 % bootstrap interval.",
@@ -98,8 +99,8 @@ SCORES = {
     "outside": "The share of answers that are no label of the list, in percent.",
     "recall": "Label (or kind) -> the share of its clips answered right; null for no clips.",
     "labels": "The label list, in the order of the confusion counts.",
-    "confusion": "Counts: a row a gold label, a column an answer, the last one for answers outside "
-    "the list.",
+    "confusion": "Counts: one row per gold label, one column per answer, the last column for "
+    "answers outside the list.",
     "accuracy": "For question records: the share that is right, in percent.",
     "score": "For question records: the mean score, where several letters earn their F1.",
     "unparsed": "For question records: the share whose answer cannot be read as one of its kind.",
@@ -110,24 +111,25 @@ SCORES = {
 ATTRIBUTION = {
     "num_clips": "The number of clips that were scored.",
     "num_whole": "Those with both modalities, over which all means are taken.",
-    "v_{subset}": "The value of a subset: what the policy says of the gold label under it.",
-    "v_{subset}_predicted": "The same of the label predicted from the whole clip.",
+    "v_{subset}": "The value of a subset: the probability of the gold label, or its log "
+    "(`task.value`), if the policy gets this subset.",
+    "v_{subset}_predicted": "The same for the label predicted from the whole clip.",
     "phi_{player}": "The Shapley value of a modality for the gold label.",
     "phi_{player}_predicted": "The same for the predicted label.",
     "interaction": "What both modalities give together beyond what each gives alone.",
     "interaction_predicted": "The same for the predicted label.",
     "accuracy_{subset}": "The share of clips whose most probable label under a subset is right.",
-    "share_{player}": "A modality's part of what the policy gains by all together: the ratio of "
+    "share_{player}": "A modality's share of what the policy gains by all together: the ratio of "
     "the mean Shapley values.",
     "num_swaps": "The number of pictures that were shown with another clip's sound.",
     "video": "The share of swaps answered with the label of the picture.",
     "audio": "The share of swaps answered with the label of the sound.",
     "neither": "The share of swaps answered with a third label.",
-    "num_judged": "Reasonings that take a side, for clips whose Shapley values do.",
+    "num_judged": "Reasonings that lean to one modality, of clips whose Shapley values do too.",
     "num_claims": "Claims of reasonings that can be checked against the clip's cues.",
-    "lean": "From -1 (sound alone) to 1 (picture alone): what the words of a reasoning speak of.",
+    "lean": "From -1 (sound alone) to 1 (picture alone): what the words of a reasoning refer to.",
     "agreement": "The share of judged reasonings that lean to the modality with the larger value.",
-    "agreement_chance": "What two independent sides of the same frequencies would reach.",
+    "agreement_chance": "The agreement if both leaned independently, with the same frequencies.",
     "hallucination": "The share of claims that are false.",
     "hallucination_visual": "The same of claims about the picture.",
     "hallucination_vocal": "The same of claims about the sound.",
@@ -139,10 +141,10 @@ COMPLETION = {
     "step": "The step that sampled it.",
     "id": "The clip.",
     "label": "Its gold answer.",
-    "completion": "The text, special tokens included.",
+    "completion": "The text up to the end token; special tokens before it are kept.",
     "reward": "The weighted sum of its terms; null if no term could judge it.",
     "advantage": "Its advantage within its group.",
-    "rewards/{term}": "What each term gave.",
+    "rewards/{term}": "The score of each term, without its weight.",
 }
 """A line of completions.jsonl: one completion that was trained on."""
 
@@ -174,7 +176,7 @@ RECORD = {
     "python": "The version of Python.",
     "device": "What it ran on.",
     "skipped_clips": "Clips that could not be read, with the reason.",
-    "clip_notes": "Clips that the model is shown otherwise than they are in their files.",
+    "clip_notes": "Clips of which the model gets something else than their files hold, and why.",
     "trackers": "Tracker -> the id of its run there.",
     "config": "The resolved config.",
     "origin": "For training: the digests of what it started from, which a resumed run must match.",

@@ -1,4 +1,4 @@
-"""Importing this lets transformers open checkpoints of models that are joined from parts.
+"""Importing this module lets transformers open checkpoints of models that are joined from parts.
 
     import omni_rlvr.hf
     from transformers import AutoModel, AutoProcessor

@@ -31,7 +31,7 @@ IN_USE = "wait until it ends, or stop it (Ctrl-C saves)"
 SETTLE_S = 2.0
 """Seconds after which the writer of a lock file that names no owner counts as dead."""
 LAUNCHER = "OMNI_RLVR_LAUNCHER"
-"""Names, in the environment, the process that started this one for one device of several."""
+"""Environment variable with the id of the process that launched this one for one of the devices."""
 _held: dict[Path, int] = {}
 """The locks of this process, and how often it took each."""
 
@@ -47,13 +47,13 @@ class Owner:
     process: int
     host: str
     started: str
-    """When the process started, in the system's own count: another one with its number differs."""
+    """Its start time in the system's own units, which tells it from a later process of its id."""
     since: str
     command: str
 
     @classmethod
     def this_process(cls) -> Owner:
-        """Describe the process that asks."""
+        """Describe this process."""
         return cls(
             process=os.getpid(),
             host=platform.node(),
@@ -92,11 +92,12 @@ class FolderLock:
         """Take the lock; the folder must exist.
 
         Args:
-            folder: what is locked.
-            advice: what a user who meets the lock can do, for the message.
+            folder: the folder to lock.
+            advice: what a user can do if it is locked, for the message.
 
         Raises:
-            FolderInUse: another process holds it; says which, on which machine, and since when.
+            FolderInUse: another process holds it; the message names the process, its machine and
+                since when.
             OSError: the folder cannot be written.
         """
         self.path = folder.resolve() / OWNER
@@ -126,7 +127,7 @@ def check_free(folder: Path, advice: str) -> None:
     """Refuse a folder that another process holds, without taking it.
 
     Raises:
-        FolderInUse: says which process, on which machine, and since when.
+        FolderInUse: the message names the process, its machine and since when.
     """
     _refuse(owner_of(folder / OWNER), folder, advice)
 
@@ -185,10 +186,10 @@ def owner_of(path: Path) -> Owner | None:
 
 
 def remove_dead(path: Path, dead: Owner | None) -> None:
-    """Remove a dead owner's lock, unless another process was first and holds it now."""
+    """Remove a dead owner's lock, unless another process has already taken it over."""
     aside = path.with_name(f"{OWNER}.{os.getpid()}")
     try:
-        path.rename(aside)  # of several processes one can do this
+        path.rename(aside)  # only one of several processes succeeds
     except FileNotFoundError:
         return
     moved = owner_of(aside)
@@ -204,7 +205,7 @@ def _started(process: int) -> str | None:
     if not Path("/proc/self/stat").exists():
         return _shown_by_ps(process)
     try:
-        # behind the name, which may hold anything: the state, and 19 fields on the start
+        # after the name, which may hold any character: the state, and 19 fields later the start
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None

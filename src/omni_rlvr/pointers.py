@@ -1,8 +1,8 @@
 """``latest`` and ``checkpoint``: names that lead to the newest run, and to its newest checkpoint.
 
 Each is a relative symbolic link or, on a disk that has no links (exFAT, SMB, cloud drives), a small
-file with the folder's path in one line. Copies and archives make other things of a link: a whole
-folder, nothing, a file with its text. All of them are read, or named.
+file with the folder's path in one line. Copies and archives may turn a link into a folder or into a
+file with its text, or drop it. All of these are followed, or reported.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def point_to(pointer: Path, target: Path) -> None:
         OSError: neither can be made there.
     """
     if pointer.is_dir() and not pointer.is_symlink() and pointer.samefile(target):
-        return  # a run that goes on in the copy of that name
+        return  # the run is resumed in a copy of that name
     text = Path(os.path.relpath(target, pointer.parent)).as_posix()
     partial = pointer.with_name(f".{pointer.name}.{os.getpid()}")
     try:
@@ -49,12 +49,12 @@ def point_to(pointer: Path, target: Path) -> None:
             partial.write_text(f"{text}\n", encoding="utf-8")
         os.replace(partial, pointer)
     finally:
-        with contextlib.suppress(OSError):  # what went wrong first is said
+        with contextlib.suppress(OSError):  # the first error is the one to report
             partial.unlink(missing_ok=True)
 
 
 def _link(path: Path, text: str) -> bool:
-    """Make a symbolic link; False where the disk makes none, or something else of it."""
+    """Make a symbolic link; False if the disk has none, or makes something else."""
     try:
         path.symlink_to(text)
     except (OSError, NotImplementedError):
@@ -66,13 +66,13 @@ def _link(path: Path, text: str) -> bool:
 
 
 def follow(path: Path) -> Path:
-    """Replace each pointer in a path by where it leads, as links are replaced on opening a file.
+    """Resolve each pointer in a path, as the system resolves links when it opens a file.
 
     Args:
         path: e.g. ``outputs/rlvr/latest/checkpoint``.
 
     Returns:
-        A path without pointer files; unchanged from where something leads nowhere.
+        The path without pointer files; a pointer that leads nowhere stays in it.
     """
     out = Path()
     for part in path.parts:
@@ -120,27 +120,27 @@ def newest_run(home: Path) -> Path | None:
 
 
 def clear_way(pointer: Path, target: Path) -> None:
-    """Move or refuse what stands in a pointer's place, before the work that ends in making it.
+    """Check before a run does its work that its pointer can be made, and clear its place.
 
-    A folder, which a copy made of the pointer, gets a name of its own beside it.
+    A folder in its place, which a copy made of the pointer, is moved to a name of its own.
 
     Args:
-        pointer: the ``latest`` or ``checkpoint`` that is to be.
+        pointer: the future ``latest`` or ``checkpoint``.
         target: the folder that it will lead to.
 
     Raises:
-        UserError: something stands there that is nobody's to move, or no pointer can be made.
+        UserError: a file of another kind is in its place, or no pointer can be made.
     """
     try:
         _remove_strays(pointer)
         if pointer.is_dir() and not pointer.is_symlink():
             if target.exists() and pointer.samefile(target):
-                return  # the run goes on in a copy of that name, and needs no pointer
+                return  # the run is resumed in a copy of that name, and needs no pointer
             check_free(pointer, IN_USE)
             new = _free_name(pointer)
             pointer.rename(new)
             point_to(pointer, new)
-            log.warning("%s was a folder, as copies make of a link; it is %s now", pointer, new)
+            log.warning("%s was a folder instead of a link (a copy?); moved it to %s", pointer, new)
         elif pointer.exists() and pointer.stat().st_size and _text(pointer) is None:
             raise UserError(
                 f"{pointer} is in the way: a name that leads to a folder will be written there; "
@@ -168,7 +168,7 @@ def run_of(place: Path) -> Path:
 
 
 def whole_before(checkpoint: Path) -> Path | None:
-    """Return the newest other checkpoint of the same run whose files are as they were written."""
+    """Return the newest other checkpoint of the same run whose files are intact."""
     seen = checkpoint.resolve()
     if seen.parent.name != CHECKPOINTS:
         return None
@@ -177,7 +177,7 @@ def whole_before(checkpoint: Path) -> Path | None:
 
 
 def _free_name(latest: Path) -> Path:
-    """Name the folder that a copy made of ``latest`` by when its run began, as others are named."""
+    """Choose a name for the folder that a copy made of ``latest``: when its run began."""
     try:
         started = json.loads((latest / "run.json").read_text(encoding="utf-8"))["started"]
         name = re.sub("[^0-9_-]", "-", str(started).replace("T", "_"))
@@ -190,7 +190,7 @@ def _free_name(latest: Path) -> Path:
 
 
 def _remove_strays(pointer: Path) -> None:
-    """Remove what a process that was stopped in ``point_to`` left; a folder is only named."""
+    """Remove files that a process left when it was killed in ``point_to``; only name folders."""
     for stray in pointer.parent.glob(f".{pointer.name}.*"):
         if stray.is_dir() and not stray.is_symlink():
             log.warning("%s is the copy of an unfinished link and can be deleted", stray)
@@ -212,9 +212,9 @@ def _text(pointer: Path) -> str | None:
 
 
 def _led_to(pointer: Path, folder: str) -> Path | None:
-    """Return the folder that a pointer leads to, or the one of that name beside it.
+    """Return the folder that a pointer leads to, or one of the same name where it should be.
 
-    The pointer may be of another machine, or from before the folders were moved.
+    The pointer may have been written on another machine, or before the folders were moved.
     """
     text = _text(pointer)
     if text is None:
@@ -228,7 +228,7 @@ def _newest(checkpoint: Path) -> Path | None:
     """Return the newest checkpoint of a run whose pointer to it was lost."""
     found = next(iter(checkpoints_of(checkpoint.parent)), None)
     if found is not None:
-        log.warning("%s leads nowhere; %s, the newest one there, is taken", checkpoint, found)
+        log.warning("%s leads nowhere; using %s, the newest one there", checkpoint, found)
     return found
 
 

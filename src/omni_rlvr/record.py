@@ -1,7 +1,7 @@
-"""What a run leaves behind: run.json, metrics.jsonl, completions.jsonl, and safe ways to write.
+"""Read and write the files of a run: run.json, metrics.jsonl, completions.jsonl.
 
-run.json says how the run can be repeated and how it ended; a file that is replaced is written
-beside itself and renamed, so that a kill leaves the old one or the new one, never half of one.
+run.json says how the run can be repeated and how it ended. A file is replaced by writing a new one
+beside it and renaming that, so that a killed process leaves the old or the new file, never a part.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ REPLACED = {
     "omni_rlvr.training.loggers.trackio": "omni_rlvr.training.loggers.TrackioLogger",
     "omni_rlvr.training.loggers.wandb": "pytorch_lightning.loggers.WandbLogger",
 }
-"""Names in the modules of now that gave way to another one, with the same options."""
+"""Former name in a present module -> the name that replaced it, with the same options."""
 NOW_OBJECTS = ("omni_rlvr.rollout.hf.generate", "omni_rlvr.rollout.shared_prefix.decode")
-"""Functions that were handed over with ``_partial_: true``, where a class is built now."""
+"""Functions that configs named with ``_partial_: true`` before a class replaced them."""
 ALL_LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-"""The default of ``lora.targets`` before each model had its own; of those models it still is."""
+"""The default of ``lora.targets`` before each model had its own; older models keep this default."""
 SCORES = ("war", "uar", "weighted_f1", "chosen_war", "format")
 """The scores in an evaluation's metrics.json that tables and loggers show, in this order. Those of
 questions lack ``weighted_f1``; ``chosen_war`` is there where labels are scored."""
 _NAMED = 5
-"""Most line numbers that a message names."""
+"""Largest number of line numbers in a message."""
 PACKAGES = (
     "omni-rlvr",
     "torch",
@@ -86,14 +86,14 @@ def read_json(path: Path) -> dict:
 
 
 STOPPED = ("interrupted", "running")
-"""How run.json says that a run was stopped by its user, or killed."""
+"""The values of ``status`` in run.json if a run was stopped by its user, or killed."""
 
 
 def read_record(folder: Path) -> dict:
     """Read a run's run.json.
 
     Raises:
-        UserError: it is missing, empty, cut short, or not what a run leaves.
+        UserError: the file is missing, empty, cut short, or was not written by a run.
     """
     path = folder / "run.json"
     try:
@@ -103,15 +103,15 @@ def read_record(folder: Path) -> dict:
         why = "it is empty" if empty else " ".join(str(error).split())
         raise UserError(f"{path} cannot be read: {why}") from error
     if not isinstance(record, dict) or not {"config", "status"} <= {*record}:
-        raise UserError(f"{path} cannot be read: it is not what a run leaves")
+        raise UserError(f"{path} cannot be read: it was not written by a run")
     return {**record, "config": with_present_targets(record["config"])}
 
 
 def with_present_targets(config: Any) -> Any:
-    """Replace every ``_target_`` of a finished run's config by the name that it has now.
+    """Replace every ``_target_`` in a run's config by its present name.
 
-    What was built has not changed with its name, so a run of an earlier version is compared,
-    resumed and skipped as if it had been started with the present names.
+    Only the names have changed, so a run of an earlier version is compared, resumed and skipped as
+    if it had been started with the present names.
     """
     if isinstance(config, list):
         return [with_present_targets(value) for value in config]
@@ -148,7 +148,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """Read a file of JSON lines; no file is no lines. Lines that are none are named in the log."""
+    """Read a file of JSON lines; [] if there is no file. Invalid lines are named in the log."""
     rows, wrong = _rows(path)
     if wrong:
         log.warning("%s: %s: torn or foreign, left out", path, _lines(wrong))
@@ -156,13 +156,13 @@ def read_jsonl(path: Path) -> list[dict]:
 
 
 def _rows(path: Path) -> tuple[list[tuple[bytes, dict]], list[int]]:
-    """Read JSON objects, one a line.
+    """Read JSON objects, one per line.
 
-    Only a newline ends a line: a completion may hold other signs that ``splitlines`` splits at.
+    Only "\\n" ends a line: a completion may hold other characters that ``splitlines`` splits at.
 
     Returns:
-        Each with its line, and the numbers of lines that are none: torn by a kill, filled with zero
-        bytes by a power cut, or written by someone else.
+        Each object with its line, and the numbers of invalid lines: torn when a process was killed,
+        filled with zero bytes by a power cut, or written by another program.
     """
     good: list[tuple[bytes, dict]] = []
     wrong: list[int] = []
@@ -181,13 +181,13 @@ def _rows(path: Path) -> tuple[list[tuple[bytes, dict]], list[int]]:
 
 
 def _lines(numbers: list[int]) -> str:
-    """Name lines by number, the first few of many."""
+    """Name lines by number, only the first few if there are many."""
     more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
     return f"line {', '.join(map(str, numbers[:_NAMED]))}{more}"
 
 
 NOT_IDENTITY = ("paths", "resume", "runs", "logger", "callbacks")
-"""Groups of a config that say where and how a run is written down, not what it computes."""
+"""Groups of a config that say where and how a run is recorded, not what it computes."""
 
 
 def identity(config: Mapping[str, object]) -> str:
@@ -213,9 +213,9 @@ def finished_config(folder: Path) -> dict | None:
 
 
 def keep_steps(path: Path, last_step: int) -> None:
-    """Drop lines of later steps: what a resumed run will do again.
+    """Drop the lines of later steps, which a resumed run does again.
 
-    A line without a step goes too, and one that is no JSON object; the log names them.
+    Invalid lines and lines without a step are dropped too; the log names them.
     """
     if not path.exists():
         return
@@ -230,7 +230,7 @@ def keep_steps(path: Path, last_step: int) -> None:
 
 
 def close_record(folder: Path, status: str, error: str | None) -> None:
-    """Write into run.json how a run ended whose own process could not, or knew only half of it."""
+    """Write into run.json how a run ended, if its own process could not or did not know."""
     if (folder / "run.json").exists():
         fields = {**read_record(folder), "error": error, "status": status}
         write_json(folder / "run.json", {**fields, "ended": _now()})
@@ -249,7 +249,7 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def say_failed(folder: Path) -> None:
-    """Say in run.json that a run failed where the disk has no room for another one: in place."""
+    """Set the status in run.json to failed in place, if the disk has no room for a new file."""
     path = folder / "run.json"
     before = path.read_bytes()
     after = before.replace(b'"status": "running"', b'"status": "failed" ', 1)  # as many bytes
@@ -277,10 +277,10 @@ class RunRecord:
         """Open the folder and write run.json with status "running".
 
         Args:
-            folder: the run's.
-            config: resolved.
-            device: what it runs on.
-            writes: False keeps all in memory: of several ranks one writes.
+            folder: the folder of the run.
+            config: the resolved config.
+            device: the name of the device that it runs on.
+            writes: whether this process writes; False, on all ranks but one, keeps all in memory.
 
         Raises:
             UserError: the folder cannot be written.
@@ -321,9 +321,9 @@ class RunRecord:
         return [(row["id"], row["reason"]) for row in new]
 
     def add_notes(self, notes: Iterable[tuple[str, ClipNote]]) -> None:
-        """List clips that a model is shown otherwise than they are in their files, once each.
+        """Add notes on clips to run.json, each kind once per clip: (id, note).
 
-        The first of each kind is a warning.
+        The first note of each kind is also logged as a warning.
         """
         known = self.fields["clip_notes"]
         assert isinstance(known, list)
@@ -353,7 +353,7 @@ def _now() -> str:
 
 
 def _commit() -> str | None:
-    """Name the commit this code is run from, with "+" when changed; None outside a checkout."""
+    """Name the commit of this code, with "+" if files are changed; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     here = Path(__file__).parent
     try:
@@ -366,7 +366,7 @@ def _commit() -> str | None:
 
 
 def plain(value: object) -> object:
-    """Turn a number that JSON does not know, NaN or infinite, into None."""
+    """Replace NaN and infinite numbers, which JSON does not have, by None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,13 +1,13 @@
 """How a process stops when it is asked to: by Ctrl-C, a scheduler, or a terminal that is closed.
 
-The first request counts. Most work ends there and then, by ``Stopped``; inside ``noted`` (training)
-a request is only noted, and the work goes on to its next good place. Schedulers repeat signals and
-send them to whole groups of processes, so a second one changes nothing; only a second Ctrl-C, by a
-person who waits, ends the process at once. What this process starts for its own work hears none of
-these signals: it is ended by this process.
+The first request counts. It ends most work at once, by raising ``Stopped``; inside ``noted``
+(training) it is only recorded, and the work continues to the next place where it can stop.
+Schedulers repeat signals and send them to whole groups of processes, so later ones change nothing;
+only a second Ctrl-C ends the process at once. Processes that this one starts for its own work
+ignore these signals, and are ended by this one.
 
-A request to stop by Ctrl-C leaves exit code 130, any other one 143: the run was pre-empted, and
-``resume`` goes on.
+After Ctrl-C the exit code is 130, after any other request 143: the run was pre-empted, and
+``resume`` continues it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class _Requests:
-    """What this process was asked, and what it does about it."""
+    """The requests to stop that this process got, and how it handles them."""
 
     def __init__(self) -> None:
         self.listener = -1
@@ -75,7 +75,7 @@ class _Requests:
                 os.write(1, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
 
     def again(self, lost: sys.UnraisableHookArgs) -> None:
-        """Ask once more where Python had to drop a ``Stopped``, as in ``__del__`` or in a fork."""
+        """Send the signal again if Python dropped a ``Stopped``, as in ``__del__`` or in a fork."""
         number = self.first
         if lost.exc_type is not Stopped or number is None or os.getpid() != self.listener:
             self.hook_before(lost)
@@ -94,12 +94,12 @@ _requests = _Requests()
 
 
 def listen() -> None:
-    """Take over this process's signals, but for those that it was started to ignore (nohup).
+    """Handle this process's signals, except those that it was started to ignore (nohup).
 
-    Where it listens already, nothing changes.
+    If it listens already, nothing changes.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    if _requests.listener == os.getpid() or not is_main:  # Python tells the main thread alone
+    if _requests.listener == os.getpid() or not is_main:  # only the main thread can set handlers
         return
     _requests.forget()
     _requests.listener = os.getpid()
@@ -131,11 +131,11 @@ def exit_code() -> int:
 
 @contextlib.contextmanager
 def without_exit() -> Iterator[None]:
-    """Take a ``sys.exit`` in what is called inside for what it means.
+    """Turn a ``sys.exit`` inside into an error.
 
     Raises:
-        KeyboardInterrupt: Lightning answered a KeyboardInterrupt with it.
-        UserError: code of the user's called it; a run that ends so is not done, whatever its code.
+        KeyboardInterrupt: Lightning called it because of a KeyboardInterrupt.
+        UserError: the user's code called it; such a run is not finished, whatever the exit code.
     """
     try:
         yield
@@ -199,7 +199,7 @@ def may_stop() -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole() -> Iterator[None]:
-    """Let what is inside come to its end: a request that comes meanwhile is raised after it.
+    """Finish the work inside: a request that comes meanwhile is raised after it.
 
     Raises:
         Stopped: outside ``noted``, a request that came meanwhile.
@@ -228,7 +228,7 @@ def passed_on(to: Callable[[int], None]) -> Iterator[None]:
 def kept_from_children() -> Iterator[None]:
     """Keep the signals from processes that are started inside, and from those that they start.
 
-    A group that is asked to stop would otherwise lose the workers of a process that still saves.
+    A signal to a process group would otherwise end the workers of a process that is still saving.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -244,7 +244,7 @@ def hear_no_more() -> None:
 
 
 def end_at_sigterm() -> None:
-    """Let SIGTERM end this process at once, which only waits to be ended."""
+    """Let SIGTERM end this process, which only waits for its end, at once."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

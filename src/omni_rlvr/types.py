@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 LEADS = {
-    "own_reasoning": "behind what the model says when it is shown just that",
-    "empty_think": "behind an empty think block, not behind its own reasoning",
-    "direct": "without any reasoning",
+    "own_reasoning": "after the reasoning that the model generates for that subset of modalities",
+    "empty_think": "after an empty think block, not after the model's own reasoning",
+    "direct": "directly after the prompt, without any reasoning",
 }
-"""Value of ``lead`` -> the words that tell a reader where labels are scored."""
+"""Value of ``lead`` -> the words for pages and tables that say where labels are scored."""
 
 
 class UserError(Exception):
@@ -73,7 +73,7 @@ def first_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class VideoShape:
-    """What the prompt of a clip depends on in its picture."""
+    """The properties of a clip's picture that its prompt depends on."""
 
     num_tokens: int
     """The number of prompt tokens for the picture."""
@@ -86,7 +86,7 @@ class VideoShape:
 
 @dataclass(frozen=True)
 class AudioShape:
-    """What the prompt of a clip depends on in its sound."""
+    """The properties of a clip's sound that its prompt depends on."""
 
     num_tokens: int
     """The number of prompt tokens for the sound."""
@@ -167,12 +167,13 @@ class ClipNote:
 
 @dataclass(frozen=True)
 class Clip:
-    """What was read of one clip."""
+    """The decoded frames and sound of one clip."""
 
     frames: np.ndarray | None
-    """[F, H, W, 3] uint8 RGB, upright; None when not asked for or the file has no picture."""
+    """[F, H, W, 3] uint8 RGB, upright; None if not requested or if the file has no picture."""
     waveform: np.ndarray | None
-    """[S] float32 mono in [-1, 1] at the asked rate; None when not asked for or without a track."""
+    """[S] float32 mono in [-1, 1] at the requested rate; None if not requested or without a track.
+    """
     duration_s: float
     """Length of the picture in seconds (of the sound, for a file without picture)."""
     frame_times_s: np.ndarray | None = None
@@ -238,7 +239,7 @@ class SkippedClip:
 
 @dataclass(frozen=True)
 class Batch:
-    """B prompts, padded, and their clips: lists of B entries, one tensor a clip."""
+    """B prompts, padded, and their clips: lists of B entries, one tensor per clip."""
 
     examples: Sequence[Example]
     prompt_ids: Tensor
@@ -332,7 +333,7 @@ class Rollout:
     """[N, T] float32 nats of the policy that sampled, at the sampling temperature (1 if greedy) and
     before top-k, top-p and repetition penalty, as an update scores them; 0 beyond the mask."""
     texts: Sequence[str]
-    """N decoded completions without special tokens."""
+    """N completions, decoded up to the end token; special tokens before it are kept."""
     truncated: Tensor
     """[N] bool: no end token within ``max_completion_length``."""
     finite: Tensor
@@ -364,8 +365,8 @@ class Counts:
     """The number of tokens whose surrogate loss counts; equal to ``num_tokens`` without an entropy
     mask."""
     num_scored_tokens: float
-    """The number of those of ``num_tokens`` that go through the policy: rows that cannot change the
-    gradient do not."""
+    """The number of those of ``num_tokens`` that the policy scores: rows that cannot change the
+    gradient are left out."""
     num_left_out: float
     """The number of rows with tokens that cannot change the gradient, and are in no micro-batch."""
 
@@ -409,7 +410,7 @@ class Experience:
 class LossOutput(NamedTuple):
     """The share of a micro-batch in the loss, and the metrics to log.
 
-    A tuple, because a sharded policy looks for the tensors in what a pass returns.
+    It is a tuple, because FSDP2 looks for tensors in the output of a forward pass.
     """
 
     loss: Tensor

@@ -77,7 +77,7 @@ def test_an_unfinished_stage_is_passed_over(tmp_path: Path) -> None:
     [
         ("interrupted", "was interrupted after step 9"),
         ("failed", "failed after step 9"),
-        ("running", "has not ended after step 9: it is at work still, or was killed"),
+        ("running", "has not ended after step 9: it is still running, or was killed"),
     ],
 )
 def test_an_unfinished_run_is_refused_unless_it_is_named(
@@ -92,8 +92,8 @@ def test_an_unfinished_run_is_refused_unless_it_is_named(
         named = f"model.path={run}/checkpoint"
         config, _ = check(compose("config", overrides=["+experiment=rlvr", root, named]))
     assert str(error.value) == (
-        f"model.path: {run} {said}, and is not taken unasked; 'omni-rlvr +experiment=cold_start "
-        f"resume={run}' goes on with it, or {named} takes it as it is"
+        f"model.path: {run} {said}, so it is not used by itself; 'omni-rlvr +experiment=cold_start "
+        f"resume={run}' resumes it, or {named} uses it as it is"
     )
     assert config["model"]["path"] == f"{run}/checkpoint"
 
@@ -124,7 +124,7 @@ def test_the_run_of_a_checkpoint_and_how_it_ended(tmp_path: Path) -> None:
         ("model.path=${nowhere.x}", "model.path: it follows from nowhere.x, which is no key"),
         ("stage.max_steps=${dataset.root}", "stage.max_steps: it follows from ${dataset.root}: V"),
         ("stage.max_steps=${stage.max_steps}", "stage.max_steps: it refers to itself"),
-        ("model.path=${nosuch:x}", "model.path: ${nosuch:...} is no function that configs know"),
+        ("model.path=${nosuch:x}", "model.path: ${nosuch:...} is not a function of these configs"),
         ("seed=${oc.env:NO_SUCH}", "seed: \"Environment variable 'NO_SUCH' not found\""),
         ("task.split=???", "task.split must be given, e.g. task.split=NAME"),
     ],

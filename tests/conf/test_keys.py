@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from test_conf import _hydra, composed
 
 from omni_rlvr.assembly.composing.keys import example, known_keys
-from omni_rlvr.assembly.composing.suggestions import hydras_words
+from omni_rlvr.assembly.composing.suggestions import reworded_message
 from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.types import UserError
 
@@ -67,14 +67,14 @@ def test_an_option_of_ones_own_needs_a_schema(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_hydra_says_of_an_unknown_key_is_reworded(said: str, ours: str) -> None:
-    assert hydras_words(said) == ours
+    assert reworded_message(said) == ours
 
 
 def told(*overrides: str) -> str:
     """What is said of overrides that Hydra refuses."""
     with pytest.raises((HydraException, OmegaConfBaseException)) as error:
         composed(*overrides)
-    return hydras_words(" ".join(str(error.value).split()), overrides)
+    return reworded_message(" ".join(str(error.value).split()), overrides)
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compos
 def test_steps_where_the_examples_are_not_counted_yet(composed: Compose) -> None:
     config, typed = composed("stage=sft", "dataset=r1_omni", "dataset.root=clips")
     lines = [*announcement(config, typed, Path("outputs/x"))]
-    assert "  steps    5 epochs, 16 prompts a step" in lines
+    assert "  steps    5 epochs, 16 prompts per step" in lines
     config, typed = composed("stage=sft", "stage.max_steps=7", "resume=outputs/train/latest")
     lines = [*announcement(config, typed, Path("outputs/train/latest"))]
     assert "  start    resume=outputs/train/latest" in lines

@@ -82,14 +82,14 @@ def test_own_reasoning_is_the_default_everywhere(runner) -> None:
     _, _, report = seen(runner, *own, "task.max_clips=2")
     assert report["method"]["lead"] == "own_reasoning"
     assert report["method"]["labels are scored"] == (
-        "behind what the model says when it is shown just that"
+        "after the reasoning that the model generates for that subset of modalities"
     )
 
 
 def test_the_cheap_lead_says_what_it_is(plain) -> None:
     method = plain[2]["method"]
     assert method["labels are scored"] == (
-        "behind an empty think block, not behind its own reasoning"
+        "after an empty think block, not after the model's own reasoning"
     )
 
 

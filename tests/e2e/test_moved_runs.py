@@ -178,7 +178,7 @@ def test_where_the_link_was_lost_the_run_is_named(runner, sft) -> None:
     (folder / "checkpoint").unlink()
     with pytest.raises(UserError, match=rf"resume={folder} would go on with one that has"):
         runner.build(*sft, "resume=latest")
-    with pytest.raises(Exception, match=rf"model\.path={folder}/checkpoint takes the newest"):
+    with pytest.raises(Exception, match=rf"model\.path={folder}/checkpoint uses the newest"):
         _ = runner.compose("model.path=${latest:train}").model.path
     runner(*sft, f"resume={folder}")
     assert (folder / "checkpoint").resolve().name == "step_000004"

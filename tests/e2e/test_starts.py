@@ -95,7 +95,7 @@ def test_of_many_rewards_that_are_never_earned_a_few_are_named(
     steps(Unrewarded(mixture), [{f"rewards/{name}": 0.0 for name in names}], NUM_STEPS + 5)
     assert len(caplog.messages) == 6
     assert "any term004 reward" in caplog.messages[4]
-    assert caplog.messages[5].startswith("nor any reward of 995 more terms")
+    assert caplog.messages[5].startswith("995 more terms earned no reward either")
 
 
 def test_training_watches_for_it(runner) -> None:

@@ -48,7 +48,7 @@ def weights_of(runner, way: str) -> bytes:
     assert not list(folder.glob(".rendezvous"))
     out = "".join(text for _, text, _ in ends)  # rank 0 alone prints
     assert out.count("checkpoint: ") == out.count("way: task=train stage=sft") == 1
-    assert out.count("has no run yet; starts anew") == (way != "omni-rlvr")
+    assert out.count("has no run yet; starting a new run") == (way != "omni-rlvr")
     assert out.count("next:") == 1
     return (folder / "checkpoint" / "model.safetensors").read_bytes()
 

@@ -231,7 +231,7 @@ def test_unknown_scaling_is_named(bad):
 
 
 def test_rows_that_are_no_whole_groups_are_refused():
-    with pytest.raises(ValueError, match="3 rewards are no whole groups of 2"):
+    with pytest.raises(ValueError, match="3 rewards do not make groups of 2"):
         advantages([0, 1, 2], num_generations=2)
 
 

@@ -24,7 +24,7 @@ from omni_rlvr.models.loading.load import load_policy, sound_window_s
 from omni_rlvr.models.modules import part_of_weight, parts_of
 from omni_rlvr.models.prefix.scoring import Rows, completion_logits
 from omni_rlvr.models.sharding import gathered, is_sharded, shard
-from omni_rlvr.stages.modality_dropout import without
+from omni_rlvr.stages.modality_dropout import without_modalities
 from omni_rlvr.tasks.export import write_merged
 from omni_rlvr.training.parallel import parallel_of
 from omni_rlvr.types import Batch, Clip, Example, Prompts, Sample, UserError
@@ -272,7 +272,7 @@ def test_a_modality_that_is_dropped_is_as_if_the_clip_had_none(policy, modality)
     video, audio = (drops, ~drops) if modality == "v" else (~drops, drops)
     with torch.no_grad():
         features = policy.encode(batch)
-    left, features = without(batch, features, policy.processor, video=video, audio=audio)
+    left, features = without_modalities(batch, features, policy.processor, video=video, audio=audio)
     kinds = [kind.replace(modality, "") for kind in KINDS]
     never = batch_of(policy, [*map(_without, samples(policy), kinds)])
     assert torch.equal(left.prompt_ids, never.prompt_ids)

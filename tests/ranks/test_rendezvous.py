@@ -94,7 +94,7 @@ def test_a_process_that_was_started_alone_answers_for_itself(tmp_path: Path) -> 
     rendezvous.leave()
     error = ValueError("clip 17 is broken")
     assert failure.cause_of(error) == ("ValueError: clip 17 is broken", True)
-    with pytest.raises(ValueError), failure.told_once():
+    with pytest.raises(ValueError), failure.reported_once():
         raise error
 
 
@@ -165,7 +165,7 @@ def test_machines_of_unequal_versions_do_not_begin(tmp_path: Path, monkeypatch) 
     def part(how: Started) -> str:
         monkeypatch.setattr(platform, "python_version", lambda: f"3.11.{how.rank}")
         try:
-            with failure.told_once():
+            with failure.reported_once():
                 rendezvous.connect(how)
         except (UserError, SystemExit) as end:
             return f"{type(end).__name__} {end}"
@@ -220,7 +220,7 @@ def test_an_error_that_another_rank_tells_ends_a_command_quietly(tmp_path: Path)
     def part(rank: int) -> str:
         time.sleep(0.5 * rank)
         try:
-            with failure.told_once():
+            with failure.reported_once():
                 raise ValueError(f"of rank {rank}")
         except (ValueError, SystemExit) as end:
             return repr(end)
@@ -232,7 +232,7 @@ def test_an_error_that_another_rank_tells_ends_a_command_quietly(tmp_path: Path)
 def test_a_stop_is_no_error(tmp_path: Path) -> None:
     def part(rank: int) -> str:
         try:
-            with failure.told_once():
+            with failure.reported_once():
                 raise Interrupted("stopped at step 3")
         except Interrupted as stop:
             return str(stop)
@@ -243,7 +243,7 @@ def test_a_stop_is_no_error(tmp_path: Path) -> None:
 def test_a_rank_that_waits_for_one_that_failed_ends_without_a_word(tmp_path: Path) -> None:
     def part(rank: int) -> str:
         try:
-            with failure.told_once():
+            with failure.reported_once():
                 if rank == 1:
                     raise ValueError("clip 17 is broken")
                 rendezvous.all_gather("what rank 1 never answers")

@@ -132,13 +132,13 @@ def one_more(completions: list[str], examples: list[Example], tokenizer: object)
 @every_case(
     ("term", "words"),
     [
-        (none_at_all, r"test_callables\.none_at_all\(\) is no reward"),
-        (trl_style, r"trl_style\(prompts, completions, columns\) is no reward"),
-        (one_more, r"one_more\(completions, examples, tokenizer\) is no reward"),
-        (scaled_row, r"scaled_row\(completion, example, factor\) is no reward"),
+        (none_at_all, r"test_callables\.none_at_all\(\) is not a reward term"),
+        (trl_style, r"trl_style\(prompts, completions, columns\) is not a reward term"),
+        (one_more, r"one_more\(completions, examples, tokenizer\) is not a reward term"),
+        (scaled_row, r"scaled_row\(completion, example, factor\) is not a reward term"),
         (lambda texts, labels: [], r"<lambda>\(texts, labels\)"),
         (lambda completion, examples: 0.0, r"\(completion, examples\)"),
-        (lambda completions, /: [], "is no reward"),
+        (lambda completions, /: [], "is not a reward term"),
         (3, "int is not callable"),
     ],
 )

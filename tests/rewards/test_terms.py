@@ -173,7 +173,7 @@ def test_cosine_length_needs_ordered_values_and_a_full_score() -> None:
         CosineLength(Accuracy(synonyms={}), 100, **VALUES | {"min_value_wrong": 0.6})
     with pytest.raises(UserError, match="max_score"):
         CosineLength(lambda completions: [1.0], 100, **VALUES)
-    with pytest.raises(UserError, match=r"cosine_length\.correct: .*is no reward"):
+    with pytest.raises(UserError, match=r"cosine_length\.correct: .*is not a reward term"):
         CosineLength(lambda texts: [1.0], 100, **VALUES)
     with pytest.raises(UserError, match="max_completion_length"):
         CosineLength(Accuracy(synonyms={}), 0, **VALUES)

@@ -8,7 +8,7 @@ import torch
 from make_grpo import EQUAL, make_stage
 
 from omni_rlvr.rollout.experience import select_prompts
-from omni_rlvr.stages.dynamic_sampling import Scored, refill
+from omni_rlvr.stages.dynamic_sampling import Scored, resample_groups
 from omni_rlvr.types import Features, RewardOutput, Rollout
 
 NAN = float("nan")
@@ -38,7 +38,7 @@ def run(first: list[float], rounds: list[list[float]], widths: tuple[int, ...] =
         k = len(asked)
         return scored(rounds[k - 1], widths[k], k)
 
-    out, num = refill(
+    out, num = resample_groups(
         scored(first, widths[0], 0), sample, num_generations=2, max_resample_times=len(rounds)
     )
     return out, num, asked

@@ -6,7 +6,7 @@ import torch
 from make_shapes import StretchingProcessor, clip_of, without_parts
 
 from omni_rlvr.data.collate import Collate
-from omni_rlvr.stages.modality_dropout import drop_modalities, without
+from omni_rlvr.stages.modality_dropout import drop_modalities, without_modalities
 from omni_rlvr.types import Features
 
 KINDS = ("av", "v", "a", "t")
@@ -23,7 +23,7 @@ def flags(*rows: int) -> torch.Tensor:
 def test_the_prompt_is_that_of_a_clip_without_it(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, kinds=KINDS)
     features = tiny_policy.encode(batch)
-    got, left = without(
+    got, left = without_modalities(
         batch, features, tiny_policy.processor, video=flags(0, 1, 2), audio=flags(2)
     )
     wanted = make_batch(tiny_policy, 4, kinds=("a", "t", "t", "t"))
@@ -44,7 +44,9 @@ def test_the_prompt_is_that_of_a_clip_without_it(tiny_policy, make_batch):
 
 def test_nothing_dropped_is_the_same_batch(tiny_policy, make_batch):
     batch = make_batch(tiny_policy, 4, kinds=KINDS)
-    got, _ = without(batch, Features.none(4), tiny_policy.processor, video=flags(), audio=flags())
+    got, _ = without_modalities(
+        batch, Features.none(4), tiny_policy.processor, video=flags(), audio=flags()
+    )
     assert torch.equal(got.prompt_ids, batch.prompt_ids)
     assert got.pixel_values == batch.pixel_values
     assert got.input_features == batch.input_features
@@ -105,7 +107,7 @@ def test_of_clips_that_differ_in_length_it_is_the_prompt_of_clips_without_it():
         ([True, False, False, True], [False, True, False, False]),
     ):
         flags = torch.tensor(video), torch.tensor(audio)
-        got, left = without(batch, features, processor, video=flags[0], audio=flags[1])
+        got, left = without_modalities(batch, features, processor, video=flags[0], audio=flags[1])
         anew = Collate(processor, with_target=False)(
             without_parts(samples, video=video, audio=audio)
         )

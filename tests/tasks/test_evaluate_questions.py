@@ -79,5 +79,5 @@ def test_the_reward_wants_tags_and_a_kind() -> None:
     assert Question()([text for *_, text in ROWS], rows) == [
         1.0, 0.0, 0.0, 0.0, pytest.approx(2 / 3),
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="says no kind of question"):
+    with pytest.raises(ValueError, match="does not say what kind of question"):
         Question()(["<answer>A</answer>"], [example({}, "A")])

@@ -286,7 +286,7 @@ def test_names_that_mlflow_does_not_take_are_mapped_and_told_once(
     assert run.data.metrics == {"rewards/len_1/mean": 1.0, "rewards/len_1/mean_2": 2.0}
     terms = {"reward/terms/len_1": "1", "reward/terms/len_1_2": "2"}
     assert run.data.params == {"seed": "3", **terms}
-    told = [text for text in caplog.messages if "takes no name like" in text]
+    told = [text for text in caplog.messages if "does not accept the name" in text]
     assert len(told) == len(set(told)) == 4
 
 

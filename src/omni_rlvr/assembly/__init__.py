@@ -1,1 +1,1 @@
-"""A composed config made into typed values and objects; the only caller of ``instantiate``."""
+"""Turn a composed config into typed values and objects; the only caller of ``instantiate``."""

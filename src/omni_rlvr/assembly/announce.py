@@ -1,4 +1,4 @@
-"""What a command will do: said from the composed config alone, and so before slow imports."""
+"""Print what a command will do, from the composed config alone and so before slow imports."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from omni_rlvr.record import find_record
 from omni_rlvr.stages.table import name_of
 
 ANNOUNCED = ("train", "evaluate", "attribute", "cache", "predict", "pipeline")
-"""Tasks that a person waits for."""
+"""Tasks that take long enough to be announced."""
 ANSWERS = "predict"
-"""The task whose output is for other programs too: what it will do is said on stderr."""
+"""The task whose output is for other programs too: its announcement goes to stderr."""
 
 
 def announce(cfg: DictConfig, run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Say what a command will do, once its config is checked; of several ranks the first does.
+    """Check a config, and print on the first rank what its command will do.
 
     Returns:
         The resolved config and the typed groups, see ``check_values``.
@@ -54,10 +54,9 @@ def announcement(
     else:
         start = _start(config, task, run_dir)
         yield _line("start" if isinstance(task, TrainTask) else "model", start)
+        # task=predict without a clip is refused later
         if not isinstance(task, PredictTask) or config["video"] or config["audio"]:
-            yield _line(
-                "data", _data(config, task)
-            )  # else no clip is given, which is refused later
+            yield _line("data", _data(config, task))
         if isinstance(task, TrainTask):
             yield _line("steps", _steps(config, typed["stage"]))
         if isinstance(task, TrainTask) and typed["stage"].samples:
@@ -111,7 +110,7 @@ def _steps(config: Mapping[str, Any], stage: LoopConfig) -> str:
         return f"{stage.max_steps} of {each}"
     epochs = f"{stage.num_train_epochs:g} epochs"
     if known is None:
-        return f"{epochs}, {each} a step"
+        return f"{epochs}, {each} per step"
     limit = dataset["max_train_examples"]
     num_examples = min(known, limit) if limit > 0 else known
     return f"{stage.num_steps(num_examples)} of {each}: {epochs} of {num_examples:,} examples"

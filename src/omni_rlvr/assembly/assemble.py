@@ -1,7 +1,7 @@
 """Prepare the build of a task: choose its devices, seed its random numbers, collect its config.
 
-Whatever needs no file is checked here first. The ``build`` of a task continues from the fast to the
-slow: it reads annotations before it loads a model, and scores gold answers before it trains.
+All checks that need no file come first, here. The ``build`` of a task then goes from fast to slow:
+it reads annotations before it loads a model, and scores gold answers before it trains.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def assemble(
     else:
         devices, launches = [0], False
         _require_alone(place.config["task"]["name"])
-        if not isinstance(typed["task"], PlanTask):  # which counts them
+        if not isinstance(typed["task"], PlanTask):  # task=plan reads trainer.devices
             _say_alone(place.config)
     pl.seed_everything(place.config["seed"], workers=True, verbose=False)
     base = base_to_write(cfg, typed, place.run_dir)
@@ -57,10 +57,10 @@ def assemble(
 
 
 def _devices(config: Mapping[str, Any], typed: Mapping[str, Any]) -> tuple[list[int], bool]:
-    """Choose the task's devices on this machine, and check that it can be split over all.
+    """Choose the task's devices on this machine, and check that a batch can be split over all.
 
     Returns:
-        The numbers of the devices, and whether a process must be launched for each of them.
+        The indices of the devices, and whether a process must be launched for each of them.
     """
     trainer, batch_size = config["trainer"], typed["stage"].batch_size
     devices, num_nodes = device_numbers(trainer["accelerator"], trainer["devices"]), _nodes(trainer)
@@ -87,17 +87,17 @@ def _nodes(trainer: Mapping[str, Any]) -> int:
 
 
 def _launches(num_devices: int, num_nodes: int) -> bool:
-    """Tell whether this process launches one for each device, or is one of the task's ranks.
+    """Tell whether this process must launch one for each device; else it is one of the ranks.
 
     Raises:
-        UserError: The processes that were started are neither all ranks nor one a machine.
+        UserError: The processes that were started are neither all ranks nor one per machine.
     """
     how = rendezvous.started()
     if how is None and (unmet := environment.of_environment(os.environ)) is not None:
         raise UserError(
             f"{unmet.world_size} processes were started by {unmet.by}, but not by the command "
             "omni-rlvr itself; the launcher of a sweep starts one for each run and machine "
-            "(hydra.launcher.tasks_per_node=1), and that one those of trainer.devices"
+            "(hydra.launcher.tasks_per_node=1), and that process starts those of trainer.devices"
         )
     num_started = distributed.num_ranks() if how is None else how.world_size
     if num_started == num_devices * num_nodes:
@@ -107,18 +107,18 @@ def _launches(num_devices: int, num_nodes: int) -> bool:
     if num_started == 1:
         raise UserError(
             f"trainer.num_nodes={num_nodes}: this command was started alone; start it on each "
-            "machine, by torchrun, srun or a PyTorchJob (docs/how-to/scale.md)"
+            "machine, with torchrun, srun or a PyTorchJob (docs/how-to/scale.md)"
         )
     by = "processes were started" if how is None else f"were started by {how.by}"
     raise UserError(
         f"trainer.devices={num_devices} x trainer.num_nodes={num_nodes} is "
         f"{num_devices * num_nodes} processes, but {num_started} {by}; make them equal, or start "
-        "one process a machine"
+        "one process per machine"
     )
 
 
 def _require_alone(task: str) -> None:
-    """Refuse to do a task of one process in each of several.
+    """Refuse to run a task of one process in several processes.
 
     Raises:
         UserError: This process is one of several.
@@ -127,12 +127,12 @@ def _require_alone(task: str) -> None:
     if how is not None and how.world_size > 1:
         raise UserError(
             f"task={task} runs in one process, but {how.world_size} were started by {how.by}; "
-            "start it without that"
+            f"start it without {how.by}"
         )
 
 
 def _say_alone(config: Mapping[str, Any]) -> None:
-    """Say that a task of one process leaves several devices alone, if several are asked for."""
+    """Print that a task uses one process, if several devices are asked for."""
     asked = config["trainer"]["devices"]
     num_asked = len(asked) if isinstance(asked, list) else int(asked) if str(asked).isdigit() else 1
     if num_asked > 1:

@@ -46,7 +46,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Add the options that are newer than a run, with their defaults.
 
     Args:
-        config: The config in its run.json.
+        config: The config in the run.json of that run.
     """
     whole = _with_defaults(config, RootConfig)
     for group in dict.fromkeys(group for group, _, _ in _options()):
@@ -73,10 +73,10 @@ def _options() -> Iterator[tuple[str, str, type]]:
 def _schema_of(group: str, values: Mapping[str, Any]) -> type:
     """Return the dataclass of a group whose fields fit the values best."""
     candidates = [schema for at, _, schema in _options() if at == group]
-    return min(candidates, key=lambda schema: _strangeness(schema, values))
+    return min(candidates, key=lambda schema: _mismatch(schema, values))
 
 
-def _strangeness(schema: type, values: Mapping[str, Any]) -> tuple[int, bool, int]:
+def _mismatch(schema: type, values: Mapping[str, Any]) -> tuple[int, bool, int]:
     known = {field.name: field.default for field in fields(schema)}
     named = known.get("name") in (values.get("name"), MISSING, "???")
     return len(values.keys() - known.keys()), not named, len(known.keys() - values.keys())

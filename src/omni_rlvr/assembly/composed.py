@@ -58,10 +58,9 @@ class Composed:
     trainable: TrainableConfig
     feature_cache: FeatureCacheConfig
     devices: Sequence[int]
-    """The numbers of the devices that the task runs on in this machine, with one process for each.
-    """
+    """The indices of this machine's devices that the task runs on, with one process for each."""
     launches: bool
-    """Whether the task launches these processes: this one is not one of them."""
+    """Whether the task launches these processes; if so, this process is none of them."""
     base: Path | None
     """The folder that the base of new adapters is written to; None if no base is written."""
     policy: Policy | None

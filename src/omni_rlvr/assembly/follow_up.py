@@ -1,7 +1,7 @@
-"""What a command says at its end: where its results lie, and three commands that make sense next.
+"""Print at the end of a command where its results are, and three commands that make sense next.
 
-The commands are made of the present one and composed before they are printed, so that they work as
-they are.
+They are derived from the present command, and composed before they are printed, so that they work
+as printed.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from omni_rlvr.text.chart import charts
 from omni_rlvr.types import UserError
 
 CLOSED = ("train", "evaluate", "attribute", "pipeline")
-"""Tasks that something follows."""
+"""Tasks that end with this summary."""
 NUM_COMMANDS = 3
 CARRIED = (
     *("dataset", "model", "modality", "lexicon", "paths", "feature_cache"),
-    *("trainer.accelerator", "trainer.devices"),  # of one machine: nothing else starts the others
+    *("trainer.accelerator", "trainer.devices"),  # not num_nodes: no command starts other machines
 )
-"""Options on the command line, with those below them, that the next commands need too."""
+"""Groups and keys whose overrides the next commands need too."""
 OWN = ("model.path", "dataset.train_split", "dataset.max_train_examples", "model.parts")
-"""Options of these groups that belong to the run itself."""
+"""Keys of these groups that belong to the present run alone."""
 TRAINABLE = ("model/trainable", "model.trainable")
-"""What trains: commands that do not train need none of it."""
+"""Groups and keys that only commands that train need."""
 USUAL = {"dataset": "synthetic", "model": "tiny"}
-"""What experiments outside a family of their own begin with."""
+"""The options that experiments directly in conf/experiment choose."""
 CURVES = {"reward": "reward", "accuracy": "rewards/accuracy/mean", "loss": "loss"}
 """Title of a chart -> its metric."""
 WIDE, WIDEST = 100, 140
-"""Columns of a terminal from which on charts are drawn, and the most that they take."""
+"""Least width of a terminal, in columns, in which charts are drawn, and their largest width."""
 PLAIN = re.compile(r"(?=.*/)[\w./+@:%-]+", re.ASCII)
 """Paths that Hydra and a shell read as they are."""
 
@@ -56,10 +56,10 @@ PLAIN = re.compile(r"(?=.*/)[\w./+@:%-]+", re.ASCII)
 def close(
     config: Mapping[str, Any], typed: Mapping[str, Any], run_dir: Path, inputs: object
 ) -> None:
-    """Say where the results of a finished command lie, and what makes sense next.
+    """Print where the results of a finished command are, and what makes sense next.
 
     Args:
-        config: Of the task, resolved as it began: ``${latest:NAME}`` may be another run by now.
+        config: The config as resolved when the task began; ``${latest:NAME}`` may have moved since.
         typed: Its typed groups.
         run_dir: The folder of the run.
         inputs: What the task's ``build`` returned; one of its clips is taken as an example.
@@ -83,7 +83,7 @@ def close(
 
 
 def _folded(texts: Sequence[str], width: int, gap: str, line_end: str) -> str:
-    """Join texts, in lines of a width where they can be broken."""
+    """Join texts into lines of at most a width, which break only between texts."""
     whole, used = texts[0], len(texts[0])
     for text in texts[1:]:
         fits = used + len(gap) + len(text) <= width
@@ -93,7 +93,7 @@ def _folded(texts: Sequence[str], width: int, gap: str, line_end: str) -> str:
 
 
 def _curves(run: Path) -> list[str]:
-    """Draw reward and accuracy, or the loss, where a terminal has room for it."""
+    """Draw reward and accuracy, or the loss, if the terminal has room for charts."""
     console = Console()
     file = run / "metrics.jsonl"
     if not console.is_interactive or console.width < WIDE or console.encoding != "utf-8":
@@ -104,7 +104,7 @@ def _curves(run: Path) -> list[str]:
         for title, key in CURVES.items()
     ]
     drawn = [(title, values) for title, values in curves if values]
-    if len(drawn) > 1:  # the loss of RLVR says nothing
+    if len(drawn) > 1:  # the value of an RLVR loss says nothing about progress
         drawn = [(title, values) for title, values in drawn if title != "loss"]
     return charts(drawn, min(console.width, WIDEST))
 
@@ -122,10 +122,10 @@ def next_commands(
     """List the arguments of commands that make sense after a task; each of them composes.
 
     Args:
-        config: Of the task, resolved.
+        config: The resolved config of the task.
         typed: Its typed groups.
         run: The folder of the run.
-        clip: A file to answer about.
+        clip: A clip for task=predict; None for no such command.
     """
     found: list[list[str]] = []
     for name, own in _candidates(config, typed["task"], typed["stage"], run, clip):
@@ -160,7 +160,7 @@ def _candidates(
         yield "serve", onto
     if clip is not None:
         yield "predict", [*onto, f"+{_written('video', clip)}"]
-    skips = config["dataset"]["on_bad_media"] == "skip"  # else a clip without sound ends it
+    skips = config["dataset"]["on_bad_media"] == "skip"  # else a silent clip would end that run
     if config["modality"]["name"] == "video_audio" and skips:
         yield "evaluate", [*onto, "modality=audio"]
     if has_page and trains and not stage.samples:
@@ -168,9 +168,9 @@ def _candidates(
 
 
 def _completed(name: str, own: Sequence[str]) -> list[str]:
-    """Complete a command by what the present one says of clips and models; none if it is wrong.
+    """Add the present command's overrides for clips and models; [] if the result does not compose.
 
-    An experiment of the same family comes first: ``r1_omni/evaluate`` after ``r1_omni/rlvr``.
+    An experiment of the same family is preferred: ``r1_omni/evaluate`` after ``r1_omni/rlvr``.
     """
     hydra = HydraConfig.get()
     sources, choices = hydra.runtime.config_sources, hydra.runtime.choices

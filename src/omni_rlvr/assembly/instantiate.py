@@ -30,13 +30,13 @@ from omni_rlvr.assembly.composing.keys import TYPED, check_keys
 from omni_rlvr.assembly.composing.names import check_names
 from omni_rlvr.assembly.composing.paths import settle_paths
 from omni_rlvr.assembly.composing.register import OWN_KEYS, SCHEMAS
-from omni_rlvr.assembly.composing.suggestions import hydras_words
+from omni_rlvr.assembly.composing.suggestions import reworded_message
 from omni_rlvr.assembly.composing.wording import as_user_error
 from omni_rlvr.config.tasks import EvaluateTask
 from omni_rlvr.types import UserError, require
 
 OFFERED = ("form", "annotations", "root", "labels", "seed")
-"""The arguments that the files r1_omni, ms_swift and messages give their reader."""
+"""The arguments that conf/dataset/r1_omni, ms_swift and messages pass to their reader."""
 
 
 def compose_step(overrides: list[str]) -> DictConfig:
@@ -58,14 +58,14 @@ def check_step(overrides: list[str], key: str) -> dict[str, Any]:
         return check(compose_step(overrides))[0]
     except (HydraException, OmegaConfBaseException, UserError, ValueError) as error:
         text = " ".join(f"{error} {error.__cause__ or ''}".split())
-        raise UserError(f"{key}: {hydras_words(text, overrides)}") from error
+        raise UserError(f"{key}: {reworded_message(text, overrides)}") from error
 
 
 def make(config: Any, **overrides: Any) -> Any:
     """Build the object that a ``_target_`` names.
 
     Raises:
-        UserError: The object refused its arguments with one.
+        UserError: It cannot be built; if its constructor raised a UserError, that one.
     """
     try:
         return instantiate(config, **overrides)
@@ -90,8 +90,8 @@ def check(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 def check_values(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Resolve a config and check types, ranges and names, which needs no slow import.
 
-    This changes ``cfg`` itself: paths are expanded (``composing.paths``) and arguments are left out
-    that a user's own reader does not take (``fit_own_readers``).
+    This changes ``cfg`` itself: paths are expanded (``composing.paths``), and arguments that a
+    user's own reader does not take are removed (``fit_own_readers``).
 
     Returns:
         The resolved config as plain values, and the typed groups (task, dataset, modality, stage,
@@ -100,9 +100,8 @@ def check_values(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     settle_paths(cfg)
     fit_own_readers(cfg)
     try:
-        OmegaConf.to_container(
-            cfg, throw_on_missing=True
-        )  # names the missing key itself, not a key that refers to it
+        # before resolving, so that the error names the missing key, not one that refers to it
+        OmegaConf.to_container(cfg, throw_on_missing=True)
         config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         typed: dict[str, Any] = {key: OmegaConf.to_object(cfg[key]) for key in TYPED}
         typed["trainable"] = OmegaConf.to_object(cfg.model.trainable)
@@ -134,7 +133,7 @@ def fit_own_readers(cfg: DictConfig) -> None:
 
     A user may name a reader in place of ours: ``dataset.splits.train._target_=mine.Reader``. The
     file of the data set gives the arguments of our reader. A user's reader gets those of them that
-    it has parameters for, and no root or annotation file is required that it does not take.
+    it has parameters for; a root or annotation file that it does not take need not be given.
 
     Raises:
         UserError: The reader cannot be imported.
@@ -150,7 +149,7 @@ def fit_own_readers(cfg: DictConfig) -> None:
     for split in own:
         target = locate(splits[split]["_target_"], f"dataset.splits.{split}")
         if not callable(target):
-            continue  # ``check_targets`` says so
+            continue  # ``check_targets`` reports it
         takes = inspect.signature(target).parameters.values()
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
             continue

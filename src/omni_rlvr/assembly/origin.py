@@ -44,10 +44,10 @@ def check_origin(composed: Composed, origin: dict[str, str]) -> None:
 
     Args:
         composed: The present config, and the folder of the run.
-        origin: The digests of what the present config leads to.
+        origin: The digests of the weights and examples that the present config leads to.
 
     Raises:
-        UserError: The message names the option that leads to something else.
+        UserError: They differ from those of the run; the message names the option.
     """
     run_dir = composed.place.run_dir
     before = read_record(run_dir)

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 LONG_GB = 1.0
-"""Of weights, from which on it is said that they are being read."""
+"""Size of weights, in 10^9 bytes, from which on a message says that they are being read."""
 
 
 def load_policy(composed: Composed, examples: Mapping[str, Sequence[Example]]) -> Policy:
@@ -64,7 +64,7 @@ def check_modality(policy: Policy, modality: ModalityConfig) -> None:
     """Refuse a modality that a model has no tower for.
 
     Raises:
-        UserError: It names the option that the model can be used with.
+        UserError: A used modality has no tower; the message names an option that works.
     """
     towers = policy.towers()
     for name, is_used in (("video", modality.video), ("audio", modality.audio)):
@@ -80,9 +80,8 @@ def load(model: DictConfig) -> Policy:
 
     Print which checkpoint it is and how the run that wrote it ended.
     """
-    given = (
-        model.base is not None and model.path is not None
-    )  # without model.path, a base is written there
+    # without model.path, model.base is a folder that a base will be written to
+    given = model.base is not None and model.path is not None
     checkpoint = None if model.path is None else follow(Path(model.path))
     if checkpoint is not None and distributed.is_first():
         size = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors")) / 1e9
@@ -105,11 +104,11 @@ SKELETONS = {
         "omni_rlvr.models.loading.from_parts.compose_skeleton"
     ),
 }
-"""``model._target_`` -> what builds the same without weights."""
+"""``model._target_`` -> the function that builds the same policy without weights."""
 
 
 def has_skeleton(model: DictConfig) -> bool:
-    """Say whether a model can be built without weights: not one that another loader loads."""
+    """Tell whether a model can be built without weights; only loaders of this package can."""
     return model._target_ in SKELETONS
 
 
@@ -125,10 +124,10 @@ def reads_weights(composed: Composed) -> bool:
 
 
 def skeleton(model: DictConfig) -> Policy:
-    """Build the policy that ``load`` loads on the meta device.
+    """Build on the meta device, without reading weights, the policy that ``load`` would load.
 
     Raises:
-        UserError: A loader of one's own loads it, or the checkpoint cannot be read.
+        UserError: The model has a user's own loader, or the checkpoint cannot be read.
     """
     if not has_skeleton(model):
         raise UserError(
@@ -140,13 +139,13 @@ def skeleton(model: DictConfig) -> Policy:
 
 
 def load_resumed(composed: Composed, saved: Path) -> Policy:
-    """Load a whole checkpoint of the run that is resumed, as ``load_policy`` does."""
+    """Load a full (not an adapter) checkpoint of the run that is resumed; see ``load_policy``."""
     reads = reads_weights(composed)
     return make(_loader(composed.cfg.model, reads=reads), path=str(saved), instruction=None)
 
 
 def _loader(model: DictConfig, *, reads: bool) -> dict[str, Any]:
-    """Select what loads a model, or what builds it without weights."""
+    """Select the config that loads a model, or that builds it without weights."""
     loader = loader_of(model)
     return loader if reads else {**loader, "_target_": SKELETONS[model._target_]}
 
@@ -188,8 +187,8 @@ def base_to_write(cfg: DictConfig, typed: Mapping[str, Any], run_dir: Path) -> P
     if not adapts:
         if model.base is not None:
             raise UserError(
-                f"model.base={model.base}: without model.path it is where new adapters' base is "
-                "written; add model/trainable=lora, or leave it out"
+                f"model.base={model.base}: without model.path it is the folder that the base of "
+                "new adapters is written to; add model/trainable=lora, or leave it out"
             )
         return None
     base = run_dir / "base" if model.base is None else Path(model.base)

@@ -1,7 +1,7 @@
-"""Which runs can go on: those with a whole checkpoint, and a config that computes the same.
+"""Check that a run can be resumed: its checkpoint is intact, and the config computes the same.
 
-``MAY_DIFFER`` is the table of what a run may be resumed with: where things lie, how they are
-written down, and what machine does it. Whatever else differs would change the numbers.
+``MAY_DIFFER`` lists the options that may change when a run is resumed: paths, logging, and the
+machine. A change of any other option would change the numbers.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from omni_rlvr.types import UserError
 log = logging.getLogger(__name__)
 
 MAY_DIFFER = (
-    # where things lie
+    # paths
     "paths.*",
     "dataset.root",
     "dataset.annotations.*",  # the examples must be the same
     "model.path",  # the weights must be the same: see assembly/origin.py
     "model.base",
     "feature_cache.folder",
-    # how they are written down
+    # names, logging and saving
     "name",
     "resume",
     "logger.*",
@@ -46,7 +46,7 @@ MAY_DIFFER = (
     "stage.save_steps",
     "stage.save_total_limit",
     "stage.logging_steps",
-    # what machine does it; rounding differs, as on any other machine
+    # the machine; rounding may differ, as between any two machines
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -58,7 +58,7 @@ MAY_DIFFER = (
     "stage.gradient_checkpointing",
     "stage.reuse_rollout",
     "stage.no_sync",
-    # how clips are fetched
+    # how clips are read
     "dataset.num_workers",
     "dataset.splits.*.num_workers",
     "dataset.decode_timeout_s",
@@ -74,21 +74,21 @@ MAY_DIFFER = (
     "dataset.max_streams",
     "dataset.max_memory_gb",
     "feature_cache.max_gb",
-    # what is said of the data set, and read by other tasks
+    # facts about the data set, which only other tasks read
     "dataset.published*",
     "dataset.known_bad*",
     "task.evaluate_after.batch_size",
     "task.evaluate_after.score_labels",
 )
-"""Keys of the config, ``*`` for anything."""
+"""Patterns of config keys."""
 PLACES = ("paths.output_root", "paths.data_root", "dataset.root", "dataset.annotations.*")
-"""Of those, the folders and files that other values of a resolved config begin with."""
+"""Those of ``MAY_DIFFER`` that are the beginning of other paths in a resolved config."""
 
 
 def goes_on(run_dir: Path, config: dict[str, Any]) -> bool:
-    """Whether a run of this resolved config was stopped there and left a checkpoint.
+    """Tell whether a run of this resolved config was stopped there and left a checkpoint.
 
-    One that failed does not go on: what failed may be in its weights.
+    A run that failed is not resumed, since the cause may be in its weights.
 
     Raises:
         UserError: its run.json cannot be read.
@@ -101,21 +101,21 @@ def goes_on(run_dir: Path, config: dict[str, Any]) -> bool:
 
 
 def resumed_checkpoint(run_dir: Path, resume: str) -> Path:
-    """Return the checkpoint that a run goes on from: the one in ``resume``, or its newest."""
+    """Return the checkpoint that a run is resumed from: the one in ``resume``, or its newest."""
     named = Path(resume)
     return named if named.parent.name == CHECKPOINTS else follow(run_dir / CHECKPOINT)
 
 
 def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
-    """Check that a run can go on, and say what differs without changing its numbers.
+    """Check that a run can be resumed, and log the differences that do not change its numbers.
 
     Args:
-        run_dir: its folder.
-        resume: what the user gave, for messages.
-        config: the resolved config of now.
+        run_dir: the folder of the run.
+        resume: the value of the option, for messages.
+        config: the present resolved config.
 
     Raises:
-        UserError: it cannot; names what is missing or what differs.
+        UserError: it cannot be resumed; the message names what is missing or what differs.
     """
     check_free(run_dir, IN_USE)
     checkpoint = resumed_checkpoint(run_dir, resume)
@@ -129,22 +129,22 @@ def check_resume(run_dir: Path, resume: str, config: dict[str, Any]) -> None:
         before = read_record(run_dir)
     except UserError as error:
         raise UserError(
-            f"resume={resume}: {error}, so that what it was started with is not known; start a new "
-            f"run from model.path={checkpoint}"
+            f"resume={resume}: {error}, so the config of the run is not known; start a new run "
+            f"from model.path={checkpoint}"
         ) from error
-    changed, told = _compare(before, config)
+    changed, harmless = _compare(before, config)
     if changed:
         raise UserError(
             f"resume={resume}: the config differs from the run's in {'; '.join(changed[:5])}; "
             "give the same overrides, or start a new run with model.path"
         )
-    for text in told:
-        if not text.startswith("resume "):  # that is what was asked for
+    for text in harmless:
+        if not text.startswith("resume "):  # the user gave it
             log.info("resume: %s", text)
 
 
 def _no_checkpoint(run_dir: Path, resume: str, name: str) -> str:
-    """Say why there is nothing to go on from, and what there is instead."""
+    """Write why there is nothing to resume from, and what to do instead."""
     if (run_dir / "run.json").exists():
         return (
             f"resume={resume}: {run_dir} has no checkpoint; it was stopped before its first "
@@ -160,20 +160,21 @@ def _no_checkpoint(run_dir: Path, resume: str, name: str) -> str:
 
 
 def _instead(damaged: Path) -> str:
-    """Say what to do where a checkpoint is damaged."""
+    """Write what to do about a damaged checkpoint."""
     other = whole_before(damaged)
     if other is not None:
-        return f"resume={other} goes on from another one that is whole"
+        return f"resume={other} goes on from another one that is intact"
     if check_sums(damaged, but=(TRAINER_STATE,)) is None:
-        return f"its weights are whole: start a new run from model.path={damaged}"
+        return f"its weights are intact: start a new run from model.path={damaged}"
     return "copy it again from where it was made, or start again without resume"
 
 
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Compare a run's run.json with the resolved config of now.
+    """Compare a run's run.json with the present resolved config.
 
     Returns:
-        The keys that change what the run computes, and those that do not, with both values each.
+        The differences that change what the run computes, and those that do not; each is a text
+        with the key and both values.
     """
     then = before["config"]
     old_places, new_places = leaves(then), leaves(now)
@@ -183,21 +184,21 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[st
         if _is_any(key, PLACES)
     }
     changed: list[str] = []
-    told: list[str] = []
+    harmless: list[str] = []
     for key, (old, new) in differing(then, now).items():
-        harmless = _is_any(key, MAY_DIFFER) or _put(old, moved) == new
-        (told if harmless else changed).append(f"{key} ({old!r} then, {new!r} now)")
-    return changed, told
+        is_harmless = _is_any(key, MAY_DIFFER) or _relocated(old, moved) == new
+        (harmless if is_harmless else changed).append(f"{key} ({old!r} then, {new!r} now)")
+    return changed, harmless
 
 
 def _is_any(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _put(value: Any, moved: Mapping[str, str]) -> Any:
-    """Put what has moved into the paths of a value."""
+def _relocated(value: Any, moved: Mapping[str, str]) -> Any:
+    """Replace folders that have moved in the paths of a value."""
     if isinstance(value, list):
-        return [_put(item, moved) for item in value]
+        return [_relocated(item, moved) for item in value]
     if isinstance(value, str):
         for old in sorted(moved, key=len, reverse=True):
             if value == old or value.startswith(f"{old}/"):

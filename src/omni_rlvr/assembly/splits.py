@@ -45,10 +45,10 @@ def read_split(dataset: DatasetConfig, split: str) -> Sequence[Example]:
 
 
 def check_gold_labels(clips: Clips, splits: Iterable[str]) -> None:
-    """Check before the slow model load that each gold answer is one label, as evaluation needs it.
+    """Check before the slow model load that each gold answer is a label, as evaluation needs it.
 
     Raises:
-        UserError: One is not; names its row.
+        UserError: A gold answer is not one of the labels; the message names its row.
     """
     labels = clips.dataset.labels
     for split in splits:
@@ -70,9 +70,9 @@ def published_counts(
 
     The counts of official labels that map to one of our labels are added up.
     """
-    said = published.get(f"{split}/{fold}", published.get(split, {}))
+    official = published.get(f"{split}/{fold}", published.get(split, {}))
     counts: dict[str, Any] = {}
-    for label, number in said.items():
+    for label, number in official.items():
         word = label if label_map is None or label == TOTAL else label_map[label]
         if word is not None:
             counts[word] = counts[word] + number if word in counts else number
@@ -82,7 +82,7 @@ def published_counts(
 def fewer_than_published(
     split: str, examples: Sequence[Example], dataset: DatasetConfig
 ) -> str | None:
-    """Make a message that a split has fewer clips than its release; None if it has not."""
+    """Write a message if a split has fewer clips than its release; else return None."""
     published = published_of(split, dataset)
     if TOTAL in published:
         found, wanted = len(examples) + sum(num_left_out(examples).values()), published[TOTAL]

@@ -78,7 +78,7 @@ class LoadOptions:
         """Return the settings of a prompt's text that are changed.
 
         Args:
-            instruction: The text after the question, whatever the wording says; None for none.
+            instruction: The text after the question, in place of the wording's; None keeps that.
         """
         changes = {}
         if self.wording is not None:
@@ -88,11 +88,11 @@ class LoadOptions:
         return changes if instruction is None else {**changes, "instruction": instruction}
 
     def refuse_others(self, known: Collection[str], title: str) -> None:
-        """Refuse an option that a model has no use for; ``quantize`` is none of a family's.
+        """Refuse an option that the model ignores; ``quantize`` applies to every model.
 
         Args:
-            known: The options that the model has.
-            title: Of the model.
+            known: The options that the model reads.
+            title: Name of the model, for the message.
 
         Raises:
             UserError: Another option has a value that is not its default.

@@ -76,7 +76,8 @@ class ObjectiveConfig:
     mask_truncated_completions: bool = False
     """Whether completions without an end token are left out of the loss."""
     max_resample_times: int = 0
-    """How often groups with equal rewards are sampled again (dynamic sampling); 0 is off."""
+    """How many times at most a group whose rewards are all equal is sampled again (dynamic
+    sampling); 0 is off."""
     modality_dropout: float = 0.0
     """The probability that a group with video and audio is sampled and trained without one of the
     two."""

@@ -32,13 +32,14 @@ class RootConfig:
     dataset: DatasetConfig = MISSING
     """Where clips, labels and questions come from, and how they are read."""
     model: Any = MISSING
-    """The model that is trained or asked, how it is loaded, and what of it trains."""
+    """The model that is trained or asked, how it is loaded, and which of its parts are trained."""
     modality: ModalityConfig = MISSING
-    """What of a clip the model gets: the picture, the sound, or both."""
+    """What the model gets of each clip: the picture, the sound, or both."""
     reward: Any = MISSING
     """How a completion is scored: named terms and a weight for each."""
     lexicon: Any = MISSING
-    """The words of a reasoning that speak of what is seen and of what is heard."""
+    """The words by which a reasoning is counted as referring to what is seen or to what is heard.
+    """
     stage: Any = MISSING
     """How the model is trained: supervised, or by one of the policy-gradient objectives."""
     rollout: Any = MISSING

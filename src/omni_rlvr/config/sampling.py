@@ -26,7 +26,7 @@ class SamplingConfig:
     top_k: int = 0
     """Sample among the k most probable tokens; 0 keeps all."""
     repetition_penalty: float = 1.0
-    """Values above 1 make tokens less likely that the completion already holds; 1 is off."""
+    """Values above 1 make tokens that the completion already holds less likely; 1 is off."""
     keep_activations: bool = False
     """Whether the engine keeps the activations of the layers, if it can, so that the update need
     not compute them again."""
@@ -54,7 +54,7 @@ class SamplingOptions:
     top_k: int = 0
     """Sample among the k most probable tokens; 0 keeps all."""
     repetition_penalty: float = 1.0
-    """Values above 1 make tokens less likely that the completion already holds; 1 is off. It
+    """Values above 1 make tokens that the completion already holds less likely; 1 is off. It
     changes sampling only: the update's log-probabilities are computed without it."""
     max_completion_length: int = 96
     """The most tokens that a completion may have, including its end token."""

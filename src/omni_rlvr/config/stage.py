@@ -35,9 +35,9 @@ class LoopConfig:
     """Whether layers keep only their inputs and are computed again in the backward pass, which
     takes less memory and more time."""
     no_sync: bool = False
-    """Whether trainer.strategy=fsdp2 reduces gradients once an update, and not after each
-    micro-batch. Less is sent, and every device holds the whole gradient until then. ddp always
-    reduces once an update, and one device never does."""
+    """Whether trainer.strategy=fsdp2 reduces gradients once per update instead of after each
+    micro-batch: this needs less communication, but each device holds the whole gradient until then.
+    ddp always reduces once per update, and one device never does."""
     max_grad_norm: float = 1.0
     """The largest global norm of the gradient, to which it is clipped; 0 is off."""
     lr_scheduler_type: str = "cosine"
@@ -60,7 +60,7 @@ class LoopConfig:
         if self.max_steps > 0:
             return self.max_steps
         rounds = num_examples * self.num_train_epochs / self.batch_size
-        return max(1, math.ceil(rounds - 1e-9))  # 100 * 0.07 / 7 is 1, whatever rounding says
+        return max(1, math.ceil(rounds - 1e-9))  # 100 * 0.07 / 7 is a little above 1 in floats
 
     @property
     def updates_per_step(self) -> int:

@@ -31,7 +31,7 @@ class EvaluateTask:
     max_clips: int = 0
     """Evaluate on only this many clips, the first ones; 0 takes all."""
     score_labels: bool = True
-    """Whether the model also chooses a label of the list by likelihood, behind its own reasoning.
+    """Whether the model also chooses a label of the list by likelihood, after its own reasoning.
     WAR of these choices (``chosen_war``) says what is recognised, whatever words the generated
     answers use. Questions without a label list have no such choice."""
     num_resamples: int = 2000
@@ -160,10 +160,10 @@ class AttributeTask:
     value: str = "log_prob"
     """The value v(S) of a subset: "log_prob" or "prob" of a label, normalised over all labels."""
     lead: str = "own_reasoning"
-    """What the prompt is followed by when a label is scored. "own_reasoning" puts the policy's
-    greedy reasoning there, generated for each subset, and so measures the reasoned answer.
-    "empty_think" puts an empty think block there and "direct" nothing; both are cheaper, but the
-    policy may answer otherwise once it has reasoned."""
+    """The text between the prompt and a label that is scored. "own_reasoning" is the policy's
+    greedy reasoning, generated for each subset, and so measures the reasoned answer. "empty_think"
+    is an empty think block and "direct" nothing; both are cheaper, but the policy may answer
+    otherwise once it has reasoned."""
     swap: bool = True
     """Whether pictures are also shown with the sounds of other clips, to see which one the model
     follows."""
@@ -225,7 +225,7 @@ class PlanTask:
     target_length: int = 256
     """The number of tokens of the longest target; used with stages that sample nothing."""
     device_gb: float | None = None
-    """The memory of the device, in 10^9 bytes; null takes the device that is there."""
+    """The memory of the device, in 10^9 bytes; null takes that of the device on this machine."""
 
     def __post_init__(self) -> None:
         check = field_check(self, "task")
@@ -368,7 +368,7 @@ class ServeTask:
     """The value v(S) of the Shapley bars: "prob" or "log_prob" of the answer, normalised over the
     labels."""
     lead: str = "own_reasoning"
-    """What the prompt is followed by when a label is scored, as in task=attribute. "own_reasoning"
+    """The text between the prompt and a label that is scored, as in task=attribute. "own_reasoning"
     generates the reasoning for each subset; "empty_think" and "direct" are faster, but measure
     another answer than the reasoned one."""
     split: str = "test"
@@ -381,7 +381,7 @@ class ServeTask:
         check("port", 0 <= self.port < 2**16, "0 (any free one) to 65535")
         for key in ("max_upload_mb", "max_clip_s", "keep_upload_s"):
             check(key, 0 < vars(self)[key] < math.inf, "greater than 0")
-        if self.max_session_mb is None:  # resolved here, for whoever reads it
+        if self.max_session_mb is None:  # resolved here, so that every reader finds a number
             self.max_session_mb = 5 * self.max_upload_mb
         fits = self.max_upload_mb <= self.max_session_mb < math.inf
         check("max_session_mb", fits, f"task.max_upload_mb={self.max_upload_mb:g} or more")

@@ -53,13 +53,8 @@ class LoraConfig:
         check("dropout", 0 <= self.dropout < 1, "in [0, 1)")
         check("targets", self.targets is None or bool(self.targets), "at least one suffix")
         bare = not self.target_parameters or self.dropout == 0
-        check("dropout", bare, "0 where target_parameters are given, as peft asks")
+        check("dropout", bare, "0 where target_parameters are given, as peft requires")
         check("parts", bool(self.parts), "at least one part")
-
-    def _changed(self) -> list[str]:
-        """Name the fields that differ from their defaults."""
-        default = vars(LoraConfig(enabled=True))
-        return [name for name, value in vars(self).items() if value != default[name]]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Advantages of completions: a reward less a baseline, over a spread.
+"""Advantages of completions: a reward minus a baseline, divided by a spread.
 
 A reward that is equal to its baseline in exact numbers gets an advantage of exactly zero, although
 a mean is rounded. ``FLOOR`` is added to every spread before dividing, so that a tiny spread cannot
@@ -27,7 +27,7 @@ OWN_SCALE = {
     "reinforce_plus_plus": "batch",
     "reinforce_plus_plus_baseline": "batch",
 }
-"""Estimator -> how its paper scales."""
+"""Estimator -> the scale that its paper divides by."""
 SCALES = ("group", "batch", "none")
 
 
@@ -65,7 +65,7 @@ def compute_advantages(
     if scale not in SCALES:
         raise ValueError(f"scale_rewards={scale!r} is none of {', '.join(SCALES)}")
     if len(rewards) % num_generations:
-        raise ValueError(f"{len(rewards)} rewards are no whole groups of {num_generations}")
+        raise ValueError(f"{len(rewards)} rewards do not make groups of {num_generations}")
     whole_batch = estimator == "reinforce_plus_plus"
     if whole_batch and scale == "group":
         raise ValueError("scale_rewards='group' has no meaning for a baseline of the whole batch")
@@ -83,17 +83,17 @@ def compute_advantages(
 def penalised(
     rewards: Tensor, penalty: Tensor, precision: Tensor, *, num_generations: int
 ) -> Tensor:
-    """Subtract a penalty from rewards, without making a spread of its rounding.
+    """Subtract a penalty from rewards, but let no spread arise from its rounding error.
 
-    Where all rewards of a group are equal and their penalties are equal within their precision, the
-    group stays tied and every row gets the mean penalty: a spread that is rounding alone would
-    otherwise be divided by itself and become an advantage. Where the penalties differ by more, the
-    group is ranked by them, and its advantages are of the usual size.
+    If all rewards of a group are equal and their penalties are equal within their precision, every
+    row gets the mean penalty and the group stays tied: a spread of rounding errors would otherwise
+    be divided by itself and become an advantage. If the penalties differ by more, they rank the
+    group, and its advantages are of the usual size.
 
     Args:
         rewards: [N] float32, row ``b*G + g``; NaN where not judged.
         penalty: [N] float32.
-        precision: [N], the error that a penalty may have.
+        precision: [N], the largest rounding error of each penalty.
         num_generations: G; N for a baseline of the whole batch.
 
     Returns:
@@ -114,8 +114,8 @@ def gdpo_advantages(terms: Tensor, weights: Tensor, *, num_generations: int) -> 
     A^k_i = (r^k_i - mean_g(r^k)) / (std_g(r^k) + 1e-4)
     A_i = (sum_k w_k A^k_i - mean) / (std + 1e-4), mean and std over the batch
 
-    A sum of rewards makes (1, 0) and (0, 1) one reward; here they stay apart, and a term whose
-    scores spread little within a group counts as much as any other.
+    A sum of rewards makes the scores (1, 0) and (0, 1) equal; here they stay distinct, and a term
+    whose scores differ little within a group counts as much as any other.
 
     Args:
         terms: [N, K] float32 scores, row ``b*G + g``; NaN where a term could not judge.
@@ -146,7 +146,7 @@ def gdpo_advantages(terms: Tensor, weights: Tensor, *, num_generations: int) -> 
 
 
 def zero_spread(groups: Tensor) -> Tensor:
-    """Say which groups have judged rewards that are all equal.
+    """Find the groups whose judged rewards are all equal.
 
     Args:
         groups: [B, G] rewards, NaN where not judged.
@@ -161,7 +161,7 @@ def zero_spread(groups: Tensor) -> Tensor:
 
 
 def _centre(groups: Tensor) -> Tensor:
-    """[B, G] less the mean of what was judged: NaN stays NaN, a group without spread is 0."""
+    """Subtract each group's mean of judged rows; NaN stays NaN, a group without spread gets 0."""
     count = (~groups.isnan()).sum(dim=1, keepdim=True)
     # n r - sum, which is exact for float32 rewards, so that a reward equal to the mean gets 0
     centred = (count * groups - groups.nansum(dim=1, keepdim=True)) / count
@@ -170,16 +170,16 @@ def _centre(groups: Tensor) -> Tensor:
 
 
 def _leave_one_out(groups: Tensor) -> Tensor:
-    """[B, G] less the mean of the other judged rows of the group.
+    """Subtract from each row the mean of the other judged rows of its group.
 
-    r_i - (S - r_i) / (n - 1) = n / (n - 1) (r_i - S / n); a row that is judged alone has 0.
+    r_i - (S - r_i) / (n - 1) = n / (n - 1) (r_i - S / n); the only judged row of a group gets 0.
     """
     count = (~groups.isnan()).sum(dim=1, keepdim=True)
     return _centre(groups) * count / (count - 1).clamp(min=1)
 
 
 def _std(groups: Tensor) -> Tensor:
-    """[B, 1] sample std (ddof 1) of what was judged; 0 for fewer than two."""
+    """Compute each group's sample std (ddof 1) of judged rows, [B, 1]; 0 for fewer than two."""
     count = (~groups.isnan()).sum(dim=1, keepdim=True)
     variance = (_centre(groups) ** 2).nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
     return variance.sqrt()

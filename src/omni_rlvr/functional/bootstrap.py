@@ -1,8 +1,8 @@
 """Bootstrap intervals of any score, and paired tests of two models on the same clips.
 
 One resampler serves every interval. It draws N rows with replacement, keeps the columns of a row
-together, and hands the column sums of each resample to a statistic: a mean, a ratio of sums, or a
-score that is read off a confusion matrix. So differences between two models on one clip stay pairs.
+together, and passes the column sums of each resample to a statistic: a mean, a ratio of sums, or a
+score that is read off a confusion matrix. So the scores of two models on one clip stay paired.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def bootstrap_interval(
     if num_drawn == 0:
         raise ValueError("an interval needs at least one row, got none")
     generator = torch.Generator().manual_seed(seed)
-    # Both ways draw from one distribution; which of them is faster depends on the repetitions.
+    # Both functions draw from the same distribution; which is faster depends on the counts.
     draw = _draw_counts
     if _BINOMIAL_COST * len(rows) > num_drawn:
         rows, draw = rows.repeat_interleave(counts.long(), dim=0), _draw_rows
@@ -86,8 +86,8 @@ def mean_interval(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the means of the columns of N rows, with their bootstrap intervals.
 
-    With a row a clip and its difference between two models in a column, this is the paired interval
-    of the difference of their scores.
+    If a row is a clip and a column holds the differences between two models, the interval is the
+    paired interval of the difference of their scores.
 
     Args:
         rows: [N, J] numbers.
@@ -108,7 +108,7 @@ def mean_interval(
 
 
 def resolvable_difference(differences: Tensor, *, confidence: float) -> float:
-    """Compute the smallest mean difference that these clips and seeds tell from none.
+    """Compute the smallest mean difference that these clips and seeds can distinguish from 0.
 
     It is half the width of the normal interval of the mean difference between two models:
 
@@ -121,7 +121,7 @@ def resolvable_difference(differences: Tensor, *, confidence: float) -> float:
 
     Args:
         differences: [K, N] for K seeds and N clips: the score of one model minus the other's.
-        confidence: As of the interval, in (0, 1).
+        confidence: Of the interval, in (0, 1).
 
     Returns:
         h, in the unit of the differences.
@@ -147,7 +147,7 @@ def resolvable_difference(differences: Tensor, *, confidence: float) -> float:
 
 
 def _draw_rows(counts: Tensor, num_resamples: int, generator: torch.Generator) -> Tensor:
-    """Draw N rows that occur once each, one by one, [R, N] float64: how often each was drawn."""
+    """Draw N of N rows with replacement; return how often each was drawn, [R, N] float64."""
     picks = torch.randint(len(counts), (num_resamples, len(counts)), generator=generator)
     drawn = torch.zeros(num_resamples, len(counts), dtype=torch.float64)
     return drawn.scatter_add_(1, picks, counts.expand(picks.shape))
@@ -172,10 +172,10 @@ def _draw_counts(counts: Tensor, num_resamples: int, generator: torch.Generator)
 def exact_at_the_ends(
     value: float, low: float, high: float, num: int, *, confidence: float
 ) -> tuple[float, float]:
-    """Open an interval of a proportion that is 0 or 1, where all resamples are alike.
+    """Widen the interval of a proportion that is 0 or 1, since all its resamples are equal.
 
-    Of n tries none succeeded: a chance up to ``1 - (alpha / 2)^(1 / n)`` makes that likely enough,
-    with ``alpha = 1 - confidence``. Of n successes likewise.
+    With no success in n tries, success probabilities up to ``1 - (alpha / 2)^(1 / n)`` are not
+    rejected, with ``alpha = 1 - confidence``; likewise for n successes.
 
     Args:
         value: The proportion.

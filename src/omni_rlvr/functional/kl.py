@@ -9,14 +9,14 @@ from __future__ import annotations
 from torch import Tensor
 
 ROUNDING = 3e-6
-"""Nats a token within which two float32 log-probs, computed in two ways, are the same number: a few
-units in the last place of logits of about 20."""
+"""Largest difference, in nats, between float32 log-probs of one token that are computed in two
+ways: a few units in the last place of logits of about 20."""
 
 
 def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
     """Estimate KL(pi || ref) per token with the k1 estimator.
 
-    k1 = pi - ref, unbiased, of either sign, of high variance.
+    k1 = log pi - log ref, unbiased, of either sign, of high variance.
 
     Args:
         logps: [N, T] log pi in nats.
@@ -29,8 +29,8 @@ def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
         Schulman, "Approximating KL Divergence" (2020).
 
     Note:
-        Its gradient is that of log pi, whose mean over samples of pi is zero: in a loss it adds
-        noise and no pull. In a reward it is the right one.
+        Its gradient is that of log pi, whose mean over samples of pi is zero: in a loss it only
+        adds noise. In a reward it gives the gradient of the KL.
     """
     return logps - ref_logps
 
@@ -38,7 +38,7 @@ def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
 def k2(logps: Tensor, ref_logps: Tensor) -> Tensor:
     """Estimate KL(pi || ref) per token with the k2 estimator.
 
-    k2 = (pi - ref)^2 / 2, never negative, biased; its gradient is that of the KL, on average.
+    k2 = (log pi - log ref)^2 / 2, never negative, biased; its mean gradient is that of the KL.
 
     Args:
         logps: [N, T] log pi in nats.
@@ -56,7 +56,7 @@ def k2(logps: Tensor, ref_logps: Tensor) -> Tensor:
 def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
     """Estimate KL(pi || ref) per token with the k3 estimator.
 
-    k3 = exp(ref - pi) - (ref - pi) - 1, never negative, unbiased under samples of pi.
+    k3 = ref / pi - log(ref / pi) - 1, never negative, unbiased under samples of pi.
 
     Args:
         logps: [N, T] log pi in nats.

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 class TokenScores(NamedTuple):
-    """What a policy says of given tokens; each of one shape."""
+    """A policy's scores of given tokens; all fields have the same shape."""
 
     logps: Tensor
     """float32, log pi of the token in nats."""
@@ -94,15 +94,15 @@ def token_scores(
 
 
 class _Scores(torch.autograd.Function):
-    """Log-probability, entropy and rank of tokens, in the form that keeps small numbers small.
+    """Log-probability and entropy of tokens, and whether each is the top one, without cancellation.
 
     With a the most probable token, d_v = z_a - z_v >= 0 and R = sum of exp(-d_v) over v != a:
 
         log p_v = -d_v - log1p(R)
         H = log1p(R) + S,   S = sum_v exp(-d_v) d_v / (1 + R)
 
-    A sum over all tokens would round R away beside the 1 of token a, where a model is confident;
-    here all terms are of one sign. Gradients likewise:
+    If a model is confident, a sum over all tokens would lose R beside the 1 of token a; here all
+    terms are of one sign. Gradients likewise:
 
         d log p_o / d z_v = [v = o] - p_v,   which for v = o = a is R / (1 + R)
         d H / d z_v = p_v (d_v - S)
@@ -113,7 +113,7 @@ class _Scores(torch.autograd.Function):
         """Compute logps, entropy and whether ids are top from [.., V] float32 and [..] int64."""
         top, place = z.max(dim=-1, keepdim=True)
         distance = top - z
-        # token a is left out of the sums; -z itself is not read again
+        # token a is left out of the sums; exp_ overwrites the temporary -distance
         others = distance.neg().exp_().scatter_(-1, place, 0.0)
         rest = others.sum(dim=-1, keepdim=True)
         log_total = rest.log1p()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def sft_loss(logps: Tensor, mask: Tensor, *, num_tokens: Tensor | float) -> Tensor:
-    """Compute the token-mean negative log-likelihood's share.
+    """Compute a micro-batch's share of the token-mean negative log-likelihood.
 
     L = - sum_t log pi(o_t) / num_tokens
 
@@ -83,7 +83,7 @@ def clipped_surrogate(
 def cispo_surrogate(
     logps: Tensor, log_ratio: Tensor, advantages: Tensor, *, epsilon_high: float
 ) -> tuple[Tensor, Tensor]:
-    """Compute CISPO's objective: every token keeps its gradient, its weight is what is clipped.
+    """Compute CISPO's objective: every token keeps its gradient; only its weight is clipped.
 
     J_t = stop_gradient(min(rho_t, epsilon_high)) A log pi(o_t)
 
@@ -91,7 +91,7 @@ def cispo_surrogate(
         logps: [N, T] log pi, in nats.
         log_ratio: [N, T] log pi - log pi_old, in nats.
         advantages: [N].
-        epsilon_high: the most a weight may be, itself and not 1 + epsilon_high, as in TRL.
+        epsilon_high: the upper bound of the weight itself (not 1 + epsilon_high), as in TRL.
 
     Returns:
         The objective to maximise [N, T], and where a weight was clipped at A > 0 [N, T] bool.

@@ -1,4 +1,4 @@
-"""What each ``loss_type`` is: a surrogate, and the normaliser that its sum is divided by.
+"""The definition of each ``loss_type``: a surrogate, and the normaliser of its sum.
 
 | loss_type | surrogate | L = - sum_i w_i sum_t J_it |
 |---|---|---|
@@ -33,12 +33,13 @@ ROW_ENDS = {
     "clip_ratio/low_mean": "clip_ratio/low_min",
     "clip_ratio/high_mean": "clip_ratio/high_max",
 }
-"""Share of clipped tokens -> the least or most that a row has of them; TRL's names."""
+"""Metric of the share of clipped tokens -> that of the least or greatest share in a row, as in TRL.
+"""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a micro-batch's tokens bring to the objective."""
+    """The per-token inputs of the objective, for one micro-batch."""
 
     logps: Tensor
     """[n, T] log pi with gradient, in nats."""
@@ -69,13 +70,13 @@ class MinibatchCounts:
     num_policy_tokens: Tensor | float
     """Tokens whose surrogate counts; as ``num_tokens`` without an entropy mask."""
     num_scored_tokens: Tensor | float
-    """Those of ``num_tokens`` that go through the policy at all: rows that teach nothing do not."""
+    """Those of ``num_tokens`` that the policy scores: rows without gradient are left out."""
     num_rollout_tokens: Tensor | float
-    """Tokens that the loss counts in the whole batch of rollouts, divided by its minibatches."""
+    """Tokens that the loss counts in the batch of rollouts, per minibatch."""
     max_completion_length: int
     """Most tokens a completion may have."""
     leaves_rows_out: bool = False
-    """Whether rows with tokens teach nothing and are in no micro-batch: none is clipped."""
+    """Whether some rows have no gradient and are in no micro-batch; they count as not clipped."""
 
 
 def policy_objective(
@@ -113,8 +114,8 @@ def policy_objective(
             ``contrast_logps`` is given.
 
     Returns:
-        [] the share, and shares of what to log, without gradient, under TRL's names; those that end
-        in ``_min`` or ``_max`` are the least or most that a row has.
+        The share [], and the shares of the metrics, without gradient, under TRL's names. Metrics
+        that end in ``_min`` or ``_max`` are the least or greatest value of a row instead.
 
     Raises:
         ValueError: unknown ``loss_type``.
@@ -152,8 +153,8 @@ def policy_objective(
         )
     if tokens.entropy is not None:
         if entropy_coef:
-            acting = tokens.mask if tokens.policy_mask is None else tokens.mask * tokens.policy_mask
-            bonus = (tokens.entropy * acting).sum() / at_least_one(counts.num_policy_tokens)
+            mask = tokens.mask if tokens.policy_mask is None else tokens.mask * tokens.policy_mask
+            bonus = (tokens.entropy * mask).sum() / at_least_one(counts.num_policy_tokens)
             loss = loss - entropy_coef * bonus
         metrics["entropy"] = _token_share(tokens.entropy, tokens.mask, counts.num_scored_tokens)
     return loss, {"loss": loss.detach(), **metrics}
@@ -162,10 +163,10 @@ def policy_objective(
 def aggregate(
     per_token: Tensor, mask: Tensor, counts: MinibatchCounts, *, loss_type: str
 ) -> Tensor:
-    """Add up values of tokens by the rule of a loss type.
+    """Sum per-token values, divided by the normaliser of a loss type.
 
     Args:
-        per_token: [n, T], or [n, 1] for one value a sequence.
+        per_token: [n, T], or [n, 1] for one value per sequence.
         mask: [n, T].
         counts: counts of the minibatch.
         loss_type: one of ``LOSS_TYPES``.
@@ -193,15 +194,15 @@ def modality_contrast(logps: Tensor, contrast_logps: Tensor, mask: Tensor) -> Te
         mask: [n, T].
 
     Returns:
-        [n, T], 0 or more: to be made larger.
+        [n, T], 0 or more; the loss maximises it.
 
     Reference:
         PAPO eq. 4-5, arXiv 2507.06448.
 
     Note:
-        In the paper the policy without the modality has a gradient too, and entropies of both are
-        held down against collapse. Here it is that of the rollout and fixed, and the bound stops
-        the pull where the estimate has become large.
+        In the paper the policy without the modality has a gradient too, and an entropy loss on both
+        prevents collapse. Here its log-probs are computed once at rollout, and the bound of 10 ends
+        the gradient where the estimate has become large.
     """
     log_ratio = masked(logps - contrast_logps, mask)
     return kl.k3(log_ratio, torch.zeros_like(log_ratio)).clamp(max=10.0)
@@ -210,7 +211,7 @@ def modality_contrast(logps: Tensor, contrast_logps: Tensor, mask: Tensor) -> Te
 def top_entropy_mask(
     entropy: Tensor, mask: Tensor, *, quantile: float, counted: Tensor | None
 ) -> Tensor:
-    """Mark the tokens of highest entropy, at which completions part.
+    """Mark the tokens of highest entropy, at which completions diverge.
 
     keep_t = H_t >= the (1 - quantile)-quantile of H over all tokens
 
@@ -229,7 +230,7 @@ def top_entropy_mask(
     counted = (entropy[mask.bool()] if counted is None else counted).float()
     if len(counted) == 0:
         return torch.zeros_like(mask)
-    rank = (1 - quantile) * (len(counted) - 1)  # by sorting: torch.quantile ends at 16 M values
+    rank = (1 - quantile) * (len(counted) - 1)  # torch.quantile refuses more than 16 M values
     ordered = counted.sort().values
     low, high = ordered[int(rank)], ordered[min(int(rank) + 1, len(counted) - 1)]
     threshold = low + (high - low) * (rank - int(rank))
@@ -237,7 +238,7 @@ def top_entropy_mask(
 
 
 def masked(values: Tensor, mask: Tensor) -> Tensor:
-    """Zero what lies outside the mask, so that nothing there can overflow in an exponential."""
+    """Zero the values outside the mask, so that none of them can overflow in an exponential."""
     return torch.where(mask.bool(), values, torch.zeros_like(values))
 
 

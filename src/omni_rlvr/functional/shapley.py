@@ -1,6 +1,6 @@
 """Exact Shapley values and interactions of a game of few players, from the value of every subset.
 
-A subset is the number whose bit i says whether player i is in it: a game of n players is a table
+A subset is an index whose bit i says whether player i is in it, so a game of n players is a table
 of 2**n values. Nothing is sampled and nothing is assumed about the game; the caller decides what
 the players and the values are.
 """
@@ -49,7 +49,7 @@ def interaction(values: Tensor, first: int, second: int) -> Tensor:
     """Compute the Shapley interaction index of two players: > 0 synergy, < 0 redundancy.
 
     The mean, over subsets S of the others with the weights ``|S|! (n - |S| - 2)! / (n - 1)!``, of
-    ``v(S + a + b) - v(S + a) - v(S + b) + v(S)``. With two players that is the one difference.
+    ``v(S + a + b) - v(S + a) - v(S + b) + v(S)``. With two players S is empty.
 
     Args:
         values: [..., 2**n] the value of each subset.

@@ -1,7 +1,7 @@
 """How this process was started: alone, or as one of several.
 
-torchrun, srun and the pods of a PyTorchJob (Kubeflow, PAI-DLC) say so in environment variables;
-``tasks/launch.py`` starts its processes by the engine of torchrun.
+torchrun, srun and PyTorchJob (Kubeflow, PAI-DLC) set environment variables that say so.
+``tasks/launch.py`` starts its processes with torch elastic, the engine of torchrun.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Started:
     """The machine of rank 0, to which the ranks connect."""
     port: int
     by: str
-    """What started it, for messages."""
+    """Name of the launcher, for messages."""
 
 
 def of_environment(env: Mapping[str, str]) -> Started | None:
@@ -45,10 +45,10 @@ def of_environment(env: Mapping[str, str]) -> Started | None:
 
 
 def _slurm(env: Mapping[str, str]) -> dict[str, str]:
-    """Put what Slurm says into the variables of torchrun."""
+    """Translate Slurm's variables into those of torchrun."""
     # the first of rack[0-1]node[07-09,12],gpu3 is rack0node07
     found = re.match(r"(?:[^,\s\[]|\[[^\]]*\])*", env["SLURM_STEP_NODELIST"])
-    assert found is not None  # it matches nothing at least
+    assert found is not None  # the pattern also matches the empty string
     host = re.sub(r"\[(\d+)[^\]]*\]", r"\1", found[0])
     # steps of one job that run side by side on one machine need a port each
     port = (int(env["SLURM_JOB_ID"][-4:]) + 37 * int(env.get("SLURM_STEP_ID", "0"))) % 10_000

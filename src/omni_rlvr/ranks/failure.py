@@ -1,10 +1,10 @@
-"""Of several ranks, the first one that fails tells its error; the others end without a word.
+"""When ranks fail, the first one reports its error; the others exit silently.
 
-What started the ranks ends the others: the agent of torch elastic (``trainer.devices=N``,
-torchrun) or ``srun --kill-on-bad-exit``. With gloo they also lose their connection to it, which is
-all that ends the pods of a PyTorchJob. A rank writes its error into the store before its process,
-and so its connections, end. A rank that lost a connection therefore finds the cause there, unless
-the other one was killed.
+The launcher ends the others: the agent of torch elastic (``trainer.devices=N``, torchrun) or
+``srun --kill-on-bad-exit``. With gloo they also lose their connection to the failed rank; nothing
+else ends the pods of a PyTorchJob. A rank writes its error into the store before its process, and
+with it its connections, end. A rank that lost a connection therefore finds the cause in the store,
+unless the other rank was killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from omni_rlvr.record import find_record
 from omni_rlvr.types import Interrupted, UserError
 
 SILENT_S = 2.0
-"""How long a rank that lost a connection waits for others that lost one too."""
+"""Seconds that a rank that lost a connection waits for others that lost one too."""
 
 
 def is_stop(text: str) -> bool:
@@ -34,11 +34,11 @@ def cause_of(error: BaseException, run_dir: Path | None = None) -> tuple[str, bo
     """Agree with the other ranks on the error that ends the run: the first one of any rank.
 
     Args:
-        error: That of this rank.
+        error: The error of this rank.
         run_dir: The run's folder, once there is one.
 
     Returns:
-        The error as ``class: message``, and whether this rank is to tell it.
+        The error as ``class: message``, and whether this rank must report it.
     """
     here = rendezvous.here()
     if here is None:
@@ -54,24 +54,24 @@ def _agreed_cause(here: Rendezvous, error: BaseException, run_dir: Path | None) 
     text, rank, lost = f"{type(error).__name__}: {error}", here.started.rank, is_loss(error)
     record = find_record(run_dir) if lost and run_dir is not None else None
     if record is not None and record["status"] == "failed":
-        return record["error"], False  # a reward that hung, or rank 0, which took the store along
+        return record["error"], False  # of a reward that hung, or of rank 0, which held the store
     try:
         if lost and not here.store.check([FAILED]):
-            text = f"UserError: the connection to {_silent(here)} was lost, and nobody said why; "
+            text = f"UserError: the connection to {_silent(here)} was lost, and no rank said why; "
             text += f"was a process killed, for lack of memory? ({' '.join(str(error).split())})"
         mine = json.dumps({"rank": rank, "text": text})
-        said = json.loads(here.store.compare_set(FAILED, "", mine))
+        first = json.loads(here.store.compare_set(FAILED, "", mine))
     except DistError:
         if not lost:
             return text, True
-        who, teller = ("torchrun", 0) if rendezvous.agent_serves() else ("rank 0", 1)
+        who, reporter = ("torchrun", 0) if rendezvous.agent_serves() else ("rank 0", 1)
         text = f"UserError: {who} on {here.started.host} has ended and could not say why; was it "
-        return f"{text}killed, for lack of memory?", rank == teller
-    return said["text"], said["rank"] == rank
+        return f"{text}killed, for lack of memory?", rank == reporter
+    return first["text"], first["rank"] == rank
 
 
 def _silent(here: Rendezvous) -> str:
-    """Name the ranks that, unlike this one, do not say that they lost a connection."""
+    """Name the ranks that, unlike this one, do not report a lost connection."""
     here.store.set(f"lost/{here.started.rank}", "")
     until, silent = time.monotonic() + SILENT_S, list(range(len(here.hosts)))
     while silent and time.monotonic() < until:
@@ -87,14 +87,14 @@ def is_loss(error: BaseException) -> bool:
 
     if isinstance(error, DistNetworkError | DistStoreError):
         return True
-    # others of NCCL are errors of this rank: two ranks on one GPU, a wrong network device
+    # other NCCL errors are faults of this rank: two ranks on one GPU, a wrong network device
     signs = ("gloo/", "ncclRemoteError")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 @contextlib.contextmanager
-def told_once() -> Iterator[None]:
-    """End this process without a word where another rank tells the error that ended the run."""
+def reported_once() -> Iterator[None]:
+    """Exit silently if another rank reports the error that ended the run."""
     try:
         yield
     except Interrupted:

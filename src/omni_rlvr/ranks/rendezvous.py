@@ -1,8 +1,8 @@
-"""The rendezvous of ranks before the config is composed, where they agree on what must be equal.
+"""Connect the ranks before the config is composed, and check that they agree.
 
 They connect to a key-value store: that of the agent of torch elastic, or one that rank 0 opens. A
-process that was started alone connects to none, and every function answers for it alone. torch
-is imported only for processes that do, so that ``--help`` stays fast.
+process that was started alone connects to none, and every function then returns its own values.
+torch is imported only to connect, so that ``--help`` stays fast.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 START_S = 900.0
-"""How long ranks wait for each other at the start: machines of a cluster do not start together."""
+"""Seconds that ranks wait for each other at the start: machines do not start together."""
 COLLECTIVE_S = 1800.0
-"""How long a rank waits in a collective for the others: one may write a checkpoint, or sample long
-completions."""
+"""Seconds that a rank waits in a collective for the others: one may write a checkpoint, or sample
+long completions."""
 TRY_S = 5.0
-"""Of one attempt to connect; Python handles Ctrl-C between two attempts."""
+"""Time limit of one attempt to connect; Python handles Ctrl-C between two attempts."""
 TELL_S = 10.0
-"""After how long a rank says which other one it waits for."""
+"""Seconds after which a rank prints which other rank it waits for."""
 SEEN_S = 4.0
-"""How long a folder may take to appear on another machine: network disks show new files late."""
+"""Seconds that a folder may take to appear on another machine: network disks show files late."""
 LEAVE_S = 5.0
-"""How long rank 0 keeps its store at its end for others that end at about the same time."""
+"""Seconds that rank 0 keeps its store open at its end, for ranks that end at about that time."""
 SAME = ("omni-rlvr", "torch", "transformers")
 """Packages whose versions must be equal on all machines, besides Python."""
 LOOPBACK = "GLOO_SOCKET_IFNAME", "lo"
@@ -55,15 +55,16 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass
 class Rendezvous:
-    """What this process knows of the others."""
+    """The connection of this process to the other ranks."""
 
     started: Started
     store: Store
     hosts: list[str] = field(default_factory=list)
     """The machine of each rank."""
     cause: tuple[str, bool] | None = None
-    """The error that ended the run, and whether this rank is to tell it; see ``failure``."""
+    """The error that ended the run, and whether this rank must report it; see ``failure``."""
     num_shared: int = 0
+    """Number of values exchanged so far; it makes the keys of the next one unique."""
 
 
 _here: Rendezvous | None = None
@@ -75,7 +76,7 @@ def started() -> Started | None:
 
 
 def here() -> Rendezvous | None:
-    """Return what this process knows of the others, if there are any."""
+    """Return the connection to the other ranks, if there are any."""
     return _here
 
 
@@ -88,7 +89,7 @@ def connect(how: Started) -> None:
     """Connect to the other ranks.
 
     Raises:
-        UserError: Not all came, or they have different versions of a package.
+        UserError: Not all ranks connected, or they have different versions of a package.
     """
     global _here
     if how.by == TORCHRUN and sys.platform == "linux":  # the ranks of a killed torchrun would go on
@@ -100,7 +101,7 @@ def connect(how: Started) -> None:
             f"rank {how.rank} was started again while the other ranks of its run go on; they "
             "cannot take it back, so start all ranks again"
         )
-    os.environ["LOCAL_RANK"] = str(how.local_rank)  # for ``distributed``, whoever started this
+    os.environ["LOCAL_RANK"] = str(how.local_rank)  # ``distributed`` reads it; srun does not set it
     versions = {name: version(name) for name in SAME} | {"Python": platform.python_version()}
     me = {"host": platform.node(), "versions": versions}
     ranks = [json.loads(text) for text in all_gather(json.dumps(me))]
@@ -165,7 +166,7 @@ def init_process_group() -> None:
 
 
 def leave() -> None:
-    """End this rank's part; rank 0, where it holds the store, waits a little for the others.
+    """Leave the store; if rank 0 holds it, rank 0 waits a little for the others.
 
     An error in the config is raised by all ranks at about the same time. If rank 0 closed the store
     at once, the others could not see that it is reported, and would report it again.
@@ -191,7 +192,7 @@ def all_gather(value: str) -> list[str]:
 
 
 def broadcast(make: Callable[[], str]) -> str:
-    """Return what ``make`` returns on rank 0; every rank calls this as often and in one order.
+    """Return what ``make`` returns on rank 0; every rank must call this in the same order.
 
     There is no time limit: rank 0 may wait for another run that makes the checkpoint to start from.
     """
@@ -208,18 +209,18 @@ def check_seen(folder: Path, key: str) -> None:
     """Check that every rank sees a folder that rank 0 made, and sees the same one.
 
     Args:
-        folder: Is there on rank 0.
-        key: The option that says where it is, for the message.
+        folder: The folder; it exists on rank 0.
+        key: The option that names the folder, for the message.
 
     Raises:
-        UserError: It is not on a disk that all machines share.
+        UserError: The folder is not on a disk that all machines share.
     """
     if _here is None:
         return
     mark = folder / ".rendezvous"
 
     def make_mark() -> str:
-        mark.write_text(uuid.uuid4().hex)  # which no other folder has
+        mark.write_text(uuid.uuid4().hex)  # unique: another folder cannot hold the same text
         return mark.read_text()
 
     text, until = broadcast(make_mark), time.monotonic() + SEEN_S
@@ -256,12 +257,12 @@ def check_same(values: Mapping[str, Any]) -> None:
 
 
 def _wait_for(key: str, rank: int, limit_s: float) -> str:
-    """Wait for what a rank writes into the store; signals are heard meanwhile."""
+    """Wait for a value that a rank writes into the store; signals are handled meanwhile."""
     assert _here is not None
     start, is_told = time.monotonic(), not is_first() or bool(_here.hosts)
     while not _here.store.check([key]):
         if _here.store.check([FAILED]):
-            raise UserError("another rank has failed")  # which tells its error
+            raise UserError("another rank has failed")  # that rank reports its error
         if time.monotonic() > start + limit_s:
             raise UserError(
                 f"rank {rank} of {_here.started.world_size} did not come to {_here.started.host}:"
@@ -281,7 +282,7 @@ def _tell_wait(how: Started, rank: int) -> None:
 
 
 def check_versions(ranks: list[dict[str, Any]]) -> None:
-    """Compare what the ranks said about themselves.
+    """Compare the versions that the ranks reported.
 
     Raises:
         UserError: Two ranks have different versions of a package or of Python.

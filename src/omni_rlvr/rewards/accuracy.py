@@ -16,16 +16,16 @@ from omni_rlvr.types import Example
 class Accuracy:
     """1.0 where the parsed answer equals ``example.answer``, else 0.0.
 
-    Case and surrounding white space are forgiven; after that both sides go through ``synonyms``
-    once. Where the gold answer is a list, ``happy, sad`` or ``["happy", "sad"]``, the answer must
-    name the same labels, all of them and no other, in any order; ``SetF1`` pays for a part of them.
+    Case and surrounding white space are ignored; then ``synonyms`` is applied once to both sides.
+    If the gold answer is a list, ``happy, sad`` or ``["happy", "sad"]``, the answer must name the
+    same labels, all of them and no other, in any order; ``SetF1`` gives partial credit.
 
     Args:
         synonyms: Spelling -> label, e.g. ``{happiness: happy}``; ``{}`` for none.
 
     Raises:
-        UserError: ``synonyms`` is not a mapping of strings, or maps a spelling to one that is
-            mapped on.
+        UserError: ``synonyms`` is not a mapping of strings, or maps a spelling to a label that is
+            itself mapped to another.
 
     Reference:
         R1-Omni (arXiv 2503.05379), R_acc.

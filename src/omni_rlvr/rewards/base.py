@@ -1,9 +1,9 @@
-"""What a reward term is: strings and gold answers in, one score a completion out.
+"""The protocol of a reward term: completions and gold answers in, one score per completion out.
 
 A term knows nothing of weights, groups or tensors; ``mixture`` adds terms up. Any callable that
 takes some of the arguments below by their names is a term: name it as ``_target_`` under
 ``reward.terms`` (a function with ``_partial_: true``) and give it a weight under
-``reward.weights``. ``callables`` says what else is understood: one row at a time, and async.
+``reward.weights``. A term may also score one row at a time, or be async; see ``callables``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CalledExit(Exception):
 
 @contextlib.contextmanager
 def exit_as_error() -> Iterator[None]:
-    """Make an error of ``sys.exit`` in a term, which would end the run as if it were stopped."""
+    """Turn ``sys.exit`` in a term into an error; else the run would end as if a user stopped it."""
     try:
         yield
     except SystemExit as end:
@@ -39,8 +39,8 @@ def exit_as_error() -> Iterator[None]:
 class Term(Protocol):
     """Scores completions against the examples they answer.
 
-    A class may say ``max_score``, the most one completion can earn: then gold answers are checked
-    to earn it before training. A penalty's is 0. Without it gold answers may earn anything.
+    A class may define ``max_score``, the most that one completion can earn. Gold answers are then
+    checked to earn it before training. That of a penalty is 0. Without it any score is accepted.
     """
 
     def __call__(
@@ -49,12 +49,12 @@ class Term(Protocol):
         """Score each completion.
 
         Args:
-            completions: N decoded completions without special tokens.
+            completions: N completions, decoded up to their end token; other special tokens stay.
             examples: The N examples they answer, row by row; may be left out of the signature.
             lengths: Their N lengths in tokens, the end token included; may be left out.
 
         Returns:
-            N finite scores; None where a completion cannot be judged, which is not 0: the term is
-            then left out of that row's reward. Raise when something is wrong: it stops the run.
+            N finite scores, or None where a completion cannot be judged: the term is then left out
+            of that row's reward, which differs from a score of 0. An error stops the run.
         """
         ...

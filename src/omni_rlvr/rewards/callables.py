@@ -1,11 +1,11 @@
 """Any callable as a reward term: a batch or a row at a time, sync or async.
 
 How it is called follows from the names of its parameters, which are read once, before anything is
-scored. What it returns is checked at every call. A term that raises, that gives anything but one
-finite number (numpy's count, and tensors of one element) or None a completion, or that does not
-return in time stops the run: a score of 0 in its place would be trained on in silence. The error
-names the example and the completion where a term scores one row at a time, and else the batch,
-which is not scored again to find the row.
+scored. Its result is checked at every call: one finite number (numpy's numbers and tensors of one
+element count) or None for each completion. A term that returns anything else, raises, or does not
+return in time stops the run, since a score of 0 in its place would silently be trained on. The
+error names the example and the completion if the term scores one row at a time. Otherwise it names
+the batch, which is not scored again to find the row.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _WANTED = (
 
 @dataclass(frozen=True)
 class Rows:
-    """Completions to score, with what a term may ask about them."""
+    """Completions to score, with the other arguments that a term may take."""
 
     completions: Sequence[str]
     examples: Sequence[Example]
@@ -65,12 +65,12 @@ class RewardCallable:
     name: str
     call: Callable[..., Any]
     takes: Sequence[str]
-    """Those of the parameters in ``base.Term`` that it has, or their singulars."""
+    """Its parameters: some of those of ``base.Term``, or of their singular forms."""
     is_async: bool
     max_score: float | None
     """The most a completion can earn; None where the callable does not say."""
     timeout_s: float | None
-    """How long a call may take; None is for ever."""
+    """Seconds that a call may take; None for no limit."""
 
     @property
     def by_row(self) -> bool:
@@ -78,23 +78,23 @@ class RewardCallable:
         return _ROW[0] in self.takes
 
     def score(self, rows: Rows) -> list[float]:
-        """Score N rows; NaN for None, and for all where it asks for lengths that are not known."""
-        if self._is_blind(rows):
+        """Score N rows: NaN for None, and for all rows if lengths are needed but not known."""
+        if self._lacks_lengths(rows):
             return [math.nan] * len(rows)
         return self._numbers([self._call(part) for part in self._parts(rows)], rows)
 
     async def score_async(self, rows: Rows) -> list[float]:
         """Score N rows as ``score`` does, with an async callable; its rows are awaited together."""
-        if self._is_blind(rows):
+        if self._lacks_lengths(rows):
             return [math.nan] * len(rows)
         calls = (self._await(part) for part in self._parts(rows))
         return self._numbers(list(await asyncio.gather(*calls)), rows)
 
-    def _is_blind(self, rows: Rows) -> bool:
+    def _lacks_lengths(self, rows: Rows) -> bool:
         return rows.lengths is None and bool({"lengths", "length"} & {*self.takes})
 
     def _parts(self, rows: Rows) -> list[Rows]:
-        """Return what each call gets: all rows, or one of them."""
+        """Return the rows of each call: all rows, or one of them."""
         return [rows.one(i) for i in range(len(rows))] if self.by_row else [rows]
 
     def _call(self, part: Rows) -> Any:
@@ -135,9 +135,9 @@ class RewardCallable:
         return Limited(self.timeout_s, functools.partial(_message, self.name, rows=part))
 
     def _numbers(self, results: list[Any], rows: Rows) -> list[float]:
-        """Check what the calls returned, and make one number a row of it."""
+        """Check the results of the calls, and convert them to one number per row."""
         scores = results if self.by_row else results[0]
-        if hasattr(scores, "tolist"):  # an array of numpy's, a tensor, a column of pandas'
+        if hasattr(scores, "tolist"):  # a numpy array, a tensor, a pandas column
             scores = scores.tolist()
         if not isinstance(scores, Sequence) or isinstance(scores, str):
             raise self._error(f"returned {type(scores).__name__}, not a list of scores", rows)
@@ -157,12 +157,12 @@ class RewardCallable:
 
 
 def as_reward_callable(name: str, term: object, timeout_s: float | None = None) -> RewardCallable:
-    """Read how a term wants to be called.
+    """Read from a term's signature how it is to be called.
 
     Args:
         name: Its name under ``reward.terms``.
         term: The callable.
-        timeout_s: How long a call may take; None where another limit holds, or none.
+        timeout_s: Seconds that a call may take; None for no limit of its own.
 
     Raises:
         UserError: It is not callable, its parameters have other names, or its ``max_score`` is not
@@ -185,15 +185,17 @@ def as_reward_callable(name: str, term: object, timeout_s: float | None = None) 
     ]
     if known[0] not in takes or strange:
         has = ", ".join(p.name for p in parameters)
-        raise UserError(f"reward.terms.{name}: {_called(term)}({has}) is no reward; {_WANTED}")
+        raise UserError(
+            f"reward.terms.{name}: {_called(term)}({has}) is not a reward term; {_WANTED}"
+        )
     return RewardCallable(name, term, takes, _is_async(term), _max_score(name, term), timeout_s)
 
 
 def _run(terms: Sequence[RewardCallable], rows: Rows) -> list[list[float]]:
     """Await async terms together.
 
-    The whole has a limit too, for what no call's own limit ends: a term that blocks the event loop,
-    or that catches that it is cancelled.
+    The event loop has a limit of its own, because the limit of a call cannot end a term that blocks
+    the loop or that catches its cancellation.
     """
 
     async def all_of_them() -> list[list[float]]:
@@ -211,7 +213,7 @@ def score_all(terms: Sequence[RewardCallable], rows: Rows) -> dict[str, list[flo
     """Score rows with every term; the async ones are awaited together.
 
     Returns:
-        Name -> N scores, NaN where there is none, in the order given.
+        Name -> N scores, NaN where there is none, in the order of ``terms``.
     """
     if any(term.timeout_s is not None for term in terms):
         keep_watch()
@@ -224,7 +226,7 @@ def score_all(terms: Sequence[RewardCallable], rows: Rows) -> dict[str, list[flo
 
 
 def _plain_number(score: Any) -> Any:
-    """Turn a number of numpy's or a tensor of one element into Python's own."""
+    """Turn a numpy number or a tensor of one element into a Python number."""
     if not hasattr(score, "tolist"):
         return score
     value = score.tolist()
@@ -258,7 +260,7 @@ def _describe(error: Exception) -> str:
 
 
 def _message(name: str, wrong: str, rows: Rows) -> str:
-    """Say what is wrong with a term on rows, of which the first is shown."""
+    """Write the error message of a term on some rows; it shows the first of them."""
     if not len(rows):
         return f"reward term {name} {wrong}"
     completion, example = rows.completions[0], rows.examples[0]

@@ -1,4 +1,4 @@
-"""Terms for questions: is the option right, or the answer to whatever kind of question a row asks?
+"""Terms for questions: one for multiple choice, and one for rows that name their kind of question.
 
 ``text/questions.py`` reads and compares answers. Rows that say what kind of question they ask come
 from ``data/readers/questions.py``; all kinds may stand in one batch.
@@ -18,8 +18,8 @@ class MultipleChoice:
     """1.0 where the answer's option is the gold answer's, else 0.0.
 
     The letter may stand in brackets, be followed by ``.``, ``)`` or ``:`` and then by the option's
-    text, which is not compared: ``B``, ``(b)``, ``B. happy``. An
-    answer that names a second option, ``B. or C``, is wrong.
+    text, which is not compared: ``B``, ``(b)``, ``B. happy``. An answer that names a second option,
+    ``B. or C``, is wrong.
 
     Args:
         choices: The letters that can be chosen, e.g. ``[A, B, C, D]``.
@@ -78,7 +78,7 @@ class Question:
     def _score(self, answer: str | None, example: Example) -> float:
         if KIND not in example.cues:
             raise ValueError(
-                f"{example.source}: its row says no kind of question; this term is for "
-                "dataset=questions"
+                f"{example.source}: the row does not say what kind of question it asks; this term "
+                "is for dataset=questions"
             )
         return score_answer(answer, example.answer, example.cues) or 0.0

@@ -19,13 +19,13 @@ _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 class CueCoverage:
     """1.0 where the think block names a cue of every kind in a sentence that says something.
 
-    A cue counts where its words stand, whole and in order, in a sentence with at least
+    A cue counts if its words stand, whole and in order, in a sentence with at least
     ``min_other_words`` different words that are no cue. A completion without exactly one think
-    block has 0.0.
+    block scores 0.0.
 
     Args:
         lexicon: Kind (``visual``, ``vocal``) -> its words or phrases, at least one each.
-        min_other_words: 0 or more; 0 pays a bare list of cue words.
+        min_other_words: 0 or more; with 0 a bare list of cue words scores 1.0.
 
     Raises:
         UserError: The lexicon has no kind or no words, or ``min_other_words`` is out of range.
@@ -36,7 +36,7 @@ class CueCoverage:
         a measure of style. Keep its weight small, or 0 to log it only.
     """
 
-    max_score = None  # what annotated reasoning names is not known
+    max_score = None  # annotated reasoning need not name any cue
 
     def __init__(self, lexicon: Mapping[str, Sequence[str]], min_other_words: int) -> None:
         if not isinstance(lexicon, Mapping) or not lexicon:

@@ -18,8 +18,8 @@ class Format:
         R1-Omni (arXiv 2503.05379), R_format.
 
     Note:
-        The reference also pays for doubled, nested and empty blocks, and fails white space around
-        the whole.
+        The reference also accepts doubled, nested and empty blocks, and rejects white space around
+        the completion.
     """
 
     max_score = 1.0

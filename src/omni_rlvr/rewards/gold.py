@@ -1,7 +1,7 @@
-"""A check before training: does the reward pay in full for the gold answers?
+"""A check before training: do the gold answers earn the full reward?
 
-Without it, a label that no answer can match, or targets that break the format, would only be seen
-as a reward that never rises. Nothing is sampled and no model is needed.
+Without it, a label that no answer can match, or targets that break the format, would only show as a
+reward that never rises. Nothing is sampled and no model is needed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from omni_rlvr.rewards.mixture import Mixture
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Example, RewardOutput, UserError
 
-_BATCH = 256  # as in a large step of training: a call of a term has a time limit
+_BATCH = 256  # rows per call, as in a large training step, since each call has a time limit
 _TOLERANCE = 1e-6  # relative
-_ROUNDING = 2.0**-23  # relative, a term: both sides add the same float32 numbers
+_ROUNDING = 2.0**-23  # relative, per term: both sides add the same float32 numbers
 _MAX_SHOWN = 10
 
 
@@ -73,7 +73,7 @@ def _attainable(mixture: Mixture, output: RewardOutput) -> Tensor:
     attainable = torch.zeros_like(output.rewards)
     for name, term in mixture.terms.items():
         weight, judged = mixture.weights[name], ~output.terms[name].isnan()
-        if term.max_score is None:  # it is not known what gold answers should earn of this term
+        if term.max_score is None:  # it is not known what gold answers should earn from this term
             attainable += weight * output.terms[name].nan_to_num()
         else:
             attainable += max(weight, 0.0) * term.max_score * judged
@@ -81,7 +81,7 @@ def _attainable(mixture: Mixture, output: RewardOutput) -> Tensor:
 
 
 def _missed(mixture: Mixture, output: RewardOutput, name: str, row: int) -> float:
-    """Return how much less than it could a term adds to a row's reward; 0 if nothing is known."""
+    """Return how much of a term's attainable reward a row misses; 0 if that is not known."""
     best, score = mixture.terms[name].max_score, float(output.terms[name][row])
     if best is None or score != score:
         return 0.0
@@ -107,5 +107,5 @@ def _message(
         f"  target: {example.target!r}\n"
         f"  scored: {completion!r}\n"
         f"  reward: {float(output.rewards[row]):g} of {mixture.max_reward:g}: {scores}\n"
-        "  Mend the annotation, or the terms and weights of reward."
+        "  Correct the annotation, or the terms and weights of reward."
     )

@@ -1,4 +1,4 @@
-"""Terms of a completion's length in tokens: a soft penalty for too long, a cosine schedule."""
+"""Terms of the length of a completion in tokens: a soft overlong penalty, a cosine schedule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SoftOverlong:
 
     Args:
         max_completion_length: L_max, tokens.
-        soft_punish_cache: L_cache, tokens: where the penalty begins before L_max; 0 makes it a
+        soft_punish_cache: L_cache, tokens: how far below L_max the penalty begins; 0 makes it a
             step.
 
     Raises:
@@ -55,7 +55,7 @@ class CosineLength:
     R = v_long + (v_short - v_long) (1 + cos(pi min(L / L_max, 1))) / 2
 
     Args:
-        correct: The term that says what is right: a completion that earns its ``max_score``.
+        correct: A term; a completion is right if it earns the ``max_score`` of this term.
         max_completion_length: L_max, tokens.
         min_value_wrong: R of a wrong, empty completion.
         max_value_wrong: R of a wrong completion of L_max tokens.
@@ -63,7 +63,7 @@ class CosineLength:
         max_value_correct: R of a right, empty completion.
 
     Raises:
-        UserError: Values are not in order, or ``correct`` says no ``max_score``.
+        UserError: Values are not in order, or ``correct`` has no ``max_score``.
 
     Reference:
         "Demystifying Long Chain-of-Thought Reasoning", app. C.1, arXiv 2502.03373; names as in TRL.
@@ -89,8 +89,8 @@ class CosineLength:
         self._correct = as_reward_callable("cosine_length.correct", correct)
         if self._correct.max_score is None or self._correct.is_async:
             raise UserError(
-                "cosine length reward, correct: it needs a term that says its max_score, and is "
-                "not async"
+                "cosine length reward, correct: it needs a term that has a max_score and is not "
+                "async"
             )
         self._limit = max_completion_length
         self._wrong = (min_value_wrong, max_value_wrong)
@@ -108,7 +108,7 @@ class CosineLength:
         if math.isnan(score):
             return None
         short, long = self._right if score == self._correct.max_score else self._wrong
-        progress = min(length / self._limit, 1.0)  # beyond it the cosine would rise again
+        progress = min(length / self._limit, 1.0)  # above 1 the cosine would rise again
         return long + (short - long) * (1 + math.cos(math.pi * progress)) / 2
 
 

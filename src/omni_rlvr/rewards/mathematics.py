@@ -14,10 +14,13 @@ from omni_rlvr.types import Example, UserError
 
 
 def import_math_verify(wanted_by: str) -> Any:
-    """Import the extra.
+    """Import math-verify.
+
+    Args:
+        wanted_by: Name of the term that needs it, for the message.
 
     Raises:
-        UserError: it is not installed; says how to install it.
+        UserError: It is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module("math_verify")
@@ -31,15 +34,15 @@ def import_math_verify(wanted_by: str) -> Any:
 class MathVerify:
     """1.0 where math-verify finds the answer equal to the gold answer, else 0.0.
 
-    Only what stands between the answer tags is read. None where it can read no mathematics in the
-    gold answer.
+    Only the text between the answer tags is read. The score is None if math-verify finds no
+    mathematics in the gold answer.
 
     Args:
-        timeout_s: Seconds that reading, and comparing, may take each, at least 1; a longer one is
-            wrong. It is a signal's, so it holds on the main thread of a process only.
+        timeout_s: Seconds that parsing, and comparing, may take each, at least 1; an answer that
+            takes longer is wrong. The limit uses a signal, so it works only on the main thread.
 
     Note:
-        math-verify reads past what is no mathematics: ``'42'`` and ``42 sad`` are 42. ``Numeric``
+        math-verify ignores text that is no mathematics: ``'42'`` and ``42 sad`` are 42. ``Numeric``
         is strict.
 
     Raises:

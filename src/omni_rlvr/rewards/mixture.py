@@ -1,8 +1,8 @@
 """The reward of a completion: the weighted sum of its terms.
 
-It checks once what terms and weights it is given; ``callables`` checks at every call what the terms
-return. It computes no advantages: whether terms are summed and then normalised, or the other way
-round (GDPO), is the stage's ``multi_objective_aggregation``.
+It checks the terms and weights once; ``callables`` checks at every call what the terms return.
+It computes no advantages: whether terms are summed and then normalised, or the other way round
+(GDPO), is the stage's ``multi_objective_aggregation``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Mixture:
 
     A term of weight 0 is a metric: scored and logged, never part of the reward. A term that returns
     None for a row is NaN there and left out of that row's sum; the row's reward is NaN only if
-    every term of non-zero weight is. Where no weight is non-zero, every reward is 0. A sum that is
-    too large for float32 is infinite, never NaN.
+    every term of non-zero weight is. If all weights are 0, every reward is 0. A sum that is too
+    large for float32 is infinite, never NaN.
 
     Args:
         terms: Name -> term, see ``base``; the names are those of the logged metrics.
         weights: Name -> finite weight, one for each term, negative for a penalty.
-        timeout_s: Seconds that a call of a term may take, for one row or for a batch as the term
-            wants it; None is for ever. A term that takes longer is interrupted, and is an error.
+        timeout_s: Seconds that a call of a term may take, be it for one row or for a batch; None
+            for no limit. A call that takes longer is interrupted, which is an error.
 
     Raises:
         UserError: Names disagree, a weight is not a finite number, something is not a term, or
@@ -80,8 +80,8 @@ class Mixture:
         Args:
             completions: N decoded completions.
             examples: The N examples they answer, row by row.
-            lengths: Their N lengths in tokens, end token included; None where they are not known:
-                a term that asks for them cannot judge then.
+            lengths: Their N lengths in tokens, end token included; None if they are not known: a
+                term that needs them then gives no score.
 
         Returns:
             Rewards and each term's unweighted scores, [N] float32 on the CPU.

@@ -21,11 +21,12 @@ class SetF1:
     labels that are gold, R the share of the gold labels that are named.
 
     Args:
-        synonyms: Spelling -> label, ``{}`` for none. OV-MERD groups its labels so; without a
-            grouping, near synonyms count as wrong.
+        synonyms: Spelling -> label, ``{}`` for none. OV-MERD groups its labels in this way; without
+            a grouping, near synonyms count as wrong.
 
     Raises:
-        UserError: ``synonyms`` is not a mapping of strings, or maps on.
+        UserError: ``synonyms`` is not a mapping of strings, or maps a spelling to a label that is
+            itself mapped to another.
 
     Reference:
         OV-MERD, arXiv 2410.01495 (set-level precision and recall); F1 as in AffectGPT,

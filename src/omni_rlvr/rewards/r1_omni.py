@@ -1,8 +1,8 @@
-"""R1-Omni's own two terms, for runs that are to earn what its authors' runs earned.
+"""R1-Omni's own two terms, for runs that must score completions exactly as its authors' code does.
 
 They differ from ``accuracy`` and ``format`` in the cases that tests/rewards lists: upper case,
-several answers, an answer without tags, empty and doubled blocks, white space around the whole. It
-needs the ``math`` extra (math-verify), as theirs does.
+several answers, an answer without tags, empty and doubled blocks, white space around the whole.
+``PublishedAccuracy`` needs the ``math`` extra (math-verify), as the authors' code does.
 
 Reference: HumanMLLM/R1-Omni, ``src/r1-v/src/open_r1/grpo.py``.
 """
@@ -16,7 +16,7 @@ from omni_rlvr.rewards.mathematics import import_math_verify
 from omni_rlvr.text.parse import parse
 from omni_rlvr.types import Example
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>")  # a dot is no newline here
+_ANSWER = re.compile(r"<answer>(.*?)</answer>")  # without DOTALL: no match across lines
 _FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 
 
@@ -27,8 +27,8 @@ class PublishedAccuracy:
     Note:
         The authors wrap a bare label as ``<answer> LABEL </answer>``; a target that holds tags is
         the solution as it stands. math-verify reads all of a text, so that an equal number anywhere
-        in it can count. Its time limit is a signal's: off the main thread it raises, and then, as
-        in the authors' code, only the strings are compared.
+        in it can count. Its time limit uses a signal: outside the main thread math-verify raises,
+        and then, as in the authors' code, only the strings are compared.
 
     Raises:
         UserError: math-verify is not installed.
@@ -48,7 +48,7 @@ class PublishedAccuracy:
         return self._is_equal(text, solution) or _first(text) == _first(solution)
 
     def _is_equal(self, text: str, solution: str) -> bool:
-        """Whether both are the same mathematics; what cannot be read is not."""
+        """Whether math-verify finds both equal; False if it cannot parse one of them."""
         read, verify = self._library.parse, self._library.verify
         try:
             return float(verify(read(text), read(solution))) > 0
@@ -68,7 +68,7 @@ class PublishedFormat:
 
 
 def _solution(example: Example) -> str:
-    """Return what the authors' loader would hand to their function."""
+    """Return the solution that the authors' loader would pass to their reward function."""
     is_bare = parse(example.target).bare is not None
     return f"<answer> {example.answer} </answer>" if is_bare else example.target
 

@@ -1,8 +1,8 @@
-"""The repetition term: a penalty for saying the same again.
+"""The repetition term: a penalty for repeated n-grams of words.
 
-It counts words as a reader sees them and not tokens, so that it means the same for every
-tokenizer: words of letters and digits, a tag as one word, other signs one by one. What is written
-without spaces (Chinese, Japanese, or one endless word) is counted by its characters.
+It counts words and not tokens, so that it means the same for every tokenizer. A word is a run of
+letters and digits, a tag, or a single other sign. Text without spaces (Chinese, Japanese, or one
+endless word) is counted by its characters.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Repetition:
         "Demystifying Long Chain-of-Thought Reasoning", app. C.2, arXiv 2502.03373.
 
     Note:
-        A long text repeats some n-grams by nature: 0 is not what good reasoning earns. Saying the
-        same in other words costs nothing.
+        Any long text repeats some n-grams, so that good reasoning scores a little below 0. Saying
+        the same in other words costs nothing.
     """
 
     max_score = 0.0

@@ -1,4 +1,4 @@
-"""Declared synonyms: spellings that mean a label."""
+"""Synonyms of labels: spellings that the config maps to a label."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def checked_synonyms(synonyms: Mapping[str, str], reward: str) -> dict[str, str]
 
     Args:
         synonyms: Spelling -> label.
-        reward: The term they are of, for messages.
+        reward: Name of the term that uses them, for messages.
 
     Raises:
-        UserError: It is not a mapping of strings, a spelling has two labels, or a label is itself a
-            spelling of another.
+        UserError: ``synonyms`` is not a mapping of strings, a spelling has two labels, or a label
+            is itself a spelling of another.
     """
     if not isinstance(synonyms, Mapping):
         raise UserError(

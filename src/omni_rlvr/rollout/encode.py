@@ -1,4 +1,4 @@
-"""The features of a batch: cached ones as they are, the rest from the towers, once a clip."""
+"""The features of a batch: those from the cache, and for other clips one pass of the towers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def encode(policy: Policy, batch: Batch) -> Features:
 
     Args:
         policy: Its towers run only if the batch holds pixels or sound.
-        batch: On the policy's device; ``features`` are those that it brings along.
+        batch: On the policy's device; its ``features`` are the cached ones.
 
     Returns:
         The features of all rows.
@@ -38,7 +38,7 @@ def encode(policy: Policy, batch: Batch) -> Features:
 
 
 def completed(known: Features, other: Features) -> Features:
-    """Take the features that are known, and those of others where none is."""
+    """Fill the gaps in ``known`` with the features of ``other``."""
 
     def merged(
         first: Sequence[Tensor | None], second: Sequence[Tensor | None]
@@ -49,9 +49,9 @@ def completed(known: Features, other: Features) -> Features:
 
 
 def without_encoded(batch: Batch) -> Batch:
-    """Drop pixels, sound and cached features that encoding has used up; nothing needs them.
+    """Drop pixels, sound and cached features, which nothing needs after encoding.
 
-    Without a cache all of them are kept: a tower that trains will see them again.
+    Without a cache all of them are kept: a tower that trains will read them again.
     """
     if batch.feature_dtype is None:
         return batch
@@ -60,9 +60,9 @@ def without_encoded(batch: Batch) -> Batch:
 
 
 def position_limit(text_config: Any) -> int | None:
-    """Read how many positions a language model knows; None if its config does not say.
+    """Read how many positions a language model supports; None if its config does not say.
 
-    Rotary positions that are scaled reach as far as their factor takes the original length.
+    With rotary scaling it is the factor times the original length.
     """
     fields = text_config.to_dict()
     limit = fields.get("max_position_embeddings")
@@ -79,8 +79,8 @@ def check_room(policy: Policy, batch: Batch, num_new: Tensor | int, key: str) ->
     Args:
         policy: the model.
         batch: its prompts.
-        num_new: tokens that a completion may have; or that each one has, [B].
-        key: what can be lowered, for the message.
+        num_new: largest number of tokens of a completion; or the number of each one, [B].
+        key: the option that can be lowered, for the message.
 
     Raises:
         UserError: names the clip, its length and the limit.
@@ -109,7 +109,7 @@ def make_prompts(
     num_new: int,
     key: str,
 ) -> Prompts:
-    """Make the prompts that completions of up to ``num_new`` tokens will follow.
+    """Make prompts that leave room for completions of up to ``num_new`` tokens.
 
     Raises:
         UserError: prompt and completion are longer than the model's positions; ``key`` can be

@@ -1,7 +1,7 @@
-"""The protocol of what samples completions; training and every other task take the configured one.
+"""The protocol of rollout engines, which sample completions in training and in every other task.
 
-An engine is told all by its arguments, so that one serves any number of policies. What an engine
-decodes, ``text/parse`` and the rewards read; it judges nothing itself.
+An engine gets the policy and all settings as arguments, so that one engine serves any number of
+policies. It only decodes; ``text/parse`` and the rewards interpret the completions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from omni_rlvr.rollout.next_token import Generators
 from omni_rlvr.types import Example, Prompts, Rollout, UserError
 
 OnTokens = Callable[[Tensor, Tensor], None]
-"""Told after each step which rows ([n]) that had not ended got which tokens ([n])."""
+"""Called after each step with the rows that had not ended, [n], and their new tokens, [n]."""
 
 
 class RolloutEngine(Protocol):
@@ -38,27 +38,27 @@ class RolloutEngine(Protocol):
         Args:
             policy: The model.
             prompts: B prompts, as the policy made them.
-            sampling: How many, and how.
-            generator: Source of the random numbers, on the CPU; or one a prompt.
-            on_tokens: Told each token as it comes.
+            sampling: How many completions, and how they are sampled.
+            generator: Source of the random numbers, on the CPU; or one per prompt.
+            on_tokens: Called with the new tokens of each step, or None.
 
         Returns:
             N = B*G completions, row ``b*G + g``, with their log-probs.
         """
 
     def sync(self, policy: Policy) -> None:
-        """Take over a policy's weights after an update; nothing where they are shared."""
+        """Copy a policy's weights after an update; do nothing if the engine shares them."""
 
 
 def require_finite(rollout: Rollout, examples: Sequence[Example]) -> None:
-    """Refuse completions that were read from logits that are no numbers.
+    """Refuse completions that were sampled from NaN or infinite logits.
 
     Args:
-        rollout: One completion a prompt.
+        rollout: One completion per prompt.
         examples: The prompts' examples.
 
     Raises:
-        UserError: It names the first clip.
+        UserError: There are such completions; the message names the first clip.
     """
     wrong = (~rollout.finite).nonzero().flatten().tolist()
     if wrong:
@@ -76,14 +76,14 @@ def to_rollout(
     finite: Tensor,
     activations: object | None = None,
 ) -> Rollout:
-    """Mark and decode completions [N, T], padded after their end token.
+    """Compute the mask of completions, padded after their end token, and decode them.
 
     Args:
-        policy: Its processor says what ends a completion.
+        policy: Its processor knows the end tokens.
         ids: [N, T].
-        per_token_logps: [N, T] float32; anything beyond the end token.
-        finite: [N] bool.
-        activations: What was kept for the update.
+        per_token_logps: [N, T] float32; values beyond the end token are ignored.
+        finite: [N] bool: whether all logits of a row were finite.
+        activations: Activations that were kept for the update, or None.
     """
     processor = policy.processor
     mask = completion_mask(ids, eos_token_ids=processor.counted_stop_ids)

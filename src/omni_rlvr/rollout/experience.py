@@ -1,7 +1,7 @@
-"""Scores completions under a policy, and cuts an experience into rows; no clip is read again.
+"""Score completions under a policy, and select rows of an experience.
 
-Features of frozen towers are made once and kept. Those of a tower that trains are made where they
-are used, with gradient: the experience then keeps the tower's input instead.
+Features of frozen towers are computed once and kept. Those of a tower that trains are computed
+where they are used, with gradient: the experience then keeps the tower's input instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from omni_rlvr.types import Batch, Experience, Features
 
 T = TypeVar("T")
 LOGITS_AT_ONCE = 2**25
-"""Numbers that the logits in memory at one time may have; 128 MiB in float32."""
+"""Largest number of elements of the logits in memory at one time; 128 MiB in float32."""
 
 
 def completion_scores(
@@ -39,23 +39,24 @@ def completion_scores(
     """Score an experience's completions; prompts are embedded and processed once.
 
     Args:
-        policy: whose probabilities.
+        policy: the policy that scores.
         experience: N rows.
         temperature: the one that the completions were sampled with.
         gradient_checkpointing: whether layers keep only their inputs for backward.
-        entropy_gradient: whether the entropy has one too.
+        entropy_gradient: whether the entropy has a gradient too.
 
     Returns:
         [N, T] each; 0 beyond the mask.
     """
     batch, mask = experience.batch, experience.completion_mask.bool()
     known = experience.features
-    # a tower that trains makes its features here, with gradient
+    # the features of a tower that trains are computed here, with gradient
     made = policy.encode(_not_encoded(batch, known))
     prompts = policy.prompts(batch, completed(known, made))
     if is_sharded(policy) and torch.is_grad_enabled():
-        # where no weight before the first layer trains, that layer's reduction would come last on
-        # this rank, and first on another whose clips have a projector that does
+        # If no weight before the first layer trains, this rank would reduce that layer's gradients
+        # last, but a rank whose clips have a trained projector would reduce them first: ranks would
+        # run their collectives in different orders.
         prompts.embeds.requires_grad_()
     rows = Rows(
         prompts, experience.prompt_index, experience.completion_ids, experience.completion_mask
@@ -93,7 +94,7 @@ def encode_frozen(policy: Policy, batch: Batch) -> Features:
 
 
 def keep_frozen(policy: Policy, features: Features) -> Features:
-    """Drop what towers that train made: an update makes it anew, with gradient."""
+    """Drop the features of towers that train: an update computes them again, with gradient."""
     dropped = [None] * len(features.video)
     return Features(
         video=dropped if trains(policy, "vision_tower") else features.video,
@@ -102,7 +103,7 @@ def keep_frozen(policy: Policy, features: Features) -> Features:
 
 
 def _not_encoded(batch: Batch, features: Features) -> Batch:
-    """Leave only the media that have no features: where there are some, they stand for it."""
+    """Keep only the media that have no features yet."""
     return replace(
         batch,
         pixel_values=_absent_from(features.video, batch.pixel_values),
@@ -117,14 +118,14 @@ def _absent_from(
 
 
 def select(experience: Experience, rows: Tensor) -> Experience:
-    """Take some completions and the prompts they need; trailing padding that no row needs is cut.
+    """Select completions and the prompts they need; padding that no selected row needs is cut off.
 
     Args:
         experience: N rows.
         rows: [n] int64.
 
     Returns:
-        n rows over the prompts they use.
+        n rows, and only the prompts that they use.
     """
     prompts, prompt_index = experience.prompt_index[rows].unique(return_inverse=True)
     batch, features = select_prompts(experience.batch, experience.features, prompts)
@@ -148,11 +149,11 @@ def select(experience: Experience, rows: Tensor) -> Experience:
 
 
 def select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[Batch, Features]:
-    """Take some prompts, [b] int64, and their features."""
+    """Select prompts by their indices, [b] int64, and their features."""
     rows = prompts.tolist()
     mask = batch.prompt_mask[prompts]
-    start = mask.shape[1] - _longest(mask)  # left padding no chosen prompt needs
-    chosen = replace(
+    start = mask.shape[1] - _longest(mask)  # left padding that no selected prompt needs
+    selected = replace(
         batch,
         examples=_picked(batch.examples, rows),
         prompt_ids=batch.prompt_ids[prompts, start:],
@@ -169,7 +170,7 @@ def select_prompts(batch: Batch, features: Features, prompts: Tensor) -> tuple[B
         notes=_picked(batch.notes, rows) if batch.notes else (),
     )
     theirs = Features(_picked(features.video, rows), _picked(features.audio, rows))
-    return _not_encoded(chosen, theirs), theirs
+    return _not_encoded(selected, theirs), theirs
 
 
 def _picked(values: Sequence[T], rows: Sequence[int]) -> list[T]:
@@ -191,11 +192,11 @@ def micro_batches(experience: Experience, rows: Tensor, config: LoopConfig) -> l
     Args:
         experience: N rows.
         rows: [n] int64, those to split.
-        config: the most rows of a micro-batch, and its most tokens, a prompt counted once however
-            many rows it has; 0 tokens set no limit. A row that is longer is on its own.
+        config: limits the rows and the tokens of a micro-batch. A prompt counts once for all its
+            rows; 0 tokens set no limit. A row longer than the limit is a micro-batch of its own.
 
     Returns:
-        Row numbers, in parts.
+        The row indices of each micro-batch.
     """
     max_rows, max_tokens = config.micro_batch_size, config.max_tokens_per_micro_batch
     if max_tokens == 0:
@@ -218,6 +219,6 @@ def micro_batches(experience: Experience, rows: Tensor, config: LoopConfig) -> l
 
 
 def by_length(experience: Experience) -> Tensor:
-    """Order rows by their tokens, prompt included, so that micro-batches hold equal ones: [N]."""
+    """Sort rows by length, prompt included, so that micro-batches hold like rows: [N] indices."""
     prompts = experience.batch.prompt_mask.sum(dim=1)[experience.prompt_index]
     return (prompts + experience.completion_mask.sum(dim=1)).argsort(stable=True)

@@ -1,4 +1,4 @@
-"""Rolls out with transformers' plain ``generate``: the yardstick of ``shared_prefix``.
+"""Sample with transformers' plain ``generate``: the baseline that ``shared_prefix`` must equal.
 
 Every completion has its own copy of its prompt, and every row is decoded to the end. Sampling is
 that of ``shared_prefix``, from the same random numbers, so both give the same completions.
@@ -28,8 +28,7 @@ from omni_rlvr.types import Prompts, Rollout, UserError
 class Generate:
     """Samples on the policy's own weights with ``generate``.
 
-    ``generate`` shows nothing of what its layers compute: no activations are kept, asked for or
-    not.
+    It never keeps activations, even if asked to: ``generate`` does not return those of its layers.
     """
 
     def sync(self, policy: Policy) -> None:
@@ -47,12 +46,12 @@ class Generate:
         """Sample G completions for each of B prompts; see ``RolloutEngine``.
 
         Raises:
-            UserError: The prompts' positions do not count their tokens, as ``generate`` does.
+            UserError: The prompts' positions are not the token counts that ``generate`` assumes.
         """
         if not torch.equal(prompts.positions, position_ids(prompts.mask)):
             raise UserError(
-                "rollout=hf counts tokens, and this model's prompts have other positions; "
-                "rollout=shared_prefix takes them"
+                "rollout=hf numbers the tokens of a prompt 0, 1, ..., but this model uses other "
+                "positions; use rollout=shared_prefix"
             )
         num_rows = len(prompts) * sampling.num_generations
         everything = torch.arange(num_rows, device=prompts.embeds.device)
@@ -62,7 +61,7 @@ class Generate:
         logps: list[Tensor] = []
 
         def choose(so_far: Tensor, logits: Tensor) -> Tensor:
-            """Leave only the drawn token, so that generate's argmax takes it."""
+            """Draw a token and mask all others, so that generate's argmax takes it."""
             nonlocal ended, finite
             finite = finite & are_finite(logits)
             uniform = uniforms(generator, num_rows).to(logits.device)
@@ -84,7 +83,7 @@ class Generate:
             logits_processor=[choose],
             do_sample=False,
             max_new_tokens=sampling.max_completion_length,
-            repetition_penalty=1.0,  # ours is in choose
+            repetition_penalty=1.0,  # ``choose`` applies ours
             pad_token_id=policy.processor.tokenizer.pad_token_id,
             eos_token_id=policy.processor.stop_ids,
         )

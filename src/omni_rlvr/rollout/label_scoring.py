@@ -1,10 +1,10 @@
-"""Scores every label of a list as a policy's answer, without sampling.
+"""Score every label of a list as a policy's answer, without sampling.
 
     log p(label) = sum_t log pi(o_t | prompt, lead, o_<t),  o = the tokens of label + closing
 
-The lead is what stands between the prompt and the label: ``<answer>`` alone, the policy's own
+The lead is the text between the prompt and the label: ``<answer>`` alone, the policy's own
 reasoning up to and including ``<answer>``, or nothing for a model that answers with a bare label.
-Prompts and leads are processed once; all labels of all prompts run over their keys and values.
+Prompts and leads are processed once; all labels share their keys and values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from omni_rlvr.types import Prompts
 
 @dataclass(frozen=True)
 class AnswerSlot:
-    """The place of a label in a reply: its lead before it, its closing behind it."""
+    """The place of a label in a reply: between a lead and a closing."""
 
     ids: Sequence[int]
     """Tokens of the lead that were generated; they stay as they are."""
@@ -53,7 +53,7 @@ def prompt_slot(processor: Processor, question: str) -> AnswerSlot:
 def completion_slot(
     processor: Processor, completion_ids: Tensor, completion_mask: Tensor
 ) -> AnswerSlot | None:
-    """Cut one completion off after the ``<answer>`` that its answer stands in.
+    """Cut a completion off after the ``<answer>`` tag that opens its answer.
 
     Args:
         processor: whose tokens these are.
@@ -61,15 +61,14 @@ def completion_slot(
         completion_mask: [T].
 
     Returns:
-        The slot behind that tag, or None where there is none. An answer that the length cut short
-        counts.
+        The slot after that tag, or None if the completion has no answer. A truncated answer counts.
     """
     ids = completion_ids[completion_mask.bool()]
     text = _text(processor, ids)
     if parse(text).answer is None and parse(text + TAGGED.closing).answer is None:
         return None
     tag = text.rfind(TAGGED.text)  # the answer comes last, so its tag is the last one
-    # A token may reach from before the tag into it; the tokens that end before it stay.
+    # One token may span the text before the tag and its start; keep the tokens that end before it.
     kept = next(
         count
         for count in range(len(ids), -1, -1)
@@ -114,11 +113,11 @@ def label_logps(
 ) -> Tensor:
     """Compute the log-probability that each label is the answer.
 
-    Lead text, label and closing are tokenised as one text, as the model would write them. Scored
-    are the tokens behind those that all labels share with the lead: where a label joins the lead's
-    last token (``>h`` + ``appy``), that token is scored too, for every label. ``exp`` of a row sums
-    to at most 1: the rest is what the model would answer outside the list. ``log_softmax(dim=-1)``
-    makes it a distribution over the list.
+    Lead text, label and closing are tokenised as one text, as the model would write them. The
+    tokens that all labels share with the lead are not scored; if a label joins the lead's last
+    token (``>h`` + ``appy``), that token is scored for every label. ``exp`` of a row sums to at
+    most 1: the rest is the probability of answers outside the list. ``log_softmax(dim=-1)`` makes
+    it a distribution over the list.
 
     Args:
         policy: in eval mode.
@@ -130,8 +129,8 @@ def label_logps(
         [B, L] float32, in nats. As many prompts are scored at once as LOGITS_AT_ONCE allows.
 
     Note:
-        A sum, not a mean over tokens: it is the probability of the very words. A label of more
-        tokens has more places to lose probability, just as it has when it is sampled.
+        It is a sum, not a mean over tokens: the probability of exactly these words. A label of more
+        tokens has more places to lose probability, just as when it is sampled.
     """
     tokenise = cache(lambda slot: _tokenise(policy.processor, slot, labels))
     pairs = [tokenise(replace(slot, ids=tuple(slot.ids))) for slot in slots]  # many are the same
@@ -164,7 +163,7 @@ def label_logps(
 def _tokenise(
     processor: Processor, slot: AnswerSlot, labels: Sequence[str]
 ) -> tuple[list[int], list[list[int]]]:
-    """Tokens of the lead, and for each label the tokens to be scored behind them."""
+    """Return the tokens of the lead, and for each label the tokens after them that are scored."""
     encode = processor.tokenizer.encode
     end = [] if slot.closing else [processor.tokenizer.eos_token_id]
     opening = encode(slot.text, add_special_tokens=False)
@@ -177,12 +176,12 @@ def _tokenise(
 
 
 def _append(prompts: Prompts, embeds: Tensor, mask: Tensor) -> Prompts:
-    """Put right-padded rows behind prompts; all padding goes to the left.
+    """Append right-padded rows to prompts, and move all padding to the left.
 
-    Positions go on from each prompt's as those of a completion do.
+    Positions continue those of the prompt, as those of a completion do.
     """
     steps = torch.arange(mask.shape[1], device=mask.device)
-    # 0 on padding, whose number would else be the largest of its row
+    # 0 on padding, which would otherwise get the largest position of its row
     places = (first_positions(prompts.positions).unsqueeze(1) + steps) * mask
     places = places.expand(*prompts.positions.shape[:-2], -1, -1)
     whole_mask = torch.cat([prompts.mask, mask], dim=1)

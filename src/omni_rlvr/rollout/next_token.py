@@ -1,8 +1,8 @@
-"""Draws the next token of every row from its logits.
+"""Draw the next token of every row from its logits.
 
-Sampling inverts the cumulative distribution at one given uniform number a row, so a row's token
-depends on its own number alone: which other rows are still being decoded changes nothing. With a
-generator a prompt, which other prompts there are changes nothing either.
+Sampling inverts the cumulative distribution at one uniform number per row, so that a row's token
+does not depend on which other rows are still being decoded. With one generator per prompt it does
+not depend on the other prompts either.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from torch import Tensor
 from omni_rlvr.config.sampling import SamplingConfig
 
 Generators = torch.Generator | Sequence[torch.Generator]
-"""One for all prompts, or one for each; on the CPU."""
+"""One generator for all prompts, or one for each; on the CPU."""
 
 
 def seed_of(seed: int, what: str) -> int:
-    """Hash to a seed that is independent of the seeds of anything else.
+    """Hash the run's seed and a purpose to a seed; those of different purposes are independent.
 
     Args:
         seed: The seed of the run.
-        what: Names what the random numbers are for: a prompt, a clip, a batch.
+        what: Names the purpose of the random numbers: a prompt, a clip, a batch.
     """
     return int.from_bytes(hashlib.blake2b(f"{seed} {what}".encode(), digest_size=4).digest())
 
 
 def uniforms(generator: Generators, num_rows: int) -> Tensor:
-    """Draw a random number a row, the same count for every prompt: [num_rows] float64, [0, 1)."""
+    """Draw one number per row, equally many for every prompt: [num_rows] float64 in [0, 1)."""
     if isinstance(generator, torch.Generator):
         return torch.rand(num_rows, generator=generator, dtype=torch.float64)
     count = num_rows // max(1, len(generator))
@@ -39,10 +39,10 @@ def uniforms(generator: Generators, num_rows: int) -> Tensor:
 
 
 def branch(generator: Generators) -> Generators:
-    """Make a new generator a prompt, seeded by its old one; hand back one that serves all.
+    """Make a new generator for each prompt, seeded by its old one; return a single one as it is.
 
-    A rollout draws until the last row of its batch has ended. From a branch it may: what is drawn
-    after it is then the same, whichever other prompts there were.
+    A rollout draws until the last row of its batch has ended, so that the number of draws depends
+    on the other prompts. Draws from a branch leave the old generator in a state that does not.
     """
     if isinstance(generator, torch.Generator):
         return generator
@@ -51,7 +51,7 @@ def branch(generator: Generators) -> Generators:
 
 
 def generators_of(generator: Generators, prompts: Tensor) -> Generators:
-    """Take the generators of some prompts, [b] int64."""
+    """Select the generators of some prompts, given by index, [b] int64."""
     if isinstance(generator, torch.Generator):
         return generator
     return [generator[i] for i in prompts.tolist()]
@@ -60,11 +60,11 @@ def generators_of(generator: Generators, prompts: Tensor) -> Generators:
 def next_tokens(
     logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float, top_k: int
 ) -> Tensor:
-    """Draw one token a row.
+    """Draw one token per row.
 
     Args:
         logits: [N, V].
-        uniform: [N] float in [0, 1), one random number a row; not read when greedy.
+        uniform: [N] float in [0, 1), one random number per row; not read when greedy.
         temperature: divides the logits; 0 takes the most probable token.
         top_p: keeps the smallest set of tokens whose probability reaches it; 1 keeps all.
         top_k: keeps the k most probable tokens; 0 keeps all.
@@ -81,8 +81,8 @@ def next_tokens(
     probs = logits.softmax(dim=-1)
     if top_p < 1:
         probs = _nucleus(probs, top_p)
-    # in float64, as the numbers are: as a float32 a number just below 1 is 1, past the last token
-    # that may come
+    # float64, like the uniform numbers: in float32 a number just below 1 would become 1 and select
+    # a token after the last one that may be drawn
     cdf = probs.double().cumsum(dim=-1)
     drawn = torch.searchsorted(cdf, uniform.to(cdf.dtype).unsqueeze(1) * cdf[:, -1:], right=True)
     return drawn.squeeze(1).clamp(max=logits.shape[-1] - 1)
@@ -91,12 +91,12 @@ def next_tokens(
 def draw(
     logits: Tensor, penalised: Tensor, uniform: Tensor, sampling: SamplingConfig
 ) -> tuple[Tensor, Tensor]:
-    """Draw a token a row, and score it as the update does.
+    """Draw one token per row, and score it as the update does.
 
     Args:
         logits: [N, V].
-        penalised: [N, V], the same after the repetition penalty; the tokens are drawn from these.
-        uniform: [N] float in [0, 1), one random number a row.
+        penalised: [N, V], the logits after the repetition penalty; tokens are drawn from these.
+        uniform: [N] float in [0, 1), one random number per row.
         sampling: The temperature, top-p and top-k.
 
     Returns:
@@ -130,8 +130,8 @@ def token_logps(logits: Tensor, tokens: Tensor, *, temperature: float) -> Tensor
 def are_finite(logits: Tensor) -> Tensor:
     """Tell which rows of logits [N, V] hold finite numbers only: [N] bool.
 
-    One pass is enough: a NaN or an infinite number makes the sum of its row one, and finite logits
-    add up to far less than float32's largest number.
+    One pass is enough: a NaN or an infinite number makes the sum of its row NaN or infinite, and
+    finite logits add up to far less than float32's largest number.
     """
     return logits.sum(dim=-1, dtype=torch.float32).isfinite()
 
@@ -155,7 +155,7 @@ def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 
 def _nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """Zero what lies outside the smallest set with at least ``top_p`` of the mass, in [N, V]."""
+    """Zero the probabilities [N, V] outside the smallest set of tokens that reaches ``top_p``."""
     ordered, places = probs.sort(dim=-1, descending=True)
     outside = ordered.cumsum(dim=-1) - ordered >= top_p
     return torch.zeros_like(probs).scatter(-1, places, ordered.masked_fill(outside, 0.0))

@@ -1,8 +1,7 @@
-"""Rolls out G completions a prompt: it is prefilled once, and its keys and values are shared.
+"""Sample G completions per prompt, which is prefilled once; they share its keys and values.
 
-One loop serves sampling in RLVR and greedy evaluation. Rows that have ended leave the batch as soon
-as a quarter of the rows still decoded has; since a row's random numbers are its own, that changes
-no completion.
+One loop serves sampling in RLVR and greedy evaluation. Rows that have ended are removed once they
+are a quarter of the batch; since each row has its own random numbers, this changes no completion.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class SharedPrefix:
         ids = torch.full((num_rows, max_length), pad, device=device)
         logps = torch.zeros(num_rows, max_length, device=device)
         stops = torch.tensor(policy.processor.stop_ids, device=device)
-        rows = torch.arange(num_rows, device=device)  # what is still in the batch
+        rows = torch.arange(num_rows, device=device)  # indices of the rows still in the batch
         alive = torch.ones_like(rows, dtype=torch.bool)  # which of these rows have not ended
         finite = torch.ones_like(alive)
         for t in range(max_length):

@@ -17,7 +17,7 @@ from omni_rlvr.types import Batch, Experience, Features, LossOutput
 
 @dataclass(frozen=True)
 class Given:
-    """What a stage may be built with, besides its config."""
+    """The objects that a stage is built with, besides its config."""
 
     reward: Mixture | None
     """Scores completions; None for a stage that does not sample."""
@@ -48,20 +48,20 @@ class Stage(Protocol):
     with_target: bool
     """Whether batches contain the annotated target."""
     reference: Policy | None
-    """The frozen policy that it compares with, which is held on the devices as the policy is."""
+    """The frozen policy that the stage compares with; the strategy shards it as the trained one."""
 
     def prepare(self, policy: Policy, batch: Batch, generator: Generators) -> Prepared:
-        """Make experience from a rank's batch, without gradient; run the towers once a prompt.
+        """Make experience from a rank's batch, without gradient; run the towers once per prompt.
 
-        Every rank calls it at every step, even if all its clips were skipped, since the ranks wait
-        for one another inside.
+        Every rank must call it at every step, even if all its clips were skipped: it contains
+        collective operations.
         """
 
     def minibatches(self, experience: Experience) -> Iterator[Experience]:
         """Yield this rank's part of the minibatch of each optimiser step, in order."""
 
     def micro_batches(self, minibatch: Experience) -> list[Tensor]:
-        """Split a minibatch into micro-batches, each a tensor of row numbers.
+        """Split a minibatch into micro-batches, each a tensor of row indices.
 
         Rows whose gradient is zero are left out.
         """
@@ -73,7 +73,7 @@ class Stage(Protocol):
 def share(values: Tensor, mask: Tensor, num_tokens: float | Tensor) -> Tensor:
     """Compute a micro-batch's share of a token mean over its minibatch.
 
-    share = sum over its tokens / number of tokens of the minibatch, over all ranks
+    share = sum over the micro-batch's tokens / number of tokens in the minibatch, over all ranks
     """
     return (values * mask).sum().detach() / num_tokens
 

@@ -30,24 +30,25 @@ class Scored:
     rewards: RewardOutput
 
 
-def refill(
+def resample_groups(
     first: Scored,
     sample: Callable[[Tensor], Scored],
     *,
     num_generations: int,
     max_resample_times: int,
 ) -> tuple[Scored, int]:
-    """Sample the groups again whose rewards are all equal.
+    """Resample the groups whose rewards are all equal.
 
     Args:
         first: B groups.
         sample: samples and scores one group for each of the given prompts, [b] int64.
         num_generations: G.
-        max_resample_times: most rounds; each samples all groups whose rewards are still equal.
+        max_resample_times: largest number of rounds; each round resamples every group whose rewards
+            are still equal.
 
     Returns:
-        B groups, each the first one sampled whose rewards differ, or else the last one sampled; and
-        how many groups were sampled again, over all rounds.
+        The B groups, and the number of groups resampled, summed over rounds. A prompt keeps its
+        first group whose rewards differ, or else the last group sampled.
     """
     scored, num_resampled = first, 0
     for _ in range(max_resample_times):
@@ -61,7 +62,7 @@ def refill(
 
 
 def _replace(scored: Scored, new: Scored, rows: Tensor) -> Scored:
-    """Replace the rows with the numbers ``rows``, [n] int64 on the CPU, by n new ones."""
+    """Replace n rows by new ones; ``rows`` holds their indices, [n] int64 on the CPU."""
     old, ids = scored.rollout, new.rollout.completion_ids
     width, place = max(old.completion_ids.shape[1], ids.shape[1]), rows.to(ids.device)
 

@@ -23,13 +23,13 @@ class GlobalRollout:
 
     scored: RewardOutput
     size: Tensor
-    """[N] tokens."""
+    """[N] lengths in tokens."""
     truncated: Tensor
     """[N] bool."""
     penalty: Tensor | None
     """[N] the KL to subtract from the rewards, or None."""
     own: Tensor
-    """[n] int64: the numbers of this rank's rows among the N."""
+    """[n] int64: the indices of this rank's rows among the N."""
 
 
 def with_counts(experience: Experience, own: Counts) -> Experience:
@@ -48,7 +48,7 @@ def own_prompts(batch: Batch) -> tuple[Tensor, int]:
     Skipped clips are not counted.
 
     Returns:
-        [B] int64, the number of each prompt; and the number of prompts of all ranks.
+        [B] int64, the index of each prompt; and how many prompts all ranks have together.
     """
     places = places_of(batch)
     order = {place: i for i, place in enumerate(distributed.in_order(places, places))}

@@ -39,7 +39,7 @@ from omni_rlvr.rollout.experience import (
 )
 from omni_rlvr.rollout.next_token import Generators, branch, generators_of
 from omni_rlvr.stages.base import Given, Prepared
-from omni_rlvr.stages.dynamic_sampling import Scored, refill
+from omni_rlvr.stages.dynamic_sampling import Scored, resample_groups
 from omni_rlvr.stages.global_batch import gather_rollout, own_prompts, with_counts
 from omni_rlvr.stages.grpo_loss import (
     advantages_of,
@@ -48,15 +48,15 @@ from omni_rlvr.stages.grpo_loss import (
     loss_mask_of,
     not_finite,
     policy_loss,
-    rows_that_teach,
+    rows_with_gradient,
 )
-from omni_rlvr.stages.modality_dropout import drop_modalities, without
+from omni_rlvr.stages.modality_dropout import drop_modalities, without_modalities
 from omni_rlvr.stages.rollout_metrics import completion_rows, rollout_metrics
 from omni_rlvr.types import Batch, Experience, Features, LossOutput, Rollout
 
 
 def build(config: GrpoConfig, given: Given) -> GrpoStage:
-    """Build the stage with what it samples by, scores by and compares with."""
+    """Build the stage with its reward, its reference policy and its rollout engine."""
     assert given.reward is not None
     return GrpoStage(config, given.reward, given.reference, given.engine)
 
@@ -69,7 +69,7 @@ class GrpoStage:
     def __init__(
         self, config: GrpoConfig, reward: Mixture, reference: Policy | None, engine: RolloutEngine
     ):
-        """Hold the parts.
+        """Create the stage.
 
         Args:
             config: the hyper-parameters.
@@ -102,7 +102,7 @@ class GrpoStage:
                     generator=generator,
                 )
             first = self._sampled(policy, batch, features, generator)
-            scored, num_resampled = refill(
+            scored, num_resampled = resample_groups(
                 first,
                 lambda prompts: self._sampled(
                     policy,
@@ -129,7 +129,7 @@ class GrpoStage:
         experience, penalty = self._with_logps(policy, experience), None
         metrics: dict[str, float] = {}
         if config.kl_in_reward:
-            experience, penalty, metrics = self._into_reward(experience)
+            experience, penalty, metrics = self._kl_into_reward(experience)
         step = gather_rollout(batch, rollout, scored.rewards, penalty)
         advantages = advantages_of(
             config, self.reward, step.scored, size=step.size, penalty=step.penalty
@@ -163,12 +163,13 @@ class GrpoStage:
                     rows = torch.isin(numbers, prompts).nonzero().squeeze(1)
                     part = select(experience, rows.to(experience.prompt_index.device))
                 yield with_counts(part, counts_of(self.config, part))
-                # an update may have been made; ranks can compare their parts in ``prepare`` alone
+                # The caller has now updated the weights. Sharded weights are compared with the
+                # reference only in ``prepare``, where all ranks take part.
                 self._has_left_reference |= is_sharded(self.reference)
 
     def micro_batches(self, minibatch: Experience) -> list[Tensor]:
         """Split the rows whose gradient may differ from zero into micro-batches."""
-        return micro_batches(minibatch, rows_that_teach(self.config, minibatch), self.config)
+        return micro_batches(minibatch, rows_with_gradient(self.config, minibatch), self.config)
 
     def loss(self, policy: Policy, rows: Experience, minibatch: Experience) -> LossOutput:
         """Compute a micro-batch's share of the objective."""
@@ -176,14 +177,14 @@ class GrpoStage:
         if rows.ref_per_token_logps is not None and (
             not self._has_left_reference if is_sharded(policy) else self._is_at_reference(policy)
         ):
-            # with equal weights the KL is 0, but two passes round differently: use one for both
+            # at equal weights the KL is 0, but two forward passes round differently: use one only
             rows = replace(rows, ref_per_token_logps=scores.logps.detach())
         return policy_loss(self.config, rows, minibatch, scores)
 
     def _is_at_reference(self, policy: Policy) -> bool:
         """Whether all weights still equal those of the reference, so that the KL is 0.
 
-        Where they are sharded, every rank asks, since each compares its own part.
+        If the weights are sharded, every rank must call it: each compares its own shard.
         """
         if not self._has_left_reference:
             assert self.reference is not None
@@ -217,10 +218,10 @@ class GrpoStage:
         return Scored(rollout, self.reward(rollout.texts, examples, lengths))
 
     def _with_logps(self, policy: Policy, experience: Experience) -> Experience:
-        """Add the log-probs that the loss compares with, each only if the options read it.
+        """Add the log-probs that the loss compares with, each only if an option needs it.
 
-        These are the log-probs at rollout, of the reference and without a modality, and the mask of
-        the tokens with the highest entropy.
+        They are those at rollout, those of the reference and those without one modality. The mask
+        of the tokens with the highest entropy is added here too.
         """
         config, old = self.config, None
         if config.updates_per_step > 1 or config.kl_in_reward or config.top_entropy_quantile < 1:
@@ -243,7 +244,7 @@ class GrpoStage:
             experience = replace(experience, ref_per_token_logps=ref)
         if config.contrast_modality is not None:
             lacks = torch.ones(len(experience.batch), dtype=torch.bool)
-            batch, features = without(
+            batch, features = without_modalities(
                 experience.batch,
                 experience.features,
                 policy.processor,
@@ -257,7 +258,9 @@ class GrpoStage:
             experience = replace(experience, contrast_per_token_logps=contrast)
         return experience
 
-    def _into_reward(self, experience: Experience) -> tuple[Experience, Tensor, dict[str, float]]:
+    def _kl_into_reward(
+        self, experience: Experience
+    ) -> tuple[Experience, Tensor, dict[str, float]]:
         """Move the KL from the loss into the rewards.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Hand the tensors and counts of an experience to the pure functions that read them.
+"""Pass the tensors and counts of an experience to the pure functions of the objective.
 
 The arithmetic of losses and advantages is in ``functional/objective`` and
 ``functional/advantages``.
@@ -26,16 +26,16 @@ def advantages_of(
     size: Tensor,
     penalty: Tensor | None,
 ) -> Tensor:
-    """Compute advantages by the options.
+    """Compute the advantages that the options ask for.
 
-    With the KL in the reward, completions of equal task rewards are ranked by their KL alone. A
-    difference no larger than the KL's rounding counts as none.
+    With the KL in the reward, completions of equal task reward differ by their KL alone. A
+    difference within the KL's rounding error is then taken as 0.
 
     Args:
         config: the options.
         reward: has the weights of the terms.
         scored: rewards and terms of N completions.
-        size: [N] tokens.
+        size: [N] lengths in tokens.
         penalty: [N] beta times the KL, to subtract from the rewards, or None.
 
     Returns:
@@ -105,18 +105,18 @@ def loss_mask_of(experience: Experience) -> Tensor:
     return experience.completion_mask if experience.loss_mask is None else experience.loss_mask
 
 
-def rows_that_teach(config: GrpoConfig, minibatch: Experience) -> Tensor:
+def rows_with_gradient(config: GrpoConfig, minibatch: Experience) -> Tensor:
     """List the rows whose gradient may differ from zero, [n] int64.
 
-    The gradient of a row without a token that counts is zero. So is that of a row of advantage 0 if
-    the loss has no KL, no entropy bonus and no contrast.
+    The gradient of a row is zero if the loss counts none of its tokens. It is also zero if its
+    advantage is 0 and the loss has no KL, no entropy bonus and no contrast.
     """
     assert minibatch.advantages is not None
-    teaches = minibatch.advantages != 0
-    pulled = (minibatch.ref_per_token_logps, minibatch.contrast_per_token_logps)
-    if config.entropy_coef or any(logps is not None for logps in pulled):
-        teaches = torch.ones_like(teaches)
-    return (teaches & loss_mask_of(minibatch).bool().any(dim=1)).nonzero().squeeze(1)
+    has_gradient = minibatch.advantages != 0
+    compared = (minibatch.ref_per_token_logps, minibatch.contrast_per_token_logps)
+    if config.entropy_coef or any(logps is not None for logps in compared):
+        has_gradient = torch.ones_like(has_gradient)
+    return (has_gradient & loss_mask_of(minibatch).bool().any(dim=1)).nonzero().squeeze(1)
 
 
 def policy_loss(
@@ -127,7 +127,7 @@ def policy_loss(
     Args:
         config: the options.
         rows: the micro-batch.
-        minibatch: the one that it is a part of.
+        minibatch: the minibatch that ``rows`` belongs to.
         scores: log-probs and entropies of ``rows`` under the policy, with gradient.
     """
     assert rows.advantages is not None
@@ -160,12 +160,12 @@ def policy_loss(
 
 def counts_of(config: GrpoConfig, minibatch: Experience) -> Counts:
     """Count the rows and tokens of a rank's part of a minibatch."""
-    mask, rows = loss_mask_of(minibatch), rows_that_teach(config, minibatch)
-    acting = mask if minibatch.policy_mask is None else mask * minibatch.policy_mask
+    mask, rows = loss_mask_of(minibatch), rows_with_gradient(config, minibatch)
+    policy_mask = mask if minibatch.policy_mask is None else mask * minibatch.policy_mask
     return Counts(
         num_sequences=len(minibatch),
         num_tokens=float(mask.sum()),
-        num_policy_tokens=float(acting.sum()),
+        num_policy_tokens=float(policy_mask.sum()),
         num_scored_tokens=float(mask[rows].sum()),
         num_left_out=int(mask.bool().any(dim=1).sum()) - len(rows),
     )

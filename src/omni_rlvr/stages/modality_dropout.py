@@ -20,17 +20,17 @@ from omni_rlvr.types import Batch, Features, Processing
 T = TypeVar("T")
 
 
-def without(
+def without_modalities(
     batch: Batch, features: Features, processor: Processing, *, video: Tensor, audio: Tensor
 ) -> tuple[Batch, Features]:
-    """Take modalities out of prompts, which are then asked for again.
+    """Rebuild prompts without some of their modalities.
 
     Args:
         batch: B prompts.
-        features: Theirs.
-        processor: Writes the prompts again.
-        video: [B] bool: which prompts lose their picture.
-        audio: [B] bool: which lose their sound.
+        features: Tower outputs of these prompts.
+        processor: Rebuilds the prompts.
+        video: [B] bool: which prompts lose their video.
+        audio: [B] bool: which prompts lose their audio.
 
     Returns:
         The prompts, and the features that are left.
@@ -39,7 +39,7 @@ def without(
     video_shapes, audio_shapes = _kept(batch.video_shapes, video), _kept(batch.audio_shapes, audio)
     questions = [example.question for example in batch.examples]
     ids, mask, positions = write_prompts(processor, questions, video_shapes, audio_shapes)
-    left = replace(
+    reduced = replace(
         batch,
         prompt_ids=ids.to(device),
         prompt_mask=mask.to(device),
@@ -49,7 +49,7 @@ def without(
         pixel_values=_kept(batch.pixel_values, video),
         input_features=_kept(batch.input_features, audio),
     )
-    return left, Features(_kept(features.video, video), _kept(features.audio, audio))
+    return reduced, Features(_kept(features.video, video), _kept(features.audio, audio))
 
 
 def drop_modalities(
@@ -60,16 +60,16 @@ def drop_modalities(
     probability: float,
     generator: Generators,
 ) -> tuple[Batch, Features]:
-    """Take video or audio, by a fair coin, out of some prompts that have both.
+    """Remove video or audio, each with probability 1/2, from some prompts that have both.
 
-    A prompt has one group, so all its completions are asked the same.
+    All completions of a prompt see the same modalities.
 
     Args:
         batch: B prompts.
-        features: theirs.
-        processor: writes the prompts again.
-        probability: that a prompt with both loses one.
-        generator: source of the random numbers, on the CPU, two a prompt; or one a prompt.
+        features: tower outputs of these prompts.
+        processor: rebuilds the prompts.
+        probability: that a prompt with both modalities loses one.
+        generator: source of two random numbers per prompt, on the CPU; or one generator per prompt.
 
     Returns:
         B prompts, each with at least one of its modalities, and the features that are left.
@@ -83,7 +83,7 @@ def drop_modalities(
     if not loses.any():
         return batch, features
     coin = drawn[1] < 0.5
-    return without(batch, features, processor, video=loses & coin, audio=loses & ~coin)
+    return without_modalities(batch, features, processor, video=loses & coin, audio=loses & ~coin)
 
 
 def _kept(values: Sequence[T | None], loses: Tensor) -> list[T | None]:

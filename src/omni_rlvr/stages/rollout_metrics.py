@@ -14,13 +14,13 @@ from omni_rlvr.types import Example, RewardOutput, Rollout
 def rollout_metrics(
     size: Tensor, truncated: Tensor, scored: RewardOutput, *, num_generations: int
 ) -> dict[str, float]:
-    """Measure completions and rewards.
+    """Compute the metrics of completions and rewards.
 
     ``reward_std`` is the standard deviation over the whole batch, as in TRL.
     ``reward_std_within_group`` is the mean of the groups' standard deviations, as in ms-swift.
 
     Args:
-        size: [N] tokens of N = B*G completions, those of all ranks.
+        size: [N] lengths in tokens of the N = B*G completions of all ranks.
         truncated: [N] bool: completions without an end token.
         scored: their rewards; rows that are NaN are left out.
         num_generations: G.
@@ -73,7 +73,5 @@ def _mean(values: Tensor) -> float:
 
 def _std(values: Tensor) -> float:
     """Compute the sample std (ddof 1) of the values that are not NaN; 0 for fewer than two."""
-    judged = values[
-        ~values.isnan()
-    ].double()  # float64, since the squares of large rewards lose digits
-    return judged.std().item() if len(judged) > 1 else 0.0
+    scored = values[~values.isnan()].double()  # in float32 the squares of large rewards lose digits
+    return scored.std().item() if len(scored) > 1 else 0.0

@@ -61,7 +61,7 @@ class SftStage:
         yield with_counts(experience, self._counts(experience))
 
     def micro_batches(self, minibatch: Experience) -> list[Tensor]:
-        """Split rows into micro-batches; under a token budget, rows of like length go together."""
+        """Split rows into micro-batches; with a token limit, rows of similar length go together."""
         rows = torch.arange(len(minibatch))
         if self.config.max_tokens_per_micro_batch > 0:
             rows = by_length(minibatch)

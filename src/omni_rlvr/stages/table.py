@@ -1,7 +1,7 @@
-"""The stages: one row each, name -> what a person tunes of it and what builds it.
+"""The table of stages: name -> config dataclass, and the module that builds the stage.
 
-A stage's file is imported once the stage is chosen, so that ``--help`` and a typo answer without
-torch. Whether a stage samples, and whether it needs a reference, its dataclass says.
+The module is imported only when its stage is chosen, so that ``--help`` and the error for a typo do
+not load torch. The dataclass says whether a stage samples and whether it needs a reference.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageRow:
-    """A stage's place in the source."""
+    """The config class and the module of a stage."""
 
     config: type[stage.LoopConfig]
     """Its Hydra schema."""
     module: str
-    """Holds ``build(config, given) -> Stage``."""
+    """Name of the module that defines ``build(config, given) -> Stage``."""
 
     def build(self, config: stage.LoopConfig, given: Given) -> Stage:
         """Import the stage's file and build the stage."""
@@ -37,5 +37,5 @@ STAGES = {
 
 
 def name_of(config: stage.LoopConfig) -> str:
-    """Name the stage that a config is of."""
+    """Return the name of the stage that a config belongs to."""
     return next(name for name, row in STAGES.items() if row.config is type(config))

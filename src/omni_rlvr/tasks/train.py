@@ -42,7 +42,7 @@ from omni_rlvr.tasks.lifecycle import recorded
 from omni_rlvr.tasks.plan.task import check_before_loading
 from omni_rlvr.tasks.report.text_tables import trainable_table
 from omni_rlvr.training.callbacks import Checkpoints, CleanStop, Resume, Unrewarded
-from omni_rlvr.training.checkpoint import take_in_copy
+from omni_rlvr.training.checkpoint import restore_link
 from omni_rlvr.training.devices import take_device
 from omni_rlvr.training.loggers import CompletionsTable, check_installed, tracking
 from omni_rlvr.training.model_card import write_card
@@ -226,7 +226,7 @@ def _go_back(inputs: TrainInputs, start: int) -> None:
     run_dir = inputs.place.run_dir
     for file in ("metrics.jsonl", "completions.jsonl"):
         keep_steps(run_dir / file, start)
-    take_in_copy(run_dir, start)
+    restore_link(run_dir, start)
     chosen = inputs.resume or step_folder(run_dir, start)
     if chosen.parent.name == CHECKPOINTS:
         clear_way(run_dir / CHECKPOINT, chosen)

@@ -1,7 +1,7 @@
-"""Which modality a think block speaks of: a declared lexicon, counted word by word.
+"""Which modality a think block speaks of, counted with the words of a lexicon.
 
-The words are an option (``conf/lexicon``); nothing is learnt and nothing is guessed. Whether the
-modality that a text speaks of is the one that the policy used, ``tasks/attribute`` measures.
+The words are an option (``conf/lexicon``); nothing is learnt or guessed. ``tasks/attribute``
+measures whether the policy used the modality that its text speaks of.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class WordCounts:
 
     @property
     def lean(self) -> float | None:
-        """``(visual - vocal) / (visual + vocal)``: 1 sight alone, -1 hearing alone; None: neither
-        is spoken of.
+        """``(visual - vocal) / (visual + vocal)``: 1 if all counted words are visual, -1 if all are
+        vocal, None if there are none.
         """
         total = self.visual + self.vocal
         return (self.visual - self.vocal) / total if total else None
@@ -47,7 +47,7 @@ class Segment:
 
 
 class Lexicon:
-    """Words that speak of what is seen, and of what is heard; matched whole, but for case."""
+    """Words for what is seen and for what is heard; whole words are matched, ignoring case."""
 
     def __init__(self, visual: Sequence[str], vocal: Sequence[str]):
         """Take the two lists.
@@ -74,10 +74,10 @@ class Lexicon:
         )
 
     def segments(self, text: str) -> list[Segment]:
-        """Cuts a text into phrases of one modality, and the words in them that are counted.
+        """Cut a text into pieces that are marked with a modality.
 
-        A phrase is what stands between punctuation or conjunctions. It speaks of a modality if it
-        has words of that one alone; of a phrase with words of both, only these words are marked.
+        Punctuation and conjunctions separate phrases. A phrase with words of one modality alone is
+        marked as a whole; in a phrase with words of both, only these words are marked.
 
         Returns:
             Segments that make up the text, in the Unicode form NFC.

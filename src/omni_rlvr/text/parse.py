@@ -1,8 +1,8 @@
-"""What a completion says: its thinking, its answer, and whether it keeps the format.
+"""Parse a completion: its thinking, its answer, and whether it keeps the format.
 
-The one place that decides what counts; rewards, evaluation and data readers all ask here. The tags
+Rewards, evaluation and data readers all use this parser, so that they agree on the answer. The tags
 are found in one left-to-right scan with a pattern that cannot backtrack, so hostile text costs
-linear time. Scores live in ``rewards``.
+linear time.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Parsed:
 
     @property
     def said(self) -> str | None:
-        """The answer, or the whole of a text without tags: a model trained on labels says just one.
+        """The answer, or all of a text without tags: a model trained on labels writes just a label.
 
-        None where the tags hold no answer.
+        None if there are tags, but no answer in them.
         """
         return self.answer if self.bare is None else self.bare
 
@@ -72,16 +72,16 @@ def parse(text: str) -> Parsed:
 
 
 def nfc(text: str) -> str:
-    """Put a text into the one Unicode form that texts are compared in.
+    """Put a text into the Unicode form NFC, in which texts are compared.
 
-    ``é`` may be one character, or ``e`` and an accent; on screen they are the same. The tags of a
-    text are found before: a mark behind a tag would become one character with its ``>``.
+    ``é`` may be one character, or ``e`` and an accent; on screen they are the same. Find the tags
+    of a text before: a combining mark after a tag would merge with its ``>``.
     """
     return normalize("NFC", text)
 
 
 def nfc_between_tags(text: str) -> str:
-    """Put into that form what stands between the tags of a text; the tags stay what they are."""
+    """Put the text between tags into NFC, and leave the tags as they are."""
     if text.isascii():
         return text
     pieces = zip(_TAG.split(text), [*_TAG.findall(text), ""], strict=True)
@@ -89,17 +89,17 @@ def nfc_between_tags(text: str) -> str:
 
 
 def normalise_label(text: str) -> str:
-    """Forgive what two spellings of one label may differ in.
+    """Remove the differences that two spellings of one label may have.
 
-    That is case, surrounding white space and the Unicode form (NFC). Punctuation, inner white space
-    and look-alike characters, full-width ones too, are not forgiven: ``happy.`` is not ``happy``.
+    These are case, surrounding white space and the Unicode form (NFC). Punctuation, inner white
+    space and look-alike characters, full-width ones too, are kept: ``happy.`` is not ``happy``.
     """
     folded = text.strip().casefold()
     return folded if folded.isascii() else nfc(nfc(text).strip().casefold())
 
 
 def label_named(answer: str | None, labels: Sequence[str]) -> str | None:
-    """Find the label that an answer is, in the spelling of the list; None if it is none of it."""
+    """Return the label that equals an answer, in the spelling of the list, or None."""
     known = {normalise_label(label): label for label in labels}
     return None if answer is None else known.get(normalise_label(answer))
 
@@ -107,7 +107,7 @@ def label_named(answer: str | None, labels: Sequence[str]) -> str | None:
 def listed_labels(text: str) -> list[str]:
     """Split an answer of several labels: ``happy, sad``, or a list as JSON and Python write it.
 
-    Commas, semicolons, slashes, bars, new lines and their full-width forms stand between labels.
+    Commas, semicolons, slashes, bars, new lines and their full-width forms separate labels.
     """
     inner = text.strip()
     is_list = inner.startswith("[") and inner.endswith("]")
@@ -143,7 +143,7 @@ def _answer(text: str, tags: Sequence[re.Match[str]]) -> str | None:
 
 
 def _content(text: str, tags: Sequence[re.Match[str]], pair: Sequence[str]) -> str | None:
-    """Return what stands between the tags, if they are just this pair."""
+    """Return the text between the tags, if they are exactly this pair."""
     if [tag.group() for tag in tags] != pair:
         return None
     return text[tags[0].end() : tags[1].start()].strip()

@@ -1,4 +1,4 @@
-"""Progress bars, whole at any width, with labelled clocks."""
+"""Progress bars that show all their text at any width, with elapsed and remaining time."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ GAP = "  "
 NARROWEST, WIDEST = 10, 30
 """Columns of the bar itself; where the line has no room for it, the numbers alone are shown."""
 LOOKS_BACK = 50
-"""Advances that the remaining time is estimated from: early ones may be slower than the rest."""
+"""Number of last advances that the remaining time is estimated from; early ones may be slower."""
 BURST_S = 0.1
 """Advances within this time count as one: results of other processes come in bursts."""
 LINE_EVERY_S = 30.0
-"""Seconds between two lines where the output is no terminal, at least."""
+"""Least number of seconds between two lines where the output is no terminal."""
 NUM_LINES = 20
 """The most lines of one bar where the output is no terminal, besides the last one."""
 
 
 class Bar:
-    """Work that goes on: drawn again and again on a terminal, told in a few lines elsewhere.
+    """A progress bar: redrawn in place on a terminal, printed as a few lines elsewhere.
 
-    Rich's own columns cut what does not fit. Here each piece stands whole, on a second line if
-    need be, at any width.
+    Rich's own columns cut text that does not fit. Here each text is shown in full, on further lines
+    if needed.
     """
 
     def __init__(self, title: str, total: int, done: int = 0):
@@ -53,7 +53,7 @@ class Bar:
             self.live.start()
 
     def advance(self, done: int, numbers: Sequence[str] = ()) -> None:
-        """Say how much is done, and what stands beside the bar."""
+        """Update the amount of work done and the texts beside the bar."""
         self.done, self.numbers = done, numbers
         now = time.monotonic()
         if self.advances and now - self.advances[-1][0] < BURST_S:
@@ -65,7 +65,7 @@ class Bar:
             self._tell()
 
     def stop(self) -> None:
-        """Leave the last state behind, and the terminal as it was."""
+        """Stop drawing; the last state stays on the terminal."""
         if self.live is not None:
             self.live.stop()
             self.live = None
@@ -77,7 +77,7 @@ class Bar:
         print(GAP.join([self.title, *self._state(), *self.numbers]), flush=True)
 
     def _state(self) -> list[str]:
-        """Write the count and the clocks."""
+        """Write the count, the elapsed and the remaining time."""
         texts = [f"{self.done}/{self.total}", f"elapsed {clock(time.monotonic() - self.started)}"]
         if self.done < self.total:
             left = self._remaining_s()
@@ -113,7 +113,7 @@ class Bar:
 
 
 def packed(texts: Sequence[str], width: int) -> list[str]:
-    """Put texts into lines that are no longer than the width, unless a text is."""
+    """Join texts into lines that are no longer than the width, unless a single text is."""
     lines: list[str] = []
     for text in texts:
         if lines and len(lines[-1]) + len(GAP) + len(text) <= width:
@@ -132,7 +132,7 @@ def clock(seconds: float) -> str:
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar of work that is not training; give the function that advances it."""
+    """Show a bar for work other than training; yield a function that adds to what is done."""
     bar = Bar(title, total)
     try:
         yield lambda number: bar.advance(bar.done + number)

@@ -29,7 +29,7 @@ _MAFW = "contemptuous, disappointed, helpless, anxious"
 
 @dataclass(frozen=True)
 class Wording:
-    """What a prompt says besides its media."""
+    """The text of a prompt besides its media."""
 
     question: str
     """Asked instead of the annotation's question."""

@@ -1,7 +1,7 @@
 """Questions whose answers rules can check: which kinds there are, and how an answer is read.
 
-Reader, reward and evaluation ask here, so that they agree on what an answer is. Text that cannot be
-read as an answer of its kind is unparsed, which is told apart from wrong.
+Reader, reward and evaluation all use this file, so that they agree on what an answer is. Text that
+cannot be read as an answer of its kind counts as unparsed, not as wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KINDS = (CHOICE, SEVERAL, YES_NO, NUMBER, TEXT)
 KIND, NUM_OPTIONS, ABSOLUTE, RELATIVE = (
     "question_kind", "num_options", "abs_tolerance", "rel_tolerance"
 )  # fmt: skip
-"""What the ``cues`` of an example that asks such a question say of it."""
+"""Keys in the ``cues`` of an example that asks such a question."""
 _OPTION = re.compile(r"\(?([a-z])(?:[).:]+(?:\s.*)?)?", re.IGNORECASE | re.DOTALL | re.ASCII)
 _NUMBER = re.compile(
     r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII
@@ -33,7 +33,7 @@ def read_letter(text: str, letters: str) -> str | None:
 
     Args:
         text: The answer.
-        letters: Those that can be chosen, capitals.
+        letters: The capital letters that can be chosen.
     """
     found = _OPTION.fullmatch(text.strip())
     if found is None:
@@ -63,8 +63,8 @@ def read_answer(text: str, question: Mapping[str, str]) -> str | float | frozens
         question: The ``cues`` of its example.
 
     Returns:
-        A letter, a set of letters, "yes" or "no", a number, or text in lower case; None where it is
-        none of that kind.
+        A letter, a set of letters, "yes" or "no", a number, or text in lower case; None if the text
+        cannot be read as an answer of that kind.
     """
     kind = question[KIND]
     letters = string.ascii_uppercase[: int(question.get(NUM_OPTIONS, 26))]
@@ -96,7 +96,7 @@ def score_answer(text: str | None, gold: str, question: Mapping[str, str]) -> fl
         is unparsed.
 
     Raises:
-        ValueError: The gold answer is none of its kind.
+        ValueError: The gold answer cannot be read as one of its kind.
     """
     wanted = read_answer(gold, question)
     if wanted is None:

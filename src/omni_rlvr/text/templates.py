@@ -1,7 +1,7 @@
 """Jinja templates of pages, which stand in files next to the code that fills them.
 
-Autoescape is on for every one of them, so that a text from outside can only ever be text. A name
-that is not given is an error instead of an empty place.
+Autoescape is always on, so that text from outside can never become HTML. A variable that is not
+given is an error instead of an empty string.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text from outside (a model, a file name) as a terminal may show it, whatever the terminal.
+"""Print text from outside (a model, a file name) safely on any terminal.
 
 Printing never ends a task: a character that the terminal's encoding lacks is written as
 ``\\u2026``, and output that can no longer be written is dropped.
@@ -16,13 +16,15 @@ from unicodedata import category
 log = logging.getLogger(__name__)
 
 UNPRINTABLE = "\ufffd"
-"""Stands for what is no text; an unfinished character is decoded to it, too."""
+"""Replaces characters that must not be printed; an incomplete UTF-8 character decodes to it, too.
+"""
 
 
 def printable(text: str) -> str:
     """Replace control characters, which could steer a terminal; new lines and tabs stay.
 
-    Surrogates go too: they stand for bytes of a file name that are no text, and cannot be written.
+    Surrogates are replaced too: they stand for undecodable bytes of a file name, and cannot be
+    written.
     """
     return "".join(
         c if c in "\n\t" or category(c) not in ("Cc", "Cs") else UNPRINTABLE for c in text
@@ -32,7 +34,7 @@ def printable(text: str) -> str:
 def start_in_utf8() -> None:
     """Restart the command in Python's UTF-8 mode where the locale cannot encode most file names.
 
-    Printing keeps the terminal's own encoding. The function does not return where it restarts.
+    Printing keeps the terminal's own encoding. The function does not return if it restarts.
     """
     if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
         return
@@ -59,10 +61,10 @@ def open_streams() -> None:
 
 
 class LogHandler(logging.StreamHandler):
-    """Prints log records to what ``sys.stdout`` is at the time, as ``print`` does.
+    """Prints log records to the current ``sys.stdout``, as ``print`` does.
 
-    A progress bar takes the place of ``sys.stdout`` while it is drawn, so that lines stand above
-    it. A handler that keeps the stream it began with writes into the bar.
+    A progress bar replaces ``sys.stdout`` while it is drawn, so that lines appear above it. A
+    handler that kept its first stream would write into the bar.
     """
 
     def __init__(self) -> None:
@@ -70,12 +72,12 @@ class LogHandler(logging.StreamHandler):
 
     @property
     def stream(self) -> TextIO:
-        """The present ``sys.stdout``."""
+        """The current ``sys.stdout``."""
         return sys.stdout
 
 
 def keep_printing() -> None:
-    """Let a task go on where its output can no longer be written.
+    """Let a task go on even if its output can no longer be written.
 
     The disk may be full, the terminal closed, or a reader such as ``| head`` gone. No print
     raises afterwards; the task's results are in its files.
@@ -89,7 +91,7 @@ def keep_printing() -> None:
 
 
 class _Lasting(io.TextIOWrapper):
-    """A stream that goes on into the null device once it can no longer be written."""
+    """A stream that switches to the null device once it can no longer be written."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         super().__init__(
@@ -97,7 +99,7 @@ class _Lasting(io.TextIOWrapper):
             encoding=stream.encoding,
             errors="backslashreplace",
             line_buffering=stream.line_buffering,
-            write_through=True,  # logs go to the same buffer past this stream, and in order
+            write_through=True,  # keeps the order: logs go to the same buffer past this stream
         )
 
     def write(self, text: str) -> int:
@@ -116,7 +118,7 @@ class _Lasting(io.TextIOWrapper):
             self._redirect_to_null(error)
 
     def close(self) -> None:
-        """Write what is buffered; the stream it stands for is its owner's to close."""
+        """Write what is buffered; only the owner of the wrapped stream may close that."""
         if not self.buffer.closed:
             self.flush()
 

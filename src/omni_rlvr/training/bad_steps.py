@@ -1,8 +1,8 @@
 """Bad steps: steps with a number that is NaN or infinite.
 
 Such a step changes neither the weights nor the optimizer nor its schedule. Its batch is written to
-a file, so that it can be looked into, and the run ends when too many bad steps follow one another.
-All ranks decide alike, since they decide by values that are summed over ranks.
+a file for inspection, and the run ends when too many bad steps follow one another. All ranks come
+to the same decision, since it depends only on values that are summed over ranks.
 """
 
 from __future__ import annotations

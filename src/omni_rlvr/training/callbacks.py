@@ -1,5 +1,5 @@
 """Callbacks around training steps: checkpoints, the state that a resumed run starts from, a clean
-stop on Ctrl-C, a warning of rewards that are never earned.
+stop on Ctrl-C, a warning about rewards that are never earned.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from omni_rlvr.types import UserError
 log = logging.getLogger(__name__)
 
 NUM_STEPS = 20
-"""Steps without any reward of a term, after which the warning comes."""
+"""Number of steps in which a term earns nothing before the warning about it."""
 MAX_WARNED = 5
-"""Terms that are warned of by name."""
+"""Largest number of terms that are named in warnings."""
 ADVICE = {"format": "; a cold start (stage=sft) on reasoning teaches the format"}
 
 
 class Checkpoints(Callback):
     """Save a checkpoint every ``save_steps`` and at the end, and point ``latest`` at the run.
 
-    Every checkpoint can be relied on: neither the weights nor the optimizer's state hold NaN or
-    Inf, the step before it was not skipped, and a run that taught the policy nothing fails.
+    No checkpoint is saved if the weights or the optimizer's state hold NaN or Inf. Those of every
+    ``save_steps`` are also left out right after a skipped step, and until a weight has moved.
     """
 
     def __init__(self, run: Path, loop: LoopConfig, latest: Path | None):
@@ -76,7 +76,7 @@ class Checkpoints(Callback):
         pl_module.movement.warn()
 
     def save(self, module: RLVRModule) -> None:
-        """Write the checkpoint that one device would write; the first rank does."""
+        """Gather the state of all ranks and write it on rank 0, as one device would."""
         self.saved_step = module.step
         state = {
             "optimizer": optimizer_state(module.policy, module.optimizer.optimizer),
@@ -112,7 +112,7 @@ class Resume(Callback):
             checkpoint: the folder that the run resumes from.
 
         Raises:
-            UserError: it cannot be read, or holds NaN or infinite numbers.
+            UserError: the state cannot be read, or holds NaN or infinite numbers.
         """
         self.state = load_state(checkpoint)
         self.step: int = self.state["step"]
@@ -124,7 +124,7 @@ class Resume(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: RLVRModule) -> None:
         """Restore, once Lightning has built the optimizer."""
-        # Lightning's wrapper does not pass a state on to the optimizer inside, which does step
+        # LightningOptimizer does not pass the state on to the torch optimizer that it wraps
         optimizer = pl_module.optimizer.optimizer
         load_optimizer_state(pl_module.policy, optimizer, self.state["optimizer"])
         pl_module.schedule.load_state_dict(self.state["schedule"])
@@ -160,13 +160,13 @@ class CleanStop(Callback):
 
 
 class Unrewarded(Callback):
-    """Warn once of each reward term that no completion of the first steps earned anything of.
+    """Warn once about each reward term on which no completion of the first steps scored above 0.
 
     The policy cannot learn from a reward that it never earns.
     """
 
     def __init__(self, reward: Mixture):
-        """Watch the terms with a weight above 0 that a correct answer is paid for."""
+        """Watch the terms with a weight above 0 on which a correct answer scores above 0."""
         self.waiting = {
             name
             for name, term in reward.terms.items()
@@ -177,7 +177,7 @@ class Unrewarded(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: RLVRModule, outputs, batch, batch_idx: int
     ) -> None:
-        """Check the step's completions until every term was earned or warned of."""
+        """Check the step's completions until every term was earned or the warnings were given."""
         rows = pl_module.completions
         if not self.waiting or not rows:
             return
@@ -196,7 +196,7 @@ class Unrewarded(Callback):
                 ADVICE.get(name, ""),
             )
         if more := len(self.waiting) - len(told):
-            log.warning("nor any reward of %d more terms; metrics.jsonl has them all", more)
+            log.warning("%d more terms earned no reward either; metrics.jsonl has them all", more)
         self.waiting = set()
 
 

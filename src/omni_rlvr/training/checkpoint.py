@@ -1,4 +1,4 @@
-"""Write and read checkpoints so that a kill or a full disk never costs the last good one.
+"""Write and read checkpoints; a killed process or a full disk never loses the last good one.
 
 A checkpoint is a folder ``checkpoints/step_000150`` with weights, config, processor and trainer
 state. It is written under another name and renamed when it is complete. Then the link
@@ -39,7 +39,7 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: 
     Args:
         run: the run's folder.
         policy: the policy to save.
-        state: optimizer, schedule and what else resuming needs; tensors and plain values only.
+        state: optimizer, schedule and whatever else resuming needs; tensors and plain values only.
         step: number of steps done; names the folder.
         keep: number of checkpoints to keep, including this one; 1 or more.
 
@@ -68,7 +68,7 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: 
 
 
 def _prune(newest: Path, step: int, keep: int) -> None:
-    """Remove all but the last ``keep``; those of later steps go too, as they are done again."""
+    """Remove all but the last ``keep`` checkpoints, and those of later steps, which are redone."""
     earlier = [f for f in checkpoints_of(newest.parent.parent) if (step_of(f) or 0) < step]
     kept = {newest, *earlier[: keep - 1]}
     for other in newest.parent.iterdir():
@@ -76,14 +76,14 @@ def _prune(newest: Path, step: int, keep: int) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def take_in_copy(run: Path, step: int) -> None:
-    """Replace a folder ``checkpoint``, where a link should be, by a link to it.
+def restore_link(run: Path, step: int) -> None:
+    """Move a folder that stands in place of the link ``checkpoint``, and make the link again.
 
     Archives, and copies that follow links, turn the link into such a folder.
 
     Args:
         run: the run's folder.
-        step: number of steps of the checkpoint in it.
+        step: number of steps of the checkpoint in that folder.
 
     Raises:
         UserError: the folder holds no checkpoint.
@@ -99,7 +99,7 @@ def take_in_copy(run: Path, step: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     pointer.rename(folder)
     point_to(pointer, folder)
-    log.warning("%s was a folder, as copies make of a link; it is %s now", pointer, folder)
+    log.warning("%s was a folder instead of a link (a copy?); moved it to %s", pointer, folder)
 
 
 def load_state(checkpoint: Path) -> dict:

@@ -23,13 +23,13 @@ def device_of(accelerator: str) -> torch.device:
     Raises:
         UserError: this machine has no such device.
     """
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    found = [name for name, is_there in there.items() if is_there]
-    wanted = {"auto": [*there], "gpu": ["cuda", "mps"]}.get(accelerator, [accelerator])
+    found = [name for name, is_available in available.items() if is_available]
+    wanted = {"auto": [*available], "gpu": ["cuda", "mps"]}.get(accelerator, [accelerator])
     usable = [name for name in wanted if name in found]
     if not usable:
         raise UserError(
@@ -54,10 +54,10 @@ def device_numbers(accelerator: str, devices: int | str | Sequence[int]) -> list
         UserError: this machine does not have these devices.
     """
     kind = device_of(accelerator).type
-    there = {"cuda": torch.cuda.device_count(), "mps": 1}
+    num_devices = {"cuda": torch.cuda.device_count(), "mps": 1}
     key, wanted = "trainer.devices", "1 or more, a list of GPU numbers, or auto"
     if devices in ALL:
-        return [*range(there.get(kind, 1))]
+        return [*range(num_devices.get(kind, 1))]
     if isinstance(devices, int | str):
         require(str(devices).isdigit() and int(devices) >= 1, key, devices, wanted)
         numbers = [*range(int(devices))]
@@ -65,8 +65,9 @@ def device_numbers(accelerator: str, devices: int | str | Sequence[int]) -> list
         numbers = list(devices) if isinstance(devices, Sequence) else []
         different = len({*numbers}) == len(numbers) > 0
         require(different and all(isinstance(n, int) for n in numbers), key, devices, wanted)
-    if kind in there and max(numbers) >= there[kind]:
-        raise UserError(f"{key}={devices}: this machine has {there[kind]} of accelerator={kind}")
+    if kind in num_devices and max(numbers) >= num_devices[kind]:
+        count = num_devices[kind]
+        raise UserError(f"{key}={devices}: this machine has {count} of accelerator={kind}")
     return numbers
 
 
@@ -74,8 +75,8 @@ def take_device(trainer: Mapping[str, Any], local_rank: int) -> torch.device:
     """Return the device of a rank and make it the current device of this process.
 
     Args:
-        trainer: the config group.
-        local_rank: of this process, among those on its machine.
+        trainer: the config group ``trainer``.
+        local_rank: index of this process among those on its machine.
     """
     device = device_of(trainer["accelerator"])
     if device.type != "cuda":
@@ -94,11 +95,11 @@ class DeviceMemory:
 
 
 def memory_of(device: torch.device, number: int) -> DeviceMemory:
-    """Read the whole memory of a device: that of a GPU, or of this machine.
+    """Read the total memory of a GPU, or of this machine for the CPU.
 
     Args:
-        device: Its kind.
-        number: Of the GPU.
+        device: The device; only its type is read.
+        number: Index of the GPU.
     """
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(number)

@@ -1,9 +1,9 @@
 """Loggers of a run besides metrics.jsonl: TensorBoard, CSV, Weights & Biases, MLflow, trackio.
 
 ``conf/logger`` names Lightning's loggers. ``Tracker`` and ``tracking`` add what these cannot do:
-the prefix that transformers' callbacks write (``train/reward``), so that dashboards made for TRL
-fit; one run at the service for all parts of a run that is resumed; the status that the run ended
-with; tables of completions. ``MetricsCsv`` and ``TrackioLogger`` are loggers that Lightning lacks.
+the prefix of transformers' callbacks (``train/reward``), so that dashboards made for TRL work; a
+resumed run that continues its run at the service; the status that the run ended with; tables of
+completions. ``MetricsCsv`` and ``TrackioLogger`` are loggers that Lightning lacks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STEP = "step"
 
 
 class Tracker(Logger):
-    """One logger of a run, under the names that metrics have at its service.
+    """Wrap one logger of a run and send metrics under the names that its service accepts.
 
     Lightning's own ``prefix`` is not used: it is joined to the name with "-", and would also stand
     before evaluations and tables.
@@ -78,15 +78,15 @@ class Tracker(Logger):
         """Do nothing: Lightning calls this after the last step, and the evaluation follows."""
 
     def log_config(self, config: Mapping[str, Any]) -> None:
-        """Send a run's resolved config, where that is of use."""
+        """Send a run's resolved config to every logger but TensorBoard's."""
         if isinstance(self.logger, MLFlowLogger):
             named = {self.allowed(key.replace(".", "/")): v for key, v in leaves(config).items()}
             self.logger.log_hyperparams(named)
-        elif not isinstance(self.logger, TensorBoardLogger):  # which would log a made-up metric too
+        elif not isinstance(self.logger, TensorBoardLogger):  # it would add a metric ``hp_metric``
             self.logger.log_hyperparams(dict(config))
 
     def log_table(self, rows: Rows, step: int) -> None:
-        """Send completions, where the service has tables."""
+        """Send completions, if the service has tables."""
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         if isinstance(self.logger, WandbLogger):
             data = [list(row) for row in zip(*columns.values(), strict=True)]
@@ -120,9 +120,9 @@ def tracking(
     """Open a run's loggers, send its config to them, and close them however the run ends.
 
     Args:
-        makers: name in the config group ``logger`` -> makes the logger.
+        makers: name in the config group ``logger`` -> constructor of the logger.
         record: record of the run; its run.json keeps the ids of the runs at the services.
-        start: number of steps that are done; above 0, the earlier runs at the services go on.
+        start: number of steps already done; above 0, the runs at the services are continued.
 
     Raises:
         UserError: a service refuses, or cannot be reached.
@@ -155,12 +155,12 @@ def tracking(
 
 
 def _open(make: partial[Logger], folder: Path, run_id: str | None, start: int) -> Tracker:
-    """Build a logger for one part of a run, with its run at the service open."""
+    """Build a logger and open, or continue, its run at the service."""
     kind, options = make.func, dict(make.keywords)
     prefix = options.pop("prefix", "")
     name = run_name(folder)
     known: dict[Any, dict[str, Any]] = {
-        # a purged step is hidden: it is done again
+        # TensorBoard hides the steps from purge_step on, which a resumed run does again
         TensorBoardLogger: {
             "name": "",
             "version": "tensorboard",
@@ -182,10 +182,10 @@ def _open(make: partial[Logger], folder: Path, run_id: str | None, start: int) -
 
 
 def check_installed(name: str, make: partial[Logger]) -> partial[Logger]:
-    """Return a logger's maker, if the package that it needs is there.
+    """Return the constructor of a logger, if the package that it needs is installed.
 
     Raises:
-        UserError: says how to install it.
+        UserError: the package is missing; the message says how to install it.
     """
     packages: dict[Any, str] = {
         WandbLogger: "wandb",
@@ -205,10 +205,13 @@ def run_name(folder: Path) -> str:
 
 @dataclass
 class AllowedNames:
-    """Map names to those that a service takes: no two become one, each change is logged once."""
+    """Map names to names that a service accepts; distinct names stay distinct.
+
+    Each change is logged once.
+    """
 
     service: str
-    """Its name, for the log."""
+    """Name of the service, for the log."""
     forbidden: re.Pattern[str]
     """Matches a character that the service refuses."""
     max_length: int
@@ -225,14 +228,14 @@ class AllowedNames:
                 end = f"_{number}"
                 allowed = stem[: self.max_length - len(end)] + end
             if allowed != name:
-                log.warning("%s takes no name like %r; it is %r there", self.service, name, allowed)
+                log.warning("%s does not accept the name %r: using %r", self.service, name, allowed)
             self.known[name] = allowed
         return self.known[name]
 
 
 @contextlib.contextmanager
 def _refused(service: str) -> Iterator[None]:
-    """Say in one line why a service, or its package, does not take a run."""
+    """Turn an error of a service, or of its package, into a message of one line."""
     try:
         yield
     except UserError:
@@ -254,7 +257,7 @@ class CompletionsTable(Callback):
 
         Args:
             every_n_steps: steps between tables.
-            max_rows: most completions of a table; the first ones of the step are taken.
+            max_rows: largest number of completions in a table; the first of the step are taken.
         """
         self.every_n_steps = every_n_steps
         self.max_rows = max_rows
@@ -272,17 +275,16 @@ class CompletionsTable(Callback):
 
 
 class MetricsCsv(Logger):
-    """Write ``metrics.csv``, a line a step.
+    """Write ``metrics.csv``, one line per step.
 
-    Lightning's CSVLogger sorts the columns, keeps lines back, and deletes the file of a run that
-    goes on.
+    Lightning's CSVLogger sorts the columns, buffers lines, and deletes the file of a resumed run.
     """
 
     name: str = ""
     version: str = ""
 
     def __init__(self, save_dir: str, prefix: str = ""):
-        """Begin a new file, which is made with the first line.
+        """Delete an earlier file; the new one is created with the first line.
 
         Args:
             save_dir: the run's folder.
@@ -296,7 +298,7 @@ class MetricsCsv(Logger):
         self.path.unlink(missing_ok=True)  # of an earlier part of the run, or of another run
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add a line; what is not finite is left empty, as in metrics.jsonl."""
+        """Add a line; a value that is not finite is left empty, as in metrics.jsonl."""
         named = {f"{self.prefix}{name}": plain(value) for name, value in metrics.items()}
         self.write([{STEP: step, **named}])
 
@@ -304,7 +306,7 @@ class MetricsCsv(Logger):
         """Do nothing: the config is in run.json."""
 
     def write(self, rows: list[dict[str, object]]) -> None:
-        """Add lines; a name that is new becomes a column of all lines."""
+        """Add lines; a new name becomes a column of the whole file."""
         self.rows += rows
         columns = list(dict.fromkeys([*self.columns, *(name for row in rows for name in row)]))
         if columns != self.columns or not self.path.exists():
@@ -366,6 +368,6 @@ class TrackioLogger(Logger):
         self.run.log({"completions": table}, step=step)
 
     def finalize(self, status: str) -> None:
-        """End the run, once all of it is written."""
+        """Wait until everything is sent, and end the run."""
         if self.run is not None:
             self.run.finish()

@@ -1,7 +1,7 @@
 """The model card of a checkpoint or an export: README.md, as the Hugging Face hub shows it.
 
-All it says is taken from the run's run.json, from its scores and from the folder itself; where a
-path on this machine is the base, the card names its last parts alone.
+Its content comes from the run's run.json, from its scores and from the folder itself. Of a base
+model that is a local path, the card shows only the last parts of the path.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def write_card(
         model_name=title,
         eval_results=results or None,
     )
-    # no HTML is made here: what Markdown shows as it is must not be escaped
+    # autoescape stays off: the result is Markdown, not HTML
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATE.parent),
         undefined=StrictUndefined,
@@ -117,7 +117,7 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _base(model: Mapping[str, Any]) -> str:
-    """Name what training started from, without where it lies on this machine."""
+    """Name the model that training started from, without its full local path."""
     if (path := model.get("path")) is None:
         return "joined from parts"
     if is_hub_id(path):
@@ -127,7 +127,7 @@ def _base(model: Mapping[str, Any]) -> str:
 
 
 def _hub_base(config: Mapping[str, Any]) -> str | None:
-    """Return the base as the hub's metadata name it; None for one that is not on the hub."""
+    """Return the hub id of the base model, or None if it is not on the hub."""
     path = config["model"].get("path")
     return path if path is not None and is_hub_id(path) else None
 

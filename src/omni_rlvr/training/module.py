@@ -38,10 +38,11 @@ from omni_rlvr.types import NOTE_KINDS, Batch, Experience, Features
 log = logging.getLogger(__name__)
 
 SKIPS_LOGGED = 10
+"""Number of skipped clips that are logged one by one."""
 
 
 class RLVRModule(LightningModule):
-    """Train a policy on a stage."""
+    """Train a policy with a stage."""
 
     def __init__(
         self,
@@ -57,12 +58,12 @@ class RLVRModule(LightningModule):
         num_updates: int,
         seed: int,
     ):
-        """Hold the parts.
+        """Create the module.
 
         Args:
             policy: the policy to train.
             stage: SFT or GRPO.
-            engine: samples completions, and is told of each update.
+            engine: samples completions; gets the new weights after each step.
             make_optimizer: is called with the trainable weights.
             loop: micro-batch size, clipping, schedule.
             record: gets metrics and completions.
@@ -105,18 +106,18 @@ class RLVRModule(LightningModule):
         return [optimizer], [schedule]
 
     def configure_model(self) -> None:
-        """Share the weights out, if the strategy does that."""
+        """Shard the weights, if the strategy does."""
         self.parallel.shard(self, self.policy, self.stage.reference)
 
     def on_fit_start(self) -> None:
-        """Give the engine the weights, and note them."""
+        """Give the engine the weights, and fingerprint the trainable ones."""
         self.engine.sync(self.policy)
         self.movement = Movement(self._trained())
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Run one step: rollout and rewards (neither for SFT), then the updates."""
         started = time.perf_counter()
-        # of dropout
+        # dropout: a seed for each step and rank
         torch.manual_seed(seed_of(self.seed, f"{self.step} rank {distributed.rank()}"))
         metrics: dict[str, float] = {"media/failed": float(self._note_skipped(batch))}
         metrics |= self._count_notes(batch)
@@ -181,7 +182,7 @@ class RLVRModule(LightningModule):
         with self.parallel.accumulating(self):
             for rows in parts:
                 out = self.policy(self.stage.loss, select(minibatch, rows), minibatch)
-                if out.loss.requires_grad:  # else no trainable weight has a part in these rows
+                if out.loss.requires_grad:  # else the loss depends on no trainable weight
                     self.parallel.backward(self, out.loss)
                 add_up(shares, out.metrics)
             for _ in range(num_idle):
@@ -228,7 +229,7 @@ class RLVRModule(LightningModule):
 
     @property
     def optimizer(self) -> LightningOptimizer:
-        """Return the optimizer, of which there is one."""
+        """Return the only optimizer."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         return optimizer
@@ -266,7 +267,7 @@ class RLVRModule(LightningModule):
         return [p for p in self.policy.parameters() if p.requires_grad]
 
     def _keep_bad(self, why: str, batch: Batch, prepared: Prepared) -> None:
-        """Keep the batch of a bad step, that of all ranks."""
+        """Write the batch of a bad step, gathered over ranks, to a file."""
         ids, mask = prepared.experience.completion_ids, prepared.experience.completion_mask.bool()
         rows = [
             {**row, "completion_ids": ids[i][mask[i]].tolist()}

@@ -1,4 +1,4 @@
-"""Check whether a run has changed its weights: a run that learned nothing is no success.
+"""Check whether a run has changed its weights: a run that learned nothing must fail.
 
 The trainable weights are fingerprinted when the run begins, and compared when it ends. A run whose
 rewards gave no gradient is told apart from one whose updates were too small to change a weight.
@@ -24,8 +24,8 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 def fingerprint(weights: Iterable[Tensor]) -> list[int]:
     """Sum the bits of each weight, read as integers.
 
-    A sum of floats could hide a change in its rounding. All sums go to the CPU in one copy. Of
-    weights that are sharded over ranks, this rank's part is read.
+    A sum of floats could hide a small change in its rounding error. All sums go to the CPU in one
+    copy. Of sharded weights, this rank's shard is read.
     """
     parts = [own_part(weight.detach()) for weight in weights]
     sums = [part.view(_BITS[part.element_size()]).sum() for part in parts]
@@ -33,7 +33,7 @@ def fingerprint(weights: Iterable[Tensor]) -> list[int]:
 
 
 class Movement:
-    """Follow what a run does to its trainable weights."""
+    """Track whether a run changes its trainable weights."""
 
     def __init__(self, weights: Iterable[Tensor]):
         """Fingerprint the trainable weights as the run, or this part of it, finds them."""
@@ -54,7 +54,7 @@ class Movement:
 
     @property
     def has_moved(self) -> bool:
-        """Whether any weight differs from its value at the start; every rank asks."""
+        """Whether any weight differs from its value at the start; every rank must call it."""
         if not self.moved_before:
             self.moved_before = any(gather(fingerprint(self.weights) != self._start))
         return self.moved_before
@@ -65,8 +65,8 @@ class Movement:
             return None
         if self.largest["grad_norm"] == 0:
             return (
-                "the gradient was 0 in all of them: what trains (model.trainable) has no part in "
-                "the loss of these clips, or the loss counts none of their tokens (see "
+                "the gradient was 0 in all of them: the loss of these clips does not depend on the "
+                "trained weights (model.trainable), or it counts none of their tokens (see "
                 "completions/clipped_ratio under stage.mask_truncated_completions)"
             )
         dtypes = ", ".join(sorted({str(w.dtype).removeprefix("torch.") for w in self.weights}))

@@ -1,12 +1,12 @@
-"""How the processes of a run share an update: one class for each ``trainer.strategy``.
+"""How the ranks of a run share an update: one class for each ``trainer.strategy``.
 
-Lightning's strategies hold the weights and sum the gradients. What stands here is what manual
-optimisation asks for beside them: ranks may have different numbers of micro-batches, or none, and a
-rank's clips may lack a modality, so that some weights get no gradient there. A strategy owns every
-collective on gradients; ``models/sharding`` gathers weights, and ``distributed`` small values.
+Lightning's strategies hold the weights and sum the gradients. Manual optimisation needs more: ranks
+may have different numbers of micro-batches, or none, and a rank's clips may lack a modality, so
+that some weights get no gradient on that rank. These classes make every collective call on
+gradients; ``models/sharding`` gathers weights, and ``distributed`` small values.
 
-The loss of a micro-batch is its share of the whole minibatch, so that the sum over ranks is the
-gradient that a single device would have.
+The loss of a micro-batch is its share of the loss of the whole minibatch, so that the sum over
+ranks is the gradient that a single device would compute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from omni_rlvr.types import UserError
 
 
 class Parallel(Protocol):
-    """What the training loop asks of a strategy."""
+    """The interface between the training loop and a strategy."""
 
     def options(self) -> dict[str, Any]:
         """Make the arguments of Lightning's Trainer that choose the strategy."""
@@ -40,9 +40,9 @@ class Parallel(Protocol):
         """Shard the weights, if this strategy does; Lightning may call it more than once."""
 
     def num_idle(self, num_micro_batches: int) -> int:
-        """Count the passes without a micro-batch that this rank makes in an update.
+        """Count the passes that this rank must make in an update in addition to its micro-batches.
 
-        Every rank calls it, before the first pass.
+        Every rank calls it before the first pass.
         """
 
     def accumulating(self, module: LightningModule) -> AbstractContextManager:
@@ -52,16 +52,16 @@ class Parallel(Protocol):
         """Add the gradient of a micro-batch's share of the loss."""
 
     def idle(self, module: LightningModule, policy: Policy) -> None:
-        """Make a pass that adds nothing, beside those that other ranks make."""
+        """Make a pass that adds nothing, while other ranks still have micro-batches."""
 
     def reduce(
         self, module: LightningModule, trained: Sequence[nn.Parameter]
     ) -> list[nn.Parameter]:
-        """Sum the gradients over ranks; every rank calls it once an update, after its passes.
+        """Sum the gradients over ranks; every rank calls it once per update, after its passes.
 
         Args:
-            module: The one whose passes these were.
-            trained: The weights that train, the same on every rank.
+            module: The module that made the passes.
+            trained: The trainable weights, the same on every rank.
 
         Returns:
             The weights with a gradient on any rank; the others keep None, as on a single device.
@@ -69,17 +69,17 @@ class Parallel(Protocol):
 
 
 class OneDevice:
-    """One process without a group of processes: nothing is shared."""
+    """One process without a process group: no gradient is communicated."""
 
     def options(self) -> dict[str, Any]:
-        """Let Lightning take the device alone."""
+        """Let Lightning use the device by itself."""
         return {"strategy": "auto"}
 
     def shard(self, module: LightningModule, policy: Policy, reference: Policy | None) -> None:
         """Do nothing: the device holds all weights."""
 
     def num_idle(self, num_micro_batches: int) -> int:
-        """Return 0: nobody waits."""
+        """Return 0: there is no other rank."""
         return 0
 
     def accumulating(self, module: LightningModule) -> AbstractContextManager:
@@ -101,11 +101,11 @@ class OneDevice:
 
 
 class Ddp:
-    """Each device holds all weights; one bucketed all-reduce an update sums the gradients.
+    """Each device holds all weights; one bucketed all-reduce per update sums the gradients.
 
-    DistributedDataParallel would reduce in every backward pass, and would wait for the same number
-    of passes, through all weights, on every rank. So the passes of the micro-batches are its
-    ``no_sync``, and one more pass of a loss of zero, which all weights have a part in, reduces.
+    DistributedDataParallel would reduce in every backward pass, and expects on every rank the same
+    number of passes and a gradient for every weight. So the micro-batches run under ``no_sync``,
+    and one more pass, of a zero loss that depends on all weights, does the all-reduce.
 
     Reference: PyTorch Distributed, section 3.2, arXiv 2006.15704.
     """
@@ -118,17 +118,17 @@ class Ddp:
         """Do nothing: each device holds all weights."""
 
     def num_idle(self, num_micro_batches: int) -> int:
-        """Return 0: nobody waits in a pass."""
+        """Return 0: no pass of a micro-batch communicates."""
         return 0
 
     def accumulating(self, module: LightningModule) -> AbstractContextManager:
-        """Keep gradients on this rank for now."""
+        """Accumulate gradients on this rank without the all-reduce."""
         model = module.trainer.model
         assert isinstance(model, DistributedDataParallel)
         return model.no_sync()
 
     def backward(self, module: LightningModule, loss: Tensor) -> None:
-        """Run backward; the reducer takes the mean over ranks, and the share is one of a sum."""
+        """Run backward; the factor turns the reducer's mean over ranks into a sum."""
         module.manual_backward(loss * num_ranks())
 
     def idle(self, module: LightningModule, policy: Policy) -> None:
@@ -137,7 +137,7 @@ class Ddp:
     def reduce(
         self, module: LightningModule, trained: Sequence[nn.Parameter]
     ) -> list[nn.Parameter]:
-        """Make the pass that reduces, unless no rank has a gradient."""
+        """Make the pass that does the all-reduce, unless no rank has a gradient."""
         used = _on_any([weight.grad is not None for weight in trained])
         if any(used):
             module.manual_backward(torch.stack([(w * 0).sum().float() for w in trained]).sum())
@@ -147,20 +147,25 @@ class Ddp:
 class Fsdp2:
     """Weights, gradients and optimizer state are sharded over the devices.
 
-    A pass gathers each unit of ``models/sharding`` and scatters the sums of its gradients: all
-    ranks make the same number of passes. Those with fewer micro-batches fill up with passes of one
-    token whose loss counts 0 times. With ``no_sync`` the last pass of an update alone scatters.
+    A pass gathers the weights of each unit of ``models/sharding`` and reduce-scatters its
+    gradients, so all ranks must make the same number of passes. Ranks with fewer micro-batches add
+    passes of one token whose loss is multiplied by 0. With ``no_sync`` only the last pass of an
+    update reduces.
 
     Reference: PyTorch FSDP, arXiv 2304.11277.
     """
 
     def __init__(self, *, no_sync: bool):
-        """Take whether whole gradients are kept on each rank until the last pass of an update."""
+        """Create the strategy.
+
+        Args:
+            no_sync: Keep unsharded gradients on each rank until the last pass of an update.
+        """
         self.no_sync = no_sync
         self.num_left = 0
-        """The number of passes that are left of the present update."""
+        """The number of passes left in the current update."""
         self.with_gradient: set[int] = set()
-        """Numbers of the trained weights that got a gradient on this rank in the present update."""
+        """Indices of the trained weights that got a gradient on this rank in the current update."""
 
     def options(self) -> dict[str, Any]:
         """Make the strategy of processes that are connected already."""
@@ -172,13 +177,13 @@ class Fsdp2:
         return {"strategy": strategy, "plugins": [Ranks()]}
 
     def shard(self, module: LightningModule, policy: Policy, reference: Policy | None) -> None:
-        """Shard both policies, and note which weights get a gradient from now on."""
+        """Shard both policies, and register hooks that note which weights get a gradient."""
         if is_sharded(policy):
             return
         mesh = module.device_mesh
         assert mesh is not None
         shard([policy, *([] if reference is None else [reference])], mesh["data_parallel"])
-        with gathered(policy):  # autograd knows the gathered weights, which stay the same objects
+        with gathered(policy):  # autograd runs the hooks of the unsharded weights: the same objects
             trained = (weight for weight in policy.parameters() if weight.requires_grad)
             for number, weight in enumerate(trained):
                 weight.register_post_accumulate_grad_hook(
@@ -186,17 +191,17 @@ class Fsdp2:
                 )
 
     def num_idle(self, num_micro_batches: int) -> int:
-        """Count the passes by which the rank with most micro-batches has more."""
+        """Count the passes that the rank with the most micro-batches makes more than this one."""
         self.with_gradient.clear()
         self.num_left = max(gather(num_micro_batches))
         return self.num_left - num_micro_batches
 
     def accumulating(self, module: LightningModule) -> AbstractContextManager:
-        """Do nothing: a pass says itself whether it reduces."""
+        """Do nothing: ``backward`` chooses for each pass whether it reduces."""
         return nullcontext()
 
     def backward(self, module: LightningModule, loss: Tensor) -> None:
-        """Run backward; FSDP2 takes the mean over ranks, and the share is one of a sum."""
+        """Run backward; the factor turns FSDP2's mean over ranks into a sum."""
         self.num_left -= 1
         if self.no_sync:
             for unit in module.modules():
@@ -205,7 +210,7 @@ class Fsdp2:
         module.manual_backward(loss * num_ranks())
 
     def idle(self, module: LightningModule, policy: Policy) -> None:
-        """Make a pass of one token."""
+        """Make a pass of one token, which marks no weight as having a gradient."""
         before = self.with_gradient.copy()
         self.backward(module, policy(_one_token) * 0.0)
         self.with_gradient = before
@@ -213,28 +218,28 @@ class Fsdp2:
     def reduce(
         self, module: LightningModule, trained: Sequence[nn.Parameter]
     ) -> list[nn.Parameter]:
-        """Leave out the weights whose gradient is 0 because no rank has one."""
+        """Drop the gradients, all 0, of weights that got none on any rank."""
         assert self.num_left == 0, f"{self.num_left} passes were not made: ranks do not agree"
         mine = [number in self.with_gradient for number in range(len(trained))]
         return _only(trained, _on_any(mine))
 
 
 class Ranks(ClusterEnvironment):
-    """Tells Lightning of processes that are connected already, each with one device of its own."""
+    """Tell Lightning that the processes are connected already, each with one device of its own."""
 
     @property
     def creates_processes_externally(self) -> bool:
-        """Say that Lightning starts none."""
+        """Return True: Lightning must start no processes."""
         return True
 
     @property
     def main_address(self) -> str:
-        """Return what nobody connects to."""
+        """Return an address that nothing connects to."""
         return "localhost"
 
     @property
     def main_port(self) -> int:
-        """Return what nobody connects to."""
+        """Return a port that nothing connects to."""
         return 0
 
     @staticmethod
@@ -247,17 +252,17 @@ class Ranks(ClusterEnvironment):
         return num_ranks()
 
     def set_world_size(self, size: int) -> None:
-        """Keep the number of processes that are connected."""
+        """Do nothing: the number of connected processes is fixed."""
 
     def global_rank(self) -> int:
-        """Return the number of this process."""
+        """Return the rank of this process."""
         return rank()
 
     def set_global_rank(self, rank: int) -> None:
-        """Keep the number of this process."""
+        """Do nothing: the rank of a connected process is fixed."""
 
     def local_rank(self) -> int:
-        """Return the place of this process's device in ``Trainer(devices=...)``, which has one."""
+        """Return 0, the index of this process's device in ``Trainer(devices=[device])``."""
         return 0
 
     def node_rank(self) -> int:
@@ -271,8 +276,8 @@ def parallel_of(
 ) -> Iterator[Parallel]:
     """Choose the class for ``trainer.strategy``; ``no_sync`` is for fsdp2.
 
-    A strategy that is asked for by name is used on one device, too: its process then has a group of
-    its own for as long as it lasts.
+    A strategy that the user names is used on one device, too; the context then holds a process
+    group of one.
     """
     if strategy == "auto" and num_ranks() == 1:
         yield OneDevice()
@@ -293,11 +298,11 @@ def parallel_of(
 
 
 def optimizer_state(policy: Policy, optimizer: Optimizer) -> dict[str, Any]:
-    """Gather an optimizer's state by the names of weights; every rank calls it.
+    """Gather an optimizer's state, keyed by the names of weights; every rank calls it.
 
     Returns:
-        On the first rank what ``state_dict`` returns on a single device, but with names in place of
-        numbers. Other ranks get the same without its tensors.
+        On rank 0 what ``state_dict`` returns on a single device, but with weight names in place of
+        indices. Other ranks get the same without its tensors.
     """
     names, state = _trained_names(policy), optimizer.state_dict()
     by_name: dict[str, dict[str, Any]] = {}
@@ -317,10 +322,10 @@ def optimizer_state(policy: Policy, optimizer: Optimizer) -> dict[str, Any]:
 def load_optimizer_state(policy: Policy, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Restore what ``optimizer_state`` returned, under whatever strategy and number of ranks.
 
-    Runs of earlier versions have numbers in place of names.
+    Checkpoints of earlier versions have indices in place of names.
 
     Raises:
-        UserError: It is the state of other weights than those that train.
+        UserError: The state belongs to other weights than the trainable ones.
     """
     names = _trained_names(policy)
     numbers: dict[Any, int] = {name: i for i, name in enumerate(names)}
@@ -352,7 +357,7 @@ def _trained_names(policy: Policy) -> list[str]:
 
 
 def _one_token(policy: Policy) -> Tensor:
-    """Run the language model on one token, whatever token that is."""
+    """Run the language model on one token, of any id."""
     language_model = policy.language_model
     device = next(policy.parameters()).device
     embeds = language_model.get_input_embeddings()(

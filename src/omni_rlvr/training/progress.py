@@ -1,4 +1,4 @@
-"""The progress bar of training: step, loss, reward, tokens a second, clocks."""
+"""The progress bar of training: step, loss, reward, tokens per second, time spent and left."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ NUMBERS = {"loss": ".3g", "reward": ".3g", "tokens/s": ".0f"}
 class ProgressBar(Callback):
     """Show training step by step.
 
-    Lightning's RichProgressBar counts a resumed run from 0 and is cut in 80 columns. Lightning also
-    wants trainer.enable_progress_bar for it, which is part of what runs are compared by.
+    Lightning's RichProgressBar counts a resumed run from 0 and is cut off at 80 columns. It also
+    needs trainer.enable_progress_bar, an option that a resumed run may not change.
     """
 
     def __init__(self, title: str):

@@ -1,7 +1,7 @@
 """The optimizer and its learning rate: linear warm-up, then cosine, linear or constant.
 
-transformers' schedules of these names begin the warm-up at 0, so that the first step teaches
-nothing, and cosine rises again behind the last step. torch's LambdaLR does the rest.
+transformers' schedules of these names begin the warm-up at 0, so that the first step changes
+nothing, and their cosine rises again after the last step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def build_optimizer(make: Callable[..., Optimizer], weights: Sequence[nn.Paramet
     """Build the optimizer of the config for weights.
 
     Raises:
-        UserError: It refuses an option.
+        UserError: The optimizer refuses an option.
     """
     try:
         return make(weights)
@@ -33,8 +33,8 @@ def lr_scale(step: int, *, num_steps: int, warmup_ratio: float, kind: str) -> fl
 
     Args:
         step: optimiser steps done, from 0.
-        num_steps: of the run.
-        warmup_ratio: share of the run that rises linearly; its first step is above zero already.
+        num_steps: optimiser steps of the run.
+        warmup_ratio: share of the run in which the rate rises linearly; it is above 0 at step 0.
         kind: "cosine", "linear" or "constant".
 
     Returns:

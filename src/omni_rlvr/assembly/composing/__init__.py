@@ -1,1 +1,1 @@
-"""What happens to a command line and a config before anything is built from them."""
+"""Check a command line and its config, and word errors, before anything is built from them."""

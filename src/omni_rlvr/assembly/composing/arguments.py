@@ -31,7 +31,7 @@ _REFERENCE = re.compile(r"(\\*)\$\{")
 
 
 def override(key: str, value: str) -> str:
-    """Write an override whose value is this text, whatever signs are in it."""
+    """Write an override whose value is this text, whatever characters it holds."""
     text = _REFERENCE.sub(lambda match: rf"{match[1] * 2}\${{", value)
     return f"{key}={QuotedString(text, Quote.double).with_quotes()}"
 
@@ -48,7 +48,7 @@ FLAGS = {
     "--info": "-i",
     "--shell-completion": "-sc",
 }
-"""Hydra's flags that say what is to be done -> their short forms."""
+"""Hydra's flags of which a command can have one -> their short forms."""
 
 
 def check_flags(arguments: Sequence[str]) -> None:
@@ -119,7 +119,7 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
 def _check_text(argument: str, key: str, value: str) -> None:
     try:
         read = OverridesParser.create().parse_override(argument).value()
-    except HydraException:  # Hydra will raise it again, and ``as_typed`` words it
+    except HydraException:  # Hydra will raise it again, and ``as_typed`` rewords it
         return
     if isinstance(read, str) and is_path(key.lstrip("+")):
         own_path(read, key.lstrip("+"))  # reports a user or variable that does not exist

@@ -97,7 +97,7 @@ def check_trainer(trainer: dict[str, Any], *, no_sync: bool) -> None:
 
     Args:
         trainer: The config group.
-        no_sync: ``stage.no_sync``, which fsdp2 alone has a use for.
+        no_sync: ``stage.no_sync``, which only fsdp2 uses.
     """
     for flag, example in (("accelerator", "auto"), ("devices", "1")):
         if flag not in trainer:
@@ -119,7 +119,7 @@ def check_trainer(trainer: dict[str, Any], *, no_sync: bool) -> None:
     if no_sync and strategy != "fsdp2":
         raise UserError(
             f"stage.no_sync=true is for trainer.strategy=fsdp2, and this is {strategy}, which "
-            "sends gradients once an update without it; leave it out"
+            "sends gradients once per update without it; leave it out"
         )
     allowed = ("32-true", "bf16-mixed")
     if "precision" in trainer:
@@ -133,7 +133,7 @@ def check_quantized(config: Mapping[str, Any], task: object, trainable: Trainabl
     Args:
         config: The resolved config.
         task: The options of the task.
-        trainable: What would train.
+        trainable: The parts that would be trained.
     """
     how = (config["model"].get("options") or {}).get("quantize")
     if how is None or not isinstance(task, TrainTask | PlanTask):
@@ -194,7 +194,8 @@ def _check_one(config: Mapping, key: str) -> None:
             signature.bind(**arguments)
     except TypeError as error:
         wanted = ", ".join(inspect.signature(target).parameters)
-        hint = "" if inspect.isclass(target) else "; _partial_: true hands the function itself over"
+        hint = "" if inspect.isclass(target) else "; _partial_: true passes the function itself"
         raise UserError(
-            f"{key}: {config['_target_']} cannot be called so: {error}; it takes {wanted}{hint}"
+            f"{key}: {config['_target_']} does not take these arguments: {error}; it takes "
+            f"{wanted}{hint}"
         ) from error

@@ -18,7 +18,7 @@ from omni_rlvr.config.root import RootConfig
 GLOBAL_GROUPS = {
     "experiment": "A whole run: its task, stage, data and values, with the time that it takes.",
     "sweep": "A study: which values a run is repeated with; it also needs ``-m``.",
-    "hardware": "What a machine asks for: micro-batches, precision, adapters, devices.",
+    "hardware": "Settings for a machine: micro-batches, precision, adapters, devices.",
     "debug": "Short runs that show whether the rest of a command works.",
 }
 """Groups whose files set values of other groups, which the command line adds with ``+`` -> what
@@ -36,8 +36,8 @@ def option_lines(kind: str, *, _root_: DictConfig) -> str:
 
     Args:
         kind: ``"added"`` for the groups that are added with ``+``, ``"groups"`` for the others, or
-            ``"chosen"`` for what is used without any option.
-        _root_: The composed config, handed in by OmegaConf.
+            ``"chosen"`` for the options in use by default.
+        _root_: The composed config, passed by OmegaConf.
     """
     if kind == "chosen":
         chosen = _root_.hydra.runtime.choices

@@ -64,8 +64,8 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
     """Make the message that a key is unknown, with the key that may be meant.
 
     Args:
-        key: The unknown one.
-        known: Keys that are there, besides those of the schemas.
+        key: The unknown key.
+        known: Existing keys besides those of the schemas.
     """
     having = [
         f"{group}={name}"
@@ -102,7 +102,7 @@ def open_tables() -> set[str]:
 
 
 def example(key: str) -> str:
-    """Write how a key that must be given is given, e.g. ``task.to=DIR``."""
+    """Write an example of an override for a required key, e.g. ``task.to=DIR``."""
     kinds = [kind for name, kind in _typed_fields() if name == key]
     if is_path(key):
         return f"{key}={'FILE' if 'annotations' in key else 'DIR'}"
@@ -137,7 +137,7 @@ def _fields(group: str, schema: type) -> Iterator[tuple[str, Any]]:
 def _tables(
     values: Mapping[str, Any], typed: Any, above: str
 ) -> Iterator[tuple[str, Mapping[str, Any], type]]:
-    """Yield the values of a dataclass and of those in it, each with its place and its class."""
+    """Yield prefix, values and class of a dataclass and of those nested in it."""
     yield above, values, type(typed)
     for name, below in vars(typed).items():
         if dataclasses.is_dataclass(below) and isinstance(values.get(name), Mapping):
@@ -145,7 +145,7 @@ def _tables(
 
 
 def _keys_of(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """Yield the keys of a config in use that have a value, those of targets too."""
+    """Yield the keys of a config's untyped groups, which no schema lists."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _keys_of(value, f"{prefix}{name}.")

@@ -1,7 +1,8 @@
 """Find the newest run of an experiment, for ``${latest:NAME}``, and say how a run ended.
 
 A run may also be a stage of that name in a pipeline: after the quickstart, ``${latest:rlvr}`` is
-the RLVR stage of the quickstart. A run that did not finish is an error, with the ways to use it.
+the RLVR stage of the quickstart. A run that did not finish is an error; the message says how to
+resume it and how to use it as it is.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
         experiment: The experiment's name.
 
     Returns:
-        The checkpoint's folder without links in it, or None where there is no such run.
+        The checkpoint's folder, with links resolved, or None if there is no such run.
 
     Raises:
         UserError: The newest run did not finish; the message says how to resume it, and how to use
@@ -52,8 +53,9 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
     record = find_record(newest)
     if record is not None and not has_finished(newest):
         raise UserError(
-            f"{newest} {how_it_ended(newest)}, and is not taken unasked; {_go_on(newest, record)}, "
-            f"or {shlex.quote(f'model.path={newest / CHECKPOINT}')} takes it as it is"
+            f"{newest} {how_it_ended(newest)}, so it is not used by itself; "
+            f"{_go_on(newest, record)}, or {shlex.quote(f'model.path={newest / CHECKPOINT}')} uses "
+            "it as it is"
         )
     return follow(newest / CHECKPOINT).resolve()
 
@@ -83,7 +85,7 @@ def how_it_ended(run: Path) -> str:
         "finished": f"finished{after}",
         "interrupted": f"was interrupted{after}",
         "failed": f"failed{after}",
-        "running": f"has not ended{after}: it is at work still, or was killed",
+        "running": f"has not ended{after}: it is still running, or was killed",
     }
     return words.get(record["status"], f"ended as {record['status']}{after}")
 
@@ -101,8 +103,8 @@ def _refuse_lost(latest: Path) -> None:
     if newest is not None:
         taken = shlex.quote(f"model.path={newest / CHECKPOINT}")
         raise UserError(
-            f"{latest} does not lead to a run with a checkpoint{problem(latest)}; {taken} takes "
-            "the newest that is there"
+            f"{latest} does not lead to a run with a checkpoint{problem(latest)}; {taken} uses "
+            "the newest run that has one"
         )
 
 
@@ -113,7 +115,7 @@ def _finished_stages(root: Path, experiment: str) -> Iterator[Path]:
         is_stage = pipeline is not None and experiment in pipeline["config"]["task"].get(
             "stages", {}
         )
-        is_link = stage.parent.is_symlink()  # ``latest``, whose folder is met by its own name
+        is_link = stage.parent.is_symlink()  # ``latest``: its target is found under its own name
         if is_stage and not is_link and has_finished(stage) and follow(stage / CHECKPOINT).is_dir():
             yield stage
 
@@ -126,7 +128,7 @@ def _started(run: Path) -> float:
 def _go_on(run: Path, record: dict[str, Any]) -> str:
     """Give the command that resumes a run of task=train."""
     command = [text for text in record["command"] if not text.startswith("resume=")]
-    return f"'{shlex.join([*command, f'resume={run}'])}' goes on with it"
+    return f"'{shlex.join([*command, f'resume={run}'])}' resumes it"
 
 
 def _last_step(path: Path) -> int | None:
@@ -135,7 +137,7 @@ def _last_step(path: Path) -> int | None:
     if path.exists():
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                last = line if line.endswith("\n") else last  # a kill leaves half a line
+                last = line if line.endswith("\n") else last  # a killed run may leave half a line
     try:
         return None if last is None else int(json.loads(last)["step"])
     except (ValueError, KeyError):
@@ -143,24 +145,24 @@ def _last_step(path: Path) -> int | None:
 
 
 def settle_resume(cfg: DictConfig, home: Path) -> None:
-    """Let ``resume=latest`` begin a run where a scheduler's job has nothing to go on from.
+    """Let ``resume=latest`` begin a new run if a scheduler's job has nothing to resume from.
 
-    A scheduler starts a job again with the same command line. Two cases are told, and begin anew:
-    the job was stopped before its first checkpoint; it was started as several processes (torchrun,
-    srun, a PyTorchJob) and this is its first start. A person who types the command has mistaken the
-    name in the latter case, and is told so by ``check_resume``.
+    A scheduler starts a job again with the same command line. A new run begins, with a message, in
+    two cases: the job was stopped before its first checkpoint; or it was started as several
+    processes (torchrun, srun, a PyTorchJob) and this is its first start. A person who types the
+    command without such a launcher has mistaken the name then, and ``check_resume`` says so.
 
     Args:
         cfg: The composed config, which is changed.
         home: The folder of all runs of the name.
     """
     if cfg.resume == LATEST and (why := rendezvous.broadcast(lambda: _why_anew(home))):
-        print(f"resume={LATEST}: {why}; starts anew", flush=True)
+        print(f"resume={LATEST}: {why}; starting a new run", flush=True)
         cfg.resume = None
 
 
 def _why_anew(home: Path) -> str:
-    """Say why ``resume=latest`` begins a new run; empty where it does not."""
+    """Say why ``resume=latest`` begins a new run; empty if it does not."""
     if (stopped := stopped_at_the_start(home)) is not None:
         return f"{stopped} was stopped before its first checkpoint"
     is_first = not any(home.glob("*/run.json")) and newest_run(home) is None
@@ -183,7 +185,7 @@ def stopped_at_the_start(home: Path) -> Path | None:
         Its folder; None if an earlier run can be resumed, or the last one ended in another way.
 
     Raises:
-        FolderInUse: Another process is at work in it.
+        FolderInUse: Another process is using that folder.
     """
     runs = {path.parent for path in home.glob("*/run.json")} - {home / LATEST}
     last = max(runs, default=None)

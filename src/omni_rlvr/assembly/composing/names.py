@@ -14,7 +14,7 @@ from omni_rlvr.record import identity
 from omni_rlvr.types import UserError
 
 MAX_BYTES = 100
-"""The most bytes of a name: file systems allow 255, and a run appends to some names."""
+"""Largest number of bytes of a name: file systems allow 255, and a run appends to some names."""
 RESERVED = (
     "checkpoint", "checkpoints", "completions", "evaluate", "latest", "metrics", "mlflow",
     "predictions", "run", "shared", "sweep", "tensorboard", "wandb",
@@ -80,12 +80,12 @@ def _check_all(names: Iterable[str], key: str, reserved: Iterable[str]) -> None:
         folded = unicodedata.normalize("NFC", str(name)).casefold()
         if folded in reserved:
             raise UserError(
-                f"{key}: the name {name!r} is taken by what a run writes itself; take another name"
+                f"{key}: a run writes a file or folder {name!r} of its own; take another name"
             )
         if folded in seen:
             raise UserError(
-                f"{key}: {seen[folded]!r} and {name!r} are one folder where a file system does not "
-                "tell small letters from large ones; take another name for one of them"
+                f"{key}: {seen[folded]!r} and {name!r} are one folder where a file system ignores "
+                "case; take another name for one of them"
             )
         seen[folded] = str(name)
 

@@ -43,7 +43,7 @@ PATHS = (
     "audio",
 )
 _MADE = ("features", "synthetic")
-"""Folders in ``paths.data_root`` by which the working folder of a project is recognised."""
+"""Folders in ``paths.data_root`` that mark the working folder as that of a project."""
 
 
 def is_path(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Registers the schemas with Hydra and the resolvers that configs use."""
+"""Register the schemas, and the resolvers that configs use, with Hydra and OmegaConf."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
 SCHEMAS: dict[str, dict[str, type]] = {
-    "task": {},  # ``register`` fills it: the tasks stand above this folder
+    "task": {},  # ``register`` fills it: this folder may not import tasks
     "stage": {name: row.config for name, row in STAGES.items()},
     "model/trainable": {"default": trainable.TrainableConfig},
     "dataset": {"schema": data_options.DatasetConfig, "official": data_options.OfficialConfig},
@@ -42,7 +42,7 @@ LOAD_OPTIONS = {
     "_target_": f"{LoadOptions.__module__}.{LoadOptions.__name__}",
     **asdict(LoadOptions()),
 }
-"""``model.options`` where nothing is chosen."""
+"""The defaults of ``model.options``."""
 
 
 def schemas() -> Iterator[tuple[str, str, type]]:
@@ -53,11 +53,11 @@ def schemas() -> Iterator[tuple[str, str, type]]:
 
 
 class _NotCopied(dict):
-    """The stored schemas, which a copy of the store shares.
+    """The stored schemas, which copies of the store share.
 
     Hydra copies the whole store for every group that it lists and for every config that it
-    composes; nine tenths of ``--help`` were these copies. What is loaded from the store is copied
-    by ``ConfigStore.load`` in any case.
+    composes; this took 90 % of the time of ``--help``. ``ConfigStore.load`` still copies what it
+    returns.
     """
 
     def __deepcopy__(self, memo: object) -> _NotCopied:
@@ -92,7 +92,7 @@ def register(tasks: Mapping[str, type], own_keys: Mapping[str, str]) -> None:
     OmegaConf.register_new_resolver("split_or_first", _split_or_first, replace=True)
     OmegaConf.register_new_resolver("label_map", _label_map, replace=True)
     OmegaConf.register_new_resolver("label_words", _label_words, replace=True)
-    # a config is given one folder, however often it asks
+    # cached, so that every reference in a config gets the same folder
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("rank_0s", _rank_0s, replace=True)
     OmegaConf.register_new_resolver("own_path", own_path, replace=True)
@@ -152,8 +152,8 @@ def _run_dir(output_root: str, name: str, resume: str | None) -> str:
 def run_folder(output_root: str, name: str, resume: str | None) -> str:
     """Choose the folder of this run: the one that is resumed, or a new one named by the time.
 
-    Whether that one can be resumed is for ``build`` to check. A new one is made here, since of
-    several commands that start in one second each must have its own.
+    ``build`` checks whether the run can be resumed. A new folder is made here, so that commands
+    that start in the same second get folders of their own.
     """
     output_root = own_path(output_root)
     check_run_name(name)

@@ -1,8 +1,8 @@
-"""Words what Hydra says of an unknown key or option, and names the nearest real one.
+"""Reword Hydra's errors about unknown keys and options, and name the nearest one that exists.
 
 Hydra advises to add an unknown key with ``+``, which is refused later, or lists all options of a
 group without a hint. The keys and options that exist are found by composing the same command
-without the part that failed, so this works while Hydra is initialised only.
+without the part that failed, so this works only while Hydra is initialised.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from omni_rlvr.record import leaves
 from omni_rlvr.types import UserError
 
 _OURS = ("config", "hydra/config")
-"""Files of ours whose name says nothing to a user."""
+"""Config files whose name would not help a user in a message."""
 _SEARCH = "hydra/sweeper/optuna"
 """An option of Hydra that needs the extra ``sweep``, and has no file in ``conf/``."""
 
@@ -48,8 +48,8 @@ def composing_error(error: Exception, arguments: Sequence[str]) -> UserError | N
             hint = "; pip install 'omni-rlvr[sweep]'" if file == _SEARCH else ""
             return UserError(f"{_reworded(str(error), arguments)}{hint}")
         case HydraException():
-            if (told := as_typed(error, arguments)) is not None:
-                return told
+            if (reworded := as_typed(error, arguments)) is not None:
+                return reworded
             cause = error.__cause__
             why = as_user_error(cause) if isinstance(cause, ValidationError) else ""
             return UserError(_reworded(f"{error} {why}", arguments))
@@ -64,22 +64,22 @@ def composing_error(error: Exception, arguments: Sequence[str]) -> UserError | N
 def _reworded(text: str, arguments: Sequence[str]) -> str:
     """Reword a message of Hydra with Hydra initialised once more."""
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return hydras_words(" ".join(text.split()), arguments)
+        return reworded_message(" ".join(text.split()), arguments)
 
 
-def hydras_words(text: str, arguments: Sequence[str] = ()) -> str:
-    """Reword what Hydra says of an unknown key or option; other texts stay as they are.
+def reworded_message(text: str, arguments: Sequence[str] = ()) -> str:
+    """Reword Hydra's message about an unknown key or option; others stay as they are.
 
     Args:
-        text: What Hydra says, on one line.
+        text: Hydra's message, on one line.
         arguments: The overrides that were composed, flags among them.
     """
     found = re.match(r"In '(.+?)': ", text)
     said = text if found is None else text[found.end() :]
     place = "" if found is None or found[1] in _OURS else found[0]
     if option := re.match(r"Could not (?:find|load) '(.+?)'", said):
-        told = _no_such_option(option[1], arguments)
-        return text if told is None else place + told
+        unknown = _no_such_option(option[1], arguments)
+        return text if unknown is None else place + unknown
     if (key := re.search(r" not in '.*\bfull_key: (\S+)", said)) and found is not None:
         return place + no_such_key(key[1], ())
     if value := re.match(r"\w+ raised while composing config: (.*) full_key: (\S+)", said):
@@ -124,7 +124,7 @@ def _no_such_key(key: str, arguments: Sequence[str], text: str) -> str:
 
 
 def _first_unknown(key: str, config: Mapping[str, Any]) -> tuple[str, str, list[str]]:
-    """Split a key at the first part that a config lacks: what is above it, it, and the rest."""
+    """Split a key at the first part that a config lacks: parts above it, that part, the rest."""
     parts = key.split(".")
     for place in range(1, len(parts)):
         above = ".".join(parts[:place])
@@ -169,7 +169,7 @@ def _folders(arguments: Sequence[str]) -> list[Path]:
 
 
 def _composed(key: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Compose the config without the overrides of a key; empty where that fails too."""
+    """Compose the config without the overrides of a key; {} if that fails too."""
     if not GlobalHydra.instance().is_initialized():
         return {}
     overrides = [
@@ -189,7 +189,7 @@ def _composed(key: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _at(config: Mapping[str, Any], key: str) -> list[str]:
-    """List what is below a key of a composed config."""
+    """List the names below a key of a composed config."""
     value: Any = config
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

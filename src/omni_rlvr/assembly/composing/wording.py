@@ -17,9 +17,9 @@ WORDS = {
     r"\w+ raised while resolving interpolation: ": "",
     r"Missing mandatory value: (\S+)": r"\1 must be given",
     r"Recursive interpolation detected": "it refers to itself",
-    r"Unsupported interpolation type (\S+)": r"${\1:...} is no function that configs know",
+    r"Unsupported interpolation type (\S+)": r"${\1:...} is not a function of these configs",
 }
-"""Pattern of OmegaConf's message about a value that refers to another -> the words instead."""
+"""Pattern of OmegaConf's message about a value that refers to another -> its replacement."""
 
 
 def as_user_error(error: BaseException) -> UserError:

@@ -1,9 +1,9 @@
-"""A time limit for calls of reward terms: one that is late is interrupted, or ends the process.
+"""A time limit for calls of reward terms: a late call is interrupted, or the process is killed.
 
 A second process keeps the time (see ``watcher``), since no thread of this one can run while C code
-holds Python's lock. It sends a signal to this process, whose handler raises where the call hangs:
-in Python code, in a sleep, in a read, in a regular expression. Python handles signals on the main
-thread of a process only, so a call on another thread has no limit.
+holds the GIL. It sends a signal to this process, whose handler raises where the call hangs: in
+Python code, in a sleep, in a read, in a regular expression. Python handles signals only on the main
+thread of a process, so a call on another thread has no limit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from omni_rlvr.stopping import kept_from_children
 from omni_rlvr.types import UserError
 
 DEFAULT_S = 60.0
-"""Of ``reward.timeout_s``."""
+"""Default of ``reward.timeout_s``."""
 _EXIT_S = 5.0
 """How long threads of an interrupted call may keep the process from its end."""
 LOOP_S = 1.0
@@ -73,11 +73,11 @@ class _Call:
     limit_s: float
     since: float = 0.0
     late: RewardTimeout | None = None
-    """What it is told about that it was late; the first thing counts."""
+    """The error that ends the call, once it has exceeded its limit; the first one is kept."""
 
 
 class _Watched:
-    """What this process knows of its calls, and of the process that watches them."""
+    """The call under way in this process, and the process that watches it."""
 
     def __init__(self) -> None:
         """Start a watcher, and share a file in memory with it."""
@@ -131,9 +131,10 @@ _watched: _Watched | None = None
 _was_late = False
 """Whether a call was late, so that it may have left threads that hang."""
 _cancelled: list[asyncio.Task[Any]] = []
-"""Late coroutines. One that goes on in spite of it is kept: closing it might hang, too."""
+"""Late coroutines. They are kept, because closing one that ignores its cancellation might hang."""
 _places = ("", "")
-"""Where the watcher writes down what hangs: the run's folder, and a file; empty where not."""
+"""Where the watcher reports a call that hangs: the run's folder and the outcome file; "" for none.
+"""
 _awaited: ContextVar[Limited | None] = ContextVar("awaited", default=None)
 """The call whose coroutine the event loop runs now, or a task that it started."""
 
@@ -142,7 +143,7 @@ def checked_limit(timeout_s: Any) -> float | None:
     """Read the option ``reward.timeout_s``.
 
     Raises:
-        UserError: it is not a number of seconds.
+        UserError: the value is not a number of seconds.
     """
     if timeout_s is None:
         return None
@@ -155,9 +156,9 @@ def checked_limit(timeout_s: Any) -> float | None:
 
 
 def keep_watch() -> None:
-    """Have the calls that follow watched; without this, ``within`` has no effect.
+    """Start watching the calls that follow; without this, ``within`` has no effect.
 
-    A watcher is started once a process, and again where it is gone.
+    The watcher is started once per process, and again if it has died.
     """
     global _watched
     if threading.current_thread() is not threading.main_thread():
@@ -179,10 +180,10 @@ def within(limited: Limited, function: Callable[[], Result], more_s: float = 0.0
     Args:
         limited: its limit, and how messages name it.
         function: what is called; what it raises in time is raised as it is.
-        more_s: seconds beyond the limit that messages name.
+        more_s: seconds added to the limit; messages name the limit without them.
 
     Raises:
-        RewardTimeout: it was late and was interrupted, whatever it did about that.
+        RewardTimeout: the call was late and was interrupted, even if it caught the interrupt.
     """
     watched = _watched
     if watched is None or threading.current_thread() is not threading.main_thread():
@@ -209,19 +210,20 @@ async def awaited_within(
 ) -> Result:
     """Await a coroutine that must return in time.
 
-    What blocks the event loop, or hangs although it is cancelled, needs a ``within`` around it.
+    A coroutine that blocks the event loop, or hangs although it is cancelled, is ended only by a
+    ``within`` around the event loop.
 
     Args:
         limited: its limit, and how messages name it.
         call: makes the coroutine.
 
     Raises:
-        RewardTimeout: it was late and was cancelled.
+        RewardTimeout: the coroutine was late and was cancelled.
     """
 
     async def named() -> Result:
         _awaited.set(limited)
-        with exit_as_error():  # here: asyncio lets SystemExit out of a task, past who awaits it
+        with exit_as_error():  # inside the task: asyncio raises its SystemExit past the awaiter
             return await call()
 
     task = asyncio.create_task(named())
@@ -237,11 +239,11 @@ async def awaited_within(
 
 @contextlib.contextmanager
 def reported_in(*, run_dir: Path | None = None, outcome_file: Path | None = None) -> Iterator[None]:
-    """Say where it is written down if a call hangs and the process has to be ended.
+    """Set where it is reported if a call hangs and the process has to be killed.
 
     Args:
         run_dir: the folder whose run.json says how the run ended.
-        outcome_file: a file for the process that launched this one, which does the rest.
+        outcome_file: a file for the launcher of this process, which then reports the error.
     """
     global _places
     before = _places
@@ -262,7 +264,7 @@ def end_in_time() -> None:
     if _was_late and may_hang:
         sys.stdout.flush()
         null = os.open(os.devnull, os.O_WRONLY)
-        # its thread is one of C, which ends the process even where this one holds Python's lock
+        # its timer is a C thread, which can end the process while another thread holds the GIL
         faulthandler.dump_traceback_later(_EXIT_S, exit=True, file=null)
 
 

@@ -1,9 +1,9 @@
 """The process that watches calls of reward terms: ``python -m omni_rlvr.rewards.watchdog.watcher``.
 
-It needs nothing of the process that it watches, not even Python's lock, which a C library may hold
-for ever. It reads from a file in memory what is under way. A call that is late is interrupted by a
-signal; where that does not help, this process says in run.json and on the terminal what hangs, and
-kills the watched process with all that it started. It ends with the watched process.
+It does not depend on the watched process, whose GIL a C library may hold for ever. It reads the
+call under way from a file in memory. A late call is interrupted by a signal; if that does not help,
+this process reports in run.json and on the terminal what hangs, and kills the watched process with
+its children. It ends with the watched process.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ import psutil
 from omni_rlvr.record import close_record, find_record, write_json
 
 INTERRUPT = signal.SIGURG
-"""The signal that interrupts a call. Nobody uses it, and a process without a handler ignores it."""
+"""The signal that interrupts a call; it has no other use, and a process without a handler ignores
+it."""
 GRACE_S = 5.0
-"""From the first interrupt to the end of the process: an interrupted call may close what it opened,
-and one that catches the first interrupt gets others."""
+"""Seconds from the first interrupt to the kill: an interrupted call may close what it opened, and
+one that catches the first interrupt gets others."""
 _AGAIN_S = 1.0
 _TICK_S = 0.1
 _LONGEST_TICK_S = 1.0
-"""More than this counts as this: where both processes were stopped (Ctrl-Z), no call is late."""
+"""A longer tick counts as this long, so that no call is late because both processes were stopped
+(Ctrl-Z)."""
 _TURN_S = 0.5
-"""Of several ranks that hang, each waits so much longer than the one before it to say so."""
+"""Seconds that a hanging rank waits per rank before it, so that only one of them reports."""
 _LARGEST = 1 << 20
 
 
@@ -38,7 +40,7 @@ def main(watched: int, descriptor: int) -> None:
     """Watch the process that started this one until it ends.
 
     Args:
-        watched: its number.
+        watched: its process id.
         descriptor: an open file, whose first line is the call under way, or empty.
     """
     call, waited_s, next_s = b"", 0.0, 0.0
@@ -63,9 +65,10 @@ def main(watched: int, descriptor: int) -> None:
 
 
 def _end(watched: int, run_dir: str, outcome_file: str, message: str) -> None:
-    """Say what hangs, and kill the watched process and what it started.
+    """Report what hangs, and kill the watched process and its children.
 
-    What has left for a session of its own was meant to outlive it, as loggers' services are.
+    Children in a session of their own, such as the services of loggers, are spared: they are meant
+    to outlive the process.
     """
     try:
         process, session = psutil.Process(watched), os.getsid(watched)
@@ -91,12 +94,12 @@ def _report(error: str, run_dir: str, outcome_file: str) -> None:
         rank = int(os.environ.get("LOCAL_RANK", "0"))  # see ranks.rendezvous
         time.sleep(min(rank * _TURN_S, GRACE_S))
         if (find_record(Path(run_dir)) or {}).get("status") == "failed":
-            return  # all ranks hang, and another one has told it
+            return  # all ranks hang, and another one has reported it
     try:
         if run_dir:
             close_record(Path(run_dir), "failed", error)
     finally:
-        cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # which a progress bar hides
+        cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # show it: a progress bar hides it
         line = " ".join(error.removeprefix("RewardTimeout: ").split())
         print(f"{cursor}\nerror: {line}", file=sys.stderr, flush=True)
 
