@@ -21,7 +21,7 @@ EVALUATE = '+task.evaluate.m=["task=evaluate"]'
         (["optimizer._target_=5"], "optimizer._target_=5 is out of range: MODULE.NAME of what"),
         (["hydra.run.dir="], "hydra.run.dir is empty: it must name a folder"),
         (["-m", "hydra.sweep.dir=", "seed=0,1"], "hydra.sweep.dir is empty: it must name a"),
-        (["-m", "~hydra.callbacks.sweep", "seed=0,1"], "~hydra.callbacks.sweep: a sweep is not"),
+        (["-m", "~hydra.callbacks.sweep", "seed=0,1"], "~hydra.callbacks.sweep: a sweep does not"),
         (["-m", "seed=range(0,0)"], "the sweep has no run: a list of values is empty"),
         ([*PIPELINE, '+task.stages.a=["model.path={b}"]', EVALUATE],
          "task.stages.a: model.path={b}: there is no step 'b' before it (none is)"),

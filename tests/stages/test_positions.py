@@ -161,7 +161,7 @@ def test_the_axes_matter():
 
 
 def test_plain_generate_refuses_such_prompts():
-    with pytest.raises(UserError, match=r"rollout=hf counts tokens.*rollout=shared_prefix"):
+    with pytest.raises(UserError, match=r"rollout=hf numbers the tokens.*rollout=shared_prefix"):
         make_stage(Generate()).prepare(
             Policy(Processor(), axes=3), make_batch(), torch.Generator().manual_seed(0)
         )

@@ -83,7 +83,7 @@ class DatasetConfig:
     max_frame_pixels: int = Limits.max_frame_pixels
     """The most pixels that a frame may have; 4096 x 4096 admits 4K."""
     max_frames: int = Limits.max_frames
-    """The most frames that a clip may have; 500,000 are 2.3 hours at 60 frames a second."""
+    """The most frames that a clip may have; 500,000 are 2.3 hours at 60 frames per second."""
     max_duration_s: float = Limits.max_duration_s
     """The most seconds that a clip may last."""
     min_sample_rate: int = Limits.min_sample_rate

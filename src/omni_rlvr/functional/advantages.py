@@ -36,11 +36,11 @@ def compute_advantages(
 ) -> Tensor:
     """Compute the advantages of a batch of rollouts.
 
-    A_i = (r_i - b_i) / (spread + 1e-4), std with ddof 1 over judged rows; not divided by anything
+    A_i = (r_i - b_i) / (spread + 1e-4), std with ddof 1 over scored rows; not divided by anything
     for scale "none".
 
     Args:
-        rewards: [N] float32, row ``b*G + g``; NaN where not judged.
+        rewards: [N] float32, row ``b*G + g``; NaN if no term scored it.
         num_generations: G >= 2, divides N.
         estimator: the baseline, one of ``OWN_SCALE``.
         scale_rewards: "group" divides by the group's std, "batch" by the std of the whole batch's
@@ -75,8 +75,8 @@ def compute_advantages(
         centred = centred / (_std(groups) + FLOOR)
     elif scale == "batch":
         spread_of = centred if estimator == "reinforce_plus_plus_baseline" else groups
-        judged = torch.where(groups.isnan(), groups, spread_of)
-        centred = centred / (_std(judged.view(1, -1)) + FLOOR)
+        scored = torch.where(groups.isnan(), groups, spread_of)
+        centred = centred / (_std(scored.view(1, -1)) + FLOOR)
     return torch.where(groups.isnan(), 0.0, centred).float().view(-1)
 
 
@@ -91,7 +91,7 @@ def penalised(
     group, and its advantages are of the usual size.
 
     Args:
-        rewards: [N] float32, row ``b*G + g``; NaN where not judged.
+        rewards: [N] float32, row ``b*G + g``; NaN if no term scored it.
         penalty: [N] float32.
         precision: [N], the largest rounding error of each penalty.
         num_generations: G; N for a baseline of the whole batch.
@@ -118,13 +118,13 @@ def gdpo_advantages(terms: Tensor, weights: Tensor, *, num_generations: int) -> 
     whose scores differ little within a group counts as much as any other.
 
     Args:
-        terms: [N, K] float32 scores, row ``b*G + g``; NaN where a term could not judge.
+        terms: [N, K] float32 scores, row ``b*G + g``; NaN where a term gave no score.
         weights: [K]; a term of weight 0 is not read.
         num_generations: G >= 2, divides N.
 
     Returns:
         [N] float32; exactly 0 in a group where no weighted term has any spread, and in a row that
-        no weighted term could judge.
+        no weighted term scored.
 
     Reference:
         GDPO, arXiv 2601.05242; TRL's ``multi_objective_aggregation="normalize_then_sum"``.
@@ -135,33 +135,33 @@ def gdpo_advantages(terms: Tensor, weights: Tensor, *, num_generations: int) -> 
     groups = terms.T.reshape(-1, num_generations)  # [K * B, G]
     normalised = (_centre(groups) / (_std(groups) + FLOOR)).view(len(weights), -1)
     summed = (normalised * weights.unsqueeze(1)).nansum(dim=0)
-    judged = ~terms.isnan().all(dim=1)
-    if not judged.any():
+    scored = ~terms.isnan().all(dim=1)
+    if not scored.any():
         return torch.zeros(len(terms))
     flat = zero_spread(groups).view(len(weights), -1).all(dim=0)  # [B]
-    mean, std = summed[judged].mean(), _std(summed[judged].unsqueeze(0))
+    mean, std = summed[scored].mean(), _std(summed[scored].unsqueeze(0))
     scaled = ((summed - mean) / (std + FLOOR)).view(-1, num_generations)
     scaled = torch.where(flat.unsqueeze(1), torch.zeros_like(scaled), scaled).view(-1)
-    return torch.where(judged, scaled, torch.zeros_like(scaled)).float()
+    return torch.where(scored, scaled, torch.zeros_like(scaled)).float()
 
 
 def zero_spread(groups: Tensor) -> Tensor:
-    """Find the groups whose judged rewards are all equal.
+    """Find the groups whose rewards, NaN left out, are all equal.
 
     Args:
-        groups: [B, G] rewards, NaN where not judged.
+        groups: [B, G] rewards, NaN if no term scored it.
 
     Returns:
         [B] bool; False where a reward is infinite, since nothing can be compared with it.
     """
-    judged = ~groups.isnan()
-    low = groups.where(judged, torch.inf).amin(dim=1)
-    high = groups.where(judged, -torch.inf).amax(dim=1)
+    scored = ~groups.isnan()
+    low = groups.where(scored, torch.inf).amin(dim=1)
+    high = groups.where(scored, -torch.inf).amax(dim=1)
     return (low >= high) & ~groups.isinf().any(dim=1)
 
 
 def _centre(groups: Tensor) -> Tensor:
-    """Subtract each group's mean of judged rows; NaN stays NaN, a group without spread gets 0."""
+    """Subtract each group's mean of scored rows; NaN stays NaN, a group without spread gets 0."""
     count = (~groups.isnan()).sum(dim=1, keepdim=True)
     # n r - sum, which is exact for float32 rewards, so that a reward equal to the mean gets 0
     centred = (count * groups - groups.nansum(dim=1, keepdim=True)) / count
@@ -170,16 +170,16 @@ def _centre(groups: Tensor) -> Tensor:
 
 
 def _leave_one_out(groups: Tensor) -> Tensor:
-    """Subtract from each row the mean of the other judged rows of its group.
+    """Subtract from each row the mean of the other scored rows of its group.
 
-    r_i - (S - r_i) / (n - 1) = n / (n - 1) (r_i - S / n); the only judged row of a group gets 0.
+    r_i - (S - r_i) / (n - 1) = n / (n - 1) (r_i - S / n); the only scored row of a group gets 0.
     """
     count = (~groups.isnan()).sum(dim=1, keepdim=True)
     return _centre(groups) * count / (count - 1).clamp(min=1)
 
 
 def _std(groups: Tensor) -> Tensor:
-    """Compute each group's sample std (ddof 1) of judged rows, [B, 1]; 0 for fewer than two."""
+    """Compute each group's sample std (ddof 1) of scored rows, [B, 1]; 0 for fewer than two."""
     count = (~groups.isnan()).sum(dim=1, keepdim=True)
     variance = (_centre(groups) ** 2).nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
     return variance.sqrt()

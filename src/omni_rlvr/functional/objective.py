@@ -74,7 +74,7 @@ class MinibatchCounts:
     num_rollout_tokens: Tensor | float
     """Tokens that the loss counts in the batch of rollouts, per minibatch."""
     max_completion_length: int
-    """Most tokens a completion may have."""
+    """Largest number of tokens of a completion."""
     leaves_rows_out: bool = False
     """Whether some rows have no gradient and are in no micro-batch; they count as not clipped."""
 

@@ -47,7 +47,7 @@ class Rows:
     completions: Sequence[str]
     examples: Sequence[Example]
     lengths: Sequence[int] | None
-    """In tokens; None where they are not known."""
+    """In tokens; None if they are not known."""
 
     def __len__(self) -> int:
         return len(self.completions)

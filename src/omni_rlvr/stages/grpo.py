@@ -1,6 +1,6 @@
 """Group-relative policy optimisation (GRPO).
 
-A step samples G completions a prompt, scores them by rules, and raises the probability of those
+A step samples G completions per prompt, scores them by rules, and raises the probability of those
 that score above the mean of their group. The default is R1-Omni's objective, with a k3 estimate of
 the KL to the cold-start model:
 

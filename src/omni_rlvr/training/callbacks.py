@@ -201,7 +201,7 @@ class Unrewarded(Callback):
 
 
 def _score(row: dict[str, object], term: str) -> float:
-    """Return the row's score of a term; NaN, which exceeds nothing, where it was not judged."""
+    """Return the row's score of a term; NaN, which is not above 0, if the term gave none."""
     score = row[f"rewards/{term}"]
     assert isinstance(score, float)
     return score

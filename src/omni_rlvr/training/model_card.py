@@ -98,7 +98,7 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         terms = config["reward"]["terms"]
         weights = config["reward"]["weights"]
         facts["stage"] = (
-            f"policy gradient on {stage['num_generations']} sampled completions a prompt "
+            f"policy gradient on {stage['num_generations']} sampled completions per prompt "
             f"(loss_type={stage['loss_type']}, beta={stage['beta']})"
         )
         facts["reward"] = ", ".join(f"{weights[name]} x {name}" for name in terms)

@@ -167,7 +167,7 @@ def test_fractions_of_positions_survive_half_precision_and_the_way_to_the_device
 def test_an_engine_that_counts_tokens_is_refused(policy):
     prompts = prompts_of(policy, batch_of(policy.processor, CASES))
     sampling = greedy(max_completion_length=2)
-    with pytest.raises(UserError, match="rollout=shared_prefix takes them"):
+    with pytest.raises(UserError, match="use rollout=shared_prefix"):
         Generate().sample(policy, prompts, sampling, torch.Generator(), None)
 
 
