@@ -92,8 +92,8 @@ def test_an_unfinished_run_is_refused_unless_it_is_named(
         named = f"model.path={run}/checkpoint"
         config, _ = check(compose("config", overrides=["+experiment=rlvr", root, named]))
     assert str(error.value) == (
-        f"model.path: {run} {said}, so it is not used by itself; 'omni-rlvr +experiment=cold_start "
-        f"resume={run}' resumes it, or {named} uses it as it is"
+        f"model.path: {run} {said}, so it is not used automatically; 'omni-rlvr "
+        f"+experiment=cold_start resume={run}' resumes it, or {named} uses it as it is"
     )
     assert config["model"]["path"] == f"{run}/checkpoint"
 

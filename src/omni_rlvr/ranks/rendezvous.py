@@ -192,7 +192,7 @@ def all_gather(value: str) -> list[str]:
 
 
 def broadcast(make: Callable[[], str]) -> str:
-    """Return what ``make`` returns on rank 0; every rank must call this in the same order.
+    """Return what ``make`` returns on rank 0; all ranks must make the same calls in the same order.
 
     There is no time limit: rank 0 may wait for another run that makes the checkpoint to start from.
     """

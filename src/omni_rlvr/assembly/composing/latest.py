@@ -53,7 +53,7 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
     record = find_record(newest)
     if record is not None and not has_finished(newest):
         raise UserError(
-            f"{newest} {how_it_ended(newest)}, so it is not used by itself; "
+            f"{newest} {how_it_ended(newest)}, so it is not used automatically; "
             f"{_go_on(newest, record)}, or {shlex.quote(f'model.path={newest / CHECKPOINT}')} uses "
             "it as it is"
         )
