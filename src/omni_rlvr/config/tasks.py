@@ -27,7 +27,7 @@ class EvaluateTask:
     max_completion_length: int = 96
     """The most tokens that an answer may have."""
     repetition_penalty: float = 1.0
-    """Values above 1 make tokens less likely that the answer already holds; 1 is off."""
+    """Values above 1 make tokens that the answer already holds less likely; 1 is off."""
     max_clips: int = 0
     """Evaluate on only this many clips, the first ones; 0 takes all."""
     score_labels: bool = True
@@ -84,7 +84,7 @@ class PredictTask:
     temperature: float = 0.0
     """The sampling temperature, which divides the logits; 0 decodes greedily."""
     repetition_penalty: float = 1.0
-    """Values above 1 make tokens less likely that the answer already holds; 1 is off."""
+    """Values above 1 make tokens that the answer already holds less likely; 1 is off."""
     stream: bool = True
     """Whether the answer to a single clip is shown token by token, as it is generated."""
     question: str | None = None
