@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read(video: str | None = None, audio: str | None = None) -> list[Example]:
-    return FileReader(video, audio, "What?").read()
+    return FileReader(video, audio).read()
 
 
 def refused(video: str | None = None, audio: str | None = None) -> str:
@@ -54,7 +54,7 @@ def test_videos_by_name(folder: Path, name: str, found: list[str]) -> None:
     assert [e.video for e in examples] == [Path("clips") / f for f in found]
     assert all(e.audio is None for e in examples)
     assert [e.id for e in examples] == [str(e.video) for e in examples]
-    assert {(e.question, e.answer, e.target) for e in examples} == {("What?", "", "")}
+    assert {(e.question, e.answer, e.target) for e in examples} == {("", "", "")}
     assert examples[0].source == f"from video={name}"
 
 
@@ -119,7 +119,7 @@ def test_what_is_left_out_of_a_folder_is_named_by_kind(folder: Path) -> None:
     clips = case_folders.odd_entries(folder / "empty")
     for name in ("1.MTS", "2.ts", "3.asf", "4.M4V"):
         (clips / name).touch()
-    reader = FileReader("empty", None, "What?")
+    reader = FileReader("empty", None)
     assert [e.video.name for e in reader.read()] == ["1.MTS", "2.ts", "3.asf", "4.M4V"]
     assert reader.left_out.pop("folders below, which a glob enters (video='empty/**/*')") == [
         "below"
@@ -130,7 +130,7 @@ def test_what_is_left_out_of_a_folder_is_named_by_kind(folder: Path) -> None:
 def test_what_a_glob_leaves_out_is_named_too(folder: Path) -> None:
     case_folders.odd_entries(folder / "empty")
     (folder / "empty" / "b.mp4").touch()
-    reader = FileReader("empty/*.mp4", None, "What?")
+    reader = FileReader("empty/*.mp4", None)
     assert [e.video.name for e in reader.read()] == ["b.mp4"]
     assert reader.left_out == {
         "broken links": ["broken.mp4"],
@@ -151,7 +151,7 @@ def test_a_folder_without_a_clip_says_what_is_in_it(folder: Path) -> None:
 
 
 def test_sounds_that_are_asked_for_are_not_left_out(folder: Path) -> None:
-    reader = FileReader("clips/b.mp4", "clips", "What?")
+    reader = FileReader("clips/b.mp4", "clips")
     (folder / "clips" / "a.wav").unlink()
     reader.read()
     assert "b.mp4" not in [name for names in reader.left_out.values() for name in names]

@@ -14,12 +14,14 @@ import case_folders
 import pytest
 import torch
 
+import omni_rlvr
 from omni_rlvr.assembly.instantiate import check
 from omni_rlvr.data.synthetic.emotions import LABELS
+from omni_rlvr.models.composed.processor import Processor
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.rollout import next_token, shared_prefix
 from omni_rlvr.tasks import predict as task_module
-from omni_rlvr.types import Interrupted
+from omni_rlvr.types import Interrupted, UserError
 
 PREDICT = ("task=predict", "task.max_completion_length=12")
 
@@ -207,6 +209,62 @@ def test_a_bare_form_scores_a_bare_reply_whatever_was_said(rows_of, some, says) 
     assert (bare["answer_form"], bare["scored_after"]) == ("bare", "prompt")
     assert auto["completion"] == bare["completion"]
     assert auto["probabilities"] != bare["probabilities"]
+
+
+def test_a_model_is_asked_what_it_was_trained_on(
+    runner, rows_of, clips: Path, some, capsys
+) -> None:
+    """A checkpoint, its export and the Python API; options come first, then the model's file."""
+    (clips / "own.csv").write_text(
+        "video,label,question\n"
+        + "".join(
+            f"clips/00000{i}.mp4,{('cough', 'speech')[i % 2]},What is heard?\n" for i in range(4)
+        )
+    )
+    own = (
+        f"dataset.root={clips}",
+        "dataset.annotations.train=own.csv",
+        "dataset.on_bad_media=skip",
+    )
+    train = ("stage=sft", "stage.max_steps=1", "stage.batch_size=2", "stage.micro_batch_size=2")
+    run = runner("dataset=csv", "dataset.labels=[cough,speech]", *own, *train)
+    assert read_json(run / "checkpoint" / "trained_on.json") == {
+        "dataset": "csv", "labels": ["cough", "speech"], "question": "What is heard?",
+    }  # fmt: skip
+    merged = clips / "merged"
+    runner("task=export", f"model.path={run}/checkpoint", f"task.to={merged}")
+    clip, asked = f"+video={some}/000000.mp4", []
+
+    def watch(self, question, *shapes):
+        asked.append(question)
+        return plain(self, question, *shapes)
+
+    plain = Processor.prompt
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Processor, "prompt", watch)
+        for path in (run / "checkpoint", merged):
+            capsys.readouterr()
+            (row,) = rows_of(f"model.path={path}", clip)
+            assert [*row["probabilities"]] == ["cough", "speech"]
+            assert set(asked) == {"What is heard?"}
+            told = capsys.readouterr().err
+            assert "labels: cough, speech (the model's; task.labels=[...] sets others)" in told
+        api = omni_rlvr.predict(omni_rlvr.load_policy(merged), some / "000000.mp4")
+        assert [*api.probabilities] == ["cough", "speech"]
+        assert set(asked) == {"What is heard?"}
+        options = ("task.labels=[music,noise]", "task.question=What now?")
+        (row,) = rows_of(f"model.path={merged}", clip, *options)
+        assert [*row["probabilities"]] == ["music", "noise"]
+        assert asked[-1] == "What now?"
+    (merged / "trained_on.json").write_text("{")
+    (merged / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match=r"trained_on.json is damaged .*set\s+task.labels"):
+        rows_of(f"model.path={merged}", clip)
+
+
+def test_without_the_file_r1_omnis_question_and_the_labels_of_the_data_set(rows_of, some) -> None:
+    (row,) = rows_of(f"+video={some}/000000.mp4")
+    assert [*row["probabilities"]] == [*LABELS]
 
 
 def test_sound_files(rows_of, clips: Path, some) -> None:

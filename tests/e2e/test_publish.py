@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 
 from omni_rlvr.folders import SUMS, check_sums
 from omni_rlvr.models.loading.load import load_policy
+from omni_rlvr.models.trained_on import read_trained_on
 from omni_rlvr.record import read_json
 from omni_rlvr.tasks.export import check_repository
 from omni_rlvr.types import UserError
@@ -52,6 +53,9 @@ def test_what_is_uploaded_is_what_is_exported(hub, runner, tmp_path):
     )
     weights = exported.state_dict()
     assert all(weights[name].equal(value) for name, value in loaded.state_dict().items())
+    told = read_trained_on("the-lab/rlvr")
+    assert told is not None
+    assert told == read_trained_on(f"{trained}/checkpoint")
 
 
 def test_a_public_repository_of_ones_own(hub, runner, checkpoint):

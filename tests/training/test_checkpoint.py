@@ -23,6 +23,8 @@ from omni_rlvr.types import UserError
 class SmallPolicy:
     """Writes one number: enough to tell one checkpoint from another."""
 
+    trained_on = None
+
     def __init__(self, number: int):
         self.number = number
         self.config = SimpleNamespace(model_type="small")

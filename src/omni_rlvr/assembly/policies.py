@@ -26,6 +26,7 @@ from omni_rlvr.models.adapters.peft_format import is_bare_adapter
 from omni_rlvr.models.loading.fingerprint import tower_fingerprints
 from omni_rlvr.models.loading.load import check_written, load_bare, put_onto
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.trained_on import read_trained_on
 from omni_rlvr.pointers import follow
 from omni_rlvr.types import Example, UserError
 
@@ -89,6 +90,8 @@ def load(model: DictConfig) -> Policy:
             told = f"model: reading {size:.1f} GB from {checkpoint}"
             print(told, file=sys.stderr, flush=True)  # stdout is for answers
     policy = _onto_base(model, reads=True) if given else make(loader_of(model))
+    if checkpoint is not None:
+        policy.trained_on = read_trained_on(model.path)
     if checkpoint is not None and distributed.is_first():
         run = run_that_wrote(checkpoint)
         ended = "" if run is None else f" (its run {how_it_ended(run)})"

@@ -88,9 +88,11 @@ class PredictTask:
     stream: bool = True
     """Whether the answer to a single clip is shown token by token, as it is generated."""
     question: str | None = None
-    """The question about each clip; null asks R1-Omni's question about the emotion."""
+    """The question about each clip; null asks the one that the model was trained on, or R1-Omni's
+    question about the emotion where that is not known."""
     labels: list[str] = field(default_factory=list)
-    """The labels whose probabilities are given; an empty list takes dataset.labels."""
+    """The labels whose probabilities are given; an empty list takes those that the model was
+    trained on, or dataset.labels where they are not known."""
     answer_form: str = "auto"
     """Where the probabilities of the labels are read: "tags" inside the answer tags, "bare" as the
     whole reply. "auto" reads them after the model's own reasoning if its answer stands in tags, and
@@ -357,10 +359,11 @@ class ServeTask:
     max_completion_length: int = 256
     """The most tokens that an answer may have."""
     question: str | None = None
-    """The question that the page shows first, where it can be changed; null takes R1-Omni's
-    question about the emotion."""
+    """The question that the page shows first, where it can be changed; null takes the one that the
+    model was trained on, or R1-Omni's question about the emotion where that is not known."""
     labels: list[str] = field(default_factory=list)
-    """The labels whose probabilities are given; an empty list takes dataset.labels."""
+    """The labels whose probabilities are given; an empty list takes those that the model was
+    trained on, or dataset.labels where they are not known."""
     absent: str = "drop"
     """What replaces a modality that is left out: "drop" removes it from the prompt, "silence_grey"
     puts silence or a grey picture there."""

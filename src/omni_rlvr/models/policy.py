@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.resize import FrameSize
 from omni_rlvr.models.modules import Modules
+from omni_rlvr.models.trained_on import TrainedOn
 from omni_rlvr.types import AudioShape, Batch, Features, Processing, Prompts, VideoShape
 
 VIDEO_ID, AUDIO_ID = -201, -202
@@ -141,6 +142,8 @@ class Policy(Modules, Protocol):
     """Its ``model_type`` names the family, see ``families``."""
     adapter_checkpoint: AdapterCheckpoint | None
     """Set for a policy with adapters, whose checkpoints hold those and not their base."""
+    trained_on: TrainedOn | None
+    """The question and labels of its training; None where its files do not say."""
 
     @property
     def never_trained(self) -> Sequence[str]:

@@ -30,6 +30,7 @@ from omni_rlvr.models.adapters.lora import merge
 from omni_rlvr.models.families import family_of
 from omni_rlvr.models.loading.quantize import dequantize
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.trained_on import write_trained_on
 from omni_rlvr.pointers import follow, step_of
 from omni_rlvr.tasks.lifecycle import recorded
 from omni_rlvr.training.model_card import write_card
@@ -163,6 +164,7 @@ def write_merged(policy: Policy, to: Path, layout: str) -> None:
     try:
         with whole_folder(to, sums=True) as partial:
             family_of(policy.config.model_type).export(policy, partial, layout)
+            write_trained_on(partial, policy.trained_on)
     except OSError as error:
         raise UserError(f"task.to={to} cannot be written: {error}") from error
 

@@ -6,8 +6,9 @@ after the prompt; every prediction says which. The task ``evaluate`` is for clip
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from omni_rlvr.assembly.composed import Clips, Composed
+from omni_rlvr.assembly.policies import load_policy
 from omni_rlvr.config.dataset import DatasetConfig
 from omni_rlvr.config.sampling import SamplingConfig
 from omni_rlvr.data.readers.files import FileReader
@@ -69,26 +71,47 @@ def build(composed: Composed) -> PredictInputs | Launch:
     A single clip is answered in this process, which shows the answer as it comes.
     """
     cfg, task = composed.cfg, composed.task
-    files = FileReader(
-        cfg.video, cfg.audio, EMOTION_QUESTION if task.question is None else task.question
-    )
-    clips = Clips(composed.dataset, composed.modality, {"predict": files.read()})
+    files = FileReader(cfg.video, cfg.audio)
+    examples = files.read()
     if composed.launches:
-        if len(clips.examples["predict"]) > 1:
+        if len(examples) > 1:
             return launch_of(composed)
         print(f"one clip: of trainer.devices={cfg.trainer.devices} one is used")
-    inputs = policy_inputs(composed, clips)
-    labels = probability_labels(task.labels, composed.dataset, inputs.policy)
+    policy = composed.policy or load_policy(composed, {})
+    question = question_of(task.question, policy)
+    labels = probability_labels(task.labels, composed.dataset, policy)
+    examples = [replace(example, question=question) for example in examples]
+    clips = Clips(composed.dataset, composed.modality, {"predict": examples})
+    inputs = policy_inputs(replace(composed, policy=policy), clips)
     return PredictInputs(**vars(inputs), labels=labels, left_out=files.left_out)
 
 
+def question_of(own: str | None, policy: Policy) -> str:
+    """Take the question about a clip: the task's, or the policy's, or else R1-Omni's.
+
+    Raises:
+        UserError: It holds a special token of the policy.
+    """
+    trained = None if policy.trained_on is None else policy.trained_on.question
+    question = own or trained or EMOTION_QUESTION
+    policy.processor.check_text(question, "task.question")
+    return question
+
+
 def probability_labels(own: Sequence[str], dataset: DatasetConfig, policy: Policy) -> list[str]:
-    """Take the labels that get probabilities: those of the task, or else of the data set.
+    """Take the labels that get probabilities: the task's, or the policy's, or else the data set's.
+
+    Labels of the policy that are not the data set's are named on stderr; stdout is for answers.
 
     Raises:
         UserError: There are none, two are the same, or one holds a special token of the policy.
     """
+    trained = [] if policy.trained_on is None else policy.trained_on.labels
     key = "task.labels" if own else "dataset.labels"
+    if not own and trained and [*trained] != [*dataset.labels]:
+        own, key = trained, "trained_on.json: labels"
+        told = f"labels: {', '.join(trained)} (the model's; task.labels=[...] sets others)"
+        print(told, file=sys.stderr, flush=True)
     labels = [nfc(label) for label in own or dataset.labels]
     different = len({normalise_label(label) for label in labels} - {""}) == len(labels)
     require(bool(labels) and different, key, labels, "different labels, at least one")

@@ -24,12 +24,14 @@ from omni_rlvr.assembly.stage import build_reward, build_stage, check_rollout
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.config.tasks import EvaluateTask
+from omni_rlvr.data.annotations.example_table import texts
 from omni_rlvr.data.features.cache import FeatureCache
 from omni_rlvr.data.loader import StepSampler, TrainData
 from omni_rlvr.models.adapters.trainable import Count, apply
 from omni_rlvr.models.loading.hub import find_checkpoint
 from omni_rlvr.models.loading.load import put_onto
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.trained_on import trained_on
 from omni_rlvr.pointers import CHECKPOINT, CHECKPOINTS, clear_way, follow, point_to, step_folder
 from omni_rlvr.ranks import rendezvous
 from omni_rlvr.record import keep_steps
@@ -113,6 +115,10 @@ def build(composed: Composed) -> TrainInputs | Launch:
     stage = build_stage(composed, policy, reward, engine)
     if saved is not None:
         policy = _resumed(composed, policy, saved)
+    questions = (
+        question for _, question, *_ in texts(training.examples[clips.dataset.train_split])
+    )
+    policy.trained_on = trained_on(clips.dataset.name, clips.dataset.labels, questions)
     cache = feature_cache(composed.feature_cache, clips, policy)
     return TrainInputs(
         place=place,

@@ -18,6 +18,7 @@ import torch
 
 from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.policy import Policy
+from omni_rlvr.models.trained_on import write_trained_on
 from omni_rlvr.pointers import (
     CHECKPOINT,
     TRAINER_STATE,
@@ -56,6 +57,7 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: 
     try:
         with whole_folder(folder, sums=True) as partial:
             policy.save(partial)
+            write_trained_on(partial, policy.trained_on)
             write_card(partial, policy, run, step=step, path=folder.name)
             # given a path, torch.save would hide the system's error behind one of its own
             with (partial / TRAINER_STATE).open("wb") as file:

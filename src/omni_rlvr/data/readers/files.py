@@ -1,4 +1,4 @@
-"""Find clips without annotations, by a file, a folder or a glob, and ask one question of each."""
+"""Find clips without annotations, by a file, a folder or a glob."""
 
 from __future__ import annotations
 
@@ -35,12 +35,10 @@ class FileReader:
         video: Video files, or None. A folder stands for the videos directly in it.
         audio: Sound files, or None. With ``video``, each replaces the sound of the video that has
             its name but for the suffix; a single video and a single sound may differ in name.
-        question: The question about every clip.
     """
 
     video: str | None
     audio: str | None
-    question: str
     left_out: dict[str, list[str]] = field(init=False, default_factory=dict)
     """Reason -> the names of the entries of a folder or glob that were left out for it."""
 
@@ -48,7 +46,7 @@ class FileReader:
         """Find the files, without opening them; ``left_out`` names those that are not taken.
 
         Returns:
-            Examples in the order of their names, at least one, without gold labels.
+            Examples in the order of their names, at least one, without questions and gold labels.
 
         Raises:
             UserError: No file is named or found, or videos and sounds do not match by name.
@@ -70,7 +68,7 @@ class FileReader:
         name = printable(str(video or audio))
         return Example(
             id=name,
-            question=self.question,
+            question="",
             answer="",
             target="",
             video=video,

@@ -46,6 +46,7 @@ from omni_rlvr.models.composed.towers import (
 from omni_rlvr.models.loading.config_file import GENERATION
 from omni_rlvr.models.modules import frozen_parts
 from omni_rlvr.models.policy import BLOCK_LAYERS, AdapterCheckpoint, embed_prompts
+from omni_rlvr.models.trained_on import TrainedOn
 from omni_rlvr.types import Batch, Features, Prompts, UserError, require
 
 PART_TYPES = {
@@ -152,6 +153,7 @@ class OmniModel(PreTrainedModel):
     config: OmniConfig
     processor: Processor
     adapter_checkpoint: AdapterCheckpoint | None = None
+    trained_on: TrainedOn | None = None
     places = PLACES
     never_trained = ("audio_tower.embed_positions.weight",)
     """Whisper's sinusoids, which it stores as a weight."""

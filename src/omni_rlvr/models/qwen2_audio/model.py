@@ -23,6 +23,7 @@ from omni_rlvr.models.loading.fingerprint import plain_config
 from omni_rlvr.models.modules import frozen_parts
 from omni_rlvr.models.policy import BLOCK_LAYERS, AdapterCheckpoint, embed_prompts
 from omni_rlvr.models.qwen2_audio.processor import Processor
+from omni_rlvr.models.trained_on import TrainedOn
 from omni_rlvr.types import AudioShape, Batch, Features, Prompts
 
 
@@ -36,6 +37,7 @@ class Qwen2Audio(nn.Module):
     }
     processor: Processor
     adapter_checkpoint: AdapterCheckpoint | None = None
+    trained_on: TrainedOn | None = None
     never_trained = ("audio_tower.embed_positions.weight",)
     """Whisper's sinusoids, which are stored as a weight."""
     lora_targets = BLOCK_LAYERS

@@ -27,6 +27,7 @@ from omni_rlvr.models.modules import frozen_parts
 from omni_rlvr.models.policy import AdapterCheckpoint, embed_prompts
 from omni_rlvr.models.qwen_omni.generations import GENERATIONS, Generation
 from omni_rlvr.models.qwen_omni.processor import Processor
+from omni_rlvr.models.trained_on import TrainedOn
 from omni_rlvr.types import Batch, Features, Prompts, VideoShape
 
 _TOWERS = r"(.*\.)?(visual|audio_tower)\..*"
@@ -127,6 +128,7 @@ class QwenOmni(nn.Module):
     }
     processor: Processor
     adapter_checkpoint: AdapterCheckpoint | None = None
+    trained_on: TrainedOn | None = None
 
     def __init__(self, thinker: Any):
         """Take the parts out of transformers' thinker, which is not needed afterwards."""

@@ -13,7 +13,7 @@ from omni_rlvr.config.dataset import DatasetConfig, lacks_file
 from omni_rlvr.config.tasks import ServeTask
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.rollout.engine import RolloutEngine
-from omni_rlvr.tasks.predict import probability_labels
+from omni_rlvr.tasks.predict import probability_labels, question_of
 from omni_rlvr.text.modality_words import Lexicon
 from omni_rlvr.types import Example, UserError
 
@@ -36,6 +36,9 @@ class ServeInputs:
     """How clips are read, and one split, "examples", with the example clips."""
     task: ServeTask
     labels: Sequence[str]
+    """The labels whose probabilities are given."""
+    question: str
+    """The question that the page shows first."""
     models: Sequence[ServedModel]
     """One, or two side by side."""
     lexicon: Lexicon
@@ -64,13 +67,21 @@ def build(composed: Composed) -> ServeInputs:
     models = [ServedModel(str(cfg.model.path), load(cfg.model))]
     if task.compare is not None:
         models.append(ServedModel(task.compare, load_other(cfg.model, task.compare)))
+    labels = probability_labels(task.labels, dataset, models[0].policy)
+    question = question_of(task.question, models[0].policy)
     for model in models:
         check_modality(model.policy, composed.modality)
-        labels = probability_labels(task.labels, dataset, model.policy)
-        model.policy.processor.check_text(task.question or "", "task.question")
-    clips = Clips(dataset, composed.modality, {"examples": examples})
+        probability_labels(labels, dataset, model.policy)  # the second model's tokens may differ
+        question_of(question, model.policy)
     return ServeInputs(
-        composed.place, clips, task, labels, models, make(cfg.lexicon), make(cfg.rollout)
+        place=composed.place,
+        clips=Clips(dataset, composed.modality, {"examples": examples}),
+        task=task,
+        labels=labels,
+        question=question,
+        models=models,
+        lexicon=make(cfg.lexicon),
+        engine=make(cfg.rollout),
     )
 
 

@@ -27,7 +27,6 @@ from omni_rlvr.tasks.serve.answers import Answer, Clip, Stopped, ask
 from omni_rlvr.tasks.serve.guard import Guard
 from omni_rlvr.tasks.serve.inputs import ServeInputs
 from omni_rlvr.tasks.serve.uploads import Upload, Uploads, shown_name
-from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Example, UserError
 
@@ -136,7 +135,7 @@ def build_page(page: Page) -> gr.Blocks:
                     elem_id="modality",
                 )
                 question = gr.Textbox(
-                    parts.task.question or EMOTION_QUESTION,
+                    parts.question,
                     label="Question",
                     lines=2,
                     max_length=MAX_QUESTION,
