@@ -34,7 +34,9 @@ def main(folder: Path) -> None:
     )
     policy = SimpleNamespace(towers=lambda: {"video": None, "audio": None})
     models = [SimpleNamespace(path="none", policy=policy)]
-    parts: Any = SimpleNamespace(task=task, clips=clips, models=models, examples=[], lexicon=None)
+    parts: Any = SimpleNamespace(
+        task=task, clips=clips, models=models, question="What is felt?", examples=[], lexicon=None
+    )
     uploads: Any = Uploads(parts, folder, None)  # type: ignore[arg-type]
 
     def take(path: Path, *, as_sound: bool) -> None:
