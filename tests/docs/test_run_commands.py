@@ -1,4 +1,5 @@
-"""Runs every command that README and the pages show and that needs no more than this machine.
+"""Runs every command and script that README and the pages show and that needs no more than this
+machine.
 
 The commands of a page run in their order, as a reader types them, in one working folder that holds
 what pages speak of: a cold start and an RLVR model, clips with annotations, the files that pages
@@ -210,3 +211,28 @@ def test_command_runs(page: Path, line: int, command: str, folder: Path) -> None
         assert error.split(" has ")[0] in done.stdout
     else:
         assert done.returncode in ((0, 130) if "serve" in command else (0,))
+
+
+SCRIPT = re.compile(r"```python\n((?:import|from) (?:omni_rlvr|hydra).*?)```", flags=re.DOTALL)
+"""What a page shows to be run; other Python is a file, or an excerpt of the source."""
+
+
+def scripts() -> list[pytest.param]:
+    """Each script that a page shows, named by the page."""
+    found = [(page, code) for page in PAGES for code in SCRIPT.findall(page.read_text())]
+    assert len(found) >= 3
+    return [pytest.param(code, id=page.stem) for page, code in found]
+
+
+@pytest.mark.parametrize("code", scripts())
+def test_script_runs(code: str, folder: Path) -> None:
+    def with_small(shown: re.Match[str]) -> str:
+        overrides = small(["omni-rlvr", *re.findall(r'"([^"]+)"', shown[1])], folder)
+        return f"omni_rlvr.compose([{shown[1]}, *{overrides}])"
+
+    code = re.sub(r"omni_rlvr\.compose\(\[(.*?)\]\)", with_small, code)
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
