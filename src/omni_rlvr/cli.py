@@ -51,7 +51,7 @@ EXIT_CODES = {
     128 + signal.SIGINT: "Stopped by Ctrl-C. Training has saved; `resume=latest` goes on.",
     128 + signal.SIGKILL: "A reward term hung in code that cannot be interrupted; run.json says "
     "which. Or the system killed the process, for want of memory as a rule.",
-    _QUIET: "Nobody reads the output any more, as after `| head`.",
+    _QUIET: "Nobody reads the output any more, as when it is piped into `head`.",
     128 + signal.SIGTERM: "Stopped by SIGTERM, SIGHUP or SIGUSR1, as schedulers do. Training has "
     "saved; `resume=latest` goes on.",
 }
