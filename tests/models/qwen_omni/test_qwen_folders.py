@@ -14,9 +14,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.models.families import family_of
+from omni_rlvr.models.loading.config_file import SETTINGS
 from omni_rlvr.models.loading.load import load_policy, sound_window_s
 from omni_rlvr.models.loading.pretrained import check_version
-from omni_rlvr.models.qwen_omni.processor import SETTINGS
 from omni_rlvr.tasks.export import write_merged
 from omni_rlvr.types import UserError
 

@@ -7,32 +7,24 @@ positions of the tokens are ours (``layout``), made here, in the data worker.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from omni_rlvr.media.frame_sampling import Sampling
 from omni_rlvr.media.resize import FrameSize
-from omni_rlvr.models import tokenizing
-from omni_rlvr.models.chat_template import ChatFrame
-from omni_rlvr.models.loading.config_file import SETTINGS
+from omni_rlvr.models.hf_processor import HfProcessor
 from omni_rlvr.models.policy import AUDIO_ID, VIDEO_ID
 from omni_rlvr.models.qwen_omni import layout
 from omni_rlvr.models.qwen_omni.generations import Generation
 from omni_rlvr.text import prompts
 from omni_rlvr.types import AudioShape, VideoShape, require
 
-_MEDIA = "<|media|>"
-"""Stands in a user's turn for the clip while the chat template is put around it."""
 _LEAST_SAMPLES = 1600
 """0.1 s of sound: a shorter one is followed by silence, since its last frames need neighbours."""
 _BRACKETS = {
@@ -83,7 +75,7 @@ class ProcessorSettings:
 
 
 @dataclass(frozen=True)
-class Processor:
+class Processor(HfProcessor):
     """The processor of one checkpoint."""
 
     generation: Generation
@@ -91,40 +83,6 @@ class Processor:
     """transformers' processor of the model: tokenizer, video processor, feature extractor."""
     settings: ProcessorSettings
     timing: layout.Timing
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The language model's tokenizer."""
-        return self.hf_processor.tokenizer
-
-    @cached_property
-    def chat_frame(self) -> ChatFrame:
-        """What the tokenizer's chat template puts around a user's turn.
-
-        Raises:
-            UserError: There is no template, or it cannot be used.
-        """
-        return tokenizing.chat_frame_of(self.tokenizer)
-
-    @property
-    def pad_token_id(self) -> int:
-        """The id that fills rows up."""
-        return tokenizing.pad_id(self.tokenizer)
-
-    @property
-    def stop_ids(self) -> list[int]:
-        """The ids of the end of a turn and the end of a text; these models write either."""
-        return list(dict.fromkeys([self.tokenizer.eos_token_id, self.pad_token_id]))
-
-    @property
-    def counted_stop_ids(self) -> list[int]:
-        """All ``stop_ids``."""
-        return self.stop_ids
-
-    @property
-    def instruction(self) -> str:
-        """The text that follows every question; empty for none."""
-        return self.settings.instruction
 
     @property
     def sampling(self) -> Sampling:
@@ -135,11 +93,6 @@ class Processor:
         )
 
     @property
-    def sample_rate(self) -> int:
-        """Of the sound the feature extractor reads, in Hz."""
-        return self.hf_processor.feature_extractor.sampling_rate
-
-    @property
     def frame_size(self) -> FrameSize:
         """How frames are resized where they are decoded; ``video`` then leaves them as they are."""
         settings = self.settings
@@ -148,11 +101,6 @@ class Processor:
     @property
     def window_s(self) -> None:
         """No limit (None), since the towers read a sound in windows of their own."""
-
-    @property
-    def common_shapes(self) -> Mapping[str, VideoShape | AudioShape]:
-        """No shapes, since the clips of this family differ in shape."""
-        return {}
 
     def video(self, frames: np.ndarray, times_s: np.ndarray) -> tuple[Tensor, VideoShape]:
         """Process [F, H, W, 3] uint8 frames to [patches, values] float32 of their patches.
@@ -221,8 +169,8 @@ class Processor:
         blocks: list[layout.Block] = [(video, audio)]
         if video is None or audio is None or not settings.use_audio_in_video:
             blocks = [(video, None)] * (video is not None) + [(None, audio)] * (audio is not None)
-        turn = self.chat_frame.around(_MEDIA * bool(blocks) + text)
-        before, _, after = turn.rpartition(_MEDIA) if blocks else (turn, "", "")
+        turn = self.chat_frame.around(self.mark * bool(blocks) + text)
+        before, _, after = turn.rpartition(self.mark) if blocks else (turn, "", "")
         encode = self.tokenizer.encode
         ids = [
             encode(piece, add_special_tokens=False) if piece else [] for piece in (before, after)
@@ -239,22 +187,6 @@ class Processor:
         ids = {layout.TEXT: 0, layout.VIDEO: VIDEO_ID, layout.AUDIO: AUDIO_ID}
         ids |= {kind: vocabulary[vars(self.hf_processor)[name]] for kind, name in _BRACKETS.items()}
         return np.array([ids[kind] for kind in range(len(ids))])
-
-    def target_ids(self, text: str) -> list[int]:
-        """Tokenise a completion with its end token."""
-        return tokenizing.target_ids(self.tokenizer, text)
-
-    def check_text(self, text: str, source: str) -> None:
-        """Refuse text that the tokenizer would read as a placeholder or an end of turn.
-
-        Raises:
-            UserError: It names where the text stands and the token.
-        """
-        tokenizing.refuse_special_tokens(self.tokenizer, (_MEDIA,), text, source)
-
-    def decode(self, completion_ids: Tensor, completion_mask: Tensor) -> list[str]:
-        """Decode completions ([N, T] ids and mask) up to their first end token."""
-        return tokenizing.decode(self.tokenizer, self.stop_ids, completion_ids, completion_mask)
 
     def blank(self, shape: VideoShape | AudioShape) -> Tensor:
         """Make a grey picture, or silence, of a shape: what a tower takes of it."""
@@ -279,8 +211,3 @@ class Processor:
     def changed(self, **settings: Any) -> Processor:
         """Return the same processor with other settings."""
         return replace(self, settings=replace(self.settings, **settings))
-
-    def save(self, folder: Path) -> None:
-        """Write all that is needed to load it into a checkpoint folder."""
-        self.hf_processor.save_pretrained(folder)
-        (folder / SETTINGS).write_text(json.dumps(asdict(self.settings), indent=1))
