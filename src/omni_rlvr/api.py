@@ -63,7 +63,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """Compose a config.
 
     Args:
-        overrides: As on the command line, e.g. ``["+experiment=rlvr", "stage.beta=0"]``.
+        overrides: Those of the command line, e.g. ``["+experiment=rlvr", "stage.beta=0"]``.
 
     Raises:
         UserError: A key or an option does not exist, or a value has the wrong type.

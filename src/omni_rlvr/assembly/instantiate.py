@@ -65,7 +65,7 @@ def make(config: Any, **overrides: Any) -> Any:
     """Build the object that a ``_target_`` names.
 
     Raises:
-        UserError: It cannot be built; if its constructor raised a UserError, that one.
+        UserError: The object cannot be built; a UserError of its constructor is raised as it is.
     """
     try:
         return instantiate(config, **overrides)

@@ -51,7 +51,7 @@ class RootConfig:
     logger: Any = field(default_factory=dict)
     """Where metrics are sent besides metrics.jsonl; several options in a list."""
     callbacks: Any = field(default_factory=dict)
-    """What watches a training run: the progress bar, tables of completions, the probe."""
+    """Callbacks of training: the progress bar, tables of completions, the probe."""
     paths: PathsConfig = MISSING
     """The folders that runs are written to and data is read from."""
     feature_cache: FeatureCacheConfig = field(default_factory=FeatureCacheConfig)

@@ -117,11 +117,11 @@ def resolvable_difference(differences: Tensor, *, confidence: float) -> float:
     ``s_clips`` is the standard deviation over clips of the differences averaged over seeds, and
     ``s_seeds`` that over seeds of the differences averaged over clips; z is the normal quantile and
     t Student's with K - 1 degrees of freedom. With one seed the second term is unknown and left
-    out: h then speaks of these two models, not of two ways to train.
+    out: h then holds for these two models, not for two ways to train.
 
     Args:
         differences: [K, N] for K seeds and N clips: the score of one model minus the other's.
-        confidence: Of the interval, in (0, 1).
+        confidence: The confidence of the interval, in (0, 1).
 
     Returns:
         h, in the unit of the differences.
@@ -182,7 +182,7 @@ def exact_at_the_ends(
         low: Lower end of its bootstrap interval.
         high: Upper end of it.
         num: n.
-        confidence: Of the interval.
+        confidence: The confidence of the interval.
 
     Returns:
         The interval; as it was unless the proportion is 0 or 1.

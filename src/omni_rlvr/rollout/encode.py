@@ -78,12 +78,12 @@ def check_room(policy: Policy, batch: Batch, num_new: Tensor | int, key: str) ->
 
     Args:
         policy: the model.
-        batch: its prompts.
+        batch: the prompts.
         num_new: largest number of tokens of a completion; or the number of each one, [B].
         key: the option that can be lowered, for the message.
 
     Raises:
-        UserError: names the clip, its length and the limit.
+        UserError: a prompt is too long; the message names the clip, its length and the limit.
     """
     limit = position_limit(policy.language_model.config.get_text_config())
     if limit is None or len(batch) == 0:

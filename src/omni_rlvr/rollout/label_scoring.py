@@ -56,7 +56,7 @@ def completion_slot(
     """Cut a completion off after the ``<answer>`` tag that opens its answer.
 
     Args:
-        processor: whose tokens these are.
+        processor: the processor that tokenises and decodes.
         completion_ids: [T].
         completion_mask: [T].
 
@@ -88,10 +88,10 @@ def reply_slots(
     """Cut each of B completions off as ``completion_slot`` does.
 
     Args:
-        processor: whose tokens these are.
+        processor: the processor that tokenises and decodes.
         completion_ids: [B, T].
         completion_mask: [B, T].
-        otherwise: B slots for completions whose tags hold no answer.
+        otherwise: B slots, used for completions without an answer in tags.
     """
     return [
         completion_slot(processor, ids, mask) or slot
@@ -122,7 +122,7 @@ def label_logps(
     Args:
         policy: in eval mode.
         prompts: B prompts, as the policy made them.
-        slots: B places of the label, with leads of any lengths.
+        slots: B slots, one per prompt, with leads of any length.
         labels: L different labels.
 
     Returns:

@@ -37,7 +37,7 @@ def with_counts(experience: Experience, own: Counts) -> Experience:
 
     Args:
         experience: this rank's part of a minibatch.
-        own: its counts.
+        own: the counts of that part.
     """
     return replace(experience, counts=Counts(*distributed.total(list(vars(own).values()))))
 
@@ -67,8 +67,8 @@ def gather_rollout(
 
     Args:
         batch: this rank's B prompts.
-        rollout: its n = B*G completions.
-        scored: their rewards, on the CPU.
+        rollout: the n = B*G completions of these prompts.
+        scored: the rewards of these completions, on the CPU.
         penalty: [n] the KL to subtract from the rewards, on the CPU, or None.
     """
     columns = [

@@ -77,8 +77,8 @@ def not_finite(
 
     Args:
         experience: N rows with their log-probs.
-        rollout: their rollout.
-        scored: their rewards.
+        rollout: the rollout of these rows.
+        scored: the rewards of these rows.
         penalty: [N] the KL to subtract from the rewards, or None.
 
     Returns:

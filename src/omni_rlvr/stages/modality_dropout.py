@@ -68,7 +68,7 @@ def drop_modalities(
         batch: B prompts.
         features: tower outputs of these prompts.
         processor: rebuilds the prompts.
-        probability: that a prompt with both modalities loses one.
+        probability: probability that a prompt with both modalities loses one.
         generator: source of two random numbers per prompt, on the CPU; or one generator per prompt.
 
     Returns:

@@ -15,13 +15,13 @@ from omni_rlvr.types import UserError
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _BREAK = re.compile(r"[.,;:!?()\n]+|\b(?:and|but|while|whereas|though|although)\b")
-"""What ends a phrase."""
+"""Punctuation and conjunctions, which end a phrase."""
 VISUAL, VOCAL = "visual", "vocal"
 
 
 @dataclass(frozen=True)
 class WordCounts:
-    """How many words of a text are of each modality."""
+    """The numbers of words of each modality in a text."""
 
     visual: int
     vocal: int
@@ -50,11 +50,11 @@ class Lexicon:
     """Words for what is seen and for what is heard; whole words are matched, ignoring case."""
 
     def __init__(self, visual: Sequence[str], vocal: Sequence[str]):
-        """Take the two lists.
+        """Check and normalise the two lists.
 
         Args:
             visual: single words, e.g. ``brows``; a plural is a word of its own.
-            vocal: likewise; no word may stand in both lists.
+            vocal: single words; no word may stand in both lists.
 
         Raises:
             UserError: a list is empty, or a word is blank, of several words, or in both lists.

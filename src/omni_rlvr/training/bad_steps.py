@@ -65,8 +65,8 @@ class BadSteps:
         """Write the batch of a bad step to a file, warn, and count the step.
 
         Args:
-            step: its number, from 1, as in metrics.jsonl.
-            why: what is not finite.
+            step: number of the step, from 1, as in metrics.jsonl.
+            why: the values that are not finite, see ``what_is_wrong``.
             seed: seed of the run.
             examples: examples of all ranks.
             completions: completions of all ranks with their token ids; empty for SFT.
@@ -94,7 +94,7 @@ class BadSteps:
         """End the run if too many bad steps follow one another, or if its last step is bad.
 
         Raises:
-            UserError: names the last good checkpoint.
+            UserError: the run must end; the message names the last good checkpoint.
         """
         if self.in_a_row <= self.max_in_a_row and not is_last:
             return

@@ -41,7 +41,7 @@ class Checkpoints(Callback):
     """
 
     def __init__(self, run: Path, loop: LoopConfig, latest: Path | None):
-        """Hold the settings.
+        """Set when checkpoints are saved and kept.
 
         Args:
             run: the run's folder.

@@ -48,7 +48,7 @@ def save_checkpoint(run: Path, policy: Policy, state: dict, *, step: int, keep: 
         The checkpoint's folder.
 
     Raises:
-        UserError: it could not be written; the earlier checkpoints are still there.
+        UserError: the checkpoint could not be written; the earlier ones are still there.
     """
     folder = step_folder(run, step)
     if follow(run / CHECKPOINT).resolve() == folder.resolve():

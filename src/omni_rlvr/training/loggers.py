@@ -253,7 +253,7 @@ class CompletionsTable(Callback):
     """Send a table of the step's completions with their rewards, every few steps."""
 
     def __init__(self, every_n_steps: int, max_rows: int):
-        """Hold the settings.
+        """Set how often a table is sent, and its size.
 
         Args:
             every_n_steps: steps between tables.

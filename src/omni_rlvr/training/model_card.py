@@ -34,10 +34,10 @@ def write_card(
 
     Args:
         folder: The checkpoint or export; its other files are there.
-        policy: What was written there.
+        policy: The policy that was written there.
         run: The folder of the run that trained it; None for a model that no run trained.
         step: The number of steps it was trained for; None if that is not known.
-        path: What a reader gives to load it: a folder, or a name on the hub.
+        path: The folder, or the name on the hub, from which a reader loads it.
     """
     record = None if run is None else find_record(run)
     config = None if record is None else record["config"]

@@ -19,7 +19,7 @@ class ProgressBar(Callback):
     """
 
     def __init__(self, title: str):
-        """Hold the title that stands before the bar."""
+        """Set the title, which stands before the bar."""
         self.title = title
         self.bar: Bar | None = None
 

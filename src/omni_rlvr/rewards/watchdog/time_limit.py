@@ -37,9 +37,9 @@ from omni_rlvr.types import UserError
 DEFAULT_S = 60.0
 """Default of ``reward.timeout_s``."""
 _EXIT_S = 5.0
-"""How long threads of an interrupted call may keep the process from its end."""
+"""Seconds that threads of an interrupted call may delay the end of the process."""
 LOOP_S = 1.0
-"""How much later than the limit of each coroutine an event loop that blocks is interrupted."""
+"""Seconds by which the limit of the event loop is longer than that of each coroutine."""
 Result = TypeVar("Result")
 
 
@@ -110,7 +110,7 @@ class _Watched:
         os.pwrite(self.shown, f"{line}\n".encode(), 0)
 
     def handle(self, number: int, frame: types.FrameType | None) -> None:
-        """Take the watcher's signal, unless the call that it was meant for has ended."""
+        """Handle the watcher's signal, unless the call that it was meant for has ended."""
         global _was_late
         call = self.call
         if call is None or self.owner != os.getpid():
@@ -178,8 +178,8 @@ def within(limited: Limited, function: Callable[[], Result], more_s: float = 0.0
     """Call a function that must return in time.
 
     Args:
-        limited: its limit, and how messages name it.
-        function: what is called; what it raises in time is raised as it is.
+        limited: the limit of the call, and its error message.
+        function: the function to call; an error that it raises in time is not changed.
         more_s: seconds added to the limit; messages name the limit without them.
 
     Raises:
@@ -214,7 +214,7 @@ async def awaited_within(
     ``within`` around the event loop.
 
     Args:
-        limited: its limit, and how messages name it.
+        limited: the limit of the call, and its error message.
         call: makes the coroutine.
 
     Raises:
