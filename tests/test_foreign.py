@@ -49,4 +49,4 @@ def test_a_list_is_named_for_what_it_is(tmp_path: Path, ending: str, name: str) 
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
         read_text(path)
-    assert str(error.value).startswith(f"{path}: is no annotation file but {called}")
+    assert str(error.value).startswith(f"{path}: not an annotation file but {called}")

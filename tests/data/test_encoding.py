@@ -122,14 +122,18 @@ def test_the_western_encoding_of_a_release_is_read_and_no_other(tmp_path: Path) 
 
 def test_a_mark_that_lies_is_refused() -> None:
     with pytest.raises(
-        UserError, match=r"^a\.csv:2: begins as UTF-8 but goes on as something else"
+        UserError, match=r"^a\.csv:2: the file has the byte order mark of UTF-8, but this line"
     ):
         decode(b"\xef\xbb\xbf1,2\n\xff", Path("a.csv"))
-    with pytest.raises(UserError, match="begins as UTF-16-LE but goes on"):
+    with pytest.raises(
+        UserError, match="the file has the byte order mark of UTF-16-LE, but this line"
+    ):
         decode("1,2".encode("utf-16")[:-1], Path("a.csv"))
 
 
 @pytest.mark.parametrize("data", [b'[{"a": 1}]\n\0\0', b"a,b\n1,2\n" + bytes(10) + b"3,4\n" * 99])
 def test_zero_bytes_are_no_encoding(data: bytes) -> None:
-    with pytest.raises(UserError, match=r"list\.csv:[23]: holds zero bytes, .* copy it again"):
+    with pytest.raises(
+        UserError, match=r"list\.csv:[23]: the line holds zero bytes, .* copy the file again"
+    ):
         decode(data, Path("list.csv"))

@@ -91,7 +91,7 @@ def test_many_pair_up_by_name(folder: Path) -> None:
     [
         ("nowhere.mp4", "no such file or folder"),
         ("nowhere/*.mp4", "no file matches"),
-        ("empty", "file lies directly in this folder"),
+        ("empty", "file is directly in this folder"),
         ("", "no such file or folder"),
         (" ", "no such file or folder"),
         ("a\0b", "no such file or folder"),
@@ -142,7 +142,7 @@ def test_what_a_glob_leaves_out_is_named_too(folder: Path) -> None:
 def test_a_folder_without_a_clip_says_what_is_in_it(folder: Path) -> None:
     case_folders.odd_entries(folder / "empty")
     error = refused("empty")
-    assert "no video file lies directly in this folder; in it are " in error
+    assert "no video file is directly in this folder; it holds " in error
     assert "1 broken links (broken.mp4)" in error
     assert "1 sound files, which audio=FOLDER takes (voice.WAV)" in error
     error = refused("empty/*.mp4")

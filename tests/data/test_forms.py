@@ -92,7 +92,7 @@ def test_rows_of_content_items(tmp_path: Path) -> None:
         ("ms_swift", swift() | {"messages": swift()["messages"] * 2}, "the roles are user, ass"),
         ("ms_swift", items(VIDEO, TEXT), "use dataset=messages"),
         ("ms_swift", swift(answer="joy"), "'joy' is not one of the labels: sad, happy"),
-        ("ms_swift", swift(answer="happy, sad"), "sad, happy; it names several, and evaluation"),
+        ("ms_swift", swift(answer="happy, sad"), "sad, happy; it names several labels"),
         ("ms_swift", swift(answer=None, solution=["sad"]), "write several labels as"),
         ("messages", items(VIDEO, VIDEO, TEXT), "there are 2 video items"),
         ("messages", items({"type": "image", "image": "a"}), "is not an item of type video"),
@@ -209,8 +209,8 @@ def test_system_turns_before_the_question_are_dropped(tmp_path: Path, form, befo
     ("roles", "words"),
     [
         (["system"], "the roles are system; one user turn"),
-        (["user", "tool", "assistant"], "'tool' is a turn of a tool"),
-        (["user", "system", "assistant"], "a turn of 'system' can only stand before the question"),
+        (["user", "tool", "assistant"], "'tool' is a tool turn"),
+        (["user", "system", "assistant"], "a turn of 'system' may only come before the question"),
         (["user", "bot"], "unknown role 'bot'"),
     ],
 )

@@ -103,13 +103,15 @@ def test_a_file_that_may_count_from_0_or_1_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_base_for_words_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"labels are words .*leave it out"):
+    with pytest.raises(UserError, match=r"labels are words .*leave the option out"):
         answers(dfew(tmp_path, "1,happy"), "dataset.label_base=1")
 
 
 @pytest.mark.parametrize("rows", [["1,1", "2,8", "3,7"], ["1,happy", "2,8"], ["1,7", "2,joy"]])
 def test_an_unknown_label_is_named(tmp_path: Path, rows: list[str]) -> None:
-    with pytest.raises(UserError, match=r"set_1\.csv:2: unknown label '(8|joy)'; known: .*; mend"):
+    with pytest.raises(
+        UserError, match=r"set_1\.csv:2: unknown label '(8|joy)'; known: .*; correct"
+    ):
         answers(dfew(tmp_path, *rows))
 
 
@@ -163,7 +165,7 @@ def test_an_empty_list(tmp_path: Path, text: str) -> None:
 
 
 def test_lists_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds one column"):
+    with pytest.raises(UserError, match="has one column"):
         answers(dfew(tmp_path, "1", "2"))
     with pytest.raises(UserError, match="not a list of 2 columns"):
         answers(dfew(tmp_path, "1,2", "2,3,4"))

@@ -140,9 +140,12 @@ def test_a_cold_start_may_take_any_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["train/a.mp4"], r"train/a\.mp4: lies in no label's folder; move it to .*/LABEL/a\.mp4"),
+        (
+            ["train/a.mp4"],
+            r"train/a\.mp4: the clip is not in a label's folder; move it to .*/LABEL/a\.mp4",
+        ),
         (["train/hapy/a.mp4"], r"train/hapy/a\.mp4: the answer 'hapy' is not one of the labels"),
-        (["train/happy/a.txt"], r"train: no clip lies in a folder of it"),
+        (["train/happy/a.txt"], r"train: there is no clip in its folders"),
         (["happy/a.mp4"], r"train: there is no such folder; dataset\.annotations\.SPLIT names"),
         (["train/happy/a.mp4", "train/happy/a.mkv"], r"a\.mp4: .*a\.mkv has the same name"),
     ],

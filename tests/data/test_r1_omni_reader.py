@@ -193,7 +193,7 @@ def test_number_of_turns(tmp_path: Path, count: int, words: str) -> None:
 @every_case(
     ("roles", "words"),
     [
-        (("system", "gpt"), "has 1 turns after the system; they come in pairs"),
+        (("system", "gpt"), "has 1 turns after the system turn; turns must come in pairs"),
         (("bot", "gpt"), "conversations[0]: unknown role 'bot'; known: human, user"),
         (("human", "Gpt"), "conversations[1]: unknown role 'Gpt'"),
         (("gpt", "human"), "conversations[0]: the turn of 'gpt' must be one of human or user"),
@@ -285,7 +285,7 @@ def test_cues_and_id_of_a_wrong_type(tmp_path: Path, key: str, value: Any) -> No
 
 
 def test_a_given_id_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.json\[2\]: id 'x' is taken by .*a\.json\[0\]"):
+    with pytest.raises(UserError, match=r"a\.json\[2\]: id 'x' is already used by .*a\.json\[0\]"):
         read_rows(tmp_path, row(id="x"), row(id="y"), row(id="x"))
 
 
@@ -321,16 +321,16 @@ def test_system_turns_before_the_question_are_dropped(tmp_path: Path, before, ot
 @every_case(
     ("roles", "words"),
     [
-        (["system"], "has 0 turns after the system; they come in pairs"),
-        (["system", "human"], "has 1 turns after the system; they come in pairs"),
+        (["system"], "has 0 turns after the system turn; turns must come in pairs"),
+        (["system", "human"], "has 1 turns after the system turn; turns must come in pairs"),
         (
             ["human", "system", "gpt"],
-            "has 3 turns; they come in pairs: a turn of 'system' can only",
+            "has 3 turns; turns must come in pairs: a turn of 'system' may only",
         ),
-        (["system", "human", "observation"], "conversations[2]: 'observation' is a turn of a tool"),
-        (["human", "function_call", "observation", "gpt"], "[1]: 'function_call' is a turn of a"),
-        (["human", "gpt", "system", "gpt"], "[2]: a turn of 'system' can only stand before the qu"),
-        (["human", "tool", "gpt"], "has 3 turns; they come in pairs: 'tool' is a turn of a tool"),
+        (["system", "human", "observation"], "conversations[2]: 'observation' is a tool turn"),
+        (["human", "function_call", "observation", "gpt"], "[1]: 'function_call' is a tool turn"),
+        (["human", "gpt", "system", "gpt"], "[2]: a turn of 'system' may only come before the qu"),
+        (["human", "tool", "gpt"], "has 3 turns; turns must come in pairs: 'tool' is a tool turn"),
         (["System", "human", "gpt"], "in pairs: unknown role 'System' (roles are written in small"),
         (["system", "human", "bot"], "conversations[2]: unknown role 'bot'; known: human, user"),
     ],

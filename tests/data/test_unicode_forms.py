@@ -67,7 +67,7 @@ def test_answers_without_a_label_list(tmp_path: Path) -> None:
 
 
 def test_one_label_twice_is_refused_in_both_forms(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="one label twice"):
+    with pytest.raises(UserError, match="the same label twice"):
         annotated(tmp_path, WORD, [form("NFC"), form("NFD")])
 
 

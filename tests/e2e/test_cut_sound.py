@@ -13,7 +13,7 @@ from case_sound import clip, tone
 from omni_rlvr.record import read_json, read_jsonl
 from omni_rlvr.types import NOTE_KINDS
 
-TEXT = "5.00 s of its sound are not heard: the model hears 2 s, taken around the frames it sees"
+TEXT = "5.00 s of its sound are not used: the model takes 2 s, cut out around the sampled frames"
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_bad_names_end_before_a_model_is_loaded(runner, tmp_path: Path) -> None:
     for overrides, message in (
         ([], "video must be given"),
         (["+video=nowhere.mp4"], "video=nowhere.mp4: no such file"),
-        ([f"+video={tmp_path}/empty"], "no video file lies directly in this folder"),
+        ([f"+video={tmp_path}/empty"], "no video file is directly in this folder"),
         ([f"+audio='{tmp_path}/*.wav'"], "no file matches"),
     ):
         with pytest.raises(UserError, match=message):

@@ -104,7 +104,7 @@ def test_an_adapter_checkpoint_opens_with_its_base_and_so_does_its_export(runner
         torch.testing.assert_close(model(**inputs).logits, wanted, atol=1e-4, rtol=1e-4)
         base = AutoModel.from_pretrained(policy.adapter_checkpoint.base)
         assert not torch.allclose(base(**inputs).logits, wanted, atol=1e-2)
-    with pytest.raises(UserError, match="loaded with dtype alone, not device_map"):
+    with pytest.raises(UserError, match="only dtype can be given, not device_map"):
         AutoModel.from_pretrained(run / "checkpoint", device_map="cpu")
     runner("task=export", f"model.path={run}/checkpoint", f"task.to={tmp_path}/merged")
     check_equal(tmp_path / "merged", files)
@@ -151,7 +151,7 @@ def test_frames_and_sounds_that_were_read_elsewhere(checkpoint, files):
         assert ("pixel_values" in inputs) == ("video" in some)
         assert ("input_features" in inputs) == ("audio" in some)
         assert torch.isfinite(model(**inputs).logits).all()
-    with pytest.raises(ValueError, match="2 questions and 1 entries of video"):
+    with pytest.raises(ValueError, match="2 questions but 1 entries of video"):
         processor(text=["a", "b"], video=files[0])
     with pytest.raises(ValueError, match="only 'pt'"):
         processor(text="a", return_tensors="np")

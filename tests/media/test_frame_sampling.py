@@ -119,7 +119,7 @@ def test_two_joined_files_may_share_a_time() -> None:
         ({"fps": 0.0}, "fps=0.0 must be above 0"),
         ({"at_least": 0}, "at_least=0 must be at least 1"),
         ({"at_least": 9, "at_most": 8}, "at_least=9 must be .* at most at_most=8"),
-        ({"at_least": 5, "at_most": 5}, "no multiple of 2 lies between at_least=5 and at_most=5"),
+        ({"at_least": 5, "at_most": 5}, "no multiple of 2 is between at_least=5 and at_most=5"),
         ({"multiple_of": 0}, "multiple_of=0"),
     ],
 )

@@ -95,7 +95,7 @@ def test_a_download_that_goes_on_is_said(tmp_path, name):
     said = "clip.mp4.aria2" if name == "clip.mp4" else name
     with pytest.raises(MediaError, match="truncated") as caught:
         read(tmp_path / name)
-    assert str(caught.value).endswith(f"; its download is not finished, as {said} says")
+    assert str(caught.value).endswith(f"; its download is not finished: there is {said}")
 
 
 def test_what_has_no_decoder_does_not_matter_where_it_is_not_wanted(tmp_path):

@@ -121,7 +121,7 @@ def test_the_base_is_found_where_the_adapter_says(
     (tmp_path / "lm").mkdir()
     (tmp_path / "lm/config.json").write_text('{"model_type": "qwen2"}')
     change(folder, base_model_name_or_path="../lm")
-    assert "is no video + audio model (model_type='qwen2'); set model.base=DIR" in wrong(folder)
+    assert "is not a video + audio model (model_type='qwen2'); set model.base=DIR" in wrong(folder)
 
 
 def test_it_can_be_trained_on_with_its_own_settings(base: Path, tmp_path: Path) -> None:
@@ -140,11 +140,14 @@ def test_it_can_be_trained_on_with_its_own_settings(base: Path, tmp_path: Path) 
     ("settings", "message"),
     [
         ({"peft_type": "IA3"}, "peft_type='IA3'; only LORA is read"),
-        ({"init_lora_weights": "pissa"}, "trained on changed weights of its base; save it again"),
+        (
+            {"init_lora_weights": "pissa"},
+            "the base's weights were changed before training; save the adapter again",
+        ),
         ({"trainable_token_indices": [1]}, "is embeddings of single tokens"),
         ({"layer_replication": [[0, 1]]}, "is a model with repeated layers"),
         ({"some_new_thing": 3}, "some_new_thing=3 is a setting that is not known here"),
-        ({"r": None}, "r=None, which is no number"),
+        ({"r": None}, "r=None, which is not a number"),
         ({"r": 5}, None),  # each layer's rank is that of its weights
         ({"use_dora": True}, "its weights are not those of its config, e.g."),
     ],

@@ -209,7 +209,7 @@ def test_settings_with_an_unknown_field(folder):
 def test_settings_that_do_not_fit_the_config(folder, changes, name, seen, wanted):
     settings = json.loads((folder / SETTINGS).read_text()) | changes
     (folder / SETTINGS).write_text(json.dumps(settings))
-    refused_path(folder, SETTINGS, f"{name}={seen}", f"config.json makes {wanted}")
+    refused_path(folder, SETTINGS, f"{name}={seen}", f"config.json gives {wanted}")
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "image_processor", "feature_extractor"])

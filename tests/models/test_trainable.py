@@ -123,7 +123,7 @@ def test_a_head_on_the_audio_tower_is_part_of_it(tiny_policy):
 
 @pytest.mark.parametrize("base", [None, "StarJiaxing/HumanOmni-0.5B"])
 def test_adapters_need_a_base_that_is_a_folder(tiny_policy, base):
-    with pytest.raises(UserError, match=r"^model\.path=.*: adapters need their base in a folder"):
+    with pytest.raises(UserError, match=r"^model\.path=.*: adapters need a base in a folder"):
         apply(tiny_policy, TrainableConfig(lora=LoraConfig(enabled=True)), base)
 
 

@@ -217,7 +217,7 @@ def test_a_prompt_is_what_the_template_writes(
 
 HUGE = "{% set n = 3000000000 %}{{ 'a' * n }}"
 """One piece above the limit: a text that grows to it may meet the limit on computing first."""
-ONCE = "it does not write a user's turn once"
+ONCE = "it does not write a user's turn exactly once"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ ONCE = "it does not write a user's turn once"
         ("hello", ONCE),
         (
             "{{ messages[0].content }}{{ messages[0].content }}",
-            "it does not write a user's turn once",
+            "it does not write a user's turn exactly once",
         ),
         ("{{ messages[0].content | upper }}", ONCE),
         ("{{ messages[0].content | replace('think', '') }}", "it changes a user's turn"),

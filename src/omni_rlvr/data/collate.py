@@ -1,4 +1,4 @@
-"""Put samples into a batch: prompts padded left, targets padded right, media one tensor a clip."""
+"""Collate samples into a batch: prompts padded left, targets padded right, one tensor a clip."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Collate:
     with_target: bool
     """Whether the annotated target becomes ``completion_ids`` (SFT)."""
     feature_dtype: torch.dtype | None = None
-    """What a feature cache keeps, or None without one."""
+    """The dtype of the feature cache, or None without one."""
 
     def __call__(self, items: Sequence[Sample | SkippedClip]) -> Batch:
-        """Collate what could be read; what could not is handed on in ``Batch.skipped``."""
+        """Collate the clips that could be read; list the others in ``Batch.skipped``."""
         places = [i for i, item in enumerate(items) if isinstance(item, Sample)]
         samples = [item for item in items if isinstance(item, Sample)]
         skipped = [item for item in items if isinstance(item, SkippedClip)]
@@ -72,7 +72,7 @@ class Collate:
         clip = sample.clip
         if clip is None or clip.frames is None:
             return None, None
-        assert clip.frame_times_s is not None  # whoever reads frames says when they are shown
+        assert clip.frame_times_s is not None  # frames are always read with their times
         return self.processor.video(clip.frames, clip.frame_times_s)
 
     def _sound(self, sample: Sample) -> tuple[Tensor | None, AudioShape | None]:
@@ -84,10 +84,10 @@ class Collate:
 
 
 def in_one_storage(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Copy tensors behind each other: a worker hands them over at the price of one.
+    """Copy tensors into one storage, of which they become views; None stays None.
 
-    Each storage that goes from a worker to the trainer takes a file descriptor there, of which a
-    process has 1024 on many systems.
+    Each storage that a worker sends takes a file descriptor in the training process, which may
+    have only 1024 of them.
     """
     there = [tensor for tensor in tensors if tensor is not None]
     if not there:
@@ -98,7 +98,7 @@ def in_one_storage(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 
 def _cached(samples: Sequence[Sample]) -> Features | None:
-    """Collect what came from a cache; None if nothing did."""
+    """Collect the features that came from the cache; None if none did."""
     if all(s.features is None for s in samples):
         return None
     video = [None if s.features is None else s.features.video for s in samples]
@@ -112,18 +112,20 @@ def write_prompts(
     video_shapes: Sequence[VideoShape | None],
     audio_shapes: Sequence[AudioShape | None],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokenise prompts and pad them on the left; whoever changes a prompt's media calls it again.
+    """Tokenise prompts and pad them on the left.
+
+    A prompt depends on the shapes of its media: call this again after dropping or swapping one.
 
     Args:
         processor: Writes each prompt.
-        questions: B of them.
-        video_shapes: Of the picture that each is asked about, or None.
-        audio_shapes: Of the sound, or None.
+        questions: B questions.
+        video_shapes: The shape of each question's picture, or None if it has none.
+        audio_shapes: The shape of each question's sound, or None if it has none.
 
     Returns:
         ids and mask, both [B, P] int64, and positions, [B, P] or [3, B, P], 0 on padding.
     """
-    prompt = cache(processor.prompt)  # many rows may ask the same of the same media
+    prompt = cache(processor.prompt)  # many rows may have the same question and shapes
     asked = zip(questions, video_shapes, audio_shapes, strict=True)
     prompts = [prompt(question, video, audio) for question, video, audio in asked]
     ids, mask = pad_rows([row for row, _ in prompts], pad=processor.pad_token_id, left=True)
@@ -140,7 +142,7 @@ def pad_rows(rows: Sequence[Sequence[int]], *, pad: int, left: bool) -> tuple[Te
     """Pad token rows to one length.
 
     Args:
-        rows: N token id rows, none longer than L.
+        rows: N lists of token ids; the longest has L.
         pad: The pad token's id.
         left: Pad on the left, else on the right.
 

@@ -1,8 +1,8 @@
-"""Clips that a release does not have ready, cut from its recordings: each recording decoded once.
+"""Cut clips from the recordings of a data set that is released without them.
 
-Recordings are worked on in child processes. An encoder writes each clip under another name, and the
-clip is renamed as soon as it is whole: clips come one by one, so that the same command takes up a
-run that was stopped (``folders.whole_files`` would put them in place at the end, all or none).
+Child processes decode each recording once. A clip is encoded under a temporary name and renamed as
+soon as it is complete, so that the same command continues a run that was stopped
+(``folders.whole_files`` would put all clips in place at the end, or none).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from omni_rlvr.media.sandbox.reader import ClipReader
 from omni_rlvr.types import MediaError
 
 CUT = "omni_rlvr.tasks.dataset.split_screen:cut_clips"
-"""What a worker's child calls."""
+"""The function that a worker's child process calls."""
 SPAN_S = 5.0
-"""Seconds of a recording that may take as long as reading one clip."""
+"""The time limit of a recording is that of one clip for every this many seconds of it."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class CutReader(Protocol):
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of a cut."""
+    """The outcome of a cut."""
 
     cut: Cut
     failure: str | None
-    """Why there is no clip, or None."""
+    """Why the clip could not be made; None if it was."""
 
 
 def is_there(cut: Cut) -> bool:
-    """Return whether a clip was made and nothing that it is made of has changed since."""
+    """Tell whether a clip was made and its recording and sound file have not changed since."""
     if not cut.clip.exists():
         return False
     made = cut.clip.stat().st_mtime_ns
@@ -71,15 +71,16 @@ def is_there(cut: Cut) -> bool:
 def cut_all(
     cuts: Sequence[Cut], folder: Path, dataset: DatasetConfig
 ) -> Generator[list[Attempt], None, None]:
-    """Make clips.
+    """Make clips, one recording after the other in each worker.
 
     Args:
-        cuts: All that are to be made, of any recordings.
+        cuts: The clips to make, of any recordings.
         folder: For unfinished clips, on the file system of the finished ones.
         dataset: The config, which limits how recordings are read and how many at a time.
 
     Returns:
-        The attempts of one recording at a time, as they come. Leaving early stops the workers.
+        The attempts of one recording at a time, as they finish. Closing the generator early stops
+        the workers.
     """
     recordings: dict[Path, list[Cut]] = {}
     for cut in cuts:

@@ -1,7 +1,7 @@
 """A map from an index to a sample: an annotation's clip, read in a worker process.
 
 A clip that cannot be read becomes a ``SkippedClip`` that says why; another clip is never put in its
-place. Whether that ends the run is decided where batches arrive (``loader.refuse_bad_media``).
+place. ``loader.refuse_bad_media`` decides whether a skipped clip ends the run.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class ClipDataset(Dataset):
     reader: ClipReader
     """Reads clips in a child process, with a time limit."""
     request: ClipRequest
-    """What of a clip is read."""
+    """What to read of a clip."""
     cache: FeatureCache | None
-    """Where clips' features may be; such a clip is not read."""
+    """Features of clips; a clip that is in it is not decoded."""
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Sample | SkippedClip:
-        """Read one clip or its cached features, or says why it cannot be read."""
+        """Read one clip or its cached features, or say why it cannot be read."""
         example = self.examples[index]
         features = None if self.cache is None else self.cache.get(example)
         sample = Sample(example, None, features)
@@ -62,7 +62,7 @@ class ClipDataset(Dataset):
             return SkippedClip(example, f"{error} ({where})")
 
     def samples_of(self, examples: Sequence[Example]) -> Iterator[Sample]:
-        """Read other examples as these are read, one by one; leaves out what cannot be read."""
+        """Read other examples with the same settings, one by one; leave out unreadable clips."""
         other = replace(self, examples=examples)
         items = (other[i] for i in range(len(examples)))
         return (item for item in items if isinstance(item, Sample))

@@ -1,8 +1,8 @@
 """Feed batches to training and evaluation, in an order that follows from the seed and the step
 alone.
 
-Because batch k can be named without having drawn the batches before it, a resumed run simply starts
-at batch k.
+The indices of batch k are computed without drawing the batches before it, so that a resumed run
+simply starts at batch k.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from omni_rlvr.types import Batch, Features, MediaError
 
 @dataclass(eq=False, kw_only=True)
 class StepSampler(Sampler[list[int]]):
-    """Batches of indices for steps ``start``..``num_steps``; each epoch is another permutation.
+    """Yields a batch of indices for each step from ``start`` to ``num_steps`` - 1.
 
-    A rank takes every ``num_ranks``-th prompt of a batch, so that each has its share of whatever
-    part of the batch a minibatch is.
+    Each epoch is another permutation. A rank takes every ``num_ranks``-th prompt of a batch, so
+    that any minibatch, a contiguous part of the batch, is spread evenly over the ranks.
     """
 
     num_examples: int
@@ -59,13 +59,13 @@ class StepSampler(Sampler[list[int]]):
             yield batch
 
     def places(self, batch: Batch) -> list[int]:
-        """Where the prompts of a rank's batch stand in the batch of all ranks."""
+        """Return the places of a rank's prompts in the batch of all ranks."""
         return [place * self.num_ranks + self.rank for place in batch.places]
 
     def permutation(self, epoch: int) -> Tensor:
         """Return the order of an epoch, [num_examples].
 
-        A tensor, whose 8 bytes an example are a fifth of what a list of integers takes.
+        A tensor takes 8 bytes an example, a fifth of a list of integers.
         """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         return torch.randperm(self.num_examples, generator=generator)
@@ -83,7 +83,7 @@ class TrainData(LightningDataModule):
         num_workers: int,
         on_bad_media: str,
     ):
-        """Hold what the loader is made of."""
+        """Take the parts of the loader; ``on_bad_media`` is as in ``refuse_bad_media``."""
         super().__init__()
         self.dataset = dataset
         self.collate = collate
@@ -92,7 +92,7 @@ class TrainData(LightningDataModule):
         self.on_bad_media = on_bad_media
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """End the run at a clip that cannot be read, if it is to; say where prompts stand."""
+        """Raise an error for an unreadable clip if so configured; set the places of prompts."""
         batch = refuse_bad_media(batch, self.on_bad_media)
         return replace(batch, places=self.sampler.places(batch))
 
@@ -111,7 +111,7 @@ def refuse_bad_media(batch: Batch, on_bad_media: str) -> Batch:
     """Return the batch if all its clips could be read, or those that could not may be skipped.
 
     Raises:
-        MediaError: a clip could not be read and ``on_bad_media`` is "raise"; names the clip.
+        MediaError: A clip could not be read and ``on_bad_media`` is "raise"; names the clip.
     """
     if batch.skipped and on_bad_media == "raise":
         reason = batch.skipped[0].reason
@@ -125,7 +125,7 @@ def move(batch: Batch, device: torch.device) -> Batch:
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    """Move a tensor, the tensors of a list, or the features; anything else is what it was."""
+    """Move a tensor, the tensors of a list, or the features; return anything else unchanged."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, Features):
@@ -144,7 +144,7 @@ def evaluation_loader(
     rank: int,
     num_ranks: int,
 ) -> DataLoader[Batch]:
-    """Make a loader over a rank's batches: each ``num_ranks``-th of those of all examples."""
+    """Make a loader over a rank's batches: every ``num_ranks``-th batch of all examples."""
     order = torch.arange(len(dataset)).split(batch_size)[rank::num_ranks]
     return make_loader(dataset, collate, [rows.tolist() for rows in order], num_workers=num_workers)
 
@@ -158,8 +158,8 @@ def make_loader(
 ) -> DataLoader[Batch]:
     """Make a DataLoader whose workers read, process and collate.
 
-    Its workers are started as Python starts processes on this system, whatever started this one:
-    joblib's processes put a start method of their own in its place, with which no worker starts.
+    Workers use the start method that is Python's default on this system. A process that joblib
+    started has another one set, with which no worker can start.
     """
     start_method = multiprocessing.get_all_start_methods()[0]
     return ClipLoader(
@@ -173,9 +173,9 @@ def make_loader(
 
 
 class ClipLoader(DataLoader[Batch]):
-    """A DataLoader that ends early where its process is asked to stop in training.
+    """A DataLoader that ends early when its process is asked to stop while training.
 
-    Its workers do not hear such a request; whether they still have work, this process says.
+    Its workers ignore the signals that ask for it: this process decides when they end.
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # Lightning only iterates
@@ -186,7 +186,9 @@ class ClipLoader(DataLoader[Batch]):
 
 def _until_stopped(batches: Iterator[Batch]) -> Iterator[Batch]:
     while True:
-        with stopping.whole():  # a worker that hands a batch over needs a receiver
+        with (
+            stopping.whole()
+        ):  # not interrupted: a worker that is sending a batch would be left waiting
             batch = next(batches, None)
         if batch is None or stopping.is_due():
             return
@@ -195,10 +197,12 @@ def _until_stopped(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 @atexit.register
 def _end_workers() -> None:
-    """End the workers of a process that an error ends: Python asks by a signal they do not hear."""
+    """Kill the workers when this process ends by an error: they ignore the signal Python sends."""
     workers = [child for child in multiprocessing.active_children() if child.daemon]
     if workers:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call it their failure
+        signal.signal(
+            signal.SIGCHLD, signal.SIG_DFL
+        )  # torch's handler would report a failed worker
     for worker in workers:
         worker.kill()
 

@@ -1,5 +1,5 @@
-"""From a file on disk to frames and a waveform: numpy only, no torch anywhere below this folder.
+"""Read media files into frames and a waveform. This package uses numpy and never imports torch.
 
-``clip.read_clip`` reads one clip in this process, ``sandbox.reader.ClipReader`` the same in a child
+``clip.read_clip`` reads one clip in this process, ``sandbox.reader.ClipReader`` in a child process
 with a time limit. This file imports nothing, so that the child starts quickly.
 """

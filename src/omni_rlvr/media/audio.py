@@ -1,10 +1,10 @@
-"""Sound of a clip as one mono waveform: PyAV for a container's track, soundfile for a sidecar.
+"""Decode a clip's sound to one mono waveform, with PyAV for containers and soundfile for sidecars.
 
-Both decode at the file's own rate; the mean over channels and the resampling are done here, for
-each stretch of equal rate apart, and every stretch is put where its time stamps say. Not with
-decord.AudioReader 0.6: its mono is ``sqrt(1/2) * (left + right)``, its multi-channel output is
-uninitialised memory (that is where NaN came from), its resampler starts anew at every packet, it
-keeps Matroska's codec delay, leaks each waveform, and takes two to three times as long as PyAV.
+A sidecar is a separate sound file. Both libraries decode at the file's own rate. Each stretch of
+samples of one rate is averaged over channels, resampled, and placed by its time stamps, all in this
+file. decord.AudioReader 0.6 is not used: its mono is ``sqrt(1/2) * (left + right)``, its
+multi-channel output is uninitialised memory (it may hold NaN), its resampler restarts at every
+packet, it keeps Matroska's codec delay, leaks each waveform, and is two to three times slower.
 """
 
 from __future__ import annotations
@@ -24,37 +24,39 @@ from omni_rlvr.media.timeline import NO_TIMES, is_joint, is_short, tick_s_of
 from omni_rlvr.types import ClipNote, MediaError
 
 MIN_GAP_S = 0.01
-"""Seconds (or half a packet, if that is more) up to which a step is rounding and not a gap."""
+"""Seconds (or half a packet, if longer) up to which a jump in the time stamps is no gap but
+rounding."""
 MAX_OVERLAP_S = 0.1
-"""Seconds; time stamps that go back by more are wrong, and the sound continues where it was."""
+"""Seconds; time stamps that go back by more are wrong: the sound then continues without a jump."""
 MAX_SILENCE_S = 3600.0
 """Most seconds of silence that gaps in the time stamps may add up to."""
 MAX_OVERSHOOT = 2.0
-"""Peak up to which a lossy codec's sound is clipped, as every player does."""
+"""Peak up to which the sound of an integer or lossy codec is clipped to 1, as players do."""
 MAX_LOUD = 8.0
-"""Peak up to which a file of floats is too loud; above, it holds integers of 16, 24 or 32 bits."""
+"""Peak up to which samples are taken for floats that are too loud, and above which for 16-, 24- or
+32-bit integers stored as floats."""
 FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)
 MAX_SILENCED_SHARE = 0.1
 """Share of samples that may be NaN or infinite; with more of them the file is broken."""
 MAX_DAMAGED_SHARE = 0.1
-"""Share of packets (one at the least) that may be beyond decoding, as at a joint or a cut end."""
+"""Share of packets (at least one) that may be undecodable, as where files were joined or cut."""
 MAX_FRAMES_A_BYTE = 1000
-"""No byte holds more samples. Where libsndfile says so, it does not know how many there are."""
+"""Samples a byte above which libsndfile's length is not real: it does not know the length."""
 FLOATS = ("FLOAT", "DOUBLE")
 LOSSLESS = ("PCM", "ALAC", "ULAW", "ALAW", *FLOATS)
 
 
 @dataclass(frozen=True)
 class Heard:
-    """A sound that was read."""
+    """The decoded sound of a clip."""
 
     waveform: np.ndarray
     """[S] float32 mono in [-1, 1]; sample k belongs to second k / rate of the file."""
     notes: tuple[ClipNote, ...]
     is_padded: bool
-    """Whether its codec works in packets, and so may have added silence at either end."""
+    """Whether the codec may have added silence at either end, as codecs that work in packets do."""
     decoded_s: float
-    """How long all that was decoded is, without what stands for gaps."""
+    """Length of the decoded sound without the silence that fills gaps."""
 
 
 @dataclass
@@ -88,18 +90,18 @@ class _DecodedSound:
         self.gaps_s: list[tuple[float, float]] = []
         self.peak = 0.0
         self.num_silenced = 0
-        self._shift_s = 0.0  # of time stamps that were found to be wrong
+        self._shift_s = 0.0  # added to time stamps after they jumped back
 
     def add(
         self, channels: np.ndarray, rate: int, start_s: float | None, *, is_joined: bool = False
     ) -> None:
-        """Put samples behind the others, or where they belong.
+        """Add samples at their start time, or right after the samples so far.
 
         Args:
             channels: [channels, S] floats.
-            rate: Of the samples, Hz.
-            start_s: Seconds from the start of the file; None for right behind the others.
-            is_joined: Whether another recording begins here: silence before it is no gap.
+            rate: Sample rate, Hz.
+            start_s: Seconds from the start of the file; None for right after the samples so far.
+            is_joined: Whether a joined recording begins here: silence before it is not a gap.
         """
         num_samples = channels.shape[1]
         last = self.stretches[-1] if self.stretches else None
@@ -133,16 +135,16 @@ class _DecodedSound:
     def finish(
         self, sample_rate: int, *, promised_s: float, is_float: bool, is_padded: bool
     ) -> Heard | None:
-        """Bring everything to one rate and into [-1, 1]; None without a sample.
+        """Resample everything to one rate and scale it into [-1, 1]; None if there is no sample.
 
         Args:
             sample_rate: Wanted rate, Hz.
-            promised_s: How long the file says that all samples are together.
-            is_float: Whether they were stored as floats.
+            promised_s: Length of the sound according to the file, seconds.
+            is_float: Whether the samples were stored as floats.
             is_padded: As in ``Heard``.
 
         Raises:
-            ValueError: If there is no sensible sound in it.
+            ValueError: The samples or their time stamps make no sense.
         """
         num_samples = sum(s.num_samples for s in self.stretches)
         if num_samples == 0:
@@ -177,13 +179,13 @@ class _DecodedSound:
             places = f"{len(self.gaps_s)} places, the first" if len(self.gaps_s) > 1 else "a gap"
             first_s = self.gaps_s[0][0]
             text = f"{gaps_s:.2f} s of its sound are missing, in {places} at {first_s:.2f} s"
-            yield ClipNote("sound_gaps", f"{text}; silence stands there")
+            yield ClipNote("sound_gaps", f"{text}; the gaps are filled with silence")
         if scale != 1.0:
             text = f"its samples reach {self.peak:g} where 1 is full scale"
             yield ClipNote("scaled_sound", f"{text}; all are divided by {scale:g}")
         if self.num_silenced:
             text = f"{self.num_silenced} of its samples are NaN or infinite"
-            yield ClipNote("silenced_samples", f"{text}; they are taken for silence")
+            yield ClipNote("silenced_samples", f"{text}; they are replaced by silence")
 
 
 def read_track(data: bytes, sound: Sound, path: Path, *, sample_rate: int) -> Heard | None:
@@ -199,7 +201,7 @@ def read_track(data: bytes, sound: Sound, path: Path, *, sample_rate: int) -> He
         The sound, or None when the track holds no samples.
 
     Raises:
-        MediaError: If FFmpeg has no decoder for the sound, or its samples make no sense.
+        MediaError: FFmpeg has no decoder for the sound, or its samples make no sense.
     """
     decoded, resampler, previous = _DecodedSound(), None, None
     part, before_s = 0, None
@@ -208,7 +210,7 @@ def read_track(data: bytes, sound: Sound, path: Path, *, sample_rate: int) -> He
         has_times = container.format.name not in NO_TIMES
         for frame in packets.frames():
             form = (frame.sample_rate, frame.layout.name, frame.format.name)
-            if resampler is None or form != previous:  # joined recordings may change any of them
+            if resampler is None or form != previous:  # joined recordings may differ in it
                 resampler, previous = av.AudioResampler(format="fltp", rate=frame.sample_rate), form
             is_joined, start_s = False, None
             if frame.time is not None:
@@ -220,7 +222,7 @@ def read_track(data: bytes, sound: Sound, path: Path, *, sample_rate: int) -> He
             for piece in resampler.resample(frame):
                 decoded.add(piece.to_ndarray(), piece.sample_rate, start_s, is_joined=is_joined)
         packets.refuse_damage(has_samples=bool(decoded.stretches))
-        # Without time stamps FFmpeg assumes one rate for all packets: its length is then wrong.
+        # Without time stamps FFmpeg assumes one rate: with several, its length is wrong.
         is_wrong = not has_times and len({s.rate for s in decoded.stretches}) > 1
         heard = decoded.finish(
             sample_rate,
@@ -241,7 +243,7 @@ def has_samples(data: bytes, sound: Sound, path: Path) -> bool:
 
 
 class _Packets:
-    """The packets of a sound track; one that cannot be decoded is left out and counted.
+    """Decodes the packets of a sound track, leaving out and counting those that cannot be.
 
     Raises:
         ValueError: FFmpeg has no decoder for the sound.
@@ -273,14 +275,14 @@ class _Packets:
                 yield frame
 
     def refuse_damage(self, *, has_samples: bool) -> None:
-        """Raise the decoder's error if too many packets were left out, or all."""
+        """Raise the decoder's first error if too many packets were left out or nothing remains."""
         most = max(1, int(MAX_DAMAGED_SHARE * self._num_packets)) if has_samples else 0
         if len(self._damaged) > most:
             raise self._damaged[0][1]
 
     @property
     def notes(self) -> tuple[ClipNote, ...]:
-        """What was left out."""
+        """A note on the packets that were left out, if any."""
         if not self._damaged:
             return ()
         time_s, _ = self._damaged[0]
@@ -293,10 +295,10 @@ class _Packets:
 
 
 def read_sidecar(parts: Sequence[bytes], path: Path, *, sample_rate: int) -> Heard | None:
-    """Decode a sound file that libsndfile knows (wav, flac, ogg, mp3).
+    """Decode a sound file of a format that libsndfile supports (wav, flac, ogg, mp3).
 
     Args:
-        parts: The whole file, or each of the files that were joined in it.
+        parts: The bytes of the file, or of each of the files that were joined into it.
         path: Where the file came from, for messages.
         sample_rate: Wanted rate, Hz.
 
@@ -304,9 +306,9 @@ def read_sidecar(parts: Sequence[bytes], path: Path, *, sample_rate: int) -> Hea
         The sound, or None when the file holds no samples.
 
     Raises:
-        soundfile.LibsndfileError: If libsndfile does not know the format.
-        MediaError: If it is beyond a limit.
-        ValueError: If its samples make no sense.
+        soundfile.LibsndfileError: libsndfile cannot read the file.
+        MediaError: The file exceeds a limit.
+        ValueError: Its samples make no sense.
     """
     decoded, subtypes, promised_s = _DecodedSound(), [], 0.0
     for file in _sound_files(parts, path):
@@ -324,12 +326,12 @@ def read_sidecar(parts: Sequence[bytes], path: Path, *, sample_rate: int) -> Hea
 
 
 def sidecar_s(parts: Sequence[bytes], path: Path) -> float:
-    """Read the seconds of a sound file from its header; arguments and errors as above."""
+    """Read the length in seconds from a sound file's header; arguments as ``read_sidecar``."""
     return sum(file.frames / file.samplerate for file in _sound_files(parts, path))
 
 
 def _sound_files(parts: Sequence[bytes], path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open each part, and close it when the next is asked for."""
+    """Open each part in turn; the previous one is closed."""
     for part in parts:
         with soundfile.SoundFile(io.BytesIO(part)) as file:
             if file.frames > len(part) * MAX_FRAMES_A_BYTE:
@@ -341,20 +343,22 @@ def _sound_files(parts: Sequence[bytes], path: Path) -> Iterator[soundfile.Sound
 
 
 def _full_scale(peak: float, *, is_float: bool) -> float:
-    """Find what samples are divided by: 1 where they keep to [-1, 1].
+    """Find the number to divide samples by so that they are in [-1, 1].
 
     Args:
         peak: The largest absolute value.
-        is_float: Whether floats were stored; a decoder's small overshoot is no such thing.
+        is_float: Whether the file stores floats; other codecs may overshoot 1 a little.
 
     Raises:
-        ValueError: If the samples are of no known range.
+        ValueError: The peak is above any known full scale.
     """
     if peak <= (1.0 if is_float else MAX_OVERSHOOT):
         return 1.0
     if peak <= MAX_LOUD:
         return peak
-    full = next((full for full in FULL_SCALES if peak <= 1.5 * full), None)  # filters add to it
+    full = next(
+        (full for full in FULL_SCALES if peak <= 1.5 * full), None
+    )  # a filter may exceed full scale
     if full is None:
         raise ValueError(f"its samples reach {peak:g}, where 1 is full scale")
     return max(full, peak)

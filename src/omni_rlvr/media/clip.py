@@ -1,6 +1,6 @@
-"""Read a clip, or only open it: bytes from disk once, frames and waveform from these bytes.
+"""Read a clip, or only open it: each file is read from disk once and decoded from memory.
 
-Every fault of a file is raised as a MediaError that names it. ``sandbox`` adds a time limit.
+Every fault of a file becomes a MediaError that names the file. ``sandbox`` adds a time limit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from omni_rlvr.media.video import read_frames
 from omni_rlvr.types import Clip, ClipNote, MediaError
 
 MAX_PADDING_S = 0.25
-"""Seconds that a codec may add to a sound; a sound that exceeds the window by less is not cut."""
+"""Seconds of silence that a codec may add. Sound that exceeds the window by less loses its end
+without a note."""
 
 
 def read_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
@@ -39,14 +40,14 @@ def read_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> C
     Args:
         video: The container, or None.
         audio: A sound file that replaces the container's track, or None.
-        request: What of them to read.
+        request: What to read of them.
 
     Returns:
         The clip. ``waveform`` is None for a container without a sound track and for sound of no
-        length. ``duration_s`` is the picture's, or the sound's where only sound was opened.
+        length. ``duration_s`` is the picture's, or the sound's if only sound was opened.
 
     Raises:
-        MediaError: If a file cannot be read, or ``video`` has no picture and one is wanted.
+        MediaError: A file cannot be read, or ``video`` has no picture and one is wanted.
     """
     sample_rate = request.sample_rate
     contents = heard = frames = waveform = times_s = None
@@ -84,9 +85,10 @@ def read_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> C
 
 
 def _within(window: int, heard: Heard, contents: Contents | None, request: ClipRequest) -> Heard:
-    """Keep a window of a longer sound: what lies around the frames, whether or not they are read.
+    """Cut a sound that is longer than the window to the pieces around the sampled frames.
 
-    A modality that is left out must not change what is heard, so frames that are not read count.
+    The times of the frames are used even if no frame is read: leaving out the picture must not
+    change what the model hears.
     """
     wave, num_samples = heard.waveform, len(heard.waveform)
     sampling, sample_rate = request.sampling, request.sample_rate
@@ -101,8 +103,8 @@ def _within(window: int, heard: Heard, contents: Contents | None, request: ClipR
         centres = sampling.middles(num_samples / sample_rate) * num_samples
     pieces = sound_pieces(centres, num_samples, window)
     text = (
-        f"{excess_s:.2f} of the {num_samples / sample_rate:.2f} s of its sound are not heard: the "
-        f"model hears {window / sample_rate:g} s, taken around the frames it sees"
+        f"{excess_s:.2f} of the {num_samples / sample_rate:.2f} s of its sound are not used: the "
+        f"model takes {window / sample_rate:g} s, cut out around the sampled frames"
     )
     notes = (*heard.notes, ClipNote("cut_sound", text))
     return replace(heard, waveform=np.concatenate([wave[p] for p in pieces]), notes=notes)
@@ -112,9 +114,9 @@ def _need_picture(contents: Contents, path: Path) -> Picture:
     if contents.picture is None:
         found = "only sound" if contents.sound is not None else "no picture and no sound"
         raise MediaError(
-            f"{path}: has no picture stream ({found} in it) but the picture was asked for; "
+            f"{path}: has no picture stream ({found} in it), but the picture is needed; "
             "give it as audio (+audio=FILE on the command line, the key audio in an annotation), "
-            "or leave the picture out: modality=audio"
+            "or set modality=audio"
         )
     if len(contents.picture.pts) == 0:
         raise MediaError(
@@ -125,10 +127,10 @@ def _need_picture(contents: Contents, path: Path) -> Picture:
 
 
 def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
-    """Read a sound file: libsndfile first, FFmpeg for what it does not know (m4a, aac, wma).
+    """Read a sound file with libsndfile, or with FFmpeg if that cannot (m4a, aac, wma).
 
-    Joined files are read one after the other. FFmpeg counts the packets of a compressed file, and
-    reads the file instead where libsndfile stopped before the last packet.
+    Joined files are read one after the other. libsndfile may stop early in a compressed file:
+    FFmpeg counts the packets, and reads the file if libsndfile gave less.
     """
     finished = [finish_header(part) for part in split_joined(data)]
     notes = tuple(dict.fromkeys(note for _, found in finished for note in found))
@@ -140,7 +142,9 @@ def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
         more = (joined_files(len(finished)),) if len(finished) > 1 else ()
         return heard and replace(heard, notes=(*notes, *more, *found, *heard.notes))
     except ValueError as error:
-        raise MediaError(f"{path}: is no sound ({reason(error)}); convert it again") from error
+        raise MediaError(
+            f"{path}: its sound makes no sense ({reason(error)}); convert it again"
+        ) from error
     if heard is None:
         return None
     heard = replace(heard, notes=(*notes, *heard.notes))
@@ -148,7 +152,7 @@ def _sound_file(data: bytes, sample_rate: int, path: Path) -> Heard | None:
         return heard
     try:
         track = look_into(data, path).sound
-    except MediaError:  # libsndfile alone knows it: there is nothing to compare
+    except MediaError:  # FFmpeg cannot open it: there is nothing to compare with
         return heard
     if track is not None and is_short(heard.decoded_s, track.promised_s):
         return read_track(data, track, path, sample_rate=sample_rate)
@@ -183,8 +187,8 @@ def other_sound(data: bytes, path: Path, why: str) -> tuple[Sound, tuple[ClipNot
 def probe_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> Clip:
     """Open one clip without decoding all of it: one frame, and the first samples of its sound.
 
-    It refuses what ``read_clip`` refuses when it opens a file, and a stream that has no decoder or
-    whose first packet is broken. A fault in the middle of a file is found only by reading it all.
+    It finds every error that ``read_clip`` raises when it opens a file, a stream without a
+    decoder, and a broken first packet. A fault further on is found only by ``read_clip``.
 
     Args:
         video: As ``read_clip``.
@@ -193,8 +197,8 @@ def probe_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> 
             container's sound must have a decoder; a clip may be without sound.
 
     Returns:
-        The clip with one frame and the times of all that would be sampled, if it has a picture, and
-        an empty waveform if it has sound.
+        The clip. If it has a picture, ``frames`` has one frame and ``frame_times_s`` the times of
+        all frames that would be sampled; if it has sound, ``waveform`` is empty, or else None.
 
     Raises:
         MediaError: As ``read_clip``.
@@ -227,7 +231,7 @@ def probe_clip(video: Path | None, audio: Path | None, request: ClipRequest) -> 
 
 
 def _sidecar_s(path: Path) -> float:
-    """Read the seconds of a sound file; 0 if it holds no samples."""
+    """Return the length of a sound file in seconds; 0 if it holds no samples."""
     data = read_bytes(path)
     try:
         return sidecar_s([finish_header(part)[0] for part in split_joined(data)], path)

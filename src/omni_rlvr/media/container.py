@@ -1,8 +1,8 @@
-"""What a media file holds, found out by looking at its bytes with PyAV, without decoding anything.
+"""Find the streams of a media file and the time of every frame, with PyAV.
 
-One pass over the packets gives the true time of every frame, whatever the frame rate does; both
-decoding back ends number frames by this table. Broken and foreign files are refused here, before
-decord sees them (it would print the whole file to stderr).
+One pass over the packets gives the true time of every frame, also at a variable frame rate; both
+decoding back ends number frames by this table. Broken files and files of other kinds are refused
+here, before decord opens them (it would print the whole file to stderr).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ av.logging.set_level(av.logging.PANIC)
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".aria2", ".!qb", ".ytdl", ".tmp")
 """Suffixes of unfinished downloads, or of the files that programs keep beside them."""
 _HEADS = {"asf": 16, "flv": 13, "mxf": 14}
-"""Format -> how many bytes at its start are found nowhere else in a file."""
+"""Format -> number of bytes at the start of a file that occur nowhere else in it."""
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-"""The object that has the size of the file at its 40th byte."""
-_UNKNOWN_SIZE = 2**32 - 64  # what a program writes that cannot know it
+"""Id of the ASF object that holds the size of the file, 40 bytes after the start of the id."""
+_UNKNOWN_SIZE = 2**32 - 64  # from this value on: the program that wrote it did not know the size
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
@@ -43,36 +43,37 @@ class Sound:
     """The sound track of a file."""
 
     stream: int
-    """Its number among all streams."""
+    """The index among all streams of the file."""
     num_channels: int
     sample_rate: int
-    """Hz; 0 where FFmpeg has no decoder for it."""
+    """Hz; 0 if FFmpeg has no decoder for the sound."""
     duration_s: float
-    """As the header tells it; 0 when it does not."""
+    """Duration according to the header; 0 if it gives none."""
     shifts_s: tuple[float, ...]
-    """Added to the time stamps of each part of the file, they give seconds from its start; one
-    number unless recordings were joined."""
+    """What to add to the time stamps of each part of the file to get seconds from its start; a
+    file has one part unless recordings were joined."""
     max_gap_s: float
     """A longer step forward in the time stamps starts the next part."""
     promised_s: float
-    """From its first packet to the end of its last, for each part of the file, added up."""
+    """Time from the first packet to the end of the last one, summed over the parts of the file."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What was found in a file; None stands for a stream that is not there."""
+    """The streams of a file; None for a stream that it does not have."""
 
     picture: Picture | None
     sound: Sound | None
     notes: tuple[ClipNote, ...] = ()
-    """Whether the file is shorter than its header promises."""
+    """A note if the file is shorter than its header says, or only its first part is read."""
 
 
 def read_bytes(path: Path) -> bytes:
     """Read a whole file, opening it once.
 
     Raises:
-        MediaError: If it is missing, a directory, not a regular file, empty, or may not be read.
+        MediaError: It is missing, a directory, not a regular file, empty, too large, not a media
+            file, or may not be read.
     """
     try:
         mode = path.stat().st_mode
@@ -102,18 +103,18 @@ def read_bytes(path: Path) -> bytes:
 
 
 def unfinished(path: Path) -> str:
-    """Return the end of a message on a broken file whose name, or one beside it, says why."""
+    """Return the end of a message if a file's name, or one next to it, shows a partial download."""
     names = [path.name for suffix in _UNFINISHED if path.name.lower().endswith(suffix)]
     beside = [path.with_name(path.name + suffix) for suffix in _UNFINISHED]
     names += [other.name for other in beside if other.exists()]
-    return f"; its download is not finished, as {names[0]} says" if names else ""
+    return f"; its download is not finished: there is {names[0]}" if names else ""
 
 
 def open_container(data: bytes) -> av.container.InputContainer:
-    """Open media bytes; a playlist in them may not make FFmpeg open other files or addresses.
+    """Open media bytes; FFmpeg may not open other files or addresses that a playlist names.
 
-    FFmpeg decodes a little to know what is in a file, so it gets the limit on frames too; twice
-    of it, since codecs round their sizes up.
+    FFmpeg decodes a little to find out what is in a file, so the limit on frame sizes is set here
+    too, doubled because codecs round sizes up.
     """
     max_pixels = str(2 * in_force().max_frame_pixels)
     options = {"protocol_whitelist": "none", "max_pixels": max_pixels}
@@ -128,13 +129,13 @@ def look_into(data: bytes, path: Path) -> Contents:
         path: Where it came from, for messages.
 
     Raises:
-        MediaError: If the file is cut short or FFmpeg does not know it.
+        MediaError: The file is cut short, exceeds a limit, or FFmpeg cannot open it.
     """
     num_indices = _check_boxes(data, path)
     try:
         with open_container(data) as container:
             format_name = container.format.name
-            if format_name.endswith("_pipe"):  # FFmpeg takes a picture for a film of one frame
+            if format_name.endswith("_pipe"):  # FFmpeg opens an image as a video of one frame
                 kind = format_name.removesuffix("_pipe").upper()
                 raise MediaError(
                     f"is not a video or sound file but a picture ({kind}); name the clip that "
@@ -162,10 +163,10 @@ def look_into(data: bytes, path: Path) -> Contents:
 
 
 def _check_size(container: av.container.InputContainer, sound: av.stream.Stream | None) -> None:
-    """Refuse what the header of an opened file promises beyond a limit, wanted or not.
+    """Refuse an opened file whose header exceeds a limit, whichever streams are to be read.
 
     Raises:
-        MediaError: It is; the message does not name the file yet.
+        MediaError: It does; the caller adds the file's name.
     """
     limits, num_streams = in_force(), len(container.streams)
     duration_s = (container.duration or 0) / av.time_base
@@ -181,7 +182,7 @@ def _check_size(container: av.container.InputContainer, sound: av.stream.Stream 
 
 
 def reason(error: Exception) -> str:
-    """Name an error of a library in one short line."""
+    """Describe an error of a library in one short line."""
     if isinstance(error, MemoryError):
         return f"it takes more memory than dataset.max_memory_gb={in_force().max_memory_gb:g}"
     if isinstance(error, av.FFmpegError) and error.strerror:
@@ -191,7 +192,7 @@ def reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def decoding(path: Path, what: str) -> Iterator[None]:
-    """Decode a stream inside; an error then names the file, the stream and the reason.
+    """Turn the errors of decoding a stream into one that names file, stream and reason.
 
     Raises:
         MediaError: The stream cannot be decoded.
@@ -218,10 +219,10 @@ def _find_sound(stream: av.AudioStream, timeline: Timeline) -> Sound:
 
 
 def _truncated(data: bytes) -> tuple[ClipNote, ...]:
-    """Say that an AVI or ASF has more bytes by its header; FFmpeg then corrects its length."""
+    """Note an AVI or ASF file that is shorter than its header says; FFmpeg reads it silently."""
     size = 0
     if data[:4] == b"RIFF":
-        while data[size : size + 4] == b"RIFF":  # a large one has several parts
+        while data[size : size + 4] == b"RIFF":  # a large file has several parts
             part = int.from_bytes(data[size + 4 : size + 8], "little")
             size += 8 + (part if part < _UNKNOWN_SIZE else 0)
     elif data[:16] == _ASF:
@@ -231,23 +232,24 @@ def _truncated(data: bytes) -> tuple[ClipNote, ...]:
 
 
 def _joined(data: bytes, format_name: str, num_indices: int) -> tuple[ClipNote, ...]:
-    """Say that files were joined end to end in a format of which FFmpeg reads the first alone."""
+    """Note files that were joined end to end in a format of which FFmpeg reads only the first."""
     head = _HEADS.get(format_name)
     num_files = num_indices if head is None else data.count(data[:head])
     return (joined_files(num_files),) if num_files > 1 else ()
 
 
 def joined_files(number: int) -> ClipNote:
-    """Say that a file is several, and that the first alone is read."""
+    """Make the note on a file of which only the first of several joined files is read."""
     text = f"is {number} files joined end to end, and only the first is read"
-    return ClipNote("short", f"{text} (ffmpeg's concat joins them so that all is)")
+    return ClipNote("short", f"{text} (join them with ffmpeg's concat to have all of them read)")
 
 
 def _check_boxes(data: bytes, path: Path) -> int:
-    """Refuse an mp4 or mov that is cut short; FFmpeg would read some of it without a word.
+    """Refuse an mp4 or mov that is cut short; FFmpeg would read a part of it silently.
 
     Returns:
-        How many indices of whole films are in it; 0 for other formats.
+        The number of joined files by their indices (boxes 'moov'); 0 for other formats and for
+        fragmented files.
     """
     if data[4:8] not in _FIRST_BOXES:
         return 0
@@ -268,7 +270,7 @@ def _check_boxes(data: bytes, path: Path) -> int:
             )
     if not seen.keys() & {b"moov", b"moof", b"meta"}:
         raise MediaError(
-            f"{path}: is truncated or its recording was never finished (no index, 'moov', in it); "
+            f"{path}: is truncated or its recording was never finished (it has no index, 'moov'); "
             f"copy or download it again{unfinished(path)}"
         )
     return 0 if seen[b"moof"] else seen[b"moov"]

@@ -1,7 +1,7 @@
-"""How media files are found: suffixes, a walk through folders, and names in another spelling.
+"""Find media files: by suffix, by a walk through folders, and under names spelled differently.
 
-Every reader and task that looks for files uses this file. A walk follows links to folders and
-enters each folder once, so that a circle of links ends; it lists the folders that it could not
+Every reader and task that looks for files uses this file. A walk follows links to folders but
+enters each folder once, so that circular links do no harm, and lists the folders that it could not
 enter. No file is opened here.
 """
 
@@ -38,28 +38,28 @@ SUFFIX = f"(?i)({'|'.join(re.escape(suffix) for suffix in (*VIDEO, *AUDIO))})$"
 """Pattern, for ``re`` and for Arrow, that matches such a suffix at the end of a name."""
 _VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _SHOWN = 3
-"""Names that a message gives of each kind."""
+"""Number of names that a message shows of each kind."""
 _WARNED: set[Path] = set()
 """Folders for which ``located`` has logged its warning."""
 
 
 @dataclass
 class Walk:
-    """What lies below a folder."""
+    """The files and folders below a folder."""
 
     files: list[Path] = field(default_factory=list)
-    """Paths of everything that is no folder, sorted; each begins with the folder asked for."""
+    """Paths of everything but folders, sorted; each begins with the folder that was walked."""
     folders: list[Path] = field(default_factory=list)
-    """Every folder that was entered, beginning with the folder asked for."""
+    """Every folder that was entered, the first being the folder that was walked."""
     left_out: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Reason -> the folders that were not entered for it."""
+    """Reason -> the folders that were not entered for this reason."""
 
 
 def walk(top: Path) -> Walk:
-    """Go through a folder and all below it, linked folders included.
+    """List everything below a folder, linked folders included.
 
-    Each folder is entered once, by its own path if it has one below ``top``; a link to a folder
-    that holds ``top`` is a circle and is not followed.
+    Each folder is entered once, by its own path rather than a link if it is below ``top``. A link
+    to a folder that contains ``top`` is circular and not followed.
     """
     found = Walk()
     entered = {identity for folder in (top, *top.absolute().parents, *top.resolve().parents)
@@ -101,9 +101,9 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def matching(pattern: str) -> list[Path]:
-    """Everything that a glob names, sorted; ``**`` goes through folders as ``walk`` does.
+    """Return every path that a glob matches, sorted; ``**`` follows links as ``walk`` does.
 
-    Names are compared in one Unicode form (NFC). As in a shell, a wildcard leaves out hidden names.
+    Names are compared in Unicode NFC. As in a shell, a wildcard does not match hidden names.
     """
     path = Path(pattern)
     found = [Path(path.anchor)]
@@ -153,7 +153,9 @@ def expanded(name: str, key: str) -> str:
         user, home = name, os.path.expanduser(name)  # noqa: PTH111 (Path would raise)
         if home == user:
             user = name.split("/")[0]
-            raise UserError(f"{key}={name}: there is no user {user[1:]!r}; a file is ./{user}")
+            raise UserError(
+                f"{key}={name}: there is no user {user[1:]!r}; for a file write ./{user}"
+            )
         name = home
     for variable in _VARIABLE.findall(name):
         if variable not in os.environ:
@@ -165,7 +167,7 @@ def expanded(name: str, key: str) -> str:
 
 
 def oddity(path: Path) -> str | None:
-    """Say why a path is no file that can be read, as a plural noun; None if it can be read."""
+    """Say why a path is not a readable file, as a plural noun for counts; None if it is one."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -212,8 +214,8 @@ def located(path: Path) -> Path:
     if folder not in _WARNED:
         _WARNED.add(folder)
         log.warning(
-            "%s: names are spelled otherwise there than in the list or command, in the case of "
-            "their suffix or in their Unicode form, e.g. %r for %r; they are read all the same",
+            "%s: names on disk differ from those in the list or command in the case of the suffix "
+            "or in the Unicode form, e.g. %r for %r; they are read nevertheless",
             folder,
             names[0],
             path.name,
@@ -222,7 +224,7 @@ def located(path: Path) -> Path:
 
 
 def like(path: Path) -> str:
-    """Say what is there in place of a path that is not, for the middle of a message; or nothing."""
+    """Name a similar path that exists, for a message on a missing path; "" if there is none."""
     meant = Path("/".join(part.strip() for part in str(path).replace("\\", "/").split("/")))
     if meant != path:
         found = located(meant)
@@ -233,7 +235,7 @@ def like(path: Path) -> str:
 
 
 def video_of(folders: Iterable[Path], stem: str) -> Path | None:
-    """Find a video of this name but for its suffix in the first folder that has it, if any."""
+    """Find a video by its name without suffix in the first folder that has one; None if none."""
     for folder in folders:
         if (name := _of_stem(folder, stem, VIDEO)) is not None:
             return folder / name
@@ -248,7 +250,7 @@ def video_name(folder: Path, name: str) -> str:
 
 
 def _of_stem(folder: Path, stem: str, suffixes: Iterable[str]) -> str | None:
-    """Find the file of this name but for its suffix; None if there is none."""
+    """Find a file by its name without suffix; None if there is none."""
     try:
         there = _spelled(folder, folder.stat().st_mtime_ns)
     except OSError:
@@ -263,7 +265,7 @@ def _spelled(folder: Path, changed_ns: int) -> dict[str, list[str]]:
 
     Args:
         folder: The folder.
-        changed_ns: When the folder last changed, so that the cache does not outlive a change.
+        changed_ns: When the folder last changed; a change makes another key of the cache.
     """
     found: dict[str, list[str]] = {}
     for name in _names(folder):

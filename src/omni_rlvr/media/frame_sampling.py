@@ -1,9 +1,8 @@
-"""Which frames of a clip to look at, and which of its sound to listen to. Pure arithmetic; nothing
-is read here.
+"""Choose which frames of a clip, and which parts of its sound, a model gets. Pure arithmetic.
 
-Frames are either a fixed number (R1-Omni's rule: the middle frame of each of equal parts) or so
-many a second (Qwen's rule). A sound that is longer than a model's window is listened to around
-these frames, so that picture and sound are of the same time.
+The number of frames is either fixed (R1-Omni's rule: the middle frame of each of equal parts) or
+follows from a rate (Qwen's rule). Sound that is longer than a model's window is cut to pieces
+around these frames, so that picture and sound cover the same times.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Sampling:
-    """A rule that says which frames of a clip a model is shown; made by ``count`` or ``rate``."""
+    """A rule that chooses the frames of a clip; made by ``count`` or ``rate``."""
 
     at_least: int
     at_most: int
     multiple_of: int = 1
     fps: float | None = None
-    """Frames a second; None for a fixed number, which both limits then give."""
+    """Frames a second; None for a fixed number, to which both limits are then set."""
 
     def __post_init__(self) -> None:
         if self.fps is not None and not self.fps > 0:
@@ -33,7 +32,7 @@ class Sampling:
             )
         if self._up(self.at_least) > self._down(self.at_most):
             raise ValueError(
-                f"no multiple of {self.multiple_of} lies between at_least={self.at_least} and "
+                f"no multiple of {self.multiple_of} is between at_least={self.at_least} and "
                 f"at_most={self.at_most}"
             )
 
@@ -48,19 +47,19 @@ class Sampling:
 
         Args:
             fps: Frames a second, above 0.
-            at_least: Fewest frames; a clip with fewer shows some of them more than once only where
-                it does not have ``multiple_of``.
+            at_least: Fewest frames. A clip with fewer gives all it has, rounded down to a multiple;
+                frames are repeated only if it has fewer than ``multiple_of``.
             at_most: Most frames.
-            multiple_of: What the number of frames can be divided by; 2 for a vision tower that
+            multiple_of: The number of frames is a multiple of this; 2 for a vision tower that
                 takes frames in pairs.
 
         Reference:
             qwen-vl-utils, ``smart_nframes`` and ``_read_video_decord``.
 
         Note:
-            The reference takes frames evenly by number, here it is by time: the same frames at a
-            constant rate, and the right ones at a variable one. It refuses a clip with fewer than
-            ``multiple_of`` frames.
+            The reference spaces frames evenly by number, this function by time, which is the same
+            at a constant frame rate and correct at a variable one. The reference refuses a clip
+            with fewer than ``multiple_of`` frames.
         """
         return Sampling(at_least=at_least, at_most=at_most, multiple_of=multiple_of, fps=fps)
 
@@ -69,11 +68,11 @@ class Sampling:
 
         Args:
             duration_s: Length of its picture, seconds.
-            num_frames_in_clip: Frames it has, at least 1; None where no picture limits them.
+            num_frames_in_clip: Frames the clip has, at least 1; None if it has no picture.
         """
         if self.fps is None:
             return self.at_least
-        # as in the reference: the limits first, then what is there, then down to a multiple
+        # in the order of the reference: the limits, the frames of the clip, down to a multiple
         wanted = max(duration_s * self.fps, self._up(self.at_least))
         wanted = min(wanted, self._down(self.at_most))
         if num_frames_in_clip is not None:
@@ -101,7 +100,7 @@ class Sampling:
         return np.where(is_before_nearer, before, after).astype(np.int64)
 
     def middles(self, duration_s: float) -> np.ndarray:
-        """Place frames where there is no picture: [F], as shares of the duration."""
+        """Return times for frames of a clip without a picture: [F], as shares of its length."""
         num_frames = self.num_frames(duration_s)
         return (np.arange(num_frames) + 0.5) / num_frames
 
@@ -113,7 +112,8 @@ class Sampling:
 
 
 _ROUNDING = 1e-6
-"""Frames: 150 frames at 30000 / 1001 a second are 5.005 s, and not a little less."""
+"""Added to a number of frames before rounding down: 5.005 s at 30000 / 1001 frames a second are 150
+frames, but 149.999... in floating point."""
 
 
 def uniform_indices(num_frames_in_clip: int, num_frames: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def uniform_indices(num_frames_in_clip: int, num_frames: int) -> np.ndarray:
         [N] int64 frame numbers in [0, D - 1], never decreasing.
 
     Raises:
-        ValueError: If either number is below 1.
+        ValueError: Either number is below 1.
 
     Reference:
         HumanMLLM/R1-Omni, ``humanomni/mm_utils.py``, ``frame_sample`` in mode ``uniform``.
@@ -150,16 +150,16 @@ def uniform_indices(num_frames_in_clip: int, num_frames: int) -> np.ndarray:
 def sound_pieces(centres: np.ndarray, num_samples: int, window: int) -> list[slice]:
     """Choose ``window`` samples of a longer sound: an equal piece around each sampled frame.
 
-    Pieces never overlap and keep their order; where frames are closer than a piece is long, the
-    pieces follow each other. As the sound becomes as long as the window they become all of it.
+    Pieces are in order and never overlap: a piece that would overlap the one before starts right
+    after it. If the sound is as long as the window, the pieces are all of it.
 
     Args:
-        centres: [N] the sample that belongs to each frame, never decreasing.
-        num_samples: S, samples of the sound.
-        window: W, samples to choose, at most S.
+        centres: [N] the sample at the time of each frame, never decreasing.
+        num_samples: S, the number of samples of the sound.
+        window: W, the number of samples to choose, at most S.
 
     Returns:
-        N slices of the sound, W samples together.
+        N slices of the sound, W samples in total.
     """
     edges = np.linspace(0, window, len(centres) + 1).round().astype(int)
     pieces, end = [], 0

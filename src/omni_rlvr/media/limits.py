@@ -1,7 +1,7 @@
-"""How much a media file may ask for: a few bytes of header can promise any amount of memory.
+"""Limits on the size of media files: a few bytes of header can make a decoder allocate any amount.
 
-The process that reads clips has one set of limits, which is set when it starts. They are checked
-before anything is allocated; the kernel enforces the limit on memory.
+A process that reads clips has one set of limits, set when it starts. They are checked before
+anything is allocated; the kernel enforces the limit on memory.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Limits:
         return Limits(**{f.name: options[f.name] for f in fields(Limits) if f.name in options})
 
     def problem(self, name: str, value: float, what: str) -> str | None:
-        """Hold a value against the limit of this name.
+        """Compare a value with the limit of this name.
 
         Args:
-            name: A field.
-            value: What a file has of it.
-            what: The same in words, e.g. ``"its picture has 9 x 9 pixels a frame"``.
+            name: A field of this class.
+            value: The file's value.
+            what: The value in words, e.g. ``"its picture has 9 x 9 pixels a frame"``.
 
         Returns:
-            None, or what is wrong and which option allows it.
+            None, or what is wrong and which option sets the limit.
         """
         limit = vars(self)[name]
         is_low = name.startswith("min")
@@ -52,7 +52,7 @@ class Limits:
         return f"{what}, {allowed}; convert it, or change the limit"
 
     def sound_problem(self, sample_rate: int, duration_s: float, num_channels: int) -> str | None:
-        """Hold a sound that is not decoded yet against the limits; see ``problem``."""
+        """Compare a sound that is not decoded yet with the limits; see ``problem``."""
         gigabytes = sample_rate * duration_s * num_channels * 4 / GIGABYTE  # float32
         rate = f"its sound has a sample rate of {sample_rate} Hz"
         return (
@@ -72,9 +72,10 @@ def in_force() -> Limits:
 
 
 def enforce(limits: Limits) -> None:
-    """Put limits in force in this process, once its libraries are loaded.
+    """Set the limits of this process; call it once its libraries are loaded.
 
-    The address space may grow by ``max_memory_gb``; only Linux tells how large it is now.
+    The address space may grow by ``max_memory_gb`` from now on. Memory is limited on Linux only:
+    other systems do not tell the current size of the address space.
     """
     global _in_force
     _in_force = limits

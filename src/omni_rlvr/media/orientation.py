@@ -1,8 +1,7 @@
-"""Which way up a picture is shown: one of eight ways, a turn by a multiple of 90 degrees and
-perhaps a mirror.
+"""The orientation of a picture: a rotation by a multiple of 90 degrees, possibly mirrored.
 
-A frame carries it as a display matrix (of the container, or of the codec's own messages); old mkv
-files have a tag, ``rotate``, instead.
+A decoded frame carries it as a display matrix, which comes from the container or from the codec's
+side data; old mkv files have a tag, ``rotate``, instead.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_SKEW = 0.02  # of a matrix's large entries, up to which its small ones are rounding: one degree
+_SKEW = 0.02
+"""Share of a matrix's large entries up to which small ones count as 0; about one degree."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Orientation:
 
     @property
     def is_reflection(self) -> bool:
-        """Whether no turn alone gives it, as with a front camera's picture."""
+        """Whether it mirrors the picture, as front cameras do, and is not a rotation alone."""
         return self.is_transposed ^ self.is_mirrored_x ^ self.is_mirrored_y
 
     @property
     def filters(self) -> list[tuple[str, str | None]]:
-        """The same as names and arguments of FFmpeg's filters, in this order."""
+        """The FFmpeg filters (name, argument) that do the same, in this order."""
         steps = (
             (self.is_transposed, ("transpose", "cclock_flip")),
             (self.is_mirrored_x, ("hflip", None)),
@@ -64,10 +64,10 @@ def of_matrix(matrix: np.ndarray) -> Orientation:
     """Read a display matrix: [9] int32, FFmpeg's ``AV_FRAME_DATA_DISPLAYMATRIX``.
 
     A pixel (p, q) is shown at (a p + c q + x, b p + d q + y); the matrix is a b u, c d v, x y w.
-    Where it scales, that is left alone, as players do.
+    A scale in it is ignored, as players do.
 
     Raises:
-        ValueError: It turns by no multiple of 90 degrees.
+        ValueError: The rotation is not a multiple of 90 degrees.
     """
     a, b, _, c, d, *_ = matrix.tolist()
     straight, crossed = (abs(a), abs(d)), (abs(b), abs(c))
@@ -83,7 +83,7 @@ def of_tags(tags: Mapping[str, str]) -> Orientation:
     """Read the tag ``rotate``, in degrees clockwise, from a stream's tags; upright without it.
 
     Raises:
-        ValueError: It is no multiple of 90 degrees.
+        ValueError: It is not a multiple of 90 degrees.
     """
     text = {name.lower(): value for name, value in tags.items()}.get("rotate", "0")
     try:

@@ -1,10 +1,10 @@
 """The picture stream of a file: the time of every frame, which way up it is, and any fault.
 
-The first frame is decoded while the packets are passed over, since only frames tell their
-orientation. The key frames are looked at too: decord begins at the key frame before a wanted frame
-and counts on from there. Where a key frame only begins to refresh the picture, or where frames that
-are shown before it follow it in the file, that gives another frame, or a broken one, without an
-error.
+The first frame is decoded during the pass over the packets, since only frames carry the
+orientation. Key frames are checked too, to decide whether decord can be used: it seeks to the key
+frame before a wanted frame and counts frames from there. It then returns a wrong or broken frame
+without an error if a key frame does not refresh the whole picture, or if frames that follow it in
+the file are shown before it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from omni_rlvr.media.timeline import Timeline, tick_s_of
 from omni_rlvr.types import MediaError
 
 _USUAL_RATE = Fraction(25)
-"""Frames a second, where a file does not say."""
-_NAL_TYPE, _IDR = 0x1F, 5  # of H.264: the frame after which none refers to one before
+"""Frames a second of a file that gives no rate."""
+_NAL_TYPE, _IDR = 0x1F, 5  # H.264: no frame after an IDR frame refers to one before it
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,21 @@ class Picture:
     """The picture stream of a file."""
 
     stream: int
-    """Its number among all streams."""
+    """The index among all streams of the file."""
     pts: np.ndarray
     """[D] int64, presentation time of each frame in stream ticks, in the order shown."""
     times_s: np.ndarray
-    """[D] float64, the same in seconds from the start of the file."""
+    """[D] float64, the same times in seconds from the start of the file."""
     duration_s: float
-    """From the moment the first frame appears until the last one goes."""
+    """Time from the appearance of the first frame to the end of the last one."""
     has_pts: bool
-    """Whether each packet carried its own presentation time (packets of AVI do not), and the times
-    do not start anew within the file."""
+    """Whether each packet has a presentation time (packets of AVI do not) and the times do not
+    restart within the file."""
     orientation: Orientation
     """Which way up decoded frames are."""
     decord_agrees: bool
-    """Whether decord shows the same: an mp4 or mov whose key frames it can start at, no second
-    picture or cover, no orientation it overlooks."""
+    """Whether decord gives the same frames: the file is an mp4 or mov with one picture stream and
+    no cover, decord can seek to its key frames, and it applies the orientation."""
     fault: str | None
     """Why its frames cannot be read, and what to do; None if they can."""
 
@@ -67,7 +67,7 @@ def need_readable(picture: Picture, path: Path) -> None:
     """Refuse a picture whose frames cannot be read.
 
     Raises:
-        MediaError: It has a fault, named with the file.
+        MediaError: It has a fault; names the file and the fault.
     """
     if picture.fault is not None:
         raise MediaError(f"{path}: its picture {picture.fault}")
@@ -91,14 +91,14 @@ class PictureProbe:
         self._frame: av.VideoFrame | None = None
         self._key: int | None = None
         self._newest: int | None = None
-        self._are_entries = True  # whether what follows each key frame is what is shown after it
+        self._can_seek = True  # whether decoding may start at every key frame, see the top
         if self._fault is None:
             stream.codec_context.thread_count = 1
 
     def look_at(self, packet: av.Packet) -> None:
-        """Decode a packet, unless there is a frame already, and check its place among the others.
+        """Decode packets up to the first frame, and check the place of key frames.
 
-        The last packet of a stream is an empty one.
+        The last packet of a stream is empty.
         """
         if packet.stream_index != self._stream.index:
             return
@@ -111,10 +111,10 @@ class PictureProbe:
             if self._newest is not None and not (
                 pts > self._newest and _is_whole_refresh(self._stream, packet)
             ):
-                self._are_entries = False
+                self._can_seek = False
             self._key = pts
         elif self._key is None or pts < self._key:
-            self._are_entries = False
+            self._can_seek = False
         self._newest = pts if self._newest is None else max(pts, self._newest)
 
     def picture(self, container: av.container.InputContainer, timeline: Timeline) -> Picture:
@@ -123,7 +123,7 @@ class PictureProbe:
         rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
         packets = timeline.packets[stream.index]
         stamps = [p.ticks for p in packets]
-        if None in stamps:  # the times follow from the frame rate
+        if None in stamps:  # derive the times from the frame rate
             first = next((stamp for stamp in stamps if stamp is not None), 0)
             stamps = [first + round(i / (rate * tick_s_of(stream))) for i in range(len(stamps))]
         parts = np.asarray([p.part for p in packets], dtype=np.int64)
@@ -143,8 +143,8 @@ class PictureProbe:
             orientation = of_tags(stream.metadata) if matrix is None else of_matrix(matrix)
         except ValueError as error:
             fault = fault or (
-                f"has {error}, which turns it by no multiple of 90 degrees; convert it with a "
-                "program that turns the frames themselves"
+                f"has {error}, which is not a rotation by a multiple of 90 degrees; convert it "
+                "with a program that rotates the frames themselves"
             )
         return Picture(
             stream=stream.index,
@@ -156,7 +156,7 @@ class PictureProbe:
             decord_agrees=len(container.streams.video) == 1
             and not is_joined
             and "mp4" in container.format.name
-            and self._are_entries
+            and self._can_seek
             and self._decord_turns_it(orientation),
             fault=fault,
         )
@@ -164,15 +164,15 @@ class PictureProbe:
     def _decord_turns_it(self, orientation: Orientation) -> bool:
         """Tell whether decord 0.6 shows the frames of an mp4 or mov in this orientation.
 
-        It knows the angle in the display matrix; it overlooks mirrors, and what the codec's own
-        messages say.
+        It applies the angle of the container's display matrix; it ignores mirroring and the
+        codec's side data.
         """
         if _matrix(self._frame) is None:
             return orientation == UPRIGHT
         if orientation.is_reflection:
             return False
         codec = self._stream.codec_context
-        alone = av.CodecContext.create(codec.name, "r")  # decodes without the container
+        alone = av.CodecContext.create(codec.name, "r")  # without the container's display matrix
         assert isinstance(alone, av.VideoCodecContext)
         alone.extradata = codec.extradata
         frames = (_decode(alone, packet) for packet in (*self._packets, None))
@@ -181,7 +181,7 @@ class PictureProbe:
 
 
 def _fault(stream: av.VideoStream) -> str | None:
-    """Say why no frame of a stream can, or may, be decoded; None if frames can."""
+    """Say why the frames of a stream cannot or may not be decoded; None if they can."""
     if stream.codec_context is None:
         return "cannot be decoded (there is no decoder for its codec); convert it to H.264 in mp4"
     size = f"has {stream.width} x {stream.height} pixels a frame"
@@ -195,21 +195,21 @@ def _matrix(frame: av.VideoFrame | None) -> np.ndarray | None:
 
 
 def _decode(codec: av.VideoCodecContext, packet: av.Packet | None) -> av.VideoFrame | None:
-    """Decode a packet; None for one that gives no frame, or is broken."""
+    """Decode a packet; None if it gives no frame or is broken."""
     try:
         frames = codec.decode(packet)
-    except av.FFmpegError:  # reading the frames raises for it
+    except av.FFmpegError:  # reading the frames will raise the error
         return None
     return frames[0] if frames else None
 
 
 def _is_whole_refresh(stream: av.VideoStream, packet: av.Packet) -> bool:
-    """Tell whether a key frame needs no other; for H.264 in an mp4, by the types of its parts."""
+    """Tell whether later frames need nothing before this key frame; H.264: whether it is IDR."""
     codec = stream.codec_context
     if codec.name != "h264":
         return True
     data, settings = bytes(packet), bytes(codec.extradata or b"")
-    if settings[:1] != b"\x01":  # no sizes before the parts, as in a transport stream
+    if settings[:1] != b"\x01":  # NAL units without sizes before them, as in a transport stream
         return False
     size_bytes, at = (settings[4] & 3) + 1, 0
     while at + size_bytes < len(data):

@@ -1,4 +1,4 @@
-"""What is read of a clip, as one value: which frames, at which rate its sound, what of both."""
+"""The settings for reading clips as one value: which frames and which sound, at which rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Backend = Literal["decord", "av"]
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """What to read of a clip; what reads clips takes it beside the files."""
+    """What to read of a clip; functions that read clips take it together with the files."""
 
     sampling: Sampling
     """Which frames are read."""
@@ -24,10 +24,9 @@ class ClipRequest:
     want_audio: bool
     """Whether to decode sound; without, ``Clip.waveform`` is None."""
     window_s: float | None = None
-    """Most seconds of sound that the model takes; of a longer sound only what lies around the
-    sampled frames is kept, and a note says how much is not. None keeps all."""
+    """Most seconds of sound that the model takes. Longer sound is cut to pieces around the sampled
+    frames, and a note says how much was cut. None keeps all sound."""
     frame_size: FrameSize | None = None
-    """How frames are resized before they leave the process that decodes them; None leaves them as
-    they are in the file."""
+    """How to resize frames in the process that decodes them; None keeps their size."""
     backend: Backend = "decord"
-    """What decodes frames: ``decord`` (PyAV steps in where it cannot) or ``av``."""
+    """What decodes frames: ``decord`` (with PyAV for files that decord cannot read) or ``av``."""

@@ -1,10 +1,8 @@
-"""Resize frames: to a size that follows from their own, and tall ones height first.
+"""Resize frames to a size that keeps their proportions, the same with every version of Pillow.
 
-Rounding depends on the order of the two passes.
-
-A resize is one pass over rows and one over columns, each rounded to whole grey levels. Pillow 13
-takes the order that costs less, earlier ones always rows before columns, and a pixel can differ by
-a few levels. With the columns' pass taken here, every Pillow gives the same picture.
+A resize is one pass over rows and one over columns, each rounded to integers, so that the order of
+the passes can change a pixel by a few levels. Pillow 13 takes the cheaper order, earlier versions
+always rows first. ``shrink_tall`` does the pass over columns first where Pillow 13 would.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 MAX_ASPECT_RATIO = 200
-"""Of a frame that keeps its proportions; a longer strip has no size that a model takes."""
+"""Longest side over shortest side of a frame; a model has no input size for longer strips."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class FrameSize:
     """A rule for the size of frames that keeps their proportions."""
 
     multiple_of: int
-    """What height and width can be divided by."""
+    """Height and width are multiples of this."""
     min_pixels: int
     """Least height times width."""
     max_pixels: int
@@ -71,12 +69,12 @@ def shrink_tall(frames: np.ndarray, height: int, width: int, resample: int) -> n
 
     Args:
         frames: [F, H, W, 3] uint8.
-        height: the wanted height in pixels.
-        width: the wanted width in pixels.
-        resample: a filter of ``PIL.Image.Resampling``.
+        height: The wanted height in pixels.
+        width: The wanted width in pixels.
+        resample: A filter of ``PIL.Image.Resampling``.
 
     Returns:
-        [F, height, W, 3] uint8, or ``frames`` themselves where rows go first.
+        [F, height, W, 3] uint8, or ``frames`` themselves if the pass over rows goes first.
 
     Reference:
         Pillow 13, ``ImagingResample``: which pass goes first.

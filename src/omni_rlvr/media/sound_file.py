@@ -1,8 +1,8 @@
-"""What is done to the bytes of a sound file before libsndfile reads them.
+"""Prepare the bytes of a sound file for libsndfile: split joined files and complete headers.
 
-Where several files were joined in one, libsndfile reads the first of them only, and as much of it
-as its header says, without a warning. Here joined files are split, and the header of a recording
-that was never finished is completed. Nothing is decoded.
+libsndfile reads only the first of several files that were joined, and only as much sound as its
+header says, without a warning. So joined files are split, and the header of a recording that was
+never finished is corrected. Nothing is decoded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 from omni_rlvr.types import ClipNote
 
 MAX_TRAILING = 1024
-"""Most bytes behind the sound that are no chunk: programs leave tags and padding there."""
+"""Most bytes after the sound that belong to no chunk: programs leave tags and padding there."""
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _JOINTS = {
     b"RIFF": (b"WAVE", 8),
@@ -28,9 +28,9 @@ _JOINTS = {
     b".snd": (b".snd\x00\x00\x00", 0),
     b"OggS": (b"OggS\x00\x02" + bytes(8), 0),
 }
-"""First bytes of a file -> what every file of its kind has near its start, and at which byte."""
+"""First bytes of a file -> (a mark that every file of its format has, the offset of the mark)."""
 _FIRST_PAGES = 300
-"""Bytes within which the first pages of the streams of one Ogg file follow each other."""
+"""Most bytes between the first pages of two streams of one Ogg file."""
 _Order = Literal["little", "big"]
 
 
@@ -39,13 +39,13 @@ class _Layout:
     """How a format lays out its chunks."""
 
     start: int
-    """Where the first chunk is."""
+    """Offset of the first chunk."""
     id_size: int
     size_size: int
     order: _Order
     """Byte order of numbers."""
     data_id: bytes
-    """How the name of the chunk with the samples begins."""
+    """The beginning of the name of the chunk with the samples."""
     ahead: int = 0
     """Bytes of that chunk before the samples."""
     align: int = 2
@@ -67,13 +67,13 @@ _LAYOUTS = {
 
 
 def is_sound_file(data: bytes) -> bool:
-    """Tell whether a file begins as a sound file of a kind that this module knows."""
+    """Tell whether a file begins like a sound file of one of the formats in ``_JOINTS``."""
     mark, offset = _JOINTS.get(data[:4], (b"", 0))
     return bool(mark) and data[offset : offset + len(mark)] == mark
 
 
 def split_joined(data: bytes) -> list[bytes]:
-    """Split a file into the sound files that were joined in it; mostly there is one."""
+    """Split a file into the sound files that were joined in it; usually there is one."""
     mark, offset = _JOINTS.get(data[:4], (b"", 0))
     starts, at = [0], data.find(mark, offset + 1) if mark else -1
     page = 0
@@ -89,11 +89,11 @@ def split_joined(data: bytes) -> list[bytes]:
 
 
 def finish_header(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
-    """Complete a header that its recorder never finished: make it say how much sound there is.
+    """Correct the length in a header that the recording program never finished.
 
     Returns:
-        The file, changed only if its header says that there is less sound than there is, and notes
-        on that, or on an end that is missing.
+        The file, changed only if its header gives less sound than there is, and notes on that or
+        on missing bytes.
     """
     if data[:4] == b"OggS":
         return data, _ogg_notes(data)
@@ -114,7 +114,7 @@ def finish_header(data: bytes) -> tuple[bytes, tuple[ClipNote, ...]]:
     largest = 256**layout.size_size - 1
     if wide is not None and size == largest:
         size, largest = wide[1], 2**64 - 1
-    is_open = size > largest - 64  # what a program writes that cannot know the size
+    is_open = size > largest - 64  # written where the size was not known
     claimed = 0 if is_open or size <= layout.ahead else size
     there = len(data) - at
     if claimed > there:
@@ -199,10 +199,10 @@ def _write(data: bytearray, at: int, number: int, size: int, order: _Order) -> N
 
 
 def missing_bytes(num_bytes: int) -> ClipNote:
-    """Say that a file is cut short, and by how much."""
+    """Make the note on a file that is cut short."""
     return ClipNote("short", f"is truncated, {num_bytes} bytes are missing at its end")
 
 
 def _unfinished(claimed: int, there: int) -> ClipNote:
-    text = f"was never finished: its header says {claimed} bytes of sound, {there} are there"
+    text = f"was never finished: its header says {claimed} bytes of sound, it has {there}"
     return ClipNote("unfinished", f"{text}; all are read")

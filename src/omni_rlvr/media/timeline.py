@@ -1,7 +1,7 @@
-"""The packets of a file on one axis: seconds from its start, for picture and sound alike.
+"""Place the packets of picture and sound on one time axis: seconds from the start of the file.
 
-The start is where the first stream begins. Where recordings were joined end to end and the time
-stamps start anew, each part follows the one before it.
+The file starts where its first stream begins. If recordings were joined end to end, so that the
+time stamps restart, each part follows the one before it.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from omni_rlvr.media.limits import in_force
 from omni_rlvr.types import ClipNote, MediaError
 
 JOINT_S = 0.1
-"""Seconds; time stamps of a stream that go back by more begin the next joined recording."""
+"""Seconds; time stamps that go back by more mean that the next joined recording begins."""
 MAX_GAP_S = 3600.0
-"""Seconds; a longer step forward is not a gap but begins the next joined recording too."""
+"""Seconds; a longer step forward is not a gap but the beginning of the next joined recording."""
 MAX_GAP_TS_S = 10.0
 """The same for transport and program streams, whose clocks are sometimes reset."""
 LENGTH_IN_HEADER = {"mov", "matroska", "avi", "asf", "flv", "mxf", "flac"}
 """Formats whose header has the length of the file; for others FFmpeg guesses it."""
 NO_TIMES = {"mp3", "aac", "flac", "wav", "aiff", "w64", "caf", "au", "ac3", "eac3", "amr"}
-"""Formats without time stamps: FFmpeg adds up the durations that it assumes of the packets."""
+"""Formats without time stamps: FFmpeg adds up the packets' durations, which it assumes."""
 MAX_LENGTH_S = 86_400.0
-"""A greater length in a header is none: some programs write -1 where they do not know it."""
+"""A longer length in a header is ignored: some programs write -1 for an unknown length."""
 SHORT_S, SHORT_SHARE = 0.25, 0.02
-"""Seconds, and share of the whole, that may be missing of a promised length: headers round."""
+"""Seconds, and share of the length in the header, that may be missing: headers are rounded."""
 
 
 @dataclass(frozen=True)
 class Packet:
-    """Where a packet stands."""
+    """The place of a packet in the file."""
 
     part: int
-    """Which of the recordings that were joined; 0 in most files."""
+    """The index of the joined recording; 0 in most files."""
     ticks: int | None
     """Its presentation time in stream ticks, or else its decoding time."""
     has_pts: bool
     begins_s: float | None
-    """The same in seconds; not yet from the start of the file."""
+    """``ticks`` in seconds, on the axis of the stream's time stamps."""
     duration_s: float
 
 
@@ -52,12 +52,12 @@ class Timeline:
     packets: dict[int, list[Packet]]
     """Stream number -> its packets, in the order of the file."""
     shifts_s: tuple[float, ...]
-    """Added to the times of each part, they give seconds from the start of the file."""
+    """What to add to the times of each part to get seconds from the start of the file."""
     max_gap_s: float
     """A longer step forward in the time stamps starts the next part."""
 
     def span_s(self, stream: int) -> float:
-        """Sum up how long a stream is in each part, from its first packet to its last's end."""
+        """Sum, over the parts, the time from a stream's first packet to the end of its last."""
         return sum(end_s - start_s for start_s, end_s in _spans(self.packets[stream]).values())
 
 
@@ -66,18 +66,18 @@ def read_timeline(
     streams: Sequence[av.stream.Stream],
     on_packet: Callable[[av.Packet], object] | None,
 ) -> Timeline:
-    """Pass over the packets of some streams once.
+    """Read the packets of some streams once, without decoding them.
 
     Args:
-        container: Just opened.
-        streams: Those in use.
+        container: A file that was just opened.
+        streams: The streams to read.
         on_packet: Called with every packet, also the empty one at a stream's end.
 
     Raises:
-        MediaError: The picture has too many frames; the message does not name the file yet.
+        MediaError: The picture has too many frames; the caller adds the file's name.
     """
     max_gap_s = MAX_GAP_TS_S if "mpeg" in container.format.name else MAX_GAP_S
-    is_guessed = container.format.name == "avi"  # it numbers frames in the order of decoding
+    is_guessed = container.format.name == "avi"  # its time stamps are in decoding order
     packets: dict[int, list[Packet]] = {stream.index: [] for stream in streams}
     latest: dict[int, tuple[int, float | None]] = {}
     for packet in container.demux(list(streams)) if streams else ():
@@ -106,18 +106,18 @@ def read_timeline(
 
 
 def tick_s_of(timed: av.stream.Stream | av.Packet) -> Fraction:
-    """Give the unit of the times of a stream or packet, in seconds."""
+    """Return the length of one tick, the unit of time stamps, in seconds."""
     assert timed.time_base is not None  # every stream and packet of an opened file has one
     return timed.time_base
 
 
 def is_joint(step_s: float, max_gap_s: float) -> bool:
-    """Tell a joint from the next frame and from a gap, by the step between two time stamps."""
+    """Tell by the step between two time stamps whether a joined recording begins."""
     return step_s < -JOINT_S or step_s > max_gap_s
 
 
 def _shifts(streams: Sequence[Sequence[Packet]], start_s: float) -> tuple[float, ...]:
-    """Return what brings each part's times to seconds from the start of the file."""
+    """Compute ``Timeline.shifts_s``."""
     spans: dict[int, list[tuple[float, float]]] = {}
     for packets in streams:
         for part, span in _spans(packets).items():
@@ -133,7 +133,7 @@ def _shifts(streams: Sequence[Sequence[Packet]], start_s: float) -> tuple[float,
 def _spans(packets: Sequence[Packet]) -> dict[int, tuple[float, float]]:
     """Find where each part of a stream begins and ends, in seconds.
 
-    A last packet without a duration is taken to be as long as the mean of all.
+    A last packet without a duration gets the mean duration.
     """
     times_s: dict[int, list[float]] = {}
     last: dict[int, Packet] = {}
@@ -150,7 +150,7 @@ def _spans(packets: Sequence[Packet]) -> dict[int, tuple[float, float]]:
 
 
 def shortfall(container: av.container.InputContainer, timeline: Timeline) -> tuple[ClipNote, ...]:
-    """Compare where the packets end with the length in the header, where there is one."""
+    """Note a file whose packets end before the length in its header, if the header has one."""
     others = {stream.index for stream in container.streams} - timeline.packets.keys()
     if not LENGTH_IN_HEADER & set(container.format.name.split(",")) or others:
         return ()
@@ -170,7 +170,7 @@ def shortfall(container: av.container.InputContainer, timeline: Timeline) -> tup
 
 
 def is_short(seconds: float, promised_s: float) -> bool:
-    """Tell whether more of a promised length is missing than rounding explains."""
+    """Tell whether a length is shorter than the header promises by more than rounding."""
     if promised_s > MAX_LENGTH_S:
         return False
     return seconds < promised_s - max(SHORT_S, SHORT_SHARE * promised_s)

@@ -1,7 +1,7 @@
-"""Frames of a clip as upright RGB, from bytes in memory: decord, or PyAV where decord cannot.
+"""Decode frames of a clip as upright RGB: with decord, or with PyAV if decord cannot.
 
-Frames are asked for by number in the table of ``container``, so a variable frame rate needs no care
-here. decord 0.6 turns phone video upright by itself; frames of PyAV are turned here.
+Frames are chosen by number in the table of ``container``, so that a variable frame rate needs no
+care here. decord 0.6 turns phone video upright by itself; frames of PyAV are turned here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ except (ImportError, OSError):  # no wheel for this machine, or one that cannot 
     decord = None
 
 _log = logging.getLogger(__name__)
-_MIN_DECODED_SHARE = 0.5  # of the frames indexed; with fewer decoded the file is broken
+_MIN_DECODED_SHARE = 0.5  # of the frames in the table; a file with fewer is broken
 
 
 def read_frames(
@@ -38,13 +38,13 @@ def read_frames(
         data: The whole file.
         picture: Its picture stream, as ``container.look_into`` found it.
         indices: [F] int64 frame numbers in [0, D - 1], never decreasing; may repeat.
-        backend: Which library decodes. ``decord`` gives way to PyAV where it cannot read the file.
+        backend: Which library decodes; PyAV replaces ``decord`` if that cannot read the file.
 
     Returns:
         [F, H, W, 3] uint8 RGB, upright.
 
     Raises:
-        MediaError: If frames cannot be decoded; the message does not name the file yet.
+        MediaError: Frames cannot be decoded; the caller adds the file's name.
     """
     wanted, back = np.unique(indices, return_inverse=True)
     frames = None
@@ -56,7 +56,7 @@ def read_frames(
 
 
 def _with_decord(data: bytes, picture: Picture, wanted: np.ndarray) -> np.ndarray | None:
-    """Decode with decord; None where it fails or numbers the frames in another way."""
+    """Decode with decord; None if it fails or counts another number of frames."""
     try:
         reader = decord.VideoReader(io.BytesIO(data), num_threads=1)
         if len(reader) != len(picture.pts):
@@ -70,7 +70,7 @@ def _with_decord(data: bytes, picture: Picture, wanted: np.ndarray) -> np.ndarra
 def _with_av(data: bytes, picture: Picture, wanted: np.ndarray) -> np.ndarray:
     """Decode from the start with PyAV, keeping the wanted frames.
 
-    A frame that does not decode is replaced by the next that does (at the end, by the last).
+    A frame that cannot be decoded is replaced by the next that can (at the end, by the last).
     """
     frames: list[np.ndarray] = []
     latest, num_decoded = None, 0

@@ -1,9 +1,9 @@
-"""The text that a tokenizer's chat template puts around a user's turn, found when it is loaded.
+"""Find the text that a tokenizer's chat template puts before and after a user's turn.
 
-A template is a program that comes with a checkpoint. The package's own templates are run directly.
-Any other is run on two test turns only, in a process with limits of time, memory and output (this
-file, started as ``python -m``). It is never run on a prompt: a prompt is put between the texts that
-stood before and after the test turns.
+A template is a program that comes with a checkpoint, so it is not trusted. It is run on two test
+turns only, in a process with limits of time, memory and output (this file, started as
+``python -m``), and never on a prompt: a prompt is put between the texts that came before and after
+the test turns. Only the package's own templates are run in this process.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ CHAT_TEMPLATE = (
 """Qwen's chat template, for a checkpoint whose tokenizer has none."""
 OURS = (TURNS, CHAT_TEMPLATE)
 MAX_CPU_S, MAX_WALL_S, MAX_MEMORY, MAX_OUTPUT = 2, 60, 2**31, 1_000_000
-"""Limits of a template that is not one of ``OURS``: seconds, seconds, bytes, characters."""
+"""Limits for a template that is not one of ``OURS``: seconds, seconds, bytes, characters."""
 PROBES = (
     "3a7c words 91fe",
     " \n 5d20 <|video|>\nIn <think> </think> and <answer> </answer> tags? {{ 7 }} 88b1 \n",
 )
-"""Test turns; the second holds every kind of text that the turn of a prompt may hold."""
+"""Test turns; the second has every kind of text that may occur in a prompt's turn."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _cached_chat_frame(template: str, tokens: str, source: str) -> ChatFrame:
         first, second = render(template, tokens)
         before, there, after = first.partition(PROBES[0])
         if not there or PROBES[0] in after:
-            raise ValueError("it does not write a user's turn once")
+            raise ValueError("it does not write a user's turn exactly once")
         for is_trimmed in (False, True):
             frame = ChatFrame(before, after, is_trimmed)
             if frame.around(PROBES[1]) == second and not any(
@@ -85,14 +85,14 @@ def _cached_chat_frame(template: str, tokens: str, source: str) -> ChatFrame:
         raise ValueError("it changes a user's turn")
     except ValueError as error:
         raise UserError(
-            f"model.path={source}: its chat template cannot be used: {error}; mend "
-            "chat_template.jinja there, or copy the tokenizer of the model it was trained from"
+            f"model.path={source}: its chat template cannot be used: {error}; correct "
+            "its chat_template.jinja, or copy the tokenizer of the model that it was trained from"
         ) from error
 
 
 def _render(template: str, tokens: str) -> list[str]:
     """Render the test turns as transformers does."""
-    from transformers.utils.chat_template_utils import render_jinja_template  # half a second
+    from transformers.utils.chat_template_utils import render_jinja_template  # takes half a second
 
     chats = [[{"role": "user", "content": probe}] for probe in PROBES]
     options: dict[str, Any] = {"add_generation_prompt": True, **json.loads(tokens)}
@@ -104,7 +104,7 @@ def _render_in_child(template: str, tokens: str) -> list[str]:
     """Render the test turns in a process with limits.
 
     Raises:
-        ValueError: Names what the template raised, or the limit that it reached.
+        ValueError: The template raised an error or exceeded a limit; names it.
     """
     try:
         done = subprocess.run(
@@ -138,7 +138,7 @@ def main() -> None:
             rendered, failed = [], f"it writes more than {MAX_OUTPUT:,} characters"
     except MemoryError:
         rendered, failed = [], f"it takes more than {MAX_MEMORY // 2**30} GiB of memory"
-    except Exception as error:  # a template raises what it likes
+    except Exception as error:  # a template may raise any error
         rendered, failed = [], f"{first_line(error)[:200]} ({type(error).__name__})"
     json.dump([rendered, failed], sys.stdout)
 

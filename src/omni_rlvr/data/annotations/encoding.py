@@ -1,7 +1,7 @@
-"""The text of a list, whatever editor or spreadsheet saved it.
+"""Decode the bytes of an annotation file, whatever editor or spreadsheet saved it.
 
-UTF-8 is read, and UTF-16 or UTF-32 where a byte order mark says so. Anything else is refused with
-its line and the encoding that it looks like: a wrong guess would turn the text into other words.
+UTF-8 is read without a byte order mark, UTF-16 and UTF-32 only with one. Any other encoding is an
+error that names the line and the likely encoding: decoding by a wrong guess would change the text.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from omni_rlvr.types import UserError
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is a prefix of this one
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_MIN_ZEROS = 0.1  # of the bytes: every other one of Latin letters in UTF-16, fewer of Chinese
+_MIN_ZEROS = 0.1
+"""Share of zero bytes from which a file may be UTF-16: half for Latin text, less for Chinese."""
 _WESTERN = "WINDOWS-1252"
 _EASTERN = (
     # Japanese text has kana between its Chinese characters.
@@ -32,20 +33,20 @@ _EASTERN = (
     ("big5", "BIG5", "\u3000", "\u9fff", 0.5),
     ("gb18030", "GB18030", "\u2010", "\u9fff", 0.5),
 )
-"""Codec, its name, first and last character of a script, and the share of the characters beyond
-ASCII that must be of this script for a text to be in the codec; tried in this order."""
+"""(codec, name in messages, first and last character of a script, least share of it among the
+non-ASCII characters). The first codec that decodes the text to such a share is the guess."""
 
 
 def decode(data: bytes, path: Path, *, western: bool = False) -> str:
-    """Decode the bytes of a list.
+    """Decode the bytes of an annotation file.
 
     Args:
-        data: All of the file.
-        path: Where it lies, for messages.
-        western: Whether Windows-1252, which some releases are written in, is read as well.
+        data: The whole file.
+        path: The file's path, for messages.
+        western: Whether to accept Windows-1252 too, which some data sets are released in.
 
     Raises:
-        UserError: The encoding is another; names the line and what it looks like.
+        UserError: The file is in another encoding; names the line and the likely encoding.
     """
     for mark, name in _MARKS:
         if data.startswith(mark):
@@ -54,8 +55,8 @@ def decode(data: bytes, path: Path, *, western: bool = False) -> str:
             except UnicodeDecodeError as error:
                 line = _line(data, len(mark) + error.start)
                 raise UserError(
-                    f"{path}:{line}: begins as {name.upper()} but goes on as "
-                    f"something else ({error.reason}); save it as UTF-8 again"
+                    f"{path}:{line}: the file has the byte order mark of {name.upper()}, but this "
+                    f"line is in another encoding ({error.reason}); save the file as UTF-8"
                 ) from error
     try:
         text, wrong = data.decode("utf-8"), data.find(b"\0")
@@ -65,24 +66,24 @@ def decode(data: bytes, path: Path, *, western: bool = False) -> str:
         return text
     if data[wrong] == 0 and data.rstrip(b"\0").count(0) < _MIN_ZEROS * len(data):
         raise UserError(
-            f"{path}:{_line(data, wrong)}: holds zero bytes, as a file has that was not written to "
-            "its end; copy it again, or remove them"
+            f"{path}:{_line(data, wrong)}: the line holds zero bytes, as after an incomplete copy; "
+            "copy the file again, or remove the zero bytes"
         )
     looks = _looks_like(data)
     if western and looks == _WESTERN:
         return data.decode(looks, errors="replace")
     better = shlex.quote(str(path.with_suffix(f".utf8{path.suffix}")))
     raise UserError(
-        f"{path}:{_line(data, wrong)}: is not UTF-8 (byte 0x{data[wrong]:02X}), it looks like "
+        f"{path}:{_line(data, wrong)}: is not UTF-8 (byte 0x{data[wrong]:02X}); it looks like "
         f"{looks}; save it as UTF-8: iconv -f {looks} -t UTF-8 {shlex.quote(str(path))} > {better}"
     )
 
 
 def utf8(data: bytes, path: Path) -> bytes:
-    """Return a list as UTF-8 without a mark; without a mark it is taken to be UTF-8, unchecked.
+    """Convert a file with a byte order mark to UTF-8 without one; other bytes are not checked.
 
     Raises:
-        UserError: The encoding is not what the mark says.
+        UserError: The bytes are not in the encoding that the mark names.
     """
     if data.startswith(codecs.BOM_UTF8):
         return data[len(codecs.BOM_UTF8) :]
@@ -102,7 +103,7 @@ def _looks_like(data: bytes) -> str:
         return "UTF-16LE" if odd > even else "UTF-16BE"
     high = [byte > 0x7F for byte in data]
     paired = sum(a and b for a, b in itertools.pairwise(high))
-    if 2 * paired < sum(high):  # accents stand alone among Latin letters
+    if 2 * paired < sum(high):  # accented letters are single bytes among Latin ones
         return _WESTERN
     for codec, name, first, last, share in _EASTERN:
         try:

@@ -1,9 +1,9 @@
 """Many examples as Arrow columns: an ``Example`` is made when it is asked for.
 
-A million annotations as Python objects take gigabytes and seconds; as columns, neither. What the
-columns hold was validated by ``validate``; a slice is a view and copies nothing. An example that is
-asked for has its clip looked for on the disk, which ``distinct`` and ``texts`` spare those who need
-no clip: a million questions to a network disk take minutes.
+As Python objects, a million annotations would take gigabytes and seconds. ``validate`` has checked
+the columns; a slice is a view and copies nothing. Making an ``Example`` looks its clip up on the
+disk, which takes minutes for a million clips on a network disk; ``distinct`` and ``texts`` avoid it
+where no clip is needed.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ TEXTS = ("id", "question", "answer", "target", "video", "audio", "cues")
 be null."""
 _PLACE = ("file", "number")
 _BATCH = 2_000
-"""Rows that are Python objects at one time while a table is iterated over."""
+"""Rows converted to Python objects at a time while iterating."""
 
 
 class ExampleTable(Sequence[Example]):
     """A sequence of examples over Arrow columns.
 
     Args:
-        columns: The columns ``TEXTS``, and where a row stands: ``file`` and ``number`` (see
-            ``rows.place``).
+        columns: The columns ``TEXTS``, and ``file`` and ``number``, the row's place in the
+            annotations (see ``rows.place``).
         root: The folder in front of every path.
-        left_out: Label -> rows that its map leaves out of the data set.
-        locate: Whether paths are spelled as on the disk, see ``media.files.located``, or else as
+        left_out: Official label -> number of rows that the label map leaves out.
+        locate: Whether to spell paths as they are on the disk (see ``media.files.located``) or as
             annotated.
     """
 
@@ -79,7 +79,7 @@ class ExampleTable(Sequence[Example]):
         codes = np.zeros(len(self), np.int64)
         for name in names:
             encoded = _encoded(self.columns[name])
-            # a row without a value has -1 for it
+            # -1 stands for null
             words = np.concatenate([c.indices.fill_null(-1).to_numpy() for c in encoded.chunks])
             codes = codes * (len(encoded.chunk(0).dictionary) + 1) + words + 1
         _, first = np.unique(codes, return_index=True)
@@ -124,9 +124,10 @@ def _rows(columns: pa.Table, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 
 
 def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Encode a column with one dictionary for all its chunks.
+    """Dictionary-encode a column with one dictionary for all its chunks.
 
-    Strings become one chunk before: Arrow would give each chunk the words of all chunks so far.
+    Strings are first combined into one chunk: Arrow would otherwise build, for each chunk, a
+    dictionary of all chunks so far.
     """
     if not pa.types.is_dictionary(column.type):
         column = pa.chunked_array([column.cast(pa.large_string()).combine_chunks()])
@@ -134,12 +135,15 @@ def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def source(columns: pa.Table, row: int) -> str:
-    """Says where a row was annotated."""
+    """Say in which file, and where in it, a row was annotated."""
     return place(columns["file"][row].as_py(), columns["number"][row].as_py())
 
 
 def suspects(examples: Sequence[Example], words: Sequence[str]) -> Sequence[int]:
-    """Return the rows whose question or target holds one of the words."""
+    """Return the rows whose question or target contains one of the words; all rows of a list.
+
+    A cheap first filter: only these rows need a closer look.
+    """
     if not isinstance(examples, ExampleTable) or not words:
         return range(len(examples))
     found = pa.chunked_array([np.zeros(len(examples), bool)])
@@ -158,7 +162,7 @@ def suspects(examples: Sequence[Example], words: Sequence[str]) -> Sequence[int]
 def distinct(
     examples: Sequence[Example], by: Sequence[str] = ("answer", "target")
 ) -> Sequence[Example]:
-    """One example, the first, of each pair of answer and target, or of other columns."""
+    """Return the first example of each combination of values; all examples of a list."""
     return examples.first_of_each(by) if isinstance(examples, ExampleTable) else examples
 
 

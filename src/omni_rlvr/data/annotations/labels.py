@@ -1,7 +1,7 @@
-"""A data set's official labels in our words: words, codes or class numbers.
+"""Translate a data set's official labels (words, codes or class numbers) to our label words.
 
-The map is written in the data set's YAML, in the order of the official classes; a label mapped to
-null is left out of the data set, and counted.
+The map is in the data set's YAML, in the order of the official classes. Rows whose label maps to
+null are left out of the data set, and counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from omni_rlvr.types import UserError
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of many rows in our words."""
+    """The translated labels of many rows."""
 
     words: pa.Array
     """One string a row; null where the row is left out."""
@@ -30,14 +30,14 @@ class Labels:
 class LabelMap:
     """Official label -> our word.
 
-    Labels (judged by the first) that are whole numbers are class numbers in the order of the map.
-    They count from ``base``, or from what the file shows: with K classes, a K among them means from
-    1 (a 0 beside it is a clip without a single label, and left out), a 0 without any K means from
-    0; with neither, the file could be either and is refused.
+    If the first label is a whole number, all labels are class numbers in the order of the map. They
+    count from ``base``, or else from what the file shows: with K classes, a label K means that they
+    count from 1 (a 0 is then a clip without a single label, and left out), and a 0 without a K that
+    they count from 0. A file with neither is ambiguous, which is an error.
 
     Args:
         words: Official word -> our word, or None to leave such rows out; in official order.
-        base: The number of the first class, 0 or 1; None to find out.
+        base: The number of the first class, 0 or 1; None to infer it from the file.
     """
 
     def __init__(self, words: Mapping[str, str | None], base: int | None) -> None:
@@ -70,15 +70,15 @@ class LabelMap:
         if not numbers and self._base is not None:
             raise UserError(
                 f"dataset.label_base={self._base}: the labels are words ({official[0]!r} at "
-                f"{where(0)}), not class numbers; leave it out"
+                f"{where(0)}), not class numbers; leave the option out"
             )
         known = self._numbered(official, where) if numbers else self._map
         for index, label in enumerate(official):
             if normalise_label(label) not in known:
                 row = pc.index(encoded.indices, index).as_py()
                 raise UserError(
-                    f"{where(row)}: unknown label {label!r}; known: {', '.join(known)}; mend it, "
-                    "or add it to dataset.label_maps"
+                    f"{where(row)}: unknown label {label!r}; known: {', '.join(known)}; correct "
+                    "it, or add it to dataset.label_maps"
                 )
         ours = pa.array([known[normalise_label(label)] for label in official], pa.string())
         counts = np.bincount(encoded.indices.to_numpy(), minlength=len(official)).tolist()
@@ -117,5 +117,5 @@ def _is_number(label: str) -> bool:
 
 
 def label_words(label_map: Mapping[str, str | None]) -> list[str]:
-    """Our words of a map, each once, in its order."""
+    """Return the words that a map translates to, each once, in its order."""
     return list(dict.fromkeys(word for word in label_map.values() if word is not None))

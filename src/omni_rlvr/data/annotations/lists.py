@@ -1,8 +1,8 @@
-"""Annotation lists of one clip a line (commas, tabs, semicolons or blanks) as columns of text.
+"""Read annotation lists with one clip a line, split by commas, tabs, semicolons or blanks.
 
-Whether a header is there, and what stands between the columns, is found in the first line: it is a
-header if one of its cells is a known column name, or if it holds no digit (clips are numbered).
-``read_quoted`` reads quoted texts over several lines, and the cp1252 apostrophes of older releases.
+The delimiter is detected in the first line, and so is a header: the first line is one if a cell is
+a known column name, or if it has no digit (clips are numbered). ``read_quoted`` is for files with
+quoted texts that may span lines, and reads Windows-1252 (cp1252) too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
         The columns of ``names`` as stripped text, and ``number``, the line of each row.
 
     Raises:
-        UserError: The file is empty or no such list; names the line.
+        UserError: The file is empty or not such a list; names the line.
     """
     text = read_text(path)
     first = next(line.strip() for line in text.split("\n") if line.strip())
@@ -50,17 +50,17 @@ def read_list(path: Path, names: Mapping[str, Sequence[str]]) -> pa.Table:
     else:
         places = dict(zip(names, (0, len(cells) - 1), strict=True))
     if len(set(places.values())) < len(names):
-        raise UserError(f"{path}:1: {first!r} holds one column; {', '.join(names)} are needed")
+        raise UserError(f"{path}:1: {first!r} has one column; {', '.join(names)} are needed")
     lines = text.encode().split(b"\n")
     numbers = np.array([n for n, line in enumerate(lines, 1) if line.strip()], np.int64)
-    if delimiter == " ":  # any number of them, at a line's end too
+    if delimiter == " ":  # columns may be padded with several blanks
         lines = [b" ".join(line.split()) for line in lines]
     table = _read(path, b"\n".join(lines), delimiter, len(cells), int(numbers[0]) - 1 + has_header)
     columns = {
         column: pc.utf8_trim_whitespace(table[str(place)]) for column, place in places.items()
     }
     numbers = numbers[int(has_header) :]
-    if len(numbers) != table.num_rows:  # a quoted text goes over several lines
+    if len(numbers) != table.num_rows:  # a quoted text spans several lines
         numbers = np.arange(table.num_rows) + 1 + int(has_header)
     for column, cells_of in columns.items():
         if (row := pc.index(cells_of, "").as_py()) >= 0:
@@ -73,7 +73,7 @@ def read_quoted(
     names: Mapping[str, Sequence[str]],
     optional: Mapping[str, Sequence[str]] | None = None,
 ) -> pa.Table:
-    """Read a small csv file with a header, quoted texts and an encoding of its time.
+    """Read a small csv file with a header; cells may be quoted, the encoding may be Windows-1252.
 
     Args:
         path: The file; it exists.
@@ -85,7 +85,7 @@ def read_quoted(
         The columns that are there as stripped text, and ``number``, the line of each row.
 
     Raises:
-        UserError: The file is empty or no such list; names the line.
+        UserError: The file is empty or not such a list; names the line.
     """
     text = read_text(path, western=True)
     delimiter = _delimiter(text.partition("\n")[0], ",")
@@ -101,8 +101,8 @@ def read_quoted(
     for row in reader:
         if optional is not None and None in row:
             raise UserError(
-                f"{path}:{reader.line_num}: holds {len(header) + len(row[None])} cells, but the "
-                f"header {len(header)}; put a text that holds {delimiter!r} in double quotes"
+                f"{path}:{reader.line_num}: the row has {len(header) + len(row[None])} cells, but "
+                f"the header {len(header)}; put a text that contains {delimiter!r} in double quotes"
             )
         for column, name in places.items():
             if row[name] is None:
@@ -115,16 +115,16 @@ def read_quoted(
 
 
 def find(root: Path, patterns: Sequence[str], values: Mapping[str, object], key: str) -> Path:
-    """Return the first file that exists of those that releases of a data set name differently.
+    """Return the first file that exists; releases of one data set name their files differently.
 
     Args:
         root: The data set's folder.
         patterns: Paths below it, with ``{name}`` where one of ``values`` goes.
-        values: What a path depends on.
-        key: The option that names another, for the message.
+        values: Name -> the value to fill in.
+        key: The option that sets another path, for the message.
 
     Raises:
-        UserError: None of them is there.
+        UserError: None of the files exists.
     """
     if not root.is_dir():
         raise UserError(f"dataset.root={root}: there is no such folder; set it to the data set's")
@@ -145,7 +145,7 @@ def _filled(pattern: str, values: Mapping[str, object]) -> str:
 
 
 def _delimiter(first: str, usual: str) -> str:
-    """Find what stands between the columns, by the first line."""
+    """Detect the delimiter in the first line; ``usual`` if none of ``_DELIMITERS`` is in it."""
     return next((sign for sign in _DELIMITERS if sign in first), usual)
 
 

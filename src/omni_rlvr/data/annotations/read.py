@@ -1,7 +1,7 @@
-"""Read JSON annotations of a given form to raw columns.
+"""Read JSON annotations of a given form into a table of examples.
 
-A form makes a record of a row, or raises the error that says what is wrong with it. Records become
-Arrow columns in batches, so that few of them are Python objects at one time.
+A form turns a row into a record, or raises an error that says what is wrong with the row. Records
+become Arrow columns batch by batch, so that few of them exist as Python objects at a time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from omni_rlvr.data.annotations.validate import RAW, files, to_examples
 from omni_rlvr.types import UserError
 
 _BATCH = 2_000
-"""Records that are Python objects at one time."""
+"""Records that exist as Python objects at a time."""
 _TEXTS = pa.schema([field for field in RAW if field.name not in ("file", "number")])
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One annotation as it stands: not yet cleaned, nor held against labels or root."""
+    """One annotation as written: not yet cleaned or checked against the labels and the root."""
 
     question: str
     target: str

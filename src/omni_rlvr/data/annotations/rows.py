@@ -1,8 +1,9 @@
 """Annotation files as rows, one at a time: JSON lists and JSON Lines, each row with its place.
 
-It knows file formats, not what a row means: ``formats`` turn rows into records. msgspec decodes row
-by row, so that one row of a large file is a Python object at one time. What msgspec refuses is
-given to Python's own ``json``, which accepts more (NaN, half a character) and words other errors.
+This file knows file formats, not what a row means: ``formats`` turn rows into records. msgspec
+decodes row by row, so that only one row of a large file is a Python object at a time. What msgspec
+rejects is parsed again with Python's ``json``, which accepts more (NaN, lone surrogates) and gives
+clearer errors.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def source(self) -> str:
-        """Where it stands: ``file[index]`` or ``file:line``."""
+        """The row's place: ``file[index]`` or ``file:line``."""
         return place(self.path, self.number)
 
 
 def place(path: Path | str, number: int | None) -> str:
-    """Say where a row stands: ``file[index]`` of a JSON list, ``file:line`` of other files.
+    """Say where a row is: ``file[index]`` of a JSON list, ``file:line`` of other files.
 
-    The file alone where there is no number: its name says the label.
+    Without a number it is the file alone: a clip whose file or folder name gives its label.
     """
     if number is None:
         return str(path)
@@ -70,10 +71,10 @@ def iterate(path: Path) -> Iterator[Row]:
 
 
 def read_text(path: Path, *, western: bool = False) -> str:
-    """Read a list, see ``encoding.decode``; lines end in a line feed, whatever system wrote it.
+    """Read an annotation file as text (see ``encoding.decode``), with every line end as ``\\n``.
 
     Raises:
-        UserError: It is missing, empty, or no text.
+        UserError: The file is missing, empty, or not text.
     """
     text = decode(_read(path), path, western=western)
     if not text.strip():
@@ -90,7 +91,7 @@ def _read(path: Path) -> bytes:
         )
     try:
         if found := recognise_file(path, NO_LIST):
-            raise UserError(f"{path}: is no annotation file but {found}")
+            raise UserError(f"{path}: not an annotation file but {found}")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
@@ -104,7 +105,7 @@ def kind(value: object) -> str:
 
 
 def is_list(path: Path) -> bool:
-    """Whether a file is one JSON list, rather than an object a line."""
+    """Tell whether a file is one JSON list, and not JSON Lines."""
     return path.suffix.lower() == ".json"
 
 
@@ -157,7 +158,7 @@ def _line_value(line: bytes, path: Path, number: int) -> object:
     try:
         return json.loads(line.decode())
     except (ValueError, RecursionError):
-        read_text(path)  # a wrong encoding is said first: it is why the line cannot be parsed
+        read_text(path)  # raises if the encoding is wrong, which explains more than a parse error
         return _parse_json(line.decode().removesuffix("\n"), path, number)
 
 
@@ -165,6 +166,6 @@ def _row(value: object, path: Path, number: int) -> Row:
     if not isinstance(value, dict):
         source = Row({}, path, number).source
         is_named = isinstance(value, list) and not is_list(path)
-        advice = "; a file that is one list is named .json" if is_named else ""
+        advice = "; name a file that is one list .json" if is_named else ""
         raise UserError(f"{source}: an annotation is a JSON object, this is {kind(value)}{advice}")
     return Row(value, path, number)

@@ -2,7 +2,7 @@
 
 A mixture is ``datasets: [{json_path, sampling_strategy}]`` with paths relative to the YAML file. A
 strategy is ``all`` (also when left out), ``first:N``, ``end:N`` or ``random:N``; a percentage is
-rounded up. Nothing is read of the files themselves.
+rounded up. The annotation files themselves are not read here.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _MIXTURES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Source:
-    """A file of annotations and which of its rows are taken."""
+    """An annotation file and which of its rows to take."""
 
     path: Path
     strategy: object
     where: str
-    """Where the strategy stands, for messages."""
+    """The entry of the mixture, for messages."""
     seed: str
     """Decides what ``random:N`` draws."""
 
@@ -38,7 +38,7 @@ class Source:
         """Return the rows taken, in file order.
 
         Raises:
-            UserError: the strategy is unknown, or asks for more rows than there are.
+            UserError: The strategy is unknown, or asks for no row or for more rows than there are.
         """
         if self.strategy == "all":
             return range(num_rows)

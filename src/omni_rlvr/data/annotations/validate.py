@@ -1,9 +1,9 @@
-"""From raw annotation columns to examples: every row is checked, a column at a time.
+"""Turn raw annotation columns into examples, checking every row, a column at a time.
 
-A reader gives for each row what is asked, what is answered and which clip it is about, in columns
-(``RAW``). Here the text is cleaned, answers are compared with the labels, paths are checked to lie
-below the root, and ids are made unique. What an expression over a column cannot decide is left to
-the Python rule, once for each distinct value; that rule also words the error, which names the row.
+A reader gives the question, the target and the clip of each row, in the columns ``RAW``. Here the
+text is cleaned, answers are compared with the labels, paths are checked to be below the root, and
+ids are made unique. Arrow expressions handle the usual values of a column at once; each other
+distinct value goes through a Python function once, which also raises the error that names the row.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from omni_rlvr.types import UserError
 Column: TypeAlias = pa.ChunkedArray
 RAW = pa.schema(
     [
-        ("question", pa.dictionary(pa.int32(), pa.string())),  # few differ
+        ("question", pa.dictionary(pa.int32(), pa.string())),  # few distinct values
         *((name, pa.string()) for name in ("target", "video", "audio", "id", "cues")),
         ("file", pa.dictionary(pa.int32(), pa.string())),
         ("number", pa.int64()),
@@ -38,20 +38,20 @@ _PLACEHOLDER = re.compile(r"<(?:video|audio|image)>")
 _PLACEHOLDERS_FIRST = r"^(?:<(?:video|audio|image)>[\r\n]*)+"
 _TAG = r"</?(?:think|answer)>"
 _THOUGHT = r"^\s*<think>[^<]*</think>\s*<answer>(?P<answer>[^<]*)</answer>\s*$"
-_STEP = r"(?:\.{0,2}[^/.\x00][^/\x00]*|\.\.\.[^/\x00]*)"  # neither empty nor . nor ..
+_STEP = r"(?:\.{0,2}[^/.\x00][^/\x00]*|\.\.\.[^/\x00]*)"  # not empty, "." or ".."
 _TIDY_PATH = f"^{_STEP}(?:/{_STEP})*$"
 
 
 def to_examples(
     raw: pa.Table, root: Path, labels: Sequence[str] | None, left_out: Mapping[str, int]
 ) -> ExampleTable:
-    """Check raw columns and make them a table of examples.
+    """Check raw columns and make a table of examples.
 
     Args:
         raw: Columns as in ``RAW``, at least one row.
-        root: The folder that clips are relative to; they cannot leave it.
-        labels: The answers that may occur, matched but for case, kept in this spelling; None for
-            any.
+        root: The folder that the paths of clips are relative to; no path may lead out of it.
+        labels: The answers that may occur, compared without regard to case and kept in this
+            spelling; None for any.
         left_out: As in ``ExampleTable``.
 
     Raises:
@@ -63,7 +63,7 @@ def to_examples(
         raise UserError(
             f"{source(raw, row)}: neither video nor audio is there; one of them must name a clip"
         )
-    with ThreadPoolExecutor(max_workers=2) as pool:  # Arrow computes without Python's lock
+    with ThreadPoolExecutor(max_workers=2) as pool:  # Arrow releases the GIL
         ids = pool.submit(_ids, raw)
         answers = pool.submit(_answers, raw, None if labels is None else spellings(labels))
         targets = pool.submit(_targets, raw)
@@ -82,7 +82,7 @@ def spellings(labels: Sequence[str]) -> dict[str, str]:
     """Map each normalised label to the spelling to keep.
 
     Raises:
-        UserError: ``labels`` is no list of distinct words.
+        UserError: ``labels`` is not a list of distinct words.
     """
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
         raise UserError(
@@ -90,17 +90,19 @@ def spellings(labels: Sequence[str]) -> dict[str, str]:
         )
     kept = {normalise_label(label): nfc(label.strip()) for label in labels}
     if not kept or "" in kept or len(kept) < len(labels):
-        raise UserError(f"labels: {list(labels)} is empty, holds a blank, or one label twice")
+        raise UserError(
+            f"labels: {list(labels)} is empty, or holds a blank or the same label twice"
+        )
     return kept
 
 
 def constant(text: str | None, num_rows: int) -> pa.Array:
-    """Make a column that says the same in every row."""
+    """Make a column with the same text in every row."""
     return pa.repeat(pa.scalar(text, pa.string()), num_rows)
 
 
 def files(path: Path, num_rows: int) -> pa.DictionaryArray:
-    """Make the column ``file`` of rows that all stand in one file."""
+    """Make the column ``file`` for rows that are all in one file."""
     return pa.DictionaryArray.from_arrays(np.zeros(num_rows, np.int32), [str(path)])
 
 
@@ -117,14 +119,14 @@ def _rest(
     rule: Callable[[str], str],
     where: Callable[[int], str],
 ) -> Column:
-    """Take ``done`` where it holds, and the rule's result on the distinct values of other rows.
+    """Return ``done`` where ``is_done``; elsewhere ``rule`` of each distinct value of ``column``.
 
     Args:
-        column: What the rule is for.
-        done: What an expression made of it.
-        is_done: Where that is right.
-        rule: The result for one value, or a UserError that says what is wrong with it.
-        where: Says where a row of ``column`` stands.
+        column: The values before any processing.
+        done: The result of a fast Arrow expression.
+        is_done: The rows where that result is right.
+        rule: Computes the result for one value, or raises a UserError that says what is wrong.
+        where: Says where a row of ``column`` is, for the error.
     """
     rows = pc.indices_nonzero(pc.invert(is_done))
     if len(rows) == 0:
@@ -147,7 +149,7 @@ def _rest(
 
 
 def _questions(raw: pa.Table) -> Column:
-    """Questions without placeholders, as a dictionary."""
+    """Return the questions without placeholders, dictionary-encoded."""
     encoded = raw["question"].dictionary_encode().unify_dictionaries()
     column = pa.chunked_array([encoded.chunk(0).dictionary])
     done = pc.replace_substring_regex(column, _PLACEHOLDERS_FIRST, "")
@@ -164,9 +166,9 @@ def _questions(raw: pa.Table) -> Column:
 
 
 def clean_question(text: str) -> str:
-    """Take out the placeholders and the newlines next to them.
+    """Remove the placeholders and the newlines next to them.
 
-    Where text stands on both sides, one of those newlines stays: words must not run together.
+    Between two texts one of those newlines stays, so that words do not run together.
     """
     first, *others = _PLACEHOLDER.split(text)
     question = first
@@ -183,7 +185,7 @@ def clean_question(text: str) -> str:
 
 
 def _answers(raw: pa.Table, labels: Mapping[str, str] | None) -> Column:
-    """Return the gold label of every row, in the spelling of the labels, as a dictionary."""
+    """Return the gold label of every row in the spelling of the labels, dictionary-encoded."""
     column = raw["target"]
     tagged = pc.match_substring_regex(column, _TAG)
     thought = pc.struct_field(pc.extract_regex(column, _THOUGHT), "answer")
@@ -207,25 +209,25 @@ def _answers(raw: pa.Table, labels: Mapping[str, str] | None) -> Column:
 
 
 def _several(answer: str, labels: Mapping[str, str]) -> str:
-    """Say what to do where an answer is several labels, which no list of labels holds."""
+    """Say what to do about an answer that lists several labels; "" for any other answer."""
     parts = listed_labels(answer)
     if len(parts) < 2 or not any(normalise_label(part) in labels for part in parts):
         return ""
     return (
-        "; it names several, and evaluation knows one an example: leave one, or train on sets with "
-        "dataset.splits.SPLIT.labels=null reward=open_vocabulary"
+        "; it names several labels, but a clip is evaluated on one: keep one of them, or train on "
+        "sets of labels with dataset.splits.SPLIT.labels=null reward=open_vocabulary"
     )
 
 
 def _targets(raw: pa.Table) -> Column:
-    """Return what is learnt, in the Unicode form that the answers have."""
+    """Return the training targets, in Unicode NFC between the tags as the answers are."""
     column = raw["target"]
     is_done = pc.equal(pc.utf8_normalize(column, "NFC"), column)
     return _rest(column, column, is_done, nfc_between_tags, lambda row: source(raw, row))
 
 
 def _recoded(encoded: Column, words: pa.Array) -> Column:
-    """Return the column with other words in its dictionary."""
+    """Return the column with the words of its dictionary replaced."""
     return pa.chunked_array(
         [pa.DictionaryArray.from_arrays(chunk.indices, words) for chunk in encoded.chunks]
     )
@@ -255,7 +257,7 @@ def read_answer(target: str) -> str:
 
 
 def _paths(raw: pa.Table, key: str, root: Path) -> Column:
-    """Paths below the root, normalised; null stays null."""
+    """Return normalised paths relative to the root; null stays null."""
     column = raw[key]
     if column.null_count == len(column):
         return column
@@ -287,8 +289,8 @@ def _inside(name: str, key: str, root: Path) -> str:
         inside = str(Path(*parts[len(above) :])) if same else os.path.relpath(inside, root)
     if inside == ".." or inside.startswith(f"..{os.sep}"):
         raise UserError(
-            f"{key} {name!r} is outside the data folder {root}; mend the path, or set dataset.root "
-            "to a folder that holds all clips"
+            f"{key} {name!r} is outside the data folder {root}; correct the path, or set "
+            "dataset.root to a folder that holds all clips"
         )
     return inside
 
@@ -297,7 +299,7 @@ def _inside(name: str, key: str, root: Path) -> str:
 
 
 def _ids(raw: pa.Table) -> Column:
-    """Return each row's id as given, or else its clip's path, numbered where it comes again."""
+    """Return each row's id as given, or else its clip's path, with ``#2``, ``#3`` if repeated."""
     given = raw["id"]
     blank = pc.equal(pc.utf8_trim_whitespace(given), "")
     if (row := _first(blank)) is not None:
@@ -311,8 +313,8 @@ def _ids(raw: pa.Table) -> Column:
         name, repeat = clip, 1
         if own is not None and own in first:
             raise UserError(
-                f"{source(raw, row)}: id {own!r} is taken by {source(raw, first[own])}; "
-                "ids are unique"
+                f"{source(raw, row)}: id {own!r} is already used by "
+                f"{source(raw, first[own])}; ids must be unique"
             )
         while name in first:
             repeat += 1

@@ -1,11 +1,11 @@
 """Frozen towers' features on disk: a clip is encoded once, then read by every epoch, ablation and
 evaluation.
 
-Picture and sound are kept apart, each in a folder named by a hash of all that decides them: tower
-weights, processor, decoding, dtype. Within it a clip is known by its file: path, size and time of
-change. Features are rounded to the cache's dtype also when they come straight from a tower, so that
-a run does not depend on what the cache held when it began. What a prompt needs to know of a clip
-(``VideoShape``, ``AudioShape``) is kept with its features, so that no file is opened for it.
+Picture and sound have a folder each, named by a hash of all that determines the features: tower
+weights, processor, decoding, dtype. Within a folder, a clip's key is a hash of its files' paths,
+sizes and modification times. Features that come straight from a tower are rounded to the cache's
+dtype too, so that a run does not depend on what the cache held when it began. The ``VideoShape``
+and ``AudioShape`` that a prompt needs are stored with the features, so that no clip is opened.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from omni_rlvr.types import (
 )
 
 VERSION = 2
-"""Of what is decoded and how features are laid out; part of every folder's name."""
+"""Version of the decoding and of the feature layout; part of every folder's hash."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -49,8 +49,8 @@ class FeatureCache:
     audio: FeatureStore | None
     dtype: torch.dtype
     common_shapes: Mapping[str, Shape]
-    """Of the "video" and the "audio" of every clip, for a family where all clips have one shape:
-    features that were cached before shapes were kept with them have these."""
+    """The shape of "video" and "audio" for a family whose clips all have one shape; used for
+    features that were cached before shapes were stored with them."""
 
     def get(self, example: Example) -> ClipFeatures | None:
         """Read a clip's features; None unless all modalities in use are there."""
@@ -62,7 +62,7 @@ class FeatureCache:
             tensor = store.get(key)
             if tensor is None:
                 return None
-            if tensor.numel():  # an empty tensor: not in the clip
+            if tensor.numel():  # an empty tensor: the clip lacks this modality
                 found[name] = tensor
         return ClipFeatures(
             found.get("video"),
@@ -78,7 +78,7 @@ class FeatureCache:
         return key is not None and all(key in store for store in self._stores().values())
 
     def noted(self, example: Example) -> list[tuple[str, ClipNote]]:
-        """List the notes on a clip, each with its id; none for a clip that is not there."""
+        """List the notes on a clip, each with the example's id; none if a file is missing."""
         key = clip_key(example)
         return [] if key is None else [(example.id, note) for note in self._notes_of(key)]
 
@@ -95,7 +95,7 @@ class FeatureCache:
             store.add(self._by_key(keys, values[name], shapes[name]), texts=texts)
 
     def folders(self) -> list[Path]:
-        """List where the features are."""
+        """List the folders that hold the features."""
         return [store.folder for store in self._stores().values()]
 
     def _by_key(
@@ -111,7 +111,7 @@ class FeatureCache:
                 out[key] = absent(self.dtype)
             elif made is not None:
                 made = made.to(self.dtype)
-                if made.isfinite().all():  # what overflowed is not kept for later runs
+                if made.isfinite().all():  # features that overflowed are not stored
                     out[key] = made
         return out
 
@@ -121,10 +121,10 @@ class FeatureCache:
         return tuple(dict.fromkeys(notes))
 
     def _shape_of(self, name: str, key: str) -> dict[str, Any]:
-        """Read the fields of a shape, or derive them where none was kept."""
+        """Read the fields of a stored shape, or take the common shape if none was stored."""
         text = self._stores()[name].text("shape", key)
         fields = vars(self.common_shapes[name]) if text is None else json.loads(text)
-        # JSON knows lists alone
+        # JSON has no tuples
         return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
     def _stores(self) -> dict[str, FeatureStore]:
@@ -133,7 +133,7 @@ class FeatureCache:
 
 
 def _read_rows(batch: Batch) -> list[int]:
-    """List the rows whose clips were read, since the cache did not have them."""
+    """List the rows whose clips were decoded, as the cache did not have them."""
     cached = batch.features
     if cached is None:
         return list(range(len(batch)))
@@ -147,7 +147,7 @@ def _shapes(shapes: Sequence[Shape | None], keys: Mapping[int, str]) -> dict[str
 
 
 def _notes(batch: Batch, keys: Mapping[int, str], *, of_sound: bool) -> dict[str, str]:
-    """Write the notes of some rows as texts; those on sound stay with the sound's features."""
+    """Write the notes of some rows as JSON; the video store gets only notes on a short clip."""
     rows = {
         key: [vars(n) for n in batch.notes[i] if of_sound or n.kind == "short"]
         for i, key in keys.items()
@@ -157,7 +157,7 @@ def _notes(batch: Batch, keys: Mapping[int, str], *, of_sound: bool) -> dict[str
 
 
 def absent(dtype: torch.dtype) -> Tensor:
-    """Make what stands for a modality that a clip does not have."""
+    """Make the empty tensor that stands for a modality that a clip does not have."""
     return torch.zeros(0, dtype=dtype)
 
 
@@ -171,7 +171,7 @@ def open_cache(
 
     Args:
         config: Folder, dtype, size limit.
-        towers: "video" and "audio", those that there are -> all that decides a tower's features.
+        towers: Modality ("video", "audio") of each tower -> all that determines its features.
         use: Which modalities the run uses.
         common_shapes: See ``FeatureCache``.
     """
@@ -186,7 +186,7 @@ def open_cache(
 
 
 def clip_key(example: Example) -> str | None:
-    """Names a clip by its files' paths, sizes and times of change; None if one cannot be seen."""
+    """Hash the paths, sizes and modification times of a clip's files; None if one is missing."""
     parts = []
     for path in (example.video, example.audio):
         if path is None:

@@ -1,8 +1,8 @@
-"""Tensors by key in a folder of safetensors shards that several processes may write at once.
+"""Store tensors by key in a folder of safetensors shards that several processes may write at once.
 
-A shard is written in one step, so that a reader sees all of it or nothing, and is never changed.
-Each tensor's checksum stands in the header of its shard: a damaged shard is removed with a warning,
-and its keys are missing again. What is stored, and why, is not known here.
+A shard is renamed into place when complete, and never changed. The shard's header holds a checksum
+of each tensor: a damaged shard is removed with a warning, and its keys count as missing. Nothing
+here depends on what the tensors are.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ ABOUT = "about.json"
 
 
 class FeatureStore:
-    """Keys to tensors; one folder for one kind of content."""
+    """A mapping from keys to tensors, kept in one folder."""
 
     def __init__(self, folder: Path, about: Mapping[str, object], *, max_bytes: int):
-        """Open a folder of shards; it is made with the first shard.
+        """Open a folder of shards; it is created with the first shard.
 
         Args:
-            folder: holds the shards.
-            about: what the tensors are, written beside them for people.
-            max_bytes: nothing is added once the shards are this large together.
+            folder: The folder of the shards.
+            about: What the tensors are; written to about.json for people to read.
+            max_bytes: The limit on the total size of the shards; what would exceed it is not added.
         """
         self.folder = folder
         self.about = about
@@ -45,7 +45,7 @@ class FeatureStore:
         self._known: set[str] = set()
         self._seen_ns = -1
         self._num_bytes = 0
-        self._closed = False  # to writing: full, or the disk is
+        self._closed = False  # whether writing has ended: the store or the disk is full
 
     def __contains__(self, key: str) -> bool:
         if key not in self._shard_of:
@@ -53,7 +53,7 @@ class FeatureStore:
         return key in self._shard_of
 
     def get(self, key: str) -> Tensor | None:
-        """Read a tensor; None if it is not there (any more)."""
+        """Read a tensor; None if it is missing or was removed as damaged."""
         if key not in self:
             return None
         shard = self._shard_of[key]
@@ -73,17 +73,17 @@ class FeatureStore:
         return tensor
 
     def text(self, kind: str, key: str) -> str | None:
-        """Read a text that was kept with a tensor that is there; None if there was none."""
+        """Read the text of a kind that was stored with a tensor; None if there is none."""
         return self._texts.get(f"{kind}:{key}")
 
     def add(
         self, tensors: Mapping[str, Tensor], *, texts: Mapping[str, Mapping[str, str]] | None = None
     ) -> None:
-        """Write the tensors whose keys are new as one shard; say once if there is no room.
+        """Write the tensors whose keys are new as one shard; warn once if there is no room.
 
         Args:
-            tensors: By key.
-            texts: Of each kind, for some of the keys, a text that is kept with the tensor.
+            tensors: Key -> tensor.
+            texts: Kind -> key -> a text to store with the tensor of this key.
         """
         new = {k: t.detach().cpu().contiguous() for k, t in tensors.items() if k not in self}
         size = sum(t.numel() * t.element_size() for t in new.values())
@@ -112,7 +112,7 @@ class FeatureStore:
         self._add_shard(self.folder / name, list(new), kept)
 
     def _look(self) -> None:
-        """List shards that have come since the last look."""
+        """Index the shards that were added since the last call."""
         try:
             changed_ns = self.folder.stat().st_mtime_ns
         except (FileNotFoundError, NotADirectoryError):

@@ -86,11 +86,11 @@ class EmerReader:
         column = pa.array([told.get(name) for name in table["name"].to_pylist()], pa.string())
         table = table.append_column("thought", column).filter(pc.is_valid(column))
         if not table.num_rows:
-            raise UserError(f"{path}: names no clip that {words} has words for")
+            raise UserError(f"{path}: none of its clips is in {words}, which has the emotion words")
         return table
 
 
 def _split(text: str) -> list[str]:
-    """Words of ``happy, sad``, ``happy;sad`` or ``['happy', 'sad']``, each once."""
+    """Split ``happy, sad``, ``happy;sad`` or ``['happy', 'sad']`` into words, each once."""
     words = text.strip("[] ").replace(";", ",").split(",")
     return list(dict.fromkeys(word.strip(" '\"") for word in words if word.strip(" '\"")))

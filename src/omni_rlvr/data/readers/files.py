@@ -40,7 +40,7 @@ class FileReader:
     video: str | None
     audio: str | None
     left_out: dict[str, list[str]] = field(init=False, default_factory=dict)
-    """Reason -> the names of the entries of a folder or glob that were left out for it."""
+    """Reason -> the names of the files and folders that were left out for this reason."""
 
     def read(self) -> list[Example]:
         """Find the files, without opening them; ``left_out`` names those that are not taken.
@@ -113,7 +113,7 @@ def find(key: str, name: str, left_out: dict[str, list[str]]) -> list[Path]:
             found.append(path)
         elif has_suffix(path.name, VIDEO + AUDIO):
             _leave_out(path, _CLIP_FOLDERS if odd == "folders" else odd, left_out)
-        elif odd != "folders":  # a glob meets other folders on its way
+        elif odd != "folders":  # a glob such as ** matches folders too
             _leave_out(path, odd, left_out)
     if not found:
         raise UserError(
@@ -132,10 +132,10 @@ def _in_folder(key: str, folder: Path, left_out: dict[str, list[str]]) -> list[P
         else:
             _leave_out(path, why, left_out)
     if not found:
-        there = f"; in it are {in_words(left_out)}" if left_out else ", it is empty"
+        there = f"; it holds {in_words(left_out)}" if left_out else ", it is empty"
         raise UserError(
-            f"{key}={folder}: no {key} file lies directly in this folder{there}; a glob takes "
-            f"other names and folders below, e.g. {key}='{folder}/**/*{_SUFFIXES[key][0]}'"
+            f"{key}={folder}: no {key} file is directly in this folder{there}; for other names or "
+            f"folders below use a glob, e.g. {key}='{folder}/**/*{_SUFFIXES[key][0]}'"
         )
     return found
 
@@ -180,5 +180,5 @@ def _pairs(
 
 
 def _stem(path: Path) -> str:
-    """Return the name but for the suffix, in one Unicode form."""
+    """Return the name without its suffix, in Unicode NFC."""
     return nfc(path.stem)

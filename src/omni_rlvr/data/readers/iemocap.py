@@ -45,7 +45,7 @@ class _Utterance:
 
     @property
     def cues(self) -> dict[str, str]:
-        """What is needed to cut its clip."""
+        """The speaker's half of the split screen, and the start and end in seconds, as text."""
         return {"speaker_side": self.side, "start_s": self.start_s, "end_s": self.end_s}
 
     @property
@@ -80,7 +80,7 @@ class IemocapReader:
         return self._read(with_clips=Path(self.root, self.clips).is_dir())
 
     def cuts(self) -> list[Cut]:
-        """Say how to cut the clip of each of these utterances from its dialogue."""
+        """List the clips to cut, one for each utterance of the split, see ``data.cutting``."""
         if not self._said():
             return []
         examples = self._read(with_clips=True)

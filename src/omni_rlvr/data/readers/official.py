@@ -1,7 +1,7 @@
-"""What the readers of official layouts share: from clips with official labels to examples.
+"""Code that the readers of official layouts share: make examples of clips with official labels.
 
 A reader finds the clips of a split and their official labels. Here the labels are translated to the
-words of the data set's YAML, and the target of every clip is written. Clips are not opened.
+words of the data set's YAML, and the training target of each clip is made. Clips are not opened.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def complete_examples(
         unusable: Reason -> rows that the reader itself left out, for ``left_out`` too.
 
     Raises:
-        UserError: No row is left, or one is wrong.
+        UserError: No row is left, or a row is invalid.
     """
     for field in RAW:
         if field.name not in rows.column_names:

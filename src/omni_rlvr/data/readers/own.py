@@ -1,8 +1,7 @@
 """Your own clips with a label each: a csv that names them, or a folder for each label.
 
-Columns and folders are named as a person would name them. The labels that may occur are given by
-``dataset.labels``, so that a misspelt label is an error and not a further class. Clips are not
-opened.
+Several usual names of each column are known. ``dataset.labels`` lists the labels that may occur, so
+that a misspelt label is an error and not another class. Clips are not opened.
 """
 
 from __future__ import annotations
@@ -101,8 +100,8 @@ class FolderReader:
         """Find the clips, in the order of their names.
 
         Raises:
-            UserError: There is no such folder, no clip in it, or a clip that lies in no label's
-                folder.
+            UserError: There is no such folder, no clip in it, or a clip outside the labels'
+                folders.
         """
         top = Path(self.root, self.annotations)
         if not top.is_dir():
@@ -113,7 +112,7 @@ class FolderReader:
         clips = self._clips(top)
         if not clips:
             raise UserError(
-                f"{top}: no clip lies in a folder of it; it needs a folder for each label"
+                f"{top}: there is no clip in its folders; it needs a folder for each label"
             )
         rows: dict[str, list[Any]] = {"label": [label for label, _ in clips]}
         check_labels(self.labels, rows["label"], str(top))
@@ -134,7 +133,8 @@ class FolderReader:
                 continue
             if len(below.parts) == 1:
                 raise UserError(
-                    f"{path}: lies in no label's folder; move it to {top / 'LABEL' / path.name}"
+                    f"{path}: the clip is not in a label's folder; move it to "
+                    f"{top / 'LABEL' / path.name}"
                 )
             key = "video" if has_suffix(path.name, VIDEO) else "audio"
             clip = clips.setdefault((below.parts[0], str(below.with_suffix(""))), {})
@@ -147,10 +147,10 @@ class FolderReader:
 
 
 def check_labels(labels: Sequence[str] | None, found: Sequence[str], where: str) -> None:
-    """Ask for the list of labels where there is none, and show the one that is there.
+    """Require a list of labels; the error suggests the one that was found.
 
     Raises:
-        UserError: ``labels`` is empty.
+        UserError: ``labels`` is an empty list.
     """
     if labels is not None and not labels:
         spelled = {normalise_label(label): label for label in reversed(found)}
@@ -168,7 +168,7 @@ def _examples(
     labels: Sequence[str] | None,
     question: str,
 ) -> ExampleTable:
-    """Check columns, and write the target of each row; a blank text stands for none."""
+    """Validate the columns and make the target of each row; a blank cell counts as missing."""
     num_rows = len(rows["label"])
     blank = [None] * num_rows
     columns = {name: [text or None for text in rows.get(name) or blank] for name in RAW.names}

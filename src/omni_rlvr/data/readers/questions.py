@@ -49,15 +49,15 @@ class QuestionReader:
 
     Args:
         annotations: A ``.json``, ``.jsonl`` or ``.yaml`` file, see ``sources``; relative to
-            the working folder, or to ``root`` where it is not found there.
-        root: The folder that clips are relative to.
-        ask: Kind of question -> what follows every question of it, on a line of its own.
-        abs_tolerance: Within which a number is right, in its unit.
-        rel_tolerance: ``problem_type`` -> the same as a share of the gold number.
-        seed: Decides what ``random:N`` of a YAML mixture draws.
+            the working folder or, if it is not there, to ``root``.
+        root: The folder that the paths of clips are relative to.
+        ask: Kind of question -> the instruction appended to its questions on a new line.
+        abs_tolerance: The largest absolute error at which a number is correct, in its unit.
+        rel_tolerance: ``problem_type`` -> the largest error as a share of the gold number.
+        seed: The seed of ``random:N`` in a YAML mixture.
 
     Raises:
-        UserError: A kind or type that there is not.
+        UserError: ``ask`` or ``rel_tolerance`` has an unknown key.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class QuestionReader:
         ):  # fmt: skip
             if odd := sorted({*given} - {*known}):
                 raise UserError(
-                    f"dataset.layout.{key}.{odd[0]}: there is none; one of {', '.join(known)}"
+                    f"dataset.layout.{key}.{odd[0]}: unknown key; known: {', '.join(known)}"
                 )
         self._annotations, self._root, self._seed = annotations, root, seed
         self._ask, self._absolute, self._relative = ask, abs_tolerance, rel_tolerance
@@ -87,7 +87,7 @@ class QuestionReader:
             Examples in file order; ``cues`` say what kind of question each asks.
 
         Raises:
-            UserError: A row is wrong; the message begins with the file and line.
+            UserError: A row is invalid; the message begins with the file and line.
         """
         file = annotation_file(self._annotations, self._root)
         return read_json(file, self._record, Path(self._root), None, self._seed)
@@ -136,7 +136,7 @@ def _text(row: Row, key: str) -> str:
     if isinstance(text, int | float) and not isinstance(text, bool) and key == "solution":
         text = str(text)
     if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{row.source}: {key} is {text!r}, not a text")
+        raise UserError(f"{row.source}: {key} is {text!r}, not a string with text")
     return text
 
 
@@ -151,8 +151,8 @@ def _media(row: Row) -> tuple[str | None, str | None]:
     kind = row.value.get("data_type", "video")
     if kind not in ("video", "audio"):
         raise UserError(
-            f"{row.source}: data_type is {kind!r}; rows about video or audio are read, so take the "
-            "others out"
+            f"{row.source}: data_type is {kind!r}; only rows about video or audio can be read; "
+            "remove this one"
         )
     if paths["path"] is not None and paths[kind] is None:
         paths[kind] = paths["path"]

@@ -1,10 +1,10 @@
-"""Which cues each emotion shows: the synthetic data set's generative model, and its exact oracle.
+"""The generative model of the synthetic data set (which cues emotions show) and its exact oracle.
 
-A clip's label draws a value for each of nine cues, independently given the label. Four are seen
-(action units of the face, after FACS prototypes) and five are heard (after Scherer's vocal
-profiles). The tables make pairs look alike that only sound different (fear and surprise, anger and
-disgust, sadness and neutral) and the reverse (joy and surprise, anger and fear, sadness and
-disgust), so that neither modality is enough. Nothing here draws or synthesises.
+A clip has a value for each of nine cues, drawn independently given its label. Four cues are visible
+(action units of the face, after FACS prototypes) and five are audible (after Scherer's vocal
+profiles). Some pairs of emotions look alike and differ in sound (fear and surprise, anger and
+disgust, sadness and neutral), others sound alike and differ in looks (joy and surprise, anger and
+fear, sadness and disgust), so that neither modality is enough. ``face`` and ``voice`` render cues.
 
 Reference: Ekman and Friesen, Facial Action Coding System (1978); Scherer, "Vocal communication of
 emotion" (2003).
@@ -35,7 +35,7 @@ VOCAL: Mapping[str, tuple[str, ...]] = {
 CUES: Mapping[str, tuple[str, ...]] = {**VISUAL, **VOCAL}
 
 SPREAD = 0.04
-"""Share of the mass of every distribution that lies evenly on all values: people vary."""
+"""Share of each distribution that is spread evenly over all values, as people vary."""
 
 # P(value | emotion) in percent: a tuple for each cue, its values in the order of CUES.
 _SEEN = {
@@ -76,7 +76,7 @@ def draw_cues(label: str, rng: np.random.Generator) -> dict[str, str]:
 def posterior(cues: Mapping[str, str]) -> np.ndarray:
     """Compute the oracle's P(label | cues) for balanced labels from true cue values.
 
-    P(y | c) ~ prod_k P(c_k | y). Cues that are left out of ``cues`` are marginalised by that.
+    P(y | c) ~ prod_k P(c_k | y). Leaving a cue out of ``cues`` marginalises over it.
 
     Args:
         cues: cue name -> value; any subset of ``CUES``.
@@ -92,5 +92,5 @@ def posterior(cues: Mapping[str, str]) -> np.ndarray:
 
 
 def oracle_label(cues: Mapping[str, str]) -> str:
-    """Return the most probable label given true cue values: no reader of the cues does better."""
+    """Return the most probable label given true cue values: the best that any classifier can do."""
     return LABELS[int(posterior(cues).argmax())]

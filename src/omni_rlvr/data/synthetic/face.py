@@ -18,8 +18,8 @@ SIZE = 96
 """Height and width of a frame in pixels."""
 _SCALE = 2  # drawn at twice the size and averaged down, which smooths the edges
 
-# Targets at apex of (inner brow, outer brow), (eye opening), (corner lift, jaw drop, width),
-# (nose wrinkle); face units.
+# The seven units at apex, in face units: (inner brow, outer brow), (eye opening),
+# (corner lift, jaw drop, mouth width), (nose wrinkle).
 _BROWS = {
     "level": (0.0, 0.0),
     "raised": (0.075, 0.07),
@@ -101,7 +101,7 @@ def draw_look(style: str, rng: np.random.Generator) -> Look:
 
 
 def draw_apex(cues: Mapping[str, str], rng: np.random.Generator) -> np.ndarray:
-    """Draw the seven units at apex ([7] float64) for cue values: each is shown more or less."""
+    """Draw the seven units at apex ([7] float64) for cue values, each of random strength."""
     brows, mouth = _BROWS[cues["brows"]], _MOUTH[cues["mouth"]]
     target = [*brows, _EYES[cues["eyes"]], *mouth, _NOSE[cues["nose"]]]
     strength = np.repeat(rng.uniform(0.55, 1.1, 4), (2, 1, 3, 1))

@@ -1,9 +1,9 @@
 """Make a split of the synthetic data set on disk: real .mp4 clips and an R1-Omni annotation file.
 
-A split lives in ``<root>/<content hash>/<split>/``; the hash covers the seed and ``VERSION``, so a
-finished folder is never out of date and never made twice. Clip i depends on (seed,
-split, i) alone, which lets any number of processes make them. A split is written to a temporary
-folder and renamed when whole.
+A split is in ``<root>/<content hash>/<split>_<number of clips>/``; the hash covers the seed and
+``VERSION``, so a finished folder is never out of date and never made twice. Clip i depends on
+(seed, split, i) alone, so any number of processes can make clips. A split is written to a temporary
+folder, which is renamed when complete.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
 VERSION = 1
-"""Raise it with every change to what the clips show, sound like or are annotated with."""
+"""Must be raised with every change to the pictures, the sound or the annotations of clips."""
 NUM_FRAMES, FPS = 20, 10
-"""Of a clip: two seconds."""
+"""Frames of a clip, and frames per second: two seconds."""
 
 ANNOTATIONS = "annotations.json"
 
@@ -41,11 +41,11 @@ class SplitSpec:
     """What a split is made of."""
 
     target: str
-    """What the annotation's answer is: "caption", "reasoning" or "label"."""
+    """What the assistant's turn is: "caption", "reasoning" or "label"."""
     style: str
     """Drawing style: "cartoon" or "sketch"."""
     voice: str
-    """"usual" or "other"."""
+    """Kind of speaker: "usual" or "other"."""
     one_modality: float
     """Share of clips without a sound track, and as many without a picture."""
 
@@ -73,17 +73,17 @@ def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_worke
     """Return the folder of a split, making it first if it is not there.
 
     Args:
-        root: folder that holds all versions.
-        split: a key of ``SPLITS``.
-        num_clips: how many clips; labels are balanced to within one.
-        seed: of the data set.
-        num_workers: processes that make clips.
+        root: The folder for all versions of the data set.
+        split: A key of ``SPLITS``.
+        num_clips: The number of clips; labels are balanced to within one.
+        seed: The seed of the data set.
+        num_workers: The number of processes that make clips.
 
     Returns:
         A folder with ``annotations.json`` and ``clips/``.
 
     Raises:
-        UserError: unknown split, or the folder cannot be written.
+        UserError: The split is unknown, or the folder cannot be written.
     """
     if split not in SPLITS:
         raise UserError(
@@ -106,7 +106,7 @@ def ensure_split(root: Path, split: str, *, num_clips: int, seed: int, num_worke
         os.replace(partial_folder, folder)
     except OSError:
         if not (folder / ANNOTATIONS).exists():
-            raise  # else another process was first, with the same clips
+            raise  # else another process finished first, with the same clips
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
     return folder
@@ -143,7 +143,7 @@ def make_clip(folder: Path, split: str, seed: int, index: int, label: str) -> di
     rng = np.random.default_rng([seed, _split_number(split), index])
     values = emotions.draw_cues(label, rng)
     if split == "caption":
-        # every cue value equally often, so that the base model learns cues and no emotion
+        # all values of a cue are equally likely, so that the base model learns cues, not emotions
         values = {cue: str(rng.choice(options)) for cue, options in emotions.CUES.items()}
     look, speaker = face.draw_look(spec.style, rng), voice.draw_speaker(spec.voice, rng)
     frames = face.render(look, face.draw_apex(values, rng), NUM_FRAMES, rng)

@@ -1,4 +1,4 @@
-"""Synthesise the voice of a clip: a source and a filter, with pitch, melody, energy, rate, tremor.
+"""Synthesise the voice of a clip with a source-filter model, from five vocal cues.
 
 A glottal pulse train follows a fundamental-frequency contour; vowel formants colour it; syllables
 shape its loudness. Speakers differ in pitch and vocal tract length. ``other`` voices (a creaky or
@@ -18,7 +18,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 SAMPLE_RATE = 16_000
-"""Of the synthesised sound, in Hz."""
+"""Sample rate of the synthesised sound, in Hz."""
 
 _PITCH_SEMITONES = {"middle": 0.0, "high": 7.0, "low": -5.0}
 _MELODY_SEMITONES = {"flat": 0.5, "lively": 3.6}
@@ -35,7 +35,7 @@ _OTHER_VOWELS = np.array(
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who speaks and where: all that carries no emotion."""
+    """The speaker and the recording conditions: all that does not depend on emotion."""
 
     base_hz: float
     tract: float

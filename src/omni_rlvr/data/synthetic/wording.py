@@ -1,7 +1,7 @@
 """Put cue values into words: captions for the base model to learn, reasoning for cold start.
 
-A caption says what is seen and heard and no more. A reasoning target names the same cues inside
-``<think>`` and the label inside ``<answer>``.
+A caption describes the cues only. A reasoning target describes the same cues inside ``<think>`` and
+gives the label, or a word near it, inside ``<answer>``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CAPTION_QUESTIONS: Mapping[tuple[bool, bool], str] = {
     (False, True): "Describe the voice.",
     (True, True): "Describe the face and the voice.",
 }
-"""What the base model is asked, by whether the face and the voice are to be described."""
+"""(describe the face, describe the voice) -> the question that the base model is trained on."""
 
 NOUNS: Mapping[str, str] = {
     **{cue: cue for cue in CUES},
@@ -32,7 +32,7 @@ SHADES: Mapping[str, tuple[str, str]] = {
     "disgust": ("soft", "displeased"),
     "fear": ("loud", "anxious"),
 }
-"""An emotion's usual volume, and the word for it at another volume."""
+"""Emotion -> (its usual volume, the word that replaces its label at any other volume)."""
 
 
 def phrase(cue: str, value: str) -> str:
@@ -41,7 +41,7 @@ def phrase(cue: str, value: str) -> str:
 
 
 def sentences(cues: Mapping[str, str]) -> str:
-    """Say what is seen, then what is heard, of the given cues, in the order of ``CUES``."""
+    """Describe the given visual cues, then the vocal ones, in the order of ``CUES``."""
     seen = [phrase(cue, cues[cue]) for cue in VISUAL if cue in cues]
     heard = [phrase(cue, cues[cue]) for cue in VOCAL if cue in cues]
     parts = [f"The face shows {', '.join(seen)}."] if seen else []
@@ -55,10 +55,10 @@ def caption(cues: Mapping[str, str], *, seen: bool, heard: bool) -> str:
 
 
 def free_word(cues: Mapping[str, str], label: str) -> str:
-    """Pick the word that an annotator uses who is not bound to the label list.
+    """Pick the word of an annotator who may use words outside the label list, as in EMER.
 
-    As in EMER, where labels are open: a voice louder or softer than the emotion's usual one gets
-    another shade of meaning. RLVR, rewarded on the list, has to find the list's words.
+    A voice louder or softer than usual for the emotion gets a word of a slightly different
+    meaning. RLVR then has something to learn: only the words of the label list are rewarded.
     """
     usual, shade = SHADES[label]
     return label if cues.get("energy", usual) == usual else shade

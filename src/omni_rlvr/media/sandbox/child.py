@@ -1,9 +1,9 @@
-"""The child of ``reader.ClipReader``: takes requests from a pipe, calls one function, answers.
+"""The child process of ``reader.ClipReader``: answers each request by calling one function.
 
-Started as ``python -m omni_rlvr.media.sandbox.child package.module:function LIMITS``. A message is
-its length (8 bytes) and a pickle. C libraries may print what they like: their stdout is our stderr.
-The child ends when the pipe closes, and the kernel ends it (SIGALRM) should a request run long
-after its limit, even if nobody is left to kill it.
+It is started as ``python -m omni_rlvr.media.sandbox.child package.module:function LIMITS``. A
+message is its length (8 bytes) and a pickle. What C libraries print cannot damage messages: stdout
+is redirected to stderr. The child ends when the pipe closes. If a request runs far beyond its time
+limit, the kernel ends the child (SIGALRM) even if its parent is gone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HEADER = struct.Struct("<Q")
 READY = "ready"
 _CHANGE = "convert it, or change the limit"
 LIBRARIES = ("av", "decord", "numpy", "scipy", "soundfile")
-"""What the child's functions read files with."""
+"""Modules that the child's functions read files with."""
 
 
 def main(function_name: str, limits_text: str) -> None:
@@ -47,7 +47,7 @@ def main(function_name: str, limits_text: str) -> None:
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the two pipes to ourselves: stdin becomes empty, stdout becomes stderr."""
+    """Return copies of the two pipes; replace stdin by an empty file and stdout by stderr."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
@@ -67,16 +67,21 @@ def _call(function: Callable, args: tuple, kwargs: dict) -> tuple[str, object]:
             why = " ".join(traceback.format_exception_only(error)).strip()
             again = "convert or download it again"
             return "unreadable", f"a media library failed on it ({why}); {again}"
-        return "fault", traceback.format_exc()  # of ours: the parent raises it with this traceback
+        return (
+            "fault",
+            traceback.format_exc(),
+        )  # a bug in this package: the parent raises it with this traceback
 
 
 def _is_of_a_library(error: Exception) -> bool:
-    """Whether a media library raised it, by its class or by the code that it was raised in.
+    """Tell whether a media library raised an error, by its class or the code that raised it.
 
-    Libraries check little of what a file claims, so what they raise says something of the file.
+    Libraries check little of what a file claims, so any error in them means that the file is bad.
     """
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    file = frame.f_code.co_filename  # compiled code has no module's name: "av/container/input.py"
+    file = (
+        frame.f_code.co_filename
+    )  # for compiled code without a module name: "av/container/input.py"
     raised_in = frame.f_globals.get("__name__", file.replace("/", "."))
     modules = {name.partition(".")[0] for name in (type(error).__module__, raised_in)}
     return not modules.isdisjoint(LIBRARIES)
@@ -99,4 +104,4 @@ def _send(pipe: BinaryIO, message: tuple[str, object]) -> None:
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError):
         main(sys.argv[1], sys.argv[2])
-    os._exit(0)  # no teardown: nothing is left to lose, and C libraries hang here too
+    os._exit(0)  # skip Python's teardown: C libraries may hang in it

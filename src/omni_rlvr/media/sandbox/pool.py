@@ -1,7 +1,7 @@
-"""Work on many files at a time, each worker thread asking a child process of its own.
+"""Process many files in parallel: each worker thread uses a child process of its own.
 
-A file that hangs or crashes a decoder costs its time limit and nothing else (see ``reader``).
-Leaving early (Ctrl-C) ends the children at once.
+A file that hangs or crashes a decoder costs at most its time limit (see ``reader``). Closing the
+generator early, or Ctrl-C, ends the children at once.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ def in_children(
     make_reader: Callable[[], ClipReader],
     num_workers: int,
 ) -> Generator[Answer, None, None]:
-    """Do something with every item.
+    """Call a function for every item.
 
     Args:
-        num_items: They are numbered from 0.
+        num_items: The number of items, which are numbered from 0.
         do: Takes an item's number and the worker's reader; called in threads.
         make_reader: Makes the reader of one worker.
         num_workers: Items worked on at the same time, at least 1.
 
     Returns:
-        One answer an item, as they come.
+        One answer for each item, in the order in which they finish.
 
     Raises:
-        Exception: What ``do`` raised.
+        Exception: An error that ``do`` raised.
     """
     numbers = iter(range(num_items))
     lock, stop = threading.Lock(), threading.Event()
@@ -50,7 +50,7 @@ def in_children(
                 return
             try:
                 found.put(do(index, reader))
-            except Exception as error:  # a fault of ours: the main thread raises it
+            except Exception as error:  # raised again in the main thread
                 found.put(error)
                 return
 
@@ -65,10 +65,10 @@ def in_children(
                 if isinstance(answer, Exception):
                     raise answer
                 yield answer
-        finally:  # end what the workers wait for, and then the workers
+        finally:  # end the children that the workers wait for, then the workers
             stop.set()
             while any(thread.is_alive() for thread in threads):
                 for reader in readers:
                     reader.abort()
-                with suppress(queue.Empty):  # make room for what a worker is about to hand over
+                with suppress(queue.Empty):  # make room for an answer that a worker is about to put
                     found.get(timeout=0.05)

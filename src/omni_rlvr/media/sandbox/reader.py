@@ -1,8 +1,9 @@
-"""``read_clip`` in a child process with a time limit, because C decoders hang and crash.
+"""Call ``read_clip`` in a child process with a time limit, because C decoders hang and crash.
 
-A plain subprocess with pipes: a DataLoader worker is daemonic and may not have multiprocessing
-children. Every wait here has an end. The child starts at first use, belongs to the process that
-started it, and is replaced after a timeout, a crash, or a number of clips (decoders leak memory).
+The child is a plain subprocess with pipes: a DataLoader worker is daemonic and may not have
+multiprocessing children. Every wait has a time limit. The child starts at first use, belongs to the
+process that started it, and is replaced after a timeout, a crash, or a number of clips (decoders
+leak memory).
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from omni_rlvr.types import Clip, MediaError
 
 CHILD = "omni_rlvr.media.sandbox.child"
 READ = "omni_rlvr.media.clip:read_clip"
-"""What a child calls to read a clip."""
-_START_LIMIT_S = 120.0  # Python and the decoders' libraries, from a slow disk
+"""The function that a child calls to read a clip."""
+_START_LIMIT_S = 120.0  # importing Python and the decoders from a slow disk
 _STOP_LIMIT_S = 5.0
-_DYING_S = 1.0  # from a closed pipe to a process that can be asked for its signal
-_PIPE_SIZE = 1 << 20  # bytes; a clip of eight small frames passes in one go
+_DYING_S = 1.0  # between a crash closing the pipe and its signal being known
+_PIPE_SIZE = 1 << 20  # bytes; room for a clip of eight small frames
 
 
 class ClipReader:
     """Reads clips in a child process. Picklable; every process that uses one has its own child.
 
-    Not for several threads at once.
+    Only one thread may use a reader at a time.
     """
 
     def __init__(
@@ -49,13 +50,13 @@ class ClipReader:
         function: str = READ,
         limits: Limits = Limits(),  # noqa: B008 (it is frozen)
     ) -> None:
-        """Remember the limits; nothing is started yet.
+        """Take the settings; the child starts with the first call.
 
         Args:
             timeout_s: Longest time for one clip, seconds, above 0.
             max_clips_per_process: Clips after which the child is replaced, at least 1.
-            function: ``package.module:name`` of what the child calls.
-            limits: What a file may ask for; those of a data set are ``Limits.of(vars(options))``.
+            function: The function that the child calls, as ``package.module:name``.
+            limits: Limits on the size of files; a data set's are ``Limits.of(vars(options))``.
         """
         if timeout_s <= 0 or max_clips_per_process < 1:
             raise ValueError(
@@ -73,9 +74,9 @@ class ClipReader:
         """Read one clip; arguments and result as in ``clip.read_clip``.
 
         Raises:
-            MediaError: As ``read_clip``, and if reading takes too long or the child dies.
-            RuntimeError: If the child cannot start, or meets a fault in this package; the message
-                has the traceback.
+            MediaError: As ``read_clip``, or reading takes too long, or the child dies.
+            RuntimeError: The child cannot start, or a bug in this package raised an error; the
+                message has the traceback.
         """
         names = " + ".join(str(path) for path in (video, audio) if path is not None)
         clip = self.call((video, audio, request), {}, names)
@@ -85,17 +86,17 @@ class ClipReader:
     def call(
         self, args: tuple[object, ...], options: dict[str, object], names: str, num_clips: int = 1
     ) -> object:
-        """Call the child's function, whatever it takes and returns; all of it is pickled.
+        """Call the child's function; arguments and result are pickled.
 
         Args:
             args: Its positional arguments.
             options: Its keyword arguments.
             names: The files it works on, for messages.
-            num_clips: How many clips' work it is; each may take ``timeout_s``.
+            num_clips: The call counts as this many clips, and may take as many ``timeout_s``.
 
         Raises:
-            MediaError: The function or a media library raised it, it takes too long, or it kills
-                the child.
+            MediaError: The function raised it, a media library failed, the time limit was
+                exceeded, or the child died.
             RuntimeError: As ``read``.
         """
         child = self._ensure_started()
@@ -109,13 +110,13 @@ class ClipReader:
         if kind == "unreadable":
             raise MediaError(f"{names}: {value}")
         if kind == "fault":
-            raise RuntimeError(f"reading {names} failed by a fault in omni_rlvr:\n{value}")
+            raise RuntimeError(f"reading {names} failed because of a bug in omni_rlvr:\n{value}")
         return value
 
     def abort(self) -> None:
-        """End the child at once. Alone of all here, it may be called from another thread.
+        """Kill the child. The only method that may be called from another thread.
 
-        What the child was asked then fails with a MediaError.
+        A call in progress then raises a MediaError.
         """
         child = self._child
         if child is not None and child.owner == os.getpid():
@@ -129,7 +130,7 @@ class ClipReader:
         if child.owner == os.getpid():
             child.end(grace_s=_STOP_LIMIT_S)
             return
-        # A fork's copy: not our child to wait for, and Popen must not warn.
+        # A copy made by fork: the child is not ours to wait for, and Popen must not warn about it.
         child.close_pipes()
         child.process.returncode = 0
 
@@ -184,20 +185,19 @@ class ClipReader:
                 f"{times} and was stopped; the file makes the decoder hang, or the limit is too "
                 "low for it"
             ) from None
-        except BaseException:  # Ctrl-C: an answer left in the pipe must not meet the next question
+        except BaseException:  # Ctrl-C: the pipe may hold an answer that the next call would read
             self._stop(child, grace_s=0.0)
             raise
         if answer is None:
             how = self._stop(child, grace_s=_DYING_S)
-            if how == "SIGABRT":  # how C++ ends where there is no more memory
-                how += f", maybe for want of dataset.max_memory_gb={self.limits.max_memory_gb:g}"
-            raise MediaError(
-                f"{names}: the decoder crashed on it ({how}); convert or download it again"
-            )
+            if how == "SIGABRT":  # C++ aborts when an allocation fails
+                memory_gb = self.limits.max_memory_gb
+                how += f", perhaps because dataset.max_memory_gb={memory_gb:g} is too low"
+            raise MediaError(f"{names}: the decoder crashed ({how}); convert or download it again")
         return answer
 
     def _stop(self, child: _Child, *, grace_s: float) -> str:
-        """Make sure the child is gone; say how it ended. ``grace_s`` lets it die by itself."""
+        """End the child and say how it ended; it is killed if it still runs after ``grace_s``."""
         self._child = None
         child.end(grace_s=grace_s)
         code = child.process.returncode
@@ -220,7 +220,7 @@ class _Child:
         """Read one message; None when the child closed its end.
 
         Raises:
-            TimeoutError: If the message is not complete at ``deadline``.
+            TimeoutError: The message is not complete at ``deadline`` (of ``time.monotonic``).
         """
         header = self._read_exactly(HEADER.size, deadline)
         body = header and self._read_exactly(HEADER.unpack(header)[0], deadline)
@@ -262,7 +262,7 @@ class _Child:
 
 
 def _start(function: str, limits: Limits) -> _Child:
-    # The child finds what the parent finds, installed or not (as multiprocessing's spawn does).
+    # The child gets the parent's import path, as with multiprocessing's spawn.
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     command = [sys.executable, "-m", CHILD, function, json.dumps(vars(limits))]
     with kept_from_children():

@@ -1,12 +1,12 @@
-"""Checkpoints of a policy: the whole model or, with adapters, what differs from which base.
+"""Checkpoints of a policy: the whole model or, with adapters, the changes to a base.
 
     adapters/<part>/       a part's adapter in peft's own format
     trained.safetensors    other weights that were trained, e.g. the projectors
     base.json              the base's folder (also as seen from here) and fingerprint, whether it
                            was rounded to 4 bits, and the names in trained.safetensors
 
-The base is not copied. Its fingerprint is that of its content, so that it may move, and so that
-another model in its place is noticed.
+The base is not copied. Its fingerprint is a hash of its content, so that it may be moved, and
+another model in its place is detected.
 """
 
 from __future__ import annotations
@@ -34,43 +34,43 @@ from omni_rlvr.types import UserError
 
 BASE, TRAINED, ADAPTERS = "base.json", "trained.safetensors", "adapters"
 SAMPLED = "sampled:"
-"""Before a fingerprint that not all bytes of large files went into."""
+"""Prefix of a fingerprint for which large files were hashed in part."""
 _SPAN, _NUM_SPANS = 2**16, 64
-"""Bytes of a span, and how many of them are read of a file that is larger than all of them."""
+"""Bytes of a span, and the number of spans that are hashed of a file larger than all of them."""
 
 
 class Saved(Modules, Protocol):
-    """What is asked of a policy that is saved."""
+    """What ``save_policy`` needs of a policy."""
 
     processor: Any
     adapter_checkpoint: AdapterCheckpoint | None
 
 
 def is_adapter_checkpoint(folder: Path) -> bool:
-    """Say whether a checkpoint folder needs a base."""
+    """Tell whether a folder holds a checkpoint that needs a base."""
     return (folder / BASE).exists()
 
 
 def fingerprint(folder: Path, *, whole: bool = False) -> str:
     """Compute a SHA-256 of a checkpoint's config and weight files, names included.
 
-    Of a large file these count: its size, the header in which safetensors lists all weights, and
-    spans of bytes from its start to its end. Training moves all weights of a matrix, so that
-    another model of the same shapes differs in them; a few bytes that were damaged may be missed.
+    Of a large file, its size, the header in which safetensors lists all weights, and evenly spaced
+    spans of bytes are hashed. Training changes all weights of a matrix, so that another model of
+    the same shapes is detected; a few damaged bytes may not be.
 
     Args:
         folder: The checkpoint.
-        whole: Whether all bytes of large files count, as in checkpoints of earlier versions.
+        whole: Whether to hash large files whole, as in checkpoints of earlier versions.
 
     Returns:
-        The digest, with ``SAMPLED`` before it unless it is of whole files.
+        The digest, with the prefix ``SAMPLED`` unless ``whole``.
 
     Raises:
-        UserError: There are none.
+        UserError: The folder has no weight files.
     """
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     if not weights:
-        raise UserError(f"model.path={folder}: adapters need their base in a folder; this is none")
+        raise UserError(f"model.path={folder}: adapters need a base in a folder; this is not one")
     digest = hashlib.sha256()
     files = [folder / "config.json", *weights]
     for file in sorted(file for file in files if file.exists()):
@@ -84,8 +84,8 @@ def fingerprint(folder: Path, *, whole: bool = False) -> str:
 
 
 def _add_sample(digest: Any, stream: BinaryIO, size: int) -> None:
-    """Add the header of a large file, and spans of it that are equally far apart."""
-    start = stream.read(8)  # in safetensors: how long the header is
+    """Hash the size and the header of a large file, and spans of it at equal distances."""
+    start = stream.read(8)  # in safetensors: the length of the header
     digest.update(size.to_bytes(8, "little") + start)
     if Path(stream.name).suffix == ".safetensors":
         digest.update(stream.read(min(int.from_bytes(start, "little"), size)))
@@ -99,15 +99,15 @@ def find_base(folder: Path, given: str | None) -> Path:
 
     Args:
         folder: The checkpoint.
-        given: Where the base is now; None takes the place that the checkpoint noted.
+        given: The folder of the base; None takes the one recorded in the checkpoint.
 
     Raises:
-        UserError: There is none, or it is another model.
+        UserError: The base is not there, or it is another model.
     """
     checkpoint = _read(folder)
     base = follow(checkpoint.base if given is None else Path(given))
     if not (base / "config.json").exists() or is_adapter_checkpoint(base):
-        key = "noted in the checkpoint" if given is None else f"model.base={given}"
+        key = "recorded in the checkpoint" if given is None else f"model.base={given}"
         raise UserError(
             f"model.path={folder}: its base ({key}) is not at {base}; set model.base=DIR"
         )
@@ -125,8 +125,8 @@ def own_weights(policy: Modules, *, every_name: bool = False) -> dict[str, nn.Pa
     """List all weights but adapters, under the names they have without adapters.
 
     Args:
-        policy: The policy whose weights they are.
-        every_name: Whether one that is tied comes under each of its names.
+        policy: A policy.
+        every_name: Whether to list a tied weight under each of its names.
     """
     return {
         lora.base_name(name): weight
@@ -138,13 +138,13 @@ def own_weights(policy: Modules, *, every_name: bool = False) -> dict[str, nn.Pa
 def save_policy(
     policy: Saved, folder: Path, model: Callable[[], Any], *, excluded: str | None = None
 ) -> None:
-    """Write the processor of a policy, and its whole model, or its adapters and what trained.
+    """Write a policy's processor and either its whole model or its adapters and trained weights.
 
     Args:
         policy: The policy.
-        folder: Where to.
-        model: Gives the model of transformers that holds all weights of the policy; its config and
-            weights are written for a policy without adapters.
+        folder: The folder to write.
+        model: Makes the transformers model that holds all weights of the policy; its config and
+            weights are written if the policy has no adapters.
         excluded: See ``lora.save_adapters``.
 
     Raises:
@@ -157,14 +157,14 @@ def save_policy(
     whole = model()
     try:
         whole.save_pretrained(folder, state_dict=state_of(whole))
-    except SafetensorError as error:  # its word for a full disk
+    except SafetensorError as error:  # raised when the disk is full
         raise OSError(f"cannot write {folder}: {error}") from error
 
 
 def _save_adapters(
     policy: Modules, checkpoint: AdapterCheckpoint, folder: Path, excluded: str | None
 ) -> None:
-    """Write adapters, trained weights and what they belong to."""
+    """Write the adapters, the trained weights, and which base they belong to."""
     own = own_weights(policy)
     weights = {name: own[name].detach().contiguous() for name in sorted(checkpoint.names)}
     save_weights(weights, folder / TRAINED)
@@ -181,11 +181,12 @@ def _save_adapters(
 
 @torch.no_grad()
 def restore_adapter_checkpoint(policy: Modules, folder: Path, base: Path) -> AdapterCheckpoint:
-    """Put adapters and trained weights of a checkpoint onto its base, or onto a policy that has
-    adapters of the same shape already.
+    """Load the adapters and trained weights of a checkpoint into a policy.
+
+    The policy is its base, or has adapters of the same shape already.
 
     Returns:
-        What the policy is now the difference to.
+        The base that the policy now belongs to, and the names of the weights that differ from it.
 
     Raises:
         UserError: The folder is damaged, or does not fit the policy.
@@ -212,7 +213,7 @@ def restore_adapter_checkpoint(policy: Modules, folder: Path, base: Path) -> Ada
 def replace_weights(
     policy: Modules, weights: Mapping[str, Tensor], source: str, *, is_tied: bool
 ) -> None:
-    """Replace weights of the base by others.
+    """Overwrite weights of the base.
 
     Args:
         policy: The policy whose weights are replaced.
@@ -240,14 +241,14 @@ def replace_weights(
         alike = [t for t in tied if t in weights and torch.equal(weights[t], value)]
         if not is_tied and alike != tied:
             raise UserError(
-                f"{source}: {name} stands in place of the base's (modules_to_save), where it is "
-                f"one weight with {tied[0]}; here they stay one, so that the adapter cannot be used"
+                f"{source}: {name} replaces a weight (modules_to_save) that the base has tied to "
+                f"{tied[0]}; tied weights stay tied here, so this adapter cannot be used"
             )
         own[every[name]].copy_(value)
 
 
 def _read(folder: Path) -> AdapterCheckpoint:
-    """Read base.json; a base that was moved together with the checkpoint is found beside it."""
+    """Read base.json; find a base that was moved together with the checkpoint."""
     try:
         fields = json.loads((folder / BASE).read_text(encoding="utf-8"))
         base = Path(fields["path"])

@@ -1,4 +1,4 @@
-"""Loads an adapter that was trained elsewhere and saved in peft's own format onto its base.
+"""Load an adapter that another tool saved in peft's own format, and its base.
 
 Such a folder holds an adapter and no file of this package, so the base's processor is kept.
 """
@@ -27,7 +27,7 @@ from omni_rlvr.types import UserError
 
 
 def base_here(folder: Path, given: str | None) -> Path | None:
-    """Find the base of such an adapter if it is a folder here; nothing is downloaded."""
+    """Find the base of such an adapter if it is a local folder; nothing is downloaded."""
     named = str(given or read_settings(folder).get("base_model_name_or_path"))
     places = [folder / named, Path(named).expanduser()]
     return next((place for place in places if place.is_dir()), None)
@@ -43,7 +43,7 @@ def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Pa
         allow_pickle: Whether a download takes pickled weights too.
 
     Raises:
-        UserError: None is named, or it is no video + audio model.
+        UserError: No base is named, or it is not a video + audio model.
     """
     named = given or read_settings(folder).get("base_model_name_or_path")
     if not named:
@@ -66,8 +66,8 @@ def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Pa
     kind = _model_type(base)
     if kind not in FAMILIES:
         raise UserError(
-            f"model.path={folder}: its base ({source}) is no video + audio model (model_type="
-            f"{kind!r}); set model.base=DIR to the one that this language model is in"
+            f"model.path={folder}: its base ({source}) is not a video + audio model (model_type="
+            f"{kind!r}); set model.base=DIR to the model that contains this language model"
         )
     return base.resolve()
 
@@ -76,11 +76,11 @@ def find_bare_base(folder: Path, given: str | None, *, allow_pickle: bool) -> Pa
 def put_bare(policy: Policy, folder: Path, base: Path, *, allow_pickle: bool) -> AdapterCheckpoint:
     """Put an adapter that was saved in peft's own format onto its base.
 
-    Its weights may be named as below the whole policy, as in the published layout, or as below the
-    language model alone.
+    Its weights may be named relative to the whole policy, to the model in the published layout, or
+    to the language model.
 
     Returns:
-        What the policy is now the difference to.
+        The base that the policy now belongs to, and the names of the weights that differ from it.
 
     Raises:
         UserError: The adapter cannot be read, or does not fit the policy.
@@ -112,7 +112,7 @@ def _locate(policy: Policy, layers: Collection[str], key: str, folder: Path) -> 
                 return part, name.removeprefix(f"{place}.")
     raise UserError(
         f"the adapter {folder} does not fit this model: there is no layer for its weight {key}; "
-        "give the base that it was trained on: model.base=DIR"
+        "set model.base=DIR to the base that it was trained on"
     )
 
 

@@ -1,8 +1,8 @@
-"""Low-rank adapters through peft: where they go, how they are saved, how they are merged.
+"""Insert, save, load and merge low-rank adapters with peft.
 
 Each part of a policy (its language model, a tower) has an adapter of its own, injected into the
-part as it is, so that ``PeftModel.from_pretrained`` puts a saved one onto the bare part. What
-trains beside adapters is decided in ``trainable``.
+part without a wrapper, so that ``PeftModel.from_pretrained`` can load a saved one onto the bare
+part. ``trainable`` decides what else trains.
 
 Reference: LoRA, arXiv 2106.09685.
 """
@@ -33,19 +33,19 @@ from omni_rlvr.models.sharding import state_of
 from omni_rlvr.types import UserError, first_line
 
 NAME = "default"
-"""peft's name for the one adapter a part has."""
+"""peft's name for the only adapter of a part."""
 KEY = "model.trainable.lora"
 BASE_LAYER = "base_layer"
-"""peft's name for the layer that an adapter stands around."""
+"""peft's name for the layer that an adapter wraps."""
 
 
 def is_adapter(name: str) -> bool:
-    """Say whether a weight's name is that of an adapter's weight."""
+    """Tell whether a weight's name is that of an adapter's weight."""
     return any(step.startswith("lora_") for step in name.split("."))
 
 
 def base_name(name: str) -> str:
-    """Name a weight of the base as it is without adapters around it."""
+    """Return the name that a weight of the base has without adapters."""
     return ".".join(step for step in name.split(".") if step != BASE_LAYER)
 
 
@@ -59,15 +59,15 @@ def adapted(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def inject(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
-    """Put new adapters into parts; they change nothing until they are trained, since B is zero.
+    """Insert new adapters; they change nothing until they are trained, since B is zero.
 
     Args:
         parts: All parts of a policy by name; ``config.parts`` says which get adapters.
         config: Rank, scale, targets; these must be given.
 
     Raises:
-        UserError: A part that is not there, a target that matches no layer, or a part without
-            match.
+        UserError: A part does not exist, a target matches no layer, or no target matches a layer
+            of a part.
     """
     targets = find_targets(parts, config)
     for name, suffixes in targets.items():
@@ -75,8 +75,8 @@ def inject(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
 
 
 def find_targets(parts: Mapping[str, nn.Module], config: LoraConfig) -> dict[str, list[str]]:
-    """Say which suffixes match linear layers of which part, and check the bare parameters."""
-    assert config.targets is not None  # whoever calls has put the model's own there
+    """Return the suffixes that match linear layers of each part; check ``target_parameters``."""
+    assert config.targets is not None  # the caller has set the model's defaults
     layers: dict[str, list[str]] = {}
     for name in config.parts:
         if name not in parts:
@@ -114,8 +114,8 @@ def find_targets(parts: Mapping[str, nn.Module], config: LoraConfig) -> dict[str
 def linear_layers(part: nn.Module) -> list[str]:
     """Name the linear layers that can have an adapter.
 
-    An output head that is tied to the embeddings is none of them: merging an adapter into it would
-    change the embeddings too.
+    An output head that is tied to the embeddings cannot: merging an adapter into it would change
+    the embeddings too.
     """
     tied = {id(module.weight) for module in part.modules() if isinstance(module, nn.Embedding)}
     return [
@@ -131,10 +131,10 @@ def linear_layers(part: nn.Module) -> list[str]:
 
 
 def merge(policy: nn.Module) -> None:
-    """Add every adapter to the layer below it, which then stands alone.
+    """Add every adapter to the weights of its layer, and remove the adapters.
 
     Raises:
-        UserError: An adapter holds values that are not finite.
+        UserError: An adapter has values that are not finite.
     """
 
     def merged(layer: BaseTunerLayer) -> None:
@@ -147,7 +147,7 @@ def merge(policy: nn.Module) -> None:
 
 
 def drop_idle(policy: nn.Module) -> None:
-    """Take out adapters that were never trained; what the policy computes stays the same."""
+    """Remove adapters that were never trained; the policy's outputs stay the same."""
     is_trained = any(
         weight.any()
         for name, weight in policy.named_parameters()
@@ -162,9 +162,9 @@ def save_adapters(parts: Mapping[str, nn.Module], folder: Path, excluded: str | 
 
     Args:
         parts: All parts of a policy by name.
-        folder: Where to.
-        excluded: A regular expression of layers beside the language model that its targets match
-            too, in the whole model that others put its adapter onto; None for none.
+        folder: The folder to write.
+        excluded: A regular expression of layers outside the language model that its targets would
+            also match if the adapter is loaded onto the whole model; None for none.
 
     Raises:
         OSError: The disk is full, or the folder cannot be written.
@@ -184,7 +184,7 @@ def load_adapters(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dic
     """Read what ``save_adapters`` wrote into the parts, which may have these adapters already.
 
     Returns:
-        By part, whole weights that an adapter holds beside its own (``modules_to_save``).
+        Part -> name -> base weights that an adapter replaces as a whole (``modules_to_save``).
 
     Raises:
         UserError: An adapter cannot be read, or does not fit its part.
@@ -205,20 +205,19 @@ def load_adapters(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dic
 def put_adapter(
     name: str, part: nn.Module, adapter: PeftAdapter, keys: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """Put an adapter onto a part, which may have it already.
+    """Load an adapter into a part, which may have an adapter of the same shape already.
 
     Args:
-        name: The part's.
-        part: What it goes onto.
-        adapter: What was read.
-        keys: Which of its weights are this part's: a weight's name within the part -> its name in
-            the adapter.
+        name: The name of the part.
+        part: The part.
+        adapter: The adapter's settings and weights.
+        keys: The weights that belong to this part: name within the part -> name in the adapter.
 
     Returns:
-        Whole weights that it holds beside its own, by their names within the part.
+        Base weights that the adapter replaces as a whole, by their names within the part.
 
     Raises:
-        UserError: It does not fit the part.
+        UserError: The adapter does not fit the part.
     """
     own = {key: adapter.weights[keys[key]] for key in keys if is_adapter(key)}
     whole = {key: adapter.weights[keys[key]] for key in keys if not is_adapter(key)}
@@ -231,7 +230,7 @@ def put_adapter(
             for layer in layers:
                 if layer not in linear:
                     raise ValueError(
-                        f"it is on {layer}, which is no linear layer here (or is tied to the "
+                        f"it is on {layer}, which is not a linear layer here (or is tied to the "
                         "embeddings)"
                     )
             config = adapter.config(_targets(part, adapter, [*layers]), layers)
@@ -247,7 +246,7 @@ def put_adapter(
 
 
 def _targets(part: nn.Module, adapter: PeftAdapter, layers: list[str]) -> list[str]:
-    """Return the adapter's own suffixes, where they match these layers alone; else their names."""
+    """Return the adapter's own suffixes if they match exactly these layers, else the layers."""
     given = adapter.settings.get("target_modules")
     if isinstance(given, list):
         linear = linear_layers(part)
@@ -258,7 +257,7 @@ def _targets(part: nn.Module, adapter: PeftAdapter, layers: list[str]) -> list[s
 
 
 def _fill(part: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Fill the adapter of a part."""
+    """Set the weights of a part's adapter; raise ValueError if names or shapes differ."""
     shapes = {key: weight.shape for key, weight in weights.items()}
     own = {key: weight.shape for key, weight in _state(part).items()}
     if shapes != own:
@@ -270,10 +269,10 @@ def _fill(part: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def check_same(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
-    """Refuse to train an adapter that was loaded under other settings than its own.
+    """Refuse to train a loaded adapter with settings that differ from its own.
 
     Raises:
-        UserError: It names the first setting that differs.
+        UserError: A setting differs; names the first one.
     """
     has = adapted(parts)
     advice = "give the adapter's own value, or merge it first with task=export"
@@ -303,7 +302,7 @@ def check_same(parts: Mapping[str, nn.Module], config: LoraConfig) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Give names as a set: peft has a list before it puts an adapter in, and None for no names."""
+    """Turn names into a set: peft has a list before injection, a set after, and None for none."""
     return {*(value or ())} if value is None or isinstance(value, list | set) else value
 
 
@@ -331,7 +330,7 @@ def _peft_config(
 
 
 def _parameters(part: nn.Module, suffixes: Collection[str]) -> list[str]:
-    """Name the parameters that suffixes match, as they are without adapters."""
+    """Return the names, without adapters, of the parameters that suffixes match."""
     names = (base_name(name) for name, _ in part.named_parameters() if not is_adapter(name))
     return [name for name in names if any(_matches(name, suffix) for suffix in suffixes)]
 
@@ -339,7 +338,7 @@ def _parameters(part: nn.Module, suffixes: Collection[str]) -> list[str]:
 def _inject_one(part: nn.Module, config: peft.PeftConfig) -> None:
     config.inference_mode = False
     peft.inject_adapter_in_model(config, part, adapter_name=NAME)
-    # float32 whatever the part is in, as peft does where it wraps a model itself
+    # adapters are in float32 whatever the part's dtype, as in peft's own get_peft_model
     cast_adapter_dtype(part, adapter_name=NAME, autocast_adapter_dtype=True)
 
 
@@ -358,8 +357,8 @@ def _take_out(policy: nn.Module, first: Callable[[BaseTunerLayer], None]) -> Non
             continue  # one of two adapters around the same layer: the outer one is replaced
         parent = policy.get_submodule(name.rpartition(".")[0])
         setattr(parent, name.rpartition(".")[2], layer.get_base_layer())
-    # without its layers the config would still make peft and transformers take the model for an
-    # adapted one, and save_pretrained write adapters that are not there
+    # if the config stayed, peft and transformers would take the model for an adapted one, and
+    # save_pretrained would write adapters that do not exist
     for module in policy.modules():
         vars(module).pop("peft_config", None)
 
@@ -369,7 +368,7 @@ def _matches(name: str, suffix: str) -> bool:
 
 
 def _some(names: list[str]) -> list[str]:
-    """Pick a few names, one for each ending."""
+    """Pick at most eight names with different endings, as examples."""
     first: dict[str, str] = {}
     for name in names:
         first.setdefault(name.rpartition(".")[2], name)
@@ -379,4 +378,4 @@ def _some(names: list[str]) -> list[str]:
 def _tied_hint(parts: Mapping[str, nn.Module], suffix: str) -> str:
     modules = [m for part in parts.values() for n, m in part.named_modules() if _matches(n, suffix)]
     tied = any(isinstance(module, nn.Linear) for module in modules)
-    return " that may have an adapter (a head tied to the embeddings may not)" if tied else ""
+    return " that can have an adapter (a head tied to the embeddings cannot)" if tied else ""

@@ -1,7 +1,7 @@
-"""Reads an adapter folder in peft's own format and says what each of its settings means here.
+"""Read an adapter folder in peft's own format, and decide what to do with each of its settings.
 
-What changes the result is applied; what only told how the adapter was begun, or with which version,
-is passed over; anything else is refused by name, since passing it over would compute another model.
+A setting that changes the model's outputs is applied; one that only says how the adapter was
+created is ignored; any other is refused by name, since ignoring it would compute another model.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ from omni_rlvr.types import UserError
 CONFIG = "adapter_config.json"
 WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
-"""What peft's file format puts in front of each weight's name."""
+"""The prefix of each weight's name in peft's file format."""
 _PASSED_OVER = {
     "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
     "inference_mode", "megatron_core", "qalora_group_size", "runtime_config", "ensure_weight_tying",
     "loftq_config", "eva_config", "corda_config", "lora_ga_config", "fan_in_fan_out",
 }  # fmt: skip
-"""Of no effect on a finished adapter of linear layers."""
+"""Settings without an effect on a trained adapter of linear layers."""
 _APPLIED = {
     "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "lora_bias", "rank_pattern",
     "alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
     "modules_to_save", "bias", "init_lora_weights", "target_parameters",
 }  # fmt: skip
 _MEANINGS = {
-    "trainable_token_indices": "embeddings of single tokens, which are kept in a form of their own",
+    "trainable_token_indices": "embeddings of single tokens, which are not supported",
     "layer_replication": "a model with repeated layers",
-    "alora_invocation_tokens": "an adapter that is on only after certain tokens",
+    "alora_invocation_tokens": "an adapter that is active only after certain tokens",
     "megatron_config": "layers of Megatron",
 }
 _STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
-"""``init_lora_weights`` that leave the base as it is."""
+"""Values of ``init_lora_weights`` that leave the base unchanged."""
 
 
 @dataclass(frozen=True)
 class PeftAdapter:
-    """An adapter as it lies in a folder."""
+    """The content of an adapter folder."""
 
     folder: Path
     settings: Mapping[str, Any]
     """Its adapter_config.json."""
     weights: Mapping[str, Tensor]
-    """By names below the model that it was put on; adapters' weights, and whole weights that stand
-    in place of the base's (``modules_to_save``, biases)."""
+    """Weights by their names within the model that was adapted: the adapter's own, and those that
+    replace weights of the base (``modules_to_save``, biases)."""
 
     @property
     def parameters(self) -> list[str]:
-        """Ends of the names of parameters that are in no linear layer and have adapters."""
+        """Suffixes of the parameters outside linear layers that have adapters."""
         return self.settings.get("target_parameters") or []
 
     def alpha(self, layer: str) -> float:
-        """Return the alpha of a layer, by its name below the model that the adapter was put on."""
+        """Return the alpha of a layer, given its name within the model that was adapted."""
         patterns: dict[str, float] = self.settings.get("alpha_pattern") or {}
         alpha: float = self.settings["lora_alpha"]
         return patterns.get(get_pattern_key([*patterns], layer), alpha)
@@ -72,8 +72,8 @@ class PeftAdapter:
         """Make a config that puts this adapter on layers of a part.
 
         Args:
-            targets: names or suffixes that match these layers and no other.
-            layers: a layer's name within the part -> its name in ``weights``.
+            targets: Names or suffixes that match these layers and no other.
+            layers: A layer's name within the part -> its name in ``weights``.
         """
         rank, alpha = self.settings["r"], self.settings["lora_alpha"]
         ranks = {own: len(self.weights[f"{name}.lora_A.weight"]) for own, name in layers.items()}
@@ -100,7 +100,7 @@ def layer_of(key: str) -> str:
 
 
 def is_bare_adapter(folder: Path) -> bool:
-    """Tell whether a folder holds an adapter of peft's own and no file of this package."""
+    """Tell whether a folder holds an adapter in peft's format and no file of this package."""
     return (folder / CONFIG).is_file() and not (folder / "config.json").exists()
 
 
@@ -108,7 +108,7 @@ def read_adapter(folder: Path, *, allow_pickle: bool) -> PeftAdapter:
     """Read an adapter's settings and weights.
 
     Raises:
-        UserError: they cannot be read, or the adapter is of a kind that is not applied here.
+        UserError: They cannot be read, or the adapter is of a kind that is not supported.
     """
     settings = read_settings(folder)
     _check(folder, settings)
@@ -131,8 +131,11 @@ def read_adapter(folder: Path, *, allow_pickle: bool) -> PeftAdapter:
 
 
 def _own_key(key: str) -> str:
-    """Name a whole weight as it is without adapters; of two adapters around the same layer, the
-    inner one keeps ``base_layer`` in its name."""
+    """Return the name that a base weight has without adapters.
+
+    An adapter's own weight keeps its name: the inner one of two adapters around the same layer has
+    ``base_layer`` in it.
+    """
     return key if ".lora_" in key else key.replace(".base_layer.", ".")
 
 
@@ -140,14 +143,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Read adapter_config.json.
 
     Raises:
-        UserError: it is missing, or no JSON object.
+        UserError: It is missing, or not a JSON object.
     """
     try:
         settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _wrong(folder, f"{CONFIG} cannot be read: {error}") from error
     if not isinstance(settings, dict):
-        raise _wrong(folder, f"{CONFIG} is no JSON object")
+        raise _wrong(folder, f"{CONFIG} is not a JSON object")
     return settings
 
 
@@ -156,12 +159,12 @@ def _check(folder: Path, settings: Mapping[str, Any]) -> None:
         raise _wrong(folder, f"peft_type={settings.get('peft_type')!r}; only LORA is read")
     for key in ("r", "lora_alpha"):
         if not isinstance(settings.get(key), int | float):
-            raise _wrong(folder, f"{CONFIG} says {key}={settings.get(key)!r}, which is no number")
+            raise _wrong(folder, f"{CONFIG} has {key}={settings.get(key)!r}, which is not a number")
     if settings.get("init_lora_weights") not in _STARTS:
         raise _wrong(
             folder,
-            f"init_lora_weights={settings['init_lora_weights']!r} means that it was trained on "
-            "changed weights of its base; save it again with peft's "
+            f"init_lora_weights={settings['init_lora_weights']!r} means that the base's weights "
+            "were changed before training; save the adapter again with peft's "
             "save_pretrained(..., path_initial_model_for_weight_conversion=...)",
         )
     for key, value in settings.items():

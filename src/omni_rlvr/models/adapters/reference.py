@@ -1,7 +1,7 @@
-"""The reference policy: what the policy was when training began, sharing all that does not train.
+"""The reference policy: the policy at the start of training, sharing all weights that do not train.
 
-With LoRA that is the policy without its new adapter: the same weights in the same memory, and
-copies of only those few that train beside it.
+With LoRA it is the policy without its new adapter: it shares the base's weights and has copies of
+only the few other weights that train.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from omni_rlvr.models.sharding import own_part
 
 
 class Copied(Modules, Protocol):
-    """What is asked of a policy that is copied."""
+    """What ``frozen_copy`` needs of a policy."""
 
     processor: Any
 
@@ -29,11 +29,11 @@ P = TypeVar("P", bound=Copied)
 def frozen_copy(policy: P) -> P:
     """Copy weights that train, share weights that do not, and freeze the copy.
 
-    An adapter that was never trained is left out; one that was is copied as it is now.
+    An adapter that was never trained is left out; one that was is copied with its current weights.
 
     Args:
-        policy: As it is before the first update, with what trains set. Its processor, and the
-            modules in which nothing trains, are shared as a whole.
+        policy: The policy before the first update, with ``requires_grad`` set. Its processor, and
+            the modules in which nothing trains, are shared as a whole.
 
     Returns:
         A policy that later updates do not touch, in eval mode.
@@ -41,22 +41,22 @@ def frozen_copy(policy: P) -> P:
     assert isinstance(policy, nn.Module)
     kept: list[object] = [policy.processor, *frozen_parts(policy)]
     kept += [weight for weight in policy.parameters() if not weight.requires_grad]
-    # a memo that holds an object already makes deepcopy take that one and not a copy
+    # deepcopy does not copy objects that its memo already holds
     twin = copy.deepcopy(policy, {id(one): one for one in kept})
     drop_idle(twin)
     theirs = {id(module) for module in policy.modules()}
     for module in twin.modules():
-        if id(module) not in theirs:  # nobody's mode but its own
+        if id(module) not in theirs:  # not a module that it shares with the policy
             module.training = False
     return twin.requires_grad_(False)
 
 
 def is_at(policy: Modules, reference: Modules) -> bool:
-    """Say whether a policy still computes what its reference does.
+    """Tell whether a policy still computes the same as its reference.
 
-    That is so while all weights are equal, and while an adapter that the reference lacks is idle
-    (its B is 0). The first weight that differs ends the comparison. Of weights that are sharded
-    over ranks, this rank's part is compared.
+    It does if all weights are equal and adapters that the reference lacks are untrained (their B
+    is 0). The comparison stops at the first difference. Of weights that are sharded over ranks,
+    only this rank's part is compared.
     """
     fixed = dict(reference.named_parameters())
     for name, weight in policy.named_parameters():

@@ -1,4 +1,4 @@
-"""Sets what trains by one config block, puts adapters in, and counts the weights."""
+"""Set which weights train as the config says, insert adapters, and count weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Count:
 
 
 def weights_of(policy: Policy) -> dict[str, dict[str, nn.Parameter]]:
-    """Sort all weights by part: "embeddings" and "lora" (all adapters) are parts here."""
+    """Sort all weights by part, where "embeddings" and "lora" (all adapters) are parts too."""
     embeddings = policy.language_model.get_input_embeddings().weight
     out: dict[str, dict[str, nn.Parameter]] = {part: {} for part in parts_of(policy)}
     out |= {"embeddings": {}, "lora": {}}
@@ -42,19 +42,19 @@ def weights_of(policy: Policy) -> dict[str, dict[str, nn.Parameter]]:
 
 
 def apply(policy: Policy, config: TrainableConfig, base: str | Path | None) -> list[Count]:
-    """Set what trains, and put new adapters in where the config has some.
+    """Set which weights train, and insert new adapters if the config asks for them.
 
     Args:
-        policy: A loaded policy; one with an adapter goes on training that one.
+        policy: A loaded policy; if it has an adapter already, that one is trained further.
         config: What trains.
-        base: The folder that new adapters belong to; None where the policy is from none.
+        base: The folder that new adapters belong to; None if the policy was not read from one.
 
     Returns:
         Counts by part.
 
     Raises:
-        UserError: A part or a LoRA target that this model does not have, nothing to train, or other
-            LoRA settings than those of the adapter that was loaded.
+        UserError: The model lacks a part or a LoRA target, nothing would train, or the LoRA
+            settings differ from those of the loaded adapter.
     """
     parts = parts_of(policy)
     if lora.adapted(parts) and config.lora.enabled:
@@ -81,7 +81,7 @@ def apply(policy: Policy, config: TrainableConfig, base: str | Path | None) -> l
 
 
 def arrange(policy: Policy, config: TrainableConfig) -> None:
-    """Set what trains, and put new adapters into a policy that has none; see ``apply``."""
+    """Set which weights train, and insert adapters into a policy without any; see ``apply``."""
     parts = parts_of(policy)
     if config.lora.enabled and not lora.adapted(parts):
         lora.inject(parts, _own_targets(policy, config.lora))
@@ -89,7 +89,7 @@ def arrange(policy: Policy, config: TrainableConfig) -> None:
 
 
 def _own_targets(policy: Policy, config: LoraConfig) -> LoraConfig:
-    """Take the model's own targets where none are chosen."""
+    """Use the model's default targets if the config has none."""
     return config if config.targets is not None else replace(config, targets=[*policy.lora_targets])
 
 

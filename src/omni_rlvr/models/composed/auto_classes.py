@@ -1,8 +1,8 @@
-"""The classes by which transformers opens checkpoints of this family: a model and a processor.
+"""The model and processor classes by which transformers' Auto classes open our checkpoints.
 
 The model is ``OmniModel`` with transformers' interface: ``forward`` and ``generate`` take the
-tensors that the processor makes of clips and questions. Both use the code that training uses, so
-that their numbers are the policy's. ``omni_rlvr.hf`` registers them.
+tensors that the processor makes from clips and questions. Both use the code that training uses, so
+that they give the policy's numbers. ``omni_rlvr.hf`` registers them.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from omni_rlvr.models.loading.pretrained import on_meta
 from omni_rlvr.types import Batch, Clip, Prompts, UserError
 
 Media = str | Path | np.ndarray
-"""A file, or what was read of one."""
+"""A file, or its frames or waveform."""
 
 
 class OmniForConditionalGeneration(OmniModel, GenerationMixin):
-    """``OmniModel`` as transformers' users know models; its weights have the same names."""
+    """``OmniModel`` with transformers' ``forward`` and ``generate``, and the same weight names."""
 
     @classmethod
     def from_pretrained(
@@ -49,20 +49,22 @@ class OmniForConditionalGeneration(OmniModel, GenerationMixin):
             pretrained_model_name_or_path: A checkpoint in this package's own layout, or its name
                 on the hub.
             model_args: As in transformers.
-            kwargs: As in transformers; with adapters, ``dtype`` alone.
+            kwargs: As in transformers; for a checkpoint with adapters, only ``dtype``.
 
         Raises:
-            UserError: The base of adapters cannot be found, or they need options to be loaded.
+            UserError: The base of adapters cannot be found, or loading them needs other options.
         """
         path = Path(str(pretrained_model_name_or_path))
         if is_adapter_checkpoint(path):
             return cls._merged(path, **kwargs)
-        kwargs.pop("trust_remote_code", None)  # the code is here, whatever is said of others'
+        kwargs.pop(
+            "trust_remote_code", None
+        )  # the code is in this package, never in the checkpoint
         loaded: Any = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, trust_remote_code=False, **kwargs
         )
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info
-        if path.is_dir() and not (path / GENERATION).exists():  # of an earlier version
+        if path.is_dir() and not (path / GENERATION).exists():  # written by an earlier version
             processor: Any = load_skeleton(str(path), "float32", None).processor
             fields = generation_fields(model.config, processor)
             model.generation_config = GenerationConfig(**fields)
@@ -71,11 +73,11 @@ class OmniForConditionalGeneration(OmniModel, GenerationMixin):
     @classmethod
     def _merged(cls, folder: Path, *, dtype: Any = "auto", **others: Any) -> Any:
         """Load an adapter checkpoint and merge it, as ``task=export`` does."""
-        # what the Auto classes hand on, whatever they are given
+        # the Auto classes always pass these on
         known = ("config", "local_files_only", "trust_remote_code", "adapter_kwargs")
         if given := [name for name in others if name not in known and others[name] is not None]:
             raise UserError(
-                f"{folder} holds adapters, which are loaded with dtype alone, not {given[0]}; "
+                f"{folder} holds adapters, for which only dtype can be given, not {given[0]}; "
                 f"merge them first: omni-rlvr task=export model.path={folder} task.to=DIR"
             )
         if dtype == "auto":
@@ -96,7 +98,7 @@ class OmniForConditionalGeneration(OmniModel, GenerationMixin):
         model.generation_config = GenerationConfig(**fields)
         return model.eval()
 
-    def forward(  # type: ignore[override]  # OmniModel's own is the door of sharded policies
+    def forward(  # type: ignore[override]  # OmniModel's own is for sharded policies
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
@@ -106,16 +108,16 @@ class OmniForConditionalGeneration(OmniModel, GenerationMixin):
         gate_attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> CausalLMOutputWithPast:
-        """Compute the logits of prompts, and of what follows them.
+        """Compute the logits of prompts, or of prompts followed by completions.
 
         Args:
             input_ids: [B, P] int64; a negative placeholder stands for each token of media.
             attention_mask: [B, P] int64, 1 on tokens; None for prompts of one length.
-            pixel_values: [Bv, F, 3, H, W] float32 for those rows that have a picture.
-            input_features: [Ba, M, L] float32 log-mel for those rows that have sound.
+            pixel_values: [Bv, F, 3, H, W] float32 for the rows that have a picture.
+            input_features: [Ba, M, L] float32 log-mel for the rows that have sound.
             gate_input_ids: [Bv, L] int64 of an instruction gate; None for a model without one.
             gate_attention_mask: [Bv, L] int64, 1 on its tokens.
-            labels: [B, P] int64, -100 where a token does not count in the loss.
+            labels: [B, P] int64; -100 for tokens that do not count in the loss.
 
         Returns:
             ``logits`` [B, P, V], and ``loss`` if there are labels.
@@ -144,13 +146,13 @@ class OmniForConditionalGeneration(OmniModel, GenerationMixin):
         """Generate completions.
 
         Args:
-            input_ids: As the other tensors, what ``forward`` takes.
+            input_ids: See ``forward``.
             attention_mask: See ``forward``.
             pixel_values: See ``forward``.
             input_features: See ``forward``.
             gate_input_ids: See ``forward``.
             gate_attention_mask: See ``forward``.
-            generation: What transformers' ``generate`` takes, e.g. ``max_new_tokens``.
+            generation: Arguments of transformers' ``generate``, e.g. ``max_new_tokens``.
 
         Returns:
             [B, T] int64, the completions without their prompts.
@@ -158,7 +160,9 @@ class OmniForConditionalGeneration(OmniModel, GenerationMixin):
         gate = (gate_input_ids, gate_attention_mask)
         prompts = self._prompts_of(input_ids, attention_mask, pixel_values, input_features, gate)
         config = copy.deepcopy(generation.pop("generation_config", None) or self.generation_config)
-        others = config.update(**generation)  # gives back what is no field of a config
+        others = config.update(
+            **generation
+        )  # returns the arguments that are not fields of the config
         language_model: Any = self.language_model
         return language_model.generate(
             inputs_embeds=prompts.embeds,
@@ -196,10 +200,10 @@ class OmniForConditionalGeneration(OmniModel, GenerationMixin):
 
 
 class OmniProcessor(ProcessorMixin):
-    """Makes of clips and questions what ``OmniForConditionalGeneration`` takes.
+    """Turns clips and questions into the inputs of ``OmniForConditionalGeneration``.
 
     Args:
-        processor: That of the policy.
+        processor: The policy's processor.
     """
 
     def __init__(self, processor: Processor):
@@ -217,8 +221,8 @@ class OmniProcessor(ProcessorMixin):
 
         Args:
             pretrained_model_name_or_path: The checkpoint, or its name on the hub.
-            args: Nothing is needed here of what the Auto classes hand on.
-            kwargs: As ``args``.
+            args: Ignored; the Auto classes pass them on.
+            kwargs: Ignored, as ``args``.
 
         Raises:
             UserError: It cannot be read.
@@ -234,8 +238,8 @@ class OmniProcessor(ProcessorMixin):
 
         Args:
             save_directory: The folder.
-            push_to_hub: Refused; the method of that name uploads.
-            kwargs: Of transformers' own ``push_to_hub``; nothing is needed here.
+            push_to_hub: Refused; use the method of that name to upload.
+            kwargs: Ignored; transformers' own ``push_to_hub`` passes them.
 
         Raises:
             ValueError: ``push_to_hub`` is set.
@@ -246,7 +250,7 @@ class OmniProcessor(ProcessorMixin):
         self.processor.save(Path(save_directory))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings of prompts, which ``repr`` shows."""
+        """Return the prompt settings, for ``repr``."""
         return {"processor_class": type(self).__name__, **asdict(self.processor.settings)}
 
     def __call__(
@@ -256,22 +260,23 @@ class OmniProcessor(ProcessorMixin):
         audio: Media | Sequence[Media | None] | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
-        """Make the input of a batch of questions about clips.
+        """Make the model's inputs for a batch of questions about clips.
 
         Args:
             text: The question about each clip; the chat template and the instruction are added.
-            video: For each question a file, whose sound is heard too unless ``audio`` gives
-                another; or [F, H, W, 3] uint8 frames of a whole clip; or None.
-            audio: For each question a file, or [S] float32 mono at the rate of the feature
-                extractor; or None.
-            return_tensors: "pt".
+            video: For each question a file, whose sound is used too unless ``audio`` is given;
+                or all frames of a clip, [F, H, W, 3] uint8; or None.
+            audio: For each question a file, or [S] float32 mono at the feature extractor's
+                sampling rate; or None.
+            return_tensors: Must be "pt".
 
         Raises:
-            UserError: A clip cannot be read, or a question holds a special token.
+            UserError: A question contains a special token.
+            MediaError: A clip cannot be read.
             ValueError: A sound is longer than the model's window, or the numbers of entries differ.
         """
         if return_tensors != "pt":
-            raise ValueError(f"return_tensors={return_tensors!r}: only 'pt' is made here")
+            raise ValueError(f"return_tensors={return_tensors!r}: only 'pt' is supported")
         questions = [text] if isinstance(text, str) else list(text)
         clips = [
             self._clip(picture, sound)
@@ -310,7 +315,7 @@ class OmniProcessor(ProcessorMixin):
         return BatchFeature(made)
 
     def _clip(self, video: Media | None, audio: Media | None) -> Clip:
-        """Read files as the policy's clips are read; what was read already is taken as it is."""
+        """Read files as in training; use arrays as they are, with frames sampled."""
         processor, clip = self.processor, Clip(None, None, duration_s=0.0)
         video_file, audio_file = (
             None if given is None or isinstance(given, np.ndarray) else Path(given)
@@ -325,7 +330,7 @@ class OmniProcessor(ProcessorMixin):
                 window_s=processor.window_s,
             )
             clip = read_clip(video_file, audio_file, request)
-        if isinstance(video, np.ndarray):  # of the whole clip, as a file is
+        if isinstance(video, np.ndarray):  # sample frames of the whole clip, as for a file
             times_s = np.arange(len(video), dtype=np.float64)
             frames = video[processor.sampling.indices(times_s, float(len(video)))]
             clip = replace(clip, frames=frames)
@@ -340,9 +345,9 @@ class OmniProcessor(ProcessorMixin):
 
 
 def _listed(given: Any, count: int, name: str) -> list[Media | None]:
-    """Give what belongs to each question; one value, or none at all, stands for itself."""
+    """List the media of each question; a single value belongs to a single question."""
     alone = given is None or isinstance(given, str | Path | np.ndarray)
     listed = [given] * (count if given is None else 1) if alone else list(given)
     if len(listed) != count:
-        raise ValueError(f"{count} questions and {len(listed)} entries of {name}")
+        raise ValueError(f"{count} questions but {len(listed)} entries of {name}")
     return listed

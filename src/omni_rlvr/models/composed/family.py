@@ -1,4 +1,4 @@
-"""What the rest of the package asks of this family; see ``models/families.py``."""
+"""The functions that every model family provides, for composed models; see ``families.py``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from omni_rlvr.types import Batch, UserError
 
 MODEL_TYPES = (OmniConfig.model_type, MODEL_TYPE)
 RATE_OPTIONS = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "use_audio_in_video")
-"""Options of models that take frames at a rate and in their own shape."""
+"""Options of models that sample frames at a rate and keep their proportions."""
 GATE_OPTIONS = ("gate_vocab", "gate_text", "bert_dropout", "reset_gate")
 TINY_TEXTS = ("How does this person feel?", "user", "assistant", "<think></think>", "happy sad")
 """What the tokenizer of ``tiny`` is trained on; it can spell any other text byte by byte."""
@@ -49,7 +49,7 @@ TINY_TEXTS = ("How does this person feel?", "user", "assistant", "<think></think
 def load(
     folder: Path, dtype: torch.dtype, options: LoadOptions, instruction: str | None
 ) -> OmniModel:
-    """Load a checkpoint of ours, or HumanOmni's and R1-Omni's as they were published."""
+    """Load a checkpoint in our layout, or in the published one of HumanOmni and R1-Omni."""
     fields = _fields(folder)
     model = read_model(folder, fields, dtype, allow_pickle=options.allow_pickle)
     _give_processor(folder, model, fields)
@@ -71,15 +71,15 @@ def skeleton(
 
 
 def encoding(policy: Policy, batch: Batch) -> Encoding:
-    """Run the towers on the meta device: they ask for shapes alone."""
+    """Measure the encoding of a batch on the meta device, where the towers need only shapes."""
     return measure_encoding(policy, batch)
 
 
 def _fields(folder: Path) -> dict[str, Any]:
-    """Read config.json of a folder that is whole."""
+    """Read config.json; refuse a folder without the processor's settings."""
     fields = read_fields(folder)
     if not is_published(fields) and not (folder / SETTINGS).exists():
-        raise UserError(f"model.path={folder} is no checkpoint: {SETTINGS} is missing")
+        raise UserError(f"model.path={folder} is not a checkpoint: {SETTINGS} is missing")
     return fields
 
 
@@ -92,11 +92,11 @@ def _give_processor(folder: Path, model: OmniModel, fields: dict[str, Any]) -> N
 
 
 def tiny(seed: int, model_type: str) -> OmniModel:
-    """Build the tiny model with random weights that are large enough for a prompt to matter.
+    """Build the tiny model with random weights, scaled up so that the prompt matters.
 
-    As transformers draws them, logits would hardly depend on what was read.
+    With transformers' initialisation, logits would hardly depend on the prompt.
     """
-    assert model_type in MODEL_TYPES  # they differ in files alone
+    assert model_type in MODEL_TYPES  # they differ only in their files
     processor = tiny_model.build_processor(tiny_model.train_tokenizer(TINY_TEXTS))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
@@ -112,7 +112,7 @@ def tiny(seed: int, model_type: str) -> OmniModel:
 def compose(
     parts: Parts, dtype: torch.dtype, options: LoadOptions, instruction: str | None
 ) -> OmniModel:
-    """Join parts that were trained apart to a new policy."""
+    """Join parts that were trained separately into a new policy."""
     model = join(parts, dtype, allow_pickle=options.allow_pickle)
     model = _composed(model, parts, options, instruction)
     check_finite(Path(), model.named_parameters())
@@ -122,7 +122,7 @@ def compose(
 def compose_skeleton(
     parts: Parts, dtype: torch.dtype, options: LoadOptions, instruction: str | None
 ) -> OmniModel:
-    """Build the model that parts are joined to, on the meta device."""
+    """Build the model that ``compose`` would build, on the meta device."""
     with torch.device("meta"):
         model = outline(parts)
     return _composed(model.to(dtype), parts, options, instruction)
@@ -131,7 +131,7 @@ def compose_skeleton(
 def _composed(
     model: OmniModel, parts: Parts, options: LoadOptions, instruction: str | None
 ) -> OmniModel:
-    """Finish a model of parts, whose gate reads with the tokenizer of its BERT."""
+    """Finish a model made from parts; its gate uses the tokenizer of the BERT part."""
     folder = Path()
     if parts.gate_bert is not None:
         folder = find_checkpoint(parts.gate_bert, allow_pickle=options.allow_pickle)
@@ -146,7 +146,7 @@ def put_processor(
 ) -> None:
     """Give a policy the processor that an adapter checkpoint was saved with.
 
-    The gate's tokenizer stays the base's: adapters do not change what BERT reads.
+    The gate's tokenizer stays the base's: adapters do not change BERT's input.
     """
     assert isinstance(policy, OmniModel)
     processor = load_processor(folder)
@@ -157,7 +157,7 @@ def put_processor(
 
 
 def sound_window_s(folder: Path | None) -> float:
-    """Read the window of the feature extractor; without one it is Whisper's own."""
+    """Return the feature extractor's window in seconds; Whisper's own if none was saved."""
     saved = None if folder is None else folder / "feature_extractor"
     if saved is None or not saved.is_dir():
         return WhisperFeatureExtractor().chunk_length
@@ -170,7 +170,7 @@ def time_axis(folder: Path, base: Path, options: LoadOptions) -> None:
 
 
 def own_name(name: str) -> str:
-    """Name a weight of the published layout as ours; a name without a known prefix stays."""
+    """Translate a weight's name from the published layout; other names stay as they are."""
     return our_key(name)
 
 
@@ -182,7 +182,7 @@ def export(policy: Policy, folder: Path, layout: str) -> None:
     elif layout == "omni":
         policy.save(folder)
     else:
-        raise UserError(f"task.layout={layout}: this model is written as omni or humanomni")
+        raise UserError(f"task.layout={layout}: for this model, choose omni or humanomni")
 
 
 def register_auto_classes() -> None:
@@ -203,21 +203,21 @@ def _finish(
     *,
     is_new: bool,
 ) -> OmniModel:
-    """Apply what was selected to a model with its processor, and freeze it.
+    """Apply the load options to a model with a processor, and freeze it.
 
     Args:
-        folder: Where the gate's vocabulary may be.
-        model: Read or composed.
-        options: None in a field changes nothing.
+        folder: The folder that may have the gate's vocabulary.
+        model: A model that was read or composed.
+        options: The options; a field that is None changes nothing.
         instruction: Text after the question; None keeps the processor's.
-        is_new: Whether nothing was trained here yet; only then is a gate reset.
+        is_new: Whether this package has not trained the model yet; only then a gate may be reset.
 
     Raises:
-        UserError: An option that the model has no use for.
+        UserError: An option does not apply to this model.
     """
     if given := [name for name in RATE_OPTIONS if vars(options)[name] is not None]:
         raise UserError(
-            f"model.options.{given[0]} is for models that take frames at a rate; this one takes "
+            f"model.options.{given[0]} is for models that sample frames at a rate; this one takes "
             f"num_frames={model.processor.settings.num_frames}, each of one size"
         )
     settings = changed_settings(model.processor.settings, model.config, options, instruction)

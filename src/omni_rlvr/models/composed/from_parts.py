@@ -1,4 +1,4 @@
-"""Joins parts that were trained apart; ``loading/from_parts.py`` says which there are."""
+"""Join parts that were trained separately; ``loading/from_parts.py`` defines the parts."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from omni_rlvr.types import UserError
 JOINTS = (
     "video_projector", "video_merge", "audio_merge", "audio_pooling", "vision_select_layer"
 )  # fmt: skip
-"""Fields of ``Parts`` that the config takes as they are."""
+"""Fields of ``Parts`` that are copied to the config."""
 
 
 def join(parts: Parts, dtype: Any, *, allow_pickle: bool) -> OmniModel:
-    """Build a model of parts, with their weights and a processor."""
+    """Build a model from parts, with their weights and a processor."""
     model = outline(parts)
     model.to(dtype)
     _fill(model, parts, allow_pickle=allow_pickle)
@@ -38,7 +38,7 @@ def join(parts: Parts, dtype: Any, *, allow_pickle: bool) -> OmniModel:
 
 
 def outline(parts: Parts) -> Any:
-    """Build a model of parts on the current device, with a processor and new weights."""
+    """Build a model from parts on the current device, with a processor and random weights."""
     config = OmniConfig(
         **{f"{name}_config": _config(parts, name) for name in ("vision", "audio", "text", "gate")},
         **{name: vars(parts)[name] for name in JOINTS},
@@ -83,8 +83,8 @@ def _processor(config: OmniConfig, parts: Parts) -> Processor:
     tokenizer = _read("language_model", parts, AutoTokenizer)
     if tokenizer.eos_token is None:
         raise UserError(
-            f"model.parts.language_model={parts.language_model}: tokenizer_config.json names no "
-            "eos_token, by which a completion ends"
+            f"model.parts.language_model={parts.language_model}: tokenizer_config.json has no "
+            "eos_token, which ends a completion"
         )
     tokenizer.chat_template = tokenizer.chat_template or CHAT_TEMPLATE
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -103,7 +103,7 @@ def _processor(config: OmniConfig, parts: Parts) -> Processor:
 
 
 def _read(key: str, parts: Parts, kind: Any) -> Any:
-    """Read a part's config or processor, or say which part cannot be read."""
+    """Read a part's config or processor; an error names the part."""
     source = f"model.parts.{key}={vars(parts)[key]}"
     folder = find_checkpoint(vars(parts)[key], allow_pickle=False)
     check_settings(folder, source)
@@ -112,7 +112,7 @@ def _read(key: str, parts: Parts, kind: Any) -> Any:
 
 
 def _read_weights(key: str, parts: Parts, kind: Any, *, allow_pickle: bool) -> Any:
-    """Read a part with its weights, or say which part cannot be read."""
+    """Read a part with its weights; an error names the part."""
     source = f"model.parts.{key}={vars(parts)[key]}"
     show_downloads_only()
     folder = find_checkpoint(vars(parts)[key], allow_pickle=allow_pickle)

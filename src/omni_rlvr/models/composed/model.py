@@ -4,8 +4,8 @@
     log-mel -> audio encoder -> merge k frames -> audio projector     -> at their placeholders -> LM
 
 All parts are transformers classes; the tiny model and HumanOmni are two configs of this one class.
-A prompt holds only the modalities that are there. Towers are encoded apart from projectors, because
-frozen towers run once per prompt and projectors train. No sampling and no loss here.
+A prompt has placeholders only for the modalities of its clip. Towers and projectors run separately,
+because frozen towers run once per prompt while projectors train. No sampling and no loss here.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PART_TYPES = {
     "text_config": "qwen2",
     "gate_config": "bert",
 }
-"""Part -> its ``model_type`` where a config does not say another one."""
+"""Part -> its ``model_type`` if the config does not give one."""
 PLACES = {
     "vision_tower": "vision_tower",
     "audio_tower": "audio_tower",
@@ -67,21 +67,20 @@ PLACES = {
     "gate.bert": "bert",
     "language_model": "language_model",
 }
-"""Where a module is in the model -> its part; see ``models/modules.py``."""
+"""Name of a module in the model -> the part it belongs to; see ``models/modules.py``."""
 _NOISE = {"_name_or_path", "transformers_version", "architectures", "text_config"}
-"""Fields of a config that change no feature of a tower."""
+"""Fields of the config that do not change a tower's features."""
 
 
 class OmniConfig(PreTrainedConfig):
-    """Which parts the model has, their sizes, and how they are joined.
+    """The parts of the model, their sizes, and how they are joined.
 
     Args:
         vision_config: Any transformers vision encoder.
         audio_config: Whisper, or any audio encoder that takes log-mel.
         text_config: Any transformers causal LM.
         gate_config: BERT of the instruction gate; with an ``all_in_one`` projector only.
-        joints: How the parts are joined, see ``JOINTS``.
-        framework_fields: What transformers keeps in every config.
+        fields: How the parts are joined, see ``JOINTS``, and transformers' own fields.
     """
 
     model_type = "omni_rlvr"
@@ -91,12 +90,12 @@ class OmniConfig(PreTrainedConfig):
         "video_projector": "mlp2x_gelu",  # or all_in_one_small, all_in_one
         "video_merge": 1,  # m: m x m patches share a token of mlp2x_gelu
         "audio_merge": 1,  # k: neighbouring sound frames share a token
-        "audio_pooling": "concat",  # how they do: side by side, or their "mean"
-        "vision_select_layer": None,  # hidden state that is read; None is the tower's output
+        "audio_pooling": "concat",  # how frames are merged: "concat" or "mean"
+        "vision_select_layer": None,  # index of the hidden state used; None: the tower's output
         "gate_hidden_size": 3584,  # of the gate's MLP
-        "compressor_size": None,  # of HumanOmni-7B's frame compressor; None has none
-        "audio_head": False,  # whether the weights hold a classification head, read by nothing
-        "published": None,  # the reference's own config.json and generation_config.json, if known
+        "compressor_size": None,  # of HumanOmni-7B's frame compressor; None: no compressor
+        "audio_head": False,  # whether the weights have a classification head, which is not used
+        "published": None,  # config.json and generation_config.json as published
     }
 
     def __init__(
@@ -125,19 +124,19 @@ class OmniConfig(PreTrainedConfig):
 
     @property
     def tokens_per_frame(self) -> int:
-        """Prompt tokens that one frame takes."""
+        """The number of prompt tokens of one frame."""
         side = grid_side(self.vision_config)
         return tokens_per_frame(self.video_projector, side, merge=self.video_merge)
 
     def video_tokens(self, num_frames: int) -> int:
-        """Prompt tokens that a clip's frames take."""
+        """Return the number of prompt tokens of a clip's frames."""
         if self.compressor_size is not None:
             return compressed_tokens(num_frames, self.tokens_per_frame)
         return num_frames * self.tokens_per_frame
 
     @property
     def audio_tokens(self) -> int:
-        """Prompt tokens that a clip's sound takes."""
+        """The number of prompt tokens of a clip's sound."""
         return self.audio_config.max_source_positions // self.audio_merge
 
 
@@ -156,7 +155,7 @@ class OmniModel(PreTrainedModel):
     trained_on: TrainedOn | None = None
     places = PLACES
     never_trained = ("audio_tower.embed_positions.weight",)
-    """Whisper's sinusoids, which it stores as a weight."""
+    """Whisper's sinusoidal positions, which are constant but stored as a weight."""
     lora_targets = BLOCK_LAYERS
 
     def __init__(self, config: OmniConfig):
@@ -183,13 +182,13 @@ class OmniModel(PreTrainedModel):
         self.post_init()
 
     def forward(self, task: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a task on this policy: the one door, around which sharded weights are gathered."""
+        """Call ``task(self, ...)``. Sharding hooks gather the weights around this ``forward``."""
         return task(self, *args, **kwargs)
 
     def train(self, mode: bool = True) -> OmniModel:
-        """Switch what trains; frozen parts stay in eval mode.
+        """Set train mode; frozen parts stay in eval mode.
 
-        A gate whose BERT drops out does so while the policy trains, frozen or not.
+        A gate with dropout applies it while the policy trains, even if its BERT is frozen.
         """
         super().train(mode)
         for part in frozen_parts(self):
@@ -203,7 +202,7 @@ class OmniModel(PreTrainedModel):
         return {"video": self.vision_tower, "audio": self.audio_tower}
 
     def tower_config(self) -> dict[str, object]:
-        """Return the config's fields but those of the language model, as plain values."""
+        """Return the config's fields without those of the language model, as plain values."""
         return _without_noise(self.config.to_dict())
 
     def encode(self, batch: Batch) -> Features:
@@ -237,8 +236,10 @@ class OmniModel(PreTrainedModel):
         return tokens if self.compressor is None else self.compressor(tokens, features.shape[1])
 
     def branch_weights(self, batch: Batch) -> Tensor | None:
-        """Weigh the projector's branches by each video prompt's text: [Bv, 3]; None without a
-        gate.
+        """Compute the gate's weights of the projector's branches from each video prompt's text.
+
+        Returns:
+            [Bv, 3], or None without a gate.
         """
         if self.gate is None:
             return None
@@ -259,7 +260,7 @@ class OmniModel(PreTrainedModel):
         return self.audio_projector(self.merge_audio(features))
 
     def merge_audio(self, features: Tensor) -> Tensor:
-        """Put k neighbouring frames of [Ba, frames, D] side by side, or take their mean."""
+        """Concatenate or average each k neighbouring frames of [Ba, frames, D]."""
         k = self.config.audio_merge
         num_tokens = features.shape[1] // k
         groups = features[:, : num_tokens * k].unflatten(1, (num_tokens, k))
@@ -286,10 +287,10 @@ class OmniModel(PreTrainedModel):
         return frozen_copy(self)
 
     def save(self, folder: Path) -> None:
-        """Write config, safetensors weights and processor; ``load_policy`` reads it back.
+        """Write config, safetensors weights and processor; ``load_policy`` reads them back.
 
-        With adapters, only what differs from the base is written; see ``adapter_checkpoint``. What
-        ``generate`` needs is for transformers, and so is the config beside adapters.
+        With adapters, only the changes to the base are written; see ``adapter_checkpoint``.
+        generation_config.json, and config.json next to adapters, are only for transformers.
         """
         save_policy(self, folder, lambda: self)
         if self.adapter_checkpoint is not None:
@@ -299,7 +300,7 @@ class OmniModel(PreTrainedModel):
 
 
 def generation_fields(config: OmniConfig, processor: Processor) -> dict[str, Any]:
-    """Return the fields of generation_config.json: what was published, and the end tokens."""
+    """Return the fields of generation_config.json: the published ones and the end tokens."""
     published = (config.published or {"generation": {}})["generation"]
     ends = {"eos_token_id": processor.stop_ids, "pad_token_id": processor.pad_token_id}
     return {**published, **ends}
@@ -308,10 +309,10 @@ def generation_fields(config: OmniConfig, processor: Processor) -> dict[str, Any
 def _in_one_stack(
     clips: Sequence[Tensor | None], encode: Callable[[Tensor], Tensor]
 ) -> list[Tensor | None]:
-    """Encode the clips that are there as one stack, since all clips of this family have one shape.
+    """Encode all clips in one stack, since clips of this family have one shape.
 
     Returns:
-        One tensor a clip, None for None.
+        One tensor a clip; None for a clip that is None.
     """
     there = [clip for clip in clips if clip is not None]
     made = iter(encode(torch.stack(there)).unbind(0) if there else ())

@@ -1,8 +1,8 @@
-"""Sizes of the towers that published checkpoints were built on, recognised by their weights.
+"""Configs of the towers of published checkpoints, recognised by the shapes of their weights.
 
-A published config.json names its towers by paths on someone's machine; the paths are never read.
-What a tower is follows from the shapes of its weights; what shapes do not say (heads, epsilons)
-stands here. A folder with towers of other sizes says so in ``towers.json``.
+A published config.json names its towers by paths on someone's machine; the paths are never read. A
+tower is recognised by the shapes of its weights; what shapes do not tell (number of heads,
+epsilons) is in ``PRESETS``. A folder with towers of other sizes describes them in ``towers.json``.
 """
 
 from __future__ import annotations
@@ -58,21 +58,20 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "bert": {"bert-base-uncased": {"model_type": "bert", "vocab_size": 30522}},
 }
-"""Part -> tower -> its config's fields; transformers' own defaults are those of the towers."""
+"""Part -> tower -> config fields that differ from transformers' defaults."""
 _PROBES = {
     "vision": (VISION, "embeddings.patch_embedding.weight", ("hidden_size", None, "patch_size")),
     "audio": (AUDIO, "encoder.conv1.weight", ("d_model", "num_mel_bins")),
     "bert": (BERT, "embeddings.word_embeddings.weight", ("vocab_size",)),
 }
-"""Part -> prefix, the weight it is known by, and which fields that weight's first sizes are."""
+"""Part -> (prefix, the weight that identifies the tower, the config field of each of its sizes)."""
 
 
 def find_towers(folder: Path, shapes: Shapes) -> dict[str, dict[str, Any]]:
-    """Say what the towers in a published checkpoint are: "vision", "audio" and "bert".
+    """Return the config fields of a published checkpoint's towers: "vision", "audio" and "bert".
 
     Raises:
-        UserError: Weights of a tower are missing or of no known size, or towers.json is no such
-            file.
+        UserError: Weights of a tower are missing or of no known size, or towers.json is invalid.
     """
     if (folder / TOWERS).exists():
         return _read(folder / TOWERS)
@@ -80,7 +79,7 @@ def find_towers(folder: Path, shapes: Shapes) -> dict[str, dict[str, Any]]:
 
 
 def is_preset(part: str, fields: Mapping[str, Any]) -> bool:
-    """Say whether a tower's config (its plain fields) is one that needs no towers.json."""
+    """Tell whether a tower's config fields match a preset, so that no towers.json is needed."""
     return any(preset.items() <= dict(fields).items() for preset in PRESETS[part].values())
 
 
@@ -100,8 +99,8 @@ def _recognise(folder: Path, part: str, shapes: Shapes) -> dict[str, Any]:
     shape = shapes.get(prefix + weight)
     if shape is None:
         raise UserError(
-            f"model.path={folder}: the weights hold no {part} tower ({prefix}{weight} is missing); "
-            "this checkpoint was saved without it, take the published one"
+            f"model.path={folder}: the weights have no {part} tower ({prefix}{weight} is missing); "
+            "this checkpoint was saved without it; use the published one"
         )
     for preset in PRESETS[part].values():
         wanted = [preset[name] if name else size for name, size in zip(names, shape, strict=False)]

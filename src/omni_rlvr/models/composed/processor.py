@@ -1,8 +1,8 @@
-"""From text, frames and sound to the tensors a policy reads, and from token ids back to text.
+"""Turn text, frames and sound into a policy's input tensors, and token ids back into text.
 
-One object per checkpoint: tokenizer (with chat template), image processor and feature extractor are
-transformers' own and are saved beside the weights, together with the settings below, so a
-checkpoint always gets the prompt, picture size and sound window it was trained with.
+Each checkpoint has one processor. Its tokenizer (with chat template), image processor and feature
+extractor are transformers' own. They are saved next to the weights with the settings below, so that
+a checkpoint always gets the prompt, picture size and sound window that it was trained with.
 """
 
 from __future__ import annotations
@@ -33,57 +33,57 @@ GATE = "gate"
 """The gate's vocabulary is saved as ``gate-vocab.txt``."""
 VIDEO, AUDIO = "<|video|>", "<|audio|>"
 _BLANK_PIXELS, _BLANK_S = 32, 1
-"""Of a grey frame and of silence, before processing makes them the size of any other clip."""
+"""Side of a grey frame and length of silence before processing, which brings both to full size."""
 STRAY = "<|vision_start|><|video_pad|><|vision_end|>"
-"""What Qwen2-VL's template put in front of R1-Omni's RL prompts, although no picture is there."""
+"""What Qwen2-VL's chat template put before R1-Omni's RL prompts; no picture belongs to it."""
 
 
 @dataclass(frozen=True)
 class ProcessorSettings:
-    """What a checkpoint's prompt and pictures look like."""
+    """Settings of a checkpoint's prompts and pictures."""
 
     num_frames: int
     """Frames sampled from a clip."""
     video_tokens: int
-    """Prompt tokens a clip's picture takes."""
+    """Prompt tokens of a clip's picture."""
     audio_tokens: int
-    """Prompt tokens a clip's sound takes."""
+    """Prompt tokens of a clip's sound."""
     image_fit: str
     """How a frame becomes square: "pad" with grey, or "squash"."""
     instruction: str
     """Text after the question, e.g. asking for think and answer tags; empty for none."""
     image_backend: str = "torchvision"
-    """What resizes frames: "torchvision", or "pil", whose rounding published models were trained
-    with."""
+    """What resizes frames: "torchvision", or "pil", which published models were trained with and
+    which rounds differently."""
     question: str = ""
-    """Asked instead of each annotation's question; empty asks the annotation's."""
+    """Replaces each annotation's question; empty keeps the annotation's."""
     question_end: str = "\n"
-    """Between question and instruction."""
+    """Text between question and instruction."""
     video_start: str = ""
     """Text before a picture's tokens."""
     video_end: str = ""
-    """Text after them."""
+    """Text after a picture's tokens."""
     audio_start: str = ""
     """Text before a sound's tokens."""
     audio_end: str = ""
-    """Text after them."""
+    """Text after a sound's tokens."""
     media_separator: str = ""
-    """Between picture and sound."""
+    """Text between picture and sound."""
     media_end: str = ""
-    """Between the media and the question."""
+    """Text between the media and the question."""
     stray_vision_tokens: bool = False
-    """Whether three vision tokens of Qwen2-VL stand before the media, as in R1-Omni's RL."""
+    """Whether to put ``STRAY`` before the media, as in R1-Omni's RL."""
     stop_ids: Sequence[int] = ()
-    """Tokens that end a completion besides the chat's end token."""
+    """Ids of tokens that end a completion, besides the chat's end token."""
     mask_stops: bool = True
-    """Whether what such a token ends counts up to it; False counts it to the end of its row, as
-    R1-Omni's RL does, which looks for the chat's end token alone."""
+    """Whether ``completion_mask`` ends at such a token. If False, it ends only at the chat's end
+    token, or else at the end of the row, as in R1-Omni's RL."""
     gate_text: str = "prompt"
-    """What the instruction gate reads: the "prompt" (question and instruction), or the "turn" as
-    R1-Omni's SFT left it, with the media's wrappers and without newlines."""
+    """The input of the instruction gate: the "prompt" (question and instruction), or the "turn" as
+    in R1-Omni's SFT, with the texts around the media and without newlines."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop_ids", tuple(self.stop_ids))  # a list, where it is read
+        object.__setattr__(self, "stop_ids", tuple(self.stop_ids))  # JSON gives a list
         fits, texts = ("pad", "squash"), ("prompt", "turn")
         require(self.image_fit in fits, "image_fit", self.image_fit, f"one of {fits}")
         backends = ("torchvision", "pil")
@@ -102,19 +102,19 @@ class Processor:
     feature_extractor: WhisperFeatureExtractor
     settings: ProcessorSettings
     gate_tokenizer: BertWordPieceTokenizer | None = None
-    """BERT's, for a model with an instruction gate."""
+    """BERT's tokenizer, for a model with an instruction gate."""
 
     @cached_property
     def chat_frame(self) -> ChatFrame:
-        """What the tokenizer's chat template puts around a user's turn.
+        """The text that the chat template puts before and after a user's turn.
 
         Raises:
-            UserError: there is no template, or it cannot be used.
+            UserError: There is no template, or it cannot be used.
         """
         return tokenizing.chat_frame_of(self.tokenizer)
 
     def checked(self) -> Processor:
-        """Return the processor itself, once its chat template has proved usable.
+        """Check the chat template, and return the processor itself.
 
         Raises:
             UserError: As ``chat_frame``.
@@ -124,7 +124,7 @@ class Processor:
 
     @property
     def pad_token_id(self) -> int:
-        """The id that fills rows up."""
+        """The id that pads rows."""
         return tokenizing.pad_id(self.tokenizer)
 
     @property
@@ -134,7 +134,7 @@ class Processor:
 
     @property
     def counted_stop_ids(self) -> list[int]:
-        """Those after which a completion's tokens no longer count, see ``mask_stops``."""
+        """The ids at which ``completion_mask`` ends, see ``mask_stops``."""
         return self.stop_ids if self.settings.mask_stops else self.stop_ids[:1]
 
     @property
@@ -144,17 +144,17 @@ class Processor:
 
     @property
     def sampling(self) -> Sampling:
-        """Which frames of a clip the model is shown."""
+        """The rule that chooses the frames of a clip."""
         return Sampling.count(self.settings.num_frames)
 
     @property
     def sample_rate(self) -> int:
-        """Of the sound the feature extractor reads, in Hz."""
+        """Sample rate of the feature extractor's input, in Hz."""
         return self.feature_extractor.sampling_rate
 
     @property
     def frame_size(self) -> None:
-        """None: all frames get one size, in ``video``."""
+        """None: ``video`` brings all frames to one size."""
 
     @property
     def window_s(self) -> float:
@@ -164,10 +164,10 @@ class Processor:
     def prompt(
         self, question: str, video: VideoShape | None, audio: AudioShape | None
     ) -> tuple[list[int], Tensor]:
-        """Tokenise a prompt up to where the assistant speaks; see ``types.Processing``.
+        """Tokenise a prompt up to the start of the assistant's turn; see ``types.Processing``.
 
-        Picture comes first, then sound, then the question; a modality that is not there has no
-        tokens and no wrapper. Positions count the tokens.
+        The picture comes first, then the sound, then the question; a missing modality has no tokens
+        and no text around them. Positions count the tokens.
         """
         turn = self._turn(question, has_video=video is not None, has_audio=audio is not None)
         media = {
@@ -178,7 +178,7 @@ class Processor:
         return ids, torch.arange(len(ids))
 
     def gate_text(self, question: str, *, has_audio: bool) -> str:
-        """Write what the instruction gate reads of a prompt with a picture."""
+        """Return the instruction gate's input text for a prompt with a picture."""
         if self.settings.gate_text == "prompt":
             return self._text(question)
         turn = self._turn(question, has_video=True, has_audio=has_audio)
@@ -199,7 +199,7 @@ class Processor:
         )
 
     def _turn(self, question: str, *, has_video: bool, has_audio: bool) -> str:
-        """Write the user's turn, ``VIDEO`` and ``AUDIO`` standing for the media."""
+        """Write the user's turn, with ``VIDEO`` and ``AUDIO`` in place of the media."""
         settings = self.settings
         media = [f"{settings.video_start}{VIDEO}{settings.video_end}"] * has_video
         media += [f"{settings.audio_start}{AUDIO}{settings.audio_end}"] * has_audio
@@ -214,7 +214,7 @@ class Processor:
         """Refuse text that the tokenizer would read as a placeholder or an end of turn.
 
         Raises:
-            UserError: names where the text stands and the token.
+            UserError: The text contains such a token; names it and the source.
         """
         tokenizing.refuse_special_tokens(self.tokenizer, (VIDEO, AUDIO), text, source)
 
@@ -224,23 +224,23 @@ class Processor:
 
     @property
     def video_shape(self) -> VideoShape:
-        """What the picture of any clip takes of a prompt: all have one shape."""
+        """The shape of every clip's picture in a prompt."""
         return VideoShape(self.settings.video_tokens)
 
     @property
     def audio_shape(self) -> AudioShape:
-        """What the sound of any clip takes of a prompt."""
+        """The shape of every clip's sound in a prompt."""
         return AudioShape(self.settings.audio_tokens)
 
     @property
     def common_shapes(self) -> Mapping[str, VideoShape | AudioShape]:
-        """Both by modality; what a clip's features have that were cached without a shape."""
+        """Both shapes by modality; used for features that were cached without a shape."""
         return {"video": self.video_shape, "audio": self.audio_shape}
 
     def video(self, frames: np.ndarray, times_s: np.ndarray) -> tuple[Tensor, VideoShape]:
         """Process [F, H, W, 3] uint8 frames to [F, 3, size, size] float32.
 
-        The prompts of this family do not say when a frame is shown: ``times_s`` changes nothing.
+        ``times_s`` is not used: prompts of this family have no frame times.
         """
         if self.settings.image_fit == "pad":
             frames = _pad_to_square(frames, self.image_processor.image_mean)
@@ -258,12 +258,13 @@ class Processor:
         """Process [S] float32 sound at ``sample_rate`` to [M, L] log-mel of the extractor's window.
 
         Raises:
-            ValueError: It is longer than the window. Reading a clip keeps to the window, and the
-                extractor would cut the rest off without a message.
+            ValueError: The sound is longer than the window; clips are cut when they are read, and
+                the extractor would drop the rest silently.
         """
         if len(waveform) > self.feature_extractor.n_samples:
             raise ValueError(
-                f"{len(waveform) / self.sample_rate:g} s of sound, window {self.window_s:g} s"
+                f"{len(waveform) / self.sample_rate:g} s of sound are longer than the model's "
+                f"window of {self.window_s:g} s"
             )
         out = self.feature_extractor(
             [waveform], sampling_rate=self.sample_rate, return_tensors="pt"
@@ -271,10 +272,9 @@ class Processor:
         return out["input_features"][0], self.audio_shape
 
     def blank(self, shape: VideoShape | AudioShape) -> Tensor:
-        """Make a grey picture, or silence, that takes as much of a prompt as ``shape`` says.
+        """Make the tower's input for a grey picture or silence of this shape.
 
-        Returns:
-            What the tower takes of it. In this family all clips have one shape.
+        In this family all clips have one shape.
         """
         if isinstance(shape, AudioShape):
             assert shape == self.audio_shape
@@ -286,7 +286,7 @@ class Processor:
         return self.video(frames, np.arange(len(frames), dtype=np.float64))[0]
 
     def fingerprint(self) -> dict[str, dict[str, object]]:
-        """Return the "video" and the "audio" settings that change features, as plain values."""
+        """Return the settings that affect the features of "video" and "audio", as plain values."""
         settings = self.settings
         return {
             "video": {
@@ -296,7 +296,7 @@ class Processor:
                 "processor": self.image_processor.to_dict(),
             },
             "audio": {
-                "num_frames": settings.num_frames,  # it decides what is heard of a long sound
+                "num_frames": settings.num_frames,  # long sound is cut around the frames
                 "processor": self.feature_extractor.to_dict(),
             },
         }

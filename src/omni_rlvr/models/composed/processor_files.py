@@ -1,4 +1,4 @@
-"""Loads the processor of a checkpoint, and applies what was selected for a run to its settings."""
+"""Load the processor of a checkpoint, and apply the options of a run to its settings."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from omni_rlvr.models.tokenizing import with_padding
 from omni_rlvr.types import UserError
 
 FRAMES_PER_SECOND = 50
-"""Of a Whisper encoder's output."""
+"""Output frames of a Whisper encoder for a second of sound."""
 
 
 def load_processor(folder: Path) -> Processor:
-    """Load tokenizer, image processor, feature extractor and settings of a checkpoint of ours."""
+    """Load tokenizer, image processor, feature extractor and settings of a checkpoint."""
     if not (folder / "tokenizer.json").is_file():
         raise UserError(
             f"model.path={folder}: the processor cannot be read: tokenizer.json is missing; copy "
@@ -60,7 +60,7 @@ def load_processor(folder: Path) -> Processor:
 def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]) -> Processor:
     """Build a published checkpoint's processor.
 
-    It brings no files for that: SigLIP's and Whisper's settings are those of their releases.
+    It has no processor files: SigLIP's and Whisper's settings are those of their releases.
     """
     audio = config.audio_config
     image_processor, feature_extractor = media_processors(
@@ -79,7 +79,7 @@ def published_processor(folder: Path, config: OmniConfig, fields: dict[str, Any]
 def media_processors(
     image_size: int, *, num_mel_bins: int, window_s: int
 ) -> tuple[SiglipImageProcessorPil, WhisperFeatureExtractor]:
-    """Build SigLIP's and Whisper's preprocessing; transformers' defaults are their releases'."""
+    """Build SigLIP's and Whisper's preprocessing; transformers' defaults match their releases."""
     return (
         SiglipImageProcessorPil(size={"height": image_size, "width": image_size}),
         WhisperFeatureExtractor(feature_size=num_mel_bins, chunk_length=window_s),
@@ -89,7 +89,7 @@ def media_processors(
 def changed_settings(
     settings: ProcessorSettings, config: OmniConfig, options: LoadOptions, instruction: str | None
 ) -> ProcessorSettings:
-    """Apply what was selected; None keeps what the checkpoint has."""
+    """Apply the options of a run; None keeps the checkpoint's setting."""
     changes: dict[str, Any] = {
         name: vars(options)[name]
         for name in ("image_fit", "media_end", "stray_vision_tokens", "mask_stops", "gate_text")
@@ -103,7 +103,7 @@ def changed_settings(
 
 
 def check_tokens(folder: Path, config: OmniConfig, settings: ProcessorSettings) -> None:
-    """Refuse settings that would leave another number of placeholders than there are features."""
+    """Refuse settings whose number of placeholders differs from the number of features."""
     for name, wanted in (
         ("video_tokens", config.video_tokens(settings.num_frames)),
         ("audio_tokens", config.audio_tokens),
@@ -111,5 +111,5 @@ def check_tokens(folder: Path, config: OmniConfig, settings: ProcessorSettings) 
         seen = vars(settings)[name]
         if seen != wanted:
             raise UserError(
-                f"model.path={folder}: {SETTINGS} says {name}={seen}, config.json makes {wanted}"
+                f"model.path={folder}: {SETTINGS} has {name}={seen}, but config.json gives {wanted}"
             )

@@ -1,9 +1,9 @@
 """Video projectors: from patch features of a clip's frames to tokens of the language model.
 
 ``PatchMlp`` merges m x m neighbouring patches and projects them. ``ThreeBranch`` is HumanOmni's:
-two convolutional branches (interaction, body) and a per-patch one (face) see the same frames, and
-the three weights that ``InstructionGate`` gives a prompt add them up. ``SlowFast`` is the frame
-compressor of HumanOmni-7B. RegNet stages are timm's.
+two convolutional branches (interaction, body) and a per-patch one (face) take the same frames and
+are summed with three weights, which ``InstructionGate`` computes from the prompt. ``SlowFast`` is
+the frame compressor of HumanOmni-7B. RegNet stages are timm's.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from transformers import BertConfig, BertModel
 from omni_rlvr.types import UserError
 
 THREE_BRANCH = {"all_in_one_small": (2, 0), "all_in_one": (4, 1)}
-"""Type -> blocks of each RegNet stage, and spatial padding of the convolution between them."""
+"""Type -> (blocks of each RegNet stage, spatial padding of the convolution between stages)."""
 KINDS = ("mlp2x_gelu", *THREE_BRANCH)
 NUM_BRANCHES = 3
 STRIDE = 4
-"""Every so many frames one keeps all its tokens, beginning with the first."""
+"""``SlowFast`` keeps all tokens of every STRIDE-th frame, beginning with the first."""
 
 
 def mlp(width: int, hidden: int) -> nn.Sequential:
-    """Build linear, GELU, linear."""
+    """Build an MLP: linear, GELU, linear."""
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
 
 
@@ -43,7 +43,7 @@ def build_video_projector(kind: str, width: int, hidden: int, *, merge: int) -> 
 
 
 def tokens_per_frame(kind: str, side: int, *, merge: int) -> int:
-    """Count the tokens that a frame of ``side`` x ``side`` patches becomes.
+    """Count the tokens of a frame of ``side`` x ``side`` patches.
 
     Raises:
         UserError: The projector's branches would give unequal numbers of tokens.
@@ -55,7 +55,7 @@ def tokens_per_frame(kind: str, side: int, *, merge: int) -> int:
     if convolved != pooled:
         raise UserError(
             f"video_projector={kind!r} cannot fuse {side} x {side} patches: its branches make "
-            f"{convolved} x {convolved} and {pooled} x {pooled} tokens; take the other all_in_one"
+            f"{convolved} x {convolved} and {pooled} x {pooled} tokens; use the other all_in_one"
         )
     return pooled**2
 
@@ -91,8 +91,8 @@ class ConvBranch(nn.Module):
         """Project [Bv, F, D, h, w] to [Bv, F * tokens, hidden], frame by frame, row by row."""
         num_clips = len(grid)
         frames = self.s1(grid.flatten(0, 1)).unflatten(0, (num_clips, -1))
-        # padded by one step at both ends; without the last step, a frame sees itself and the one
-        # before it
+        # The convolution pads one step at both ends. Dropping the last step makes it causal: a
+        # frame sees itself and the one before it.
         clips = self.sampler(frames.transpose(1, 2))[:, :, :-1]
         tokens = self.s2(clips.transpose(1, 2).flatten(0, 1)).flatten(2).transpose(1, 2)
         return self.readout(tokens.unflatten(0, (num_clips, -1)).flatten(1, 2))
@@ -120,7 +120,7 @@ class ThreeBranch(nn.Module):
         return self.video(grid), self.body(grid), face.flatten(1, 2)
 
     def forward(self, features: Tensor, weights: Tensor) -> Tensor:
-        """Add the branches up by each clip's weights ([Bv, 3]): [Bv, F * tokens, hidden]."""
+        """Sum the branches with each clip's weights ([Bv, 3]): [Bv, F * tokens, hidden]."""
         pairs = zip(self.branches(features), weights.unbind(1), strict=True)
         video, body, face = (weight[:, None, None] * branch for branch, weight in pairs)
         return video + body + face
@@ -130,7 +130,7 @@ class InstructionGate(nn.Module):
     """HumanOmni's gate: a prompt's text decides how much each branch of the video counts.
 
     text -> BERT's first token -> MLP -> softmax: three weights a prompt, for video, body and face.
-    BERT drops nothing out unless ``dropout`` is set.
+    BERT's dropout is off unless ``dropout`` is set.
     """
 
     def __init__(self, config: BertConfig, hidden: int, *, dropout: bool):
@@ -142,9 +142,9 @@ class InstructionGate(nn.Module):
         self.dropout = dropout
 
     def train(self, mode: bool = True) -> InstructionGate:
-        """Switch the MLP; BERT too only where its dropout is wanted."""
+        """Set train mode; BERT stays in eval mode unless ``dropout`` is set."""
         super().train(mode)
-        # the authors trained with BERT's dropout on, frozen or not; an option does as they did
+        # the authors trained with BERT's dropout on, even with frozen weights; bert_dropout does so
         self.bert.train(mode and self.dropout)
         return self
 
@@ -153,29 +153,29 @@ class InstructionGate(nn.Module):
         return self.bert(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Weigh the branches for each text ([N, L] ids and mask): [N, 3], rows add up to 1."""
+        """Compute the branches' weights for texts ([N, L] ids and mask): [N, 3], rows sum to 1."""
         return self.head(self.summary(ids, mask)).softmax(dim=1)
 
     def reset(self) -> None:
-        """Draw the MLP's weights anew: the reference loses them when a stage starts."""
+        """Draw new random weights for the MLP, as the reference does when a stage starts."""
         for layer in self.head:
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
 
 
 def needs_gate(video_projector: str) -> bool:
-    """Say whether a projector has branches to weigh."""
+    """Tell whether a projector has branches, and so needs a gate."""
     return video_projector in THREE_BRANCH
 
 
 class SlowFast(nn.Module):
     """HumanOmni-7B's compressor: each frame pooled 2 x 2 (fast), every fourth one whole (slow).
 
-    Its two linear layers are in the published weights and read by nothing; they are kept so that a
-    checkpoint can be exported as it came.
+    Its two linear layers are in the published weights but not used; they are kept so that a
+    checkpoint can be exported unchanged.
 
     Reference:
-        HumanMLLM/HumanOmni, as described in prose; not compared with numbers of its code.
+        HumanMLLM/HumanOmni, from its description; not compared with the outputs of its code.
     """
 
     def __init__(self, hidden: int, size: int):
@@ -212,7 +212,7 @@ def _half(side: int) -> int:
 
 
 def _stage(depth: int, width: int, hidden: int) -> nn.Module:
-    # here, since few models need it, and it takes an eighth of the time of a start
+    # imported here: few models need timm, and importing it takes an eighth of the start
     from timm.layers import LayerNorm2d
     from timm.models.regnet import RegStage
 

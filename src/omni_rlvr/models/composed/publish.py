@@ -1,7 +1,7 @@
-"""Writes a policy in the layout that HumanOmni and R1-Omni publish and their code reads.
+"""Write a policy in the layout in which HumanOmni and R1-Omni are published, for their code.
 
-config.json is the one that was read, sizes and prompt settings brought up to date; tower paths
-become the towers' plain names. Towers of other sizes are described in towers.json.
+config.json is the published one, if there was one, with sizes and prompt settings updated and tower
+paths replaced by the towers' names. Towers of other sizes are described in towers.json.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def export_published(model: OmniModel, folder: Path) -> None:
         raise UserError(
             f"model: video_projector={config.video_projector!r}, "
             f"audio_pooling={config.audio_pooling!r} with audio_merge={config.audio_merge} is not "
-            "HumanOmni's; save it in this package's own layout"
+            "HumanOmni's; use task.layout=omni"
         )
     folder.mkdir(parents=True, exist_ok=True)
     tied = config.text_config.tie_word_embeddings
@@ -47,7 +47,7 @@ def export_published(model: OmniModel, folder: Path) -> None:
         for name, weight in model.state_dict().items()
         if not (tied and name == "language_model.lm_head.weight")
     }
-    # beside and then renamed: the weights may be mapped from the very file that is replaced
+    # written under another name, then renamed: the weights may be memory-mapped from this file
     save_weights(weights, folder / f"{SINGLE}.part")
     (folder / f"{SINGLE}.part").replace(folder / SINGLE)
     published = config.published or {"config": {}, "generation": {}}
@@ -61,7 +61,7 @@ def export_published(model: OmniModel, folder: Path) -> None:
 
 
 def _fields(model: OmniModel) -> dict[str, Any]:
-    """Return what the reference's code reads of config.json."""
+    """Return the fields of config.json that the reference's code reads."""
     config: OmniConfig = model.config
     text = config.text_config
     return {
@@ -100,7 +100,7 @@ def _fields(model: OmniModel) -> dict[str, Any]:
 
 
 def _name(part: str, fields: dict[str, Any]) -> str:
-    """Name a tower as its release does; the reference looks for siglip and whisper in it."""
+    """Name a tower as its release does; the reference looks for "siglip" or "whisper" in it."""
     presets = PRESETS[part]
     known = (name for name, preset in presets.items() if preset.items() <= fields.items())
     return next(known, next(iter(presets)))

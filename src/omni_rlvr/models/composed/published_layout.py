@@ -1,7 +1,7 @@
-"""The layout in which R1-Omni and HumanOmni were published, and its way to ours and back.
+"""Convert between our layout and the one in which R1-Omni and HumanOmni are published.
 
-Key names differ by their prefixes alone; config.json says the language model's sizes and how parts
-are joined. Nothing of a checkpoint is executed, and none of the paths in its config is read.
+Key names differ only in their prefixes; config.json has the language model's sizes and how the
+parts are joined. No code of a checkpoint is executed, and no path in its config is read.
 
 Reference: HumanMLLM/R1-Omni, HumanMLLM/HumanOmni.
 """
@@ -25,7 +25,7 @@ from omni_rlvr.types import UserError
 
 MODEL_TYPE = "HumanOmni_qwen2"
 AUDIO_POOL = 3
-"""Sound frames whose mean becomes a token."""
+"""Number of sound frames that are averaged to one token."""
 COMPRESSOR = "model.feature_compressor."
 GATE, GATE_WEIGHTS = "model.bert_gate.", ("0.weight", "0.bias", "2.weight", "2.bias")
 LACKING = (
@@ -52,21 +52,21 @@ PREFIXES = (
     ("lm_head.", "language_model.lm_head."),
     ("model.", "language_model.model."),
 )
-"""Published prefix, our prefix; the first that fits counts."""
+"""(published prefix, our prefix); the first match applies."""
 
 
 def our_key(name: str) -> str:
-    """Name a published weight as ours; a name without a known prefix stays."""
+    """Translate a published weight's name to ours; other names stay as they are."""
     return _swap(name, PREFIXES)
 
 
 def published_key(name: str) -> str:
-    """Name one of our weights as it is published."""
+    """Translate one of our weights' names to the published one."""
     return _swap(name, tuple((ours, theirs) for theirs, ours in PREFIXES))
 
 
 def read_config(folder: Path, fields: Mapping[str, Any], shapes: Shapes) -> OmniConfig:
-    """Make our config of a published one and of the weights' shapes.
+    """Make our config from a published one and the weights' shapes.
 
     Args:
         folder: The checkpoint.
@@ -100,10 +100,10 @@ def read_config(folder: Path, fields: Mapping[str, Any], shapes: Shapes) -> Omni
 
 
 def _gate_size(folder: Path, projector: str, shapes: Shapes) -> int | None:
-    """Read how wide the gate's MLP is; None for a projector that has no gate.
+    """Return the hidden size of the gate's MLP; None for a projector without a gate.
 
     Raises:
-        UserError: The projector has a gate, and the weights lack it.
+        UserError: The projector needs a gate, and the weights lack it.
     """
     if not needs_gate(projector):
         return None
@@ -117,7 +117,10 @@ def _gate_size(folder: Path, projector: str, shapes: Shapes) -> int | None:
 
 
 def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:
-    """Say what a published checkpoint's prompts look like, its quirks left out."""
+    """Return the prompt settings of a published checkpoint.
+
+    R1-Omni's deviations during training (``STRAY``, ``mask_stops``) are options, not defaults.
+    """
     return ProcessorSettings(
         num_frames=num_frames,
         video_tokens=config.video_tokens(num_frames),
@@ -136,7 +139,7 @@ def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:
 
 
 def _stop_ids(config: OmniConfig) -> list[int]:
-    """List the end tokens of generation_config.json besides the chat's."""
+    """List the end tokens of generation_config.json except the chat's end token."""
     generation = (config.published or {"generation": {}})["generation"]
     ends = generation.get("eos_token_id", [])
     listed = ends if isinstance(ends, list) else [ends]
@@ -144,7 +147,7 @@ def _stop_ids(config: OmniConfig) -> list[int]:
 
 
 def _text_config(fields: Mapping[str, Any]) -> Qwen2Config:
-    """Keep the language model's fields; the others are HumanOmni's."""
+    """Select the language model's fields; the others are HumanOmni's."""
     theirs = ("mm_", "audio_", "tune_", "use_mm_", "tokenizer_", "freeze_", "image_", "_name")
     others = ("architectures", "model_type", "torch_dtype", "dtype", "transformers_version")
     kept = {

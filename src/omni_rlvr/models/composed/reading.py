@@ -1,7 +1,7 @@
-"""Reads a model's config and weights, in this package's layout or in the published one.
+"""Read a model's config and weights, in this package's layout or in the published one.
 
-config.json says which. Weights go tensor by tensor into a model that was built without any, cast
-on the way; a weight that is missing, unexpected or of another shape is an error that names it.
+config.json says which layout it is. Weights are cast and loaded one by one into an empty model; a
+weight that is missing, unexpected or of another shape is an error that names it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from omni_rlvr.models.loading.weights import open_weights, shapes_of
 from omni_rlvr.types import UserError
 
 _NAMED = 5
-"""Most wrong keys that an error names."""
+"""Number of wrong keys that an error names at most."""
 
 
 def is_published(fields: dict[str, Any]) -> bool:
-    """Say whether a config.json is of the published layout."""
+    """Tell whether a config.json is of the published layout."""
     return fields["model_type"] == published_layout.MODEL_TYPE
 
 
@@ -38,7 +38,7 @@ def read_model(
     Args:
         folder: The checkpoint.
         fields: Its config.json.
-        dtype: Of all weights.
+        dtype: The dtype of all weights.
         allow_pickle: Whether pickled weights may be read.
 
     Raises:
@@ -54,13 +54,13 @@ def read_model(
 
 
 def read_config(folder: Path, fields: dict[str, Any], *, allow_pickle: bool) -> OmniConfig:
-    """Read a model's config alone; of weights no more than their shapes.
+    """Read only a model's config; of the weights at most their shapes.
 
     Raises:
         UserError: The config cannot be read.
     """
     weights: dict[str, Any] = {}
-    if is_published(fields):  # its config does not say all
+    if is_published(fields):  # some sizes follow only from the weights
         weights = open_weights(folder, torch.float32, allow_pickle=allow_pickle)
     with _as_one_error(folder):
         return _config(folder, fields, weights)
@@ -71,7 +71,7 @@ def _config(folder: Path, fields: dict[str, Any], weights: dict[str, Any]) -> Om
         return published_layout.read_config(folder, fields, shapes_of(weights))
     try:
         return OmniConfig.from_pretrained(folder, trust_remote_code=False)
-    except UserError as error:  # it does not know the folder
+    except UserError as error:  # the error does not name the folder
         raise UserError(f"model.path={folder}: {error}") from error
 
 
@@ -99,7 +99,7 @@ def _fill(
         dtype=dtype,
         output_loading_info=True,
         trust_remote_code=False,
-        ignore_mismatched_sizes=True,  # they are listed below, by name, and raise there
+        ignore_mismatched_sizes=True,  # the error below lists them by name
     )
     model, info = loaded
     wrong = {kind: sorted(_describe(key, name) for key in keys) for kind, keys in info.items()}
@@ -115,7 +115,7 @@ def _fill(
 
 
 def _describe(key: Any, name: Callable[[str], str]) -> str:
-    """Name a wrong key; one of another shape comes with both shapes."""
+    """Name a wrong key; one of another shape with both shapes."""
     if isinstance(key, str):
         return name(key)
     wrong, seen, wanted = key

@@ -1,8 +1,8 @@
-"""The tiny omni model, built from nothing: its sizes, its tokenizer and its processor.
+"""Build the tiny omni model with random weights: its sizes, its tokenizer and its processor.
 
-Used once, by ``experiments/tiny_base``, to make the base weights that ship in ``models/tiny_base``;
-everything else loads that folder. The tokenizer is a byte-level BPE with a chat template and reads
-any text.
+``experiments/tiny_base`` uses it to train the base weights in ``models/tiny_base``, and tests use
+it; runs load that folder. The tokenizer is a byte-level BPE with a chat template and can encode any
+text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Layouts of JSON annotations, by the name that ``form`` of a data set's reader gives them."""
+"""Layouts of JSON annotations, by the names that the option ``form`` of a reader takes."""
 
 from __future__ import annotations
 

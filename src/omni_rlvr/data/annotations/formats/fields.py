@@ -1,4 +1,4 @@
-"""What rows of several forms have: an id, turns by role, and a solution."""
+"""Read the fields that several forms share: the id, the turns by role, and the solution."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def keys_of(value: Mapping[str, object]) -> str:
 
 
 def num_system(roles: Sequence[str]) -> int:
-    """Count the turns of the system at the beginning.
+    """Count the system turns at the beginning.
 
-    They are not read: what the system says belongs to a checkpoint's chat template.
+    They are not read: the system prompt comes from the checkpoint's chat template.
     """
     for i, role in enumerate(roles):
         if role not in SYSTEM:
@@ -48,9 +48,9 @@ def num_system(roles: Sequence[str]) -> int:
 def odd_role(role: str) -> str:
     """Say what is wrong with a role that cannot be read where it stands."""
     if role in SYSTEM:
-        return f"a turn of {role!r} can only stand before the question, where it is not read"
+        return f"a turn of {role!r} may only come before the question, where it is ignored"
     if role in TOOLS:
-        return f"{role!r} is a turn of a tool; conversations with tools cannot be learnt from"
+        return f"{role!r} is a tool turn; training on conversations with tools is not supported"
     wanted = "" if role == role.strip().lower() else " (roles are written in small letters)"
     return f"unknown role {role!r}{wanted}"
 
@@ -73,14 +73,18 @@ def contents(row: Row) -> list[object]:
     if spoken not in _SPOKEN:
         odd = next((f"{odd_role(r)}; " for r in spoken if r not in _SPOKEN[-1]), "")
         raise UserError(
-            f"{row.source}: the roles are {', '.join(roles)}; {odd}one user turn and at most one "
-            "assistant turn after it can be learnt from"
+            f"{row.source}: the roles are {', '.join(roles)}; {odd}a row must have one user turn, "
+            "then at most one assistant turn"
         )
     return [turn["content"] for turn in given[first:]]
 
 
 def target_of(row: Row, answer: object) -> str:
-    """Return what is learnt: the assistant's turn, or else the solution; both must agree."""
+    """Return the training target: the assistant's turn, or else the solution.
+
+    Raises:
+        UserError: Neither is given, one is not a string, or their answers differ.
+    """
     solution = row.value.get("solution")
     solution = row.value.get("answer") if solution is None else solution
     for name, text in (("the assistant's content", answer), ("solution", solution)):
@@ -104,7 +108,7 @@ def _agree(said: str, gold: str) -> bool:
 
 @functools.lru_cache(maxsize=1024)  # solutions are few
 def _known_answer(text: str) -> str:
-    thought = _THOUGHT.fullmatch(text)  # the usual text, read sooner than by ``read_answer``
+    thought = _THOUGHT.fullmatch(text)  # the usual layout, parsed faster than by ``read_answer``
     return thought[1].strip() if thought else read_answer(text)
 
 

@@ -37,7 +37,7 @@ def record(row: Row) -> Record:
 
 
 def _items(content: object, row: Row) -> dict[str, list[str]]:
-    """Type -> what the items of this type hold."""
+    """Map each type of item to the values of its items, in order."""
     found: dict[str, list[str]] = {"video": [], "audio": [], "text": []}
     for item in _list(content, row):
         name = item.get("type") if isinstance(item, dict) else None
@@ -64,5 +64,5 @@ def _list(content: object, row: Row) -> list:
 
 def _only(paths: Sequence[str], name: str, row: Row) -> str | None:
     if len(paths) > 1:
-        raise UserError(f"{row.source}: there are {len(paths)} {name} items; one a row can be read")
+        raise UserError(f"{row.source}: there are {len(paths)} {name} items; a row can have one")
     return paths[0].removeprefix("file://") if paths else None

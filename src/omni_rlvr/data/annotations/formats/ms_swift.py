@@ -1,9 +1,9 @@
-"""ms-swift's rows: messages of plain text with ``<video>`` and ``<audio>`` tags, media beside.
+"""ms-swift's rows: plain-text messages with ``<video>`` and ``<audio>`` tags, and lists of media.
 
 ``{"messages": [{"role", "content"}, ...], "videos": [path], "audios": [path], "solution": text}``.
-What is learnt is the assistant's turn; a row for RL may have a ``solution`` (or ``answer``)
-instead. With both, they must give the same answer. A system message is dropped: what the system
-says belongs to a checkpoint's chat template. ``rejected_response`` and other keys are left alone.
+The training target is the assistant's turn; a row for RL may have a ``solution`` (or ``answer``)
+instead. If a row has both, they must give the same answer. A system message is dropped: the system
+prompt comes from the checkpoint's chat template. ``rejected_response`` and other keys are ignored.
 """
 
 from __future__ import annotations
@@ -46,5 +46,5 @@ def _path(row: Row, key: str) -> str | None:
     if not isinstance(paths, list) or [p for p in paths if not isinstance(p, str) or not p.strip()]:
         raise UserError(f"{row.source}: {key} is {given!r}, not a list of paths")
     if len(paths) > 1:
-        raise UserError(f"{row.source}: {key} holds {len(paths)} paths; one a row can be read")
+        raise UserError(f"{row.source}: {key} holds {len(paths)} paths; a row can have one")
     return paths[0] if paths else None

@@ -1,10 +1,10 @@
 """R1-Omni's rows: a clip, and a conversation of one question and one answer about it.
 
-``{video, audio, id, cues, conversations: [{from, value}, {from, value}]}``. ``video``, ``audio`` (a
-sidecar, or the only medium), ``id`` and ``cues`` are optional, though one medium must be there;
-other keys are left alone. Cold-start rows (the assistant thinks and answers in tags) and RL rows
-(it says a bare label) are read alike. System turns before the question are dropped, as in the other
-forms.
+``{video, audio, id, cues, conversations: [{from, value}, {from, value}]}``. A row needs ``video``,
+``audio`` (replaces the sound of the video, if there is one) or both; ``id`` and ``cues`` are
+optional; other keys are ignored. Cold-start rows (the assistant's turn has ``<think>`` and
+``<answer>`` tags) and RL rows (it is a bare label) are read alike. System turns before the question
+are dropped, as in the other forms.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def _conversation(row: Row) -> tuple[str, str]:
     if len(spoken) % 2 or not spoken:
         for i, turn in enumerate(spoken):
             if not _role(turn):
-                _turn(turn, _HUMAN, row, before + i)  # says what lacks
+                _turn(turn, _HUMAN, row, before + i)  # raises the error that names the missing key
         known = _HUMAN + _ASSISTANT
         odd = next((f": {odd_role(r)}" for r in map(_role, spoken) if r not in known), "")
         raise UserError(
             f"{row.source}: conversations has {len(spoken)} turns"
-            f"{' after the system' if before else ''}; they come in pairs{odd}"
+            f"{' after the system turn' if before else ''}; turns must come in pairs{odd}"
         )
     values = [
         _turn(turn, _ASSISTANT if i % 2 else _HUMAN, row, before + i)
@@ -66,19 +66,19 @@ def _conversation(row: Row) -> tuple[str, str]:
     ]
     if len(values) > 2:
         raise UserError(
-            f"{row.source}: conversations has {len(values)} turns; only one question and one "
-            "answer can be learnt from; split it into rows of two turns"
+            f"{row.source}: conversations has {len(values)} turns; a row must have one question "
+            "and one answer; split it into rows of two turns"
         )
     return values[0], values[1]
 
 
 def _role(turn: object) -> str:
-    """Return the role of a turn, or "" where it has none; ``_turn`` words what is wrong then."""
+    """Return the role of a turn, or "" if it has none; ``_turn`` raises the error for it."""
     return str(turn.get("from", "")) if isinstance(turn, dict) else ""
 
 
 def _turn(turn: object, roles: Sequence[str], row: Row, index: int) -> str:
-    """Return what a turn says."""
+    """Return the text of a turn; raise an error if its role is not one of ``roles``."""
     if isinstance(turn, dict):
         role, value = turn.get("from"), turn.get("value")
         if role in roles and isinstance(value, str):
