@@ -85,7 +85,10 @@ def test_a_question_for_all(tmp_path: Path) -> None:
         (["video,mood", "a.mp4,happy"], r":1: no column is called label or .*there is video, mood"),
         (["video,label"], "holds a header and no rows"),
         (["video,label,reasoning", "a.mp4,happy,"], r":2: the reasoning is blank"),
-        (["video,label", "a.mp4,happy,loud"], r":2: holds 3 cells, but the header 2; .*quotes"),
+        (
+            ["video,label", "a.mp4,happy,loud"],
+            r":2: the row has 3 cells, but the header 2; .*quotes",
+        ),
         (["video,label", "a.mp4"], r":2: the column label is missing"),
         (["video,label", "../a.mp4,happy"], r":2: video '\.\./a\.mp4' is outside"),
     ],

@@ -169,6 +169,6 @@ def test_what_is_not_heard_of_an_upload_is_told(make, tmp_path: Path) -> None:
     uploads = make()
     taken = uploads.take(put(uploads, long), as_sound=False)
     assert taken.notes == [
-        "3.00 of the 5.00 s of its sound are not heard: the model hears 2 s, taken around the "
-        "frames it sees"
+        "3.00 of the 5.00 s of its sound are not used: the model takes 2 s, cut out around the "
+        "sampled frames"
     ]

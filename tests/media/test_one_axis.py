@@ -73,7 +73,8 @@ def test_two_gaps_are_counted_together(tmp_path) -> None:
     path = clip(tmp_path / "a.mkv", tone(1.0), missing_s=[(0.1, 0.15), (0.6, 0.65)])
     (note,) = seen(path)[2]
     assert note.text == (
-        "0.13 s of its sound are missing, in 2 places, the first at 0.13 s; the gaps are filled with silence"
+        "0.13 s of its sound are missing, in 2 places, the first at 0.13 s; "
+        "the gaps are filled with silence"
     )
 
 

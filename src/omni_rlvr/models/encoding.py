@@ -1,4 +1,4 @@
-"""What the towers of a policy on the meta device take and give: shapes, nothing is computed."""
+"""Measure the shapes and memory of tower features on the meta device, without computing them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from omni_rlvr.models.prefix.measure import SavedBytes
 from omni_rlvr.types import Batch, Features
 
 AT_ONCE = 3
-"""Tensors of the size of the largest that exist at one time in a tower."""
+"""Estimate of how many tensors as large as the largest one exist at a time in a tower."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What encoding a batch takes."""
+    """The features of a batch and the memory that encoding it takes."""
 
     features: Features
-    """On the meta device."""
+    """Features on the meta device."""
     working_bytes: int
-    """What the towers compute with at one time, without gradient."""
+    """Bytes that the towers need while they compute, without gradient."""
     kept_bytes: int
-    """What those towers that train keep for backward."""
+    """Bytes that the towers that train keep for backward."""
 
 
 def measure_encoding(policy: Policy, batch: Batch) -> Encoding:
-    """Run towers that ask for the shapes of their inputs, and not for values, on a meta batch."""
+    """Run the towers on a meta batch; they may depend on shapes but not on values."""
     largest, saved = _Largest(), SavedBytes(policy.parameters())
     hooks = torch.autograd.graph.saved_tensors_hooks(saved, lambda tensor: tensor)
     with largest, torch.no_grad():
@@ -41,7 +41,7 @@ def measure_encoding(policy: Policy, batch: Batch) -> Encoding:
 
 
 class _Largest(TorchDispatchMode):
-    """Notes the largest tensor that is made."""
+    """Records the size of the largest tensor that is made."""
 
     num_bytes = 0
 

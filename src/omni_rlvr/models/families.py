@@ -1,8 +1,8 @@
 """The model families: which folder of this package reads which ``model_type``.
 
-A family is one folder. Its ``family.py`` offers what ``Family`` lists, and everything outside the
-folder asks for that by the ``model_type`` of a checkpoint's config.json or of a policy's config. A
-new family is a folder and a row here; a folder is imported when one of its models is first met.
+A family is one folder. Its ``family.py`` has the functions of ``Family``. Code outside the folder
+finds them by the ``model_type`` of a checkpoint's config.json or of a policy's config. A new family
+is a folder and a row here; a folder is imported when one of its models is first used.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from omni_rlvr.types import Batch
 if TYPE_CHECKING:
     from omni_rlvr.models.encoding import Encoding
 
-    # that file asks this one for the family that joins parts
+    # at runtime this import would be circular
     from omni_rlvr.models.loading.from_parts import Parts
 
 COMPOSED = "omni_rlvr"
-"""The ``model_type`` of models that are joined from parts, the tiny one among them."""
+"""The ``model_type`` of models that are joined from parts, such as the tiny one."""
 FAMILIES = {
     COMPOSED: "composed",
     "HumanOmni_qwen2": "composed",  # as R1-Omni and HumanOmni were published
@@ -38,7 +38,7 @@ FAMILIES = {
 
 
 class Family(Protocol):
-    """What the ``family.py`` of a folder offers."""
+    """The functions in the ``family.py`` of a folder."""
 
     def load(
         self,
@@ -51,8 +51,8 @@ class Family(Protocol):
 
         Args:
             folder: The checkpoint.
-            dtype: Of all weights.
-            options: What is changed of it.
+            dtype: The dtype of all weights.
+            options: Settings of the checkpoint to change.
             instruction: Text after the question; None keeps what it was trained with.
 
         Returns:
@@ -69,7 +69,7 @@ class Family(Protocol):
         options: LoadOptions,
         instruction: str | None,
     ) -> Policy:
-        """Build what ``load`` gives but for the weights.
+        """Build the policy that ``load`` returns, without weights.
 
         Returns:
             The policy on the meta device, where weights have shapes and take no memory, with its
@@ -80,19 +80,19 @@ class Family(Protocol):
         """
 
     def encoding(self, policy: Policy, batch: Batch) -> Encoding:
-        """Say what encoding a batch takes; nothing is computed.
+        """Measure what encoding a batch takes; nothing is computed.
 
         Args:
-            policy: What ``skeleton`` built.
+            policy: A policy from ``skeleton``.
             batch: Clips on the meta device.
         """
 
     def tiny(self, seed: int, model_type: str) -> Policy:
-        """Build a small policy from nothing, with random weights, for tests.
+        """Build a small policy with random weights, for tests.
 
         Args:
-            seed: Of the weights.
-            model_type: Which of the family's models; types that differ in files alone are one.
+            seed: The seed of the weights.
+            model_type: Which of the family's models to build.
         """
 
     def put_processor(
@@ -105,34 +105,34 @@ class Family(Protocol):
 
         Args:
             folder: The checkpoint with its processor; None, or a folder without settings, gives
-                the family's own.
+                the family's default.
 
         Returns:
-            None for any number.
+            Seconds; None if there is no limit.
         """
 
     def time_axis(self, folder: Path, base: Path, options: LoadOptions) -> TimeAxis | None:
-        """Read what certifies the time axis of a checkpoint's clips, without loading its weights.
+        """Read how a checkpoint's positions encode time, without loading its weights.
 
         Args:
             folder: The checkpoint with its processor.
-            base: Where config.json is: the checkpoint, or the base of its adapters.
-            options: What is changed of it.
+            base: The folder of config.json: the checkpoint, or the base of its adapters.
+            options: Settings of the checkpoint to change.
 
         Returns:
-            None where positions do not tell when something is seen or heard.
+            None if the family's positions do not encode time.
         """
 
     def own_name(self, name: str) -> str:
-        """Name a weight as this package does, if another layout's name is known; else keep it."""
+        """Translate a weight's name from another layout that is known; keep any other name."""
 
     def export(self, policy: Policy, folder: Path, layout: str) -> None:
         """Write a policy without adapters.
 
         Args:
-            policy: What is written.
+            policy: The policy.
             folder: An empty folder.
-            layout: "omni" for what ``load`` reads, or the name of a layout that others read.
+            layout: "omni" for the layout that ``load`` reads, or the name of another one.
 
         Raises:
             UserError: The policy cannot be written in that layout.
@@ -141,12 +141,12 @@ class Family(Protocol):
 
 
 class ComposedFamily(Family, Protocol):
-    """What the family offers besides whose models are joined from parts."""
+    """The further functions of the family whose models are joined from parts."""
 
     def compose(
         self, parts: Parts, dtype: torch.dtype, options: LoadOptions, instruction: str | None
     ) -> Policy:
-        """Join parts that were trained apart to a new policy.
+        """Join parts that were trained separately into a new policy.
 
         Raises:
             UserError: A part cannot be read.
@@ -155,7 +155,7 @@ class ComposedFamily(Family, Protocol):
     def compose_skeleton(
         self, parts: Parts, dtype: torch.dtype, options: LoadOptions, instruction: str | None
     ) -> Policy:
-        """Build what ``compose`` gives but for the weights; see ``skeleton``."""
+        """Build the policy that ``compose`` returns, without weights; see ``skeleton``."""
 
     def register_auto_classes(self) -> None:
         """Register the family's classes with transformers' Auto classes; see ``omni_rlvr.hf``."""

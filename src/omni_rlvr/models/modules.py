@@ -1,8 +1,8 @@
 """The parts of a policy by name, and which of them train.
 
-A policy says itself where its parts are. A part none of whose weights trains is frozen: it stays in
-eval mode and its memory is shared with the reference policy. Nothing of this is stored: whoever
-asks looks at the weights.
+A policy says itself where its parts are. A part without a weight that trains is frozen: it stays in
+eval mode, and the reference policy shares its memory. What is frozen is not stored but read from
+``requires_grad`` of the weights each time.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from torch import nn
 
 
 class Modules(Protocol):
-    """What is asked of a policy here."""
+    """What these functions need of a policy."""
 
     @property
     def places(self) -> Mapping[str, str]:
-        """Where a module is in the policy -> its part; the main module of a part comes first.
+        """Name of a module in the policy -> its part; the main module of a part comes first.
 
-        What lies inside another place belongs to that other part alone. Parts have the names that
-        ``config/trainable.py`` has for them.
+        A module inside another one of these belongs to its own part only. Parts have the names
+        that they have in ``config/trainable.py``.
         """
 
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
-        """List all modules below, by where they are."""
+        """List all modules with their names."""
 
     def named_parameters(
         self, *, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """List all weights, by where they are; one that is tied comes once, or under each name."""
+        """List all weights with their names; a tied weight once, or under each of its names."""
 
 
 def parts_of(policy: Modules) -> dict[str, nn.Module]:
     """Find the parts that a policy has, each by its main module."""
     modules, places = dict(policy.named_modules()), policy.places
-    # reversed, so that a part's first place is the one that stays
+    # reversed, so that a part's first place wins
     found = {
         part: modules[place] for place, part in reversed([*places.items()]) if place in modules
     }
@@ -44,7 +44,7 @@ def parts_of(policy: Modules) -> dict[str, nn.Module]:
 
 
 def place_of(policy: Modules, part: str) -> str:
-    """Name the place of a part's main module in a policy."""
+    """Return the name of a part's main module in a policy."""
     return next(place for place, name in policy.places.items() if name == part)
 
 
@@ -56,14 +56,14 @@ def frozen_parts(policy: Modules) -> list[nn.Module]:
 
 
 def trains(policy: Modules, part: str) -> bool:
-    """Say whether any weight of a part trains, an adapter's included."""
+    """Tell whether any weight of a part trains, an adapter's included."""
     modules = dict(policy.named_modules())
     places = [place for place, name in policy.places.items() if name == part and place in modules]
     return any(_trains(modules[place]) for place in places)
 
 
 def part_of_weight(policy: Modules, name: str) -> str:
-    """Name the innermost part that a weight lies in."""
+    """Return the innermost part that contains a weight."""
     inside = [place for place in policy.places if name.startswith(f"{place}.")]
     assert inside, f"{name} is in none of {', '.join(policy.places)}"
     return policy.places[max(inside, key=len)]

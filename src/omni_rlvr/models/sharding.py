@@ -1,9 +1,9 @@
-"""Policies whose weights are sharded over ranks, by PyTorch's ``fully_shard`` (FSDP2).
+"""Shard the weights of policies over ranks with PyTorch's ``fully_shard`` (FSDP2).
 
-Each decoder layer is a unit, which its own forward pass gathers and frees. What else is sharded
-(embeddings, head, projectors and towers that train) is the unit of the policy itself. It is
-gathered by a call of the policy and by nothing else, so that training enters by one door:
-``policy(task, ...)``. Whatever runs a different number of passes on each rank runs in ``gathered``.
+Each decoder layer is a unit, which its own forward pass gathers and frees. The other sharded
+weights (embeddings, head, projectors and towers that train) are the unit of the policy itself. Only
+a call of the policy gathers that unit, so all training passes go through ``policy(task, ...)``.
+Code that runs a different number of passes on each rank must run inside ``gathered``.
 
 Reference: PyTorch FSDP, arXiv 2304.11277.
 """
@@ -29,7 +29,7 @@ from omni_rlvr.types import UserError
 
 @dataclass(frozen=True)
 class _Slot:
-    """A weight or buffer, and where its module has it; sharding puts another tensor there."""
+    """A weight or buffer before sharding, and the attribute of its module, which is replaced."""
 
     module: nn.Module
     name: str
@@ -37,19 +37,19 @@ class _Slot:
 
 
 def shard(policies: Sequence[Policy], mesh: DeviceMesh) -> None:
-    """Shard the weights that the first rank has.
+    """Shard the first rank's weights.
 
-    Each rank keeps the parts that are frozen, but for its layers. Ranks other than the first need
-    no weights beforehand, and may have their policies on the meta device: they are sent one weight
-    at a time, of which each keeps its part.
+    Frozen parts are not sharded, except for the language model's layers. The other ranks need no
+    weights beforehand, and may have their policies on the meta device: the first rank sends one
+    weight at a time, of which each rank keeps its part.
 
     Args:
-        policies: The policy, then its reference, if there is one; see ``frozen_copy`` for what
-            these share.
+        policies: The policy, then its reference if there is one; ``frozen_copy`` says what they
+            share.
         mesh: The ranks.
 
     Raises:
-        UserError: Weights of one unit train in different types.
+        UserError: Weights of one unit train in different dtypes.
     """
     slots = _slots(policies) if mesh.size() > 1 else []
     _check_same(slots)
@@ -58,7 +58,9 @@ def shard(policies: Sequence[Policy], mesh: DeviceMesh) -> None:
     device = torch.device(mesh.device_type)
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
-    for policy in reversed(policies):  # the policy last: its units hold what the reference shares
+    for policy in reversed(
+        policies
+    ):  # the policy last: its units hold the weights that the reference shares
         assert isinstance(policy, nn.Module)
         if any(tensor.is_meta for tensor in (*policy.parameters(), *policy.buffers())):
             policy.to_empty(device=device)
@@ -66,7 +68,7 @@ def shard(policies: Sequence[Policy], mesh: DeviceMesh) -> None:
         _send(slots.pop(), device)
     for policy in policies:
         if isinstance(policy, FSDPModule):
-            policy(_nothing)  # which of the units is the policy's own is settled in the first pass
+            policy(_nothing)  # FSDP2 decides in the first pass which unit is the root
 
 
 def _slots(policies: Sequence[Policy]) -> list[_Slot]:
@@ -86,7 +88,7 @@ def _slots(policies: Sequence[Policy]) -> list[_Slot]:
 
 
 def _check_same(slots: Sequence[_Slot]) -> None:
-    """Check that all ranks have built the same model; what they send would not fit otherwise."""
+    """Check that all ranks have built the same model: otherwise broadcasts would not match."""
     own = [(slot.name, [*slot.before.shape], str(slot.before.dtype)) for slot in slots]
     for number, other in enumerate(gather(own)):
         if other != own:
@@ -99,7 +101,7 @@ def _check_same(slots: Sequence[_Slot]) -> None:
 
 @torch.no_grad()
 def _send(slot: _Slot, device: torch.device) -> None:
-    """Give all ranks the first one's tensor, of which each keeps its part."""
+    """Send the first rank's tensor to all ranks, of which each keeps its part."""
     now = getattr(slot.module, slot.name)
     if is_first():
         sent = slot.before.detach().to(device).contiguous()
@@ -115,15 +117,15 @@ class Units:
     """The weights of a policy as they are sharded."""
 
     layers: list[list[nn.Parameter]]
-    """Those of each decoder layer: a unit."""
+    """The weights of each decoder layer, which is a unit."""
     rest: list[nn.Parameter]
-    """What else is sharded: the unit of the policy itself."""
+    """The other sharded weights: the unit of the policy itself."""
     kept: set[nn.Parameter]
-    """What every rank keeps whole: the parts that are frozen, but for the language model."""
+    """Weights that are not sharded: those of frozen parts other than the language model."""
 
 
 def units_of(policy: Policy) -> Units:
-    """Divide the weights of a policy, with what trains set."""
+    """Divide the weights of a policy into units; ``requires_grad`` must be set."""
     layers = [list(layer.parameters()) for layer in decoder_layers(policy.language_model)]
     kept = {
         weight
@@ -136,27 +138,28 @@ def units_of(policy: Policy) -> Units:
 
 
 def _cut(policy: Policy, mesh: DeviceMesh) -> None:
-    """Make units of a policy, unless it shares the language model of one that has them."""
+    """Shard a policy, unless it shares the language model of one that is sharded already."""
     layers = decoder_layers(policy.language_model)
     if any(isinstance(layer, FSDPModule) for layer in layers):
-        return  # a reference that shares the language model: its few own weights stay whole
+        return  # a reference that shares the language model: its few own weights are not sharded
     units = units_of(policy)
     for weights in (*units.layers, units.rest):
         _check_types(weights)
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     root = fully_shard(policy, mesh=mesh, ignored_params=units.kept)  # type: ignore[call-overload]
-    # a rank whose clips lack a modality gives no gradient to its projector, and must reduce it too
+    # A rank whose clips lack a modality has no gradient for its projector, but must take part in
+    # reducing it.
     root.set_reduce_scatter_unused_params(True)
-    # what is gathered next in backward must not follow from what each rank ran before: without
-    # this, FSDP2 takes it from the order of all passes, those without gradient included
+    # Fix the order in which backward gathers units. Otherwise FSDP2 derives it from all earlier
+    # passes, also those without gradient, which may differ between ranks.
     for first, second in pairwise([root, *layers]):
         second.set_modules_to_backward_prefetch([first])
     root.set_modules_to_backward_prefetch([layers[-1]])
 
 
 def decoder_layers(language_model: nn.Module) -> list[nn.Module]:
-    """Find the layers of a causal LM, wherever its family has them."""
+    """Find the decoder layers of a causal LM of any family."""
     lists = {name: m for name, m in language_model.named_modules() if isinstance(m, nn.ModuleList)}
     return list(next(found for name, found in lists.items() if name.endswith("layers")))
 
@@ -168,10 +171,11 @@ def is_sharded(policy: object) -> bool:
 
 @contextmanager
 def gathered(policy: object) -> Iterator[None]:
-    """Hold all of a policy's weights on every rank; nothing for a policy that is not sharded.
+    """Gather all of a policy's weights on every rank; do nothing if it is not sharded.
 
-    No pass is a collective inside, so that each rank may run as many as it likes. Entering is one:
-    every rank does it. The weights are read-only inside, and ``to`` would end it.
+    Entering is a collective, so every rank must do it. Inside, passes are not collectives, so that
+    each rank may run any number of them. The weights must not be changed inside, nor moved by
+    ``to``.
     """
     if not isinstance(policy, FSDPModule):
         yield
@@ -190,7 +194,7 @@ def gathered(policy: object) -> Iterator[None]:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """List what ``state_dict`` lists, whose hooks would share gathered weights out again."""
+    """Return what ``state_dict`` returns, but without its hooks, which would reshard weights."""
     weights = module.named_parameters(remove_duplicate=False)
     state = {name: weight.detach() for name, weight in weights}
     for place, inner in module.named_modules():
@@ -201,17 +205,17 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def whole(value: Tensor) -> Tensor:
-    """Gather a tensor that is sharded; every rank calls it. Others are returned as they are."""
+    """Gather a sharded tensor, a collective; return any other tensor unchanged."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def own_part(value: Tensor) -> Tensor:
-    """Return this rank's part of a tensor that is sharded; others as they are."""
+    """Return this rank's part of a sharded tensor; return any other tensor unchanged."""
     return value.to_local() if isinstance(value, DTensor) else value
 
 
 def cut_like(value: Tensor, weight: Tensor) -> Tensor:
-    """Shard a tensor as a weight of its shape is; every rank has all of it beforehand."""
+    """Shard a tensor, which every rank has whole, in the way that a weight of its shape is."""
     if not isinstance(weight, DTensor) or value.shape != weight.shape:
         return value
     device = weight.to_local().device
@@ -220,7 +224,7 @@ def cut_like(value: Tensor, weight: Tensor) -> Tensor:
 
 
 def _nothing(policy: Policy) -> None:
-    """Be a task that computes nothing."""
+    """Do nothing: a task for a first pass."""
 
 
 def _check_types(weights: list[nn.Parameter]) -> None:

@@ -1,4 +1,4 @@
-"""What the processors of all families do with a tokenizer."""
+"""Tokenizer functions that the processors of all families share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from omni_rlvr.types import UserError
 
 
 def chat_frame_of(tokenizer: PreTrainedTokenizerBase) -> ChatFrame:
-    """Find what a tokenizer's chat template puts around a user's turn.
+    """Find the text that a tokenizer's chat template puts before and after a user's turn.
 
     Raises:
         UserError: There is no template, or it cannot be used.
@@ -38,26 +38,28 @@ def with_padding(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrained
         UserError: It has no end token either.
     """
     if tokenizer.eos_token is None:
-        raise UserError(f"model.path={folder}: tokenizer_config.json names no eos_token")
+        raise UserError(
+            f"model.path={folder}: tokenizer_config.json has no eos_token, which ends a completion"
+        )
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # any token will do: masks hide it
+        tokenizer.pad_token = tokenizer.eos_token  # any token is fine: padding is masked
     return tokenizer
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id that fills rows up."""
+    """Return the id that pads rows."""
     return tokenizer.get_vocab()[str(tokenizer.pad_token)]
 
 
 def encode_around(
     tokenizer: PreTrainedTokenizerBase, text: str, media: Mapping[str, Sequence[int]]
 ) -> list[int]:
-    """Tokenise text in which marks stand for media.
+    """Tokenise text and replace marks in it by placeholders of media.
 
     Args:
-        tokenizer: Of the language model.
-        text: What is tokenised.
-        media: A mark -> the placeholders that take its place.
+        tokenizer: The language model's tokenizer.
+        text: The text with marks.
+        media: A mark -> the placeholder ids that replace it.
     """
     ids: list[int] = []
     for piece in re.split(f"({'|'.join(map(re.escape, media))})", text):
@@ -76,18 +78,20 @@ def refuse_special_tokens(
     """Refuse text that a tokenizer would read as a placeholder or an end of turn.
 
     Args:
-        tokenizer: Its special tokens are refused.
-        others: More texts that stand for something else.
-        text: What is checked.
-        source: Where the text stands.
+        tokenizer: The tokenizer whose special tokens are refused.
+        others: Further texts to refuse.
+        text: The text to check.
+        source: Where the text comes from, for the message.
 
     Raises:
-        UserError: It names where the text stands and the token.
+        UserError: The text contains such a token; names it and the source.
     """
-    added = tokenizer.added_tokens_decoder.values()  # Qwen3 adds <think>: not special
+    added = (
+        tokenizer.added_tokens_decoder.values()
+    )  # not those like Qwen3's <think>, which are not special
     for token in (*others, *(str(t) for t in added if t.special)):
         if token in text:
-            raise UserError(f"{source}: the text holds the special token {token}; remove it")
+            raise UserError(f"{source}: the text contains the special token {token}; remove it")
 
 
 def decode(
@@ -98,8 +102,7 @@ def decode(
 ) -> list[str]:
     """Decode completions ([N, T] ids and mask) up to their first end token.
 
-    Special tokens before it are kept as text: what judges a completion must see all of it, or a
-    model could hide there what no reader is shown.
+    Special tokens before it are kept as text: the reward must see everything that the model wrote.
     """
     rows = []
     for ids, mask in zip(completion_ids.tolist(), completion_mask.bool().tolist(), strict=True):

@@ -1,1 +1,1 @@
-"""What the command can do: one file or folder a task."""
+"""The tasks of the command, one file or folder each."""

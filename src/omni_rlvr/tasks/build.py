@@ -30,10 +30,10 @@ class Ready:
     """The task's ``run``."""
 
     def run(self) -> Any:
-        """Do the task.
+        """Run the task.
 
         Raises:
-            UserError: Something is wrong that a user can mend.
+            UserError: Something is wrong that the user can correct.
         """
         return self.do(self.inputs)
 

@@ -29,7 +29,7 @@ def build(composed: Composed) -> PolicyInputs | Launch:
 def run(inputs: PolicyInputs) -> None:
     """Encode the clips of each split that the cache does not hold yet."""
     cache = inputs.cache
-    assert cache is not None  # ``build`` has looked
+    assert cache is not None  # checked by ``build``
 
     def counted(batch: Batch, features: Features) -> tuple[int, int]:
         return sum(cache.holds(example) for example in batch.examples), len(batch.skipped)
@@ -37,7 +37,7 @@ def run(inputs: PolicyInputs) -> None:
     with recorded(inputs.place, device=str(inputs.device)) as record:
         for split, examples in inputs.clips.examples.items():
             counts: list[tuple[int, int]] = []
-            # what the first rank sees: the cache may be filled by others meanwhile
+            # the first rank decides: other processes may fill the cache meanwhile
             first = distributed.is_first()
             lacks = [i for i, e in enumerate(examples) if not cache.holds(e)] if first else []
             missing = [examples[i] for i in distributed.gather(lacks)[0]]
@@ -53,7 +53,7 @@ def run(inputs: PolicyInputs) -> None:
             if first:
                 record.add_notes(pair for example in examples for pair in cache.noted(example))
             print(
-                f"{split}: {len(examples) - len(missing)} clips were there, "
+                f"{split}: {len(examples) - len(missing)} clips were cached, "
                 f"{sum(held for held, _ in counts)} added, "
                 f"{sum(skipped for _, skipped in counts)} cannot be read"
             )

@@ -1,4 +1,4 @@
-"""Loads tokenizers: the language model's, from a checkpoint folder, and the gate's."""
+"""Load tokenizers: the language model's, from a checkpoint folder, and the gate's."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ def load_gate_tokenizer(folder: Path, vocab: str | None, *, size: int) -> BertWo
     Args:
         folder: The checkpoint.
         vocab: A vocab.txt, or None.
-        size: How many tokens BERT knows.
+        size: The size of BERT's vocabulary.
 
     Raises:
-        UserError: The file is missing, or is no vocabulary of this size.
+        UserError: The file is missing, or not a vocabulary of this size.
     """
     own = folder / f"{GATE}-vocab.txt"
     path = Path(vocab) if vocab else own if own.exists() else PACKAGED
     if not path.is_file():
-        raise UserError(f"model.options.gate_vocab={path} is no file; give BERT's vocab.txt")
+        raise UserError(f"model.options.gate_vocab={path} is not a file; give BERT's vocab.txt")
     try:
         tokenizer = BertWordPieceTokenizer(str(path), lowercase=True)
-    except Exception as error:  # the library raises bare ones for a file that is no vocabulary
-        raise UserError(f"{path} is no vocabulary of BERT's: {error}") from error
+    except Exception as error:  # the library raises plain Exceptions for an invalid file
+        raise UserError(f"{path} is not a vocabulary for BERT: {error}") from error
     if tokenizer.get_vocab_size() != size:
         raise UserError(
-            f"{path} has {tokenizer.get_vocab_size()} tokens, the gate's BERT knows {size}; "
-            "give its own vocab.txt as model.options.gate_vocab=FILE"
+            f"{path} has {tokenizer.get_vocab_size()} tokens, but the gate's BERT has {size}; "
+            "give the vocab.txt of this BERT as model.options.gate_vocab=FILE"
         )
     tokenizer.enable_padding()
     tokenizer.enable_truncation(MAX_GATE_TOKENS)
@@ -71,7 +71,7 @@ def load_gate_tokenizer(folder: Path, vocab: str | None, *, size: int) -> BertWo
 
 
 def _saved_template(folder: Path) -> str | None:
-    """Read chat_template.json, which a processor saves beside the tokenizer."""
+    """Read chat_template.json, which some processors save next to the tokenizer."""
     path = folder / "chat_template.json"
     if not path.exists():
         return None

@@ -1,6 +1,4 @@
-"""Vision towers and audio encoders: which transformers class a config means, and what is read of
-it.
-"""
+"""Build vision towers and audio encoders from configs, and read patch features from them."""
 
 from __future__ import annotations
 
@@ -16,14 +14,14 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 
 def build_audio_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """Build a Whisper encoder, or whatever encoder another config means."""
+    """Build a Whisper encoder, or the transformers model of another config."""
     if isinstance(config, WhisperConfig):
         return WhisperEncoder(config)
     return AutoModel.from_config(config)
 
 
 def build_audio_head(config: WhisperConfig) -> nn.ModuleDict:
-    """Build the classification head that published checkpoints carry; nothing reads it."""
+    """Build the classification head that published checkpoints have; it is not used."""
     size, num_labels = config.classifier_proj_size, config.num_labels or 0
     projector, classifier = nn.Linear(config.hidden_size, size), nn.Linear(size, num_labels)
     return nn.ModuleDict({"projector": projector, "classifier": classifier})

@@ -1,1 +1,1 @@
-"""Checkpoint folders: found, read, checked and loaded."""
+"""Find, check and load checkpoint folders."""

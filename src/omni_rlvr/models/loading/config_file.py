@@ -1,4 +1,4 @@
-"""Reads config.json of a checkpoint folder, which says whose family the model is."""
+"""Read config.json of a checkpoint folder, which says to which family the model belongs."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from omni_rlvr.types import UserError
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
 SETTINGS = "processor_settings.json"
-"""What a checkpoint of ours says of its processor, beside transformers' own files."""
+"""The processor's settings in our checkpoints, next to transformers' own files."""
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
     """Read a checkpoint's config.json.
 
     Raises:
-        UserError: The folder is no checkpoint, or of another architecture.
+        UserError: The folder is not a checkpoint, or its model is of no known family.
     """
     missing = [] if (folder / CONFIG).exists() else [CONFIG]
     missing += [] if has_weights(folder) else [SINGLE]
     if missing:
         hint = "; did you mean its checkpoint/ folder?" if (folder / "checkpoint").exists() else ""
-        raise UserError(f"model.path={folder} is no checkpoint: {missing[0]} is missing{hint}")
+        raise UserError(f"model.path={folder} is not a checkpoint: {missing[0]} is missing{hint}")
     check_settings(folder, f"model.path={folder}")
     fields = _read_json(folder)
     if fields.get("model_type") not in FAMILIES:
         raise UserError(
-            f"model.path={folder}: {CONFIG} says model_type={fields.get('model_type')!r}, which no "
-            f"family reads; known are {', '.join(FAMILIES)}"
+            f"model.path={folder}: {CONFIG} has model_type={fields.get('model_type')!r}, which is "
+            f"not supported; known: {', '.join(FAMILIES)}"
         )
     return fields
 
 
 def model_type_of(folder: Path) -> str | None:
-    """Read which family a folder's model is of; None if it has no config.json, or of no family.
+    """Read a folder's ``model_type``; None if there is no config.json or the type is unknown.
 
     Raises:
         UserError: config.json is not JSON.

@@ -1,7 +1,7 @@
-"""What decides a frozen tower's features, as plain values: the name of a feature cache's folder.
+"""Collect all that determines a frozen tower's features, to name the folder of a feature cache.
 
-Weights go in as a hash of their bytes, settings as they are. Two policies with the same towers and
-processor share a cache, whatever their language models have learnt.
+Weights are hashed, settings are used as they are. Two policies with the same towers and processor
+share a cache, whatever their language models are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def tower_fingerprints(policy: Policy) -> dict[str, dict[str, object]]:
 
 
 def plain_config(config: PreTrainedConfig) -> dict[str, object]:
-    """Return the fields of a tower's config that decide its features, as plain values."""
+    """Return the fields of a tower's config that affect its features, as plain values."""
     noise = {"_name_or_path", "transformers_version", "architectures", "dtype"}
     return {name: value for name, value in config.to_dict().items() if name not in noise}
 

@@ -1,8 +1,8 @@
-"""Composes a policy of other parts: any transformers vision encoder, Whisper-type audio encoder and
-causal LM, joined by new projectors.
+"""Compose a policy from pretrained parts, joined by new projectors.
 
-The parts come with their weights, each from its own folder or hub id; projectors (and a gate's MLP)
-start at random and are what a first stage has to train. Nothing in a part's folder is executed.
+The parts are any transformers vision encoder, Whisper-type audio encoder and causal LM, each from
+its own folder or hub id. Projectors (and a gate's MLP) start with random weights, which the first
+stage has to train. Nothing in a part's folder is executed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from omni_rlvr.types import UserError, require
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the parts come from, and how they are joined."""
+    """The folders or hub ids of the parts, and how they are joined."""
 
     vision_tower: str
     """Folder or hub id of a vision encoder with its image processor."""
@@ -27,7 +27,7 @@ class Parts:
     language_model: str
     """Folder or hub id of a causal LM with its tokenizer."""
     gate_bert: str | None
-    """Folder or hub id of BERT; needed by the all_in_one projectors, and by them alone."""
+    """Folder or hub id of BERT; required by the all_in_one projectors, None for others."""
     video_projector: str
     """mlp2x_gelu, all_in_one_small or all_in_one."""
     video_merge: int
@@ -35,9 +35,9 @@ class Parts:
     audio_merge: int
     """k: neighbouring sound frames share a token."""
     audio_pooling: str
-    """How they do: "mean", or "concat" side by side."""
+    """How sound frames are merged: "mean" or "concat"."""
     vision_select_layer: int | None
-    """Hidden state that is read, e.g. -2; None is the tower's output."""
+    """Index of the hidden state to use, e.g. -2; None uses the tower's output."""
     num_frames: int
     """Frames sampled from a clip."""
 
@@ -56,14 +56,14 @@ def compose_policy(
     """Compose a policy, or load one that was composed and trained.
 
     Args:
-        path: A checkpoint of ours; None composes anew.
+        path: A checkpoint of a composed policy; None composes a new one.
         dtype: "float32", "bfloat16" or "float16".
         instruction: Text after the question.
-        parts: What to compose.
-        options: What else is changed.
+        parts: The parts.
+        options: Other load options.
 
     Raises:
-        UserError: A part cannot be read, or parts do not go together.
+        UserError: A part cannot be read, or the parts do not fit together.
     """
     if path is not None:
         return load_policy(path, dtype, instruction, options)
@@ -78,7 +78,7 @@ def compose_skeleton(
     parts: Parts,
     options: LoadOptions | None = None,
 ) -> Policy:
-    """Build what ``compose_policy`` gives, on the meta device; see ``ComposedFamily``."""
+    """Build the policy of ``compose_policy`` on the meta device; see ``ComposedFamily``."""
     if path is not None:
         return load_skeleton(path, dtype, instruction, options)
     options = _checked(dtype, options)
@@ -86,12 +86,12 @@ def compose_skeleton(
 
 
 def _checked(dtype: str, options: LoadOptions | None) -> LoadOptions:
-    """Refuse to round what is joined here: it is written as the base of its adapters."""
+    """Check dtype and options; refuse quantisation, as the new model is saved as a base first."""
     require(dtype in DTYPES, "model.dtype", dtype, f"one of {', '.join(DTYPES)}")
     options = options or LoadOptions()
     if options.quantize is not None:
         raise UserError(
-            f"model.options.quantize={options.quantize}: a model is joined from parts in its own "
-            "type; train and save it first, then round what model.path names"
+            f"model.options.quantize={options.quantize}: a model that is joined from parts cannot "
+            "be quantised; train and save it first, then quantise the checkpoint in model.path"
         )
     return options

@@ -1,4 +1,4 @@
-"""Finds a checkpoint: a folder on this machine, or an id on the Hugging Face hub."""
+"""Find a checkpoint: a folder on this machine, or an id on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _PICKLED = ["*.bin"]
 
 
 def is_hub_id(path: str) -> bool:
-    """Say whether a path is a name on the hub, and no folder here."""
+    """Tell whether a path can be a hub id, and is not a local folder."""
     return _ID.fullmatch(path) is not None and not follow(Path(path)).exists()
 
 
 def check_pointers(folder: Path) -> None:
-    """Refuse what Git or a server left in place of a checkpoint's files.
+    """Refuse a checkpoint with Git-LFS pointers or web pages in place of its files.
 
     Raises:
-        UserError: Names the first such file, and what it is.
+        UserError: There is such a file; names the first one, and what it is.
     """
     patterns = [f"{below}{name}" for below in ("", "*/") for name in (*_SAFE, *_PICKLED)]
     files = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
@@ -40,12 +40,12 @@ def check_pointers(folder: Path) -> None:
 
 
 def show_downloads_only() -> None:
-    """Turn off the bars that transformers shows while it loads, among our own lines.
+    """Turn off the progress bars that transformers shows while it loads weights.
 
-    The bars of a download stay: a download may take an hour, and nothing else is shown meanwhile.
+    Those of downloads stay: a download may take an hour, and nothing else is shown meanwhile.
     """
     are_shown = not are_progress_bars_disabled()
-    transformers_logging.disable_progress_bar()  # and the hub's with it
+    transformers_logging.disable_progress_bar()  # turns off the hub's bars too
     if are_shown:
         enable_progress_bars()
 
@@ -54,7 +54,7 @@ def find_checkpoint(path: str, *, allow_pickle: bool) -> Path:
     """Return the folder that ``path`` names, after a download if it is a hub id.
 
     Raises:
-        UserError: There is no such folder, or the hub does not give it.
+        UserError: There is no such folder, and it cannot be downloaded from the hub.
     """
     folder = follow(Path(path))
     if folder.is_dir():
@@ -70,6 +70,6 @@ def find_checkpoint(path: str, *, allow_pickle: bool) -> Path:
         return Path(snapshot_download(path, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"model.path={path} is no folder here, and the hub does not give it: "
+            f"model.path={path} is not a folder, and cannot be downloaded from the hub: "
             f"{first_line(error)}; check the name, or download it elsewhere and give the folder"
         ) from error

@@ -1,8 +1,7 @@
-"""Loads a policy from a checkpoint, with an error that says what is wrong with a folder that is
-none.
+"""Load a policy from a checkpoint folder; an error says what is wrong with the folder.
 
-What a folder holds is found here: a whole model, which its family loads, or adapters, which go onto
-their base.
+A folder may hold a whole model, which its family loads, or adapters, which are loaded onto their
+base.
 """
 
 from __future__ import annotations
@@ -46,19 +45,20 @@ def load_policy(
 ) -> Policy:
     """Load a checkpoint of any family, in this package's layout or as it was published.
 
-    One with adapters is put onto its base.
+    If it holds adapters, they are loaded onto their base.
 
     Args:
         path: A checkpoint folder, or an id on the Hugging Face hub.
         dtype: "float32", "bfloat16" or "float16".
         instruction: Text after the question; None keeps what the checkpoint was trained with.
-        options: What else is changed; None changes nothing.
+        options: Other settings to change; None changes nothing.
 
     Returns:
-        The policy in eval mode, on the CPU, all of it frozen; ``trainable.apply`` says what trains.
+        The policy in eval mode, on the CPU, all of it frozen; ``trainable.apply`` sets what
+        trains.
 
     Raises:
-        UserError: The folder is no checkpoint, or its weights do not fit its config.
+        UserError: The folder is not a checkpoint, or its weights do not fit its config.
     """
     return _loaded(path, dtype, instruction, options or LoadOptions(), reads=True)
 
@@ -66,7 +66,7 @@ def load_policy(
 def load_skeleton(
     path: str, dtype: str, instruction: str | None, options: LoadOptions | None = None
 ) -> Policy:
-    """Build what ``load_policy`` gives of a checkpoint, with its adapters but without weights.
+    """Build the policy of ``load_policy``, with its adapters but without weights.
 
     Args:
         path: As for ``load_policy``; a hub id is downloaded.
@@ -78,7 +78,7 @@ def load_skeleton(
         The policy on the meta device; see ``Family.skeleton``.
 
     Raises:
-        UserError: The folder is no checkpoint.
+        UserError: The folder is not a checkpoint.
     """
     return _loaded(path, dtype, instruction, options or LoadOptions(), reads=False)
 
@@ -86,13 +86,13 @@ def load_skeleton(
 def _loaded(
     path: str, dtype: str, instruction: str | None, options: LoadOptions, *, reads: bool
 ) -> Policy:
-    """Build the policy of a checkpoint; its weights are read, or left on the meta device."""
+    """Build the policy of a checkpoint, with its weights if ``reads``, else on the meta device."""
     if dtype not in DTYPES:
         raise UserError(f"model.dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     show_downloads_only()
     given = follow(Path(path))
     if reads:
-        check_pointers(given)  # before their checksums: it says more
+        check_pointers(given)  # before the checksums: its error says more
         check_written(given)
     if is_adapter_checkpoint(given):
         base = find_base(given, None)
@@ -103,7 +103,7 @@ def _loaded(
     if is_bare_adapter(folder):
         return load_bare(folder, None, dtype, instruction, options, reads=reads)
     family = family_of(read_fields(folder)["model_type"])
-    if options.quantize is not None:  # what speaks against it is said before weights are read
+    if options.quantize is not None:  # refuse before weights are read
         if reads:
             bitsandbytes()
         check_can_quantize(family.skeleton(folder, DTYPES[dtype], options, instruction))
@@ -118,14 +118,14 @@ def check_written(folder: Path) -> None:
     """Refuse a checkpoint of ours whose files have changed since they were written.
 
     Raises:
-        UserError: Names the file, and another checkpoint of the same run that is whole.
+        UserError: A file differs; names it, and an undamaged checkpoint of the same run if any.
     """
     if not distributed.is_first() or not folder.is_dir():
         return
     wrong = check_sums(folder, but=(TRAINER_STATE,))
     if wrong is not None:
         other = whole_before(folder)
-        hint = f"model.path={other} is whole" if other else "copy it again from where it was made"
+        hint = f"model.path={other} is undamaged" if other else "copy it again from its source"
         raise UserError(
             f"model.path={folder}: {wrong}; {hint}, or delete {SUMS} there if you changed it"
         )
@@ -140,15 +140,15 @@ def load_bare(
     *,
     reads: bool,
 ) -> Policy:
-    """Load an adapter folder of peft's own with its base.
+    """Load an adapter folder in peft's own format, with its base.
 
     Args:
         folder: The folder with adapter_config.json.
         base: Where the base is; None takes the one that adapter_config.json names.
-        dtype: Of the base.
+        dtype: The dtype of the base.
         instruction: Text after the question; None keeps the base's.
-        options: Of the base.
-        reads: Whether weights are read, and not left on the meta device.
+        options: Load options of the base.
+        reads: Whether to read weights, or to leave them on the meta device.
 
     Raises:
         UserError: There is no base, or the adapter does not fit it.
@@ -164,14 +164,14 @@ def load_bare(
 def put_onto(
     policy: Policy, base: Path, folder: Path, options: LoadOptions, instruction: str | None
 ) -> None:
-    """Put what an adapter checkpoint holds onto its loaded base, with its processor."""
+    """Load the weights and the processor of an adapter checkpoint into its loaded base."""
     checkpoint = restore_adapter_checkpoint(policy, folder, base)
     policy.adapter_checkpoint = checkpoint
-    is_bare = next(policy.parameters()).is_meta  # weights of a skeleton are never rounded
-    if checkpoint.quantized != quantized(policy) and distributed.is_first() and not is_bare:
+    is_skeleton = next(policy.parameters()).is_meta  # weights of a skeleton are not quantised
+    if checkpoint.quantized != quantized(policy) and distributed.is_first() and not is_skeleton:
         log.warning(
             "model.path=%s: its adapters were trained on a base with model.options.quantize=%s, "
-            "and are put onto one with %s: it answers otherwise than in training",
+            "but the base is loaded with %s: outputs differ from those in training",
             folder, checkpoint.quantized or "null", quantized(policy) or "null",
         )  # fmt: skip
     check_finite(folder, policy.named_parameters())
@@ -180,10 +180,10 @@ def put_onto(
 
 
 def sound_window_s(path: str | None, base: str | None = None) -> float | None:
-    """Find how many seconds of sound a model takes, without loading it; None for any number.
+    """Find how many seconds of sound a model takes, without loading it; None for no limit.
 
     Args:
-        path: A checkpoint folder; for anything else it is the window of models joined from parts.
+        path: A checkpoint folder; anything else counts as a model joined from parts.
         base: Where the base of an adapter is; None takes the one that it names.
     """
     folder, config = _folders(path, base)
@@ -191,12 +191,12 @@ def sound_window_s(path: str | None, base: str | None = None) -> float | None:
 
 
 def time_axis(path: str | None, base: str | None, options: LoadOptions) -> TimeAxis | None:
-    """Find what certifies the time axis of a model's clips, without loading its weights.
+    """Find how a model's positions encode time, without loading its weights.
 
     Args:
-        path: A checkpoint folder; for anything else there is no certificate.
+        path: A checkpoint folder; None is returned for anything else.
         base: Where the base of an adapter is; None takes the one that it names.
-        options: What is changed of the checkpoint.
+        options: Settings of the checkpoint to change.
     """
     folder, config = _folders(path, base)
     if folder is None or config is None or not (config / CONFIG).is_file():

@@ -1,7 +1,7 @@
-"""Loads models and processors that are transformers' own classes, as several families do.
+"""Load models and processors that are transformers' own classes, for several families.
 
-Each function is given the class. Whatever a library raises over a folder becomes one message that
-names the folder. How a loaded model becomes a policy is written in its family.
+Each function takes the class. Any error that a library raises becomes one message that names the
+folder. The family makes a policy of the loaded model.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from omni_rlvr.models.tokenizing import with_padding
 from omni_rlvr.types import UserError
 
 NEEDED = "5.23.0"
-"""Of transformers: before, the modules of these models had other names."""
+"""Version of transformers: in earlier ones, the modules of these models have other names."""
 Settings = TypeVar("Settings", bound=Any)
 
 
 def check_version(title: str, installed: str = transformers.__version__) -> None:
-    """Refuse a release of transformers in which a model is built otherwise.
+    """Refuse a version of transformers in which these models are built differently.
 
     Raises:
-        UserError: It names the release to install.
+        UserError: The version is too old; names the one to install.
     """
     if Version(installed) < Version(NEEDED):
         raise UserError(
-            f"{title} models need transformers {NEEDED} or later, and {installed} is installed: "
+            f"{title} models need transformers {NEEDED} or later, but {installed} is installed: "
             f"pip install 'transformers>={NEEDED},<6'"
         )
 
@@ -48,8 +48,8 @@ def read_model(folder: Path, kind: Any, dtype: torch.dtype, title: str) -> Any:
     Args:
         folder: The checkpoint; only safetensors are read.
         kind: transformers' class of the model.
-        dtype: Of all weights.
-        title: Of the model, for messages.
+        dtype: The dtype of all weights.
+        title: The model's name in messages.
 
     Raises:
         UserError: The weights cannot be read, or do not fit config.json.
@@ -93,9 +93,10 @@ def outline_model(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def on_meta(dtype: torch.dtype) -> Iterator[None]:
-    """Build modules on the meta device in a type, but for buffers that have a type of their own.
+    """Build modules inside on the meta device, with weights in a dtype.
 
-    Those of a model that is read have it too (rotary frequencies are float32); ``to`` changes all.
+    Buffers keep a dtype of their own, as in a loaded model (rotary frequencies are float32);
+    ``model.to(dtype)`` would change those too.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -107,9 +108,9 @@ def on_meta(dtype: torch.dtype) -> Iterator[None]:
 
 
 def read_processor(folder: Path, kind: Any) -> Any:
-    """Load transformers' processor: the tokenizer and what processes media.
+    """Load transformers' processor: the tokenizer and the media processors.
 
-    Its tokenizer gets the chat template, and a pad token if it has none.
+    The tokenizer gets the processor's chat template and a pad token if it has none.
 
     Raises:
         UserError: It cannot be read.
@@ -125,14 +126,14 @@ def read_processor(folder: Path, kind: Any) -> Any:
 
 
 def saved_settings(folder: Path, default: Settings) -> Settings:
-    """Read the settings that a checkpoint of ours has beside transformers' files.
+    """Read the settings that our checkpoints have next to transformers' files.
 
     Args:
-        folder: The checkpoint; a published one has none.
-        default: A dataclass, for what is not saved.
+        folder: The checkpoint; a published one has no settings.
+        default: A dataclass with the values of what is not saved.
 
     Raises:
-        UserError: They cannot be read, or hold a field or a value that the dataclass refuses.
+        UserError: They cannot be read, or have a field or value that the dataclass refuses.
     """
     if not (folder / SETTINGS).exists():
         return default
@@ -145,15 +146,15 @@ def check_fit(folder: Path, rows: Iterable[tuple[str, object, object]]) -> None:
 
     Args:
         folder: The checkpoint.
-        rows: A name, the processor's value, and the one that the model's config asks for.
+        rows: (name, the processor's value, the value that the model's config requires).
 
     Raises:
-        UserError: It names the first value that differs.
+        UserError: A value differs; names the first one.
     """
     for name, seen, wanted in rows:
         if seen != wanted:
             raise UserError(
-                f"model.path={folder}: its processor has {name}={seen}, and config.json asks for "
+                f"model.path={folder}: its processor has {name}={seen}, but config.json requires "
                 f"{wanted}; copy the processor's files from the model that it was trained from"
             )
 
@@ -162,10 +163,10 @@ def export(policy: Policy, folder: Path, layout: str) -> None:
     """Write a policy as transformers' own model, which is how this package saves it too.
 
     Raises:
-        UserError: Another layout is asked for.
+        UserError: ``layout`` is not "omni".
     """
     if layout != "omni":
         raise UserError(
-            f"task.layout={layout}: this model is written as omni, which transformers reads as well"
+            f"task.layout={layout}: for this model use omni, which transformers reads as well"
         )
     policy.save(folder)

@@ -1,8 +1,8 @@
-"""The linear layers of a language model in 4 bits, under adapters that train: QLoRA.
+"""Quantise the linear layers of a language model to 4 bits, for adapters that train: QLoRA.
 
-Weights are read as they are. Then each linear layer of the blocks becomes one of bitsandbytes, with
-16 values for a weight (NF4), a scale for each 64 weights, and the scales in 8 bits. Towers, norms,
-embeddings and the output head stay as they are.
+Weights are loaded unquantised. Then each linear layer of the blocks is replaced by one of
+bitsandbytes, with one of 16 values (NF4) for each weight, a scale for each 64 weights, and the
+scales in 8 bits. Towers, norms, embeddings and the output head are not quantised.
 
 Reference: QLoRA: Efficient Finetuning of Quantized LLMs, arXiv 2305.14314.
 """
@@ -21,17 +21,17 @@ from omni_rlvr.types import UserError
 NF4 = "nf4"
 KEY = "model.options.quantize"
 BLOCK, SCALES_BLOCK = 64, 256
-"""Weights that share a scale, and scales that share one themselves; bitsandbytes' own numbers."""
+"""Weights that share a scale, and scales that share a second scale; bitsandbytes' defaults."""
 
 
 def quantize(policy: Policy) -> None:
-    """Round the language model's linear layers to 4 bits, in place.
+    """Quantise the language model's linear layers to 4 bits, in place.
 
     Args:
-        policy: On the CPU or a CUDA device, without adapters, all of it frozen.
+        policy: A policy on the CPU or a CUDA device, without adapters, all of it frozen.
 
     Raises:
-        UserError: The model has no such layers, or bitsandbytes is not installed.
+        UserError: The model cannot be quantised, or bitsandbytes is not installed.
     """
     check_can_quantize(policy)
     library = bitsandbytes()
@@ -40,7 +40,7 @@ def quantize(policy: Policy) -> None:
 
 
 def dequantize(policy: Policy) -> None:
-    """Give back layers of the usual kind, in place: their weights are the rounded ones."""
+    """Replace quantised layers by ordinary linear layers with the rounded weights, in place."""
     layers = [
         (name, module)
         for name, module in policy.named_modules()
@@ -56,38 +56,38 @@ def dequantize(policy: Policy) -> None:
 
 
 def quantized(policy: Policy) -> str | None:
-    """Say how a policy's layers were rounded; None if they were not."""
+    """Return the kind of quantisation of a policy's layers; None without."""
     every = policy.language_model.model.parameters()
     return None if all(weight.is_floating_point() for weight in every) else NF4
 
 
 def check_can_quantize(policy: Policy) -> None:
-    """Refuse a model most of whose weights would stay as they are, or would come out wrong.
+    """Refuse a model that would hardly get smaller, or whose outputs would be wrong.
 
     Args:
-        policy: With weights, or on the meta device.
+        policy: A policy with weights, or on the meta device.
 
     Raises:
-        UserError: Its experts are no linear layers, or a row of weights is no whole number of
-            blocks.
+        UserError: Its experts are not linear layers, or the length of a layer's rows is not a
+            multiple of ``BLOCK``.
     """
     fused = [name for name, weight in policy.language_model.named_parameters() if weight.ndim == 3]
     if fused:
         raise UserError(
-            f"{KEY}={NF4}: the experts of this model are no linear layers ({fused[0]}), and "
-            "bitsandbytes rounds nothing else, so that nearly all weights would stay as they are; "
-            "leave it out and train with model/trainable=lora on more or larger devices"
+            f"{KEY}={NF4}: the experts of this model are not linear layers ({fused[0]}), and "
+            "bitsandbytes quantises nothing else, so that nearly all weights would stay as they "
+            "are; leave it out and train with model/trainable=lora on more or larger devices"
         )
     for name, layer in linear_layers(policy).items():
         if layer.in_features % BLOCK:
             raise UserError(
-                f"{KEY}={NF4}: {name} has rows of {layer.in_features} weights, and bitsandbytes "
-                f"computes right on every device with multiples of {BLOCK} alone; leave it out"
+                f"{KEY}={NF4}: {name} has rows of {layer.in_features} weights, but bitsandbytes is "
+                f"correct on every device only for multiples of {BLOCK}; leave it out"
             )
 
 
 def linear_layers(policy: Policy) -> dict[str, nn.Linear]:
-    """Find the layers that are rounded, by where they are; of a policy that has them still."""
+    """Find the layers to quantise, by their names in the policy."""
     layers = policy.language_model.model.modules()
     inside = {id(layer) for layer in layers if isinstance(layer, nn.Linear)}
     return {
@@ -103,13 +103,13 @@ def num_weights(weight: Tensor) -> int:
 
 
 def packed_bytes(weight: Tensor) -> int:
-    """Count the bytes of a rounded weight with its scales."""
+    """Count the bytes of a quantised weight with its scales."""
     blocks = -(-weight.numel() // BLOCK)
     return -(-weight.numel() // 2) + blocks + 4 * -(-blocks // SCALES_BLOCK)
 
 
 def bitsandbytes() -> Any:
-    """Import the extra.
+    """Import bitsandbytes, which an extra of this package installs.
 
     Raises:
         UserError: It is not installed; says how to install it.
@@ -123,7 +123,7 @@ def bitsandbytes() -> Any:
 
 
 def _packed(library: Any, layer: nn.Linear) -> nn.Linear:
-    """Make a layer of bitsandbytes that computes in the type of the weights it was read in."""
+    """Make a quantised layer that computes in the dtype of the given layer's weights."""
     packed = library.nn.Linear4bit(
         layer.in_features,
         layer.out_features,
@@ -133,10 +133,10 @@ def _packed(library: Any, layer: nn.Linear) -> nn.Linear:
         device="meta",
     )
     weight = library.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type=NF4)
-    packed.weight = weight.to(layer.weight.device)  # this rounds it
+    packed.weight = weight.to(layer.weight.device)  # quantises the weights
     packed.bias = layer.bias
-    # else its first pass without gradient orders the weights anew, for a product through which no
-    # later pass gets a gradient
+    # Otherwise its first pass without gradient reorders the weights for a matrix product that has
+    # no backward.
     packed.support_avx512bf16_for_cpu = False
     return packed.train(layer.training)
 

@@ -1,8 +1,8 @@
-"""Checkpoints that others made: what is refused of them, and how a library's errors are reported.
+"""Checks of checkpoints that others made, and one form for the errors of libraries.
 
 No code in a checkpoint is run. Every call that reads one passes ``trust_remote_code=False``, since
-transformers would otherwise ask on the terminal and run the code on a "y". Settings by which a
-library would fetch code, or read weights in another form, are refused by name.
+transformers would otherwise ask on the terminal and run the code on a "y". Settings that make a
+library fetch code, or read quantised weights, are refused by name.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ def one_error(what: str) -> Iterator[None]:
             this and the first line of the library's own.
 
     Raises:
-        UserError: Anything was raised.
+        UserError: An error was raised inside.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # over a file that somebody made, a library raises anything
+    except Exception as error:  # a library may raise any error for a bad file
         reason = first_line(error)
         if CODE in str(error):
-            reason = "it needs code that comes with it, and that is never run here"
+            reason = "it needs code that comes with it, which is never run"
         raise UserError(f"{what}: {reason}") from error
 
 
 def import_bitsandbytes() -> ModuleType | None:
     """Import bitsandbytes without the package ``kernels``; None if it cannot be imported.
 
-    Where both are installed, bitsandbytes asks the hub for a kernel by name while it is imported,
-    on CPUs with AVX512-BF16, and runs what it gets. Without, it has its own.
+    If both are installed, importing bitsandbytes on a CPU with AVX512-BF16 downloads a kernel from
+    the hub and runs it. Without ``kernels`` it uses its own.
     """
     if not importlib.util.find_spec("bitsandbytes"):
         return None
     log, there = logging.getLogger("bitsandbytes"), sys.modules.get("kernels")
     level = log.level
-    log.setLevel(logging.ERROR)  # it would warn that kernels is not there
+    log.setLevel(logging.ERROR)  # it would warn that kernels is missing
     sys.modules["kernels"] = None  # type: ignore[assignment]
     try:
         return importlib.import_module("bitsandbytes")
@@ -74,7 +74,7 @@ def check_settings(folder: Path, source: str) -> None:
 
     Args:
         folder: The folder of a checkpoint, a processor or a part.
-        source: Names it, for messages.
+        source: The folder's name in messages.
 
     Raises:
         UserError: A setting asks for code from elsewhere, or for quantised weights.
@@ -101,10 +101,10 @@ def _check_setting(key: str, value: Any, source: str) -> None:
     if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
         raise UserError(
             f"{source} asks for code from elsewhere ({key}={value!r}), which is never fetched; "
-            "take that setting out"
+            "remove that setting"
         )
     if key == "quantization_config" and value:
         raise UserError(
-            f"{source} says that its weights are quantised ({key}), which are not read here; "
-            "take the checkpoint as it was before"
+            f"{source} says that its weights are quantised ({key}), which is not supported; "
+            "use the checkpoint before quantisation"
         )

@@ -1,7 +1,7 @@
-"""Opens the weights of a checkpoint folder, tensor by tensor, and says what is wrong with them.
+"""Open the weights of a checkpoint folder, tensor by tensor, and check them.
 
-Only headers are read here; a tensor is read when the model asks for it, so loading needs little
-more memory than the weights take. Pickled weights are read only where they are allowed, and without
+Only headers are read here; a tensor is read when the model asks for it, so that loading needs
+little more memory than the weights take. Pickled weights are read only if allowed, and without
 running any code in them.
 """
 
@@ -23,9 +23,9 @@ from omni_rlvr.types import UserError, first_line
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-PICKLE_ADVICE = "take safetensors, or trust them with model.options.allow_pickle=true"
+PICKLE_ADVICE = "use safetensors, or trust them with model.options.allow_pickle=true"
 _HEADER = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-"""How a safetensors header names a dtype."""
+"""The names of dtypes in a safetensors header."""
 
 
 def open_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> dict[str, Any]:
@@ -48,10 +48,10 @@ def open_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> dic
         return _open_shards(folder, _index(folder / INDEX), partial(_open, dtype=dtype))
     pickled = next((name for name in PICKLED if (folder / name).exists()), None)
     if pickled is None:
-        raise UserError(f"model.path={folder} is no checkpoint: {SINGLE} is missing")
+        raise UserError(f"model.path={folder} is not a checkpoint: {SINGLE} is missing")
     if not allow_pickle:
         raise UserError(
-            f"model.path={folder} holds pickled weights only ({pickled}), which can hide code; "
+            f"model.path={folder} has only pickled weights ({pickled}), which can hide code; "
             f"{PICKLE_ADVICE}"
         )
     if pickled.endswith(".bin"):
@@ -60,7 +60,7 @@ def open_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> dic
 
 
 def has_weights(folder: Path) -> bool:
-    """Say whether a folder has weights of any kind."""
+    """Tell whether a folder has weights of any kind."""
     return any((folder / name).exists() for name in (SINGLE, INDEX, *PICKLED))
 
 
@@ -72,12 +72,12 @@ def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
     """
     try:
         save_file(weights, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # its word for a full disk
+    except SafetensorError as error:  # raised when the disk is full
         raise OSError(f"cannot write {path.parent}: {error}") from error
 
 
 def shapes_of(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Tell each weight's shape; no tensor is read."""
+    """Return each weight's shape; no tensor is read."""
     return {
         name: tuple(w.shape if isinstance(w, torch.Tensor) else w.get_shape())
         for name, w in weights.items()
@@ -108,15 +108,15 @@ def _index(path: Path) -> dict[str, str]:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"model.path={path.parent}: {path.name} is no index of shards; download it again"
+            f"model.path={path.parent}: {path.name} is not an index of shards; download it again"
         ) from error
 
 
 def _open(path: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """Open a file, mapped into memory if nothing will be cast, else to be read in pieces.
+    """Open a file: memory-mapped if no weight will be cast, else read tensor by tensor.
 
-    A mapped file costs memory only where a weight is used; but what is cast would stand in memory
-    twice.
+    A weight of a mapped file takes no memory until it is used; but one that is cast would be in
+    memory twice.
     """
     check_pointer(path)
     try:
@@ -148,32 +148,32 @@ def unpickle(path: Path) -> dict[str, Any]:
 
 
 def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
-    """Name the tensors that hold NaN or Inf; each is read once, without a copy."""
+    """Return the names of tensors with NaN or Inf; each is read once, without a copy."""
     return [
         name
         for name, tensor in tensors
         if tensor.is_floating_point() and tensor.numel() and not tensor.is_meta
-        # a NaN anywhere is both the least and the largest
+        # aminmax returns NaN if any element is NaN
         if not torch.stack(tensor.detach().aminmax()).isfinite().all()
     ]
 
 
 def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Refuse weights that hold NaN or Inf: whatever is computed with them means nothing.
+    """Refuse weights with NaN or Inf.
 
     Raises:
-        UserError: Names the folder and the first few.
+        UserError: There are such weights; names the folder and the first three.
     """
     wrong = not_finite(tensors)
     if wrong:
         raise UserError(
             f"model.path={folder}: {len(wrong)} of its tensors hold NaN or infinite numbers "
-            f"({', '.join(wrong[:3])}); it is damaged, or was saved by a run that had gone wrong: "
-            "take an earlier checkpoint"
+            f"({', '.join(wrong[:3])}); it is damaged, or was saved by a run that had diverged: "
+            "use an earlier checkpoint"
         )
 
 
 def check_pointer(path: Path) -> None:
-    """Refuse what Git or a server leaves in place of a large file that was not fetched."""
+    """Refuse a Git-LFS pointer or a web page in place of a large file; raises a UserError."""
     if found := recognise_file(path, NO_WEIGHTS):
         raise UserError(f"model.path={path.parent}: {path.name} is {found}")

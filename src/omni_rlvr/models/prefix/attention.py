@@ -1,4 +1,4 @@
-"""Attention within a packed row, block by block; ``packing`` says where its tokens stand."""
+"""Compute attention within a packed row, block by block; ``packing`` defines the layout."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from omni_rlvr.models.prefix.kernels import (
 
 @dataclass(frozen=True)
 class Block:
-    """b prompts of one size with n completions each: stretches of keys, and of queries."""
+    """b prompts of one length with n completions each, as slices of a packed row."""
 
     num_prompts: int
     prompt: slice
-    """Keys of the prompts, one prompt after the other; of a single prompt's single completion
-    too, if queries of both are causal."""
+    """Keys of the prompts, one prompt after the other. A single completion of a single prompt is
+    included if all queries are causal."""
     asking: slice
-    """The prompts' queries: all of them, or the last token's of each."""
+    """Queries of the prompts: of all their tokens, or of the last token of each."""
     causal: bool
-    """Whether these are all, each for its own token."""
+    """Whether ``asking`` has the queries of all tokens, which then attend causally."""
     rest: slice
     """Keys of the completions, one completion after the other."""
     rest_asking: slice
-    """Their queries."""
+    """Queries of the completions."""
     num_rows: int
     """b * n."""
     width: int
     """Tokens of the longest completion."""
     pad: Tensor | None
-    """[num_rows * width] where in ``rest`` each token of the padded rows stands; None when all
-    are equally long."""
+    """[num_rows * width] index in ``rest`` of each token of the padded rows; None if all
+    completions have one length."""
     unpad: Tensor | None
-    """[tokens of rest] the way back."""
+    """[tokens of rest] the inverse of ``pad``."""
 
 
 def attend(
@@ -55,23 +55,23 @@ def attend(
     scale: float,
     known: tuple[Tensor, Tensor | None] | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend; see ``attention_hook.Layout``.
+    """Compute attention of all blocks; see ``attention_hook.Layout``.
 
     Args:
         query: [1, H, L, D].
         keys: [1, kvH, S, D].
         values: [1, kvH, S, D].
-        blocks: Those which together hold all queries.
-        scale: Of the scores.
+        blocks: The blocks, which together have all queries.
+        scale: The factor of the scores, q k^T.
         known: Output and log-sum-exp of an earlier pass, [L, H * D] and [L, H].
 
     Returns:
-        [1, L, H, D], and the log-sum-exp [1, L, H]; None where no kernel gives it.
+        Output [1, L, H, D] and log-sum-exp [1, L, H], or None for it without a kernel.
     """
     if not has_kernel(query.device):
         return _plain(query, keys, values, blocks, scale), None
     if known is None or known[1] is None:
-        # outside the graph: ``_Flash`` gives all blocks one backward, with the merged lse
+        # detached: ``_Flash`` has one backward for all blocks, which uses the merged lse
         known = _flash(query.detach(), keys.detach(), values.detach(), blocks, scale)
     else:
         shape = (1, query.shape[2], query.shape[1])
@@ -82,8 +82,9 @@ def attend(
 def _flash(
     query: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[Block], scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Compute all blocks' attention in the CPU's kernel: [1, H, L, D] -> [1, L, H, D] and
-    lse [1, L, H].
+    """Compute all blocks' attention with the CPU's flash kernel.
+
+    [1, H, L, D] -> output [1, L, H, D] and lse [1, L, H].
     """
     out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
     lse = out.new_empty(out.shape[:-1], dtype=torch.float32)
@@ -104,7 +105,7 @@ def _flash(
 
 
 class _Flash(torch.autograd.Function):
-    """Gives ``_flash``'s output its gradient: query, keys, values and what it returned."""
+    """Adds a backward to ``_flash``, given its inputs and its results."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, keys: Tensor, values: Tensor, out, lse, blocks, scale):
@@ -141,7 +142,7 @@ class _Flash(torch.autograd.Function):
 def _plain(
     query: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[Block], scale: float
 ) -> Tensor:
-    """Compute all blocks' attention in plain operations: [1, H, L, D] -> [1, L, H, D]."""
+    """Compute all blocks' attention without a kernel: [1, H, L, D] -> [1, L, H, D]."""
     parts = []
     for b in blocks:
         prompt = (_prompts(keys[:, :, b.prompt], b), _prompts(values[:, :, b.prompt], b))
@@ -155,7 +156,7 @@ def _plain(
 
 
 def _prompts(tokens: Tensor, block: Block) -> Tensor:
-    """Cut the prompts' [1, H, b * P, D] apart: [b, H, P, D], a view."""
+    """Split the prompts' [1, H, b * P, D] into [b, H, P, D], a view."""
     return tokens[0].unflatten(1, (block.num_prompts, -1)).transpose(0, 1)
 
 
@@ -165,7 +166,7 @@ def _row(prompts: Tensor) -> Tensor:
 
 
 def _rows(tokens: Tensor, block: Block) -> Tensor:
-    """Cut the completions' [1, H, tokens, D] into padded rows [n, H, T, D]."""
+    """Split the completions' [1, H, tokens, D] into padded rows [n, H, T, D]."""
     tokens = tokens[0]
     if block.pad is not None:
         tokens = tokens.index_select(1, block.pad.to(tokens.device))
@@ -181,7 +182,7 @@ def _tokens(rows: Tensor, block: Block) -> Tensor:
 
 
 def _row_grads(grads: Tensor, block: Block) -> Tensor:
-    """Do what ``_rows`` does for gradients of the output: those of padding are zero."""
+    """Split gradients of the output as ``_rows`` does, with zeros at padding."""
     rows = _rows(grads, block)
     if block.unpad is None:
         return rows

@@ -1,9 +1,9 @@
 """The attention function that transformers' causal LMs call while a prefix is shared.
 
-It hands queries, keys and values to the layout of the pass (``packing`` in an update, ``decoding``
-in a rollout), which travels down the model as the keyword ``layout``. The model's own attention is
-set back afterwards. Models whose attention means more than softmax(q k) v are left to the plain
-path.
+It passes queries, keys and values to the layout of the pass (``packing`` in an update, ``decoding``
+in a rollout), which goes through the model as the keyword argument ``layout``. The model's own
+attention is restored afterwards. Models whose attention is more than softmax(q k) v do not share
+prefixes.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from omni_rlvr.types import UserError
 
 NAME = "omni_rlvr_shared_prefix"
 NEEDS_MORE = ("attn_logit_softcapping", "attention_chunk_size", "attention_dropout")
-"""Config fields that, when set, change what attention computes."""
+"""Config fields that change what attention computes, if set."""
 CHANGES = ("sliding_window", "softcap", "s_aux", "position_bias")
-"""The same, among the arguments that a layer hands to its attention function."""
+"""Arguments of a layer's attention function that change what it computes, if set."""
 
 
 class Layout(Protocol):
-    """Who attends to whom in one pass."""
+    """Which tokens attend to which in one pass."""
 
     @property
     def tail(self) -> Tensor | None:
-        """[T] int64, rising: the tokens that a pass is for; None for all. In the last layer a pass
-        may leave out the queries of the others.
+        """[T] int64, ascending: the tokens whose outputs are needed; None for all.
+
+        In the last layer a pass may leave out the queries of the other tokens.
         """
 
     def attend(
@@ -50,16 +51,16 @@ class Layout(Protocol):
         """Attend with rotated queries [n, H, L, D] over keys and values [n, kvH, L, D].
 
         Args:
-            layer: Its number.
-            query: [n, H, L, D], or [n, H, T, D] of the tail.
+            layer: The index of the layer.
+            query: [n, H, L, D], or [n, H, T, D] for the tail.
             keys: [n, kvH, L, D].
             values: [n, kvH, L, D].
-            scale: Of the scores.
+            scale: The factor of the scores, q k^T.
             known: Output [n * L, H * D] and log-sum-exp [n * L, H] of an earlier pass, for a
                 layout that can start its backward from them.
 
         Returns:
-            [n, L or T, H, D], and the log-sum-exp [n, L or T, H] where it is known.
+            Output [n, L or T, H, D], and the log-sum-exp [n, L or T, H] or None.
         """
 
 
@@ -74,15 +75,15 @@ def shared_attention(
     scaling: float,
     **framework_arguments,
 ) -> tuple[Tensor, None]:
-    """Attend as the pass's layout says; what transformers hands over besides is not needed."""
-    # ``can_share`` sends the models that it recognises to the plain path; for one that it does not
-    # recognise, an error is better than a wrong number
+    """Attend as the layout says; transformers' other arguments are not used."""
+    # ``can_share`` recognises most models that cannot share; for the rest, an error is better than
+    # a wrong number
     wants = [name for name in CHANGES if framework_arguments.get(name) is not None]
     if wants:
         raise UserError(
             f"{type(module).__name__} uses {', '.join(wants)}, which attention over a shared "
-            "prompt does not compute; a model class with _supports_attention_backend = False takes "
-            "the plain path"
+            "prompt does not support; set _supports_attention_backend = False in the model class "
+            "to decode without sharing"
         )
     return layout.attend(module.layer_idx, query, keys, values, scaling)[0], None
 
@@ -91,7 +92,7 @@ AttentionInterface.register(NAME, shared_attention)
 
 
 def can_share(language_model: PreTrainedModel) -> bool:
-    """Say whether a model's attention can be swapped; warn, once a kind of model, if not."""
+    """Tell whether a model's attention can share a prefix; warn once for each class if not."""
     kind, config = type(language_model), language_model.model.config
     fields = vars(config)
     windowed = "sliding_attention" if fields.get("sliding_window") else "full_attention"
@@ -114,8 +115,8 @@ _warned: set[type] = set()
 
 @contextmanager
 def sharing(language_model: PreTrainedModel) -> Iterator[None]:
-    """Set the shared attention for the time of a pass."""
-    config = language_model.model.config  # the one that the layers hold
+    """Use the shared attention inside, and restore the model's own afterwards."""
+    config = language_model.model.config  # the object that the layers hold
     # transformers' public setter checks the model and its sub-models each time, which takes longer
     # than a decoding step
     before = config._attn_implementation_internal
@@ -129,13 +130,13 @@ def sharing(language_model: PreTrainedModel) -> Iterator[None]:
 def run_layers(
     language_model: PreTrainedModel, embeds: Tensor, positions: Tensor, layout: Layout
 ) -> Tensor:
-    """Run a model's layers and its last norm in its own modules, with the shared attention.
+    """Run a model's layers and its last norm, with the shared attention.
 
     Args:
         language_model: A causal LM that ``can_share``.
         embeds: [n, L, hidden].
         positions: [n, L] or [3, n, L].
-        layout: Who attends to whom.
+        layout: Which tokens attend to which.
 
     Returns:
         [n, L, hidden]; [n, T, hidden] for a layout that has a tail.
@@ -143,8 +144,8 @@ def run_layers(
     with sharing(language_model):
         hidden = language_model.model(
             inputs_embeds=embeds,
-            # transformers takes a four-dimensional mask for a finished one and builds none; it is
-            # handed to the attention function as it is, which never reads it
+            # With a four-dimensional mask, transformers builds none of its own; the attention
+            # function ignores it.
             attention_mask=torch.empty(1, 1, 1, 1, device=embeds.device),
             position_ids=positions,
             use_cache=False,
@@ -157,12 +158,12 @@ def run_layers(
 def checkpointing(
     language_model: PreTrainedModel, again: Callable[[], AbstractContextManager]
 ) -> Iterator[None]:
-    """Make layers keep only their inputs; backward computes them once more.
+    """Turn on gradient checkpointing inside: layers keep only their inputs for backward.
 
     Args:
-        language_model: In train mode (transformers' layers do not checkpoint in eval mode).
-        again: Makes the context in which backward repeats a layer: the shared attention, which is
-            set back before backward begins.
+        language_model: A model in train mode (transformers' layers do not checkpoint in eval mode).
+        again: Makes the context in which backward recomputes a layer: the shared attention, which
+            is no longer set when backward begins.
     """
     layers: list[Any] = [
         m for m in language_model.modules() if isinstance(m, GradientCheckpointingLayer)

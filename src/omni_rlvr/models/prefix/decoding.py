@@ -1,9 +1,10 @@
-"""Decoding one token a row and step: a prompt's keys and values are stored once, or G times.
+"""Decode one token a row and step, with a prompt's keys and values stored once, or G times.
 
-``SharedDecoder`` keeps the prefix of each prompt once. In a step all its rows meet it in one
-product, each row then its own suffix, which lies in memory set aside beforehand; one softmax spans
-both. ``RepeatedDecoder`` repeats keys and values to the rows: the plain path, for models whose
-attention cannot share. The fast path, where there is one, brings the fastest. None samples.
+``SharedDecoder`` stores the prefix of each prompt once. In a step, one product computes the scores
+of all rows of a prompt over the prefix, another those of each row over its own suffix, for which
+memory is allocated in advance; one softmax spans both. ``RepeatedDecoder`` repeats keys and values
+for every row, for models whose attention cannot share. The fast path has a faster decoder for some
+models. No decoder samples.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ log = logging.getLogger(__name__)
 
 
 class Decoder(Protocol):
-    """Feeds tokens and returns the logits of the next, for rows ``b*G + g`` that may leave."""
+    """Feeds tokens and returns the next ones' logits, for rows ``b*G + g``; rows may leave."""
 
     def prefill(self) -> Tensor:
-        """Process the prompts: [N, V], the logits of each row's first token."""
+        """Process the prompts and return the logits of each row's first token, [N, V]."""
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Feed one token a row [n]: [n, V]."""
+        """Feed one token to each row ([n]) and return the logits of the next, [n, V]."""
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these of the present rows [m], in rising order."""
+        """Continue with only some of the present rows: their indices [m], ascending."""
 
     def activations(self) -> object | None:
-        """Return what the layers computed for all N rows; None if nothing was kept."""
+        """Return the layers' activations of all N rows; None if they were not kept."""
 
 
 def make_decoder(
@@ -50,15 +51,15 @@ def make_decoder(
     max_completion_length: int,
     keep_activations: bool = False,
 ) -> Decoder:
-    """Make the fastest decoder that a model allows; use it under ``no_grad``.
+    """Make the fastest decoder for a model; use it under ``no_grad``.
 
     Args:
         language_model: A transformers causal LM.
         prompts: B prompts.
         num_generations: G, the rows of each.
-        max_completion_length: Most tokens a row may have.
-        keep_activations: Whether the update is to start from what the layers compute; only a
-            decoder of the fast path can keep that.
+        max_completion_length: Most tokens of a row.
+        keep_activations: Whether to keep the layers' activations for the update; only a decoder
+            of the fast path can.
     """
     if not can_share(language_model):
         return RepeatedDecoder(language_model, prompts, num_generations)
@@ -71,13 +72,13 @@ def make_decoder(
     return SharedDecoder(*plan)
 
 
-@cache  # once for each kind of model, not at every step
+@cache  # once for each class of model, not at every step
 def _say_that_none_are_kept(kind: str) -> None:
-    log.info("stage.reuse_rollout changes nothing: %s runs in its modules here", kind)
+    log.info("stage.reuse_rollout has no effect: there is no fast path for %s here", kind)
 
 
 class SharedDecoder:
-    """Decodes over prefixes that are stored once a prompt; it is the layout of its own steps."""
+    """Decodes with each prefix stored once; its ``attend`` is the ``Layout`` of its steps."""
 
     tail = None
 
@@ -102,8 +103,10 @@ class SharedDecoder:
         return self.language_model.lm_head(hidden[ends])[self.cache.owners]
 
     def _prefill(self, embeds: Tensor, places: Tensor, order: Order) -> Tensor:
-        """Run the layers over the prompts' [S, hidden], at places [1, S] of the order: [1, T, ..]
-        of the tail.
+        """Run the layers over the prompts' [S, hidden], with positions [1, S] in the order.
+
+        Returns:
+            [1, T, hidden] of the tail.
         """
         row = embeds[order.source.to(embeds.device)].unsqueeze(0)
         return run_layers(self.language_model, row, places, order.packed)
@@ -117,9 +120,9 @@ class SharedDecoder:
         return self.language_model.lm_head(hidden)
 
     def _step(self, embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
-        """Run the layers: [n, hidden] at [n] -> [n, hidden]."""
+        """Run the layers for one token a row: [n, hidden] at positions [n] -> [n, hidden]."""
         places = places.unsqueeze(1)
-        if self.prompts.positions.ndim == 3:  # a text token is at one place on all three axes
+        if self.prompts.positions.ndim == 3:  # a text token has the same position on all three axes
             places = places.expand(3, -1, -1)
         return run_layers(self.language_model, embeds.unsqueeze(1), places, self)[:, 0]
 
@@ -140,7 +143,7 @@ class SharedDecoder:
         return out.view(num, 1, heads, width), None
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some rows; prompts without any leave too."""
+        """Continue with some rows; prompts without rows are dropped."""
         self.position = self.position[rows]
         self.cache.keep(rows)
 
@@ -150,7 +153,7 @@ class SharedDecoder:
 
 
 class RepeatedDecoder:
-    """Decodes with each prompt's keys and values repeated to its rows."""
+    """Decodes with each prompt's keys and values repeated for its rows."""
 
     def __init__(self, language_model: PreTrainedModel, prompts: Prompts, num_generations: int):
         """Plan for N = B*G rows."""
@@ -176,7 +179,7 @@ class RepeatedDecoder:
         return self._forward(embeds, self.mask, places)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some rows."""
+        """Continue with some rows."""
         self.cache.batch_select_indices(rows)
         self.mask, self.position = self.mask[rows], self.position[rows]
 

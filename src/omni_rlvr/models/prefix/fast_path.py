@@ -1,9 +1,9 @@
-"""Finds the fast path: decoder layers of some models run on their weights, past their modules.
+"""Find the fast path, which runs decoder layers of some models on their weights.
 
-This is the only file that imports the folder ``cpu_float32``, and everything outside
-``models/prefix`` knows it by two things alone: the option ``stage.reuse_rollout`` and the field
-``activations`` of a rollout, whose content only the folder reads. Without the folder every model
-takes the general path, which gives the same numbers to rounding, later.
+This is the only file that imports the folder ``cpu_float32``. Outside ``models/prefix``, only two
+things belong to it: the option ``stage.reuse_rollout`` and the field ``activations`` of a rollout,
+whose content only the folder reads. Without the folder every model takes the general path, which is
+slower and gives the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ log = logging.getLogger(__name__)
 
 @cache
 def fast_path() -> type[FastPath] | None:
-    """Return the fast path; None where it cannot be imported, which is logged once.
+    """Return the fast path; None if it cannot be imported, which is logged once.
 
-    The folder names classes of transformers one by one, since it runs only what it knows exactly.
-    A release in which one of them has gone makes it unimportable. That must cost speed, not the
-    run.
+    The folder imports classes of transformers by name, since it runs only known classes. If a
+    version of transformers lacks one of them, runs must become slower but not fail.
     """
     try:
         from omni_rlvr.models.prefix.cpu_float32 import entry
@@ -37,6 +36,6 @@ def fast_path() -> type[FastPath] | None:
 
 
 def select_activations(activations: object | None, rows: Tensor) -> object | None:
-    """Take what a rollout kept for some of its rows, [n] int64; None where it kept nothing."""
+    """Select a rollout's activations for some of its rows, [n] int64; None if it has none."""
     fast = fast_path()
     return None if activations is None or fast is None else fast.select(activations, rows)

@@ -1,14 +1,14 @@
-"""Attention over a shared prefix, part by part: the pieces that packing and decoding are made of.
+"""Attention over a shared prefix, computed in two parts and merged; used for packed rows.
 
 A completion's token attends to its prompt and to its own completion. The two parts are computed
-apart, each with the logarithm of its softmax's denominator (lse), and merged:
+separately, each with the logarithm of its softmax's denominator (lse), and merged:
 
     lse = log(exp lse_1 + exp lse_2);  out = sum_i exp(lse_i - lse) out_i
 
-So all completions of a prompt meet its keys in one product, and the prompt's keys are never copied.
-The backward pass of a part, given the merged output and lse, is exact for that part. On a CPU the
-parts run in PyTorch's flash kernel, which keeps no score matrix; elsewhere, and where this torch
-lacks the kernel, in plain operations.
+So one product computes the scores of all completions of a prompt over its keys, which are never
+copied. The backward pass of a part, given the merged output and lse, is exact for that part. On a
+CPU the parts run in PyTorch's flash kernel, which keeps no score matrix; on other devices, and if
+this torch lacks the kernel, in plain operations.
 
 Reference: Hydragen, arXiv 2402.05099; bifurcated attention, arXiv 2403.08845; FlashAttention,
 arXiv 2205.14135.
@@ -23,12 +23,12 @@ from omni_rlvr.models.prefix.private_operators import operators
 
 
 def has_kernel(device: torch.device) -> bool:
-    """Say whether the parts run in the flash kernel on a device."""
+    """Tell whether the parts run in the flash kernel on a device."""
     return device.type == "cpu" and operators().flash is not None
 
 
 def flash(query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool):
-    """Attend in the CPU's kernel: output [b, H, L, D] and lse [b, H, L]."""
+    """Compute attention with the CPU's kernel: output [b, H, L, D] and lse [b, H, L]."""
     kernel = operators().flash
     assert kernel is not None
     return kernel(query, keys, values, 0.0, causal, scale=scale)
@@ -39,8 +39,8 @@ def flash_backward(*tensors: Tensor, scale: float, causal: bool):
 
     Args:
         tensors: The output's gradient, then query, keys, values, output and lse.
-        scale: Of the scores.
-        causal: Whether a query saw only keys up to its own.
+        scale: The factor of the scores, q k^T.
+        causal: Whether a query attends only to keys up to its own.
     """
     kernel = operators().flash_backward
     assert kernel is not None
@@ -48,14 +48,15 @@ def flash_backward(*tensors: Tensor, scale: float, causal: bool):
 
 
 def group_heads(query: Tensor, num_kv_heads: int) -> Tensor:
-    """Make each key head a batch entry: [b, H, L, D] -> [b * kvH, H / kvH, L, D]; for one prompt
-    a view.
+    """Make each key head a batch entry: [b, H, L, D] -> [b * kvH, H / kvH, L, D].
+
+    For one prompt the result is a view.
     """
     return query.unflatten(1, (num_kv_heads, -1)).flatten(0, 1)
 
 
 def share_heads(keys: Tensor, num_heads: int) -> Tensor:
-    """Do the same for keys, [b, kvH, L, D] -> [b * kvH, H / kvH, L, D], repeated by a view."""
+    """Expand keys to match ``group_heads``: [b, kvH, L, D] -> [b * kvH, H / kvH, L, D], a view."""
     repeats = num_heads // keys.shape[1]
     return keys.flatten(0, 1).unsqueeze(1).expand(-1, repeats, -1, -1)
 
@@ -66,10 +67,10 @@ def ungroup_heads(grouped: Tensor, num_kv_heads: int) -> Tensor:
 
 
 def fold_rows(query: Tensor, num_prompts: int, num_kv_heads: int) -> Tensor:
-    """Fold n rows a prompt and the heads of a key head into the query axis:
-    [b * n, H, T, D] -> [b, kvH, r*n*T, D].
+    """Fold a prompt's n rows, and the r query heads of a key head, into the query axis.
 
-    Every query of a prompt's rows then meets it in one product.
+    [b * n, H, T, D] -> [b, kvH, r * n * T, D]. One product then computes the scores of all queries
+    of a prompt's rows.
     """
     _, _, t, d = query.shape
     folded = query.view(num_prompts, -1, num_kv_heads, query.shape[1] // num_kv_heads, t, d)
@@ -86,12 +87,12 @@ def unfold_rows(folded: Tensor, like: Tensor) -> Tensor:
 
 
 def repeat_heads(keys: Tensor, num_heads: int) -> Tensor:
-    """Copy key heads so that there is one a query head: [n, kvH, T, D] -> [n, H, T, D]."""
+    """Repeat each key head for its query heads: [n, kvH, T, D] -> [n, H, T, D]."""
     return keys.repeat_interleave(num_heads // keys.shape[1], dim=1)
 
 
 def sum_heads(gradient: Tensor, num_kv_heads: int) -> Tensor:
-    """Sum the gradients of ``repeat_heads``' copies."""
+    """Sum the gradients of the copies that ``repeat_heads`` makes: the backward of it."""
     return gradient.unflatten(1, (num_kv_heads, -1)).sum(dim=2)
 
 
@@ -105,7 +106,8 @@ def merge(parts: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> tuple[
 
 
 def prompt_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool):
-    """Attend with b prompts' queries over their own keys, in the flash kernel:
+    """Compute attention of b prompts' queries over their own keys, in the flash kernel.
+
     [b, H, L, D] over [b, kvH, P, D] -> output [b, H, L, D], lse [b, H, L].
     """
     heads, kv_heads = query.shape[1], keys.shape[1]
@@ -122,7 +124,7 @@ def prompt_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float, *, c
 def prompt_flash_backward(
     grad: Tensor, query, keys, values, out, lse, scale: float, *, causal: bool
 ):
-    """Compute the gradients of query, keys and values."""
+    """Compute the gradients of ``prompt_flash`` for query, keys and values."""
     heads, kv_heads = query.shape[1], keys.shape[1]
     dq, dk, dv = flash_backward(
         group_heads(grad, kv_heads),
@@ -142,8 +144,10 @@ def prompt_flash_backward(
 
 
 def shared_flash(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
-    """Attend over the prefixes and over each row itself, merged, in the flash kernel:
-    [b * n, H, T, D] over [b, kvH, P, D] and, causally, over [b * n, kvH, T, D].
+    """Compute attention over the prefixes and over each row itself, in the flash kernel.
+
+    [b * n, H, T, D] over [b, kvH, P, D] and, causally, over [b * n, kvH, T, D] -> merged output
+    [b * n, H, T, D] and lse [b * n, H, T].
     """
     heads, kv_heads, b = query.shape[1], keys.shape[1], len(prefix[0])
     far = flash(fold_rows(query, b, kv_heads), *prefix, scale, causal=False)
@@ -152,7 +156,7 @@ def shared_flash(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, sca
 
 
 def shared_flash_backward(grad: Tensor, saved: tuple[Tensor, ...], prefix, scale: float):
-    """Compute the gradients of query, prefix keys and values, own keys and values."""
+    """Compute the gradients of ``shared_flash``: query, prefix keys and values, own ones."""
     query, keys, values, out, lse = saved
     heads, kv_heads, b = query.shape[1], keys.shape[1], len(prefix[0])
     far_q, far_k, far_v = flash_backward(
@@ -181,7 +185,7 @@ def shared_flash_backward(grad: Tensor, saved: tuple[Tensor, ...], prefix, scale
 def plain_prompt(
     query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool
 ) -> Tensor:
-    """Do what ``prompt_flash`` does in differentiable operations of any device."""
+    """Compute the output of ``prompt_flash`` in differentiable operations, on any device."""
     return torch.nn.functional.scaled_dot_product_attention(
         query,
         repeat_heads(keys, query.shape[1]),
@@ -192,7 +196,7 @@ def plain_prompt(
 
 
 def score_bytes(dtype: torch.dtype) -> float:
-    """Count what ``plain_shared`` keeps for backward, in bytes a score (a query and its key)."""
+    """Measure what ``plain_shared`` keeps for backward, in bytes for each pair of query and key."""
     n, heads, prefix, own = 2, 2, 256, 128
     query, keys, values, far_keys, far_values = (
         torch.empty(*shape, 1, dtype=dtype, device="meta").requires_grad_()
@@ -211,14 +215,14 @@ def score_bytes(dtype: torch.dtype) -> float:
 
 
 def plain_shared(query: Tensor, prefix: tuple[Tensor, Tensor], keys, values, scale: float):
-    """Do what ``shared_flash`` does in differentiable operations; keeps the scores."""
+    """Compute the output of ``shared_flash`` in differentiable operations, which keep scores."""
     kv_heads, length, b = keys.shape[1], query.shape[2], len(prefix[0])
     far = fold_rows(query, b, kv_heads) @ prefix[0].transpose(-1, -2)
     near = query @ repeat_heads(keys, query.shape[1]).transpose(-1, -2)
     later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
     near = near.masked_fill(later, float("-inf"))
     scores = torch.cat([unfold_rows(far, query), near], dim=-1) * scale
-    # in float32 whatever the scores are in: a sum of many small weights loses digits in bfloat16
+    # in float32: a sum of many small weights loses digits in bfloat16
     probs = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     far_probs, near_probs = probs.split([prefix[0].shape[2], length], dim=-1)
     from_prefix = unfold_rows(fold_rows(far_probs, b, kv_heads) @ prefix[1], query)

@@ -1,8 +1,8 @@
-"""Keys and values while rows decode: a prompt's are stored once, a row's own behind them.
+"""Keys and values during decoding: prefixes are stored once a prompt, suffixes once a row.
 
-The rows of a prompt stand side by side in ``group`` places of the tensors, so that they meet its
-keys in one product. Rows leave; a prompt that has fewer rows than another fills its last places
-with copies, whose results nobody reads.
+The rows of a prompt have ``group`` adjacent places in the tensors, so that one product computes
+their scores over the prompt's keys. When rows leave, prompts may have different numbers of rows; a
+prompt with fewer fills its last places with copies, whose results are not used.
 """
 
 from __future__ import annotations
@@ -20,31 +20,33 @@ class KVCache:
         """Plan for N = B*G rows of at most ``size`` tokens; ``mask`` is the prompts' [B, P]."""
         self.mask, self.size, self.group = mask, size, num_generations
         self.owners = torch.arange(len(mask), device=mask.device).repeat_interleave(self.group)
-        """[n]: which of the stored prompts each row belongs to."""
+        """[n]: the index of each row's prompt among those that are stored."""
         self.rows = torch.arange(len(self.owners), device=mask.device)
-        """[n]: which rows these are."""
+        """[n]: the number of each present row among the N."""
         self.place_of_row: Tensor | None = None
-        """[n]; None while all prompts have as many rows: then row i stands at place i."""
+        """[n]: the place of each row; None while all prompts have equally many rows, so that row i
+        is at place i."""
         self.row_of_place: Tensor | None = None
-        """[B*group]: which row stands at each place."""
+        """[B*group]: the row at each place."""
         self.padding: Tensor | None = None
-        """[B, 1, 1, P], added to scores so that left padding gets no weight; None without any."""
+        """[B, 1, 1, P], -inf at left padding, added to scores; None without padding."""
         self.prefixes: list[tuple[Tensor, Tensor]] = []
         """For each layer keys [B*kvH, P, D] and values."""
         self.suffixes: list[Tensor] = []
         """For each layer [2, B, kvH, group, size, D], keys and then values."""
         self.used = 0
-        """Tokens of the suffixes that are there."""
+        """Number of tokens in each suffix so far."""
 
     def fill(self, prefixes: dict[int, tuple[Tensor, Tensor]], starts: Sequence[int]) -> None:
-        """Take each layer's keys and values of the prompts.
+        """Store each layer's keys and values of the prompts.
 
         Args:
-            prefixes: [1, kvH, S, D] each, without padding; emptied.
-            starts: Where in S each prompt starts.
+            prefixes: Layer -> keys and values, [1, kvH, S, D] each, without padding; emptied to
+                free memory.
+            starts: The index in S of each prompt's first token.
         """
         mask = self.mask.bool()
-        # [B * P]; left padding repeats a token, and its scores do not count
+        # [B * P]; left padding repeats a token, whose scores get -inf
         places = (mask.cumsum(dim=1) - 1).clamp(min=0)
         places = (places + torch.tensor(starts, device=mask.device).unsqueeze(1)).flatten()
         for layer in range(len(prefixes)):
@@ -53,7 +55,7 @@ class KVCache:
             each = [part.unflatten(1, mask.shape).transpose(0, 1).flatten(0, 1) for part in spread]
             self.prefixes.append((each[0], each[1]))
             shape = (2, len(mask), keys.shape[1], self.group, self.size, keys.shape[3])
-            # for the whole rollout at once: appending would copy all that is there at every step
+            # allocated for the whole rollout: appending would copy everything at every step
             self.suffixes.append(values.new_empty(shape))
         if not bool(mask.all()):
             zeros = torch.zeros(mask.shape, dtype=values.dtype, device=mask.device)
@@ -62,24 +64,24 @@ class KVCache:
     def attend(
         self, layer: int, query: Tensor, keys_values: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Write a step's keys and values, and attend with one query a row.
+        """Store a step's keys and values, and compute attention with one query a row.
 
         Args:
-            layer: Its number.
+            layer: The index of the layer.
             query: [n, kvH, r, D], scaled; r query heads share a key head.
             keys_values: [n, 2, kvH, D].
 
         Returns:
-            [n, kvH * r * D], and scores and probabilities by place, for ``log_sum_exp``.
+            Output [n, kvH * r * D], and the scores and probabilities for ``log_sum_exp``.
         """
-        if self.row_of_place is not None:  # copies fill the places of groups that have fewer rows
+        if self.row_of_place is not None:  # copies fill the places of prompts with fewer rows
             query, keys_values = query[self.row_of_place], keys_values[self.row_of_place]
         store, (far_keys, far_values) = self.suffixes[layer], self.prefixes[layer]
         num_prompts, kv_heads, group, _, width = store.shape[1:]
         new = keys_values.view(num_prompts, group, 2, kv_heads, width)
         store.select(4, self.used).copy_(new.permute(2, 0, 3, 1, 4))
         near_keys, near_values = store.narrow(4, 0, self.used + 1).flatten(1, 3).unbind(0)
-        # rows of a prompt together, [B*kvH, group*r, D], and each apart, [B*kvH*group, r, D]
+        # queries by prompt, [B*kvH, group*r, D], and by row, [B*kvH*group, r, D]
         query = query.view(num_prompts, group, kv_heads, -1, width).transpose(1, 2)
         together = query.reshape(num_prompts * kv_heads, -1, width)
         apart = together.view(num_prompts * kv_heads * group, -1, width)
@@ -88,7 +90,7 @@ class KVCache:
             far.view(num_prompts, kv_heads, -1, far.shape[2]).add_(self.padding)
         near = torch.bmm(apart, near_keys.transpose(1, 2))
         scores = torch.cat([far, near.view(*far.shape[:2], -1)], dim=2)
-        probs = scores.softmax(dim=2)  # one over prompt and completion, so nothing has to be merged
+        probs = scores.softmax(dim=2)  # over prompt and completion together: nothing to merge
         out = torch.bmm(probs.narrow(2, 0, far.shape[2]), far_values).view(apart.shape)
         near = probs.narrow(2, far.shape[2], near.shape[2]).view(near.shape)
         out = torch.baddbmm(out, near, near_values)
@@ -106,11 +108,11 @@ class KVCache:
         return self._to_rows(lse).transpose(0, 1)
 
     def _to_rows(self, places: Tensor) -> Tensor:
-        """Take what stands at each row's place: [B*group, ..] -> [n, ..]."""
+        """Select the value at each row's place: [B*group, ..] -> [n, ..]."""
         return places if self.place_of_row is None else places[self.place_of_row]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some of the present rows, [m] in rising order; so do their prompts."""
+        """Continue with some of the present rows, [m] ascending; drop prompts without rows."""
         places = rows if self.place_of_row is None else self.place_of_row[rows]
         prompts, owners, counts = self.owners[rows].unique(return_inverse=True, return_counts=True)
         if len(prompts) < len(self.mask):

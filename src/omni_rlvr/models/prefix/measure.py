@@ -1,8 +1,8 @@
-"""Measures what one pass of a language model keeps, without weights and without computing.
+"""Measure how many bytes one pass of a language model keeps, without weights or computation.
 
-The model is on the meta device, where tensors have shapes and no content: its own modules run, and
-what they save for backward is counted. So this holds for every model that can share a prefix,
-whatever its layers are made of. Attention is counted as a kernel that keeps no scores.
+The model is on the meta device, where tensors have shapes and no content. Its own modules run, and
+the tensors that they save for backward are counted, so that this works for every model that can
+share a prefix. Attention is counted as a kernel that keeps no scores.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from omni_rlvr.models.prefix.attention_hook import can_share, run_layers
 from omni_rlvr.models.prefix.fast_path import fast_path
 
 NUM_TOKENS = 64
-"""What is counted is proportional to the tokens; these are divided by."""
+"""Length of the measured pass; bytes are proportional to it, and divided by it."""
 
 
 @dataclass(frozen=True)
 class PassSizes:
-    """Bytes a token of one differentiable pass."""
+    """Bytes that one differentiable pass keeps, for each token unless said otherwise."""
 
     kept: float
-    """What all layers save for backward."""
+    """Activations that all layers save for backward."""
     inputs: float
     """The inputs of all layers, which checkpointing saves in place of ``kept``."""
     layer: float
-    """What one layer saves, the mean of all."""
+    """Activations that one layer saves, averaged over layers."""
     keys_values: float
     """Keys and values of all layers."""
     recorded: float
-    """What a rollout can keep for the update, see ``cpu_float32/activation_reuse.py``; 0 where the
-    fast path cannot run."""
+    """Activations that a rollout can keep for the update, see ``cpu_float32/activation_reuse.py``;
+    0 without the fast path."""
     packed_bytes: int
-    """Of all tokens: the weights that the fast path copies for a rollout; else 0."""
+    """In total, not a token: weights that the fast path copies for a rollout; 0 without it."""
 
 
 def measure_pass(
@@ -50,20 +50,20 @@ def measure_pass(
     checkpoints: bool,
     has_axes: bool,
 ) -> PassSizes:
-    """Count what a pass keeps for each token.
+    """Measure what a pass keeps for each token.
 
     Args:
-        language_model: A causal LM on the meta device, with what trains set.
-        autocast: What linear layers compute in; None for the type of their weights.
-        has_fast_path: Whether the device is one on which ``cpu_float32`` runs what it can.
+        language_model: A causal LM on the meta device, with ``requires_grad`` set.
+        autocast: The dtype in which linear layers compute; None for that of their weights.
+        has_fast_path: Whether the run's device is one that ``cpu_float32`` supports.
         has_axes: Whether positions are in time, height and width.
-        checkpoints: Whether the update checkpoints layers, which the fast path leaves to modules.
+        checkpoints: Whether the update uses gradient checkpointing, which excludes the fast path.
     """
     text = language_model.config.get_text_config()
     embeddings: Any = language_model.get_input_embeddings()
     dtype, castable = embeddings.weight.dtype, cast(Any, language_model)
     if dtype == torch.float32 and text.to_dict().get("num_experts"):
-        # torch's product of grouped experts knows bfloat16 alone on the meta device
+        # on the meta device, torch's grouped matrix product of experts supports only bfloat16
         castable.to(torch.bfloat16)
         half = measure_pass(
             language_model,
@@ -109,19 +109,19 @@ def measure_pass(
 
 
 class SavedBytes:
-    """Adds up what autograd saves, each piece of memory once; for ``saved_tensors_hooks``."""
+    """A pack hook for ``saved_tensors_hooks`` that sums the bytes of saved storages, each once."""
 
     def __init__(self, weights: Iterable[Tensor]):
-        """Leave out what is there anyway."""
+        """Take the weights, which are not counted."""
         self.num_bytes = 0
         self._known: dict[int, Any] = {}
-        """Kept alive, so that no other piece of memory gets its number."""
+        """Storages by address, kept alive so that no other storage gets the same address."""
         for weight in weights:
             self._add(weight)
         self.num_bytes = 0
 
     def __call__(self, saved: Tensor) -> Tensor:
-        """Add a tensor, and hand it on."""
+        """Count a tensor, and return it."""
         self._add(saved)
         return saved
 
@@ -133,13 +133,13 @@ class SavedBytes:
 
 
 class _Layout:
-    """Stands for the attention of a kernel: it keeps its inputs and outputs."""
+    """A layout in which attention saves its inputs and outputs, as a flash kernel does."""
 
     tail = None
 
     def __init__(self) -> None:
         self.num_bytes = 0
-        """Of all layers' keys and values."""
+        """Bytes of all layers' keys and values."""
 
     def attend(
         self,
@@ -150,7 +150,7 @@ class _Layout:
         scale: float,
         known: tuple[Tensor, Tensor | None] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Give an output of the right shape."""
+        """Return an output of the right shape, without computing it."""
         query, keys = query.to(values.dtype), keys.to(values.dtype)
         self.num_bytes += keys.nbytes + values.nbytes
         return _Kept.apply(query, keys, values), None
@@ -172,7 +172,7 @@ class _Kept(torch.autograd.Function):
 
 @contextmanager
 def _computing_in(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """Make linear layers compute in a type, as autocast does; it does not know the meta device."""
+    """Make linear layers compute in a dtype; autocast does not support the meta device."""
     linear = [m for m in model.modules() if isinstance(m, nn.Linear)] if dtype else []
     before = [(layer, layer.weight, layer.bias) for layer in linear]
 

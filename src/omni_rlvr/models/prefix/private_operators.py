@@ -1,9 +1,9 @@
 """Operators of torch that are not part of its public interface, found and tried once.
 
-They are what torch's own compiler and attention call, so they exist in every release that this
-package has been run with; but their names and arguments may change without notice. Each is run once
-on a few numbers and compared with the public operation. One that is missing, takes other arguments
-or gives other numbers is None, and its caller then takes the public operations, which are slower.
+torch's own compiler and attention call them, so they exist in every version that this package has
+been run with; but their names and arguments may change without notice. So each is run once on a few
+numbers and compared with the public operation. One that is missing, takes other arguments or gives
+other numbers is None, and its caller uses the public operations, which are slower.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 log = logging.getLogger(__name__)
 
 FAILURES = (AttributeError, RuntimeError, TypeError, ValueError)
-"""How an operator fails that has gone, takes other arguments, or gives other numbers."""
+"""Errors of an operator that is missing, takes other arguments, or gives other numbers."""
 
 
 class Operators(NamedTuple):
@@ -28,19 +28,19 @@ class Operators(NamedTuple):
     onednn_linear: Callable[..., Any] | None = None
     """x W^T + b by oneDNN: (x, weight, bias, "none", [], "")."""
     onednn_reorder: Callable[..., Any] | None = None
-    """Copies a weight in the order that ``onednn_linear`` reads fastest: (weight, num_rows)."""
+    """Copies a weight into the order that ``onednn_linear`` reads fastest: (weight, num_rows)."""
     flash: Callable[..., Any] | None = None
     """Attention on a CPU that keeps no score matrix and returns the log-sum-exp as well."""
     flash_backward: Callable[..., Any] | None = None
-    """Its gradients; there whenever ``flash`` is."""
+    """Its gradients; available whenever ``flash`` is."""
     silu_backward: Callable[..., Any] | None = None
     """The gradient of silu, written to a given tensor: (grad, x, grad_input=out)."""
 
 
-@cache  # on first use and not on import: a command that computes nothing need not wait for it
+@cache  # on first use, so that commands that compute nothing do not wait for it
 def operators() -> Operators:
     """Find this torch's private operators, each only if it computes what is expected."""
-    # the first use may be under no_grad or autocast, which would change what is compared
+    # the first use may be under no_grad or autocast, which would change the results
     with torch.inference_mode(mode=False), torch.autocast("cpu", enabled=False):
         found: dict[str, Callable[..., Any]] = {}
         for what, find in (
@@ -96,7 +96,7 @@ def _silu_backward() -> dict[str, Callable[..., Any]]:
 
 
 def _numbers(*shape: int) -> torch.Tensor:
-    """Make numbers in [-1, 1] without a random generator, whose state belongs to the run."""
+    """Make numbers in [-1, 1] without the random generator, whose state must not change."""
     size = torch.Size(shape).numel()
     return (torch.arange(size, dtype=torch.float32, device="cpu") * 0.7).sin().view(shape)
 

@@ -1,9 +1,9 @@
-"""Completions over shared prompts: a prompt is processed once, however many completions follow it.
+"""Compute the hidden states of completions, processing each prompt only once.
 
-All prompts and completions go through the model as one packed row, in one differentiable pass; the
-gradients of a prompt's completions sum into it. Hidden states come back for the positions that
-predict a completion token and for no other. A model whose attention cannot share a prefix takes the
-plain path: keys and values of a prompt, repeated to its completions.
+All prompts and completions go through the model as one packed row, in one differentiable pass, in
+which the gradients of a prompt's completions are summed. Only hidden states that predict a
+completion token are returned. For a model whose attention cannot share a prefix, the prompt's keys
+and values are repeated for its completions.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ def completion_hidden(
     gradient_checkpointing: bool,
     activations: object | None = None,
 ) -> Tensor:
-    """Compute the hidden states that predict each completion token; a prompt is processed once.
+    """Compute the hidden state that predicts each completion token.
 
     Args:
         language_model: A transformers causal LM.
         rows: Prompts and completions.
         gradient_checkpointing: Whether layers keep only their inputs (in train mode).
-        activations: What the rollout of these rows kept; used up, where there is a gradient.
+        activations: Activations that the rollout of these rows kept, or None; under gradient they
+            can be used once.
 
     Returns:
         [M, hidden] for the M tokens of ``completion_mask``, row by row.
@@ -63,13 +64,14 @@ def completion_hidden(
     if not gradient_checkpointing:
         if not shared:
             return _repeated_hidden(language_model, rows)
-        kept = activations if torch.is_grad_enabled() else None  # else there is a graph to come
+        # without gradient, leave the activations for the pass that needs a graph
+        kept = activations if torch.is_grad_enabled() else None
         return _packed_hidden(language_model, rows, kept)
 
     def context() -> AbstractContextManager:
         return sharing(language_model) if shared else nullcontext()
 
-    # backward runs each layer again, and the plain path's cache cannot be filled twice
+    # not ``_repeated_hidden``: backward runs each layer again, which would fill its cache twice
     run = _packed_hidden if shared else _copied_hidden
     with context(), checkpointing(language_model, context):
         return run(language_model, rows)
@@ -88,14 +90,14 @@ def completion_logits(language_model: PreTrainedModel, rows: Rows) -> Tensor:
 
 
 def first_positions(positions: Tensor) -> Tensor:
-    """Compute where each prompt's completions start, one more than its largest position: [B]."""
+    """Return the position of the first completion token of each prompt: [B], its maximum + 1."""
     return positions.amax(dim=-1) + 1 if positions.ndim == 2 else positions.amax(dim=(0, -1)) + 1
 
 
 def _packed_hidden(
     language_model: PreTrainedModel, rows: Rows, activations: object | None = None
 ) -> Tensor:
-    """Run everything as one packed row; what the rollout kept of it is not computed again."""
+    """Run everything as one packed row, starting from the rollout's activations if given."""
     sizes, counts = rows.prompts.mask.sum(dim=1).tolist(), rows.mask.sum(dim=1)
     order = Order(sizes, (counts - 1).clamp(min=0).tolist(), rows.prompt_index.tolist())
     # all prompts' tokens, then all completions' input tokens: [S, hidden], and [S] or [3, S]
@@ -116,7 +118,7 @@ def _packed_hidden(
 
 
 def _repeated_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
-    """Repeat each prompt's keys and values to its completions."""
+    """Run each prompt once, and repeat its keys and values for its completions."""
     cache = DynamicCache()
     hidden = language_model.model(
         inputs_embeds=rows.prompts.embeds,
@@ -125,7 +127,9 @@ def _repeated_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state[rows.prompt_index, -1:]
-    if rows.ids.shape[1] > 1:  # the last token of a completion predicts none, so it is not fed
+    if (
+        rows.ids.shape[1] > 1
+    ):  # the last token of a completion predicts nothing, so it is not an input
         cache.batch_select_indices(rows.prompt_index)
         mask = torch.cat([rows.prompts.mask[rows.prompt_index], rows.mask[:, :-1]], dim=1)
         rest = language_model.model(
@@ -140,7 +144,7 @@ def _repeated_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
 
 
 def _copied_hidden(language_model: PreTrainedModel, rows: Rows) -> Tensor:
-    """Run each completion behind its own copy of its prompt."""
+    """Run each completion together with a copy of its prompt."""
     index, size = rows.prompt_index, rows.prompts.mask.shape[1]
     tail = language_model.get_input_embeddings()(rows.ids[:, :-1])
     places = (rows.prompts.positions[..., index, :], rows.later_positions())

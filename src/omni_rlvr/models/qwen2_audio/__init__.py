@@ -1,1 +1,1 @@
-"""Qwen2-Audio: models that hear and do not see."""
+"""Qwen2-Audio: models with audio input and no video."""

@@ -1,4 +1,4 @@
-"""What the rest of the package asks of this family; see ``models/families.py``."""
+"""The functions that every model family provides, for Qwen2-Audio; see ``families.py``."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _NAMES = (
     (re.compile(r"^(?:model\.)?audio_tower\."), "audio_tower."),
     (re.compile(r"^(?:model\.)?multi_modal_projector\."), "audio_projector."),
 )  # fmt: skip
-"""Names of weights in this and earlier releases of transformers -> names in this package."""
+"""Names of weights in this and earlier versions of transformers -> names in this package."""
 
 
 def load(
     folder: Path, dtype: torch.dtype, options: LoadOptions, instruction: str | None
 ) -> Qwen2Audio:
-    """Load a published folder, or what was trained from one."""
+    """Load a published checkpoint, or one that was trained from it."""
     pretrained.check_version(TITLE)
     kind = Qwen2AudioForConditionalGeneration
     config = pretrained.read_config(folder, kind)
@@ -63,7 +63,7 @@ def skeleton(
 
 
 def encoding(policy: Policy, batch: Batch) -> Encoding:
-    """Run the tower on the meta device: it asks for shapes alone."""
+    """Measure the encoding of a batch on the meta device, where the tower needs only shapes."""
     return measure_encoding(policy, batch)
 
 
@@ -82,7 +82,7 @@ def put_processor(
 
 
 def sound_window_s(folder: Path | None) -> float:
-    """Read the window of the feature extractor; without one it is Whisper's own."""
+    """Return the feature extractor's window in seconds; Whisper's own without a folder."""
     if folder is None:
         return WhisperFeatureExtractor().chunk_length
     extractor = pretrained.read_processor(folder, Qwen2AudioProcessor).feature_extractor
@@ -94,7 +94,7 @@ def time_axis(folder: Path, base: Path, options: LoadOptions) -> None:
 
 
 def own_name(name: str) -> str:
-    """Name a weight as this package does, if it is one of transformers' model."""
+    """Translate a weight's name from transformers' model; other names stay as they are."""
     for pattern, ours in _NAMES:
         name = pattern.sub(ours, name)
     return name
@@ -106,10 +106,10 @@ export = pretrained.export
 def load_processor(
     folder: Path, config: Any, options: LoadOptions, instruction: str | None
 ) -> Processor:
-    """Load the processor of a folder, and apply what was selected; None keeps what it has.
+    """Load the processor of a folder, and apply the load options; None keeps a setting.
 
     Raises:
-        UserError: It cannot be read, does not belong to the model, or an option is for others.
+        UserError: It cannot be read or does not fit the model, or an option is for other models.
     """
     options.refuse_others(("wording", "allow_pickle"), TITLE)
     hf_processor = pretrained.read_processor(folder, Qwen2AudioProcessor)

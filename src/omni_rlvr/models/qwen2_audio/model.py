@@ -2,9 +2,9 @@
 
     log-mel -> audio tower -> audio projector -> prompt embeddings at their placeholders -> LM
 
-All parts are those of transformers' model, which is taken apart here and put together to be saved.
-The language model is a causal LM of its own class, with positions that count tokens, so that it can
-be run by whatever runs one (``rollout=hf``, the fast path on CPUs).
+All parts are those of transformers' model, which is taken apart here and reassembled for saving.
+The language model is an ordinary causal LM whose positions count tokens, so that ``rollout=hf`` and
+the fast path on CPUs can run it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Qwen2Audio(nn.Module):
     adapter_checkpoint: AdapterCheckpoint | None = None
     trained_on: TrainedOn | None = None
     never_trained = ("audio_tower.embed_positions.weight",)
-    """Whisper's sinusoids, which are stored as a weight."""
+    """Whisper's sinusoidal positions, which are constant but stored as a weight."""
     lora_targets = BLOCK_LAYERS
 
     def __init__(self, model: Any):
@@ -48,22 +48,22 @@ class Qwen2Audio(nn.Module):
         self.config, self.generation_config = model.config, model.generation_config
         parts = model.model
         self.audio_tower, self.audio_projector = parts.audio_tower, parts.multi_modal_projector
-        with torch.device("meta"):  # its own weights are replaced at once
+        with torch.device("meta"):  # its weights are replaced below
             self.language_model: Any = AutoModelForCausalLM.from_config(parts.language_model.config)
         self.language_model.model = parts.language_model
         self.language_model.lm_head = model.lm_head
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its weights."""
+        """The dtype of the weights."""
         return self.language_model.lm_head.weight.dtype
 
     def forward(self, task: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a task on this policy: the one door, around which sharded weights are gathered."""
+        """Call ``task(self, ...)``. Sharding hooks gather the weights around this ``forward``."""
         return task(self, *args, **kwargs)
 
     def train(self, mode: bool = True) -> Qwen2Audio:
-        """Switch what trains; frozen parts stay in eval mode."""
+        """Set train mode; frozen parts stay in eval mode."""
         super().train(mode)
         for part in frozen_parts(self):
             part.eval()
@@ -88,11 +88,11 @@ class Qwen2Audio(nn.Module):
         return Features([None] * len(batch), audio)
 
     def _encode_one(self, log_mel: Tensor, shape: AudioShape) -> Tensor:
-        """Encode [M, L] log-mel of the whole window to [tokens, D_audio] of the sound alone."""
+        """Encode [M, L] log-mel of the whole window to [tokens, D_audio] of the sound only."""
         assert shape.num_frames is not None
         num_states = self.config.audio_config.max_source_positions
         states = torch.arange(num_states, device=log_mel.device)
-        # the second convolution halves the frames; no state attends to the silence behind a sound
+        # the second convolution halves the frames; mask the silence after the sound
         is_silence = states >= (shape.num_frames - 1) // 2 + 1
         mask = torch.zeros(num_states, dtype=self.dtype, device=log_mel.device)
         mask = mask.masked_fill(is_silence, torch.finfo(self.dtype).min)
@@ -111,14 +111,14 @@ class Qwen2Audio(nn.Module):
         return frozen_copy(self)
 
     def save(self, folder: Path) -> None:
-        """Write a folder that transformers reads as well, and the processor.
+        """Write the model, in a folder that transformers reads as well, and the processor.
 
-        With adapters, only what differs from the base is written; see ``adapter_checkpoint``.
+        With adapters, only the changes to the base are written; see ``adapter_checkpoint``.
         """
         save_policy(self, folder, self.whole)
 
     def whole(self) -> Any:
-        """Put the parts together to transformers' own model, which shares all weights."""
+        """Reassemble transformers' own model from the parts; it shares all weights."""
         with torch.device("meta"):
             model = Qwen2AudioForConditionalGeneration(self.config)
         model.model.audio_tower = self.audio_tower

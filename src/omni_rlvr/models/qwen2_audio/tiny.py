@@ -1,4 +1,4 @@
-"""A tiny Qwen2-Audio, built from nothing: random weights, a tokenizer of bytes, a window of 4 s."""
+"""A tiny Qwen2-Audio with random weights, a byte tokenizer and a window of 4 s."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMES = {
 
 
 def build_tiny(seed: int) -> Qwen2Audio:
-    """Build a tiny model, with weights that are large enough for what was heard to matter."""
+    """Build a tiny model, with weights scaled up so that the sound affects the logits."""
     tokenizer = byte_tokenizer(_NAMES)
     kind: Any = Qwen2AudioConfig
     config = kind(

@@ -1,4 +1,4 @@
-"""What the rest of the package asks of this family; see ``models/families.py``."""
+"""The functions that every model family provides, for Qwen-Omni; see ``families.py``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from omni_rlvr.models.qwen_omni.tiny import build_tiny
 from omni_rlvr.types import Batch, Features, UserError
 
 OPTIONS = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "use_audio_in_video")
-"""Options that go into a processor's settings as they are."""
+"""Options that are copied to the processor's settings."""
 _LAYERS = re.compile(
     r"^(?:thinker\.)?model\.(?:language_model\.)?(?=layers\.|embed_tokens\.|norm\.)"
 )
@@ -33,7 +33,7 @@ _TOWERS = re.compile(r"^(?:thinker\.)?(?:model\.)?(visual|audio_tower)\.")
 def load(
     folder: Path, dtype: torch.dtype, options: LoadOptions, instruction: str | None
 ) -> QwenOmni:
-    """Load a published folder, a thinker alone, or what was trained from one."""
+    """Load a published checkpoint, one of the thinker only, or one that was trained from them."""
     generation, processor = _processor_of(folder, options, instruction)  # before slow weights
     policy = QwenOmni(pretrained.read_model(folder, generation.thinker, dtype, generation.title))
     policy.processor = processor
@@ -62,10 +62,11 @@ def _processor_of(
 
 
 def encoding(policy: Policy, batch: Batch) -> Encoding:
-    """Estimate from shapes: the vision tower needs values of a grid, and meta tensors have none.
+    """Estimate the memory from shapes.
 
-    A layer keeps about eight tensors of its width and four of its inner width for each patch, or
-    frame of sound. Clips are encoded one by one.
+    The towers cannot run on the meta device: they need the values of a grid. The estimate is that
+    a layer keeps, for each patch or frame of sound, eight tensors of its hidden size and four of
+    its intermediate size. Clips are encoded one by one.
     """
     assert isinstance(policy, QwenOmni)
     width = policy.language_model.get_input_embeddings()(
@@ -98,7 +99,7 @@ def _empty(policy: QwenOmni, num_tokens: int, width: int) -> torch.Tensor:
 
 
 def tiny(seed: int, model_type: str) -> QwenOmni:
-    """Build a tiny model of the generation that a ``model_type`` is of."""
+    """Build a tiny model of the generation of a ``model_type``."""
     pretrained.check_version("Qwen-Omni")
     return build_tiny(GENERATIONS[model_type], seed)
 
@@ -116,15 +117,17 @@ def sound_window_s(folder: Path | None) -> None:
 
 
 def time_axis(folder: Path, base: Path, options: LoadOptions) -> Processor:
-    """Read the processor, which certifies the time axis."""
+    """Load the processor, which implements ``TimeAxis``."""
     generation = GENERATIONS[read_fields(base)["model_type"]]
     config = pretrained.read_config(base, generation.thinker)
     return load_processor(folder, config, options, None)
 
 
 def own_name(name: str) -> str:
-    """Name a weight as this package does: of this release of transformers, or of one before 5.17,
-    of the whole model or of the thinker alone.
+    """Translate a weight's name from transformers' model to this package.
+
+    Names of versions before 5.17, of the whole model and of the thinker alone are known; other
+    names stay as they are.
     """
     name = _LAYERS.sub("language_model.model.language_model.", name)
     name = _TOWERS.sub(
@@ -139,10 +142,10 @@ export = pretrained.export
 def load_processor(
     folder: Path, config: Any, options: LoadOptions, instruction: str | None
 ) -> Processor:
-    """Load the processor of a folder, and apply what was selected; None keeps what it has.
+    """Load the processor of a folder, and apply the load options; None keeps a setting.
 
     Raises:
-        UserError: It cannot be read, does not belong to the model, or an option is for others.
+        UserError: It cannot be read or does not fit the model, or an option is for other models.
     """
     generation = GENERATIONS[config.model_type]
     options.refuse_others((*OPTIONS, "wording", "allow_pickle"), generation.title)
@@ -153,7 +156,7 @@ def load_processor(
     changes |= {name: vars(options)[name] for name in OPTIONS if vars(options)[name] is not None}
     settings = replace(settings, **changes)
     size = {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels}
-    hf_processor.video_processor.size = size  # for whoever reads the folder with transformers alone
+    hf_processor.video_processor.size = size  # for users who load the folder with transformers
     timing = layout.Timing(generation, config.position_id_per_seconds)
     processor = Processor(generation, hf_processor, settings, timing)
     for name in ("instruction", "question"):
@@ -162,10 +165,10 @@ def load_processor(
 
 
 def default_settings(generation: Generation) -> ProcessorSettings:
-    """Return what is shown of a clip where neither an option nor a checkpoint of ours says so.
+    """Return the sampling of frames if neither an option nor a checkpoint of ours sets it.
 
-    transformers' own least size of a video would enlarge a face crop of 112 x 112 pixels to nine
-    times its tokens; here a pair of frames has at least four tokens.
+    transformers' default minimum size of a video would enlarge a face crop of 112 x 112 pixels to
+    nine times its tokens; here a pair of frames has at least four tokens.
     """
     token = generation.factor**2
     return ProcessorSettings(
@@ -177,7 +180,7 @@ def check_fit(folder: Path, processor: Any, config: Any) -> None:
     """Refuse a processor that was made for another model.
 
     Raises:
-        UserError: It names the first value that differs.
+        UserError: A value differs; names the first one.
     """
     video, extractor = processor.video_processor, processor.feature_extractor
     vocabulary = processor.tokenizer.get_vocab()
@@ -195,15 +198,15 @@ def check_fit(folder: Path, processor: Any, config: Any) -> None:
     generation = GENERATIONS[config.model_type]
     if sound.n_window != generation.n_window:
         raise UserError(
-            f"model.path={folder}: config.json says n_window={sound.n_window} for the sound tower, "
-            f"and tokens are counted for {generation.n_window}"
+            f"model.path={folder}: config.json has n_window={sound.n_window} for the audio tower, "
+            f"but {generation.title} is supported only with {generation.n_window}"
         )
     frames_hz = extractor.sampling_rate / extractor.hop_length
     tokens_hz = generation.audio_tokens(round(1000 * frames_hz)) / 1000
     if config.position_id_per_seconds != tokens_hz:
-        # transformers' default of 25 stands where the field is missing, also for 13 tokens a second
+        # transformers' default for a missing field is 25, also for models of 13 tokens a second
         raise UserError(
-            f"model.path={folder}: config.json says position_id_per_seconds="
+            f"model.path={folder}: config.json has position_id_per_seconds="
             f"{config.position_id_per_seconds}, but the sound has {tokens_hz:g} tokens a second: "
             "picture and sound would drift apart; set it to that number"
         )

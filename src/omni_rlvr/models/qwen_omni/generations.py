@@ -1,7 +1,7 @@
-"""What differs between Qwen2.5-Omni and Qwen3-Omni: one row a generation, read by the whole folder.
+"""The differences between Qwen2.5-Omni and Qwen3-Omni, one ``Generation`` each.
 
-Only the thinker is used: the part of a published model that reads clips and writes text. A folder
-of the whole model, with a talker beside it, and a folder of the thinker alone are both read.
+Only the thinker is used: the part of a published model that takes clips and writes text. Folders of
+the whole model, with a talker, and of the thinker alone can both be loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _audio_tokens_2_5(num_frames: int) -> int:
 
 
 def _audio_tokens_3(num_frames: int) -> int:
-    chunks, left = divmod(num_frames, 100)  # the tower cuts a sound into chunks of one second
+    chunks, left = divmod(num_frames, 100)  # the tower splits sound into chunks of one second
     for _ in range(3):  # convolutions of stride 2
         left = (left - 1) // 2 + 1
     return 13 * chunks + left
@@ -33,34 +33,34 @@ def _audio_tokens_3(num_frames: int) -> int:
 
 @dataclass(frozen=True)
 class Generation:
-    """One of the two kinds of models that this family reads."""
+    """One of the two generations of models in this family."""
 
     title: str
     model_types: tuple[str, str]
-    """Of a published folder, and of one with the thinker alone."""
+    """``model_type`` of a published folder, and of one with only the thinker."""
     thinker: Any
     """transformers' class of the thinker."""
     processor: Any
     """transformers' class of the processor."""
     factor: int
-    """Height and width of a picture are multiples of this many pixels: what one token covers."""
+    """Side in pixels of the square that one token covers; height and width are multiples of it."""
     blocks_s: float | None
-    """Picture and sound take turns in blocks of this many seconds; None: token by token."""
+    """Picture and sound alternate in blocks of this many seconds; None: token by token."""
     has_joint_brackets: bool
-    """Whether the two brackets that open an interleaved clip stand at one position, as do the two
-    that close it."""
+    """Whether the two tokens that open an interleaved clip have the same position, and the two that
+    close it."""
     has_whole_times: bool
-    """Whether positions in time are cut to whole numbers."""
+    """Whether positions in time are truncated to whole numbers."""
     n_window: int
-    """Half of the chunks that the sound tower cuts log-mel into."""
+    """Half the length, in log-mel frames, of the chunks that the audio tower works on."""
     audio_tokens: Callable[[int], int]
-    """Frames of log-mel (100 a second) -> tokens."""
+    """Number of log-mel frames (100 a second) -> number of tokens."""
     has_silent_end: bool
-    """Whether the last frames of log-mel see silence behind a sound, and not its reflection."""
+    """Whether sound is padded with silence for its last log-mel frames, instead of mirrored."""
     lora_targets: tuple[str, ...]
-    """Linear layers that get adapters where a config names none."""
+    """Suffixes of the linear layers that get adapters if the config names none."""
     unused: tuple[str, ...]
-    """Weights that change no output."""
+    """Weights that do not affect any output."""
 
 
 QWEN2_5 = Generation(
@@ -90,7 +90,7 @@ QWEN3 = Generation(
     n_window=50,
     audio_tokens=_audio_tokens_3,
     has_silent_end=False,
-    # an expert is no linear layer here: all experts of a layer are two parameters
+    # experts are not linear layers: all experts of a layer are two parameters
     lora_targets=BLOCK_LAYERS[:4],
     unused=(),
 )

@@ -1,18 +1,17 @@
-"""Where a clip's tokens stand in a prompt: their order, and their positions on three axes, which
-are time, height and width.
+"""The order of a clip's tokens in a prompt, and their positions in time, height and width.
 
-A picture token and a sound token of the same moment get the same position in time, so that the
-model hears what it sees. Arrays alone, no token ids and no weights: a data worker lays a prompt out
-once. Positions stay float32: bfloat16 has no odd numbers above 256, and Qwen3-Omni's positions of a
-picture are fractions.
+A picture token and a sound token of the same moment get the same position in time, so that picture
+and sound are aligned. Only arrays, no token ids and no weights: a data worker computes this once a
+prompt. Positions stay float32: bfloat16 has no odd numbers above 256, and Qwen3-Omni's positions of
+a picture are fractions.
 
 Reference:
     transformers, ``get_rope_index`` and ``replace_video_with_audio_token`` of both models.
 
 Note:
     The reference orders placeholders by float64 times and gives them positions by float32 times.
-    The order is by float64 here in both, which can differ only where a picture and a sound token
-    fall on the same moment to the last bit.
+    Here the order is by float64 times for both models. It can differ from the reference only if a
+    picture token and a sound token have the same time to the last bit.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from omni_rlvr.types import AudioShape, VideoShape
 TEXT, VIDEO, AUDIO, VISION_OPENS, VISION_CLOSES, AUDIO_OPENS, AUDIO_CLOSES = range(7)
 """Kinds of tokens in a prompt."""
 Block = tuple[VideoShape | None, AudioShape | None]
-"""A picture, a sound, or both interleaved in time, within one pair of brackets each."""
+"""A picture, a sound, or both interleaved in time, between tokens that open and close it."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How a model counts time."""
+    """How a model turns time into positions."""
 
     generation: Generation
     positions_per_s: float
-    """Positions a second; a sound has one token for each."""
+    """Positions a second; sound has one token for each position."""
 
 
 def lay_out(
@@ -46,10 +45,10 @@ def lay_out(
     """Lay out a prompt: text, clips, text.
 
     Args:
-        timing: How the model counts time.
-        num_before: Tokens of the text before the clips.
+        timing: How the model turns time into positions.
+        num_before: Number of tokens before the clips.
         blocks: The clips.
-        num_after: Tokens of the text behind them.
+        num_after: Number of tokens after the clips.
 
     Returns:
         The kind of each token [P], and its position in time, height and width [3, P] float32.
@@ -64,8 +63,8 @@ def lay_out(
         kinds += [np.array(opens), kind, np.array(closes)]
         positions.append(_brackets(len(opens), start, joint=joint))
         positions.append(position + _next(positions[-1]))
-        # the reference counts on from the piece that it put down last, whose position may be
-        # smaller than that of a longer sound or picture before it
+        # as in the reference, continue from the last piece, whose position may be smaller than
+        # that of a longer sound or picture before it
         positions.append(_brackets(len(closes), _next(positions[-1][:, -num_last:]), joint=joint))
         start = _next(positions[-1])
     kinds.append(np.full(num_after, TEXT))
@@ -74,9 +73,9 @@ def lay_out(
 
 
 def picture_positions(timing: Timing, video: VideoShape) -> np.ndarray:
-    """Give the position in time of each step of a picture, from its first: [t] float32."""
+    """Compute the position in time of each step of a picture, from the first: [t] float32."""
     t, _, _, seconds = _grid(video)
-    # in float32 and in this order, as the reference: it decides what is cut to a whole number
+    # in float32 and in this order, as the reference: rounding affects the truncation below
     times = (
         np.arange(t, dtype=np.float32) * np.float32(seconds) * np.float32(timing.positions_per_s)
     )
@@ -84,20 +83,20 @@ def picture_positions(timing: Timing, video: VideoShape) -> np.ndarray:
 
 
 def time_axis_error_s(timing: Timing, video: VideoShape, frame_times_s: np.ndarray) -> float:
-    """Certify the time axis of a clip: how far apart picture and sound of one position can be.
+    """Compute how far apart in time picture and sound tokens at the same position are.
 
-    A step of the picture stands for the moment of its first frame. The sound token with the nearest
-    position stands for the moment at which it is heard, its number over ``positions_per_s``. They
-    should be the same moment; a wrong rate, or positions that count tokens, put them apart.
+    The time of a picture's step is that of its first frame. The time of the sound token at the
+    nearest position is its index / ``positions_per_s``. Both should be equal; a wrong rate, or
+    positions that count tokens, makes them differ.
 
     Args:
-        timing: How the model counts time.
-        video: Of the picture.
-        frame_times_s: [F] when the frames of the picture are shown, two for each step.
+        timing: How the model turns time into positions.
+        video: The shape of the picture.
+        frame_times_s: [F] the times of the picture's frames, two for each step, in seconds.
 
     Returns:
-        The largest distance in seconds, over all steps of the picture, as if sound went on to the
-        last.
+        The largest difference over all steps of the picture, in seconds; sound is assumed to be at
+        least as long as the picture.
     """
     positions = picture_positions(timing, video)
     seen_s = np.asarray(frame_times_s, dtype=np.float64)[::2][: len(positions)]
@@ -111,8 +110,8 @@ def _media(
     """Lay out one block, without brackets.
 
     Returns:
-        The kind of each token [n], its position [3, n] counted from the block's start, and how many
-        tokens at the end the text behind them counts from.
+        The kind of each token [n], its position [3, n] relative to the block's start, and the
+        number of tokens in the last piece, from which the positions after the block continue.
     """
     kinds, positions, turns = [], [], []
     if video is not None:
@@ -134,7 +133,7 @@ def _media(
     kind, position, turn = (np.concatenate(parts, axis=-1) for parts in (kinds, positions, turns))
     if video is None or audio is None:
         return kind, position, len(kind)
-    order = np.lexsort((kind, turn))  # by turn, and within one the picture first
+    order = np.lexsort((kind, turn))  # by turn, and within a turn the picture first
     kind, turn = kind[order], turn[order]
     is_other = kind != kind[-1]
     if timing.generation.blocks_s is not None:
@@ -144,25 +143,25 @@ def _media(
 
 
 def _turns(timing: Timing, times: np.ndarray) -> np.ndarray:
-    """Say in which turn each token comes, from its time in positions [n]; tokens sort by that."""
+    """Compute the sort key of tokens from their times in positions [n]: the time, or the block."""
     if timing.generation.blocks_s is None:
         return times
     size, turn, turns = int(timing.positions_per_s * timing.generation.blocks_s), 0, []
     for time in times.tolist():
-        # at most one block further with each token, as the reference counts: a picture that jumps
-        # over a block leaves its first token alone in that one
+        # as in the reference, advance at most one block with each token: if a picture skips a
+        # block, its first token is put into the skipped block
         turn += time >= (turn + 1) * size
         turns.append(turn)
     return np.array(turns)
 
 
 def _next(positions: np.ndarray) -> np.float32:
-    """Give the position after the largest."""
+    """Return the position after the largest."""
     return positions.max() + np.float32(1)
 
 
 def _brackets(size: int, start: np.float32, *, joint: bool) -> np.ndarray:
-    """Place brackets: [3, size]."""
+    """Return the positions of brackets: [3, size]."""
     return np.full((3, size), start) if joint else _counted(size, start)
 
 

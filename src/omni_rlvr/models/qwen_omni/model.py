@@ -3,10 +3,10 @@
     patches -> vision tower -+
     log-mel -> audio tower  -+-> prompt embeddings at their placeholders -> language model
 
-The towers' outputs are as wide as embeddings, so that no projector stands between. In Qwen3-Omni
-the vision tower gives three more features for each token, which are added to the hidden states
-after the language model's first three layers ("deepstack"). They travel beside the embeddings in
-one wider tensor, so that prefix sharing, packing and checkpointing need not know of them.
+The towers' outputs have the width of embeddings, so there is no projector. In Qwen3-Omni the vision
+tower gives three more features for each token, which are added to the hidden states after the
+language model's first three layers ("deepstack"). They are concatenated to the embeddings, so that
+prefix sharing, packing and checkpointing need not handle them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from omni_rlvr.models.trained_on import TrainedOn
 from omni_rlvr.types import Batch, Features, Prompts, VideoShape
 
 _TOWERS = r"(.*\.)?(visual|audio_tower)\..*"
-"""In transformers' thinker: their layers have the names of the language model's (``q_proj``)."""
+"""The towers in transformers' thinker, whose layers have the same names (``q_proj``) as the
+language model's."""
 
 
 class WideEmbedding(nn.Module):
-    """Token embeddings, followed by zeros: deepstack adds nothing to a text token."""
+    """Token embeddings padded with zeros, since deepstack adds nothing to text tokens."""
 
     embedding: Any
 
@@ -54,7 +55,7 @@ class WideEmbedding(nn.Module):
 
 
 class TextLayers(nn.Module):
-    """The thinker's text model; its input holds embeddings and, beside them, deepstack features."""
+    """The thinker's text model; its input is embeddings concatenated with deepstack features."""
 
     language_model: Any
 
@@ -64,7 +65,7 @@ class TextLayers(nn.Module):
 
     @property
     def config(self) -> PreTrainedConfig:
-        """The text config, the very object that the layers hold."""
+        """The text config, the same object that the layers hold."""
         return self.language_model.config
 
     def forward(self, inputs_embeds: Tensor, **arguments: Any) -> Any:
@@ -78,7 +79,7 @@ class TextLayers(nn.Module):
 
 
 class ThinkerLM(nn.Module):
-    """The thinker's text model and its head, as the causal LM that rollout and update ask for.
+    """The thinker's text model and head, as a causal LM for rollout and update.
 
     Its weights have the names that they have in transformers' thinker
     (``model.language_model.layers``, ``lm_head``), so that its adapters fit there too.
@@ -104,7 +105,7 @@ class ThinkerLM(nn.Module):
 
     @classmethod
     def is_backend_compatible(cls) -> bool:
-        """Say that the attention function can be swapped, as transformers does."""
+        """Tell, as transformers' models do, that the attention function can be replaced."""
         return True
 
     def get_input_embeddings(self) -> WideEmbedding:
@@ -146,25 +147,25 @@ class QwenOmni(nn.Module):
 
     @property
     def never_trained(self) -> Sequence[str]:
-        """Weights that no output depends on, and that never get a gradient."""
+        """Weights that do not affect any output and never get a gradient."""
         return self.generation.unused
 
     @property
     def lora_targets(self) -> Sequence[str]:
-        """Linear layers that get adapters where a config names none."""
+        """Suffixes of the linear layers that get adapters if the config names none."""
         return self.generation.lora_targets
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its weights."""
+        """The dtype of the weights."""
         return self.language_model.get_input_embeddings().weight.dtype
 
     def forward(self, task: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a task on this policy: the one door, around which sharded weights are gathered."""
+        """Call ``task(self, ...)``. Sharding hooks gather the weights around this ``forward``."""
         return task(self, *args, **kwargs)
 
     def train(self, mode: bool = True) -> QwenOmni:
-        """Switch what trains; frozen parts stay in eval mode."""
+        """Set train mode; frozen parts stay in eval mode."""
         super().train(mode)
         for part in frozen_parts(self):
             part.eval()
@@ -207,7 +208,7 @@ class QwenOmni(nn.Module):
         """Embed prompts with the clips' features at their placeholders."""
         num_more = self.language_model.get_input_embeddings().num_more
         video = [clip for clip in features.video if clip is not None]
-        # deepstack adds nothing to a sound token, as to a text token
+        # deepstack adds nothing to sound tokens
         audio = [nn.functional.pad(x, (0, num_more)) for x in features.audio if x is not None]
         return embed_prompts(
             self.language_model,
@@ -221,14 +222,14 @@ class QwenOmni(nn.Module):
         return frozen_copy(self)
 
     def save(self, folder: Path) -> None:
-        """Write a thinker folder that transformers reads as well, and the processor.
+        """Write the thinker, in a folder that transformers reads as well, and the processor.
 
-        With adapters, only what differs from the base is written; see ``adapter_checkpoint``.
+        With adapters, only the changes to the base are written; see ``adapter_checkpoint``.
         """
         save_policy(self, folder, self.thinker, excluded=_TOWERS)
 
     def thinker(self) -> Any:
-        """Put the parts together to transformers' own model, which shares all weights."""
+        """Reassemble transformers' own model from the parts; it shares all weights."""
         with torch.device("meta"):
             thinker = self.generation.thinker(self.config)
         thinker.model.visual, thinker.model.audio_tower = self.vision_tower, self.audio_tower

@@ -1,8 +1,8 @@
-"""Tiny thinkers of both generations, built from nothing: random weights, a tokenizer of bytes.
+"""Tiny thinkers of both generations, with random weights and a byte tokenizer.
 
-Small where sizes are free. Not free are what positions and token counts hang on: patches, merging,
-128 mel bins, the sound tower's window, and the sections of rotary positions, which sum to half a
-head's width.
+All sizes are small except those that positions and token counts depend on: patches, merging, 128
+mel bins, the audio tower's window, and the sections of rotary positions, which sum to half a head's
+width.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TOKENS_3 = ("image_pad", "audio_pad", "video_pad", "vision_start", "vision_end"
 
 
 def build_tiny(generation: Generation, seed: int) -> QwenOmni:
-    """Build a tiny model, with weights that are large enough for what was read to matter."""
+    """Build a tiny model, with weights scaled up so that the clip affects the logits."""
     processor = _processor(generation)
     ids = {
         name: processor.tokenizer.get_vocab()[vars(processor.hf_processor)[name]] for name in _NAMES
@@ -108,7 +108,7 @@ _AUDIO = {
 
 
 def _config_2_5(tokenizer: Any, ids: dict[str, int]) -> Any:
-    kind: Any = Qwen2_5OmniThinkerConfig  # some of these are no fields of the class
+    kind: Any = Qwen2_5OmniThinkerConfig  # some of these are not fields of the class
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
     return kind(
         text_config={**_text(tokenizer), "num_hidden_layers": 3, "tie_word_embeddings": False,
@@ -121,7 +121,7 @@ def _config_2_5(tokenizer: Any, ids: dict[str, int]) -> Any:
         video_token_index=ids["video_token"],
         audio_start_token_id=ids["audio_bos_token"],
         audio_end_token_id=ids["audio_eos_token"],
-        # transformers' own positions read it
+        # used by transformers' own positions
         vision_start_token_id=ids["vision_bos_token"],
         vision_end_token_id=ids["vision_eos_token"],
         position_id_per_seconds=25,

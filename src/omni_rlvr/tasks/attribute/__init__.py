@@ -1,1 +1,1 @@
-"""task=attribute: what each modality contributes to the answers of a policy."""
+"""task=attribute: measure what each modality contributes to the answers of a policy."""

@@ -1,9 +1,10 @@
-"""Compute tables of whether the reasoning is true to the clip and to what drove the answer.
+"""Compute how faithful the reasoning is to the clip and to the modality that decided the answer.
 
-* hallucination: false claims / claims that can be checked, where the data set knows its cues;
-* agreement: clips whose think block leans to the modality with the larger Shapley value for the
-  given answer / clips where both take a side. ``agreement_chance`` is what two independent sides
-  with the same frequencies would reach: a reasoning that always leans one way earns no more.
+* hallucination: false claims / claims that can be checked, for data sets with annotated cues;
+* agreement: among the clips in which both the think block and the Shapley values of the given
+  answer favour one modality, the share in which it is the same one. ``agreement_chance`` is what
+  two independent choices with the same frequencies would reach: a reasoning that always names one
+  modality is no better.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ def faithfulness_table(
     reasonings: Sequence[Reasoning],
     phi: Sequence[tuple[float, float] | None],
 ) -> pd.DataFrame:
-    """List what each completion says, one row a clip.
+    """Make a table of the words and claims of each completion, one row a clip.
 
     Args:
         clips: N ids.
         texts: N completions, as written.
-        reasonings: what ``read_reasoning`` read of each.
-        phi: Shapley values (audio, video) for the given answer; None where the answer is no
+        reasonings: The result of ``read_reasoning`` for each.
+        phi: Shapley values (audio, video) for the given answer; None if the answer is not a
             label, or the clip lacks a modality.
     """
     rows = []
@@ -60,9 +61,9 @@ def faithfulness_table(
 
 
 def faithfulness_summary(table: pd.DataFrame, *, num_resamples: int) -> dict[str, Any]:
-    """Compute rates over all clips, as fractions with 95 % intervals; None with nothing to rate.
+    """Compute rates over all clips, as fractions with 95 % intervals; None without any data.
 
-    Clips are resampled, not claims: those of one clip go together.
+    The bootstrap resamples clips, not claims, as the claims of one clip are not independent.
     """
     judged = table[table.agrees.notna()]
     claims = table.visual_claims + table.vocal_claims

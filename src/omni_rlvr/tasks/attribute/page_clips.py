@@ -1,4 +1,4 @@
-"""Write down the selected clips that a page will show: what is said of each, and G samples.
+"""Record the selected clips for the page: a greedy completion of each, and G sampled ones.
 
 Everything that needs the model is done here, so that the page needs no model: ``chosen.jsonl`` has
 a line a clip, ``completions.jsonl`` a line a sampled completion, as training writes them.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def write_selection(
     parts: AttributeInputs, split: str, examples: Sequence[Example], record: RunRecord
 ) -> None:
-    """Select clips of a split whose tables are written, and write down their completions.
+    """Select clips of a split whose tables are written, and record their completions.
 
     Args:
         parts: The inputs of the task.
@@ -75,7 +75,7 @@ def write_selection(
 def _selected(
     parts: AttributeInputs, split: str
 ) -> tuple[Mapping[str, Sequence[str]], dict[str, dict[str, Any]]]:
-    """Read the tables: the clips that the rules select, with their rules; and each clip's ranks."""
+    """Read the tables; return each selected clip's rules, and each clip's confidence and conflict."""
     import pandas as pd
 
     from omni_rlvr.tasks.attribute.selection import choose, measured
@@ -118,7 +118,7 @@ def _say(
 
 
 def _described(parts: AttributeInputs, example: Example, text: str) -> dict[str, Any]:
-    """Tell where a clip's media are, what was asked, what was said, and what of it is false."""
+    """Describe a clip: its files, the question, the completion, and the false claims in it."""
     said = read_reasoning(text, example, parts.clips.dataset.labels, parts.lexicon)
     files = {"video": example.video, "audio": example.audio}
     return {

@@ -1,4 +1,4 @@
-"""Log through training what each modality does: the same few clips, scored every few steps.
+"""Log during training what each modality does, by scoring the same few clips every few steps.
 
 The clips are read and encoded once, before the first step. A probe scores the label list under no,
 one and both modalities, and (if asked) reasons greedily. It changes neither a gradient nor a random
@@ -47,7 +47,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Probed:
-    """What was found out about a clip."""
+    """The scores and the reasoning of one clip."""
 
     example: Example
     logps: Tensor
@@ -79,8 +79,8 @@ class ModalityProbe(Callback):
             lead: as ``task.lead`` of task=attribute; "own_reasoning" costs a generation a subset,
                 and measures the reasoned answer.
             reader: of the split to probe on; None probes on training clips.
-            lexicon: words by which the modality of a reasoning is read; the policy reasons about
-                the clips too. None: no reasoning.
+            lexicon: words by which the modality of a reasoning is read; the policy then also
+                reasons about the clips. None: no reasoning.
             max_completion_length: most tokens of a reasoning.
         """
         require(every_n_steps >= 1, "callbacks.probe.every_n_steps", every_n_steps, "1 or more")
@@ -111,7 +111,7 @@ class ModalityProbe(Callback):
         if not self.is_on and distributed.is_first():
             log.warning(
                 "modality probe: off, since no clip has picture, sound and an answer of "
-                "dataset.labels; callbacks=default leaves it out without a word"
+                "dataset.labels; callbacks=default turns it off without this warning"
             )
         self.batch = batch and move(batch, pl_module.device)
         with torch.no_grad(), gathered(pl_module.policy):
@@ -225,6 +225,6 @@ def probe_set(data: TrainData, probe: ModalityProbe) -> Batch | None:
 
 
 def spread(examples: Sequence[Example], count: int) -> list[Example]:
-    """Order all examples so that the first ones lie evenly over a list sorted by label."""
+    """Order examples so that the first ``count`` are evenly spaced over the list."""
     stride = max(1, len(examples) // count)
     return [e for start in range(stride) for e in examples[start::stride]]

@@ -1,9 +1,9 @@
-"""Read one completion's reasoning: which modality its think block leans to, and what it claims.
+"""Analyse one completion's reasoning: which modality its think block leans to, and its claims.
 
-The lean comes from a declared lexicon, the claims from the wording of a data set that knows its
-cues: a value right before a cue's noun is a claim ("raised brows"), the inverse of
-``wording.phrase``, and no other wording counts. Nothing here depends on the policy; ``agrees``
-compares the lean with what drove the answer.
+The lean is counted with the words of a lexicon in the config. Claims are found in the wording of a
+data set with annotated cues: a value right before a cue's noun is a claim ("raised brows"), as
+``wording.phrase`` writes it, and no other wording counts. Nothing here depends on the policy;
+``agrees`` compares the lean with the modality that decided the answer.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ def find_claims(text: str) -> list[Claim]:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """What one completion says."""
+    """The contents of one completion."""
 
     think: str | None
     answer: str | None
     """The answer in the label list's spelling, or None."""
     words: WordCounts
-    """Counted in the think block; zeros without one."""
+    """Words of each modality in the think block; zeros without one."""
     claims: Sequence[Claim]
-    """The claims that can be checked; none where the data set knows no cues."""
+    """The claims that can be checked; none for a data set without cues."""
     false_claims: Sequence[Claim]
     """The claims that the clip contradicts or cannot show."""
 
@@ -83,7 +83,7 @@ def agrees(lean: float | None, phi_video: float, phi_audio: float) -> bool | Non
         phi_audio: the sound's.
 
     Returns:
-        None where one of the two takes no side.
+        None if the lean or the difference of the values is zero or missing.
     """
     gap = phi_video - phi_audio
     if lean is None or lean == 0 or not gap:

@@ -1,4 +1,4 @@
-"""Select the clips that a reader is shown, by rules that are fixed before anything is looked at.
+"""Select the clips that the page shows, by rules that are fixed before looking at any clip.
 
 * most confident right: right answers with the highest p(answer | the whole clip);
 * most confident wrong: wrong answers with the highest p(answer | the whole clip);
@@ -19,7 +19,7 @@ RIGHT, WRONG, CONFLICT = RULES
 def measured(
     table: pd.DataFrame, distributions: pd.DataFrame, labels: Sequence[str]
 ) -> pd.DataFrame:
-    """Compute what the rules rank by.
+    """Compute the quantities by which the rules rank.
 
     Args:
         table: N rows of ``tables.clip_table``.

@@ -24,7 +24,7 @@ from omni_rlvr.tasks.attribute.subsets import NO_DONOR, Media, Mix, Replacements
 from omni_rlvr.types import AudioShape, Batch, Features, Prompts, Rollout, VideoShape
 
 EMPTY_THINK = replace(TAGGED, text="<think></think>\n<answer>")
-"""Answer tags behind an empty think block."""
+"""A slot for the label in answer tags after an empty think block."""
 S = TypeVar("S", VideoShape, AudioShape)
 
 
@@ -58,7 +58,7 @@ class Scores:
     pairs: Sequence[tuple[int, int]]
     """K pairs: the row of the picture, the row of the sound."""
     texts: Sequence[str] | None
-    """B greedy completions of the whole clips, where the lead asked for them."""
+    """B greedy completions of the whole clips; None unless the lead is "own_reasoning"."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class SubsetScorer:
     def _score_mixes(
         self, batch: Batch, media: Media, mixes: Sequence[Mix]
     ) -> tuple[Tensor, list[str] | None]:
-        """Score the label list behind each of N prompts: [N, L] nats, and the reasoning, if any.
+        """Score the label list after each of N prompts: [N, L] nats, and the reasoning, if any.
 
-        Prompts of the same modalities are scored together, because they are about as long: none is
-        padded to the length of a picture that another prompt has.
+        Prompts with the same modalities are scored together, because their lengths are similar: a
+        prompt without a picture is not padded to the length of one with a picture.
         """
         policy, method = self.policy, self.method
         alike: dict[tuple[bool, bool, bool], list[int]] = {}
@@ -169,7 +169,7 @@ class SubsetScorer:
         return more, Replacements(video_rows, audio_rows)
 
     def _blank(self, shape: VideoShape | AudioShape, like: Batch) -> Tensor:
-        """Give the features of a blank clip; ``like`` tells their device and dtype."""
+        """Return the features of a blank clip, with the device and dtype of ``like``."""
         if shape not in self.blanks:
             blank = self.policy.processor.blank(shape).to(like.prompt_ids.device)
             is_video = isinstance(shape, VideoShape)
@@ -198,7 +198,7 @@ def reasoned(
     max_completion_length: int,
     generator: torch.Generator,
 ) -> Rollout:
-    """Write the greedy completion of each prompt, as an evaluation would get it."""
+    """Generate the greedy completion of each prompt, as in an evaluation."""
     sampling = greedy(max_completion_length=max_completion_length)
     return engine.sample(policy, prompts, sampling, generator, None)
 

@@ -28,7 +28,7 @@ NO_DONOR = -1
 
 @dataclass(frozen=True)
 class Media:
-    """Pictures and sounds that mixes take from: a batch's rows, and blank ones behind them."""
+    """The pictures and sounds of mixes: a batch's rows, followed by blank ones."""
 
     features: Features
     video_shapes: Sequence[VideoShape | None]
@@ -47,9 +47,9 @@ class Mix:
     row: int
     """The clip whose question is asked."""
     video: int | None
-    """Row of the media whose picture is shown, or None for no picture."""
+    """Row of the media whose picture is used, or None for no picture."""
     audio: int | None
-    """Row of the media whose sound is heard, or None for no sound."""
+    """Row of the media whose sound is used, or None for no sound."""
     text: bool
     """Whether the question is asked; the processor's instruction always is."""
 
@@ -101,7 +101,7 @@ def swap_mixes(batch: Batch, donors: Sequence[int]) -> list[Mix]:
 
 
 def distinct_mixes(batch: Batch, mixes: Sequence[Mix]) -> tuple[list[Mix], list[int]]:
-    """Keep one of the mixes that make the same prompt: without media, clips do not differ.
+    """Keep one of the mixes that make the same prompt, such as those of all clips without media.
 
     Returns:
         The distinct mixes, and which of them each mix is.
@@ -118,7 +118,7 @@ def find_donors(
     """Pair each of some rows with a row of another label; no row is taken twice.
 
     Rows are shuffled, sorted by label and shifted by the size of the largest class. So every row
-    meets another class, as long as no class holds more than half of the rows.
+    is paired with another class unless one class has more than half of the rows.
 
     Args:
         labels: of all B rows.
@@ -143,7 +143,7 @@ def find_donors(
 def mixed(
     batch: Batch, media: Media, mixes: Sequence[Mix], processor: Processing
 ) -> tuple[Batch, Features]:
-    """Make the batch of some mixes: the prompts are written anew, the features are reused.
+    """Make the batch of some mixes: prompts are written again, features are reused.
 
     Args:
         batch: where questions come from.
@@ -163,7 +163,7 @@ def mixed(
     )
     prompts = write_prompts(processor, questions, video_shapes, audio_shapes)
     ids, mask, positions = (part.to(device) for part in prompts)
-    nothing = [None] * len(mixes)  # features stand for the media
+    nothing = [None] * len(mixes)  # features take the place of the media
     out = Batch(
         examples=[batch.examples[mix.row] for mix in mixes],
         prompt_ids=ids,

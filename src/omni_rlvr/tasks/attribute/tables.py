@@ -1,6 +1,6 @@
 """Compute tables of what each modality did: one row a clip, then means by class and over all.
 
-The value of a subset S of the modalities is what the policy says of a label under S alone,
+The value of a subset S of the modalities is the policy's score of a label given only S,
 
     v(S) = log p(label | S)   or   p(label | S),   p normalised over the label list
 
@@ -28,7 +28,7 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class ClipScores:
-    """What was scored on N clips."""
+    """The scores of N clips."""
 
     ids: Sequence[str]
     labels: Sequence[str]
@@ -105,7 +105,7 @@ def answer_values(
 def distribution_table(scores: ClipScores, names: Sequence[str]) -> pd.DataFrame:
     """List the label distribution under every subset: N * 2**n rows, a column a label.
 
-    ``outside`` is what the policy would answer outside the list, before normalising.
+    ``outside`` is the probability, before normalising, of answers outside the list.
     """
     logps = scores.logps.double()
     subsets = subset_names(logps.shape[1])

@@ -1,4 +1,4 @@
-"""Measure on splits what each modality did, and whether the reasoning is true to it."""
+"""Measure on splits what each modality did, and whether the reasoning agrees with it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AttributeInputs(PolicyInputs):
 
     lexicon: Lexicon
     reward: Mixture | None
-    """Scores the completions of selected clips, where completions are asked for."""
+    """Scores the sampled completions of selected clips; None if none are sampled."""
 
     def examples(self, split: str) -> Sequence[Example]:
         """Return the clips of a split that are measured."""
@@ -83,14 +83,14 @@ def check_attribution(clips: Clips) -> None:
     for example in (e for rows in clips.examples.values() for e in rows):
         if example.answer not in labels:
             raise UserError(
-                f"{example.source}: the answer {example.answer!r} is not of dataset.labels; "
-                "task=attribute scores that list: use a split with its words (task.splits)"
+                f"{example.source}: the answer {example.answer!r} is not in dataset.labels; "
+                "task=attribute scores these labels: use a split with them (task.splits)"
             )
 
 
 @dataclass
 class Measured:
-    """What was scored of one batch, or so far of one split."""
+    """The scores of one batch, or of a split so far."""
 
     examples: list[Example] = field(default_factory=list)
     has_video: list[bool] = field(default_factory=list)
@@ -102,7 +102,7 @@ class Measured:
     """Completions of the first examples, as many as were to be reasoned about."""
 
     def add(self, batch: Measured) -> None:
-        """Add what was scored of the next batch."""
+        """Add the scores of the next batch."""
         before = len(self.examples)
         pairs = [(before + picture, before + sound) for picture, sound in batch.pairs]
         for name, values in (vars(batch) | {"pairs": pairs}).items():
@@ -169,9 +169,9 @@ def _measure(parts: AttributeInputs, split: str, record: RunRecord) -> Measured:
 
 
 def _texts(parts: AttributeInputs, batch: Batch, features: Features) -> Sequence[str]:
-    """Write completions of the whole clips among the first ``task.num_reasoned``.
+    """Generate completions of the clips that are among the first ``task.num_reasoned``.
 
-    Clips come in an order that the seed drew, so that the first ones are a sample of all.
+    Clips come in an order drawn with the seed, so that the first ones are a random sample.
     """
     task, length = parts.task, parts.task.max_completion_length
     every = task.num_reasoned == -1
@@ -234,7 +234,7 @@ def _write(parts: AttributeInputs, split: str, measured: Measured) -> dict[str, 
 def _faithfulness(
     parts: AttributeInputs, measured: Measured, scores: ClipScores
 ) -> tuple[Any, Any]:
-    """Read the reasoning of each clip and compare it with what drove the answer."""
+    """Analyse each clip's reasoning and compare it with the modality that decided the answer."""
     from omni_rlvr.tasks.attribute import faithfulness, tables
 
     names, texts = parts.clips.dataset.labels, measured.texts
@@ -250,11 +250,11 @@ def _faithfulness(
 
 
 def _warn(report: dict[str, Any]) -> None:
-    """Warn where the scored label is not what the policy answers once it has reasoned."""
+    """Warn if the scored label often differs from what the policy answers after reasoning."""
     same, lead = report["faithfulness"], report["method"]["lead"]
     if same and same["same_answer"] < TRUSTED:
         log.warning(
-            "%s: the most probable label is the generated answer for %.0f %% of the clips only; "
+            "%s: the most probable label is the generated answer for only %.0f %% of the clips; "
             "these values are of task.lead=%s, not of the reasoned answer%s",
             report["split"],
             100 * same["same_answer"],
@@ -281,7 +281,7 @@ def _described(parts: AttributeInputs) -> dict[str, Any]:
 
 
 def _sentence(report: dict[str, Any]) -> str:
-    """Sum up a report in one line, with what a reader wants first."""
+    """Sum up a report in one line."""
     every, method, said = report["all"], report["method"], []
     if every["num_whole"]:
         phi = [f"phi {p} {every[f'phi_{p}']['mean']:+.3f}" for p in method["players"]]

@@ -1,14 +1,14 @@
-"""What the passes of a rollout computed, kept so that the update need not compute it again.
+"""Keep the activations of a rollout, so that the update need not compute them again.
 
-The first update at the weights that sampled runs over the same tokens as the rollout did. Its
-forward pass then only puts the rollout's activations in its own order and builds the graph; the
-gradients are those of a pass of its own, to rounding. Whether that holds is checked, not assumed:
-the model, its weights, the prompts' embeddings and positions, whose rows they are, and the tokens
-must be those that were recorded. Torch counts the changes that are made to a weight in place; one
-that is made past that count (through ``weight.data``) is not seen.
+The first update with the weights that sampled processes the same tokens as the rollout. Its forward
+pass only reorders the rollout's activations and builds the graph; up to rounding, the gradients are
+those of an ordinary pass. The conditions are checked: the model, its weights, the prompts'
+embeddings and positions, the prompt of each row, and the tokens must be those that were recorded.
+Weights are compared by torch's count of in-place changes, which misses changes through
+``weight.data``.
 
 Memory: a layer's ``Activations`` for every token of the rollout, about what the update's forward
-pass would hold for backward, from the rollout on and for all rows at once.
+pass would keep for backward, from the rollout on and for all rows at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from omni_rlvr.models.prefix.packing import Order
 
 
 class RolloutActivations:
-    """The activations of one rollout's passes; they can be used once, and are gone then."""
+    """The activations of one rollout's passes; they can be used once."""
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class RolloutActivations:
         order: Order,
         owners: Tensor,
     ):
-        """Start with the prompts.
+        """Record the prompts; ``add`` and ``add_step`` record the passes.
 
         Args:
             language_model: The model that decodes.
-            embeds: [S, hidden], the prompts' tokens one after the other.
-            positions: [S], theirs.
+            embeds: [S, hidden], the embeddings of the prompts' tokens, one prompt after the other.
+            positions: [S], their positions.
             order: The order in which they are processed.
             owners: [N] int64, the prompt of each row.
         """
@@ -49,13 +49,13 @@ class RolloutActivations:
         self.embeds, self.positions = embeds, positions
         self.sizes, self.owners = list(order.sizes), owners
         self.starts, self.ends = order.starts, order.ends.tolist()
-        """Where prompts start in the activations; where their last tokens are in those of
-        the tail.
+        """The first index of each prompt in the activations; the index of each prompt's last token
+        in the activations of the tail.
         """
         self.layers: list[list[Activations]] = [[] for _ in language_model.model.layers]
-        """For each layer its activations of the prompts, then of each step."""
+        """For each layer, the activations of the prompts, then those of each step."""
         self.rows: list[Tensor] = []
-        """For each step the rows that were fed, and which tokens."""
+        """For each step, the numbers of the rows that were fed; ``tokens`` has what they got."""
         self.tokens: list[Tensor] = []
 
     def add(self, made: list[Activations]) -> None:
@@ -70,7 +70,7 @@ class RolloutActivations:
         self.add(made)
 
     def is_of(self, language_model: PreTrainedModel) -> bool:
-        """Say whether this holds what a model would compute as it is now, and is not used up."""
+        """Tell whether these are a model's activations at its current weights, and not yet used."""
         same = self.language_model is language_model and bool(self.layers)
         return same and self.versions == _versions(language_model)
 
@@ -81,7 +81,7 @@ class ActivationReuse:
 
     recorded: RolloutActivations
     rows: Tensor
-    """[n] int64, numbers of rows of the rollout."""
+    """[n] int64, row numbers of the rollout."""
 
     def select(self, rows: Tensor) -> ActivationReuse:
         """Take some of these rows, [m] int64."""
@@ -99,14 +99,14 @@ class ActivationReuse:
 
         Args:
             language_model: The model that will use them.
-            embeds: [S, hidden], tokens of the prompts of these rows, prompts in rising order.
-            positions: [S], theirs.
-            order: Where the prompts and the rows' tokens stand.
+            embeds: [S, hidden], embeddings of these rows' prompts, in ascending order of prompts.
+            positions: [S], their positions.
+            order: The places of the prompts and of the rows' tokens.
             ids: [n, T], the rows' tokens.
 
         Returns:
-            What gives layer i's activations, to be asked for 0, 1, ... once; None if what was
-            recorded is something else.
+            A function that gives layer i's activations, to be called once for 0, 1, ... in
+            order; None if the recorded activations are of other inputs or weights.
         """
         recorded = self.recorded
         if not recorded.is_of(language_model):
@@ -129,8 +129,8 @@ class ActivationReuse:
         layers, recorded.layers = recorded.layers, []
 
         def ordered(layer: int) -> Activations:
-            # a layer's recorded parts go as soon as their ordered copy is made: the two would
-            # otherwise take the memory of the whole rollout twice
+            # free a layer's recorded parts once they are reordered: otherwise the activations of
+            # the whole rollout would be in memory twice
             parts, layers[layer] = layers[layer], []
             last = layer + 1 == len(layers)
             fields: dict[str, Any] = {}
@@ -142,7 +142,7 @@ class ActivationReuse:
         return ordered
 
     def _prompt_starts(self, order: Order) -> list[int | None] | None:
-        """Find where the recorded prompts go, None for one that is not in the order."""
+        """Return the new start of each recorded prompt (None: not used); None if they differ."""
         recorded, wanted = self.recorded, iter(zip(order.starts, order.sizes, strict=True))
         prompts, owners = recorded.owners[self.rows].unique(return_inverse=True)
         selected = set(prompts.tolist())
@@ -157,8 +157,10 @@ class ActivationReuse:
         return starts
 
     def _step_places(self, order: Order, ids: Tensor) -> Tensor | None:
-        """Find where the tokens that were fed go, those left out beyond the end; None if any token
-        was not fed, or another was.
+        """Find the new places of the tokens that were fed; those not used go beyond the end.
+
+        Returns:
+            [tokens fed] int64; None if a token was not fed, or another one was.
         """
         recorded, device = self.recorded, ids.device
         if not recorded.rows:
@@ -181,24 +183,26 @@ class ActivationReuse:
 
 @dataclass(frozen=True)
 class Places:
-    """Where recorded tokens go in a pass of ``length`` tokens."""
+    """The places of recorded tokens in a pass of ``length`` tokens."""
 
     sizes: list[int]
-    """Of the prompts."""
+    """Lengths of the prompts."""
     recorded: list[int]
-    """Where the prompts start in the activations."""
+    """First index of each prompt in the recorded activations."""
     starts: list[int | None]
-    """Where they go; None for one that is left out."""
+    """First index of each prompt in the pass; None for one that is left out."""
     steps: Tensor
-    """Where the tokens fed in steps go; ``length`` for one that is left out."""
+    """Index in the pass of each token fed in a step; ``length`` for one that is left out."""
     length: int
 
     def put(self, parts: Sequence[Tensor | None]) -> Tensor | None:
-        """Put activations of prompts, and of steps, in their places: [length, ..]."""
+        """Reorder activations of the prompts and the steps: [length, ..]; None if any is None."""
         if any(part is None for part in parts):
             return None
         first, *rest = (part for part in parts if part is not None)
-        out = first.new_empty(self.length + 1, *first.shape[1:])  # one more, for what is left out
+        out = first.new_empty(
+            self.length + 1, *first.shape[1:]
+        )  # one row more, for tokens that are left out
         for size, source, start in zip(self.sizes, self.recorded, self.starts, strict=True):
             if start is not None:
                 out[start : start + size] = first[source : source + size]
@@ -208,9 +212,9 @@ class Places:
 
 
 def _versions(language_model: PreTrainedModel) -> list[int]:
-    """Return torch's counts of the changes that were made to each weight in place.
+    """Return torch's count of in-place changes of each weight.
 
-    Comparing weights themselves would take a copy of the whole model; autograd keeps these counts
-    for the same purpose, but has no public name for them.
+    Comparing the weights themselves would take a copy of the whole model. Autograd uses these
+    counts for the same purpose, but has no public name for them.
     """
     return [weight._version for weight in language_model.parameters()]

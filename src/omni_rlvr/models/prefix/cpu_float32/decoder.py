@@ -1,9 +1,9 @@
-"""Decoding steps of Qwen2, Qwen3 and Llama on their weights, with as few operations as can be.
+"""Decode with the weights of Qwen2, Qwen3 and Llama layers, in as few operations as possible.
 
-A step has so little to compute that starting an operation costs more than most of them take. What
-weights allow is done once a rollout: products that share an input lie side by side, in the order
-that oneDNN reads fastest, and a norm's weight is part of the product after it. Scale and rotation
-of queries, the rotation of keys and the identity for values are one table a step.
+A decoding step computes so little that launching an operation takes longer than most operations. So
+weights are prepared once a rollout: layers with the same input are joined and stored in the order
+that oneDNN reads fastest, and a norm's weight is multiplied into the weight after it. Each step has
+one table that scales and rotates queries, rotates keys and leaves values unchanged.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from omni_rlvr.models.prefix.packing import Order
 from omni_rlvr.types import Prompts
 
 Affine = tuple[Tensor, Tensor | None]
-"""Weight, as ``pack`` returned it, and bias."""
+"""A weight as returned by ``pack``, and a bias."""
 
 
 class StepLayer(NamedTuple):
-    """A layer's weights as a step reads them."""
+    """A layer's weights, prepared for decoding steps."""
 
     qkv: Affine
     head_norms: Tensor | None
-    """[H + 2 kvH, D], weights of the norms of queries and keys, and one for values."""
+    """[H + 2 kvH, D]: the weights of the norms of queries and keys, and 1 for values."""
     o_proj: Affine
     gate_up: Affine
     down: Affine
 
 
 class FastDecoder(SharedDecoder):
-    """``SharedDecoder`` on a model's weights, which must not change while it is used."""
+    """A ``SharedDecoder`` that uses a model's weights directly; they must not change meanwhile."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class FastDecoder(SharedDecoder):
         q, k, v = self.fast.layers[0].heads
         scales = [self.fast.layers[0].scale] * q + [1.0] * k + [0.0] * v
         self.scale = prompts.embeds.new_tensor(scales).unsqueeze(1)
-        """[H + 2 kvH, 1], of the rotated heads; 0 for values, which are not rotated."""
+        """[H + 2 kvH, 1]: scale of queries, 1 for keys, 0 for values, which are not rotated."""
 
     def activations(self) -> ActivationReuse | None:
-        """Return what the layers computed for all N rows, if that was to be kept."""
+        """Return the layers' activations of all N rows; None unless ``keep_activations``."""
         if self.recorded is None:
             return None
         rows = torch.arange(self.num_rows, device=self.prompts.mask.device)
@@ -122,7 +122,7 @@ class FastDecoder(SharedDecoder):
                 )
                 attentions.append(attention)
         if self.recorded is not None:
-            # of all layers at once: a few small operations a step, not a few a layer
+            # for all layers at once, to save small operations
             lse = self.cache.log_sum_exp(*zip(*attentions, strict=True))
             made = [layer._replace(lse=one) for layer, one in zip(made, lse, strict=True)]
             self.recorded.add_step(self.cache.rows, tokens, made)
@@ -130,11 +130,9 @@ class FastDecoder(SharedDecoder):
         return rms_norm(hidden, norm.weight, norm.variance_epsilon)
 
     def _tables(self, hidden: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute what all heads are multiplied by, and their swapped halves:
-        [n, H + 2 kvH, D] each.
-        """
+        """Compute ``cos`` and ``sin`` of ``ops.rotate`` for all heads: [n, H + 2 kvH, D] each."""
         cos, sin = rotary_cos_sin(self.fast.model, hidden, places)
-        # where the scale is 0 stand values: times 1, plus 0 times their swapped halves
+        # values (scale 0) get cos = 1 and sin = 0, which leaves them unchanged
         return cos * self.scale + (self.scale == 0), sin * self.scale
 
 
@@ -159,9 +157,9 @@ def _step_layer(layer: Layer, num_rows: int) -> StepLayer:
 
 
 def _affine(layer: JoinedLinear, num_rows: int, norm: Tensor | None = None) -> Affine:
-    """Pack a layer; ``norm`` [K] are weights that its input has yet to be multiplied by."""
+    """Pack a layer; ``norm`` [K] is the weight of a norm to apply to its input."""
     weight, bias = layer.joined()
-    # W (w * x) = (W * w) x: the norm's weight goes into the product, one operation less a step
+    # W (w * x) = (W * w) x: multiplying the norm's weight into W saves an operation a step
     return pack(weight if norm is None else weight * norm, num_rows), bias
 
 

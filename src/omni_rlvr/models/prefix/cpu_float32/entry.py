@@ -1,4 +1,4 @@
-"""What the rest of ``models/prefix`` asks of this folder; see ``prefix/fast_path.py``."""
+"""The interface of this folder to the rest of ``models/prefix``; see ``prefix/fast_path.py``."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from omni_rlvr.models.prefix.packing import Order
 
 
 class FastPath:
-    """Run decoder layers on their weights; ``make_decoder`` takes the arguments of its class."""
+    """Runs decoder layers on their weights; ``make_decoder`` is a class, see its arguments."""
 
     make_decoder = FastDecoder
 
     @staticmethod
     def supports(language_model: PreTrainedModel, positions: Tensor) -> bool:
-        """Say whether a model's layers, as they are now, can be run on their weights.
+        """Tell whether a model's layers, as they are now, can be run on their weights.
 
-        Positions in time, height and width ([3, B, P]) are left to the modules: this folder reads a
-        position as one number a token, and would take the axis of time for the row.
+        Positions in time, height and width ([3, B, P]) are not supported: this folder expects one
+        number a token, and would take the first axis for the row.
 
         Args:
             language_model: A causal LM whose attention can share a prefix.
-            positions: Its tokens' positions.
+            positions: The positions of the tokens.
         """
         return positions.ndim < 3 and is_supported(language_model)
 
@@ -40,15 +40,15 @@ class FastPath:
         ids: Tensor,
         activations: object | None,
     ) -> Tensor:
-        """Run the layers over one packed row, from what its rollout computed where that is known.
+        """Run the layers over one packed row, starting from its rollout's activations if given.
 
         Args:
-            language_model: One that is supported.
+            language_model: A supported model.
             embeds: [S, hidden], the prompts' tokens, then the completions' input tokens.
             positions: [S], of the same tokens.
-            order: Where these tokens stand in the packed row.
+            order: The places of these tokens in the packed row.
             ids: [N, T], the completions.
-            activations: What their rollout kept; used up.
+            activations: The activations of their rollout, or None; they can be used once.
 
         Returns:
             [T, hidden], the hidden states of the row's tail.
@@ -72,7 +72,7 @@ class FastPath:
     def recorded(
         language_model: PreTrainedModel, embeds: Tensor, positions: Tensor, layout: Layout
     ) -> float:
-        """Count what a rollout keeps for the update, in bytes a token."""
+        """Return the size of the activations that a rollout keeps, in bytes a token."""
         record: list[Activations] = []
         with torch.no_grad():
             FastLayers(language_model)(embeds, positions, layout, record=record)
@@ -81,7 +81,7 @@ class FastPath:
 
     @staticmethod
     def packed_bytes(language_model: PreTrainedModel) -> int:
-        """Count the weights that ``make_decoder`` copies, in bytes."""
+        """Return the size of the weights that ``make_decoder`` copies, in bytes."""
         layers = FastLayers(language_model).layers
         joined = [one for la in layers for one in (la.query, la.keys_values, la.o_proj)]
         joined += [one for la in layers for one in (la.gate_up, la.down)]
@@ -89,6 +89,6 @@ class FastPath:
 
     @staticmethod
     def select(activations: object, rows: Tensor) -> object:
-        """Take the activations of some of their rows, [n] int64."""
+        """Select the activations of some rows, [n] int64."""
         assert isinstance(activations, ActivationReuse)
         return activations.select(rows)

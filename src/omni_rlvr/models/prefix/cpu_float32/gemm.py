@@ -1,7 +1,7 @@
-"""Matrix products with layers' weights, by oneDNN where torch has it.
+"""Matrix products with weights, computed by oneDNN if this torch has it.
 
-On a CPU in float32 that beats torch's own choice by a tenth where rows are many, and takes half the
-time where they are few and the weight has been packed.
+On a CPU in float32 this is a tenth faster than torch's own choice for many rows, and twice as fast
+for few rows with a packed weight.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def linear(
 
 
 def pack(weight: Tensor, num_rows: int) -> Tensor:
-    """Copy a weight [N, K] in the order that ``linear`` reads it fastest, for S = num_rows.
+    """Copy a weight [N, K] into the memory order that ``linear`` reads fastest, for S = num_rows.
 
-    Only a weight that is used many times is worth it: a rollout packs once and then takes hundreds
-    of steps; in an update the copy would cost more than it saves.
+    This pays only for a weight that is used many times: a rollout packs once and then takes
+    hundreds of steps; in an update the copy would cost more than it saves.
     """
     reorder = operators().onednn_reorder
     if reorder is None or not _is_for_onednn(weight):

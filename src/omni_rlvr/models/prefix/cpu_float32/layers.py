@@ -1,12 +1,12 @@
-"""Decoder layers of Qwen2, Qwen3 and Llama, run on their weights and not through their modules.
+"""Run decoder layers of Qwen2, Qwen3 and Llama on their weights, without calling their modules.
 
     x += o_proj(attend(rotate(q, k), v)),   q, k, v = qkv(norm(x))
     x += down(silu(gate(y)) up(y)),         y = norm(x)
 
-In the last layer a token that predicts nothing gives its keys and values and no more. A pass can
+In the last layer, only keys and values are computed for tokens that predict nothing. A pass can
 record its activations, and a later pass over the same tokens can start from them: it then only
-builds the graph for backward. Whatever is not exactly as these classes make it (adapters,
-hooks, autocast, other classes, checkpointing) goes through its modules.
+builds the graph for backward. A model with anything else (adapters, hooks, autocast, other classes,
+checkpointing) is run through its modules.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import SiLUActivation
 
-# class by class: one that a release of transformers lacks is then an ImportError, by which
-# ``fast_path`` knows that this folder cannot be used
+# Imported class by class: if a version of transformers lacks one, the ImportError tells
+# ``fast_path`` that this folder cannot be used.
 from transformers.models.llama.modeling_llama import (
     LlamaAttention,
     LlamaDecoderLayer,
@@ -55,23 +55,24 @@ KNOWN = {
     Qwen2Model, Qwen2DecoderLayer, Qwen2Attention, Qwen2MLP, Qwen2RMSNorm, Qwen2RotaryEmbedding,
     Qwen3Model, Qwen3DecoderLayer, Qwen3Attention, Qwen3MLP, Qwen3RMSNorm, Qwen3RotaryEmbedding,
 }  # fmt: skip
-"""What a model may be made of, exactly: a subclass may compute something else."""
+"""The only classes that a model may consist of; a subclass may compute something else."""
 BY_LENGTH = ("dynamic", "longrope")
-"""Rotations that depend on how long a pass is: an update's are not a rollout's."""
+"""Rope types that depend on the length of a pass, and so differ between rollout and update."""
 
 
 class Activations(NamedTuple):
-    """What one layer computed, [S, ..] for its S tokens; but the last layer computes keys and
-    values for all, the rest for the tail of its layout.
+    """The activations of one layer, [S, ..] for S tokens.
+
+    In the last layer, only keys and values are of all tokens, the others of the layout's tail.
     """
 
     query: Tensor
-    """Before head norms and rotation, as keys and values."""
+    """Queries before head norms and rotation; the same holds for keys and values."""
     keys_values: Tensor
     context: Tensor
     """The output of attention."""
     lse: Tensor | None
-    """[S, H], the logarithm of its softmax's denominator; None where no kernel gives it."""
+    """[S, H], the log-sum-exp of attention; None without a kernel that returns it."""
     attended: Tensor
     """The hidden states after attention."""
     gate_up: Tensor
@@ -86,9 +87,9 @@ class Layer(NamedTuple):
     query: JoinedLinear
     keys_values: JoinedLinear
     heads: list[int]
-    """Of queries, keys and values."""
+    """Number of heads of queries, keys and values."""
     head_norms: list[Any]
-    """Of queries and keys; Qwen3 alone has them."""
+    """Norms of queries and keys, which only Qwen3 has."""
     o_proj: JoinedLinear
     mlp_norm: Any
     gate_up: JoinedLinear
@@ -118,12 +119,12 @@ class FastLayers:
         Args:
             embeds: [1, S, hidden].
             positions: [1, S].
-            layout: Who attends to whom.
-            record: Is given each layer's activations.
-            known: Gives a layer's activations of an earlier pass over the same tokens, in order.
+            layout: Which tokens attend to which.
+            record: A list to which each layer's activations are appended.
+            known: Returns a layer's activations of an earlier pass over the same tokens.
 
         Returns:
-            [1, T, hidden], for the layout's tail; without one T is S.
+            [1, T, hidden], for the layout's tail; without one, T is S.
         """
         cos, sin = rotary_cos_sin(self.model, embeds[0], positions[0])
         hidden, tail = embeds[0], layout.tail
@@ -155,15 +156,15 @@ class FastLayers:
 def rotary_cos_sin(model: Any, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Compute cosines and sines for ``rotate``: [S, 1, D] each, at positions [S]."""
     cos, sin = model.rotary_emb(hidden.unsqueeze(0), positions.unsqueeze(0))
-    # the minus of rotary's (-x2, x1) goes into the table once, not into every head of every layer
+    # put the minus of rotary's (-x2, x1) into the table once, instead of into every head
     first, second = sin[0].chunk(2, dim=-1)
     return cos[0].unsqueeze(1), torch.cat([-first, second], dim=-1).unsqueeze(1)
 
 
 def is_supported(language_model: PreTrainedModel) -> bool:
-    """Say whether a model's layers can be run on their weights, with the same result."""
+    """Tell whether a model's layers can be run on their weights, with the same result."""
     model: Any = language_model.model
-    # torch knows of no autocast on the meta device
+    # asking torch about autocast on the meta device raises an error
     if model.device.type != "meta" and torch.is_autocast_enabled(model.device.type):
         return False
     if model.rotary_emb.rope_type in BY_LENGTH:
@@ -172,8 +173,8 @@ def is_supported(language_model: PreTrainedModel) -> bool:
 
 
 def _is_plain(module: Any) -> bool:
-    """Say whether a module is a known one, in float32, with nothing attached."""
-    hooks = [module._forward_hooks, module._forward_pre_hooks]  # torch has no public list of them
+    """Tell whether a module is of a known class, in float32, without hooks or checkpointing."""
+    hooks = [module._forward_hooks, module._forward_pre_hooks]  # torch has no public access to them
     hooks += [module._backward_hooks, module._backward_pre_hooks]
     own = vars(module)
     if type(module) not in KNOWN or any(hooks) or own.get("gradient_checkpointing"):
@@ -190,7 +191,7 @@ def _layer(layer: Any) -> Layer:
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     return Layer(
         norm=layer.input_layernorm,
-        # apart from keys and values: the last layer computes queries for fewer tokens
+        # not joined with keys and values: the last layer computes queries for fewer tokens
         query=JoinedLinear(projections[0]),
         keys_values=JoinedLinear(*projections[1:]),
         heads=[one.out_features // attention.head_dim for one in projections],
@@ -204,7 +205,7 @@ def _layer(layer: Any) -> Layer:
 
 
 def _query(layer: Layer, query: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Cut [S, H * D] into rotated queries [1, H, S, D]."""
+    """Split [S, H * D] into heads, and normalise and rotate them: queries [1, H, S, D]."""
     heads = query.unflatten(1, (layer.heads[0], -1))
     if layer.head_norms:
         norm = layer.head_norms[0]
@@ -215,7 +216,7 @@ def _query(layer: Layer, query: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def _keys_values(
     layer: Layer, keys_values: Tensor, cos: Tensor, sin: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Cut [S, 2 kvH * D] into rotated keys [1, kvH, S, D] and values."""
+    """Split [S, 2 kvH * D] into normalised, rotated keys and into values, [1, kvH, S, D] each."""
     keys, values = keys_values.unflatten(1, (2, layer.heads[1], -1)).unbind(1)
     if layer.head_norms:
         norm = layer.head_norms[1]

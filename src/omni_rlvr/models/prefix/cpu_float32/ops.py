@@ -1,7 +1,7 @@
 """The operations of a decoder layer, each with a backward pass of its own.
 
-They pass over memory fewer times than what autograd derives, and a product whose result is known
-already is not computed again. They give what transformers' modules give, to rounding.
+They pass over memory fewer times than autograd's own backward, and do not compute a product again
+whose result is known. Up to rounding, the results are those of transformers' modules.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def inverse_rms(x: Tensor, eps: float) -> Tensor:
     """Compute 1 / sqrt(mean(x^2) + eps) of the last axis: [.., D] -> [.., 1]."""
-    # the norm is one pass over x; x.square().mean() writes a tensor as large as x first
+    # vector_norm reads x once; x.square().mean() would first write a tensor as large as x
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
-    """Compute silu(gate) * up: [S, 2 I], gates first -> [S, I]."""
+    """Compute silu(gate) * up: [S, 2 I] with gates first -> [S, I]."""
     return _SwiGlu.apply(gate_up) if torch.is_grad_enabled() else _swiglu(gate_up)
 
 
 class JoinedLinear:
-    """Linear layers that read one input: [S, K] -> [S, sum N_i], their outputs side by side."""
+    """Linear layers with the same input, outputs concatenated: [S, K] -> [S, sum N_i]."""
 
     def __init__(self, *linears: nn.Linear):
-        """Hold layers K -> N_i."""
+        """Take the layers, K -> N_i."""
         self.linears = linears
 
     def __call__(
@@ -58,8 +58,8 @@ class JoinedLinear:
 
         Args:
             x: [S, K].
-            residual: [S, sum N_i], is added.
-            known: The result, if an earlier pass has computed it; it then only gets its gradient.
+            residual: [S, sum N_i], added to the result.
+            known: The result, if an earlier pass has computed it; only the graph is then built.
         """
         if torch.is_grad_enabled():
             weights = [weight for one in self.linears for weight in (one.weight, one.bias)]
@@ -74,7 +74,7 @@ class JoinedLinear:
 def _join(
     weights: Sequence[Tensor], biases: Sequence[Tensor | None]
 ) -> tuple[Tensor, Tensor | None]:
-    """Put weights [N_i, K] under each other, and biases [N_i], if any layer has one."""
+    """Concatenate weights [N_i, K], and biases [N_i] if any layer has one."""
     if len(weights) == 1:
         return weights[0], biases[0]
     if all(bias is None for bias in biases):
@@ -96,7 +96,7 @@ class _JoinedLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor):
         x, *weights = ctx.saved_tensors
         wanted, grad = ctx.needs_input_grad, grad.contiguous()
-        # joined again, not kept from forward: a copy of all weights would stand until backward
+        # joined again: keeping it from forward would hold a copy of all weights until backward
         dx = linear(grad, _join(weights, [None] * len(weights))[0].t()) if wanted[0] else None
         grads: list[Tensor | None] = []
         for i, part in enumerate(grad.split([len(weight) for weight in weights], dim=1)):
@@ -106,7 +106,7 @@ class _JoinedLinear(torch.autograd.Function):
 
 
 def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """Compute grad^T x, [N, K], as the product that has more rows than columns: it is faster."""
+    """Compute grad^T x, [N, K], as the faster product, which has more rows than columns."""
     return grad.t() @ x if grad.shape[1] >= x.shape[1] else (x.t() @ grad).t()
 
 
@@ -137,7 +137,7 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor):
         cos, sin = ctx.saved_tensors
-        return _rotated(grad, cos, -sin), None, None  # back by the same angle
+        return _rotated(grad, cos, -sin), None, None  # rotate back by the same angle
 
 
 class _SwiGlu(torch.autograd.Function):
@@ -150,7 +150,7 @@ class _SwiGlu(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor):
         (gate_up,) = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
-        out = torch.empty_like(gate_up)  # both gradients are written into it, side by side
+        out = torch.empty_like(gate_up)  # both gradients are written into its halves
         d_gate, d_up = out.chunk(2, dim=-1)
         torch.mul(grad, F.silu(gate), out=d_up)
         silu_backward = operators().silu_backward

@@ -16,10 +16,10 @@ from omni_rlvr.types import UserError
 
 @dataclass(frozen=True)
 class Attribution:
-    """What was measured on one split."""
+    """The results of one split."""
 
     name: str
-    """Unique on the page: the run's folder and, where there are more, the split."""
+    """Unique name on the page: the split, with the run's folder if there are several runs."""
     config: dict[str, Any]
     """The run's resolved config."""
     commit: str | None
@@ -39,10 +39,10 @@ def gather_attributions(places: Sequence[str]) -> list[Attribution]:
     """Read runs of task=attribute.
 
     Args:
-        places: runs, folders of runs, or globs of either.
+        places: Runs, folders of runs, or globs of either.
 
     Raises:
-        UserError: a place holds no such run, or a file of one cannot be read.
+        UserError: A place has no such run, or a file of one cannot be read.
     """
     found: dict[Path, None] = {}
     for place in places:
@@ -68,7 +68,7 @@ def _read(name: str, folder: Path) -> Attribution:
         sampled = read_jsonl(folder / "completions.jsonl")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{folder}: what task=attribute wrote cannot be read: {error}; make the run again"
+            f"{folder}: the files of task=attribute cannot be read: {error}; run the task again"
         ) from error
     known = [row["id"] for row in selection]
     table, spread = table[table["clip"].isin(known)], spread[spread["clip"].isin(known)]

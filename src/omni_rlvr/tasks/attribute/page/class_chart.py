@@ -1,7 +1,7 @@
 """Draw Shapley values by class as an SVG that takes its colours from the page.
 
-Horizontal bars begin at zero, one a player and one for the interaction, with 95 % intervals. This
-file computes their places; ``chart.svg`` draws them.
+Horizontal bars begin at zero, one for each player and one for the interaction, with 95 % intervals.
+This file computes coordinates; the template ``chart.svg`` draws.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ WIDTH, LABEL, RIGHT = 480, 92, 14
 BAR, GAP, AXIS = 9, 12, 34
 ALL = "all clips"
 NAMES = {"video": "picture", "audio": "sound", "text": "question", "interaction": "interaction"}
-"""Key (also the CSS class of its bars) -> the name that a reader sees."""
+"""Key (also the CSS class of its bars) -> name in the chart."""
 
 
 def class_chart(report: Mapping[str, Any], *, unit: str) -> Markup:
     """Draw the chart of one split.
 
     Args:
-        report: attribution.json.
-        unit: of the values, from ``attribution.unit_of``.
+        report: The content of attribution.json.
+        unit: The unit of the values, from ``attribution.unit_of``.
 
     Returns:
-        An ``<svg>``, or an empty text where no clip has both modalities.
+        An ``<svg>``, or an empty text if no clip has both modalities.
     """
     groups = {ALL: report["all"], **report["by_class"]}
     groups = {name: group for name, group in groups.items() if group["num_whole"]}
@@ -86,7 +86,7 @@ def value_of(group: Mapping[str, Any], key: str) -> dict[str, Any] | None:
 
 
 def round_ticks(low: float, high: float) -> list[float]:
-    """Choose about five round numbers, of which the first and the last hold both ends."""
+    """Choose about five equally spaced round numbers whose range includes ``low`` and ``high``."""
     span = (high - low) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 4))
     step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= 6)

@@ -1,4 +1,4 @@
-"""Give what a page shows of each selected clip as plain values: a table row, and a card."""
+"""Collect what the page shows of each selected clip as plain values: a table row, and a card."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def clip_row(run: Attribution, selected: dict[str, Any], thumb: str | None) -> d
 def clip_card(
     run: Attribution, selected: dict[str, Any], lexicon: Lexicon, reader: ClipReader
 ) -> dict[str, Any]:
-    """Make all that is shown of a clip once it is opened."""
+    """Make the card of a clip: all that the page shows once the clip is opened."""
     clip, by_subset = run.clips[selected["id"]], run.distributions[selected["id"]]
     files = (selected[name] and Path(selected[name]) for name in ("video", "audio"))
     names = ("num_claims", "false_claims", "question", "answer")
@@ -69,7 +69,7 @@ def clip_card(
 
 
 def segments(completion: str, lexicon: Lexicon) -> list[list[Any]]:
-    """Cut a completion into [text, modality or None, whether counted]; only thinking is marked."""
+    """Split a completion into [text, modality or None, whether counted]; only thinking is marked."""
     think = parse(completion).think
     if not think:
         return [[completion, None, False]]
@@ -92,7 +92,7 @@ def _lean(selected: dict[str, Any], clip: dict[str, Any], lexicon: Lexicon) -> d
 
 
 def _games(clip: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give the values of the gold label, and of the most probable label where that is another."""
+    """Collect the values of the gold label, and of the most probable label if it is another."""
     out = []
     nothing = "no_text_none" if "phi_text" in clip else "none"
     players = [name for name in PLAYERS if f"phi_{name}" in clip]

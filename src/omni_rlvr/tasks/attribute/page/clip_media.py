@@ -45,8 +45,8 @@ def clip_media(reader: ClipReader, video: Path | None, audio: Path | None) -> di
         audio: a sound file that replaces the container's track, or None.
 
     Returns:
-        ``error`` alone where it cannot be read; else ``duration_s``, ``film`` (or None: no
-        picture), ``thumb``, ``sound`` (or None: no sound track), and ``clip`` to be played.
+        Only ``error`` if the clip cannot be read; else ``duration_s``, ``film`` (None without a
+        picture), ``thumb``, ``sound`` (None without a sound track), and ``clip`` to be played.
     """
     names = " + ".join(str(path) for path in (video, audio) if path is not None)
     request = ClipRequest(Sampling.count(NUM_FRAMES), SAMPLE_RATE, video is not None, True)
@@ -91,7 +91,7 @@ def _cut(frame: np.ndarray, height: int) -> np.ndarray:
 
 
 def _sound(waveform: np.ndarray) -> dict[str, Any]:
-    """Give the waveform's extremes in percent of its peak, and its spectrogram with marks."""
+    """Compute the waveform's extremes in percent of its peak, and its spectrogram with marks."""
     peak = max(float(np.abs(waveform).max()), 1e-6)
     parts = np.array_split(waveform, min(NUM_PEAKS, len(waveform)))
     ends = [[round(100 * float(end) / peak) for end in (p.min(), p.max())] for p in parts]

@@ -1,9 +1,9 @@
-"""Write the page of what each modality did: one HTML file that needs no other file and no network.
+"""Write the page on what each modality did: one HTML file that needs no other file and no network.
 
-``page.html`` shows tables and charts; the clips are data, which ``page.js`` puts on the page as
-text, so that nothing in a completion or a file name can be more than text. The data of a clip's
-card stand in a block of their own, which is read when the card is opened. The page's own
-Content-Security-Policy lets it run this script and no other, and load nothing.
+``page.html`` has the tables and charts. The clips are data, which ``page.js`` inserts as text, so
+that a completion or a file name cannot inject HTML. The data of each clip's card is a separate
+block, which is read when the card is opened. The page's Content-Security-Policy allows only this
+script, and no loading.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ MEASURES = {
     "label list says what is generated": ("faithfulness", "same_answer", "share"),
     "claims that are false": ("faithfulness", "hallucination", "percent"),
 }
-"""Line of the summary -> part and key of a report, and how the entry is written."""
+"""Line of the summary -> (part of a report, key in it, format of the entry)."""
 
 
 def write_clip_page(path: Path, places: Sequence[str]) -> None:
@@ -155,5 +155,5 @@ def _hash(text: str) -> str:
 
 
 def _json(value: Any) -> Markup:
-    """Write data for the script. No ``<`` is left in it, so nothing in it can end its block."""
+    """Write data for the script. ``<`` is escaped, so that the data cannot end its block."""
     return Markup(json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))

@@ -1,8 +1,9 @@
-"""Make a clip that a browser plays: its own file where a browser plays it, else a small new one.
+"""Make a clip that every browser plays: the file itself if browsers play it, else a small new one.
 
 Every browser plays H.264 in yuv420p and AAC in mp4, and such a file is kept byte for byte unless it
-is large. Anything else (other codecs, a sidecar sound, a long clip) is encoded again, small, and
-cut after ``MAX_S``. This file sets no time limit: call ``show_clip`` through ``media/sandbox``.
+is large. Anything else (other codecs, a sidecar sound, a long clip) is encoded again at a small
+size and cut after ``MAX_S``. There is no time limit here: call ``show_clip`` through
+``media/sandbox``.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Playable:
 def show_clip(
     video: Path | None, audio: Path | None, request: ClipRequest
 ) -> tuple[Clip, Playable]:
-    """Read a clip, and make one of it that a browser plays.
+    """Read a clip, and make a version of it that a browser plays.
 
     Args and Raises: as ``clip.read_clip`` and ``playable``.
     """
