@@ -96,5 +96,5 @@ def test_a_number_may_be_the_solution(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["ask", "rel_tolerance"])
 def test_a_kind_or_type_that_there_is_not_is_named(tmp_path: Path, key: str) -> None:
-    with pytest.raises(UserError, match=rf"dataset\.layout\.{key}\.guess: there is none"):
+    with pytest.raises(UserError, match=rf"dataset\.layout\.{key}\.guess: unknown key"):
         reader(tmp_path, CHOICE, **{key: {"guess": 1}})

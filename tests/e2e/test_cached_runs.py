@@ -87,11 +87,11 @@ def test_evaluation_reads_and_fills_the_cache(counted) -> None:
 
 def test_task_cache_says_what_it_did(counted, capsys: pytest.CaptureFixture[str]) -> None:
     counted("task=cache", "task.splits=[test]", "task.batch_size=2")
-    assert "test: 0 clips were there, 5 added, 0 cannot be read" in capsys.readouterr().out
+    assert "test: 0 clips were cached, 5 added, 0 cannot be read" in capsys.readouterr().out
     counts, folder = counted("task=cache")
     out = capsys.readouterr().out
-    assert "train: 5 clips were there, 7 added" in out  # test.json is the first five of train.json
-    assert "test: 5 clips were there, 0 added" in out
+    assert "train: 5 clips were cached, 7 added" in out  # test.json is the first five of train.json
+    assert "test: 5 clips were cached, 0 added" in out
     assert counts == {"video": 7, "audio": 7}
     assert read_json(folder / "run.json")["status"] == "finished"
 

@@ -1,4 +1,4 @@
-"""What tasks that ask a policy about clips share: their inputs, and how ranks share the clips."""
+"""Code that tasks running a policy on clips share: their inputs, and the loop over the clips."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PolicyInputs:
-    """What a task starts from that asks a policy about clips."""
+    """The inputs of a task that runs a policy on clips."""
 
     place: Place
     clips: Clips
@@ -57,7 +57,7 @@ def policy_inputs(composed: Composed, clips: Clips) -> PolicyInputs:
 
 
 def clip_request(processor: Processor, *, video: bool, audio: bool) -> ClipRequest:
-    """Say what a policy's processor takes of a clip."""
+    """Make the request for what a policy's processor takes of a clip."""
     sampling, rate, window_s = processor.sampling, processor.sample_rate, processor.window_s
     frame_size = processor.frame_size
     return ClipRequest(sampling, rate, video, audio, window_s=window_s, frame_size=frame_size)
@@ -73,12 +73,12 @@ def processed_clips(
 
 
 def collate(processor: Processor, cache: FeatureCache | None, *, with_target: bool) -> Collate:
-    """Make what turns samples into batches."""
+    """Make the function that turns samples into batches."""
     return Collate(processor, with_target, None if cache is None else cache.dtype)
 
 
 def keeper(cache: FeatureCache | None) -> Callable[[Batch, Features], None]:
-    """Return what stores the features of each batch, if there is a cache."""
+    """Return a function that stores the features of each batch if there is a cache."""
     return cache.put if cache is not None else lambda batch, features: None
 
 
@@ -93,22 +93,22 @@ def for_each_batch(
     batch_size: int,
     title: str | None,
 ) -> None:
-    """Do something with examples batch by batch, with a batch on each rank at a time.
+    """Call a function for examples batch by batch, with one batch on each rank at a time.
 
-    Batches are read, encoded, put into the cache and done by one rank each, in turn. All ranks
+    One rank reads each batch, encodes it, puts it into the cache and calls ``do``. All ranks
     synchronise after each round, and then have all its results, in the order of the examples.
     Batches are the same on any number of ranks.
 
     Args:
         inputs: How clips are read, the policy that encodes them, and the cache of features.
-        record: Notes the clips that could not be read, and the notes on the others.
+        record: Records the clips that could not be read, and the notes on the others.
         examples: The clips to read, the same on every rank.
-        do: Is called with each batch on the rank that reads it; ``places`` counts all examples, and
-            a batch whose clips were all skipped has no features. What it returns is sent to all
-            ranks: small, and on the CPU.
+        do: Is called with each batch on the rank that reads it; ``places`` are indices into
+            ``examples``, and a batch whose clips were all skipped has no features. Its result is
+            sent to all ranks, so it should be small, and on the CPU.
         then: Is called on every rank with each result, in the order of the examples.
         batch_size: The number of clips encoded together.
-        title: Stands before the progress bar; None shows no bar.
+        title: The title of the progress bar; None shows no bar.
 
     Raises:
         MediaError: A clip cannot be read, and ``dataset.on_bad_media`` is "raise".

@@ -1,13 +1,14 @@
 """The task ``evaluate``: generate answers greedily, parse them and compare them with the labels.
 
-The answer is the text in the answer tag. A completion without any tag counts as the answer as a
-whole, because a model that is trained on labels alone says just "happy". An answer that is not in
-the label list is wrong, and counted as ``outside``. Questions without a label list are judged by
-their kind; an answer that cannot be read as one of its kind is counted as ``unparsed``.
+The answer is the text in the answer tag. A completion without any tag is the answer as a whole,
+because a model that is trained only on labels writes just "happy". An answer that is not in the
+label list is wrong, and counted as ``outside``. Questions without a label list are judged by their
+kind; an answer that cannot be read as one of its kind is counted as ``unparsed``.
 
-Beside the generated answer, the label is chosen that is most likely behind the model's own
-reasoning. A model that recognises the emotion and calls it by a word outside the list is right
-there and wrong in WAR; ``OUTCOMES`` tell the two apart, clip by clip.
+In addition to the generated answer, the label that is most likely after the model's own reasoning
+is chosen. If a model recognises the emotion but names it by a word outside the list, the chosen
+label is right and the generated answer, which WAR counts, is wrong; ``OUTCOMES`` distinguish these
+cases for each clip.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ OUTCOMES = ("right", "unparseable", "outside", "another_label", "won", "wrong")
 
 In the first four the chosen label is right (C). The generated answer is right too, or it is lost:
 its tags hold no answer (U), it is outside the label list (O), or it is another label (W). In the
-last two the chosen label is wrong; the generated answer is right all the same (N), or wrong too.
+last two the chosen label is wrong; the generated answer is right (N), or wrong too.
 """
 
 
@@ -89,7 +90,7 @@ def answered(
     labels: Sequence[str],
     task: EvaluateTask,
 ) -> list[dict[str, object]]:
-    """Answer for the clips of a batch greedily, and judge each answer.
+    """Generate the answers for a batch greedily, and judge each answer.
 
     Args:
         policy: The policy, in eval mode.
@@ -168,7 +169,7 @@ def with_outcome(
     Args:
         row: From ``judge``.
         chosen: The most likely label.
-        behind_reasoning: Whether it was chosen behind the model's own reasoning, and not directly
+        behind_reasoning: Whether it was scored after the model's own reasoning, and not directly
             after the prompt, as for a reply whose tags hold no answer.
     """
     if chosen != row["label"]:
@@ -213,7 +214,7 @@ def averages(matrix: Tensor, *, num_resamples: int) -> dict[str, Any]:
     """Compute WAR, UAR and weighted F1 of a confusion matrix in percent, with 95 % intervals."""
     kinds = {"war": metrics.war, "uar": metrics.uar, "weighted_f1": metrics.weighted_f1}
     counts = matrix.flatten()
-    cells = counts.nonzero().flatten()  # of a long label list few are occupied
+    cells = counts.nonzero().flatten()  # most cells of a long label list are 0
     values = bootstrap.bootstrap_interval(
         one_hot(cells, matrix.numel()),
         lambda sums: torch.stack(
@@ -227,7 +228,7 @@ def averages(matrix: Tensor, *, num_resamples: int) -> dict[str, Any]:
     num_clips = int(counts.sum())
     scores: dict[str, Any] = {}
     for name, value, low, high in zip(kinds, *(part.tolist() for part in values), strict=True):
-        # exact for WAR; for the others, which are 0 or 1 with it, better than no width at all
+        # exact for WAR; UAR and F1 are 0 or 1 together with it, and get its interval
         low, high = bootstrap.exact_at_the_ends(value, low, high, num_clips, confidence=0.95)
         scores |= {name: _percent(value), f"{name}_ci": [_percent(low), _percent(high)]}
     return scores
@@ -266,13 +267,14 @@ def judge_question(example: Example, completion: str) -> dict[str, object]:
 def score_questions(
     predictions: Sequence[Mapping[str, Any]], *, num_resamples: int
 ) -> dict[str, Any]:
-    """Compute all scores, in percent.
+    """Compute all scores of questions, in percent.
 
     Returns:
-        ``war``, the share of all questions that is right, and ``uar``, the mean of the shares of
-        the kinds, with intervals: what these are for classes. ``score`` gives several letters their
-        F1. ``unparsed`` is the share that could not be read, which all others count as wrong.
-        ``kinds`` holds these for each kind, and ``recall`` the share of it that is right.
+        ``war`` is the share of right answers among all questions and ``uar`` the mean over the
+        kinds of questions, as over classes otherwise, both with intervals. ``score`` counts the F1
+        of answers with several letters. ``unparsed`` is the share of answers that could not be
+        read; the other scores count them as wrong. ``kinds`` has these scores for each kind, and
+        ``recall`` its share of right answers.
     """
     kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in predictions)]
     rows = [[row for row in predictions if row["kind"] == kind] for kind in kinds]
@@ -303,7 +305,7 @@ def score_questions(
 
 
 def scores_line(split: str, scores: Mapping[str, Any]) -> str:
-    """Say the scores of a split in a line, and in a second one what the chosen labels show."""
+    """Write the scores of a split in a line, and those of the chosen labels in further lines."""
 
     def interval(name: str) -> str:
         low, high = scores[f"{name}_ci"]
@@ -329,7 +331,7 @@ def scores_line(split: str, scores: Mapping[str, Any]) -> str:
 
 
 def questions_line(split: str, scores: Mapping[str, Any]) -> str:
-    """Say the scores of a split in a line, then those of each kind."""
+    """Write the scores of a split in a line, then those of each kind of question."""
 
     def told(name: str, one: Mapping[str, Any]) -> str:
         return (
@@ -355,7 +357,7 @@ def _of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _shares(cells: torch.Tensor) -> torch.Tensor:
-    """Compute the share that is right, of all and as a mean over kinds: [R, K, 2] -> [R, 2]."""
+    """Compute the share of right answers of all, and the mean over kinds: [R, K, 2] -> [R, 2]."""
     right, there = cells[..., 1], cells.sum(dim=-1)
     of_all = right.sum(dim=-1) / there.sum(dim=-1)
     return torch.stack([of_all, (right / there).nanmean(dim=-1)], dim=-1)
@@ -396,7 +398,7 @@ def run(inputs: PolicyInputs) -> dict[str, dict]:
 
 
 def score_splits(inputs: PolicyInputs, record: RunRecord) -> dict[str, dict]:
-    """Evaluate within a run that is open already; return the scores of each split.
+    """Evaluate within a run that is already recorded; return the scores of each split.
 
     Raises:
         UserError: No clip of a split could be read.
@@ -429,8 +431,8 @@ def score_splits(inputs: PolicyInputs, record: RunRecord) -> dict[str, dict]:
         print(say(split, result.scores))
         if count := result.scores.get("num_trained_on"):
             print(
-                f"  {count} of these {len(examples)} clips were trained on: this is no measure of "
-                "how well the model does on others"
+                f"  {count} of these {len(examples)} clips were trained on: the scores do not say "
+                "how well the model does on other clips"
             )
     return scores
 
@@ -442,7 +444,7 @@ def _num_trained_on(clips: Clips, examples: Sequence[Example]) -> int:
 
 
 def _batch_size(num_clips: int, at_most: int) -> int:
-    """Choose a size with which all ranks have equal numbers of batches, of about one size."""
+    """Choose a batch size at which all ranks have equally many batches of similar sizes."""
     num_ranks = distributed.num_ranks()
     if num_ranks == 1:
         return at_most
@@ -478,7 +480,7 @@ def published_markdown(scores: Mapping[str, Mapping[str, Any]], dataset: Dataset
     reach = ", ".join(f"{half:.1f} points on {split}" for split, half in halves.items())
     return (
         f"{table}\n\nthis run: {where}; {labels}\n"
-        f"A smaller difference to a published WAR than {reach} may be chance: so far the 95 % "
-        "interval of this run alone reaches, and the published run has one as well.\n"
+        f"A difference to a published WAR of less than {reach} may be chance: that is half the "
+        "95 % interval of this run, and the published score has an interval as well.\n"
         f"published: {dataset.published_scores_note}\n"
     )

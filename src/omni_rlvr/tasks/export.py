@@ -37,7 +37,7 @@ from omni_rlvr.training.model_card import write_card
 from omni_rlvr.types import UserError, first_line
 
 HUB = "hub:"
-"""Before a name on the hub, in ``task.to``."""
+"""Prefix of a name on the hub in ``task.to``."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ExportInputs:
     task: ExportTask
     policy: Policy
     checkpoint: Path | None
-    """What the policy was loaded from; None if it was joined from parts."""
+    """The checkpoint that the policy was loaded from; None if it was joined from parts."""
     repository: str | None
     """OWNER/NAME of the repository on the hub; None to write a folder."""
 
@@ -72,18 +72,18 @@ def check_target(to: Path) -> None:
         UserError: It exists.
     """
     if to.exists():
-        raise UserError(f"task.to={to} is there already; give a folder that does not exist")
+        raise UserError(f"task.to={to} exists already; give a folder that does not exist")
 
 
 def check_repository(to: str) -> str:
     """Check that a repository on the hub can be made, or is empty, before a model is loaded.
 
     Returns:
-        OWNER/NAME; the owner is the user where none is given.
+        OWNER/NAME; without an owner in the name, it is the user.
 
     Raises:
-        UserError: The name is none, there is no token, the hub does not answer, or the repository
-            is another's or holds files.
+        UserError: The name is invalid, there is no token, the hub does not answer, or the
+            repository belongs to somebody else or has files.
     """
     name = to.removeprefix(HUB)
     try:
@@ -111,24 +111,24 @@ def check_repository(to: str) -> str:
             files = {*api.list_repo_files(name)} - {".gitattributes"}
             if files:
                 raise UserError(
-                    f"task.to={to}: {name} holds {len(files)} files already; give another name"
+                    f"task.to={to}: {name} has {len(files)} files already; give another name"
                 )
     return name
 
 
 @contextmanager
 def _hub_errors(to: str) -> Iterator[None]:
-    """Turn what goes wrong with the hub into one line that says what to do.
+    """Turn any error of the hub into one line that says what to do.
 
     Raises:
-        UserError: Anything went wrong.
+        UserError: The hub refused, did not answer, or may not be used.
     """
     instead = "or give a folder, and upload it later with 'hf upload'"
     try:
         yield
     except OfflineModeIsEnabled as error:
         raise UserError(
-            f"task.to={to}: HF_HUB_OFFLINE is set, and nothing is uploaded; unset it, {instead}"
+            f"task.to={to}: HF_HUB_OFFLINE is set, so nothing can be uploaded; unset it, {instead}"
         ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
@@ -158,7 +158,7 @@ def write_merged(policy: Policy, to: Path, layout: str) -> None:
     """
     check_target(to)
     assert isinstance(policy, nn.Module)
-    dequantize(policy)  # adapters are merged into the very weights that they were trained on
+    dequantize(policy)  # merge adapters into the rounded weights, on which they were trained
     merge(policy)
     policy.adapter_checkpoint = None
     try:

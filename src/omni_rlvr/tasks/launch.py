@@ -51,10 +51,10 @@ from omni_rlvr.types import Interrupted, UserError
 Result = TypeVar("Result")
 _LOOK_S = 0.5
 _ENDED_S = 8.0
-"""From the failure of a rank to the end of the others; elastic would wait for 30 s, which is long
-before an error is told, for those that are in the middle of a rollout."""
+"""Seconds after the failure of a rank at which the others are killed; elastic itself would wait for
+30 s before the error is shown if they are in the middle of a rollout."""
 _TOLD_S = 3.0
-"""How long a rank that failed because of another one waits for its end before it says so."""
+"""Seconds that a rank that failed because of another one waits to be ended before it reports."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def launch_of(composed: Composed) -> Launch:
 def launch(inputs: Launch) -> None:
     """Run a task in one process for each device of this machine, and wait for all of them.
 
-    Where this process is one of several machines', all of them do, and their processes are the
-    ranks of one run.
+    If this process is one of several, one on each machine, all of them call this function, and
+    their child processes are the ranks of one run.
 
     Raises:
         UserError: A process raised one, or was killed.
@@ -84,7 +84,7 @@ def launch(inputs: Launch) -> None:
         RuntimeError: Anything else ended a process; the message holds its traceback.
     """
     for name in ("torch.distributed.elastic", "torch.multiprocessing"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # their errors are told here
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # this function reports their errors
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as ranks.rendezvous
     with tempfile.TemporaryDirectory(prefix="omni-rlvr-") as folder:
         config = _elastic_config(inputs, folder)
@@ -123,7 +123,7 @@ def _elastic_config(inputs: Launch, folder: str) -> LaunchConfig:
         alone,
         min_nodes=how.world_size,
         max_nodes=how.world_size,
-        rdzv_backend="static",  # the store at which these processes are connected to
+        rdzv_backend="static",  # a store that these processes have already connected to
         rdzv_endpoint=f"{how.host}:{how.port}",
         rdzv_configs={"rank": how.rank, "timeout": int(rendezvous.START_S)},
         local_addr=None,
@@ -142,11 +142,11 @@ def _launched(config: LaunchConfig, inputs: Launch, folder: str) -> dict[int, st
 def _result(
     running: Future[Result], find: Callable[[], list[BaseProcess]], num_ranks: int
 ) -> Result:
-    """Wait for elastic; where a rank has failed, end those that do not end soon."""
+    """Wait for elastic; if a rank has failed, kill the others that do not end soon."""
     ranks: list[BaseProcess] = []
     ended: list[BaseProcess] = []
     while wait([running], _LOOK_S).not_done:
-        if any(rank.exitcode for rank in ended):  # which elastic's thread has collected by now
+        if any(rank.exitcode for rank in ended):  # elastic's thread has read the exit code by now
             wait([running], _ENDED_S)
             for rank in ranks:
                 rank.kill()
@@ -165,13 +165,13 @@ def _send(ranks: Callable[[], list[BaseProcess]], number: int) -> None:
 
 
 def _raise_cause(place: Place, rank: int, failed: ProcessFailure) -> None:
-    """Raise the error that ended the run, and note it in run.json."""
+    """Raise the error that ended the run, and record it in run.json."""
     said, code = failed.error_file_data, failed.exitcode
     if "kind" not in said:
         how = f"ended with code {code}"
         if code < 0:
             how = f"was ended by {signal.Signals(-code).name}"
-        text = f"the process of rank {rank} {how} and could not say why; was there memory enough?"
+        text = f"the process of rank {rank} {how} without a message; was there memory enough?"
         said = {"kind": "user", "message": f"UserError: {text}"}
     is_stop, text = said["kind"] == "stop", said["message"]
     if rendezvous.is_first():
@@ -184,24 +184,24 @@ def _raise_cause(place: Place, rank: int, failed: ProcessFailure) -> None:
 
 
 def work(inputs: Launch, log_files: Sequence[str], folder: str) -> str | None:
-    """Do the part of one rank, in a process that elastic started.
+    """Run one rank, in a process that elastic started.
 
     Args:
-        inputs: Of ``launch``.
-        log_files: What rank 0 logs to, besides the terminal.
-        folder: Elastic's.
+        inputs: The inputs of ``launch``.
+        log_files: The files that rank 0 logs to, besides the terminal.
+        folder: Elastic's folder, removed if the launching process was killed.
 
     Returns:
-        Why it stopped before the end, if it was asked to.
+        Why it stopped before the end, if it was asked to; else None.
     """
-    os.setsid()  # Ctrl-C in the terminal then reaches the launching process alone, once
+    os.setsid()  # so that Ctrl-C in the terminal reaches only the launching process, once
     stopping.listen()
     try:
         why = _done(inputs, log_files)
     except BaseException as error:
         _fail(error)
         raise
-    stopping.hear_no_more()  # an interrupt in elastic's code would lose what is returned
+    stopping.hear_no_more()  # an interrupt in elastic's code would lose the return value
     threading.Thread(target=_end_with_launcher, args=(folder,), daemon=True).start()
     end_in_time()
     return why
@@ -218,7 +218,7 @@ def _done(inputs: Launch, log_files: Sequence[str]) -> str | None:
         warnings.simplefilter("ignore")
     keep_printing()
     if "OMP_NUM_THREADS" not in os.environ:
-        # what this process may use, which under Slurm are not all cores of the machine
+        # the cores that this process may use; under Slurm these are not all cores of the machine
         torch.set_num_threads(max(1, torch.get_num_threads() // len(inputs.devices)))
     os.environ[LAUNCHER] = str(os.getppid())
     _log(how.rank, log_files)
@@ -235,7 +235,7 @@ def _done(inputs: Launch, log_files: Sequence[str]) -> str | None:
 
 
 def _end_with_launcher(folder: str) -> None:
-    """End this process, which has done its work, if the one that would collect it was killed."""
+    """End this process, which has done its work, if the launching process was killed."""
     while str(os.getppid()) == os.environ[LAUNCHER]:
         time.sleep(_LOOK_S)
     shutil.rmtree(folder, ignore_errors=True)
@@ -256,8 +256,8 @@ def _fail(error: BaseException) -> None:
     """End this process; tell the launching one why, unless another rank is the cause."""
     text, is_mine = failure.cause_of(error)
     if not is_mine:
-        stopping.end_at_sigterm()  # which elastic sends as soon as it sees that the other failed
-        time.sleep(_TOLD_S)  # the other one is on another machine
+        stopping.end_at_sigterm()  # elastic sends SIGTERM once it sees that the other rank failed
+        time.sleep(_TOLD_S)  # not ended meanwhile: the other rank is on another machine
     is_told = isinstance(error, UserError) or failure.is_loss(error) or not is_mine
     said = {
         "message": text,
@@ -268,4 +268,4 @@ def _fail(error: BaseException) -> None:
     write_json(Path(os.environ["TORCHELASTIC_ERROR_FILE"]), said)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)  # does not wait for what may hang
+    os._exit(1)  # skip Python's teardown, which may hang

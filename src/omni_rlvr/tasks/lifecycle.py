@@ -41,7 +41,7 @@ def recorded(place: Place, *, device: str) -> Iterator[RunRecord]:
                 yield record
             record.finish("finished")
         except BaseException as error:
-            # torchrun and elastic ask the others to stop when one rank fails: its error counts
+            # if one rank fails, torchrun and elastic ask the others to stop: record only its error
             with contextlib.suppress(stopping.Stopped), stopping.whole():
                 _close(record, error)
             full = disk_error(error)
@@ -59,7 +59,9 @@ def _close(record: RunRecord, error: BaseException) -> None:
     The rank that failed first records it too: rank 0 may be ended before it can.
     """
     text, is_mine = "", True
-    if not isinstance(error, Interrupted):  # else all stop together, and none has failed
+    if not isinstance(
+        error, Interrupted
+    ):  # if interrupted, all ranks stop together and none has failed
         text, is_mine = failure.cause_of(error, record.folder)
     stopped = not text or failure.is_stop(text)
     end = ("interrupted", None) if stopped else ("failed", text)

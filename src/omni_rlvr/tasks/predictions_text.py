@@ -1,5 +1,5 @@
-"""Predictions in the terminal: a completion while it is generated, the probabilities of labels as
-bars, and one line that sums up many clips.
+"""Show predictions in the terminal: the completion as it is generated, bars of label probabilities,
+and one line that sums up many clips.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def probability_table(probabilities: Mapping[str, float], *, plain: bool = False
 
 
 def answer_line(row: Mapping[str, Any]) -> str:
-    """Word the answer for one clip, the modalities it is from, and what is unusual about it."""
+    """Write the answer for one clip, the modalities used, and anything unusual about the answer."""
     modalities = [name for name in ("video", "audio") if row[f"has_{name}"]]
     notes = [f"from {' and '.join(modalities)}"]
     if row["truncated"]:
@@ -63,7 +63,7 @@ def answer_line(row: Mapping[str, Any]) -> str:
 
 
 def scoring_line(row: Mapping[str, Any]) -> str:
-    """Word where the labels were scored."""
+    """Say where in the reply the labels were scored, and how probable the list is there."""
     where = {
         ("completion", "tags"): "in <answer> tags, behind the reasoning above",
         ("prompt", "tags"): "in <answer> tags, directly behind the question",
@@ -97,7 +97,7 @@ class TextStream:
     """
 
     decode: Callable[[Tensor, Tensor], list[str]]
-    """That of a processor."""
+    """``decode`` of a processor."""
     write: Callable[[str], None]
     """Writes text."""
     ids: list[int] = field(default_factory=list)

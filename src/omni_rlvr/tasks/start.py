@@ -1,7 +1,7 @@
-"""The run whose checkpoint another run starts from (``task.start_from``): made once, then used.
+"""Train the run whose checkpoint other runs start from (``task.start_from``), only once.
 
-Runs of a sweep need the same cold start. Whichever comes first makes it, under a lock; the
-others wait for it or find it there.
+Runs of a sweep need the same cold start. The first run trains it, under a lock; the others wait for
+it, or find it finished.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class Start:
     """A run and the run that it starts from, neither of them built yet."""
 
     run_dir: Path
-    """Of the run that it starts from."""
+    """The folder of the run that it starts from."""
     build_start: Callable[[], Ready]
     build: Callable[[], Ready]
 
 
 def start_of(cfg: DictConfig) -> tuple[DictConfig, DictConfig, Path] | None:
-    """Composes the run whose checkpoint a run is to start from.
+    """Compose the config of the run whose checkpoint a run is to start from.
 
     Returns:
-        The config with ``model.path`` set to that checkpoint, that run's config and its folder; or
-        None: the run starts from the ``model.path`` it has.
+        The config with ``model.path`` set to that checkpoint, that run's config and its folder;
+        None if the run starts from its own ``model.path``.
     """
     start = check(cfg)[1]["task"].start_from if cfg.task.name == "train" else None
     if start is None or not start.overrides or start.num_examples == 0:
@@ -60,7 +60,7 @@ def start_of(cfg: DictConfig) -> tuple[DictConfig, DictConfig, Path] | None:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """Resolve the config of a run as it will stand in its run.json."""
+    """Resolve the config of a run as it will be in its run.json."""
     start = start_of(cfg)
     return check(cfg if start is None else start[0])[0]
 
@@ -68,8 +68,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 def _shared(config: dict[str, Any]) -> Path:
     """Return the folder of a start that several runs share.
 
-    It is where one of the same config has finished, maybe of an earlier version, or else where it
-    is to be made.
+    It is the folder in which a run with the same config has finished, also one of an earlier
+    version of this package, or else the folder in which to make it.
     """
     home = Path(config["paths"]["output_root"]) / config["name"] / "shared"
     own = home / identity(config)
@@ -81,7 +81,7 @@ def _shared(config: dict[str, Any]) -> Path:
 
 
 def run_from_start(inputs: Start) -> None:
-    """Train the start unless it is there, then do what starts from it."""
+    """Train the start unless it is finished, then run what starts from it."""
     folder = inputs.run_dir
     with locked(folder) if rendezvous.is_first() else contextlib.nullcontext():
         if rendezvous.broadcast(lambda: str(finished_config(folder) is None)) == "True":
@@ -93,7 +93,7 @@ def run_from_start(inputs: Start) -> None:
 
 
 def locked(folder: Path) -> FolderLock:
-    """Take the lock of a folder as soon as no other run has it."""
+    """Wait until no other run has the lock of a folder, and take it."""
     folder.mkdir(parents=True, exist_ok=True)
     told = False
     while True:

@@ -22,7 +22,7 @@ class TaskRow:
     config: type
     """The dataclass of its options."""
     module: str
-    """It holds ``build(composed) -> inputs``, which checks and loads, and ``run(inputs)``."""
+    """A module with ``build(composed) -> inputs``, which checks and loads, and ``run(inputs)``."""
     several_devices: bool = False
     """Whether it can run on several devices; its ``build`` then returns a ``Launch`` first."""
     own_keys: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""The task ``train``: train one stage, and evaluate the trained policy if that is asked for."""
+"""The task ``train``: train one stage, and optionally evaluate the trained policy."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TrainInputs:
     make_optimizer: Callable[..., Optimizer]
     make_trainer: Callable[..., pl.Trainer]
     loggers: Mapping[str, partial[Logger]]
-    """Name in the group ``logger`` -> what builds it when the run begins or is resumed."""
+    """Name in the group ``logger`` -> a partial that builds it when the run begins or resumes."""
     callbacks: Sequence[pl.Callback]
     resume: Path | None
     """The checkpoint of the same run that it is resumed from; None for a new run."""
@@ -85,9 +85,9 @@ class TrainInputs:
 
 
 def build(composed: Composed) -> TrainInputs | Launch:
-    """Read the annotations, score gold answers, load the policy, and build what trains it."""
+    """Read the annotations, score gold answers, load the policy, and build the training loop."""
     cfg, place = composed.cfg, composed.place
-    if cfg.resume is not None and rendezvous.is_first():  # which then locks it
+    if cfg.resume is not None and rendezvous.is_first():  # the first rank locks the folder later
         check_resume(place.run_dir, cfg.resume, place.config)
     check_rollout(composed)
     after: EvaluateTask = composed.task.evaluate_after
@@ -109,7 +109,7 @@ def build(composed: Composed) -> TrainInputs | Launch:
         write_base(policy, composed.base)
     trained_from = composed.base
     if trained_from is None and cfg.model.path is not None:
-        trained_from = find_checkpoint(cfg.model.path, allow_pickle=True)  # on a hub, perhaps
+        trained_from = find_checkpoint(cfg.model.path, allow_pickle=True)  # may be a hub id
     counts = apply(policy, composed.trainable, trained_from)
     engine = make(cfg.rollout)
     stage = build_stage(composed, policy, reward, engine)
@@ -145,7 +145,7 @@ def build(composed: Composed) -> TrainInputs | Launch:
 
 
 def _resumed(composed: Composed, policy: Policy, saved: Path) -> Policy:
-    """Put the weights of a checkpoint in place of those that training started from."""
+    """Replace the weights that training started from by those of a checkpoint."""
     if policy.adapter_checkpoint is not None:
         put_onto(policy, policy.adapter_checkpoint.base, saved, LoadOptions(), None)
     else:
@@ -184,7 +184,7 @@ def run(inputs: TrainInputs) -> None:
     Console().print(trainable_table(inputs.counts))
     with (
         parallel_of(strategy, device, no_sync=loop.no_sync) as parallel,
-        # before the record is opened: what Lightning refuses leaves no run behind
+        # before the record is opened, so that options that Lightning refuses leave no run behind
         nullcontext(
             build_trainer(inputs.make_trainer, [*callbacks, *own], device, parallel)
         ) as trainer,

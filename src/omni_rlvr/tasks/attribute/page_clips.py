@@ -75,7 +75,11 @@ def write_selection(
 def _selected(
     parts: AttributeInputs, split: str
 ) -> tuple[Mapping[str, Sequence[str]], dict[str, dict[str, Any]]]:
-    """Read the tables; return each selected clip's rules, and each clip's confidence and conflict."""
+    """Read the tables.
+
+    Returns:
+        The rules of each selected clip, and the confidence and conflict of every clip.
+    """
     import pandas as pd
 
     from omni_rlvr.tasks.attribute.selection import choose, measured

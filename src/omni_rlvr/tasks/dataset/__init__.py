@@ -1,1 +1,1 @@
-"""Tasks on data sets alone: check, prepare and preview."""
+"""Tasks on data sets, without a model: check, prepare and preview."""

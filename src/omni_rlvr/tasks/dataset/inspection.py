@@ -1,8 +1,8 @@
-"""A clip decoded from end to end, to find a fault in its middle before a training run does.
+"""Decode a clip from end to end, to find a fault in its middle before a training run does.
 
-It refuses what ``clip.probe_clip`` and ``clip.read_clip`` refuse, and besides: frames that the
-decoder itself marks as damaged (training would see its repair of them), and a file that ends before
-its header says. A few wrong bytes may still decode to a wrong picture that no decoder notices.
+It refuses what ``clip.probe_clip`` and ``clip.read_clip`` refuse, and also frames that the decoder
+marks as damaged (training would get frames that the decoder repaired) and a file that ends before
+its header says. A few wrong bytes may still decode to a wrong picture, which cannot be detected.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.types import Clip, ClipNote, MediaError
 
 _MAX_SHORTFALL = 0.1
-"""Share of the promised length that may be missing: headers round."""
+"""Share of the length in the header that may be missing: headers are rounded."""
 _FAULTS = ("short", "damaged_sound")
-"""Notes on what is missing: enough for training to go on, and for this to refuse."""
+"""Kinds of notes that training accepts and this check refuses."""
 _MEND = "convert or download it again"
 
 
@@ -39,7 +39,7 @@ def inspect_clip(video: Path | None, audio: Path | None, request: ClipRequest) -
         _refuse_damage(video, picture=request.want_video, sound=sound)
     if audio is not None and request.want_audio:
         heard = read_clip(None, audio, replace(request, want_video=False, window_s=None))
-        _refuse_faults(audio, heard.notes)  # of a file that is cut short, reading gives the rest
+        _refuse_faults(audio, heard.notes)  # ``read_clip`` accepts a file that is cut short
     return _with_notes(opened, seen)
 
 
@@ -95,7 +95,7 @@ def _seconds(packet: av.Packet, ticks: int | None) -> float:
 
 
 def _is_whole(packet: av.Packet) -> bool:
-    """Whether a packet decodes, and to no frame that the decoder marks."""
+    """Tell whether a packet can be decoded, and no frame is marked as damaged."""
     try:
         return not any(frame.is_corrupt for frame in packet.decode())
     except av.FFmpegError:

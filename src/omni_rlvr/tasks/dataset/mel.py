@@ -1,4 +1,4 @@
-"""Computes the log-mel spectrogram that people see; models get their own from ``data.collate``."""
+"""Compute log-mel spectrograms for people to look at; models get theirs from ``data.collate``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NUM_MELS = 64
 FFT_SIZE = 1024
 WINDOW_S, HOP_S = 0.025, 0.010
 LOUDNESS_DB = (-90.0, -10.0)
-"""Ends of the colour scale: the same for all clips, so that a quiet clip looks quiet."""
+"""Ends of the colour scale, in dB: the same for all clips, so that a quiet clip looks quiet."""
 
 
 def log_mel(waveform: np.ndarray, *, sample_rate: int) -> np.ndarray:

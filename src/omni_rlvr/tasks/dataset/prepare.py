@@ -1,4 +1,4 @@
-"""Cuts the clips of a data set from its recordings; those that are there are kept."""
+"""Cut the clips of a data set from its recordings; clips that exist are kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from omni_rlvr.text.terminal import printable
 from omni_rlvr.types import Interrupted, UserError
 
 MAX_LISTED = 10
-"""Reasons printed; prepare.json has all."""
+"""Number of reasons that are printed at most; prepare.json has all."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PrepareInputs:
     dataset: DatasetConfig
     task: PrepareTask
     cuts: Sequence[Cut]
-    """One a clip, of all splits."""
+    """One for each clip of all splits."""
 
 
 def build(composed: Composed) -> PrepareInputs:
@@ -53,8 +53,8 @@ def build(composed: Composed) -> PrepareInputs:
         cuts.update(dict.fromkeys(reader.cuts()))
     if not cuts:
         raise UserError(
-            f"dataset.root={dataset.root}: nothing of {dataset.name} is there; its layout stands "
-            f"in conf/dataset/{dataset.name}.yaml"
+            f"dataset.root={dataset.root}: no clip of {dataset.name} is listed there; for its "
+            f"layout see conf/dataset/{dataset.name}.yaml"
         )
     return PrepareInputs(composed.place, dataset, composed.task, list(cuts))
 
@@ -63,8 +63,8 @@ def run(parts: PrepareInputs) -> None:
     """Make the clips that are missing or out of date, and write prepare.json.
 
     Raises:
-        UserError: some clips could not be made; all others are.
-        Interrupted: Ctrl-C; the same command goes on.
+        UserError: Some clips could not be made; all others were.
+        Interrupted: Ctrl-C; the same command continues.
     """
     wanted = [cut for cut in parts.cuts if parts.task.overwrite or not is_there(cut)]
     num_kept = len(parts.cuts) - len(wanted)
@@ -84,8 +84,8 @@ def run(parts: PrepareInputs) -> None:
         print(f"clips: {num_made} made, {num_kept} were there, {len(failed)} failed")
         if failed:
             raise UserError(
-                f"{len(failed)} of {len(parts.cuts)} clips could not be made, all in {file}; mend "
-                "what is named there and give the command again: it makes what is missing"
+                f"{len(failed)} of {len(parts.cuts)} clips could not be made; {file} lists them; "
+                "correct what it names and run the command again: it makes the missing clips"
             )
 
 
@@ -102,7 +102,7 @@ def _cut(parts: PrepareInputs, wanted: list[Cut]) -> list[Attempt]:
                 advance(len(done))
         except KeyboardInterrupt:
             raise Interrupted(
-                f"stopped after {len(attempts)} of {len(wanted)} clips; the same command goes on"
+                f"stopped after {len(attempts)} of {len(wanted)} clips; the same command continues"
             ) from None
     return attempts
 

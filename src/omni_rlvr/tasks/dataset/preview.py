@@ -1,4 +1,4 @@
-"""A contact sheet of a data set: what a model is shown of each clip and what it should say.
+"""Draw a contact sheet of a data set: the frames, the sound and the target of each clip.
 
 One row a clip: its frames as a filmstrip, the log-mel spectrogram of its sound, the gold label and
 the annotated turn. All rows share the sound's colour scale, so a quiet clip looks quiet. The
@@ -41,7 +41,7 @@ HEAD_LINES = 3
 
 MAX_FRAMES = 8
 FRAME_PIXELS = 240
-"""Frames are thinned to about this height: a sheet is looked at, not measured."""
+"""Frames are reduced to about this height by leaving out pixels."""
 GAP_PIXELS = 4
 
 
@@ -156,7 +156,7 @@ def _say(axes: Axes, words: str) -> None:
 
 
 def _clip(sample: Sample) -> Clip:
-    """Give the clip that was read; a sheet never draws cached features."""
+    """Return the clip that was read; a sheet is never made from cached features."""
     assert sample.clip is not None
     return sample.clip
 
@@ -165,7 +165,7 @@ def run(parts: PreviewInputs) -> None:
     """Draw the sheet into the run's folder."""
     task, sample_rate = parts.task, 16_000
     examples = parts.clips.examples[task.split][: task.num_clips]
-    used = parts.clips.modality  # without a window: people are shown all of a sound
+    used = parts.clips.modality  # without a window: a sheet shows all of a sound
     request = ClipRequest(Sampling.count(8), sample_rate, used.video, used.audio)
     dataset = ClipDataset(examples, clip_reader(parts.clips.dataset), request, None)
     read = [dataset[i] for i in range(len(dataset))]

@@ -1,8 +1,8 @@
-"""Cuts clips out of a split screen recording: one half of its picture, sounds of their own.
+"""Cut clips from a split-screen recording: one half of its picture, with a separate sound file.
 
-The recording is decoded once, packet by packet, whatever the number of clips; each is H.264
-(yuv420p) and AAC in mp4, written beside its place and renamed when whole. What is wrong with one
-clip does not touch the others. No time limit of its own: call it through ``isolated``.
+The recording is decoded once, packet by packet, whatever the number of clips. Each clip is H.264
+(yuv420p) and AAC in mp4, written under a temporary name and renamed when complete. A failure of one
+clip does not affect the others. There is no time limit here: call it through ``media/sandbox``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from omni_rlvr.media.request import ClipRequest
 from omni_rlvr.types import MediaError
 
 SAMPLE_RATE = 16_000
-"""Hz; what the official sentences of IEMOCAP have, and what audio towers take."""
+"""Hz; the rate of IEMOCAP's official sentences and of audio towers."""
 MAX_SHORT_S = 0.25
-"""Seconds of a clip's end that the recording may lack."""
+"""Seconds that the recording may lack at the end of a clip."""
 TICK = Fraction(1, 90_000)
 _SAME_S = 1e-4  # times are written with four digits
 
@@ -73,9 +73,9 @@ def cut_clips(cuts: Sequence[Cut], folder: Path) -> list[str | None]:
 def _frames(
     container: av.container.InputContainer, stream: av.VideoStream, picture: Picture
 ) -> Iterator[tuple[float, av.VideoFrame | None]]:
-    """Yield every frame with its time from the start of the file; None is a damaged one."""
+    """Yield every frame with its time from the start of the file; None for a damaged one."""
     stream.codec_context.thread_count = 1  # recordings are cut in parallel
-    number, is_whole = 0, True  # what is damaged is seen up to the next key frame
+    number, is_whole = 0, True  # damage lasts until the next key frame
     for packet in container.demux(stream):
         try:
             frames: list[av.VideoFrame | None] = list(packet.decode())
@@ -95,7 +95,7 @@ def _frames(
 class _Half:
     """Turns frames upright and crops them to one half.
 
-    Its sides are even: yuv420p has a colour for four pixels.
+    Height and width are made even: yuv420p stores one colour for each 2 x 2 pixels.
     """
 
     def __init__(self, stream: av.VideoStream, half: str, orientation: Orientation) -> None:
@@ -118,12 +118,12 @@ class _Half:
         """Crop a frame."""
         self._graph.push(frame)
         half = self._graph.pull()
-        assert isinstance(half, av.VideoFrame)  # a crop gives a picture for each
+        assert isinstance(half, av.VideoFrame)  # a crop gives one frame for each
         return half
 
 
 class _Clip:
-    """One clip on its way: waiting for its first frame, being written, or done."""
+    """The state of one clip: waiting for its first frame, being written, or done."""
 
     def __init__(self, cut: Cut, unfinished: Path, frame_s: float) -> None:
         self.failure: str | None = None
@@ -138,12 +138,12 @@ class _Clip:
         cut = self._cut
         span = f"{cut.start_s:g} to {cut.end_s:g} s"
         if not 0 <= cut.start_s < cut.end_s:
-            self._fail(f"{cut.source}: {span} is no time span of a clip")
+            self._fail(f"{cut.source}: {span} is not a time span of a clip")
         elif cut.end_s > picture_s + MAX_SHORT_S:
             self._fail(f"{cut.source}: its picture ends at {picture_s:.2f} s, before {span}")
 
     def show(self, time_s: float, frame: av.VideoFrame | None, halves: dict[str, _Half]) -> None:
-        """Take a frame if it is seen within the clip; close the clip after its last frame."""
+        """Add a frame if it is shown within the clip; finish the clip after its last frame."""
         cut = self._cut
         if self.is_done or time_s + self._frame_s <= cut.start_s + _SAME_S:
             return
@@ -161,7 +161,7 @@ class _Clip:
                 self._file.add(frame, max(0.0, time_s - cut.start_s))
 
     def finish(self) -> None:
-        """Put the clip in its place, once."""
+        """Close the file and rename it to the clip's path; do nothing if that was done."""
         if self.is_done:
             return
         if self._file is None:
@@ -174,7 +174,7 @@ class _Clip:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Write inside; an error there is the failure of this clip alone."""
+        """Turn an error inside into the failure of this clip."""
         try:
             yield
         except MediaError as error:
@@ -188,7 +188,7 @@ class _Clip:
 
 
 class _File:
-    """An mp4 being written; frames first, the sound when it is closed."""
+    """An mp4 that is being written: frames first, then the sound when it is closed."""
 
     def __init__(self, path: Path, half: _Half, sound: Path) -> None:
         self._half = half
@@ -204,7 +204,7 @@ class _File:
         self._sound.bit_rate = 64_000
 
     def add(self, frame: av.VideoFrame, time_s: float) -> None:
-        """Write the half of a frame, to be seen from this time on."""
+        """Write the half of a frame, shown from this time on."""
         half = self._half.of(frame)
         half.pts, half.time_base = round(time_s / TICK), TICK
         half.pict_type = av.video.frame.PictureType.NONE
@@ -214,7 +214,10 @@ class _File:
         """Write the sound and the index."""
         self._out.mux(self._picture.encode(None))
         sound = av.AudioFrame.from_ndarray(self._waveform[None, :], format="fltp", layout="mono")
-        sound.sample_rate, sound.pts = SAMPLE_RATE, 0  # or the encoder's delay would be heard
+        sound.sample_rate, sound.pts = (
+            SAMPLE_RATE,
+            0,
+        )  # pts 0: otherwise the encoder's delay would be audible
         self._out.mux(self._sound.encode(sound))
         self._out.mux(self._sound.encode(None))
         self._out.close()
@@ -225,7 +228,7 @@ def _read_sound(path: Path) -> np.ndarray:
     request = ClipRequest(Sampling.count(1), SAMPLE_RATE, want_video=False, want_audio=True)
     read = read_clip(None, path, request)
     if read.waveform is None:
-        raise MediaError(f"{path}: holds no samples; copy or download it again")
-    if read.notes:  # a clip that is made would hide it
+        raise MediaError(f"{path}: has no samples; copy or download it again")
+    if read.notes:  # a fault of the sound would not show in the clip
         raise MediaError(f"{path}: {read.notes[0].text}; copy or download it again")
     return np.ascontiguousarray(read.waveform)

@@ -1,1 +1,1 @@
-"""The task ``plan``: the memory of a training run, estimated before anything is loaded."""
+"""The task ``plan``: estimate the memory of a training run before anything is loaded."""

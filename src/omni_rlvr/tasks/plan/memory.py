@@ -1,10 +1,11 @@
-"""The memory of a training run: what each thing takes, and which of them exist at one time.
+"""Estimate the memory of a training run: the size of each item, and which items exist together.
 
-A step has four moments of much memory: when the towers encode, the rollout, the update (a forward
-and backward pass of the largest micro-batch) and the optimiser step. The plan is the largest of
-their sums. Weights, gradients and optimiser states are counted; what a pass keeps is measured on
-the meta device (``models/prefix/measure.py``); prompts are as long as a clip of the given length
-makes them. What a CUDA context and the allocator's gaps take comes on top.
+A step has four phases ("moments") that need much memory: encoding by the towers, the rollout, the
+update (a forward and backward pass of the largest micro-batch) and the optimiser step. The estimate
+is the largest of their sums. Weights, gradients and optimiser states are counted; the activations
+of a pass are measured on the meta device (``models/prefix/measure.py``); prompts have the length
+that follows from a clip of the given duration. A CUDA context and the allocator's fragmentation are
+not included.
 """
 
 from __future__ import annotations
@@ -23,87 +24,86 @@ from omni_rlvr.training.schedule import build_optimizer
 ENCODING, ROLLOUT, UPDATE, STEP = "encoding", "rollout", "update", "optimizer step"
 MOMENTS = (ENCODING, ROLLOUT, UPDATE, STEP)
 LOGITS_COPIES = 3
-"""Tensors of the size of the logits that exist at one time while tokens are scored."""
+"""Number of tensors as large as the logits that exist at a time while tokens are scored."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Something that takes memory."""
+    """An item that takes memory."""
 
     name: str
     num_bytes: int
     moments: Sequence[str]
-    """When it exists."""
+    """The moments at which it exists."""
     note: str
     """How it was estimated, in a few words."""
 
 
 @dataclass(frozen=True)
 class Shares:
-    """What one of several devices holds of weights that are sharded (fsdp2), in bytes."""
+    """One device's share of the weights under fsdp2, in bytes."""
 
     num_devices: int
     weight_bytes: dict[str, int]
-    """Of each part: frozen ones that are not sharded are held whole."""
+    """Weights of each part on the device; frozen parts that are not sharded count whole."""
     trained_bytes: int
-    """Of what it holds of the weights that train."""
+    """Its share of the weights that train."""
     reference_bytes: int
-    """Of what it holds of the reference, which is sharded as well."""
+    """Its share of the reference, which is sharded as well."""
     gathered_bytes: int
-    """Of all that is sharded, which is gathered while clips are encoded and answered."""
+    """All sharded weights, which are gathered for encoding and rollout."""
     layer_bytes: int
-    """Of the largest layer, gathered."""
+    """The largest layer, gathered."""
     layer_trained_bytes: int
-    """Of its weights that train."""
+    """The weights of this layer that train."""
     rest_bytes: int
-    """Of what is sharded beside the layers, gathered for a whole pass."""
+    """The sharded weights outside of layers, gathered for a whole pass."""
     rest_trained_bytes: int
-    """Of its weights that train."""
+    """The weights outside of layers that train."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What of the plan the model decides."""
+    """The quantities of the plan that depend on the model."""
 
     counts: Sequence[Count]
     weight_bytes: dict[str, int]
-    """Of each part."""
+    """Weights of each part."""
     trained_bytes: int
     largest_trained_bytes: int
-    """Of the largest weight that trains."""
+    """The largest weight that trains."""
     sizes: PassSizes
     score_bytes: float
-    """Kept for each attention score of a completion's token; 0 where the kernel keeps none."""
+    """Bytes kept for each attention score of a completion's token; 0 if the kernel keeps none."""
     num_layers: int
     num_heads: int
     vocab_size: int
     embed_bytes: int
-    """Of the embedding of a token."""
+    """The embedding of a token."""
     prompt_length: int
-    """Tokens."""
+    """Number of tokens of a prompt."""
     feature_bytes: int
-    """Of one clip: what the towers take and what they give."""
+    """The inputs and the outputs of the towers for one clip."""
     tower_bytes: int
-    """Kept for the backward pass of the towers that train, for one clip."""
+    """Activations that the towers that train keep for backward, for one clip."""
     encoding_bytes: int
-    """What the towers compute with while they run on all clips of a step."""
+    """The working memory of the towers while they run on all clips of a step."""
     shares: Shares | None
-    """What a device holds under fsdp2; None where it holds all."""
+    """One device's share under fsdp2; None if every device has all weights."""
     dequantized_bytes: int = 0
-    """Of the largest layer that is rounded to 4 bits, in the type that it computes in; 0 for none.
-    """
+    """The largest layer in 4 bits, converted to the dtype that it computes in; 0 without any."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What of the plan the options decide; sizes on one device."""
+    """The quantities of the plan that depend on the options, for one device."""
 
     num_prompts: int
     num_generations: int
-    """1 where nothing is sampled."""
+    """1 if nothing is sampled."""
     samples: bool
     completion_length: int
-    """Tokens of the longest completion."""
+    """Number of tokens of the longest completion."""
     micro_batch_size: int
     max_tokens_per_micro_batch: int
     gradient_checkpointing: bool
@@ -111,21 +111,21 @@ class Options:
     shares_prefix: bool
     """Whether completions share their prompt's keys and values in a rollout."""
     keeps_activations: bool
-    """Whether a rollout keeps activations for the update, where it can."""
+    """Whether a rollout keeps activations for the update if the model supports it."""
     state_factor: float
-    """Bytes of optimiser states, as a multiple of those of the weights that train."""
+    """Bytes of optimiser states for each byte of weights that train."""
     step_copies: bool
-    """Whether the optimiser step makes a copy of all weights that train at once, and not of one."""
+    """Whether the optimiser step copies all weights that train at once, and not one at a time."""
     autocast_bytes: int
-    """Of a number that autocast computes with; 0 without autocast."""
+    """Bytes of a number in autocast's dtype; 0 without autocast."""
     sums_in_buckets: bool
-    """Whether gradients are copied to buckets that are summed over devices."""
+    """Whether gradients are copied to buckets that are reduced over devices (ddp)."""
     no_sync: bool
-    """Whether a device holds the whole gradient until the last pass of an update."""
+    """Whether gradients stay unsharded until the last pass of an update."""
 
 
 def rows_of(model: Model, options: Options) -> list[Row]:
-    """List what takes memory, in the order of a step."""
+    """List the items that take memory, in the order of a step."""
     shares = model.shares
     trained = model.trained_bytes if shares is None else shares.trained_bytes
     rows, _, tokens = micro_batch(model, options)
@@ -176,10 +176,10 @@ def rows_of(model: Model, options: Options) -> list[Row]:
 
 
 def _gathered(model: Model, shares: Shares, *, no_sync: bool) -> list[Row]:
-    """List what a device holds for a while of the others' parts.
+    """List the weights and gradients of other devices that a device holds temporarily.
 
-    In a pass these are the layer that computes and the next one, and what is outside of layers;
-    then the gradient of either, and the copy of it that is sent.
+    In a pass these are the layer that computes, the next one, and the weights outside of layers;
+    then their gradients, and the copy of a gradient that is being reduced.
     """
     layer, rest = shares.layer_trained_bytes, shares.rest_trained_bytes
     gradients = model.trained_bytes + max(layer, rest) if no_sync else rest + max(2 * layer, rest)
@@ -193,13 +193,13 @@ def _gathered(model: Model, shares: Shares, *, no_sync: bool) -> list[Row]:
 
 
 def peak(rows: Sequence[Row]) -> tuple[str, int]:
-    """Find the moment of most memory, and how much that is."""
+    """Find the moment at which most memory is used, and how many bytes."""
     sums = {m: sum(row.num_bytes for row in rows if m in row.moments) for m in MOMENTS}
     return max(sums.items(), key=lambda pair: pair[1])
 
 
 def micro_batch(model: Model, options: Options) -> tuple[int, int, int]:
-    """Size the largest micro-batch: its rows, their prompts, and tokens, each prompt once."""
+    """Return the rows, prompts and tokens of the largest micro-batch, counting each prompt once."""
     longest, limit = options.completion_length, options.max_tokens_per_micro_batch
     rows = min(options.num_prompts * options.num_generations, options.micro_batch_size)
 
@@ -212,7 +212,7 @@ def micro_batch(model: Model, options: Options) -> tuple[int, int, int]:
 
 
 def smaller(model: Model, options: Options) -> Iterator[tuple[str, int]]:
-    """Yield options that take less memory, each with what the plan would then be."""
+    """Yield options that reduce memory, each with the bytes that would then be used."""
     group = options.num_generations
     if not options.gradient_checkpointing:
         change = replace(options, gradient_checkpointing=True)
@@ -241,7 +241,7 @@ def _rollout(model: Model, options: Options) -> list[Row]:
 
 
 def _activations(model: Model, options: Options) -> int:
-    """Bytes that a micro-batch keeps for backward, and what backward works on beside it."""
+    """Count the bytes that a micro-batch keeps for backward, and backward's working memory."""
     rows, prompts, tokens = micro_batch(model, options)
     scores = rows * model.num_heads * options.completion_length * (
         model.prompt_length + options.completion_length
@@ -251,7 +251,9 @@ def _activations(model: Model, options: Options) -> int:
         kept = tokens * model.sizes.inputs + layer
     else:
         kept = model.num_layers * layer
-    embeds = 3 * tokens * model.embed_bytes  # of prompts, of all tokens, and their gradient
+    embeds = (
+        3 * tokens * model.embed_bytes
+    )  # embeddings of prompts, of all tokens, and their gradient
     return round(kept + layer / 2 + embeds + prompts * model.tower_bytes)
 
 
@@ -268,7 +270,7 @@ def _of(part: str, counts: Sequence[Count]) -> str:
 
 
 def state_factor(make_optimizer: Callable[..., Optimizer]) -> float:
-    """Measure how many bytes of states an optimiser keeps for a byte of weights."""
+    """Measure how many bytes of state an optimiser keeps for each byte of weights."""
     weight = torch.nn.Parameter(torch.zeros(64, 64))
     optimizer = build_optimizer(make_optimizer, [weight])
     weight.grad = torch.zeros_like(weight)

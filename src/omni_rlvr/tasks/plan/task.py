@@ -1,4 +1,4 @@
-"""The task ``plan``, and the plan with which training begins: what a run needs of its device."""
+"""The task ``plan``, and the check of memory before training: what a run needs of its device."""
 
 from __future__ import annotations
 
@@ -50,39 +50,39 @@ from omni_rlvr.types import Batch, Example, UserError, require
 
 GB = 1e9
 LOOKED_AT = 256
-"""Targets that are tokenised to find a long one."""
+"""Number of targets that are tokenised to find the longest one."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training run takes, and what its device has."""
+    """The memory that a training run needs, and that its device has."""
 
     rows: Sequence[Row]
     model: Model
     options: Options
     device: DeviceMemory
     clip: str
-    """What clips the plan is for, for a reader."""
+    """A description of the clips that the plan is for."""
 
     @property
     def num_bytes(self) -> int:
-        """The most that exists at one time."""
+        """The most memory that is used at a time."""
         return peak(self.rows)[1]
 
     @property
     def fits(self) -> bool:
-        """Whether the device has as much, where that is known."""
+        """Whether the device has enough memory, or its memory is unknown."""
         return self.device.num_bytes is None or self.num_bytes <= self.device.num_bytes
 
     def line(self) -> str:
-        """Say the total in a line."""
+        """Write the total in one line."""
         has = self.device.num_bytes
         there = "" if has is None else f"; {self.device.name} has {has / GB:.1f} GB"
         moment, most = peak(self.rows)
         return f"memory plan: {most / GB:.2f} GB at the {moment} ({self.clip}){there}"
 
     def advice(self) -> str:
-        """Say what makes it fit, or smaller."""
+        """Name an option that makes the run fit, or else options that make it smaller."""
         has = self.device.num_bytes or 0
         options = [(text, size) for text, size in smaller(self.model, self.options)]
         enough = [text for text, size in options if size <= has]
@@ -103,7 +103,7 @@ class PlanInputs:
 
 
 def build(composed: Composed) -> PlanInputs:
-    """Build the model without weights, and estimate."""
+    """Build the model without weights, and estimate the plan."""
     return PlanInputs(composed.place, plan_of(composed, composed.task, None))
 
 
@@ -111,7 +111,7 @@ def run(inputs: PlanInputs) -> None:
     """Print the plan as a table and write it to plan.json in the run's folder.
 
     Raises:
-        UserError: It does not fit the device.
+        UserError: The run does not fit the device.
     """
     plan = inputs.plan
     with recorded(inputs.place, device="cpu"):
@@ -136,7 +136,7 @@ def run(inputs: PlanInputs) -> None:
 def check_before_loading(composed: Composed, examples: Sequence[Example]) -> None:
     """Print the total of a training run's plan, and refuse what cannot fit its device.
 
-    A model that a loader of one's own loads has no plan.
+    A model with a custom loader has no plan.
 
     Raises:
         UserError: The run needs more memory than the device has.
@@ -145,17 +145,17 @@ def check_before_loading(composed: Composed, examples: Sequence[Example]) -> Non
         return
     learnt = itertools.islice(examples, LOOKED_AT)
     targets = None if composed.stage.samples else [example.target for example in learnt]
-    with torch.random.fork_rng(devices=()):  # new adapters are drawn, here and not on other ranks
+    with torch.random.fork_rng(devices=()):  # only this rank draws random adapters here
         plan = plan_of(composed, PlanTask(), targets)
     print(plan.line())
     check_fits(plan)
 
 
 def check_fits(plan: Plan) -> None:
-    """Refuse a plan that its device has no room for.
+    """Refuse a plan that needs more memory than the device has.
 
     Raises:
-        UserError: It says what to change.
+        UserError: It does; says what to change.
     """
     if not plan.fits:
         raise UserError(f"{plan.line()}; it cannot fit: {plan.advice()}")
@@ -167,7 +167,7 @@ def plan_of(composed: Composed, task: PlanTask, targets: Sequence[str] | None) -
     Args:
         composed: The run.
         task: The clip and the device to plan for.
-        targets: What SFT learns, the longest of which counts; None takes ``task.target_length``.
+        targets: Targets of SFT, of which the longest counts; None takes ``task.target_length``.
     """
     config = composed.place.config
     policy = skeleton(composed.cfg.model)
@@ -237,9 +237,9 @@ def plan_table(plan: Plan) -> Table:
 
 
 def _device(trainer: dict[str, Any], task: PlanTask) -> tuple[torch.device, int, int]:
-    """Find the kind of device, the number of the first, and how many there are.
+    """Find the kind of device, the index of the first, and how many there are.
 
-    With ``task.device_gb`` the device need not be there.
+    With ``task.device_gb`` the device need not exist on this machine.
     """
     try:
         device = device_of(trainer["accelerator"])
@@ -302,7 +302,7 @@ def _measured(
 
 
 def _shares(policy: Policy, num_devices: int) -> Shares:
-    """Count what the device with most holds of weights that are sharded, row by row."""
+    """Count the share of the device that has most; weights are sharded by rows."""
     units = units_of(policy)
 
     def held(weights: Iterable[nn.Parameter]) -> int:
@@ -324,7 +324,7 @@ def _shares(policy: Policy, num_devices: int) -> Shares:
         num_devices=num_devices,
         weight_bytes={part: held(found.values()) for part, found in weights_of(policy).items()},
         trained_bytes=held(trains),
-        # one that shares a frozen language model has few weights of its own, and holds them whole
+        # a reference that shares a frozen language model has few own weights, which are not sharded
         reference_bytes=held(w for w in base if w not in units.kept) if shared else whole(trains),
         gathered_bytes=whole(every),
         layer_bytes=whole(largest),
@@ -335,7 +335,7 @@ def _shares(policy: Policy, num_devices: int) -> Shares:
 
 
 def _rounded(model: Model, policy: Policy) -> Model:
-    """Estimate for a language model whose layers are rounded to 4 bits."""
+    """Adjust the sizes of a model for a language model in 4 bits."""
     layers = [layer.weight for layer in linear_layers(policy).values()]
     saved = sum(weight.nbytes - packed_bytes(weight) for weight in layers)
     sizes = model.weight_bytes
@@ -343,14 +343,20 @@ def _rounded(model: Model, policy: Policy) -> Model:
         model,
         weight_bytes=sizes | {"language_model": sizes["language_model"] - saved},
         dequantized_bytes=max(weight.nbytes for weight in layers),
-        sizes=replace(model.sizes, recorded=0.0, packed_bytes=0),  # the fast path is not for them
+        sizes=replace(
+            model.sizes, recorded=0.0, packed_bytes=0
+        ),  # the fast path does not support them
     )
 
 
 def _batch(
     policy: Policy, num_prompts: int, task: PlanTask, wanted: tuple[bool, bool]
 ) -> tuple[int, Batch]:
-    """Make a batch of clips of the given length without content: prompt tokens, and the batch."""
+    """Make a batch of clips of the given length without content.
+
+    Returns:
+        The number of prompt tokens, and the batch, with media on the meta device.
+    """
     processor = policy.processor
     pixels = sound = video = audio = None
     if wanted[0]:

@@ -1,1 +1,1 @@
-"""task=report: runs side by side in tables, figures and one page."""
+"""task=report: compare runs in tables, figures and one page."""

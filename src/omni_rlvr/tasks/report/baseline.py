@@ -1,6 +1,6 @@
 """Test runs against each other, clip by clip on the same test sets.
 
-Runs are tested against a named baseline; ``resolution`` says how far apart two must be.
+Runs are tested against a named baseline; ``resolution`` says which differences are beyond chance.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from omni_rlvr.types import UserError
 
 CONFIDENCE = 0.95
 MAX_COMPARED = 12
-"""Most rows of a table that are compared with one another for its resolution: the best ones."""
+"""Number of best rows of a table that are compared with one another for its resolution."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def compare_settings(
 
 @dataclass(frozen=True)
 class Resolution:
-    """How far apart two rows of a table must be."""
+    """The difference of two rows of a table above which it is more than chance."""
 
     points: float
     """Half the width of the widest 95 % interval of a difference of WAR between two rows."""
@@ -173,7 +173,7 @@ class Resolution:
     num_seeds: int
     """The clips and seeds of that pair of rows."""
     left_out: int = 0
-    """Rows that are in no pair: their seeds or clips are others, or they are not among the best."""
+    """Rows that are in no pair: their seeds or clips differ, or they are not among the best."""
 
 
 def resolution(rows: Mapping[str, Mapping[int, Mapping[str, bool]]]) -> Resolution | None:
@@ -184,7 +184,7 @@ def resolution(rows: Mapping[str, Mapping[int, Mapping[str, bool]]]) -> Resoluti
             are compared with each other, on the clips that both have.
 
     Returns:
-        None where no two rows have the same seeds and a clip in common, or where none differ.
+        None if no two rows have the same seeds and a clip in common, or no rows differ.
     """
     known = {name: seeds for name, seeds in rows.items() if seeds and all(seeds.values())}
     war = {
@@ -247,7 +247,7 @@ def _run_named(baseline: str, runs: Sequence[RunData]) -> RunData:
     if len(found) != 1 or not found[0].finished:
         names = ", ".join(run.name for run in runs[:10])
         raise UserError(
-            f"task.baseline={baseline}: {len(found)} runs are called so, or it did not finish; "
+            f"task.baseline={baseline}: {len(found)} runs have this name, or it did not finish; "
             f"give COLUMN:VALUE or one of: {names}"
         )
     return found[0]

@@ -1,7 +1,7 @@
 """Escape the texts in the cells of tables, and write tables as Markdown and LaTeX.
 
-Names of runs, models and classes come from outside and may hold characters that a spreadsheet,
-LaTeX or Markdown interprets. A reader of the file sees them as they are.
+Names of runs, models and classes come from users and may have characters that a spreadsheet, LaTeX
+or Markdown interprets. They are escaped, so that the file shows them unchanged.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 MARKDOWN = re.compile(r"[\\`<>|$]|\](?=[(\[])|(?<!\w)_|_(?!\w)|\*(?=.*\*)|~(?=~)|&(?=#?\w+;)")
-"""Characters that Markdown interprets: not a bracket or asterisk alone, nor ``_`` in a word."""
+"""Characters that Markdown interprets; not a single bracket or asterisk, or ``_`` in a word."""
 
 
 def csv_cell(value: object) -> object:
-    """Put an apostrophe before a text that a spreadsheet would compute; numbers stay numbers."""
+    """Put an apostrophe before a text that a spreadsheet would take for a formula."""
     if not isinstance(value, str) or not FORMULA.match(value):
         return value
     try:
@@ -34,16 +34,17 @@ def csv_cell(value: object) -> object:
 
 
 def latex_cell(text: str) -> str:
-    """Write a text so that LaTeX prints it; ``±`` is its sign for it.
+    """Escape a text for LaTeX.
 
-    A bracket or asterisk at the beginning would belong to the end of the line before.
+    A bracket or asterisk at the beginning gets ``{}`` before it: LaTeX would read it as an argument
+    of the ``\\\\`` before.
     """
     escaped = "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
     return f"{{}}{escaped}" if escaped[:1] in ("[", "*") else escaped
 
 
 def markdown_cell(text: str) -> str:
-    """Write a text so that a Markdown table shows it, in one line."""
+    """Escape a text for a Markdown table, in one line."""
     return MARKDOWN.sub(lambda sign: f"\\{sign[0]}", " ".join(text.split()))
 
 

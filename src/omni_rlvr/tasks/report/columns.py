@@ -1,4 +1,4 @@
-"""Find the keys of the configs that differ between runs: columns of tables, names of settings."""
+"""Find the config keys that differ between runs, for columns of tables and names of settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OF_TRAINING = re.compile(
 )
 """Keys that have no effect in a run without training, although its config holds them."""
 UNSAID = ("name", "path")
-"""Last parts of keys that a label leaves out: ``modality=audio, model=rlvr``."""
+"""Last parts of keys that a label leaves out, as in ``modality=audio, model=rlvr``."""
 CHECKPOINT = re.compile(r"/checkpoints?(/step_\w+)?/?$")
 RUN_TIME = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -37,10 +37,10 @@ Row = dict[str, Any]
 
 
 def differing(runs: Sequence[RunData]) -> tuple[list[str], list[Row]]:
-    """Find the keys that tell settings apart.
+    """Find the keys that distinguish settings.
 
-    A key that only some runs have counts where their values of it differ, or where no other key
-    tells those runs from the rest.
+    A key that only some runs have is one if its values differ, or if no other key distinguishes
+    these runs from the rest.
 
     Returns:
         The keys, the seed last, and for each run its values of them; None for a key it lacks.
@@ -117,8 +117,8 @@ def label(row: Mapping[str, Any], keys: Sequence[str]) -> str:
 def setting_names(rows: Sequence[Row], keys: Sequence[str], *, limit: int) -> list[str]:
     """Name the setting of each row for a figure.
 
-    Where names of all keys are longer than a limit, keys are left out that are not needed to tell
-    the settings apart, those that come last first.
+    If names with all keys are longer than a limit, keys that are not needed to distinguish the
+    settings are left out, beginning with the last.
 
     Args:
         rows: Values of the keys.
@@ -137,7 +137,7 @@ def setting_names(rows: Sequence[Row], keys: Sequence[str], *, limit: int) -> li
 
 
 def _flat(run: RunData) -> Row:
-    """Map dotted keys to values of what a run computes; drop what its start merely repeats."""
+    """Map dotted keys to the values that affect a run; drop its start's repeated overrides."""
     out: Row = {}
 
     def walk(value: Any, key: str) -> None:
@@ -154,7 +154,7 @@ def _flat(run: RunData) -> Row:
     texts = json.loads(start) if start is not None else []
     if texts and out[f"{START}.num_examples"] != 0:
         out[START] = json.dumps([text for text in texts if not _restates(text, out)])
-        out[MODEL] = "from the start"  # the start's overrides and size say which
+        out[MODEL] = "from the start"  # the start's overrides and size identify it
     elif isinstance(out.get(MODEL), str):
         out[MODEL] = _stage_of(run, out[MODEL]) or out[MODEL]
     return out
@@ -168,7 +168,7 @@ def _stage_of(run: RunData, path: str) -> str | None:
 
 
 def _short_models(flat: Sequence[Row]) -> list[str | None]:
-    """Shorten the paths of models to their last parts, as many as tell them apart."""
+    """Shorten the paths of models to as many last parts as distinguish them."""
     paths = {row[MODEL] for row in flat if isinstance(row.get(MODEL), str)}
     runs = {path: CHECKPOINT.sub("", path) for path in paths}
     ends = runs if len({*runs.values()}) == len(paths) else {path: path for path in paths}
@@ -188,7 +188,7 @@ def _tail(path: str, others: Sequence[str]) -> str:
 
 
 def _decide(rows: Sequence[Row], keys: Sequence[str], values: Sequence[Any]) -> bool:
-    """Check whether rows that agree in some keys agree in another value, too."""
+    """Check whether the values of some keys determine another value in all rows."""
     seen: dict[tuple[str, ...], Any] = {}
     sources = [tuple(_text(row.get(key)) for key in keys) for row in rows]
     return all(seen.setdefault(s, v) == v for s, v in zip(sources, values, strict=True))

@@ -1,7 +1,7 @@
-"""Settings that all pictures share: literal text, fonts that have it, one colour a model.
+"""Settings that all pictures share: literal text, fonts that have its characters, and colours.
 
-Names of classes, runs and splits come from outside: a dollar sign begins no mathematics, and a
-character that no font of this machine has stands as ``\\uXXXX``. A picture that cannot be drawn
+Names of classes, runs and splits come from users: a dollar sign does not begin mathematics, and a
+character that no font of this machine has is written as ``\\uXXXX``. A picture that cannot be drawn
 does not end the run.
 """
 
@@ -31,11 +31,11 @@ DPI = 150
 INK = "0.25"
 PALETTE = "colorblind"
 NUM_DIFFERENT = 10
-"""Colours of the palette; more models take hues at equal distances."""
+"""Number of colours of the palette; for more models, hues are evenly spaced."""
 FONT = "DejaVu Sans"
-"""Comes with matplotlib; other fonts are asked only for what it lacks."""
+"""The font that comes with matplotlib; other fonts are used only for what it lacks."""
 NO_TEXT = re.compile(r"cm[a-z]+\d|STIX(Size|NonUni)|Last Resort|.*Color Emoji")
-"""Fonts of mathematical signs, of boxes, and of coloured pictures: not for text."""
+"""Fonts of mathematical signs, boxes and coloured emoji, which are not used for text."""
 REGULAR = 400
 """Weight of a font that is neither light nor bold."""
 CHAR_IN = 0.0085
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 def plain_text(draw: Callable[P, T]) -> Callable[P, T]:
-    """Make a function draw every text as it stands: ``$a^b$`` is five characters."""
+    """Make a function draw every text literally: ``$a^b$`` is five characters."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -57,7 +57,7 @@ def plain_text(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 def model_colours(names: Iterable[str]) -> dict[str, Any]:
-    """Give each model a colour that it has in all pictures which are drawn with this mapping.
+    """Give each model a colour, to be used in all pictures.
 
     Args:
         names: All models of the run or report, each once or more; the first comes first.
@@ -72,19 +72,19 @@ def spared(path: Path) -> Iterator[None]:
     """Log a picture that cannot be drawn in the block, and go on without it."""
     try:
         yield
-    except Exception as error:  # whatever a library raises: the numbers are written without it
+    except Exception as error:  # any error of a library: the numbers are written anyway
         log.warning("%s: the picture was not drawn: %s: %s", path, type(error).__name__, error)
-        path.unlink(missing_ok=True)  # half of it, on a full disk
+        path.unlink(missing_ok=True)  # may be half written, on a full disk
 
 
 def save(figure: Figure, path: Path, *, dpi: float = DPI, tight: bool = True) -> Figure:
-    """Write a figure once all of its texts can be read.
+    """Write a figure, after choosing fonts that have all characters of its texts.
 
     Args:
         figure: With texts in any script.
         path: The picture; its suffix names the format. Its folder is made.
         dpi: Pixels an inch.
-        tight: Whether the borders are cut or grown to what is drawn.
+        tight: Whether to fit the borders to what is drawn.
     """
     _make_readable(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def _make_readable(figure: Figure) -> None:
     fonts = fonts_for(odd)
     lacking = frozenset(sign for sign in odd if not any(has_sign(font, sign) for font in fonts))
     tell_lacking(lacking)
-    # characters without a glyph stand as \uXXXX; those that are invisible anyway are left out
+    # characters without a glyph become \uXXXX; invisible ones are left out
     escapes = {
         ord(sign): "" if category(sign) in ("Cf", "Mn") else sign.encode("unicode_escape").decode()
         for sign in lacking
@@ -160,19 +160,19 @@ def _tick_label(formatter: Any, escapes: dict[int, str], value: float, place: in
 
 @cache
 def tell_lacking(lacking: frozenset[str]) -> None:
-    """Warn of characters that no font of this machine has, of the same ones once a process."""
+    """Warn about characters that no font of this machine has, once for the same characters."""
     seen = "".join(sorted(s for s in lacking if category(s) not in ("Cf", "Mn", "Cc")))
     if seen:
         log.warning(
-            "pictures: no font of this machine has %s: they stand there as \\uXXXX; install a font "
-            "that has them, e.g. one of the Noto fonts",
+            "pictures: no font of this machine has %s, written as \\uXXXX; install a font "
+            "that has these characters, e.g. one of the Noto fonts",
             seen.encode("utf-8", "replace").decode(),
         )
 
 
 @cache
 def fonts_for(signs: frozenset[str]) -> tuple[str, ...]:
-    """Find installed fonts that have some characters, those that have the most of them first."""
+    """Find installed fonts that together have some characters, the most useful ones first."""
     left, fonts = set(signs), []
     names = sorted({f.name for f in font_manager.fontManager.ttflist if not NO_TEXT.match(f.name)})
     while left:

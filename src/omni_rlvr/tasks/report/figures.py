@@ -1,8 +1,8 @@
 """Draw the figures of a report: scores by setting, heat maps, curves, recall, confusion.
 
 Seeds of one setting are averaged (confusion counts are added up). A figure with a panel or a colour
-a setting shows a few settings only; the caller decides which. Each function saves its figure to
-``path`` and returns its caption, or None where there is nothing to draw.
+for each setting shows only a few settings; the caller decides which. Each function saves its figure
+to ``path`` and returns its caption, or None if there is nothing to draw.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_CLASS = 24
 """Most characters of a class name beside such a matrix."""
 
 Colours = Mapping[str, Any]
-"""Name of a setting -> its colour in every figure; the settings that only dots show have none."""
+"""Name of a setting -> its colour in every figure; settings shown only as dots have none."""
 
 
 Settings = Mapping[str, Sequence[RunData]]
@@ -44,7 +44,7 @@ Settings = Mapping[str, Sequence[RunData]]
 
 @plots.plain_text
 def score_dots(settings: Settings, split: str, colours: Colours, path: Path) -> str:
-    """Draw WAR of every setting: a dot a run, a bar at the mean; of very many, the best ones."""
+    """Draw WAR of every setting, or of the best ones: a dot for each run, a bar at the mean."""
     scored = {name: [run["war"] for run in runs] for name, runs in _scores(settings, split).items()}
     best = sorted(scored, key=lambda name: -np.mean(scored[name]))[:MAX_DOTS]
     kept = [name for name in scored if name in best]
@@ -143,7 +143,7 @@ def recalls(settings: Settings, split: str, colours: Colours, path: Path) -> str
 
 @plots.plain_text
 def confusions(settings: Settings, split: str, path: Path) -> str | None:
-    """Draw a panel a setting: colour is the share of the gold class, counts add up over runs."""
+    """Draw a panel for each setting: colour is the share of the gold class, counts are summed."""
     panels = {}
     for name, found in _scores(settings, split).items():
         scored = [scores for scores in found if "confusion" in scores]  # questions have no classes
@@ -225,7 +225,7 @@ def _mean_curve(runs: Sequence[RunData]) -> list[dict[str, float]]:
 
 
 def _scores(settings: Settings, split: str) -> dict[str, list[dict[str, Any]]]:
-    """Give the scores of each setting's runs on a split; settings without any are left out."""
+    """Collect the scores of each setting's runs on a split; settings without any are left out."""
     scores = {
         n: [r.scores[split] for r in runs if split in r.scores] for n, runs in settings.items()
     }

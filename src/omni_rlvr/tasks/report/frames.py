@@ -1,4 +1,4 @@
-"""Make the tables of a report as data frames: a row a run, or a row a setting over its seeds.
+"""Make the tables of a report as data frames, with a row for each run or for each setting.
 
 Files hold plain numbers (parquet, csv) or what a paper prints (Markdown, LaTeX): 81.7 ± 1.5, where
 ± is the sample standard deviation over seeds (ddof 1), or of one run 81.7 [78.2, 85.0], its 95 %
@@ -20,7 +20,7 @@ from omni_rlvr.tasks.report.columns import SEED, Row
 from omni_rlvr.tasks.report.gather import RunData
 
 TRAINING = ("reward", "loss")
-"""Columns in place of the scores where no run was evaluated."""
+"""Columns that replace the scores if no run was evaluated."""
 ABSENT = "-"
 MEAN, STD = "mean", "std"
 LOW, HIGH = "low", "high"
@@ -31,7 +31,7 @@ POINTS = ("difference", LOW, HIGH)
 def runs_table(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row]) -> pd.DataFrame:
     """Lay out one row a run: its name, the keys that differ, its scores in percent.
 
-    Where no run was evaluated, the reward or loss of the end of training stands in their place.
+    If no run was evaluated, the reward or loss at the end of training replaces the scores.
     """
     rows, splits = [], splits_of(runs)
     for run, value in zip(runs, values, strict=True):
@@ -48,7 +48,7 @@ def runs_table(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Ro
             row |= {f"training/{name}": mean for name, mean in run.last_values(TRAINING).items()}
         rows.append(row | {"seconds": run.seconds})
     frame = pd.DataFrame(rows)
-    for key in keys:  # of one type, as parquet wants
+    for key in keys:  # parquet needs one type in a column
         kinds = {type(value) for value in frame[key]} - {int, float}
         known = {type(value) for value in frame[key].dropna()}
         if len(kinds) > 1 or (len(known) > 1 and not known <= {int, float}):

@@ -1,13 +1,13 @@
-"""Take a gain of WAR apart: how much of it is recognition, and how much vocabulary.
+"""Decompose a gain of WAR into recognition and vocabulary.
 
-Let C be the clips that are right when the label is chosen by likelihood behind the model's own
-reasoning; U, O and W those of them that the generated answer loses, as unparseable, outside the
-list, or to another label; N the others that it gets right:
+Let C be the number of clips for which the label that is most likely after the model's own reasoning
+is right; U, O and W the numbers of these clips for which the generated answer is unparseable,
+outside the list, or another label; and N the number of other clips that it gets right:
 
     right answers = C - U - O - W + N
 
-So what one model gains over another, on the same clips, is the sum of five differences: recognition
-(C) and vocabulary (U, O, W and N).
+So the gain of one model over another, on the same clips, is the sum of five differences:
+recognition (C) and vocabulary (U, O, W and N).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from omni_rlvr.tasks.report.baseline import CONFIDENCE
 Rows = Sequence[Mapping[str, Any]]
 """Rows of a predictions.jsonl of task=evaluate."""
 LOST = ("unparseable", "outside", "another_label")
-"""The outcomes of clips that are right when the label is chosen and wrong when it is generated."""
+"""The outcomes of clips whose chosen label is right and whose generated answer is wrong."""
 NUM_RESAMPLES = 2000
 
 
 def gain_parts(first: Rows, second: Rows) -> dict[str, int]:
-    """Take apart how many more clips the second model answers right than the first.
+    """Decompose how many more clips the second model answers right than the first.
 
     Args:
         first: Rows of predictions.jsonl of one model.
         second: Those of the other model, of the same clips.
 
     Returns:
-        Numbers of clips: ``gain``, and the five differences that add up to it. Without scored
-        labels the gain alone.
+        Numbers of clips: ``gain``, and the five differences that add up to it; only the gain
+        without scored labels.
     """
     first, second = paired_rows(first, second)
     hits = [sum(row["correct"] for row in rows) for rows in (first, second)]

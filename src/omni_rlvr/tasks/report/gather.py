@@ -1,4 +1,4 @@
-"""Find runs and read what they left: config, how they ended, scores of every split.
+"""Find runs and read their config, their status and their scores on every split.
 
 A run is a folder with run.json that trained or was evaluated. A pipeline counts as the runs below
 it. Curves and predictions are read when asked for, since they are large.
@@ -22,9 +22,9 @@ from omni_rlvr.record import read_json, read_jsonl, read_record
 from omni_rlvr.types import UserError
 
 Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Function that adds to a run's config the options that came later, with their defaults."""
+"""A function that adds options of later versions to a run's config, with their defaults."""
 LAST_SHARE = 10
-"""The end of a training is one part in so many of its records: the last tenth."""
+"""The end of training is the last tenth of its records."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class RunData:
 
     @property
     def finished(self) -> bool:
-        """Whether it ran to its end."""
+        """Whether the run finished."""
         return self.record["status"] == "finished"
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None where it did not end."""
+        """The duration of the run; None if it did not end."""
         if "ended" not in self.record:
             return None
         times = (datetime.fromisoformat(self.record[key]) for key in ("started", "ended"))
@@ -60,7 +60,7 @@ class RunData:
     def last_values(self, names: Sequence[str]) -> dict[str, float]:
         """Average metrics over the end of training.
 
-        Where there is a reward, it is returned alone: the loss of RL shows no progress.
+        If there is a reward, only that is returned: the loss of RL does not show progress.
         """
         rows = self.curves()
         rows = rows[-max(1, len(rows) // LAST_SHARE) :]
@@ -69,7 +69,7 @@ class RunData:
         return {"reward": means["reward"]} if "reward" in means else means
 
     def answers(self, split: str) -> list[dict[str, Any]]:
-        """Read its predictions on a split; none where the file is gone."""
+        """Read its predictions on a split; an empty list if the file is missing."""
         return read_jsonl(self.folder / split / "predictions.jsonl")
 
     def correct(self, split: str) -> dict[str, bool]:
@@ -92,8 +92,8 @@ def gather(places: Sequence[str], complete: Complete) -> list[RunData]:
         found = [folder for path in paths_of(place) for folder in runs_below(path)]
         if not found:
             raise UserError(
-                f"runs={place}: no run there: a folder with run.json that has scores; "
-                "of runs of task=attribute, +html=true makes a page"
+                f"runs={place}: there is no run, i.e. a folder with run.json that has scores; "
+                "for runs of task=attribute, +html=true makes a page"
             )
         folders |= dict.fromkeys(found)
     names = names_of(list(folders))
@@ -112,20 +112,21 @@ def check_labels(runs: Sequence[RunData]) -> None:
         if labels != wanted:
             raise UserError(
                 f"runs: {name} ({split}) is scored over the labels {', '.join(labels)}, "
-                f"{first} over {', '.join(wanted)}; scores over different label lists do not "
-                "compare; task.allow_different_labels=true puts them into one table all the same"
+                f"{first} over {', '.join(wanted)}; scores over different label "
+                "lists cannot be compared; task.allow_different_labels=true still puts them into one "
+                "table"
             )
 
 
 def paths_of(place: str) -> list[Path]:
-    """Find what a folder or a glob names."""
+    """Return the folders that a folder's name or a glob stands for."""
     if glob.has_magic(place):
         return [path for path in _matches(Path(place)) if path.is_dir()]
     return [follow(Path(place))] if follow(Path(place)).is_dir() else []
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """Find what a glob names; a pointer file in the middle is followed."""
+    """Return the paths that a glob matches; pointer files in the middle are followed."""
     tops, part = [Path(pattern.anchor)], Path()
     for name in pattern.relative_to(pattern.anchor).parts:
         part = part / name
@@ -141,7 +142,7 @@ def _below(tops: Sequence[Path], part: Path) -> list[Path]:
 
 
 def runs_below(top: Path) -> Iterator[Path]:
-    """Yield every run at or below a folder; what lies below a run is part of it."""
+    """Yield every run at or below a folder; folders below a run are part of it."""
     for place, folders, files in os.walk(top.resolve()):
         folders.sort()
         folder = Path(place)
@@ -156,7 +157,7 @@ def runs_below(top: Path) -> Iterator[Path]:
 
 
 def _is_copy(latest: Path, names: Sequence[str]) -> bool:
-    """Check whether a folder copies a run beside it, as copying with links followed makes it."""
+    """Check whether ``latest`` is a copy of a run next to it, and not a link to it."""
     records = {name: latest.with_name(name) / "run.json" for name in names}
     contents = {name: file.read_bytes() for name, file in records.items() if file.is_file()}
     copied = contents.pop(LATEST, None)

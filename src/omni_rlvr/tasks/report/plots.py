@@ -1,8 +1,8 @@
 """Draw the figures of a study: confusion, learning curves, recall per class, scores.
 
 Every function draws on a Figure of its own (no pyplot state, no display needed), saves it to
-``path`` and returns it. Sizes grow with what is shown, so that no label is clipped. Nothing is
-computed here but the running mean of the curves.
+``path`` and returns it. Sizes grow with the content, so that no label is clipped. Only the running
+mean of the curves is computed here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from omni_rlvr.tasks.report.text_tables import PARTS, display_name, split_name
 
 MODALITY = "by modality"
 MAX_SIDE_IN = 16.0
-"""Longest side of a picture; where there is more to show, it is drawn smaller."""
+"""Longest side of a picture in inches; larger contents are drawn smaller."""
 MAX_NAME = 44
 """Most characters of a name in a legend or beside an axis."""
 BAR_CHARS = 13
@@ -91,7 +91,7 @@ def confusion_figure(
     )
     axes.axvline(len(labels), color=INK, linewidth=1.5)
     rows = [f"{name} ({n})" for name, n in zip(names, counts.sum(axis=1), strict=True)]
-    every = math.ceil(MIN_TEXT_PT / points)  # of very many classes, each n-th is named
+    every = math.ceil(MIN_TEXT_PT / points)  # with very many classes, only every n-th is named
     middles = np.arange(len(labels) + 1) + 0.5
     axes.set_xticks(middles[::every], [*names, "other"][::every], size=points * every)
     tilt(axes)
@@ -111,10 +111,10 @@ def class_shares(counts: np.ndarray) -> np.ndarray:
 def learning_curves(
     runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path, *, colours: Mapping[str, Any]
 ) -> Figure:
-    """Draw one panel a metric: raw values faint, their running mean bold, one colour a run.
+    """Draw one panel for each metric: raw values faint, their running mean bold, one colour a run.
 
     A run with a ``reward`` is RL and shows reward, accuracy, format, KL and length; any other is
-    SFT and shows its loss. A panel that no run has values for is left out.
+    SFT and shows its loss. Panels without values are left out.
 
     Args:
         runs: Name of the run -> the records of its metrics.jsonl, each with a ``step``. Where a
@@ -150,7 +150,7 @@ def learning_curves(
 
 
 def _legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Put names below the axes, in as many columns as the figure is wide, and make room."""
+    """Put a legend below the axes, in as many columns as fit the width, and make room for it."""
     shown = shortened([display_name(name) for name in names], limit=MAX_NAME)
     width, height = figure.get_size_inches()
     num_columns = max(1, min(4, len(names), int(width / (0.8 + width_of(shown, size=9)))))
@@ -169,7 +169,7 @@ def recall_bars(
     split: str,
     colours: Mapping[str, Any],
 ) -> Figure:
-    """Draw the recall of each class, one bar a model.
+    """Draw the recall of each class, with one bar for each model.
 
     Args:
         recalls: Model -> C fractions in [0, 1], as ``per_class_recall`` gives them. A class that is
@@ -205,7 +205,7 @@ def recall_bars(
 
 
 def name_classes(axes: Axes, names: Sequence[str], width: float) -> None:
-    """Name the classes below an axis; tilted where they are wider than their place, in inches."""
+    """Name the classes below an axis; tilt the names if one is wider than ``width`` inches."""
     points = max(MIN_TEXT_PT, min(10.0, 72 * width))
     axes.set_xticks(range(len(names)), names, size=points)
     if width_of(names, size=points) > 0.95 * width:
@@ -306,7 +306,7 @@ def gain_waterfall(summary: Mapping[str, Any], split: str, path: Path) -> Figure
 def _draw_scores(
     axes: Axes, title: str, bars: Mapping[str, Any], colours: Mapping[str, Any]
 ) -> None:
-    """Draw one bar a name; its value stands below it, where no interval or line can cross it."""
+    """Draw one bar for each name, with its value below it, where no interval or line crosses it."""
     scores = [bar["war"] for bar in bars.values()]
     shades = ["0.6" if title == MODALITY else colours[name] for name in bars]
     axes.bar(range(len(bars)), scores, 0.7, color=shades)
@@ -322,7 +322,7 @@ def _draw_scores(
 
 
 def _wrapped(name: str) -> str:
-    """Break a name between its words, never within one that fits below its bar."""
+    """Break a name into lines between words; shorten words that do not fit below a bar."""
     lines = textwrap.wrap(name, BAR_CHARS, break_long_words=False, break_on_hyphens=False)
     return "\n".join(shortened(lines, limit=BAR_CHARS)) if lines else name
 

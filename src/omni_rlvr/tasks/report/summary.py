@@ -1,4 +1,4 @@
-"""Gather a pipeline's scores into summary.json, one table and its pictures."""
+"""Write a pipeline's scores to summary.json, summary.md and pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN = (*SCORES, "war_ci", "chosen_war_ci", "chosen_after_prompt", "outcomes")
 
 
 def oracle_scores(examples: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, float]]:
-    """Score the oracle that is given the true cue values, on every split that knows them.
+    """Score the oracle that is given the true cue values, on every split that has cues.
 
     Args:
         examples: split name -> examples.
@@ -51,7 +51,7 @@ def summarise(
     answers: Answers,
     gain: Sequence[str],
 ) -> dict:
-    """Select from all scores what a reader compares, in percent, and compare the models.
+    """Select the scores for the summary, in percent, and compare the models.
 
     Args:
         models: Model -> split -> scores.
@@ -59,7 +59,7 @@ def summarise(
         oracle: From ``oracle_scores``.
         seconds: Step -> how long it took.
         answers: The rows behind ``models``.
-        gain: Two models, or none: what the second gains over the first is taken apart.
+        gain: Two models, or none; the gain of the second over the first is decomposed.
     """
     summary = {
         "models": {
@@ -94,7 +94,7 @@ def summarise(
 
 
 def resolutions(answers: Answers) -> dict[str, dict[str, float]]:
-    """Find for each split how far two models must be apart."""
+    """Find for each split the difference of two models that is more than chance."""
     out = {}
     for split in dict.fromkeys(split for splits in answers.values() for split in splits):
         right = {

@@ -18,7 +18,7 @@ from omni_rlvr.tasks.report.baseline import Resolution
 from omni_rlvr.tasks.report.cells import markdown
 
 SPLITS = {"ood": "OOD"}
-"""Splits whose name a reader sees otherwise."""
+"""Split -> the name that is shown, if that differs."""
 
 ORACLE = "oracle *"
 ORACLE_NOTE = "* given the true cue values, not the clip"
@@ -40,7 +40,7 @@ _NAMES = {
 
 
 def display_name(key: str) -> str:
-    """Turn a name into the words a reader sees: ``rlvr`` -> ``RLVR``; ``key=value`` stays."""
+    """Turn a key into the name that is shown: ``rlvr`` -> ``RLVR``; ``key=value`` stays."""
     return key if "=" in key else _NAMES.get(key, key.replace("_", " "))
 
 
@@ -76,7 +76,7 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Lay out cells that are texts already for a terminal."""
+    """Lay out cells of text for a terminal."""
     return _rich(header, rows, rule_before=None)
 
 
@@ -91,12 +91,12 @@ def _scored_without_reasoning(models: Mapping[str, Mapping[str, Mapping[str, Any
 
 
 def split_name(split: str) -> str:
-    """Turn the name of a split into the words a reader sees."""
+    """Turn the key of a split into the name that is shown."""
     return SPLITS.get(split, split)
 
 
 def _tables(summary: Mapping[str, Any], gap: str) -> list[tuple[list[str], list[list[str]]]]:
-    """Give header and rows of each table: models by split, differences, modalities."""
+    """Make header and rows of each table: models by split, differences, modalities."""
     models = summary["models"]
     chosen = f"WAR, chosen{gap}from the list [95%]"
     columns = {
@@ -191,7 +191,7 @@ def gain_sentence(
 
 
 def vocabulary_text(points: Mapping[str, float]) -> str:
-    """Say how many points of a gain are no recognition, and what they are, by the keys of PARTS."""
+    """Say how many points of a gain are not recognition, and how they are made up."""
     others = {words: points[name] for name, words in PARTS.items() if name != "recognition"}
     said = [f"{words} {share:+.1f}" for words, share in others.items() if abs(share) >= 0.05]
     details = f" ({', '.join(said)})" if said else ""
@@ -228,7 +228,7 @@ def _percent(value: float | None) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """Format seconds as a person reads them at a glance: 42 s, 3 min 05 s, 2 h 07 min."""
+    """Format seconds: 42 s, 3 min 05 s, 2 h 07 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -238,8 +238,8 @@ def _clock(seconds: float) -> str:
 
 
 def _rich(header: Sequence[str], rows: Sequence[Sequence[str]], rule_before: str | None) -> Table:
-    # Cells are Text, not markup: "[95%]" is no tag. The box separates columns by one blank; with
-    # more padding, "100.0 [100.0, 100.0]" would not fit twice into 80 columns.
+    # Cells are Text, not markup, in which "[95%]" would be a tag. The box separates columns by one
+    # blank; with more padding, "100.0 [100.0, 100.0]" would not fit twice into 80 columns.
     table = Table(box=box.SIMPLE, padding=0)
     for i, title in enumerate(header):
         table.add_column(

@@ -1,5 +1,5 @@
-"""task=serve: a page in the browser that answers for clips, on this machine alone.
+"""task=serve: a page in the browser that shows models' answers about clips, only on this machine.
 
-``serve`` runs it, ``page`` lays it out, ``uploads`` takes files in and deletes them, ``answers``
-asks the models, ``render`` writes what they said as HTML. Gradio and its server live here.
+``serve`` runs the server, ``page`` lays out the page, ``uploads`` receives and deletes files,
+``answers`` runs the models, ``render`` writes their answers as HTML. Only this folder uses Gradio.
 """

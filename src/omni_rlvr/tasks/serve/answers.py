@@ -1,4 +1,4 @@
-"""Ask a model about an uploaded clip: stream the completion, then measure what drove the answer.
+"""Ask a model about an uploaded clip: stream the completion, then attribute the answer.
 
 The answer and its probabilities are computed as in task=predict, the value of each modality as in
 task=attribute. Both reuse the outputs of the towers, which were computed at the upload.
@@ -29,7 +29,7 @@ from omni_rlvr.tasks.serve.uploads import Upload
 from omni_rlvr.types import Batch, ClipFeatures, Example, Features, Sample, UserError
 
 ABSENT = ClipFeatures(None, None, None, None)
-"""The features of a modality that is not shown."""
+"""The features of a modality that the model does not get."""
 
 
 class Stopped(Exception):
@@ -38,12 +38,12 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Clip:
-    """The uploads of a visitor, or those that a model is shown: a picture, a sound, or both."""
+    """The uploads of a visitor, or those that a model gets: a picture, a sound, or both."""
 
     video: Upload | None = None
     """The upload with the picture, if there is one."""
     audio: Upload | None = None
-    """The upload with the sound, if that is a file of its own or the only one shown."""
+    """The upload with the sound, if that is a separate file or the only one used."""
 
     @property
     def uploads(self) -> list[Upload]:
@@ -78,7 +78,7 @@ def ask(
     Args:
         parts: The models, and how they are asked.
         place: The index of the model.
-        clip: What the model is shown.
+        clip: The uploads that the model gets.
         question: The question.
         stop: An event that is set when the server ends.
 
@@ -86,7 +86,7 @@ def ask(
         Pieces of the completion, as they are generated.
 
     Raises:
-        UserError: The question holds a special token.
+        UserError: The question contains a special token.
         Stopped: The server ends.
     """
     model = parts.models[place]
@@ -98,7 +98,7 @@ def ask(
         stream = TextStream(model.policy.processor.decode, write)
 
         def on_tokens(rows: Tensor, tokens: Tensor) -> None:
-            write("")  # raises if nobody waits any more, even if the tokens are no text yet
+            write("")  # raises if nobody waits any more, even if the tokens give no text yet
             stream.on_tokens(rows, tokens)
 
         features = encode(model.policy, batch)
@@ -135,7 +135,7 @@ def _batch(model: ServedModel, clip: Clip, question: str, place: int) -> Batch:
 def _game(
     parts: ServeInputs, model: ServedModel, batch: Batch, features: Features, said: Prediction
 ) -> Game:
-    """Score each subset of the modalities, for the label that was answered or the likeliest one."""
+    """Score each subset of the modalities, for the label of the answer or the likeliest one."""
     task = parts.task
     method = Method(
         labels=parts.labels,
@@ -158,7 +158,7 @@ def _game(
 def spoken(
     work: Callable[[Callable[[str], None]], Answer], stop: threading.Event
 ) -> Generator[str, None, Answer]:
-    """Run ``work`` in a thread and yield what it writes; leaving early ends it when it writes."""
+    """Run ``work`` in a thread and yield what it writes; closing early stops it at its next write."""
     pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     left = threading.Event()
 
@@ -175,7 +175,7 @@ def spoken(
             said: list[str | None] = []
             while None not in said:
                 said = [pieces.get()]
-                said += [pieces.get() for _ in range(pieces.qsize())]  # came while it was drawn
+                said += [pieces.get() for _ in range(pieces.qsize())]  # pieces that came meanwhile
                 if text := "".join(filter(None, said)):
                     yield text
         finally:

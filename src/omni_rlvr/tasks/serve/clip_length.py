@@ -1,6 +1,6 @@
 """Measure the length of a clip without decoding it, so that long uploads can be refused.
 
-The header of a file may not hold the length (as in recordings of browsers), or only that of one
+The header of a file may lack the length (as in recordings by browsers), or have only that of one
 stream. Therefore the time stamps of all packets are read.
 """
 
@@ -22,16 +22,16 @@ def measure_clip(video: Path | None, audio: Path | None, request: ClipRequest) -
     """Open a clip as ``clip.probe_clip`` does, for ``sandbox.reader.ClipReader``.
 
     Args:
-        video: As there.
-        audio: As there.
-        request: As there; ``want_audio`` is not looked at: a clip's sound must always have a
+        video: As ``probe_clip``.
+        audio: As ``probe_clip``.
+        request: As ``probe_clip``, but ``want_audio`` is ignored: the sound must always have a
             decoder.
 
     Returns:
-        As there, but ``duration_s`` is that of the longest stream.
+        As ``probe_clip``, but ``duration_s`` is that of the longest stream.
 
     Raises:
-        MediaError: As there.
+        MediaError: As ``probe_clip``.
     """
     clip = probe_clip(video, audio, replace(request, want_audio=True))
     lengths = [longest_s(read_bytes(path)) for path in (video, audio) if path is not None]
@@ -42,7 +42,7 @@ def longest_s(data: bytes) -> float:
     """Measure the seconds from the first packet of any stream to the end of the last one.
 
     Args:
-        data: the whole file; 0 for one that FFmpeg does not know.
+        data: The whole file; the result is 0 if FFmpeg cannot open it.
     """
     starts, ends = [], [0.0]
     with contextlib.suppress(av.FFmpegError, ValueError), open_container(data) as container:

@@ -40,11 +40,11 @@ WRITTEN = (UPLOAD, JOIN, f"{API}/cancel", f"{API}/reset")
 MAX_JSON = 100_000
 """The most bytes of a request that is not an upload."""
 FORM_BYTES = 10_000
-"""Bytes of an upload that may be the form around the file."""
+"""Most bytes of an upload that are not the file but the form around it."""
 MAX_DISCARDED = 64_000_000
 """The most bytes of a refused request that are read, so that its sender receives the answer."""
 MAX_DISCARDING_S = 10
-"""The most seconds that this may take."""
+"""The most seconds that reading a refused request may take."""
 COOKIE = "omni_rlvr_visitor"
 HEADERS = {
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -115,7 +115,7 @@ class Guard:
         except RuntimeError as error:
             if not isinstance(error.__cause__, HTTPException):
                 raise
-            # Gradio refused in the middle of its answer: nobody joined that queue.
+            # Gradio raised after the answer had begun, as no visitor had joined that queue.
             await send({"type": "http.response.body", "body": b""})
 
     def _check_sender(self, request: Request) -> None:
@@ -165,8 +165,8 @@ class Guard:
             if not self.uploads.holds(path):
                 raise Refused(403, "A file in the request was not uploaded, or is gone; add it.")
         if request.scope["path"] == JOIN and not self._is_event(body):
-            raise Refused(400, "This is no event of the page as it is now; load the page anew.")
-        # Written anew, so that Gradio reads the same values in it as were checked here.
+            raise Refused(400, "This is not an event of the current page; reload the page.")
+        # Serialised again, so that Gradio reads exactly the values that were checked.
         checked = {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
 
         async def receive() -> Message:

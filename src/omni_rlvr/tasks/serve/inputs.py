@@ -20,10 +20,10 @@ from omni_rlvr.types import Example, UserError
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that the page asks."""
+    """A model that the page runs."""
 
     path: str
-    """The path of its checkpoint, which names it on the page."""
+    """The path of its checkpoint, from which its name on the page is made."""
     policy: Policy
 
 
@@ -40,7 +40,7 @@ class ServeInputs:
     question: str
     """The question that the page shows first."""
     models: Sequence[ServedModel]
-    """One, or two side by side."""
+    """One model, or two to compare."""
     lexicon: Lexicon
     engine: RolloutEngine
 
@@ -86,7 +86,7 @@ def build(composed: Composed) -> ServeInputs:
 
 
 def _read(dataset: DatasetConfig, split: str, num_examples: int) -> Sequence[Example]:
-    """Read a split, if the data set has it; synthetic clips are made only as many as needed."""
+    """Read a split if the data set has it; make no more synthetic clips than needed."""
     reader = dataset.splits.get(split)
     if reader is None or lacks_file(dataset, split) or num_examples == 0:
         return []

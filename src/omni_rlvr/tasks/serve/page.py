@@ -1,8 +1,7 @@
 """The page: uploads and question on the left, a column of answers for each model on the right.
 
-The state of a session holds the uploads that were read. Their files are not needed any more then,
-and are deleted once the answer is there. All events wait in one queue, because the models can do
-one thing at a time.
+The state of a session holds the features of uploads. Their files are deleted once the first answer
+is complete. All events wait in one queue, because the models can do only one thing at a time.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ HEAD = (
     "and which of the two drove its answer?</p>"
 )
 MAX_QUESTION = 500
-"""Characters."""
+"""Most characters of a question."""
 FONT = ["system-ui", "sans-serif"]
 MONO = ["ui-monospace", "monospace"]
 
@@ -50,7 +49,7 @@ class Page:
         self.parts, self.uploads, self.stop = parts, uploads, stop
 
     def take(self, session: Clip, path: str | None, *, kind: str) -> tuple[Clip, str]:
-        """Read an uploaded file in place of the one before; ``kind`` is "video" or "audio"."""
+        """Read an uploaded file, which replaces the one before; ``kind`` is "video" or "audio"."""
         before: Upload | None = vars(session)[kind]
         if before is not None and str(before.path) != path:
             self.uploads.delete(before.path)
@@ -117,7 +116,7 @@ class Page:
 
 
 def build_page(page: Page) -> gr.Blocks:
-    """Lay the page out."""
+    """Build the components of the page and connect their events."""
     parts = page.parts
     chosen = (parts.clips.modality.video, parts.clips.modality.audio)
     sees = all("video" in model.policy.towers() for model in parts.models)
@@ -217,13 +216,13 @@ def _given(session: Clip) -> str:
 
 
 def _shown(session: Clip, modality: str) -> tuple[Clip, str]:
-    """Choose what the model is shown, and a sentence if that is less than was asked for.
+    """Choose the uploads that the model gets, and a sentence if a wanted modality is missing.
 
     Raises:
         UserError: There is no upload, or none with that modality.
     """
     if modality not in MODALITIES:
-        raise UserError(f"{modality} is no choice of modalities.")
+        raise UserError(f"{modality} is not a choice of modalities.")
     if not session.uploads:
         raise UserError(START)
     want_video, want_audio = MODALITIES[modality]
@@ -244,7 +243,7 @@ def site(blocks: gr.Blocks, uploads: Uploads, *, port: int, css: str) -> FastAPI
 
     Args:
         blocks: the page.
-        uploads: where visitors' files lie, and how large they may be.
+        uploads: the folder of visitors' files and its limits.
         port: the port that the page will listen on.
         css: the style sheet of the page.
     """

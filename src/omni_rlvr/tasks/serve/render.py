@@ -1,6 +1,6 @@
-"""Show answers as HTML, with the macros of ``answer.html``, which escape every text.
+"""Write answers as HTML, with the macros of ``answer.html``, which escape every text.
 
-Text of models and visitors can therefore never become markup or code. Strings in, strings out.
+So text from models and visitors can never become markup or code. Strings in, strings out.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from omni_rlvr.types import LEADS
 
 MACROS = Path(__file__).with_name("answer.html")
 MAX_ANSWER = 60
-"""Characters of an answer that is no label."""
+"""Most characters that are shown of an answer that is not a label."""
 TAGS = re.compile(r"(</?(?:think|answer)>)")
 LEAST_NATS = 1.0
-"""The least value that a bar of full length stands for."""
+"""The smallest value, in nats, of a bar of full length."""
 SUBSET_NAMES = {"none": "neither", "audio": "sound", "video": "picture", "both": "both"}
 PLAYERS = {"video": "picture", "audio": "sound"}
 ABSENT = {
@@ -57,12 +57,12 @@ def waiting(text: str) -> str:
 
 
 def message(text: str, *, kind: str) -> str:
-    """Make a sentence for the visitor; kind: "error" or "note"."""
+    """Make a message for the visitor; ``kind`` is "error" or "note"."""
     return str(macros(MACROS).message(printable(text), kind))
 
 
 def reasoning(text: str, lexicon: Lexicon, *, busy: bool = False) -> str:
-    """Show a completion, or its beginning, with words of sight and hearing marked and tags dim."""
+    """Show a completion so far, with words of sight and hearing marked and tags dimmed."""
     return str(macros(MACROS).reasoning(_parts(text, lexicon), busy))
 
 
@@ -75,7 +75,7 @@ def _parts(text: str, lexicon: Lexicon) -> list[str | Segment]:
 
 
 def answer(said: Answer, lexicon: Lexicon, *, value: str, lead: str, absent: str) -> str:
-    """Show all of an answer: reasoning, label probabilities, and what each modality did."""
+    """Show an answer: reasoning, label probabilities, and the contribution of each modality."""
     prediction = said.prediction
     likely = sorted((prediction.probabilities or {}).items(), key=lambda item: -item[1])
     text = prediction.predicted or prediction.answer or "none given"
@@ -93,7 +93,7 @@ def answer(said: Answer, lexicon: Lexicon, *, value: str, lead: str, absent: str
 
 
 def _notes(said: Prediction) -> list[str]:
-    """Say which modalities the answer is from, and what is unusual about it."""
+    """List the modalities that were used, and anything unusual about the answer."""
     notes = [f"from {' and '.join(PLAYERS[player] for player in _there(said))}"]
     if said.answer is not None and said.predicted is None:
         notes.append("not one of the labels")

@@ -25,7 +25,7 @@ from omni_rlvr.types import Interrupted, UserError
 __all__ = ["build", "run"]
 
 PREFIX = "omni-rlvr-serve-"
-"""How the name of the temporary folder begins."""
+"""The prefix of the temporary folder's name."""
 SWEEP_S = 30
 """Seconds between two searches for uploads that have become too old."""
 SETTINGS = {

@@ -1,7 +1,7 @@
 """Read uploaded files: each is checked before it is decoded, read once, and deleted.
 
-Only the outputs of the towers are kept, a few small tensors in the session of the visitor. Further
-questions about the same clip need nothing else.
+Only the outputs of the towers are kept, a few small tensors in the session of the visitor; further
+questions about the same clip use them.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ SESSIONS = 10
 """The folder may hold this many times ``task.max_session_mb``."""
 
 GLANCE = ClipRequest(Sampling.count(1), 16_000, want_video=False, want_audio=False)
-"""What is read of a file to check it, before it is read for the models."""
+"""What to read of a file to check it, before it is read for the models."""
 
 BLOCK = 4096
-"""The least bytes that a file counts for, since an empty one takes room on a disk too."""
+"""The least bytes that a file counts for, since small files take a block of the disk too."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Upload:
     features: Sequence[ClipFeatures]
     """For each model, the outputs of its towers; None for a modality that the file lacks."""
     notes: Sequence[str] = ()
-    """How what a model is shown differs from the file; each completes a sentence."""
+    """How the model's input differs from the file; each note follows the file's name."""
 
     @property
     def has_video(self) -> bool:
@@ -63,7 +63,7 @@ class Upload:
 
 
 class Uploads:
-    """The folder of uploads and the readers of its files; not for several threads at once."""
+    """The folder of uploads and the readers of its files; ``take`` is not thread-safe."""
 
     def __init__(self, parts: ServeInputs, folder: Path, device: torch.device):
         """Use an empty folder that nobody else writes to."""
@@ -95,7 +95,7 @@ class Uploads:
         Raises:
             UserError: The file is too large, or this visitor or all visitors hold too much.
         """
-        assert self.task.max_session_mb is not None  # resolved where it was checked
+        assert self.task.max_session_mb is not None  # set when the config was checked
         one = self.task.max_session_mb * 1e6
         self._refuse_large("The file", size)
         here = [str(path) for path in self.folder.rglob("*")]
@@ -122,7 +122,7 @@ class Uploads:
                 if not owned:
                     del self.owned[owner]
             self.coming = +self.coming  # without those at zero
-            if self.num_coming == 0:  # what was cut off in the middle lies in no folder of its own
+            if self.num_coming == 0:  # interrupted uploads leave files directly in the folder
                 for path in [path for path in self.folder.iterdir() if path.is_file()]:
                     path.unlink(missing_ok=True)
 
@@ -188,7 +188,7 @@ class Uploads:
         return features, list(dict.fromkeys(notes))
 
     def delete(self, path: Path) -> None:
-        """Delete a file, and the folder that held this file alone."""
+        """Delete a file, and its folder if that is then empty."""
         if self.folder not in path.resolve().parents:
             return
         path.unlink(missing_ok=True)
@@ -221,5 +221,5 @@ def _bytes(paths: Iterable[str]) -> int:
 
 
 def shown_name(path: Path) -> str:
-    """Return the name of a file as its owner knows it; it may hold anything, HTML too."""
+    """Return the name of a file for display; it is not escaped, and may contain HTML."""
     return printable(path.name)
