@@ -271,5 +271,5 @@ def test_lines_end_as_any_system_ends_them(tmp_path: Path, end: str) -> None:
 def test_a_list_named_jsonl(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('[{"a": 1}]')
-    with pytest.raises(UserError, match=r"rows.jsonl:1: .* this is a list; .* is named \.json$"):
+    with pytest.raises(UserError, match=r"rows.jsonl:1: .* this is a list; name a file .* \.json$"):
         every_row(path)

@@ -208,7 +208,7 @@ def test_system_turns_before_the_question_are_dropped(tmp_path: Path, form, befo
 @every_case(
     ("roles", "words"),
     [
-        (["system"], "the roles are system; one user turn"),
+        (["system"], "the roles are system; a row must have one user turn"),
         (["user", "tool", "assistant"], "'tool' is a tool turn"),
         (["user", "system", "assistant"], "a turn of 'system' may only come before the question"),
         (["user", "bot"], "unknown role 'bot'"),

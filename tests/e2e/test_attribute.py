@@ -163,7 +163,7 @@ def test_clips_without_sound_and_with_html_in_their_names(runner, clips, tmp_pat
         (["dataset.labels=[]", "dataset.splits.train.labels=null"], r"dataset\.labels=\[\]"),
         (
             ["dataset.labels=[joy,rage]", "dataset.splits.train.labels=null"],
-            "'happy' is not of dataset.labels",
+            "'happy' is not in dataset.labels",
         ),
         (["lexicon.vocal=[face]"], "face stands in visual and in vocal"),
     ],

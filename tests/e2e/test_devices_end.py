@@ -60,7 +60,7 @@ def test_a_rank_that_is_killed_is_named_and_ends_the_others(runner) -> None:
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: the process of rank 1 was ended by SIGKILL and could not say")
+    assert line.startswith("error: the process of rank 1 was ended by SIGKILL without a message")
     assert "Traceback" not in output
     assert read_json(record)["status"] == "failed"
     assert "rank 1" in read_json(record)["error"]

@@ -64,7 +64,7 @@ def test_a_public_repository_of_ones_own(hub, runner, checkpoint):
     assert hub.private == {"somebody/mine": False}
     card = hub.repositories["somebody/mine"]["README.md"].decode()
     assert "## Training" not in card, "no run that is known trained it"
-    with pytest.raises(UserError, match=r"somebody/mine holds \d+ files already; give"):
+    with pytest.raises(UserError, match=r"somebody/mine has \d+ files already; give"):
         runner("task=export", start, "task.to=hub:somebody/mine")
 
 

@@ -128,7 +128,7 @@ def test_options_change_the_answer(make, monkeypatch) -> None:
     asked = make("rollout=hf")
     assert asked()[1].prediction.completion == plain.prediction.completion
     assert asked(question="Why?")[1].prediction.probabilities != plain.prediction.probabilities
-    with pytest.raises(UserError, match=r"^question: the text holds the special token"):
+    with pytest.raises(UserError, match=r"^question: the text contains the special token"):
         asked(question="<|video|>")
 
 

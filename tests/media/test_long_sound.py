@@ -51,8 +51,8 @@ def test_a_late_voice_is_heard_around_the_frames_and_the_rest_is_told(tmp_path, 
     (note,) = seen.notes
     assert note.kind == "cut_sound"
     length = len(read_clip(path, None, WANTED).waveform) / HZ
-    assert f"{length - 2:.2f} of the {length:.2f} s of its sound are not heard" in note.text
-    assert "the model hears 2 s" in note.text
+    assert f"{length - 2:.2f} of the {length:.2f} s of its sound are not used" in note.text
+    assert "the model takes 2 s" in note.text
     for probe in (hear_clip, inspect_clip):
         assert probe(path, None, replace(WANTED, window_s=2.0)).notes == (note,)
 

@@ -141,7 +141,7 @@ def test_wrong_model_type(folder, model_type):
     if model_type:
         config["model_type"] = model_type
     (folder / "config.json").write_text(json.dumps(config))
-    refused_path(folder, f"model_type={model_type!r}", "known are omni_rlvr, ")
+    refused_path(folder, f"model_type={model_type!r}", "known: omni_rlvr, ")
 
 
 def test_config_that_is_a_list(folder):

@@ -98,7 +98,7 @@ def refused(folder: Path, **options) -> str:
         (
             "image_processor/preprocessor_config.json",
             {"image_processor_type": "Evil"},
-            "it needs code that comes with it, and that is never run here",
+            "it needs code that comes with it, which is never run",
         ),
         ("feature_extractor/preprocessor_config.json", {"feature_extractor_type": "Evil"}, None),
         ("config.json", {"attn_implementation": "evil/kernel"}, "asks for code from elsewhere"),

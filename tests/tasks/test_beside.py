@@ -51,7 +51,9 @@ def test_the_table_of_a_data_set(name: str, numbers: tuple[str, ...], labels: st
         assert number in text
     assert "arXiv 2503.05379" in text
     assert "60.00 |" in text
-    assert "published WAR than 1.9 points on test may be chance" in text  # (63.1 - 59.2) / 2
+    assert (
+        "published WAR of less than 1.9 points on test may be chance" in text
+    )  # (63.1 - 59.2) / 2
 
 
 def test_a_score_that_is_no_pair_is_refused() -> None:

@@ -288,7 +288,7 @@ def test_what_is_no_attribution_is_refused(tmp_path: Path, what: str) -> None:
         make_attribution(place, [Made("a")])
         (place / "test/attribution.parquet").write_bytes(b"no parquet")
     message = (
-        "make the run again" if what == "broken" else "omni-rlvr .experiment=attribute makes one"
+        "run the task again" if what == "broken" else "omni-rlvr .experiment=attribute makes one"
     )
     with pytest.raises(UserError, match=message) as error:
         write_clip_page(tmp_path / "page.html", [str(place)])

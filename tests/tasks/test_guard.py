@@ -333,7 +333,7 @@ def test_what_is_no_event_of_the_page_is_refused(server: Server, event: dict) ->
     status, text, _ = server.ask("POST", JOIN, json.dumps(body).encode(), **types)
     assert (status, text) == (
         400,
-        "This is no event of the page as it is now; load the page anew.",
+        "This is not an event of the current page; reload the page.",
     )
 
 

@@ -152,7 +152,7 @@ def test_a_run_without_a_partner_is_left_out_and_named(tmp_path: Path, sweep: Pa
         ("format:7", "no finished run has it; reward.weights.format is 0, 1, 2"),
         ("format:2", "no finished run has it"),  # it failed
         ("beta:1", "0 columns are called beta; the columns are reward.weights.format, seed"),
-        ("nowhere", "0 runs are called so"),
+        ("nowhere", "0 runs have this name"),
         ("broken", "did not finish"),
     ],
 )
@@ -188,7 +188,7 @@ def test_folders_globs_and_pipelines_are_places(tmp_path: Path, sweep: Path) -> 
     names = [run.name for run in gather([str(sweep)], dict)]
     assert "pipe/evaluate/base" in names
     assert not any("inside" in name for name in names)
-    with pytest.raises(UserError, match="runs=nowhere: no run there"):
+    with pytest.raises(UserError, match="runs=nowhere: there is no run"):
         gather(["nowhere"], dict)
 
 

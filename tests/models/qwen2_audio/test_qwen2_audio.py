@@ -204,7 +204,7 @@ def test_of_a_longer_sound_the_middle_is_heard_and_the_rest_is_named(untouched, 
     assert np.array_equal(clip.waveform, wave[16_000:80_000])  # 4 s of 6
     assert [note.kind for note in clip.notes] == ["cut_sound"]
     assert "2.00 of the 6.00 s" in clip.notes[0].text
-    with pytest.raises(ValueError, match="6 s of sound, window 4 s"):
+    with pytest.raises(ValueError, match="6 s of sound are longer than the model's window of 4 s"):
         untouched.processor.audio(wave)
 
 

@@ -172,7 +172,7 @@ def test_weights_of_another_size_are_refused(folder):
 
 def test_an_old_transformers_is_refused_with_the_release_to_install():
     check_version("Qwen-Omni", "5.23.0")
-    with pytest.raises(UserError, match=r"transformers 5\.23\.0 or later, and 5\.16\.1 is inst"):
+    with pytest.raises(UserError, match=r"transformers 5\.23\.0 or later, but 5\.16\.1 is inst"):
         check_version("Qwen-Omni", "5.16.1")
 
 

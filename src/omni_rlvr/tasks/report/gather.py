@@ -112,9 +112,8 @@ def check_labels(runs: Sequence[RunData]) -> None:
         if labels != wanted:
             raise UserError(
                 f"runs: {name} ({split}) is scored over the labels {', '.join(labels)}, "
-                f"{first} over {', '.join(wanted)}; scores over different label "
-                "lists cannot be compared; task.allow_different_labels=true still puts them into one "
-                "table"
+                f"{first} over {', '.join(wanted)}; scores over different label lists cannot be "
+                "compared; task.allow_different_labels=true still puts them into one table"
             )
 
 

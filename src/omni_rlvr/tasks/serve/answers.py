@@ -158,7 +158,7 @@ def _game(
 def spoken(
     work: Callable[[Callable[[str], None]], Answer], stop: threading.Event
 ) -> Generator[str, None, Answer]:
-    """Run ``work`` in a thread and yield what it writes; closing early stops it at its next write."""
+    """Run ``work`` in a thread and yield what it writes; closing early stops it at a write."""
     pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     left = threading.Event()
 

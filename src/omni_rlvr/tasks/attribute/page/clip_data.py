@@ -69,7 +69,7 @@ def clip_card(
 
 
 def segments(completion: str, lexicon: Lexicon) -> list[list[Any]]:
-    """Split a completion into [text, modality or None, whether counted]; only thinking is marked."""
+    """Split a completion into [text, modality or None, whether counted]; marks only thinking."""
     think = parse(completion).think
     if not think:
         return [[completion, None, False]]
