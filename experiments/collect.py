@@ -1,11 +1,11 @@
-"""Puts the runs of a sweep into one results.csv: scores and learning curves, a number a row.
+"""Write the scores and learning curves of a sweep's runs to one results.csv, a number a row.
 
     python -m experiments.collect --to results.csv --keys stage.loss_type -- OUT/objective/sweep
 
 A row has the values of the keys, the seed, a metric, a step and a value. Scores of a split
 (``test/war``, ``test/recall/happy``), ``seconds`` and ``steps`` have no step; a curve has the mean
-over each tenth of the run, at the last step of the tenth. Runs are found and read as
-``task=report`` does; those that did not finish are named and left out.
+over each tenth of the run, at the last step of the tenth. Runs are found and read as in
+``task=report``; those that did not finish are listed and left out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The panels of a study's figure: scores as dots, curves with a faint line a seed.
+"""Draw the panels of a study's figure: scores as dots, curves with a faint line for each seed.
 
-Colours are the Okabe-Ito set, which colour-blind readers can tell apart; settings differ in their
-line style too. A study passes what it calls its settings, in order.
+Colours are the Okabe-Ito set, which colour-blind readers can distinguish; settings differ in their
+line style too. A study passes the names of its settings, in order.
 """
 
 from __future__ import annotations

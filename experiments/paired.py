@@ -1,8 +1,8 @@
-"""Compares settings of a study seed by seed, from its results.csv, and words what that shows.
+"""Compare settings of a study seed by seed, from its results.csv, and write sentences about them.
 
-A setting and the baseline share data order and sampling seeds, so that their difference is taken
-within each seed and then averaged. With few seeds the interval is wide (Student's t: 4.3 standard
-errors at three seeds), and that is what is known: where it holds 0, "within the seeds' spread".
+A setting and the baseline share data order and sampling seeds, so their difference is taken within
+each seed and then averaged. With few seeds the interval is wide (Student's t: 4.3 standard errors
+at three seeds); if it includes 0, the difference is called "within the seeds' spread".
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Measures how much memory loading a full-size checkpoint takes: a random one, in the published
-layout.
+"""Measure the memory of loading a full-size checkpoint, a random one in the published layout.
 
-    python experiments/loading/measure.py make DIR         writes 2.75 GB of random bfloat16
-    python experiments/loading/measure.py load DIR DTYPE   loads it; prints peak and file size
+python experiments/loading/measure.py make DIR         writes 2.75 GB of random bfloat16
+python experiments/loading/measure.py load DIR DTYPE   loads it; prints peak and file size
 """
 
 from __future__ import annotations

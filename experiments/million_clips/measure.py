@@ -1,11 +1,11 @@
-"""What does a manifest of a million clips cost each of 64 ranks, before any clip is read?
+"""Measure what a manifest of a million clips costs each of 64 ranks, before any clip is read.
 
     python -m experiments.million_clips.measure FOLDER [VERSION] [NUM_ROWS]
 
-Writes a manifest of reasoning samples into FOLDER (371 MB), then measures, in processes of their
-own: the start of a rank part by part (CPU seconds and resident memory), what data workers add, the
-order of 64 ranks, and how soon a run that is resumed has its next batch. Rows go to results.csv
-with VERSION in their first column; rows of that version are replaced.
+Writes a manifest of reasoning samples into FOLDER (371 MB), then measures, each in a separate
+process: the parts of a rank's start (CPU seconds and resident memory), what data workers add, the
+order of 64 ranks, and how soon a resumed run has its next batch. Rows go to results.csv with
+VERSION in their first column; rows of that version are replaced.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes results.png of results.csv: python -m experiments.million_clips.plot"""
+"""Draw results.png from results.csv: python -m experiments.million_clips.plot"""
 
 from __future__ import annotations
 

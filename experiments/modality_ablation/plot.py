@@ -1,4 +1,4 @@
-"""Makes of results.csv the table, the findings and results.png:
+"""Make the table, the findings and results.png from results.csv:
 python -m experiments.modality_ablation.plot
 """
 

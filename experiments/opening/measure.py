@@ -1,7 +1,7 @@
-"""How long do a million annotations take to open, and how much memory at the most?
+"""Measure how long a million annotations take to open, and how much memory at most.
 
-Each kind of file is written once and opened in a process of its own, which reports wall time, CPU
-time and its peak resident memory, all without what importing takes.
+Each kind of file is written once and opened in a separate process, which reports wall time, CPU
+time and its peak resident memory, all without imports.
 
     python experiments/opening/measure.py [FOLDER]
 """

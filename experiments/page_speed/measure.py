@@ -1,4 +1,4 @@
-"""Times how long a page of clips takes to open in headless Chromium, from the address to the table.
+"""Measure how long a page of clips takes to open in headless Chromium, up to the visible table.
 
 Usage: python measure.py PAGE.html
 """

@@ -1,10 +1,10 @@
-"""Makes the quickstart's table of several seeds, its figure and what both READMEs say of it.
+"""Make the quickstart's table of several seeds, its figures and the texts in both READMEs.
 
     python -m experiments.quickstart.collect [outputs/quickstart]
 
-With a folder, the answers of its runs (seed0, ...) go into clips.parquet first, a row a seed,
-model, split and clip. All numbers are computed from clips.parquet and the summaries of the runs. An
-interval is the mean over seeds -+ the half width over clips and seeds of
+With a folder, the answers of its runs (seed0, ...) are first written to clips.parquet, with a row
+for each seed, model, split and clip. All numbers are computed from clips.parquet and the summaries
+of the runs. An interval is the mean over seeds -+ the half width over clips and seeds of
 ``functional.bootstrap.resolvable_difference``, at 95 %.
 """
 

@@ -1,11 +1,11 @@
-"""How much sooner is a sweep of eight runs done on two Ray workers than on one?
+"""Measure how much sooner a sweep of eight runs is done on two Ray workers than on one.
 
     python experiments/ray_sweep/measure.py [--steps N] [--runs N] [--folder DIR]
 
-The same cold starts, seed 0 to 7, by ``hydra/launcher=ray`` on a Ray of one core and on one of two;
-a job is one process with one thread in both. Timed from the start of the first job, so without the
-start of Ray, to the end of the last. The clips are made before. Writes results.csv. A sweep that
-was measured before in DIR is read and not run again.
+The same cold starts, seeds 0 to 7, run with ``hydra/launcher=ray`` on a Ray instance of one core
+and on one of two; a job is one process with one thread in both. The time is from the start of the
+first job, so without the start of Ray, to the end of the last. The clips are made before. Writes
+results.csv. A sweep that was already measured in DIR is not run again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes 200 runs as sweeps leave them and times ``omni-rlvr task=report`` on them, as a process.
+"""Write the files of 200 runs of a sweep, and time the command ``omni-rlvr task=report`` on them.
 
 A run has 150 lines of metrics, two splits of 500 predictions each, and a config as the command
 composes it: 5 format weights x 4 betas x 10 seeds.

@@ -1,4 +1,4 @@
-"""Is a run that was killed, and has gone on, the unbroken run bit for bit?
+"""Check that a run that was killed and resumed equals the uninterrupted run bit for bit.
 
     python experiments/resume/measure.py [--kills N] [--steps N] [--folder DIR] [--runs NAME ...]
 

@@ -1,9 +1,9 @@
-"""Times one GRPO step of every contestant side by side: medians of paired rounds, into a JSON file.
+"""Time one GRPO step of every contestant: medians of paired rounds, written to a JSON file.
 
     python experiments/speed/compare.py --prompt 970 --completion 64 --generations 8 --prompts 2 \
         --hidden 256 --layers 6 --json FILE
 
-A round is one step of each contestant in turn, so that a busy moment of the machine hits them all.
+A round is one step of each contestant in turn, so that other load on the machine affects them all.
 The first round warms up and is not counted.
 """
 

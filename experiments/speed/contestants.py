@@ -1,4 +1,4 @@
-"""One GRPO step of this project, and the same step done naively with transformers alone.
+"""One GRPO step of this project, and a naive version of the same step with plain transformers.
 
 Both sample with the same numbers, give the same rewards and take the same optimiser step. A step
 returns the seconds of its rollout and of the rest (log-probs of the reference, forward, backward,

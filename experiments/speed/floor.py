@@ -1,4 +1,4 @@
-"""The floor: operations of the least computation over the rate at which this machine multiplies.
+"""The floor: the least number of operations of a step, divided by this machine's best rate.
 
     rollout  prompt once, each sampled token but the last once
     update   the reference's forward pass; the policy's forward and backward (twice forward), each
@@ -6,8 +6,8 @@
     seconds = operations / rate, rate = best of large float32 matrix products
 
 Two operations a weight and token, and 4 * width a token and key in attention, where only keys that
-a token may see count. Softmax, norms, memory traffic and the optimiser count as nothing: no program
-reaches it.
+a token may attend to count. Softmax, norms, memory traffic and the optimiser are not counted, so
+that no program can reach the floor.
 """
 
 from __future__ import annotations

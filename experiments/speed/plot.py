@@ -1,4 +1,4 @@
-"""Gathers the cells' JSON files into results.csv beside this file, and draws cost.png from it."""
+"""Collect the cells' JSON files in results.csv next to this file, and draw cost.png from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times one SFT step at mixed lengths: this project's packing against TRL's SFTTrainer.
+"""Time one SFT step at mixed lengths: this project's packing against TRL's SFTTrainer.
 
     python experiments/speed/sft.py --samples 16 --json FILE
 

@@ -1,8 +1,8 @@
-"""What every contestant is given: one random Qwen2, prompts of P tokens, G completions of C tokens.
+"""The workload of all contestants: a random Qwen2, prompts of P tokens, G completions of C tokens.
 
-Text only: a prompt's tokens stand for the video and audio tokens that towers would have made, which
-the feature cache makes once a clip for everybody. Completions never end early: no token is the end
-token, so that all do the same work.
+Only text: a prompt's tokens take the place of video and audio tokens, since with the feature cache
+towers run once a clip for every contestant. Completions never end early: no token is the end token,
+so that all contestants do the same work.
 """
 
 from __future__ import annotations

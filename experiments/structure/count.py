@@ -1,11 +1,11 @@
-"""Counts the size and shape of the package, and how deep the loss lies in it.
+"""Count the size and shape of the package, and the depth of the call stack at the loss.
 
     python experiments/structure/count.py TREE --label before
 
-TREE is a checkout. Source is read as tokens and syntax trees. The depth is that of one GRPO step of
-the tiny model, run with the code of TREE in a process of its own: the frames of the package on the
-stack when the stage returns its loss, which are those a traceback from there would show. Rows are
-added to results.csv beside this file; those of the same label are replaced.
+TREE is a checkout. Source is read as tokens and syntax trees. The depth is measured in one GRPO
+step of the tiny model, run with the code of TREE in a separate process: the number of the package's
+frames on the stack when the stage returns its loss. Rows are added to results.csv next to this
+file; those of the same label are replaced.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Makes tests/fixtures/previous: what a version leaves on disk, for later versions to recognise.
+"""Make tests/fixtures/previous: the files that a version writes, for compatibility tests later.
 
     PYTHONPATH=TREE/src python experiments/structure/make_previous.py DIR
 
 A checkpoint, a fine-tuning and an RLVR run that were stopped after two of four steps, an evaluation
 and a sweep of two runs, all of one very small model. The commands are run as a user runs them, in a
-folder of a fixed name that the files then mention; a test puts another name in its place. Files
-that no version reads again are left out.
+folder of a fixed name, which the files then contain; a test replaces it. Files that no version
+reads again are left out.
 """
 
 from __future__ import annotations

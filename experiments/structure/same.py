@@ -1,11 +1,11 @@
-"""Compares what two checkouts compute: a cold start of one epoch, then three RLVR steps.
+"""Compare the results of two checkouts: a cold start of one epoch, then three RLVR steps.
 
     python experiments/structure/same.py OLD NEW --work FOLDER
 
 Each checkout makes its own clips and features, of the quickstart's splits, and trains the
-quickstart's model with one seed and one thread. Both do RLVR from the old one's cold start, so that
-a difference of the first run does not spread to the second. Texts must be equal, numbers equal to
-1e-6, weights to rounding. Exits with 1 where they are not.
+quickstart's model with one seed and one thread. Both do RLVR from the old checkout's cold start, so
+that a difference in the first run does not affect the second. Texts must be equal, numbers equal to
+1e-6, weights up to rounding; otherwise the exit code is 1.
 """
 
 from __future__ import annotations

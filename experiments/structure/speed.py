@@ -1,10 +1,10 @@
-"""Times two checkouts in turns: the median RLVR step, and how long ``--help`` takes.
+"""Time two checkouts alternately: the median RLVR step, and how long ``--help`` takes.
 
     python experiments/structure/speed.py OLD NEW --work FOLDER
 
-FOLDER is the one that ``same.py`` filled: RLVR starts from the old checkout's cold start there, and
-finds the clips. A first round fills the feature caches and is not counted. The order of the two
-changes from round to round. Rows are added to speed.csv beside this file.
+FOLDER is the one that ``same.py`` filled: RLVR uses its clips, and starts from the old checkout's
+cold start in it. A first round fills the feature caches and is not counted. The order of the two
+alternates between rounds. Rows are added to speed.csv next to this file.
 """
 
 from __future__ import annotations

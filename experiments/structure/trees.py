@@ -1,4 +1,4 @@
-"""Runs the command with the code and options of a given checkout."""
+"""Run the command with the code and options of a given checkout."""
 
 from __future__ import annotations
 

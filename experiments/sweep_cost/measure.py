@@ -1,8 +1,8 @@
-"""What a sweep adds to its runs: 12 two-step GRPO runs on the tiny model, swept in a process.
+"""Measure what a sweep adds to its runs: 12 two-step GRPO runs on the tiny model, in one process.
 
-A run's own time is what sweep.jsonl says: from the look for a finished run to its scores. What the
-sweep adds is the rest of the process, shared out: start, composing, folders, the table. The same
-command again shows what a skipped run costs.
+A run's own time is that in sweep.jsonl: from the search for a finished run to its scores. What the
+sweep adds is the rest of the process, divided by the number of runs: start, composing, folders, the
+table. Running the same command again shows what a skipped run costs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Trains projectors and LM to describe what the frozen towers see and hear, and measures it.
+"""Train projectors and LM to describe the input of the frozen towers, and measure the result.
 
-Half of the batches lack a modality, and what is asked for varies, so that the model answers the
-question and does not make up what is not there.
+Half of the batches lack a modality, and the question varies, so that the model answers the question
+and does not describe a modality that is missing.
 """
 
 from __future__ import annotations

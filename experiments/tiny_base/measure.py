@@ -1,4 +1,4 @@
-"""Measures the base weights: accuracy per cue of the captions on held-out clips -> results.json."""
+"""Measure the base weights: accuracy per cue of the captions on held-out clips -> results.json."""
 
 from __future__ import annotations
 

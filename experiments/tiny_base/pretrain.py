@@ -1,7 +1,7 @@
-"""Makes the package's base weights: a tiny omni model that describes cues and knows no emotion.
+"""Train the package's base weights: a tiny omni model that describes cues but not emotions.
 
-1. towers: each alone, on the cue values of its modality (trained only through the LM, a small
-   vision tower is ignored: the LM rides on the sound);
+1. towers: each alone, on the cue values of its modality (if it is trained only through the LM, a
+   small vision tower learns nothing: the LM relies on the sound);
 2. alignment: projectors and LM on captions, one modality dropped in half of them, towers frozen;
 3. save in float16; measure.py then writes results.json.
 

@@ -1,6 +1,6 @@
-"""Trains each tower alone, on the cue values of its modality, with a linear head per cue.
+"""Train each tower alone, on the cue values of its modality, with a linear head per cue.
 
-Trained only through the LM, a small vision tower is ignored: the LM rides on the sound.
+A small vision tower that is trained only through the LM learns nothing: the LM relies on the sound.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Puts what the probes and task=attribute found into results.csv:
+"""Write the results of the probes and of task=attribute to results.csv:
 python -m experiments.transparency.collect OUT/transparency
 
-A row has stage, seed, metric, a number of updates and a value. ``modality/*`` is the probe
-after so many updates (it looks before a step moves the policy); ``attribute/*`` is task=attribute
-on the test clips once trained, and has no number of updates.
+A row has stage, seed, metric, a number of updates and a value. ``modality/*`` is from the probe
+after this number of updates (it runs before a step changes the policy); ``attribute/*`` is from
+task=attribute on the test clips after training, and has no number of updates.
 """
 
 from __future__ import annotations

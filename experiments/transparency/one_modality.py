@@ -1,8 +1,8 @@
-"""Does the attribution find the modality that decides, where it is known to be one alone?
+"""Test whether the attribution finds the deciding modality when only one modality decides.
 
-Clips of the synthetic caption split draw every cue on its own, so that face and voice know nothing
-of each other. They are labelled by the pitch alone, or by the mouth alone; the tiny base learns
-these labels, and ``task=attribute`` has to give the deciding modality the value, and the swaps.
+Clips of the synthetic caption split draw every cue independently, so that face and voice are
+unrelated. They are labelled by only the pitch, or only the mouth; the tiny base learns these
+labels, and ``task=attribute`` should give all of the value, and the swaps, to this modality.
 
     python experiments/transparency/one_modality.py WORK_FOLDER
 """
