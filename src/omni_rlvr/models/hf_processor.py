@@ -1,4 +1,4 @@
-"""The part of a processor that families with a transformers processor of their own share."""
+"""The part of a processor that is shared by families whose models have a transformers processor."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from omni_rlvr.types import AudioShape, VideoShape
 
 
 class HfProcessor:
-    """Text in and out, and what is saved; how media become tensors is the family's."""
+    """Encodes and decodes text, and saves the processor; the family adds the processing of media."""
 
     hf_processor: Any
     """transformers' processor of the model, with ``tokenizer`` and ``feature_extractor``."""
     settings: Any
     """The family's dataclass of settings, with ``instruction``."""
     mark: ClassVar[str] = "<|media|>"
-    """Stands in a user's turn for the tokens of media while the chat template is put around it."""
+    """A mark in a user's turn, replaced by the tokens of media when the prompt is tokenised."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -35,7 +35,7 @@ class HfProcessor:
 
     @cached_property
     def chat_frame(self) -> ChatFrame:
-        """What the tokenizer's chat template puts around a user's turn.
+        """The text that the chat template puts before and after a user's turn.
 
         Raises:
             UserError: There is no template, or it cannot be used.
@@ -44,12 +44,12 @@ class HfProcessor:
 
     @property
     def pad_token_id(self) -> int:
-        """The id that fills rows up."""
+        """The id that pads rows."""
         return tokenizing.pad_id(self.tokenizer)
 
     @property
     def stop_ids(self) -> list[int]:
-        """The ids of the end of a turn and the end of a text; these models write either."""
+        """The ids of the end of a turn and of the end of a text; these models use both."""
         return list(dict.fromkeys([self.tokenizer.eos_token_id, self.pad_token_id]))
 
     @property
@@ -64,12 +64,12 @@ class HfProcessor:
 
     @property
     def sample_rate(self) -> int:
-        """Of the sound the feature extractor reads, in Hz."""
+        """Sample rate of the feature extractor's input, in Hz."""
         return self.hf_processor.feature_extractor.sampling_rate
 
     @property
     def common_shapes(self) -> Mapping[str, VideoShape | AudioShape]:
-        """No shapes, since the clips of these families differ in shape."""
+        """Empty, since the clips of these families differ in shape."""
         return {}
 
     def target_ids(self, text: str) -> list[int]:
@@ -80,7 +80,7 @@ class HfProcessor:
         """Refuse text that the tokenizer would read as a placeholder or an end of turn.
 
         Raises:
-            UserError: It names where the text stands and the token.
+            UserError: The text contains such a token; names it and the source.
         """
         tokenizing.refuse_special_tokens(self.tokenizer, (self.mark,), text, source)
 
@@ -89,6 +89,6 @@ class HfProcessor:
         return tokenizing.decode(self.tokenizer, self.stop_ids, completion_ids, completion_mask)
 
     def save(self, folder: Path) -> None:
-        """Write all that is needed to load it into a checkpoint folder."""
+        """Write the files that loading needs into a checkpoint folder."""
         self.hf_processor.save_pretrained(folder)
         (folder / SETTINGS).write_text(json.dumps(asdict(self.settings), indent=1))

@@ -1,4 +1,4 @@
-"""What every model family offers to the rollout, the stages and evaluation.
+"""The interface of a policy and its processor, which every model family implements.
 
 A policy turns a batch into tower features (once a prompt), features into prompt embeddings (with
 gradient: projectors train) and embeddings into completion logits. Its ``language_model`` is a
@@ -24,8 +24,8 @@ from omni_rlvr.models.trained_on import TrainedOn
 from omni_rlvr.types import AudioShape, Batch, Features, Processing, Prompts, VideoShape
 
 VIDEO_ID, AUDIO_ID = -201, -202
-"""Placeholders: each stands in a prompt for one token of a picture, or of a sound. They are
-negative, so that they are no tokens of any vocabulary."""
+"""Placeholder ids in a prompt, one for each token of a picture or a sound. They are negative, so
+that they are not in any vocabulary."""
 P = ParamSpec("P")
 T = TypeVar("T")
 BLOCK_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -34,41 +34,41 @@ BLOCK_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 @dataclass(frozen=True)
 class AdapterCheckpoint:
-    """What the checkpoints of a policy with adapters hold, and which base they are put onto.
+    """The base of a policy with adapters, and which of its weights checkpoints hold too.
 
-    The base is not copied into them.
+    The base itself is not copied into checkpoints.
     """
 
     base: Path
     """Folder of the base."""
     fingerprint: str
-    """Of the base's content."""
+    """Hash of the base's content."""
     names: frozenset[str]
-    """Weights, apart from adapters, that are or were trained; under their names in the base."""
+    """Names in the base of the weights, other than adapters, that are or were trained."""
     quantized: str | None = None
-    """How the base was rounded while they trained; None if it was not."""
+    """How the base was quantised during training; None if it was not."""
 
 
 class TimeAxis(Protocol):
-    """What certifies that a model sees and hears the same moments, without its weights."""
+    """How a model's positions encode the time of picture and sound; needs no weights."""
 
     @property
     def sampling(self) -> Sampling:
-        """Which frames of a clip the model is shown."""
+        """The rule that chooses the frames of a clip."""
 
     def time_axis_error_s(self, frame_times_s: np.ndarray) -> tuple[float, float]:
-        """Compute how far apart picture and sound of one position are in a sounding clip.
+        """Compute how far apart in time picture and sound at the same position are.
 
         Args:
-            frame_times_s: [F] when the sampled frames are shown.
+            frame_times_s: [F] the times of the sampled frames, in seconds.
 
         Returns:
-            The largest distance, and the time from one step of the picture to the next; seconds.
+            The largest difference, and the time from one step of the picture to the next; seconds.
         """
 
 
 class Processor(Processing, Protocol):
-    """From text and media to what a policy reads, and from token ids back to text.
+    """Turns text and media into a policy's inputs, and token ids back into text.
 
     It holds no weights and can be pickled, so that data workers process clips.
     """
@@ -87,19 +87,19 @@ class Processor(Processing, Protocol):
 
     @property
     def counted_stop_ids(self) -> list[int]:
-        """Those of ``stop_ids`` after which a completion's tokens no longer count."""
+        """The ``stop_ids`` at which ``completion_mask`` ends."""
 
     @property
     def sampling(self) -> Sampling:
-        """Which frames of a clip the model is shown."""
+        """The rule that chooses the frames of a clip."""
 
     @property
     def sample_rate(self) -> int:
-        """Of the sound that is processed, in Hz."""
+        """Sample rate of the sound that ``audio`` takes, in Hz."""
 
     @property
     def frame_size(self) -> FrameSize | None:
-        """How frames are resized where they are decoded; None hands them on as they are."""
+        """How to resize frames in the process that decodes them; None keeps their size."""
 
     @property
     def window_s(self) -> float | None:
@@ -109,67 +109,67 @@ class Processor(Processing, Protocol):
     def common_shapes(self) -> Mapping[str, VideoShape | AudioShape]:
         """The shape of every "video" and "audio", in a family where all clips have one.
 
-        Features that were cached without a shape have these; a family whose clips differ never
-        wrote such features, and has none.
+        Used for features that were cached before shapes were stored with them; empty for a family
+        whose clips differ in shape.
         """
 
     def blank(self, shape: VideoShape | AudioShape) -> Tensor:
-        """Make a grey picture, or silence, of a shape: what a tower takes of it."""
+        """Make a tower's input for a grey picture, or silence, of a shape."""
 
     def check_text(self, text: str, source: str) -> None:
         """Refuse text that the tokenizer would read as a placeholder or an end of turn.
 
         Raises:
-            UserError: It names ``source`` and the token.
+            UserError: The text contains one; names ``source`` and the token.
         """
 
     def decode(self, completion_ids: Tensor, completion_mask: Tensor) -> list[str]:
         """Decode completions ([N, T] ids and mask) up to their first end token."""
 
     def fingerprint(self) -> dict[str, dict[str, object]]:
-        """Return the settings that change the features of each tower, as plain values."""
+        """Return the settings that affect the features of each tower, as plain values."""
 
     def save(self, folder: Path) -> None:
-        """Write all that is needed to load it into a checkpoint folder."""
+        """Write the files that loading needs into a checkpoint folder."""
 
 
 class Policy(Modules, Protocol):
-    """A language model that sees, hears or both, and its processor."""
+    """A language model with video or audio input or both, and its processor."""
 
     processor: Processor
     language_model: PreTrainedModel
     config: PreTrainedConfig
     """Its ``model_type`` names the family, see ``families``."""
     adapter_checkpoint: AdapterCheckpoint | None
-    """Set for a policy with adapters, whose checkpoints hold those and not their base."""
+    """Set for a policy with adapters, whose checkpoints do not contain the base."""
     trained_on: TrainedOn | None
-    """The question and labels of its training; None where its files do not say."""
+    """The question and labels of its training; None if its files do not have them."""
 
     @property
     def never_trained(self) -> Sequence[str]:
-        """Weights that are constants, e.g. a table of sinusoids; whatever the options say."""
+        """Weights that never train, whatever the options: constants, e.g. a table of sinusoids."""
 
     @property
     def lora_targets(self) -> Sequence[str]:
-        """Linear layers that get adapters where a config names none, by the ends of their names."""
+        """Suffixes of the linear layers that get adapters if the config names none."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its weights."""
+        """The dtype of the weights."""
 
     def __call__(
         self, task: Callable[Concatenate[Policy, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run ``task(policy, ...)``: the one door to a pass with gradient; see ``sharding``."""
+        """Call ``task(policy, ...)``, as every pass with gradient must, see ``sharding``."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """List all weights, frozen ones too."""
 
     def train(self, mode: bool = True) -> Policy:
-        """Switch dropout and the like; frozen parts stay in eval mode."""
+        """Set train mode; frozen parts stay in eval mode."""
 
     def eval(self) -> Policy:
-        """Switch to eval mode."""
+        """Set eval mode."""
 
     def requires_grad_(self, requires_grad: bool = True) -> Policy:
         """Set whether all weights train."""
@@ -181,15 +181,15 @@ class Policy(Modules, Protocol):
         """Return the "video" and the "audio" tower, or the one that the model has."""
 
     def tower_config(self) -> dict[str, object]:
-        """Return what decides features beside weights and processor, as plain values."""
+        """Return the config fields that affect the towers' features, as plain values."""
 
     def encode(self, batch: Batch) -> Features:
-        """Run the towers once on every clip of the batch that was read: a tensor a clip."""
+        """Run the towers once on every clip of the batch that was decoded: one tensor a clip."""
 
     def prompts(self, batch: Batch, features: Features) -> Prompts:
-        """Embed the prompts, with projected features in their places, and say where tokens stand.
+        """Embed the prompts, with projected features at their placeholders.
 
-        This is the only way to a prompt: training, evaluation and attribution all take it.
+        Training, evaluation and attribution all get their prompts from here.
         """
 
     def frozen_copy(self) -> Policy:
@@ -205,10 +205,10 @@ def embed_prompts(
     """Embed prompts, with the tokens of pictures and sounds at their placeholders.
 
     Args:
-        language_model: It embeds the text.
+        language_model: Embeds the text.
         batch: The prompts.
         video: [n, width] tokens of all pictures, in the order of the prompts; None for no picture.
-        audio: The same for all sounds.
+        audio: [n, width] tokens of all sounds, likewise.
 
     Raises:
         ValueError: There are more or fewer placeholders than tokens.

@@ -1,6 +1,6 @@
-"""The question and labels that a checkpoint was trained on, which ``predict`` and ``serve`` ask.
+"""The question and labels that a checkpoint was trained on, which ``predict`` and ``serve`` use.
 
-A checkpoint and an export hold them in ``trained_on.json``.
+Checkpoints and exports have them in ``trained_on.json``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ FILE = "trained_on.json"
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What a checkpoint was trained to answer."""
+    """The question that a checkpoint was trained to answer, and its labels."""
 
     dataset: str
     """The name of the data set."""
     labels: Sequence[str]
-    """Its labels; empty for questions with answers of their own."""
+    """Its labels; empty if each question has its own answers."""
     question: str | None
-    """The question about every clip; None if clips have questions of their own."""
+    """The question about every clip; None if questions differ between clips."""
 
 
 def trained_on(dataset: str, labels: Sequence[str], questions: Iterable[str]) -> TrainedOn:
@@ -40,16 +40,16 @@ def trained_on(dataset: str, labels: Sequence[str], questions: Iterable[str]) ->
 
 
 def write_trained_on(folder: Path, told: TrainedOn | None) -> None:
-    """Write the file into a folder with a model; nothing if it is not known."""
+    """Write the file into a model's folder; do nothing if ``told`` is None."""
     if told is not None:
         write_json(folder / FILE, asdict(told))
 
 
 def read_trained_on(path: str) -> TrainedOn | None:
-    """Read the file of a model that was loaded; None if another toolkit or an old version wrote it.
+    """Read the file of a loaded model; None if another toolkit or an old version wrote the model.
 
     Args:
-        path: Its folder, or its name on the hub, whose files are in the cache by now.
+        path: Its folder, or its hub id, in which case the file is in the hub's cache by now.
 
     Raises:
         UserError: The file is damaged.

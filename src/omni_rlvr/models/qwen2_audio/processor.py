@@ -1,6 +1,6 @@
-"""From a question and sound to what Qwen2-Audio reads, and from token ids back to text.
+"""Turn a question and sound into Qwen2-Audio's inputs, and token ids back into text.
 
-Tokenizer and feature extractor are transformers' own. The sound comes first, in the words of the
+Tokenizer and feature extractor are transformers' own. The sound comes first, in the form of the
 model's chat template, then the question. A picture is refused.
 """
 
@@ -20,21 +20,21 @@ from omni_rlvr.models.policy import AUDIO_ID
 from omni_rlvr.text import prompts
 from omni_rlvr.types import AudioShape, UserError, VideoShape
 
-NO_PICTURE = "Qwen2-Audio reads sound alone; set modality=audio"
+NO_PICTURE = "Qwen2-Audio takes only sound; set modality=audio"
 _LEAST_SAMPLES = 1600
-"""0.1 s of sound: a shorter one is followed by silence, since less than 3 frames give no token."""
+"""0.1 s: shorter sound is padded with silence, since fewer than 3 frames give no token."""
 
 
 @dataclass(frozen=True)
 class ProcessorSettings:
-    """What a prompt says besides its sound."""
+    """The texts of a prompt."""
 
     instruction: str = ""
     """Text after the question; empty for none."""
     question: str = ""
-    """Asked instead of each annotation's question; empty asks the annotation's."""
+    """Replaces each annotation's question; empty keeps the annotation's."""
     question_end: str = "\n"
-    """Between question and instruction."""
+    """Text between question and instruction."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Processor(HfProcessor):
 
     @property
     def sampling(self) -> Sampling:
-        """One moment, the middle of a clip; of a too long sound the part around it is heard."""
+        """One frame in the middle of a clip; sound that is too long is cut around it."""
         return Sampling.count(1)
 
     @property
     def frame_size(self) -> None:
-        """No size (None), since no frames are read."""
+        """None, since no frames are used."""
 
     @property
     def window_s(self) -> float:
@@ -70,16 +70,17 @@ class Processor(HfProcessor):
     def audio(self, waveform: np.ndarray) -> tuple[Tensor, AudioShape]:
         """Process [S] float32 sound to [M, L] log-mel of the whole window.
 
-        A sound of less than 0.1 s is followed by silence up to there.
+        Sound of less than 0.1 s is padded with silence.
 
         Raises:
-            ValueError: It is longer than the window. Reading a clip keeps to the window, and the
-                extractor would cut the rest off without a message.
+            ValueError: The sound is longer than the window; clips are cut when they are read, and
+                the extractor would drop the rest silently.
         """
         extractor = self.hf_processor.feature_extractor
         if len(waveform) > extractor.n_samples:
             raise ValueError(
-                f"{len(waveform) / self.sample_rate:g} s of sound, window {self.window_s:g} s"
+                f"{len(waveform) / self.sample_rate:g} s of sound are longer than the model's "
+                f"window of {self.window_s:g} s"
             )
         waveform = np.pad(waveform, (0, max(_LEAST_SAMPLES - len(waveform), 0)))
         out = extractor(
@@ -90,14 +91,14 @@ class Processor(HfProcessor):
             return_tensors="pt",
         )
         num_frames = int(out["attention_mask"].sum())
-        # a convolution of stride 2, then the mean of each two
+        # a convolution of stride 2, then the mean of each two frames
         num_tokens = ((num_frames - 1) // 2 - 1) // 2 + 1
         return out["input_features"][0], AudioShape(num_tokens, num_frames)
 
     def prompt(
         self, question: str, video: VideoShape | None, audio: AudioShape | None
     ) -> tuple[list[int], Tensor]:
-        """Tokenise a prompt up to where the assistant speaks; see ``types.Processing``."""
+        """Tokenise a prompt up to the start of the assistant's turn; see ``types.Processing``."""
         if video is not None:
             raise UserError(NO_PICTURE)
         settings, hf_processor = self.settings, self.hf_processor
@@ -112,12 +113,12 @@ class Processor(HfProcessor):
         return ids, torch.arange(len(ids))
 
     def blank(self, shape: VideoShape | AudioShape) -> Tensor:
-        """Make silence of a shape: what the tower takes of it."""
+        """Make the tower's input for silence of a shape."""
         assert isinstance(shape, AudioShape)
         assert shape.num_frames is not None
         hop = self.hf_processor.feature_extractor.hop_length
         return self.audio(np.zeros(shape.num_frames * hop, np.float32))[0]
 
     def fingerprint(self) -> dict[str, dict[str, object]]:
-        """Return the "audio" settings that change features, as plain values."""
+        """Return the settings that affect "audio" features, as plain values."""
         return {"audio": {"processor": self.hf_processor.feature_extractor.to_dict()}}

@@ -1,8 +1,8 @@
-"""From a question, frames and sound to what a Qwen-Omni thinker reads, and from ids back to text.
+"""Turn a question, frames and sound into a Qwen-Omni thinker's inputs, and ids back into text.
 
-Tokenizer, video processor and feature extractor are transformers' own, called once a clip: a call
-has one frame rate, and a sound beside a longer one would see silence at its end. Order and
-positions of the tokens are ours (``layout``), made here, in the data worker.
+Tokenizer, video processor and feature extractor are transformers' own. They are called once a clip,
+since a call has only one frame rate and pads sound to the longest. Order and positions of the
+tokens are computed by ``layout``, in the data worker.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from omni_rlvr.text import prompts
 from omni_rlvr.types import AudioShape, VideoShape, require
 
 _LEAST_SAMPLES = 1600
-"""0.1 s of sound: a shorter one is followed by silence, since its last frames need neighbours."""
+"""0.1 s: shorter sound is padded with silence, since its last frames need neighbours."""
 _BRACKETS = {
     layout.VISION_OPENS: "vision_bos_token",
     layout.VISION_CLOSES: "vision_eos_token",
@@ -37,26 +37,26 @@ _BRACKETS = {
 
 @dataclass(frozen=True)
 class ProcessorSettings:
-    """What is shown of a clip, and what the prompt says besides."""
+    """Which frames of a clip to use, at which size, and the texts of a prompt."""
 
     fps: float
     """Frames a second."""
     min_frames: int
     """Fewest frames of a clip."""
     max_frames: int
-    """Most frames of a clip; a longer clip shows fewer a second."""
+    """Most frames of a clip; a longer clip gets fewer frames a second."""
     min_pixels: int
     """Least height times width of a frame; smaller ones are enlarged."""
     max_pixels: int
     """Most height times width of a frame; larger ones are shrunk."""
     use_audio_in_video: bool = True
-    """Whether a clip's sound is interleaved with its picture in time; else it follows it."""
+    """Whether to interleave a clip's sound with its picture in time, or to put it after it."""
     instruction: str = ""
     """Text after the question; empty for none."""
     question: str = ""
-    """Asked instead of each annotation's question; empty asks the annotation's."""
+    """Replaces each annotation's question; empty keeps the annotation's."""
     question_end: str = "\n"
-    """Between question and instruction."""
+    """Text between question and instruction."""
 
     def __post_init__(self) -> None:
         least, most = self.min_frames, self.max_frames
@@ -86,7 +86,7 @@ class Processor(HfProcessor):
 
     @property
     def sampling(self) -> Sampling:
-        """Which frames of a clip the model is shown: an even number, two for each step in time."""
+        """The rule that chooses the frames of a clip: two for each step in time."""
         settings = self.settings
         return Sampling.rate(
             settings.fps, at_least=settings.min_frames, at_most=settings.max_frames, multiple_of=2
@@ -94,25 +94,25 @@ class Processor(HfProcessor):
 
     @property
     def frame_size(self) -> FrameSize:
-        """How frames are resized where they are decoded; ``video`` then leaves them as they are."""
+        """How to resize frames when they are decoded; ``video`` keeps that size."""
         settings = self.settings
         return FrameSize(self.generation.factor, settings.min_pixels, settings.max_pixels)
 
     @property
     def window_s(self) -> None:
-        """No limit (None), since the towers read a sound in windows of their own."""
+        """None, since sound may have any length: the tower splits it into windows."""
 
     def video(self, frames: np.ndarray, times_s: np.ndarray) -> tuple[Tensor, VideoShape]:
         """Process [F, H, W, 3] uint8 frames to [patches, values] float32 of their patches.
 
-        Of an odd number of frames the last is shown twice. The seconds of a step are computed from
-        ``times_s``, so that positions are right also where ``max_frames`` or the file makes the
+        If the number of frames is odd, the last is repeated. The seconds of a step follow from
+        ``times_s``, so that positions are also correct if ``max_frames`` or the file makes the
         rate differ from ``fps``.
         """
         settings = self.settings
         out = self.hf_processor.video_processor(
             [frames],
-            # of the call: the processor of the whole would put its class's own limits in its place
+            # passed here: the whole processor would use its class's default limits instead
             size={"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels},
             do_sample_frames=False,
             cap_pixels_per_frame=False,
@@ -130,7 +130,7 @@ class Processor(HfProcessor):
         return 2 * (span_s / (len(times_s) - 1) if span_s > 0 else 1 / self.settings.fps)
 
     def time_axis_error_s(self, frame_times_s: np.ndarray) -> tuple[float, float]:
-        """Certify the time axis of a clip with sound; see ``policy.TimeAxis``."""
+        """Compute how far apart picture and sound are; see ``policy.TimeAxis``."""
         steps, seconds = -(-len(frame_times_s) // 2), self._seconds_per_grid(frame_times_s)
         video = VideoShape(steps, (steps, 1, 1), seconds)
         return layout.time_axis_error_s(self.timing, video, frame_times_s), seconds
@@ -138,14 +138,14 @@ class Processor(HfProcessor):
     def audio(self, waveform: np.ndarray) -> tuple[Tensor, AudioShape]:
         """Process [S] float32 sound at ``sample_rate`` to [M, L] log-mel, one frame for 10 ms.
 
-        A sound of less than 0.1 s is followed by silence up to there.
+        Sound of less than 0.1 s is padded with silence.
         """
         extractor = self.hf_processor.feature_extractor
         hop, num_samples = extractor.hop_length, max(len(waveform), _LEAST_SAMPLES)
         num_silent = num_samples - len(waveform)
         num_frames = num_samples // hop
         if self.generation.has_silent_end:
-            # transformers pads to 300 s; the frames that the tower reads see no more than this
+            # transformers pads to 300 s; three hops are enough for the frames that the tower uses
             num_silent, num_frames = num_silent + 3 * hop, -(-num_samples // hop)
         out = extractor(
             [np.pad(waveform, (0, num_silent))],
@@ -159,7 +159,7 @@ class Processor(HfProcessor):
     def prompt(
         self, question: str, video: VideoShape | None, audio: AudioShape | None
     ) -> tuple[list[int], Tensor]:
-        """Tokenise a prompt up to where the assistant speaks; see ``types.Processing``.
+        """Tokenise a prompt up to the start of the assistant's turn; see ``types.Processing``.
 
         The clip comes first, then the question. Positions are [3, P] float32.
         """
@@ -182,25 +182,25 @@ class Processor(HfProcessor):
 
     @cached_property
     def _ids_of_kinds(self) -> np.ndarray:
-        """The token of each kind; 0 for text."""
+        """The token id of each kind; 0 for text."""
         vocabulary = self.tokenizer.get_vocab()
         ids = {layout.TEXT: 0, layout.VIDEO: VIDEO_ID, layout.AUDIO: AUDIO_ID}
         ids |= {kind: vocabulary[vars(self.hf_processor)[name]] for kind, name in _BRACKETS.items()}
         return np.array([ids[kind] for kind in range(len(ids))])
 
     def blank(self, shape: VideoShape | AudioShape) -> Tensor:
-        """Make a grey picture, or silence, of a shape: what a tower takes of it."""
+        """Make a tower's input for a grey picture, or silence, of a shape."""
         if isinstance(shape, AudioShape):
             assert shape.num_frames is not None
             hop = self.hf_processor.feature_extractor.hop_length
             return self.audio(np.zeros(shape.num_frames * hop, np.float32))[0]
         video = self.hf_processor.video_processor
         values = 3 * video.temporal_patch_size * video.patch_size**2
-        # 0 is the mean of the pictures that the tower was trained on
+        # after normalisation, 0 is the mean of the tower's training pictures
         return torch.zeros(shape.num_tokens * video.merge_size**2, values)
 
     def fingerprint(self) -> dict[str, dict[str, object]]:
-        """Return the "video" and the "audio" settings that change features, as plain values."""
+        """Return the settings that affect "video" and "audio" features, as plain values."""
         names = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels")
         shown = {name: vars(self.settings)[name] for name in names}
         return {
