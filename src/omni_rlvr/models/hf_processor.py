@@ -19,7 +19,7 @@ from omni_rlvr.types import AudioShape, VideoShape
 
 
 class HfProcessor:
-    """Encodes and decodes text, and saves the processor; the family adds the processing of media."""
+    """Encodes and decodes text, and saves the processor; the family adds the media."""
 
     hf_processor: Any
     """transformers' processor of the model, with ``tokenizer`` and ``feature_extractor``."""
