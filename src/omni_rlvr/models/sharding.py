@@ -39,7 +39,7 @@ class _Slot:
 def shard(policies: Sequence[Policy], mesh: DeviceMesh) -> None:
     """Shard the first rank's weights.
 
-    Frozen parts are not sharded, except for the language model's layers. The other ranks need no
+    Frozen parts are not sharded, except for the language model. The other ranks need no
     weights beforehand, and may have their policies on the meta device: the first rank sends one
     weight at a time, of which each rank keeps its part.
 

@@ -58,7 +58,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "bert": {"bert-base-uncased": {"model_type": "bert", "vocab_size": 30522}},
 }
-"""Part -> tower -> config fields that differ from transformers' defaults."""
+"""Part -> tower -> config fields; other fields have transformers' defaults."""
 _PROBES = {
     "vision": (VISION, "embeddings.patch_embedding.weight", ("hidden_size", None, "patch_size")),
     "audio": (AUDIO, "encoder.conv1.weight", ("d_model", "num_mel_bins")),

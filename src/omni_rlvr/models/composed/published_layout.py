@@ -119,7 +119,7 @@ def _gate_size(folder: Path, projector: str, shapes: Shapes) -> int | None:
 def read_settings(config: OmniConfig, num_frames: int) -> ProcessorSettings:
     """Return the prompt settings of a published checkpoint.
 
-    R1-Omni's deviations during training (``STRAY``, ``mask_stops``) are options, not defaults.
+    R1-Omni's deviations during training (``stray_vision_tokens``, ``mask_stops``) are options.
     """
     return ProcessorSettings(
         num_frames=num_frames,

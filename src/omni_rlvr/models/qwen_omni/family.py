@@ -64,8 +64,8 @@ def _processor_of(
 def encoding(policy: Policy, batch: Batch) -> Encoding:
     """Estimate the memory from shapes.
 
-    The towers cannot run on the meta device: they need the values of a grid. The estimate is that
-    a layer keeps, for each patch or frame of sound, eight tensors of its hidden size and four of
+    The vision tower cannot run on the meta device: it needs the values of a grid. A layer is
+    assumed to keep, for each patch or frame of sound, eight tensors of its hidden size and four of
     its intermediate size. Clips are encoded one by one.
     """
     assert isinstance(policy, QwenOmni)

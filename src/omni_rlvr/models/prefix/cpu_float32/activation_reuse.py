@@ -55,7 +55,7 @@ class RolloutActivations:
         self.layers: list[list[Activations]] = [[] for _ in language_model.model.layers]
         """For each layer, the activations of the prompts, then those of each step."""
         self.rows: list[Tensor] = []
-        """For each step, the numbers of the rows that were fed; ``tokens`` has what they got."""
+        """For each step, the numbers of the rows that were fed; ``tokens`` has their tokens."""
         self.tokens: list[Tensor] = []
 
     def add(self, made: list[Activations]) -> None:
