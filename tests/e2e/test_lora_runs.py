@@ -96,7 +96,7 @@ def test_an_exported_checkpoint_answers_as_the_adapter_does(trained, tmp_path, c
     merged = runner(*runner.evaluate, f"model.path={tmp_path}/merged")
     assert answers(merged) == answers(runner(*runner.evaluate, start))
     assert not (tmp_path / "merged" / "base.json").exists()
-    with pytest.raises(UserError, match=r"task\.to=.*merged is there already"):
+    with pytest.raises(UserError, match=r"task\.to=.*merged exists already"):
         runner("task=export", start, f"task.to={tmp_path}/merged")
 
 

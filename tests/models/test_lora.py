@@ -79,7 +79,7 @@ def test_the_scale_is_that_of_the_papers(base):
             r"model\.layers\.0\.self_attn\.q_proj, .*",
         ),
         ({"targets": ["roj"]}, "lora.targets: 'roj' matches no linear layer"),  # a suffix by steps
-        ({"targets": ["lm_head"]}, r"'lm_head' matches .*a head tied to the embeddings may not"),
+        ({"targets": ["lm_head"]}, r"'lm_head' matches .*a head tied to the embeddings cannot"),
         ({"targets": ["embed_tokens"]}, "'embed_tokens' matches no linear layer"),
         ({"parts": ["gate"]}, r"lora.parts: this model has no part 'gate'; it has vision_tower, "),
         (

@@ -126,7 +126,7 @@ def test_gate_vocabulary_comes_with_the_package(published_folder):
 def test_a_vocabulary_of_another_size(published_folder, tmp_path):
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhappy\n")
-    for path, word in ((vocab, "6 tokens"), (tmp_path / "none.txt", "no file")):
+    for path, word in ((vocab, "6 tokens"), (tmp_path / "none.txt", "not a file")):
         with pytest.raises(UserError, match=word):
             load(published_folder, gate_vocab=str(path))
 
@@ -142,7 +142,7 @@ def test_shards(published_folder, humanomni):
     (published_folder / second).write_bytes((published_folder / first).read_bytes())
     refused(published_folder, "the index promises")
     (published_folder / INDEX).write_text("{}")
-    refused(published_folder, INDEX, "no index")
+    refused(published_folder, INDEX, "not an index")
 
 
 def test_git_lfs_pointer(published_folder):

@@ -263,5 +263,7 @@ def test_other_ways_of_rounding_are_refused():
 
 def test_a_model_that_is_joined_here_is_refused():
     parts = Parts("v", "a", "l", None, "mlp2x_gelu", 1, 1, "mean", None, 8)
-    with pytest.raises(UserError, match=r"quantize=nf4: a model is joined from parts in its own"):
+    with pytest.raises(
+        UserError, match=r"quantize=nf4: a model that is joined from parts cannot be quantised"
+    ):
         compose_policy(None, "float32", None, parts, NF4)

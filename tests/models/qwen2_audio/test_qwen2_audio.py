@@ -273,7 +273,7 @@ def test_adapters_of_peers_are_read(folder, tmp_path, prefix):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("config.json", {"audio_token_index": 5}, "its processor has audio_token=3, .*asks for 5"),
+        ("config.json", {"audio_token_index": 5}, "its processor has audio_token=3, .*requires 5"),
         ("model.safetensors", {}, "2 weights are missing for Qwen2-Audio"),
     ],
 )

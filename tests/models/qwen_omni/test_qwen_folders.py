@@ -86,7 +86,7 @@ def test_transformers_reads_a_checkpoint_and_an_export_as_they_are(untouched, fo
 
 
 def test_an_export_is_not_written_over_a_folder(untouched, folder):
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         write_merged(untouched, folder, "omni")
 
 
@@ -137,14 +137,14 @@ def test_an_impossible_number_of_frames_is_refused(folder):
 
 def test_options_of_these_models_are_refused_by_others(tiny_policy, tmp_path):
     tiny_policy.save(tmp_path / "tiny")
-    assert "model.options.fps is for models that take frames at a rate" in refused(
+    assert "model.options.fps is for models that sample frames at a rate" in refused(
         tmp_path / "tiny", fps=1.0
     )
 
 
 def test_a_processor_of_another_model_is_refused(folder, untouched):
     change(folder, "config.json", audio_token_id=3, audio_token_index=3)
-    assert re.search("its processor has audio_token=.*asks for 3", refused(folder))
+    assert re.search("its processor has audio_token=.*requires 3", refused(folder))
 
 
 def test_the_processor_of_the_other_generation_is_refused(untouched, folder, tmp_path):
