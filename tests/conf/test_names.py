@@ -60,7 +60,7 @@ def test_an_experiments_name_may_be_folders_in_folders() -> None:
         ([f"+dataset.splits={{Test: {READER}}}"], "dataset.splits: 'test' and 'Test' are one"),
         (['+reward.terms={a/b: {_target_: omni_rlvr.rewards.format.Format}}'], "reward.terms: "),
         (["task=pipeline", '+task.stages={checkpoint: [a]}', "+task.evaluate.a=[]",
-          "task.splits=[test]"], "task.stages: the name 'checkpoint' is taken"),
+          "task.splits=[test]"], "task.stages: a run writes a file or folder 'checkpoint'"),
         (["task=pipeline", "+task.stages.a=[a]", '+task.evaluate={../m: []}',
           "task.splits=[test]"], "task.evaluate: "),
     ],
