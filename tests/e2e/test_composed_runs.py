@@ -66,7 +66,7 @@ def test_the_base_can_be_given_a_folder(runner, composed: list[str], tmp_path: P
     folder = runner(*run)
     assert not (folder / "base").exists()
     assert json.loads((folder / "checkpoint" / "base.json").read_text())["path"] == str(base)
-    with pytest.raises(UserError, match=rf"^model\.base={base} exists already; start from it"):
+    with pytest.raises(UserError, match=rf"^model\.base={base} is there already; start from it"):
         runner.build(*run)
     runner(*runner.sft, *LORA, "model=compose", f"model.path={base}", "stage.max_steps=1")
 

@@ -184,7 +184,7 @@ def test_published_counts_are_in_our_words() -> None:
 def test_a_fault_of_ours_ends_probing(dfew: Path) -> None:
     example = Example("a", "?", "b", "b", video=dfew / "Clip/original/00001.mp4")
     clips = Clips(DatasetConfig(), ModalityConfig(), {})
-    with pytest.raises(RuntimeError, match="fault in omni_rlvr"):
+    with pytest.raises(RuntimeError, match="bug in omni_rlvr"):
         list(probe_clips([example] * 3, clips, "omni_rlvr.types:require", window_s=None))
     findings = probe_clips([example] * 50, clips, PROBE, window_s=None)
     assert next(findings).reason is None
