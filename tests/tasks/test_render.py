@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html import escape
+from html import unescape
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -158,7 +158,7 @@ def test_an_answer_that_is_odd_says_so() -> None:
     assert "<b>none given</b>" in said(answer=None, predicted=None)
     assert "from picture and sound" in said()
     for lead, words in render.LEADS.items():
-        assert escape(words) in render.answer(SAID, LEXICON, **{**HOW, "lead": lead})
+        assert words in unescape(render.answer(SAID, LEXICON, **{**HOW, "lead": lead}))
     for absent, words in render.ABSENT.items():
         assert words in render.answer(SAID, LEXICON, **{**HOW, "absent": absent})
 
