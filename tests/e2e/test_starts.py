@@ -65,6 +65,43 @@ def test_a_run_that_cannot_begin_is_one_line_and_leaves_no_folder(command, runne
     assert not list(runner.root.rglob("*"))
 
 
+def test_a_checkpoint_that_is_not_there_is_told_with_what_makes_it(command, runner) -> None:
+    """Before anything is read or made, and with names that exist."""
+    runner.overrides = [o for o in runner.overrides if not o.startswith(("model", "dataset"))]
+    root, hub = runner.root, "or a hub id, e.g. StarJiaxing/R1-Omni-0.5B"
+
+    def told(path: str) -> str:
+        text = str(command("+experiment=rlvr", f"model.path={path}"))
+        assert not (runner.root.parent / "data").exists()
+        return text.removeprefix(f"error: model.path={path} is not a folder").strip(";: ")
+
+    assert told(f"{root}/cold_start/latest/checkpoint") == (
+        f"there is no run of 'cold_start' under {root} to start from; run 'omni-rlvr "
+        "+experiment=cold_start' first, or set model.path=DIR"
+    )
+    there = f"of which {root} holds none yet, {hub}"
+    assert told(f"{root}/nothing") == f"give the folder of a checkpoint, {there}"
+    assert told(f"{root}/mine/latest/checkpoint") == (
+        f"there is no run of 'mine' under {root} to start from; set model.path=DIR, {there}"
+    )
+    (root / "cold_start" / "2026-01-01" / "checkpoints" / "step_000003").mkdir(parents=True)
+    (root / "cold_start" / "latest").symlink_to("2026-01-01")
+    there = f"e.g. {root}/cold_start/latest/checkpoint, {hub}"
+    assert told(f"{root}/nothing") == f"give the folder of a checkpoint, {there}"
+    (root / "cold_start" / "latest").unlink()
+    text = command("+experiment=rlvr", f"model.path={root}/cold_start/latest/checkpoint")
+    assert f"; model.path={root}/cold_start/2026-01-01/checkpoint takes the newest" in str(text)
+
+
+def test_a_stage_of_a_quickstart_is_told_of(command, runner, quickstart: Path) -> None:
+    runner.overrides = [o for o in runner.overrides if not o.startswith("model")]
+    asked = f"model.path={runner.root}/rlvr/latest/checkpoint"
+    assert command("task=evaluate", asked) == (
+        f"error: {asked} is not a folder; model.path={quickstart}/rlvr/checkpoint takes the run "
+        "that is there"
+    )
+
+
 def steps(callback: Unrewarded, rows: list[dict[str, object]], count: int) -> None:
     module = SimpleNamespace(completions=rows)
     for _ in range(count):

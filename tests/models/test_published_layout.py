@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import HFValidationError
 from safetensors.torch import load_file, save_file
 
 from omni_rlvr.config.loading import LoadOptions
@@ -280,7 +281,20 @@ def test_hub_id(published_folder, humanomni, monkeypatch):
 
 
 def test_hub_out_of_reach():
-    refused("Someone/R1-Omni-0.5B", "cannot be downloaded from the hub", "give the folder")
+    refused(
+        "Someone/R1-Omni-0.5B",
+        "the hub could not be reached to look for it (",
+        "give the folder of a copy",
+        "set HF_HOME",
+    )
+
+
+def test_a_name_that_the_hub_does_not_know(monkeypatch):
+    def download(name, *, allow_patterns):
+        raise HFValidationError("no such repository")
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    refused("Someone/R1-Omni-0.5B", "cannot be downloaded from the hub: no such", "check the name")
 
 
 def test_a_tokenizer_without_template_gets_qwens(published_folder):

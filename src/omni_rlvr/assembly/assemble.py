@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 
 from omni_rlvr import distributed
 from omni_rlvr.assembly.composed import Composed, Place
-from omni_rlvr.assembly.policies import base_to_write
+from omni_rlvr.assembly.policies import base_to_write, check_there
 from omni_rlvr.config.tasks import PlanTask, TrainTask
 from omni_rlvr.ranks import environment, rendezvous
 from omni_rlvr.training.devices import device_numbers
@@ -34,9 +35,11 @@ def assemble(
         several_devices: Whether the task can run on several devices.
 
     Raises:
-        UserError: The devices do not exist or do not fit, or ``model.base`` cannot be written.
+        UserError: The devices do not exist or do not fit, there is no ``model.path``, or
+            ``model.base`` cannot be written.
     """
     if several_devices:
+        check_there(cfg.model, Path(place.config["paths"]["output_root"]))
         devices, launches = _devices(place.config, typed)
     else:
         devices, launches = [0], False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr import distributed
 from omni_rlvr.assembly.composed import Clips, Composed
-from omni_rlvr.assembly.composing.latest import has_finished, how_it_ended, run_that_wrote
+from omni_rlvr.assembly.composing.latest import (
+    checkpoints_there,
+    has_finished,
+    how_it_ended,
+    latest_checkpoint,
+    no_run_of,
+    run_that_wrote,
+)
 from omni_rlvr.assembly.instantiate import loader_of, make
 from omni_rlvr.config.dataset import ModalityConfig
 from omni_rlvr.config.loading import LoadOptions
@@ -24,10 +32,11 @@ from omni_rlvr.folders import whole_folder
 from omni_rlvr.models.adapters.adapter_checkpoint import find_base, is_adapter_checkpoint
 from omni_rlvr.models.adapters.peft_format import is_bare_adapter
 from omni_rlvr.models.loading.fingerprint import tower_fingerprints
+from omni_rlvr.models.loading.hub import is_hub_id
 from omni_rlvr.models.loading.load import check_written, load_bare, put_onto
 from omni_rlvr.models.policy import Policy
 from omni_rlvr.models.trained_on import read_trained_on
-from omni_rlvr.pointers import follow
+from omni_rlvr.pointers import LATEST, follow, problem
 from omni_rlvr.types import Example, UserError
 
 log = logging.getLogger(__name__)
@@ -74,6 +83,30 @@ def check_modality(policy: Policy, modality: ModalityConfig) -> None:
                 f"modality={modality.name}: a model of model_type={policy.config.model_type} takes "
                 f"no {name}; set modality={'_'.join(towers)}"
             )
+
+
+def check_there(model: DictConfig, root: Path) -> None:
+    """Refuse a checkpoint that is neither a folder nor a name on the hub, before any work.
+
+    Args:
+        model: The group ``model``.
+        root: ``paths.output_root``.
+
+    Raises:
+        UserError: It is neither; the message proposes one that is there, or what makes it.
+    """
+    path = model.path
+    if path is None or not has_skeleton(model) or is_hub_id(path) or follow(Path(path)).is_dir():
+        return
+    told = f"model.path={path} is not a folder{problem(Path(path))}"
+    home = next((above.parent for above in Path(path).parents if above.name == LATEST), None)
+    if home is not None and home.absolute().is_relative_to(root.absolute()):
+        name = home.absolute().relative_to(root.absolute()).as_posix()
+        found = latest_checkpoint(root, name)
+        if found is None:
+            raise UserError(f"{told}: {no_run_of(root, name)}")
+        raise UserError(f"{told}; {shlex.quote(f'model.path={found}')} takes the run that is there")
+    raise UserError(f"{told}; give the folder of a checkpoint, {checkpoints_there(root)}")
 
 
 def load(model: DictConfig) -> Policy:

@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from omni_rlvr.assembly.composing.help_page import conf_dir, options_in
 from omni_rlvr.lock import IN_USE, check_free
 from omni_rlvr.pointers import (
     CHECKPOINT,
@@ -58,6 +59,22 @@ def latest_checkpoint(root: Path, experiment: str) -> Path | None:
             "it as it is"
         )
     return follow(newest / CHECKPOINT).resolve()
+
+
+def no_run_of(root: Path, experiment: str) -> str:
+    """Say that an experiment has no run, and what makes one or which runs there are."""
+    told = f"there is no run of '{experiment}' under {root} to start from"
+    if experiment in options_in([Path(conf_dir())])["experiment"]:
+        return f"{told}; run 'omni-rlvr +experiment={experiment}' first, or set model.path=DIR"
+    return f"{told}; set model.path=DIR, {checkpoints_there(root)}"
+
+
+def checkpoints_there(root: Path) -> str:
+    """Name checkpoints that may be given in place of one that is not there."""
+    pointers = sorted([*root.glob(f"*/{LATEST}"), *root.glob(f"*/*/{LATEST}")])
+    there = [str(p / CHECKPOINT) for p in pointers if follow(p / CHECKPOINT).is_dir()]
+    found = f"e.g. {' or '.join(there[:2])}" if there else f"of which {root} holds none yet"
+    return f"{found}, or a hub id, e.g. StarJiaxing/R1-Omni-0.5B"
 
 
 def run_that_wrote(checkpoint: Path) -> Path | None:

@@ -11,7 +11,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from omni_rlvr.assembly.composing.help_page import option_lines
-from omni_rlvr.assembly.composing.latest import latest_checkpoint, stopped_at_the_start
+from omni_rlvr.assembly.composing.latest import (
+    latest_checkpoint,
+    no_run_of,
+    stopped_at_the_start,
+)
 from omni_rlvr.assembly.composing.names import check_run_name, run_name
 from omni_rlvr.assembly.composing.paths import own_path
 from omni_rlvr.config import dataset as data_options
@@ -130,11 +134,7 @@ def _latest(experiment: str, *, _root_) -> str:
     """Return the checkpoint of the newest run of an experiment."""
     found = _latest_if_any(experiment, _root_=_root_)
     if found is None:
-        root = _root_.paths.output_root
-        raise UserError(
-            f"there is no run of '{experiment}' under {root} to start from; run "
-            f"'omni-rlvr +experiment={experiment}' first, or set model.path=DIR"
-        )
+        raise UserError(no_run_of(Path(own_path(_root_.paths.output_root)), experiment))
     return found
 
 

@@ -62,13 +62,19 @@ def find_checkpoint(path: str, *, allow_pickle: bool) -> Path:
         return folder
     if not is_hub_id(path):
         raise UserError(
-            f"model.path={path} is not a folder{problem(Path(path))}; give a checkpoint folder, "
-            "e.g. outputs/cold_start/latest/checkpoint, or a hub id, e.g. StarJiaxing/R1-Omni-0.5B"
+            f"model.path={path} is not a folder{problem(Path(path))}; give the folder of a "
+            "checkpoint, or a hub id, e.g. StarJiaxing/R1-Omni-0.5B"
         )
     patterns = _SAFE + (_PICKLED if allow_pickle else [])
     try:
         return Path(snapshot_download(path, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"model.path={path} is not a folder, and the hub could not be reached to look for "
+            f"it ({first_line(error.__cause__ or error)}); without the hub, give the folder of a "
+            "copy, or set HF_HOME to the folder of a cache that holds it"
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(
             f"model.path={path} is not a folder, and cannot be downloaded from the hub: "
             f"{first_line(error)}; check the name, or download it elsewhere and give the folder"
