@@ -181,6 +181,31 @@ def test_published_counts_are_in_our_words() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ("happy", ["train: no example has these of dataset.labels: Sad, calm",
+                   "test: clips of labels that train lacks: Sad (1)"]),
+        ("happy sad calm", []),
+    ],
+)  # fmt: skip
+def test_labels_that_no_training_example_has(
+    dfew: Path, tmp_path: Path, capsys: pytest.CaptureFixture, train: str, said: list[str]
+) -> None:
+    for name, labels in (("train", train), ("test", "happy sad")):
+        rows = [f"Clip/original/00001.mp4,{label}" for label in labels.split()]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["video,label", *rows]))
+    register()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        files = [f"dataset.annotations.{name}={tmp_path}/{name}.csv" for name in ("train", "test")]
+        own = ["dataset=csv", f"dataset.root={dfew}", "dataset.labels=[happy,Sad,calm]", *files]
+        cfg = compose("config", overrides=["task=check", *own])
+    build(cfg, tmp_path / "run", None).run()
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if "dataset.labels" in line or "lacks" in line] == said
+    assert ["split", "label", "clips"] in [line.split() for line in lines]  # none are published
+
+
 def test_a_fault_of_ours_ends_probing(dfew: Path) -> None:
     example = Example("a", "?", "b", "b", video=dfew / "Clip/original/00001.mp4")
     clips = Clips(DatasetConfig(), ModalityConfig(), {})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -38,6 +38,7 @@ from omni_rlvr.models.policy import TimeAxis
 from omni_rlvr.pointers import follow
 from omni_rlvr.record import write_json
 from omni_rlvr.tasks.lifecycle import recorded
+from omni_rlvr.text.parse import normalise_label
 from omni_rlvr.text.progress import progress_bar
 from omni_rlvr.types import ClipNote, Example, Interrupted, MediaError, UserError
 
@@ -255,7 +256,9 @@ def conclude(reports: Sequence[SplitReport], parts: CheckInputs) -> None:
     """
     dataset, task, file = parts.clips.dataset, parts.task, parts.place.run_dir / "check.json"
     write_json(file, {report.split: vars(report) for report in reports})
-    Console().print(report_tables(reports, dataset.published_source, task.max_listed))
+    tables = report_tables(reports, dataset.published_source, task.max_listed)
+    absent = untrained_labels(reports, dataset)
+    Console().print(Group(tables, *(Text(f" {line}") for line in absent)))
     num_bad = sum(len(report.bad) for report in reports)
     if num_bad and dataset.on_bad_media == "raise":
         num_clips = sum(report.counts[TOTAL] for report in reports)
@@ -332,9 +335,35 @@ def report_tables(reports: Sequence[SplitReport], source: str, max_listed: int) 
     return Group(*head, _clip_table(reports), *(Text(f" {line}") for line in lines))
 
 
+def untrained_labels(reports: Sequence[SplitReport], dataset: DatasetConfig) -> list[str]:
+    """Say which labels of the list no training example has, and which other splits have them."""
+    train = next((report for report in reports if report.split == dataset.train_split), None)
+    if train is None:
+        return []
+    trained = {normalise_label(label) for label, number in train.counts.items() if number}
+    absent = {normalise_label(label): label for label in dataset.labels}
+    absent = {word: label for word, label in absent.items() if word not in trained}
+    if not absent:
+        return []
+    lines = [f"{train.split}: no example has these of dataset.labels: {_listed(absent.values())}"]
+    for report in reports:
+        found = {absent.get(normalise_label(word)): n for word, n in report.counts.items() if n}
+        clips = [f"{label} ({number:,})" for label, number in found.items() if label is not None]
+        if clips:
+            lines.append(f"{report.split}: clips of labels that {train.split} lacks: ")
+            lines[-1] += _listed(clips)
+    return lines
+
+
+def _listed(texts: Collection[str]) -> str:
+    more = f", and {len(texts) - MAX_LABELS} more" if len(texts) > MAX_LABELS else ""
+    return f"{', '.join(list(texts)[:MAX_LABELS])}{more}"
+
+
 def _count_table(reports: Sequence[SplitReport]) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1))
-    for name in ("split", "label", "clips", "published", ""):
+    compared = ("published", "") if any(report.published for report in reports) else ()
+    for name in ("split", "label", "clips", *compared):
         table.add_column(name, justify="right" if name in ("clips", "published") else "left")
     for report in reports:
         shown = dict(list(report.counts.items())[:MAX_LABELS])
@@ -343,12 +372,9 @@ def _count_table(reports: Sequence[SplitReport]) -> Table:
         for place, (label, count) in enumerate(shown.items()):
             wanted = report.published.get(label)
             verdict = "" if wanted is None else "ok" if _fits(count, wanted) else "differs"
-            table.add_row(
-                *(Text(cell) for cell in (
-                    "" if place else report.split, label, f"{count:,}", _number(wanted), verdict
-                )),
-                end_section=place + 1 == len(shown),
-            )  # fmt: skip
+            cells = ["" if place else report.split, label, f"{count:,}"]
+            cells += [_number(wanted), verdict] if compared else []
+            table.add_row(*map(Text, cells), end_section=place + 1 == len(shown))
     return table
 
 
