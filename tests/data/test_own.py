@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from official_trees import lines, read, told, write
 
+from omni_rlvr.assembly.splits import check_reasoning
 from omni_rlvr.text.prompts import EMOTION_QUESTION
 from omni_rlvr.types import UserError
 
@@ -64,6 +65,22 @@ def test_sound_question_and_reasoning(tmp_path: Path) -> None:
     assert (first.question, second.question) == ("How does she feel?", EMOTION_QUESTION)
     assert first.target == "<think>She smiles, and laughs.</think>\n<answer>happy</answer>"
     assert (second.video, second.audio, second.answer) == (None, tmp_path / "b.wav", "sad")
+
+
+def test_what_is_said_of_targets_with_and_without_reasoning(tmp_path: Path) -> None:
+    asks = "Output the thinking process in <think> </think> and the answer in <answer> </answer>."
+    reasons = of_csv(tmp_path, "video,label,reasoning", "a.mp4,happy,A smile.", name="a.csv")
+    labels = of_csv(tmp_path, "video,label", "b.mp4,sad", "c.mp4,sad")
+    mixed = "targets: 1 with reasoning, 2 of the label alone"
+    assert check_reasoning([*reasons, *labels], "train", asks) == mixed
+    alone = "targets: 0 with reasoning, 2 of the label alone"
+    for instruction in (None, ""):
+        assert check_reasoning(labels, "train", instruction) == alone
+    with pytest.raises(UserError) as error:
+        check_reasoning(labels, "train", asks)
+    assert str(error.value).startswith(f"{tmp_path}/train.csv:2: no example of the split 'train'")
+    for word in ("column reasoning", "+experiment=sft_labels", "model.instruction=''"):
+        assert word in str(error.value)
 
 
 def test_a_question_for_all(tmp_path: Path) -> None:

@@ -81,8 +81,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = json.loads((made / "annotations.json").read_text())
     for place in ("DIR", "CLIPS", "clips"):
         shutil.copytree(made, folder / place)
-    for name in ("train.json", "a.json"):
-        (folder / "DIR" / name).write_text(json.dumps(rows))
+    (folder / "DIR" / "a.json").write_text(json.dumps(rows))
+    for turn in [row["conversations"][1] for row in rows]:  # a cold start learns from it too
+        turn["value"] = f"<think>A face is seen.</think>\n<answer>{turn['value']}</answer>"
+    (folder / "DIR" / "train.json").write_text(json.dumps(rows))
     seen = [row for row in rows if "video" in row]
     shutil.copy(made / seen[0]["video"], folder / "clip.mp4")
     for name, row in zip(("a_happy.mp4", "b_sad.mp4"), seen, strict=False):  # for my_reader.py
@@ -109,7 +111,11 @@ def write_lists(folder: Path, command: str) -> None:
     for name in ("labels.csv", "train.csv"):
         with (folder / name).open("w", newline="") as file:
             listed = zip(videos, itertools.cycle(labels), strict=False)
-            csv.writer(file).writerows([("video", "label"), *listed])
+            rows = [("video", "label"), *listed]
+            if name == "train.csv":  # a cold start learns from it too
+                told = itertools.chain(["reasoning"], itertools.repeat("A face is seen."))
+                rows = [(*row, text) for row, text in zip(rows, told, strict=False)]
+            csv.writer(file).writerows(rows)
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -193,6 +193,22 @@ def test_latest_without_a_run_says_what_to_do(runner) -> None:
         runner("+experiment=rlvr", "dataset.train_split=train", "model.path=${latest:cold_start}")
 
 
+def test_a_cold_start_needs_reasoning(runner, clips: Path, tmp_path: Path, capsys) -> None:
+    runner(*runner.sft)
+    assert "targets: 12 with reasoning, 0 of the label alone\n" in capsys.readouterr().out
+    videos = [row["video"] for row in json.loads((clips / "train.json").read_text())]
+    (tmp_path / "train.csv").write_text("\n".join(["video,label", *(f"{v},sad" for v in videos)]))
+    runner.overrides[0] = "dataset=csv"
+    runner.overrides += [
+        f"dataset.annotations.train={tmp_path}/train.csv",
+        "dataset.labels=[happy,sad]",
+    ]
+    with pytest.raises(UserError, match=r"train\.csv:2: no example .* has reasoning"):
+        runner("+experiment=cold_start")
+    runner("+experiment=sft_labels", *runner.sft)
+    assert "targets: 0 with reasoning, 12 of the label alone\n" in capsys.readouterr().out
+
+
 def test_the_shipped_base_loads_and_learns(runner) -> None:
     folder = runner(*runner.sft, "model.path=${tiny_base:}")
     first, second = read_jsonl(folder / "metrics.jsonl")

@@ -9,12 +9,14 @@ from typing import Any
 from omni_rlvr.assembly.composed import Clips, Composed
 from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.config.dataset import DatasetConfig, OfficialConfig, lacks_file
-from omni_rlvr.data.annotations.example_table import ExampleTable, distinct
+from omni_rlvr.data.annotations.example_table import ExampleTable, distinct, texts
 from omni_rlvr.text.questions import KIND
 from omni_rlvr.types import Example, UserError
 
 log = logging.getLogger(__name__)
 
+THINK = "<think>"
+"""What a target that reasons begins with, and what an instruction that asks for it names."""
 TOTAL = "total"
 """The key of the sum among the published counts of labels."""
 
@@ -58,6 +60,32 @@ def check_gold_labels(clips: Clips, splits: Iterable[str]) -> None:
                     f"{example.source}: the split {split!r} cannot be evaluated: its answer "
                     f"{example.answer!r} is not one of dataset.labels=[{', '.join(labels)}]"
                 )
+
+
+def check_reasoning(examples: Sequence[Example], split: str, instruction: str | None) -> str:
+    """Count the targets that training learns to write by whether they reason.
+
+    Args:
+        examples: Those that are trained on.
+        split: Their split.
+        instruction: ``model.instruction``.
+
+    Returns:
+        What is said of them.
+
+    Raises:
+        UserError: The instruction asks for reasoning, and no target has any.
+    """
+    number = sum(THINK in target for _, _, _, target in texts(examples))
+    if number == 0 and THINK in (instruction or ""):
+        raise UserError(
+            f"{examples[0].source}: no example of the split {split!r} has reasoning, which "
+            "model.instruction asks for; write it into the targets (of dataset=csv: into the "
+            "column reasoning), or train on labels alone with +experiment=sft_labels or "
+            "model.instruction=''"
+        )
+    alone = len(examples) - number
+    return f"targets: {number:,} with reasoning, {alone:,} of the label alone"
 
 
 def published_counts(

@@ -19,7 +19,7 @@ from omni_rlvr.assembly.instantiate import make
 from omni_rlvr.assembly.origin import check_origin, origin_of
 from omni_rlvr.assembly.policies import feature_cache, load_policy, load_resumed, write_base
 from omni_rlvr.assembly.resume import check_resume, resumed_checkpoint
-from omni_rlvr.assembly.splits import check_gold_labels, read_clips
+from omni_rlvr.assembly.splits import check_gold_labels, check_reasoning, read_clips
 from omni_rlvr.assembly.stage import build_reward, build_stage, check_rollout
 from omni_rlvr.config.loading import LoadOptions
 from omni_rlvr.config.stage import LoopConfig
@@ -99,6 +99,9 @@ def build(composed: Composed) -> TrainInputs | Launch:
     training = _training_clips(clips)
     num_examples = len(training.examples[composed.dataset.train_split])
     print(f"data: {num_examples:,} examples, {composed.stage.num_steps(num_examples):,} steps")
+    if not composed.stage.samples:
+        split = composed.dataset.train_split
+        print(check_reasoning(training.examples[split], split, cfg.model.get("instruction")))
     check_before_loading(composed, clips.examples[composed.dataset.train_split])
     policy = load_policy(composed, clips.examples)
     saved = None if cfg.resume is None else resumed_checkpoint(place.run_dir, cfg.resume)
