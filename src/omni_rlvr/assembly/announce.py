@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ ANNOUNCED = ("train", "evaluate", "attribute", "cache", "predict", "pipeline")
 """Tasks that take long enough to be announced."""
 ANSWERS = "predict"
 """The task whose output is for other programs too: its announcement goes to stderr."""
+STARTS = ("start", "model")
+"""How the checkpoint is called that training starts from, and that other tasks ask."""
+WIDTH = 80
+"""Columns of a terminal."""
 
 
 def announce(cfg: DictConfig, run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -41,35 +46,67 @@ def announcement(
     config: Mapping[str, Any], typed: Mapping[str, Any], run_dir: Path
 ) -> Iterator[str]:
     """Describe a task by its config, line by line."""
-    task, trainer = typed["task"], config["trainer"]
+    task = typed["task"]
     what = [f"task={config['task']['name']}"]
     if isinstance(task, TrainTask):
         what.append(f"stage={name_of(typed['stage'])}")
     yield f"{config['name']}: {' '.join(what)}"
+    for name, text in _described(config, typed, run_dir):
+        yield from _lines(name, text)
+    yield from _lines("output", short(run_of(run_dir) if config["resume"] else run_dir))
+
+
+def announce_step(cfg: DictConfig, run_dir: Path, said: dict[str, str]) -> None:
+    """Say what a step of a pipeline will do, but for what is as in the steps before it.
+
+    Args:
+        cfg: The composed config of the step.
+        run_dir: The folder of the step.
+        said: What was said last of each subject; changed.
+    """
+    for name, text in _described(*check_values(cfg), run_dir):
+        if name in STARTS or said.get(name) != text:
+            print(*_lines(name, text), sep="\n", flush=True)
+        said[name] = text
+
+
+def _described(
+    config: Mapping[str, Any], typed: Mapping[str, Any], run_dir: Path
+) -> Iterator[tuple[str, str]]:
+    """Describe a task by its config: pairs of a subject and what is said of it."""
+    task, trainer = typed["task"], config["trainer"]
     if isinstance(task, PipelineTask):
-        yield _line("train", ", then ".join(task.stages))
-        yield _line("evaluate", f"{', '.join(task.evaluate)} on {', '.join(task.splits)}")
+        yield "train", ", then ".join(task.stages)
+        yield "evaluate", f"{', '.join(task.evaluate)} on {', '.join(task.splits)}"
         if task.modality:
-            yield _line("compare", f"{', '.join(task.modality)} on {task.splits[0]}")
-    else:
-        start = _start(config, task, run_dir)
-        yield _line("start" if isinstance(task, TrainTask) else "model", start)
-        # task=predict without a clip is refused later
-        if not isinstance(task, PredictTask) or config["video"] or config["audio"]:
-            yield _line("data", _data(config, task))
-        if isinstance(task, TrainTask):
-            yield _line("steps", _steps(config, typed["stage"]))
-        if isinstance(task, TrainTask) and typed["stage"].samples:
-            weights = config["reward"].get("weights") or {}
-            yield _line("rewards", ", ".join(f"{name} x {w:g}" for name, w in weights.items()))
-        nodes = trainer.get("num_nodes", 1)
-        on = f"{trainer['accelerator']}, devices={trainer['devices']}"
-        yield _line("device", f"{on} on each of {nodes} machines" if nodes > 1 else on)
-    yield _line("output", short(run_of(run_dir) if config["resume"] else run_dir))
+            yield "compare", f"{', '.join(task.modality)} on {task.splits[0]}"
+        return
+    yield STARTS[0 if isinstance(task, TrainTask) else 1], _start(config, task, run_dir)
+    if config["video"] or config["audio"]:
+        yield "data", " with the sound of ".join(filter(None, [config["video"], config["audio"]]))
+    elif not isinstance(task, PredictTask):  # task=predict without a clip is refused later
+        yield "data", _data(config, task)
+        yield "modality", config["modality"]["name"]
+    if isinstance(task, TrainTask):
+        yield "steps", _steps(config, typed["stage"])
+    if isinstance(task, TrainTask) and typed["stage"].samples:
+        weights = config["reward"].get("weights") or {}
+        yield "rewards", ", ".join(f"{name} x {w:g}" for name, w in weights.items())
+    nodes = trainer.get("num_nodes", 1)
+    on = f"{trainer['accelerator']}, devices={trainer['devices']}"
+    yield "device", f"{on} on each of {nodes} machines" if nodes > 1 else on
 
 
-def _line(name: str, text: str) -> str:
-    return f"  {name:<9}{text}"
+def _lines(name: str, text: str) -> list[str]:
+    """Write what is said of a subject, in lines of a terminal where it has blanks to break at."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=f"  {name:<9}",
+        subsequent_indent=" " * 11,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _start(config: Mapping[str, Any], task: object, run_dir: Path) -> str:
@@ -88,15 +125,11 @@ def _start(config: Mapping[str, Any], task: object, run_dir: Path) -> str:
 
 
 def _data(config: Mapping[str, Any], task: object) -> str:
-    """Name the clips that a task reads."""
-    if config["video"] or config["audio"]:
-        return " with the sound of ".join(filter(None, [config["video"], config["audio"]]))
+    """Name the splits that a task reads."""
     dataset = config["dataset"]
     splits = [dataset["train_split"]] if isinstance(task, TrainTask) else config["task"]["splits"]
     where = f"dataset={dataset['name']} in {short(Path(dataset['root']))}"
-    return (
-        f"{', '.join(splits or ['all splits'])} of {where}, modality={config['modality']['name']}"
-    )
+    return f"{', '.join(splits or ['all splits'])} of {where}"
 
 
 def _steps(config: Mapping[str, Any], stage: LoopConfig) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from omni_rlvr.assembly.announce import announce_step
 from omni_rlvr.assembly.composed import Composed, Place
 from omni_rlvr.assembly.instantiate import check_step, compose_step
 from omni_rlvr.config.tasks import PipelineTask
@@ -81,23 +82,24 @@ def run(inputs: PipelineInputs) -> None:
     task, run_dir = inputs.task, inputs.place.run_dir
     folders = {name: run_dir / name for name in task.stages}
     seconds: dict[str, float] = {}
+    said: dict[str, str] = {}
     with recorded(inputs.place, device="cpu"):
         for name, overrides in task.stages.items():
             with timed(seconds, name):
-                _step(inputs, overrides, name).run()
+                _step(inputs, overrides, name, said).run()
         models: dict[str, dict] = {}
         examples: dict[str, Sequence[Example]] = {}
         for name, overrides in task.evaluate.items():
             with timed(seconds, f"evaluate {name}"):
                 over = [*overrides, f"task.splits=[{','.join(task.splits)}]", ONE_DEVICE]
-                evaluation = _step(inputs, over, f"evaluate/{name}")
+                evaluation = _step(inputs, over, f"evaluate/{name}", said)
                 models[name] = evaluation.run()
                 examples = evaluation.inputs.clips.examples
         modality: dict[str, dict] = {}
         for name, overrides in task.modality.items():
             with timed(seconds, f"evaluate modality {name}"):
                 over = [*overrides, f"task.splits=[{task.splits[0]}]", ONE_DEVICE]
-                evaluation = _step(inputs, over, f"evaluate/modality_{name}")
+                evaluation = _step(inputs, over, f"evaluate/modality_{name}", said)
                 modality[name] = evaluation.run()[task.splits[0]]
         answers = {
             name: {
@@ -124,9 +126,9 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name.replace(" ", "_")] = round(time.perf_counter() - started, 1)
 
 
-def _step(inputs: PipelineInputs, overrides: list[str], name: str) -> Ready:
-    """Build one step, whose folder is ``name`` below the pipeline's."""
+def _step(inputs: PipelineInputs, overrides: list[str], name: str, said: dict[str, str]) -> Ready:
+    """Say what a step will do and build it; its folder is ``name`` below the pipeline's."""
     run_dir = inputs.place.run_dir
-    return building.build(
-        compose_step(_filled(inputs.task, overrides, run_dir)), run_dir / name, None
-    )
+    cfg = compose_step(_filled(inputs.task, overrides, run_dir))
+    announce_step(cfg, run_dir / name, said)
+    return building.build(cfg, run_dir / name, None)
