@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -14,9 +15,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from omni_rlvr import cli
-from omni_rlvr.assembly.announce import announcement
+from omni_rlvr.assembly.announce import announce_step, announcement
 from omni_rlvr.assembly.follow_up import next_commands
-from omni_rlvr.assembly.instantiate import check_values
+from omni_rlvr.assembly.instantiate import check_values, compose_step
 from omni_rlvr.tasks.table import register
 
 NO_BUILD = """
@@ -35,7 +36,7 @@ TINY = Path(cli.__file__).parent / "models" / "tiny_base"
     ("arguments", "said"),
     [
         (["+experiment=cold_start"], ["cold_start: task=train stage=sft", f"start    {TINY}",
-         "data     cold_start of dataset=synthetic in data/synthetic, modality=video_audio",
+         "data     cold_start of dataset=synthetic in data/synthetic", "modality video_audio",
          "steps    435 of 8 prompts: 6 epochs of 580 examples"]),  # 580 * 6 / 8 = 435
         (["+experiment=rlvr", f"model.path={TINY}", "stage=dapo", "trainer.devices=2"],
          ["rlvr: task=train stage=grpo", "steps    150 of 16 prompts with 8 completions each",
@@ -103,6 +104,52 @@ def test_steps_where_the_examples_are_not_counted_yet(composed: Compose) -> None
     assert "  steps    7 of 16 prompts" in lines
 
 
+def test_the_steps_of_the_quickstart_in_80_columns(composed: Compose, capsys) -> None:
+    task = composed("+experiment=quickstart")[1]["task"]
+    run = Path("outputs/quickstart/2026-11-30_12-00-00+0000")
+    groups = (task.stages, task.evaluate, task.modality)
+    said: dict[str, str] = {}
+    for name, overrides in [step for group in groups for step in group.items()]:
+        filled = [re.sub(r"{(\w+)}", rf"{run}/\1/checkpoint", text) for text in overrides]
+        announce_step(compose_step(filled), run / name, said)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"  start    {run}/cold_start/checkpoint" in lines
+    assert max(len(line) for line in lines if str(TINY) not in line) <= 80
+
+
+def test_a_pipeline_says_of_each_step_what_is_new(command, runner, capsys) -> None:
+    shared = [*runner.overrides, "stage.batch_size=3", "dataset.train_split=train"]
+    evaluate = ", ".join(f'"{text}"' for text in runner.evaluate)
+    code = command(
+        "task=pipeline",
+        "task.splits=[test]",
+        f"task.shared=[{', '.join(repr(text) for text in shared)}]",
+        '+task.stages.one=["stage=sft", "stage.max_steps=1"]',
+        '+task.stages.two=["stage=sft", "stage.max_steps=2", "model.path={one}"]',
+        f'+task.evaluate.two=[{evaluate}, "model.path={{two}}"]',
+        f'+task.modality.audio=[{evaluate}, "model.path={{two}}", "modality=audio"]',
+    )
+    assert code == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line[:2] in ("==", "  ")]
+    (run,) = (runner.root / "pipeline").glob("2*")
+    root = next(o for o in runner.overrides if o.startswith("dataset.root=")).partition("=")[2]
+    start = next(o for o in runner.overrides if o.startswith("model.path=")).partition("=")[2]
+    wanted = [
+        ["== one", "  start ", start, "  data ", "train of dataset=r1_omni in", root,
+         "  modality video_audio", "  steps    1 of 3 prompts", "  device   cpu, devices=1"],
+        ["== two", "  start ", f"{run}/one/checkpoint", "  steps    2 of 3 prompts"],
+        ["== evaluate two", "  model ", f"{run}/two/checkpoint", "  data ",
+         "test of dataset=r1_omni in", root],
+        ["== evaluate modality audio", "  model ", f"{run}/two/checkpoint", "  modality audio"],
+    ]  # fmt: skip
+    words = " ".join("\n".join(lines).split())
+    assert " ".join(" ".join(" ".join(each).split()) for each in wanted) in words
+
+
+def following_of(config, typed, run: Path, clip: str | None) -> list[list[str]]:
+    return next_commands(config, typed, run, clip, HydraConfig.get())
+
+
 FILES = ("dataset.root=clips", "dataset.annotations.train=a.json")
 
 
@@ -142,14 +189,14 @@ FILES = ("dataset.root=clips", "dataset.annotations.train=a.json")
 )  # fmt: skip
 def test_what_follows(composed: Compose, command: list[str], following: list[str]) -> None:
     config, typed = composed(*command)
-    found = [shlex.join(each) for each in next_commands(config, typed, Path("o/x/r"), "v/a.mp4")]
+    found = [shlex.join(each) for each in following_of(config, typed, Path("o/x/r"), "v/a.mp4")]
     assert found[: len(following)] == following
     assert len(found) == 3
 
 
 def test_a_path_with_signs_of_hydra_and_the_shell(composed: Compose, tmp_path: Path) -> None:
     config, typed = composed("+experiment=rlvr", f"model.path={TINY}")
-    first, *_ = next_commands(config, typed, Path("it's=a, run"), None)
+    first, *_ = following_of(config, typed, Path("it's=a, run"), None)
     (config, _) = composed(*shlex.split(shlex.join(first)))
     assert config["model"]["path"] == "it's=a, run/checkpoint"
 

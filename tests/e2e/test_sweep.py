@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -297,6 +298,32 @@ def test_a_sweep_ends_in_a_table_and_goes_on_where_it_stopped(runner) -> None:
     done = sweep("1")
     assert done.returncode == 0, done.stderr
     assert "sweep: 0 finished, 2 skipped, 0 failed" in done.stdout
+
+
+def test_a_sweep_ends_with_commands_that_work(command, runner, capsys) -> None:
+    rates = "optimizer.lr=0.001,0.01"
+    assert command("-m", "name=s", *ONE, rates) == 0
+    home, out = runner.root / "s" / "sweep", capsys.readouterr().out
+    assert f"\noutput: {home}\n  sweep.csv  " in out
+    lines = out.partition("\nnext:\n")[2].replace("\\\n", " ").splitlines()
+    report, rlvr, seeds = [shlex.split(line)[1:] for line in lines]
+    assert report[0] == "task=report"
+    assert report[-1] == "task.baseline=optimizer.lr:0.001"
+    scores = {run.parents[1]: read_json(run)["war"] for run in home.glob("*/test/metrics.json")}
+    (best,) = (text for text in rlvr if text.startswith("model.path="))
+    assert rlvr[0] == "+experiment=rlvr"
+    assert scores[Path(best.partition("=")[2]).parent] == max(scores.values())
+    assert "-m" in seeds
+    assert rates in seeds
+    assert seeds[-1] == "seed=0,1,2"
+    runner.overrides = []
+    seeds = [text for text in seeds if not text.startswith("hydra/")]  # ``command`` adds these
+    for arguments in (report, [*rlvr, "stage.max_steps=1", "stage.batch_size=2"], seeds):
+        assert command(*arguments) == 0
+    out = capsys.readouterr().out
+    assert "\nWAR against optimizer.lr:0.001\n" in out
+    assert "sweep: 4 finished, 2 skipped, 0 failed" in out
+    assert "seed=0,1,2,3,4,5" in out
 
 
 def test_a_key_that_does_not_exist_is_named_before_the_first_run(command, runner) -> None:

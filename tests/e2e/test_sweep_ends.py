@@ -122,7 +122,7 @@ def test_runs_that_left_no_word_are_told_of(
     becomes: type[BaseException],
 ) -> None:
     started(tmp_path, "finished")
-    sweeping.conducted[tmp_path] = sweeping.Conducted(FolderLock(tmp_path, ""), False)
+    sweeping.conducted[tmp_path] = sweeping.Conducted(FolderLock(tmp_path, ""), False, False)
     with pytest.raises(becomes) as raised, sweeping.summarised():
         raise error
     if isinstance(error, RuntimeError):
@@ -138,7 +138,7 @@ def test_runs_that_left_no_word_are_told_of(
 
 def test_a_sweep_that_lost_a_run_ends_with_1(tmp_path: Path) -> None:
     started(tmp_path, "finished", "skipped")
-    sweeping.conducted[tmp_path] = sweeping.Conducted(FolderLock(tmp_path, ""), False)
+    sweeping.conducted[tmp_path] = sweeping.Conducted(FolderLock(tmp_path, ""), False, False)
     with pytest.raises(SystemExit) as end, sweeping.summarised():
         pass
     assert end.value.code == 1
@@ -178,7 +178,7 @@ def test_jobs_that_go_on_without_the_sweep_are_told_of(
     ) as job:  # fmt: skip
         assert job.stdout is not None
         assert job.stdout.readline() == "held\n"
-        sweeping.conducted[tmp_path] = sweeping.Conducted(FolderLock(tmp_path, ""), True)
+        sweeping.conducted[tmp_path] = sweeping.Conducted(FolderLock(tmp_path, ""), True, False)
         with pytest.raises(Interrupted), sweeping.summarised():
             raise KeyboardInterrupt
         job.kill()

@@ -97,6 +97,25 @@ def test_means_and_spread_over_seeds(sweep: Path) -> None:
     assert list(table["test/war/std"]) == pytest.approx([20 / 2**0.5, 10 / 2**0.5])
 
 
+def test_the_table_is_printed_too(tmp_path: Path, sweep: Path, capsys) -> None:
+    report(tmp_path, sweep, baseline="format:0")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    words = [" ".join(line.split()) for line in lines]
+    assert any(word.startswith("format=0 (2 runs) 70.0 ± 14.1 ") for word in words)
+    assert any(word.startswith("format=1 (2 runs) 95.0 ± 7.1 ") for word in words)
+    after = words[words.index("WAR against format:0") :]
+    assert any(word.startswith("format=1 test 2 +25.0 ") for word in after)
+
+
+def test_training_without_scores_is_printed_too(tmp_path: Path, capsys) -> None:
+    shutil.rmtree(make_run(tmp_path / "a", TEN) / "test")
+    report(tmp_path, tmp_path / "a")
+    (header, _, row, *_) = capsys.readouterr().out.split("\n", 1)[1].splitlines()
+    assert header.split() == ["runs", "training/reward"]
+    assert row.split() == ["1", "1.000"]
+
+
 def test_runs_without_scores_show_the_end_of_their_training(tmp_path: Path) -> None:
     for name, factor in (("a", 1.0), ("b", 3.0)):
         run = make_run(tmp_path / name, TEN, seed=int(factor))

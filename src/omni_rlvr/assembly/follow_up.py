@@ -9,25 +9,29 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from omni_rlvr.assembly.announce import short
 from omni_rlvr.assembly.composing.arguments import override
-from omni_rlvr.assembly.composing.help_page import options_in
+from omni_rlvr.assembly.composing.help_page import conf_dir, options_in
+from omni_rlvr.assembly.composing.suggestions import own_folders
 from omni_rlvr.assembly.instantiate import check_values, compose_step
 from omni_rlvr.config.dataset import DatasetConfig, lacks_file
 from omni_rlvr.config.stage import LoopConfig
 from omni_rlvr.config.tasks import AttributeTask, EvaluateTask, PipelineTask, TrainTask
 from omni_rlvr.pointers import CHECKPOINT, run_of
 from omni_rlvr.ranks import rendezvous
-from omni_rlvr.record import read_jsonl
+from omni_rlvr.record import read_jsonl, read_record
 from omni_rlvr.text.chart import charts
 from omni_rlvr.types import UserError
 
@@ -43,6 +47,8 @@ OWN = ("model.path", "dataset.train_split", "dataset.max_train_examples", "model
 """Keys of these groups that belong to the present run alone."""
 TRAINABLE = ("model/trainable", "model.trainable")
 """Groups and keys that only commands that train need."""
+COMPOSING_ERRORS = (HydraException, OmegaConfBaseException, UserError, ValueError)
+"""What is raised for a command that does not work."""
 USUAL = {"dataset": "synthetic", "model": "tiny"}
 """The options that experiments directly in conf/experiment choose."""
 CURVES = {"reward": "reward", "accuracy": "rewards/accuracy/mean", "loss": "loss"}
@@ -75,7 +81,75 @@ def close(
     print(f"output: {short(run)}")
     shown = [name for name in names if not name.startswith(".")]
     print("  " + _folded(shown, width - 2, "  ", "\n  "))
-    commands = next_commands(config, typed, run, _example_clip(inputs))
+    commands = next_commands(config, typed, run, _example_clip(inputs), HydraConfig.get())
+    _print_next(commands, width)
+
+
+def close_sweep(
+    home: Path, job: Sequence[str], *, best: Path | None, baseline: str, seeds: Sequence[int]
+) -> None:
+    """Say where the runs of a sweep lie, and what makes sense next.
+
+    Hydra is done by then, and is initialised once more.
+
+    Args:
+        home: The folder of the sweep.
+        job: The overrides of one of its runs.
+        best: The folder of its best run; None if its runs have no scores.
+        baseline: ``task.baseline`` for a report; empty for none.
+        seeds: Those of its runs; none for a search, which has no more of them.
+    """
+    width = Console().width
+    files = sorted(path.name for path in home.iterdir() if path.is_file())
+    shown = [name for name in files if not name.startswith(".")]
+    print(f"output: {short(home)}")
+    print("  " + _folded([*shown, "a folder for each run"], width - 2, "  ", "\n  "))
+    report = ["task=report", _written("runs", short(home))]
+    commands = [[*report, f"task.baseline={baseline}"] if baseline else report]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        after_best = [] if best is None else _after(best)
+        more = _more_seeds(seeds, job) if seeds else []
+    commands += [*after_best[:1], *more, *after_best[1:]]
+    _print_next(commands[:NUM_COMMANDS], width)
+
+
+def _after(run: Path) -> list[list[str]]:
+    """List commands that make sense after a run of a sweep, by what Hydra left in its folder."""
+    file = run / ".hydra" / "hydra.yaml"
+    if not file.exists():
+        return []
+    hydra: Any = OmegaConf.load(file).hydra
+    record = read_record(run)["config"]
+    overrides = [*hydra.overrides.task]
+    if record["task"]["name"] == "train":  # a sweep evaluates its runs unasked
+        splits = record["task"]["evaluate_after"]["splits"]
+        overrides.append(f"task.evaluate_after.splits=[{','.join(splits)}]")
+    try:
+        _, typed = check_values(_composed(overrides, hydra))
+    except COMPOSING_ERRORS:
+        return []
+    commands = next_commands(record, typed, run, None, hydra)
+    return [command for command in commands if "task=report" not in command]
+
+
+def _more_seeds(seeds: Sequence[int], job: Sequence[str]) -> list[list[str]]:
+    """Give the command of this sweep with as many seeds more; none if it is wrong.
+
+    The runs that are there are skipped.
+    """
+    new = [max(seeds) + 1 + place for place in range(max(2, len(seeds)))]
+    own = [text for text in sys.argv[1:] if _key(text) != "seed"]
+    overrides = [*(text for text in job if _key(text) != "seed"), f"seed={new[0]}"]
+    if folders := own_folders(own):
+        overrides.append(f"hydra.searchpath=[{','.join(f'file://{path}' for path in folders)}]")
+    try:
+        check_values(compose_step(overrides))
+    except COMPOSING_ERRORS:
+        return []
+    return [[*own, f"seed={','.join(map(str, [*seeds, *new]))}"]]
+
+
+def _print_next(commands: Sequence[Sequence[str]], width: int) -> None:
     if commands:
         print("next:")
     for command in commands:
@@ -117,7 +191,11 @@ def _example_clip(inputs: object) -> str | None:
 
 
 def next_commands(
-    config: Mapping[str, Any], typed: Mapping[str, Any], run: Path, clip: str | None
+    config: Mapping[str, Any],
+    typed: Mapping[str, Any],
+    run: Path,
+    clip: str | None,
+    hydra: Any,
 ) -> list[list[str]]:
     """List the arguments of commands that make sense after a task; each of them composes.
 
@@ -126,12 +204,13 @@ def next_commands(
         typed: Its typed groups.
         run: The folder of the run.
         clip: A clip for task=predict; None for no such command.
+        hydra: What Hydra says of the task: its overrides, options and folders of options.
     """
     found: list[list[str]] = []
     for name, own in _candidates(config, typed["task"], typed["stage"], run, clip):
-        overrides = own if name.startswith("task=") else _completed(name, own)
+        overrides = own if name.startswith("task=") else _completed(name, own, hydra)
         if overrides and len(found) < NUM_COMMANDS:
-            found.append([*_flags(), *overrides])
+            found.append([*_flags(hydra), *overrides])
     return found
 
 
@@ -167,12 +246,11 @@ def _candidates(
         yield "serve", onto
 
 
-def _completed(name: str, own: Sequence[str]) -> list[str]:
+def _completed(name: str, own: Sequence[str], hydra: Any) -> list[str]:
     """Add the present command's overrides for clips and models; [] if the result does not compose.
 
     An experiment of the same family is preferred: ``r1_omni/evaluate`` after ``r1_omni/rlvr``.
     """
-    hydra = HydraConfig.get()
     sources, choices = hydra.runtime.config_sources, hydra.runtime.choices
     folders = [Path(source.path) for source in sources if source.schema == "file"]
     family = str(choices.get("experiment") or "").rpartition("/")[0]
@@ -191,8 +269,8 @@ def _completed(name: str, own: Sequence[str]) -> list[str]:
     if name == "serve" and (family or "model" in keys):
         overrides.append("task.compare=null")  # the latest cold start may be of another model
     try:
-        config, typed = check_values(compose_step(overrides))
-    except (HydraException, OmegaConfBaseException, UserError, ValueError):
+        config, typed = check_values(_composed(overrides, hydra))
+    except COMPOSING_ERRORS:
         return []
     dataset: DatasetConfig = typed["dataset"]
     wanted = config["task"].get("splits") or []
@@ -206,10 +284,21 @@ def _completed(name: str, own: Sequence[str]) -> list[str]:
     return overrides if there or not wanted else []
 
 
-def _flags() -> list[str]:
-    """Repeat the folder of a user's own options, if the command named one."""
-    sources = HydraConfig.get().runtime.config_sources
-    own = [source.path for source in sources if source.provider == "command-line"]
+def _composed(overrides: Sequence[str], hydra: Any) -> DictConfig:
+    """Compose a command with the options of the user's own that the present one has."""
+    own = ",".join(f"file://{path}" for path in _own_folders(hydra))
+    return compose_step([*overrides, *([f"hydra.searchpath=[{own}]"] if own else [])])
+
+
+def _own_folders(hydra: Any) -> list[str]:
+    """List the folders of a user's own options, if the command named one."""
+    sources = hydra.runtime.config_sources
+    return [source.path for source in sources if source.provider == "command-line"]
+
+
+def _flags(hydra: Any) -> list[str]:
+    """Name these folders again."""
+    own = _own_folders(hydra)
     return [text for path in own for text in ("--config-dir", short(Path(path)))]
 
 

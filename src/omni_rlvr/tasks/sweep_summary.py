@@ -91,6 +91,8 @@ class Conducted:
     """Of its home."""
     is_detached: bool
     """Whether its jobs go on when this process has ended."""
+    is_search: bool
+    """Whether it looks for the best values, one run after another."""
 
 
 conducted: dict[Path, Conducted] = {}
@@ -123,7 +125,9 @@ class Sweep(Callback):
             plugin = check_launcher(config.hydra.launcher)
             home.mkdir(parents=True, exist_ok=True)
             advice = "wait for it, or choose another folder with name=NAME or hydra.sweep.dir=DIR"
-            conducted[home] = Conducted(FolderLock(home, advice), plugin == DETACHED)
+            conducted[home] = Conducted(
+                FolderLock(home, advice), plugin == DETACHED, "direction" in config.hydra.sweeper
+            )
             (home / JOURNAL).unlink(missing_ok=True)
             shutil.rmtree(home / STARTED, ignore_errors=True)
             (home / STARTED).mkdir()
@@ -270,8 +274,8 @@ def summarised() -> Iterator[None]:
                 raise worded from error
         raise
     else:
-        for home in conducted:
-            end_sweep(home)
+        for home, sweep in conducted.items():
+            end_sweep(home, is_search=sweep.is_search)
     finally:
         while conducted:
             conducted.popitem()[1].lock.release()
@@ -288,8 +292,8 @@ def _worded(error: BaseException) -> Exception | None:
     return UserError(f"the sweep ended early: {type(error).__name__}: {text}")
 
 
-def end_sweep(home: Path) -> None:
-    """Put a sweep's runs into one table and say what became of each.
+def end_sweep(home: Path, *, is_search: bool) -> None:
+    """Put a sweep's runs into one table, say what became of each, and what makes sense next.
 
     Exits with 1 if not all finished.
 
@@ -297,17 +301,27 @@ def end_sweep(home: Path) -> None:
         UserError: the runs cannot stand in one table.
     """
     from omni_rlvr.assembly.compare import completed
+    from omni_rlvr.assembly.follow_up import close_sweep
     from omni_rlvr.tasks.report.write import write_sweep_table
 
     jobs = account(home, stopped=False, detached=False)
-    folders = [home / job["run"] for job in jobs if job["status"] in DONE]
+    done = [job for job in jobs if job["status"] in DONE]
+    folders = [home / job["run"] for job in done]
     try:
-        write_sweep_table(home, list(dict.fromkeys(folders)), completed)
+        table = write_sweep_table(home, list(dict.fromkeys(folders)), completed)
     finally:
         say_what_became(jobs)
     if not jobs:
         raise UserError("the sweep has no run: a list of values is empty")
-    if any(job["status"] not in DONE for job in jobs):
+    if table is not None:
+        close_sweep(
+            home,
+            done[0]["overrides"],
+            best=table.best,
+            baseline=table.baseline,
+            seeds=[] if is_search else table.seeds,
+        )
+    if len(done) < len(jobs):
         sys.exit(1)
 
 

@@ -143,6 +143,8 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
             "own reasoning; after the prompt, where a reply has no answer in tags"
             + _scored_without_reasoning(summary["models"])
         )
+    if any("war_std" in found for found in scores):
+        notes.append("±: sample standard deviation over the runs of a row.")
     if unshared := summary.get("unshared"):
         counts = ", ".join(f"{n} of {split_name(split)}" for split, n in unshared.items())
         notes.append(
@@ -211,6 +213,8 @@ def resolution_text(split: str, found: Resolution) -> str:
 
 
 def _interval(scores: Mapping[str, Any], name: str) -> str:
+    if (spread := scores.get(f"{name}_std")) is not None:
+        return f"{_percent(scores[name])} ± {_percent(spread)}"
     interval = scores.get(f"{name}_ci")
     if interval is None:
         return _percent(scores.get(name))
@@ -242,9 +246,10 @@ def _rich(header: Sequence[str], rows: Sequence[Sequence[str]], rule_before: str
     # blank; with more padding, "100.0 [100.0, 100.0]" would not fit twice into 80 columns.
     table = Table(box=box.SIMPLE, padding=0)
     for i, title in enumerate(header):
-        table.add_column(
-            Text(title), justify="right" if i else "left", no_wrap=True, vertical="bottom"
-        )
+        column: dict[str, Any] = {"justify": "right", "no_wrap": True}
+        if i == 0:  # names are broken where a line has no room, and never cut
+            column = {"justify": "left", "overflow": "fold"}
+        table.add_column(Text(title), vertical="bottom", **column)
     for i, row in enumerate(rows):
         last_before_rule = i + 1 < len(rows) and rows[i + 1][0] == rule_before
         table.add_row(*(Text(cell) for cell in row), end_section=last_before_rule)

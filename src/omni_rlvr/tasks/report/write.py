@@ -8,11 +8,15 @@ table.
 from __future__ import annotations
 
 import base64
+import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 from rich.console import Console
 
@@ -20,6 +24,7 @@ from omni_rlvr.assembly.compare import completed
 from omni_rlvr.assembly.composed import Composed, Place
 from omni_rlvr.config.tasks import ReportTask
 from omni_rlvr.folders import whole_files
+from omni_rlvr.record import SCORES
 from omni_rlvr.tasks.lifecycle import move_latest, recorded
 from omni_rlvr.tasks.report import baseline as paired_tests
 from omni_rlvr.tasks.report import columns, figures, frames
@@ -28,13 +33,20 @@ from omni_rlvr.tasks.report.drawing import model_colours, spared
 from omni_rlvr.tasks.report.gain import differences, gain_parts
 from omni_rlvr.tasks.report.gather import Complete, RunData, check_labels, gather, runs_below
 from omni_rlvr.tasks.report.plots import MAX_NAME
-from omni_rlvr.tasks.report.text_tables import gain_sentence, plain_table, resolution_text
+from omni_rlvr.tasks.report.text_tables import (
+    gain_sentence,
+    plain_table,
+    resolution_text,
+    summary_table,
+)
 from omni_rlvr.text.templates import macros, templates
-from omni_rlvr.types import require
+from omni_rlvr.types import UserError, require
 
 Settings = Mapping[str, Sequence[RunData]]
 """Name of a setting -> its runs, which are one line, bar or panel of a figure."""
 
+BASELINE = re.compile(r"[\w.]+:[\w.-]+", re.ASCII)
+"""A baseline that can be typed without quotes."""
 BLOCKS = Path(__file__).with_name("blocks.html")
 """Makes the blocks of the page, and escapes every text in them."""
 TABLES = {
@@ -96,13 +108,16 @@ def write_all(
     complete: Complete,
     task: ReportTask,
 ) -> list[Path]:
-    """Write tables, figures and ``report.html``; return the files that a reader opens first.
+    """Print the table of settings; write all tables, figures and ``report.html``.
 
     Args:
         folder: where they go; it exists.
         places: runs, folders of runs, or globs of either.
         complete: makes configs of earlier versions comparable.
         task: The options of the report.
+
+    Returns:
+        The files that a reader opens first.
 
     Raises:
         UserError: nothing to gather, different label lists or test sets, or no such baseline.
@@ -165,6 +180,10 @@ def write_all(
             intro += f" Without a run of the baseline to test against: {', '.join(alone)}."
     page = folder / "report.html"
     write_page(page, "Runs side by side", intro, {**sections, **draw.sections})
+    show(settings, tables["settings"], notes["settings"])
+    if pairs:
+        Console().print(f"WAR against {baseline}", markup=False, highlight=False)
+        Console().print(plain_table(*frames.printed(tables["comparisons"])))
     return [page, *(folder / f"{name}.csv" for name in tables)]
 
 
@@ -292,7 +311,55 @@ def _provenance(runs: Sequence[RunData]) -> str:
     return text
 
 
-def write_sweep_table(home: Path, folders: Sequence[Path], complete: Complete) -> None:
+def show(settings: Settings, frame: pd.DataFrame, notes: Sequence[str]) -> None:
+    """Print the scores of settings; where no run was evaluated, the end of their training.
+
+    Args:
+        settings: The runs.
+        frame: Their table, from ``frames.settings_table``.
+        notes: What is printed below.
+    """
+    models = {}
+    for name, runs in settings.items():
+        done = [run for run in runs if run.finished]
+        scores = {s: [r.scores[s] for r in done if s in r.scores] for s in frames.splits_of(done)}
+        if len(settings) == len(done) == 1:  # nothing differs that it could be named by
+            name = done[0].record["config"]["name"]
+        elif len(done) > 1:
+            name = f"{name} ({len(done)} runs)"
+        models[name] = {split: _mean(found) for split, found in scores.items()}
+    evaluated = any(models.values())
+    told = summary_table({"models": models}) if evaluated else plain_table(*frames.printed(frame))
+    Console().print(told)
+    Console().print(*notes, sep="\n", markup=False, highlight=False)
+
+
+def _mean(scores: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Average the scores of runs, with their standard deviation; those of one run stay."""
+    if len(scores) == 1:
+        return scores[0]
+    out = {}
+    for name in (*SCORES, "chosen_after_prompt"):
+        values = [one[name] for one in scores if one.get(name) is not None]
+        if values:
+            out[name] = mean(values)
+            out |= {f"{name}_std": stdev(values)} if len(values) > 1 else {}
+    return out
+
+
+@dataclass(frozen=True)
+class SweepTable:
+    """What the table of a sweep says that the next commands are made of."""
+
+    best: Path | None
+    """The folder of the run with the highest WAR on its first split; None without scores."""
+    baseline: str
+    """``task.baseline`` for the setting of the first run; empty if there is none to test."""
+    seeds: Sequence[int]
+    """Those of the runs."""
+
+
+def write_sweep_table(home: Path, folders: Sequence[Path], complete: Complete) -> SweepTable | None:
     """Put runs into one table: sweep.* with a row a setting, sweep_runs.* with a row a run.
 
     Runs that neither train nor are evaluated have no row; there is no table if none has one.
@@ -302,7 +369,7 @@ def write_sweep_table(home: Path, folders: Sequence[Path], complete: Complete) -
     """
     places = [str(folder) for folder in folders if next(runs_below(folder), None) is not None]
     if not places:
-        return
+        return None
     runs = columns.in_order(gather(places, complete))
     check_labels(runs)
     alone = _resolutions_of_runs(runs)
@@ -310,10 +377,29 @@ def write_sweep_table(home: Path, folders: Sequence[Path], complete: Complete) -
     counted = columns.settings_of(runs)
     keys, values = differing(counted)
     settings = frames.settings_table(frames.runs_table(counted, keys, values), keys)
-    notes = _resolutions(_by_setting(counted, keys, values))
+    by_name = _by_setting(counted, keys, values)
+    notes = _resolutions(by_name)
     files = frames.write_table(settings, home / "sweep", notes)
-    Console().print(plain_table(*frames.printed(settings)), *notes, sep="\n", markup=False)
-    print(f"table: {files[2]}; figures and tests: omni-rlvr task=report runs={home}")
+    show(by_name, settings, notes)
+    print(f"table: {files[2]}")
+    scored = [run for run in counted if run.scores]
+    best = max(scored, key=lambda run: next(iter(run.scores.values()))["war"], default=None)
+    return SweepTable(
+        None if best is None else best.folder,
+        _first_setting(counted, keys, values) if scored else "",
+        sorted({run.record["seed"] for run in runs}),
+    )
+
+
+def _first_setting(runs: Sequence[RunData], keys: Sequence[str], values: Sequence[Row]) -> str:
+    """Write the setting of the first run as a baseline; empty if nothing can be tested with it."""
+    for key in keys:
+        baseline = f"{key}:{values[0][key]}"
+        if key != SEED and BASELINE.fullmatch(baseline):
+            with contextlib.suppress(UserError):
+                paired_tests.pair_with_baseline(runs, keys, values, baseline)
+                return baseline
+    return ""
 
 
 def run(parts: ReportInputs) -> None:
