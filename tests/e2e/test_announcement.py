@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -130,20 +131,23 @@ def test_a_pipeline_says_of_each_step_what_is_new(command, runner, capsys) -> No
         f'+task.modality.audio=[{evaluate}, "model.path={{two}}", "modality=audio"]',
     )
     assert code == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line[:2] in ("==", "  ")]
+    out = capsys.readouterr().out
     (run,) = (runner.root / "pipeline").glob("2*")
-    root = next(o for o in runner.overrides if o.startswith("dataset.root=")).partition("=")[2]
-    start = next(o for o in runner.overrides if o.startswith("model.path=")).partition("=")[2]
-    wanted = [
-        ["== one", "  start ", start, "  data ", "train of dataset=r1_omni in", root,
-         "  modality video_audio", "  steps    1 of 3 prompts", "  device   cpu, devices=1"],
-        ["== two", "  start ", f"{run}/one/checkpoint", "  steps    2 of 3 prompts"],
-        ["== evaluate two", "  model ", f"{run}/two/checkpoint", "  data ",
-         "test of dataset=r1_omni in", root],
-        ["== evaluate modality audio", "  model ", f"{run}/two/checkpoint", "  modality audio"],
-    ]  # fmt: skip
-    words = " ".join("\n".join(lines).split())
-    assert " ".join(" ".join(" ".join(each).split()) for each in wanted) in words
+    given = dict(text.split("=", 1) for text in runner.overrides)
+    start, root = given["model.path"], given["dataset.root"]
+
+    def said(step: str) -> str:
+        lines = out.partition(f"\n== {step}\n")[2].splitlines()
+        return " ".join(" ".join(itertools.takewhile(lambda line: line[:2] == "  ", lines)).split())
+
+    assert said("one") == (
+        f"start {start} data train of dataset=r1_omni in {root} modality video_audio "
+        "steps 1 of 3 prompts device cpu, devices=1"
+    )
+    assert said("two") == f"start {run}/one/checkpoint steps 2 of 3 prompts"
+    evaluated = f"model {run}/two/checkpoint data test of dataset=r1_omni in {root}"
+    assert said("evaluate two") == evaluated
+    assert said("evaluate modality audio") == f"model {run}/two/checkpoint modality audio"
 
 
 def following_of(config, typed, run: Path, clip: str | None) -> list[list[str]]:

@@ -304,8 +304,10 @@ def test_a_sweep_ends_with_commands_that_work(command, runner, capsys) -> None:
     rates = "optimizer.lr=0.001,0.01"
     assert command("-m", "name=s", *ONE, rates) == 0
     home, out = runner.root / "s" / "sweep", capsys.readouterr().out
-    assert f"\noutput: {home}\n  sweep.csv  " in out
-    lines = out.partition("\nnext:\n")[2].replace("\\\n", " ").splitlines()
+    listed, _, following = out.partition(f"\noutput: {home}\n")[2].partition("\nnext:\n")
+    assert {"sweep.csv", "sweep.md", "sweep.jsonl"} <= {*listed.split()}
+    assert " ".join(listed.split()).endswith(" a folder for each run")
+    lines = following.replace("\\\n", " ").splitlines()
     report, rlvr, seeds = [shlex.split(line)[1:] for line in lines]
     assert report[0] == "task=report"
     assert report[-1] == "task.baseline=optimizer.lr:0.001"
