@@ -90,14 +90,14 @@ def test_a_checkpoint_that_is_not_there_is_told_with_what_makes_it(command, runn
     assert told(f"{root}/nothing") == f"give the folder of a checkpoint, {there}"
     (root / "cold_start" / "latest").unlink()
     text = command("+experiment=rlvr", f"model.path={root}/cold_start/latest/checkpoint")
-    assert f"; model.path={root}/cold_start/2026-01-01/checkpoint takes the newest" in str(text)
+    assert f"; model.path={root}/cold_start/2026-01-01/checkpoint uses the newest" in str(text)
 
 
 def test_a_stage_of_a_quickstart_is_told_of(command, runner, quickstart: Path) -> None:
     runner.overrides = [o for o in runner.overrides if not o.startswith("model")]
     asked = f"model.path={runner.root}/rlvr/latest/checkpoint"
     assert command("task=evaluate", asked) == (
-        f"error: {asked} is not a folder; model.path={quickstart}/rlvr/checkpoint takes the run "
+        f"error: {asked} is not a folder; model.path={quickstart}/rlvr/checkpoint uses the run "
         "that is there"
     )
 

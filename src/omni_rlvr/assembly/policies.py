@@ -105,7 +105,7 @@ def check_there(model: DictConfig, root: Path) -> None:
         found = latest_checkpoint(root, name)
         if found is None:
             raise UserError(f"{told}: {no_run_of(root, name)}")
-        raise UserError(f"{told}; {shlex.quote(f'model.path={found}')} takes the run that is there")
+        raise UserError(f"{told}; {shlex.quote(f'model.path={found}')} uses the run that is there")
     raise UserError(f"{told}; give the folder of a checkpoint, {checkpoints_there(root)}")
 
 
