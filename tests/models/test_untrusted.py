@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -252,6 +253,14 @@ def test_a_template_that_cannot_be_used_is_named(
     assert str(error.value).startswith("model.path=here: its chat template cannot be used: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_process_that_ends_for_another_reason_is_not_called_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(UserError, match="the process that renders it ends with 1: no message"):
+        chat_frame("{{ messages[0].content }} by another process", TOKENS, "here")
 
 
 def test_a_checkpoint_with_such_a_template_is_refused_when_it_is_loaded(folder: Path) -> None:

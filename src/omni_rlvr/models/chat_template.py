@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -114,9 +115,14 @@ def _render_in_child(template: str, tokens: str) -> list[str]:
             text=True,
             timeout=MAX_WALL_S,
         )
-        rendered, failed = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError) as error:
-        raise ValueError(f"it takes more than {MAX_CPU_S} s of computing") from error
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"it takes more than {MAX_WALL_S} s") from error
+    if done.returncode == -signal.SIGXCPU:
+        raise ValueError(f"it takes more than {MAX_CPU_S} s of computing")
+    if done.returncode != 0:
+        last = (done.stderr.splitlines() or ["no message"])[-1][:200]
+        raise ValueError(f"the process that renders it ends with {done.returncode}: {last}")
+    rendered, failed = json.loads(done.stdout)
     if failed is not None:
         raise ValueError(failed)
     return rendered
