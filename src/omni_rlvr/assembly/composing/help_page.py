@@ -27,8 +27,10 @@ WIDTH = 100
 
 
 def conf_dir() -> str:
-    """Return the folder of option files; in a checkout it is a link to the one at the top."""
-    return str((Path(__file__).parents[2] / "conf").resolve())
+    """Return the folder of option files: inside an installed package, at the top of a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    installed = package / "conf"
+    return str(installed if installed.is_dir() else package.parents[1] / "conf")
 
 
 def option_lines(kind: str, *, _root_: DictConfig) -> str:
