@@ -299,7 +299,7 @@ def test_gold_answers_that_are_no_label_are_refused_before_the_model_loads(
     rows = json.loads((clips / "test.json").read_text())
     rows[1]["conversations"][1]["value"] = "happy, sad"
     (tmp_path / "several.json").write_text(json.dumps(rows))
-    over = (f"dataset.annotations.test={tmp_path}/several.json", "model.path=nowhere")
+    over = (f"dataset.annotations.test={tmp_path}/several.json", f"model.path={tmp_path}")
     with pytest.raises(UserError, match=r"\[1\]: the answer 'happy, sad' .* it names several"):
         runner.build(*runner.evaluate, *over)
     with pytest.raises(UserError, match=r"\[1\]: the split 'test' cannot be evaluated: its answer"):
