@@ -133,13 +133,13 @@ def test_trainer_options_reach_lightning(runner, override: str, seen: Callable) 
     assert override == "accelerator=cpu" or not seen(plain)
 
 
-def test_devices_are_launched(runner) -> None:
+def test_devices_are_launched(runner, tmp_path: Path) -> None:
     parts, _ = runner.build(*SFT, "trainer.devices=2")
     assert isinstance(parts, Launch)
     assert parts.devices == [0, 1]
     assert isinstance(runner.build(*SFT)[0], TrainInputs)
     with pytest.raises(UserError, match=r"stage\.batch_size=2 .* trainer\.devices=3: 3 devices"):
-        runner.build(*SFT, "trainer.devices=3", "model.path=nowhere")  # no model is looked for
+        runner.build(*SFT, "trainer.devices=3", f"model.path={tmp_path}")  # which holds no model
 
 
 def test_precision_trains(runner) -> None:
@@ -159,8 +159,8 @@ def test_the_rollout_decides_what_decodes_and_no_completion(runner) -> None:
     assert ours
 
 
-def test_another_rollout_is_refused_where_nothing_is_rolled_out(runner) -> None:
+def test_another_rollout_is_refused_where_nothing_is_rolled_out(runner, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"rollout\._target_=.*Generate.*stage=sft"):
-        runner.build(*SFT, "rollout=hf", "model.path=/nowhere")
+        runner.build(*SFT, "rollout=hf", f"model.path={tmp_path}")
     runner.build(*SFT, "rollout=hf", "task.evaluate_after.splits=[test]")
     runner.build(*SFT)  # the default is the default

@@ -131,7 +131,7 @@ def test_swaps_and_reasoning_can_be_left_out(runner) -> None:
 def test_answers_that_differ_from_the_generated_ones_are_warned_of(runner, caplog) -> None:
     _, _, report = seen(runner, *ATTRIBUTE, "task.max_clips=3")  # random weights answer nothing
     assert report["faithfulness"]["same_answer"] == 0
-    assert "is the generated answer for 0 % of the clips only" in caplog.text
+    assert "is the generated answer for only 0 % of the clips" in caplog.text
     assert "task.lead=own_reasoning measures that" in caplog.text
 
 
