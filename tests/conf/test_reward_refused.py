@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from flips import GRPO
 from hydra.errors import HydraException
@@ -28,17 +30,19 @@ BAD = {
 
 
 @pytest.mark.parametrize("override", BAD)
-def test_a_wrong_reward_is_named_before_the_model_loads(runner, override: str) -> None:
+def test_a_wrong_reward_is_named_before_the_model_loads(
+    runner, tmp_path: Path, override: str
+) -> None:
     with pytest.raises((UserError, HydraException)) as caught:
-        runner.build(*GRPO, "model.path=/nowhere", override)
+        runner.build(*GRPO, f"model.path={tmp_path}", override)
     assert BAD[override] in str(caught.value)
 
 
-def test_a_wrong_signature_is_named_before_the_model_loads(runner) -> None:
+def test_a_wrong_signature_is_named_before_the_model_loads(runner, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         runner.build(
             *GRPO,
-            "model.path=/nowhere",
+            f"model.path={tmp_path}",
             "+reward.terms.mine._target_=test_reward_refused.wrong",
             "+reward.terms.mine._partial_=true",
             "+reward.weights.mine=1",

@@ -88,7 +88,7 @@ def test_bad_names_end_before_a_model_is_loaded(runner, tmp_path: Path) -> None:
         ([f"+audio='{tmp_path}/*.wav'"], "no file matches"),
     ):
         with pytest.raises(UserError, match=message):
-            runner(*PREDICT, "model.path=nowhere", *overrides)
+            runner(*PREDICT, f"model.path={tmp_path}", *overrides)
 
 
 @pytest.mark.parametrize("labels", ["[happy,Happy]", "['']", "['<|im_end|>']"])
