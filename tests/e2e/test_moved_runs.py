@@ -97,7 +97,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(runner, sft) -
     wrong = rf"model\.safetensors is not as it was written .*resume={before} goes on"
     with pytest.raises(UserError, match=wrong):
         runner(*sft, "resume=latest")
-    with pytest.raises(UserError, match=rf"is not as it was written .*model\.path={before} is wh"):
+    with pytest.raises(
+        UserError, match=rf"is not as it was written .*model\.path={before} is undamaged"
+    ):
         runner(*runner.evaluate, f"model.path={folder}/checkpoint")
     runner(*sft, f"resume={before}")  # as the message says
     assert steady(folder) == steady(whole)
