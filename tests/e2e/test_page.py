@@ -122,5 +122,5 @@ def test_runs_without_attribution_and_without_the_option_are_refused(
 ) -> None:
     with pytest.raises(UserError, match="html=true makes a page of runs of task=attribute"):
         runner("task=report", f"runs={tmp_path}", "html=true")
-    with pytest.raises(UserError, match=r"of runs of task=attribute, .html=true makes a page"):
+    with pytest.raises(UserError, match=r"for runs of task=attribute, .html=true makes a page"):
         runner("task=report", f"runs={attributed}")
