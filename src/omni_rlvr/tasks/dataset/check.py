@@ -132,11 +132,6 @@ class SplitReport:
     """id, apart_s and step_s of the clip whose picture and sound of one position are furthest
     apart; None without a model that tells the time, or without clips that have both."""
 
-    @property
-    def differs(self) -> list[str]:
-        """Labels whose count is not what was published."""
-        return [k for k, wanted in self.published.items() if not _fits(self.counts[k], wanted)]
-
 
 @dataclass(frozen=True)
 class Finding:
